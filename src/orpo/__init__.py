@@ -1,0 +1,85 @@
+"""Odds Ratio Preference Optimization: one stage, no reference model.
+
+    from orpo import ORPOConfig, ORPOTrainer
+
+The public names are loaded when they are first used, so that `orpo --help` answers at once.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from orpo.config import ORPOConfig
+    from orpo.errors import (
+        ConfigError,
+        DataError,
+        ModelError,
+        NonFiniteError,
+        OrpoError,
+        TrainingError,
+        UserError,
+    )
+    from orpo.objective import (
+        DPOLoss,
+        ORPOLoss,
+        SFTLoss,
+        dpo_loss,
+        log_odds,
+        orpo_loss,
+        sft_loss,
+    )
+    from orpo.train import ORPOTrainer
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "ORPOConfig": "orpo.config",
+    "ORPOTrainer": "orpo.train",
+    **dict.fromkeys(
+        (
+            "ConfigError",
+            "DataError",
+            "ModelError",
+            "NonFiniteError",
+            "OrpoError",
+            "TrainingError",
+            "UserError",
+        ),
+        "orpo.errors",
+    ),
+    **dict.fromkeys(
+        ("DPOLoss", "ORPOLoss", "SFTLoss", "dpo_loss", "log_odds", "orpo_loss", "sft_loss"),
+        "orpo.objective",
+    ),
+}
+
+__all__ = [
+    "ConfigError",
+    "DPOLoss",
+    "DataError",
+    "ModelError",
+    "NonFiniteError",
+    "ORPOConfig",
+    "ORPOLoss",
+    "ORPOTrainer",
+    "OrpoError",
+    "SFTLoss",
+    "TrainingError",
+    "UserError",
+    "dpo_loss",
+    "log_odds",
+    "orpo_loss",
+    "sft_loss",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'orpo' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

@@ -1,0 +1,180 @@
+"""The nouns of the data path: a row becomes a pair, a pair becomes token ids.
+
+Row -> PreferencePair -> TokenizedPair, or Dropped with a reason; a Ledger counts both.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+__all__ = [
+    "Dropped",
+    "Ledger",
+    "Message",
+    "Messages",
+    "PreferencePair",
+    "Row",
+    "TextPair",
+    "TokenizedPair",
+]
+
+Message: TypeAlias = Mapping[str, Any]
+"""One turn of a conversation: {"role": "user", "content": "..."}."""
+
+Messages: TypeAlias = Sequence[Message]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One record as it was read.
+
+    Attributes:
+        values: Column name -> value.
+        where: File and line, or data set and row, for messages: "pairs.jsonl:7".
+        index: Position in the data set, from 0.
+    """
+
+    values: Mapping[str, Any]
+    where: str
+    index: int
+
+
+@dataclass(frozen=True)
+class TextPair:
+    """A pair as plain text, to be tokenised verbatim: prompt + answer + end token.
+
+    Example: TextPair("\\n\\nHuman: Hi\\n\\nAssistant:", " Hello!", " Go away.")
+    """
+
+    prompt: str
+    chosen: str
+    rejected: str
+
+
+@dataclass(frozen=True)
+class PreferencePair:
+    """A prompt with a preferred and a rejected answer.
+
+    Attributes:
+        text: The pair as plain text, or None when the data are messages only.
+        prompt: The conversation so far, or None when the data are plain text only.
+        chosen: The preferred assistant message, with `prompt`.
+        rejected: The rejected assistant message, with `prompt`.
+        row: Where the pair came from.
+
+    A transcript (HH-RLHF) or an Alpaca row has both forms: messages for a tokenizer with a chat
+    template, text for one without.
+    """
+
+    row: Row
+    text: TextPair | None = None
+    prompt: Messages | None = None
+    chosen: Message | None = None
+    rejected: Message | None = None
+
+
+@dataclass(frozen=True)
+class TokenizedPair:
+    """Token ids of one pair; both sequences share `prompt_ids`.
+
+    Attributes:
+        prompt_ids: Tokens of the rendered prompt, BOS included where the tokenizer has one.
+        chosen_ids: Tokens of the preferred answer and its end-of-turn token; all supervised.
+        rejected_ids: The same for the rejected answer.
+        row: Index of the row in the data set, for messages about this pair.
+        cut: Which parts were shortened, out of "prompt", "chosen", "rejected".
+    """
+
+    prompt_ids: list[int]
+    chosen_ids: list[int]
+    rejected_ids: list[int]
+    row: int
+    cut: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """A row that is not trained on, and why.
+
+    Attributes:
+        reason: One of the names in `REASONS` of the module that dropped it, e.g. "empty_chosen".
+        where: File and line, or data set and row.
+        detail: What exactly was found, in words.
+    """
+
+    reason: str
+    where: str
+    detail: str = ""
+
+
+@dataclass
+class Ledger:
+    """What became of every row: rows_in == kept + sum(dropped.values()), always.
+
+    Attributes:
+        name: What the rows were read for: "train_dataset", a file name.
+        format: The recognised format, e.g. "hh" or "prompt".
+        rendering: How the rows were rendered: "chat template" or "plain text".
+        rows_in: Rows read.
+        kept: Pairs that are trained on.
+        dropped: Reason -> number of rows.
+        examples: Reason -> the first few dropped rows.
+        cut: Part ("prompt", "chosen", "rejected") -> number of kept pairs in which it was cut.
+    """
+
+    name: str = "dataset"
+    format: str = ""
+    rendering: str = ""
+    rows_in: int = 0
+    kept: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, list[Dropped]] = field(default_factory=dict)
+    cut: Counter[str] = field(default_factory=Counter)
+
+    def count(self, outcome: TokenizedPair | Dropped) -> None:
+        """Enter the outcome of one row."""
+        self.rows_in += 1
+        if isinstance(outcome, Dropped):
+            self.dropped[outcome.reason] += 1
+            examples = self.examples.setdefault(outcome.reason, [])
+            if len(examples) < 3:
+                examples.append(outcome)
+        else:
+            self.kept += 1
+            self.cut.update(outcome.cut)
+
+    def summary(self) -> str:
+        """One line: rows in, kept, dropped by reason (with a first place to look), cut."""
+        how = ", ".join(part for part in (self.format, self.rendering) if part)
+        head = f"{self.name}{f' ({how})' if how else ''}: "
+        parts = [f"{self.rows_in} rows = {self.kept} kept + {self.dropped.total()} dropped"]
+        if self.dropped:
+            parts.append(
+                "dropped: "
+                + ", ".join(
+                    f"{n} {reason} (first: {self.examples[reason][0].where})"
+                    for reason, n in self.dropped.most_common()
+                )
+            )
+        if self.cut:
+            parts.append("cut: " + ", ".join(f"{n} {p}" for p, n in self.cut.most_common()))
+        return head + "; ".join(parts)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The ledger for JSON."""
+        return {
+            "name": self.name,
+            "format": self.format,
+            "rendering": self.rendering,
+            "rows_in": self.rows_in,
+            "kept": self.kept,
+            "dropped": dict(self.dropped),
+            "dropped_examples": {
+                reason: [{"where": d.where, "detail": d.detail} for d in rows]
+                for reason, rows in self.examples.items()
+            },
+            "cut": dict(self.cut),
+        }

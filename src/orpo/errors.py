@@ -1,0 +1,63 @@
+"""What can go wrong, as one small tree.
+
+Every message says what happened, where (file, line, field), and what to do about it.
+
+    OrpoError
+    ├── UserError           the input was wrong; the command line exits with 2
+    │   ├── ConfigError     a setting or a recipe
+    │   ├── DataError       a data set, a file of rows, a row
+    │   └── ModelError      a model or a tokenizer
+    └── TrainingError       a run that broke; names the step and the rows
+        └── NonFiniteError  a loss or a gradient that is not a number
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "ConfigError",
+    "DataError",
+    "ModelError",
+    "NonFiniteError",
+    "OrpoError",
+    "TrainingError",
+    "UserError",
+]
+
+
+class OrpoError(Exception):
+    """Anything that orpo itself raises."""
+
+
+class UserError(OrpoError):
+    """The input was wrong; the message fits on one line and needs no traceback.
+
+    Args:
+        what: What is wrong.
+        where: The file, line, field or flag that it is about.
+        fix: What the user can do.
+    """
+
+    def __init__(self, what: str, *, where: str = "", fix: str = "") -> None:
+        self.what, self.where, self.fix = what, where, fix
+        head = f"{where}: {what}" if where else what
+        super().__init__(" ".join((f"{head}. {fix}" if fix else head).split()))
+
+
+class ConfigError(UserError, ValueError):
+    """A setting or a recipe that cannot be meant."""
+
+
+class DataError(UserError, ValueError):
+    """Preference data that cannot be read or used."""
+
+
+class ModelError(UserError, ValueError):
+    """A model or tokenizer that cannot be loaded or cannot be trained with this method."""
+
+
+class TrainingError(OrpoError, RuntimeError):
+    """A run that broke; the message names the optimizer step and the rows."""
+
+
+class NonFiniteError(TrainingError):
+    """The loss or a gradient is NaN or infinite; raised before the optimizer step is taken."""

@@ -1,0 +1,1 @@
+"""Evidence: answers, metrics and verdicts on held-out prompts."""

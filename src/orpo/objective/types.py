@@ -1,0 +1,44 @@
+"""What an engine hands to an objective: the log-probabilities of one batch of pairs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+__all__ = ["PairLogps"]
+
+
+@dataclass(frozen=True)
+class PairLogps:
+    """Log-probabilities of the answers of one batch of pairs, and of the text the NLL counts.
+
+    All tensors have shape (pairs,); sums are float32 (float64 for a float64 model), counts int64.
+
+    Attributes:
+        chosen_sum: sum_t log p(y_t | x, y_<t) over the tokens of the chosen answer.
+        chosen_tokens: Number of tokens in that sum.
+        rejected_sum: The same for the rejected answer.
+        rejected_tokens: Number of tokens in that sum.
+        nll_sum: -sum_t log p over the tokens of the chosen sequence that `nll_scope` counts.
+        nll_tokens: Number of tokens in that sum.
+        aux_loss: The router's auxiliary loss of a mixture-of-experts model, a scalar, or None.
+    """
+
+    chosen_sum: Tensor
+    chosen_tokens: Tensor
+    rejected_sum: Tensor
+    rejected_tokens: Tensor
+    nll_sum: Tensor
+    nll_tokens: Tensor
+    aux_loss: Tensor | None = None
+
+    @property
+    def chosen_logps(self) -> Tensor:
+        """l(y_w), the length-averaged log-probability of the chosen answers (eq. 3)."""
+        return self.chosen_sum / self.chosen_tokens
+
+    @property
+    def rejected_logps(self) -> Tensor:
+        """l(y_l), the length-averaged log-probability of the rejected answers (eq. 3)."""
+        return self.rejected_sum / self.rejected_tokens

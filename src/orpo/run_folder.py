@@ -1,0 +1,146 @@
+"""The files of a run folder: what they are called, what is in them, how they are read.
+
+recipe.yaml       every setting as resolved; `_run` holds versions, engine, data accounts
+metrics.jsonl     one JSON object per logged step, flushed as it is written
+evaluation.json   {"before": {...}, "after": {...}} on held-out pairs, if there were any
+samples.jsonl     {"prompt", "before", "after", ...}: answers to held-out prompts
+README.md         the model card
+report.html       the pictures
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from orpo.errors import DataError
+
+__all__ = [
+    "EVALUATION",
+    "METRICS",
+    "RECIPE",
+    "REPORT",
+    "SAMPLES",
+    "Run",
+    "read_run",
+    "write_json",
+    "write_jsonl",
+    "write_yaml",
+]
+
+RECIPE, METRICS, EVALUATION, SAMPLES, REPORT = (
+    "recipe.yaml",
+    "metrics.jsonl",
+    "evaluation.json",
+    "samples.jsonl",
+    "report.html",
+)
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run folder says about its run.
+
+    Attributes:
+        path: The folder.
+        recipe: Settings by name; `_run` holds what was found out while running.
+        metrics: Logged steps in order.
+        evaluation: Metrics on held-out pairs "before" and "after" training; may be empty.
+        samples: Answers to held-out prompts; may be empty.
+    """
+
+    path: Path
+    recipe: dict[str, Any]
+    metrics: list[dict[str, Any]]
+    evaluation: dict[str, dict[str, float]] = field(default_factory=dict)
+    samples: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """The `_run` part of the recipe."""
+        facts: dict[str, Any] = self.recipe.get("_run", {})
+        return facts
+
+    @property
+    def training(self) -> list[dict[str, Any]]:
+        """The logged training steps."""
+        return [line for line in self.metrics if "loss" in line]
+
+    @property
+    def evaluations(self) -> list[dict[str, Any]]:
+        """The logged evaluations during training."""
+        return [line for line in self.metrics if "eval_loss" in line]
+
+
+def read_run(path: str | Path) -> Run:
+    """Read a run folder.
+
+    Raises:
+        DataError: It is no run folder, or one of its files is broken.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        raise DataError("no such folder", where=str(path), fix="Give the output_dir of a run.")
+    if not (folder / RECIPE).is_file():
+        raise DataError(
+            f"is not a run folder: it has no {RECIPE}",
+            where=str(path),
+            fix="Give the output_dir of a run.",
+        )
+    try:
+        recipe = yaml.safe_load((folder / RECIPE).read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise DataError(f"broken YAML ({error})", where=str(folder / RECIPE)) from error
+    return Run(
+        folder,
+        recipe if isinstance(recipe, dict) else {},
+        _read_jsonl(folder / METRICS),
+        _read_json(folder / EVALUATION),
+        _read_jsonl(folder / SAMPLES),
+    )
+
+
+def write_yaml(path: Path, value: Any) -> None:
+    """Write settings in the order given."""
+    text = yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=100)
+    path.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write one JSON value, indented."""
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Write one JSON object per line."""
+    lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    path.write_text("".join(lines), encoding="utf-8")
+
+
+def _read_jsonl(path: Path) -> list[dict[str, Any]]:
+    if not path.is_file():
+        return []
+    lines = path.read_text(encoding="utf-8").splitlines()
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            if number == len(lines):
+                break  # the last line of a run that was killed while writing it
+            raise DataError(f"broken JSON ({error.msg})", where=f"{path}:{number}") from error
+    return rows
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise DataError(f"broken JSON ({error.msg})", where=f"{path}:{error.lineno}") from error
+    return value if isinstance(value, dict) else {}

@@ -1,0 +1,14 @@
+"""Training: a thin trainer over `transformers.Trainer`, its guards and its run folder."""
+
+from orpo.train.models import load_model, load_tokenizer, prepare_tokenizer
+from orpo.train.recorder import versions, write_model_card
+from orpo.train.trainer import ORPOTrainer
+
+__all__ = [
+    "ORPOTrainer",
+    "load_model",
+    "load_tokenizer",
+    "prepare_tokenizer",
+    "versions",
+    "write_model_card",
+]
