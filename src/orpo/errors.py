@@ -7,8 +7,9 @@ Every message says what happened, where (file, line, field), and what to do abou
     │   ├── ConfigError     a setting or a recipe
     │   ├── DataError       a data set, a file of rows, a row
     │   └── ModelError      a model or a tokenizer
-    └── TrainingError       a run that broke; names the step and the rows
-        └── NonFiniteError  a loss or a gradient that is not a number
+    ├── TrainingError       a run that broke; names the step and the rows
+    │   └── NonFiniteError  a loss or a gradient that is not a number
+    └── RunStopped          a signal stopped the run after a checkpoint
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ __all__ = [
     "ModelError",
     "NonFiniteError",
     "OrpoError",
+    "RunStopped",
     "TrainingError",
     "UserError",
 ]
@@ -61,3 +63,16 @@ class TrainingError(OrpoError, RuntimeError):
 
 class NonFiniteError(TrainingError):
     """The loss or a gradient is NaN or infinite; raised before the optimizer step is taken."""
+
+
+class RunStopped(OrpoError):  # noqa: N818 - nothing went wrong
+    """A signal stopped the run; a checkpoint was saved first.
+
+    Args:
+        message: Where the run stopped and how it goes on.
+        signal_number: The signal; the command line exits with 128 + this number.
+    """
+
+    def __init__(self, message: str, signal_number: int) -> None:
+        self.signal_number = signal_number
+        super().__init__(message)

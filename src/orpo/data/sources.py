@@ -46,8 +46,16 @@ def open_source(spec: str) -> Iterator[Row]:
 
 
 def iterate_dataset(dataset: Iterable[Any], name: str) -> Iterator[Row]:
-    """The rows of an in-memory, map-style or streaming data set; `name` says which, in messages."""
+    """The rows of an in-memory, map-style or streaming data set; `Row`s pass as they are.
+
+    Args:
+        dataset: Yields dicts of columns, or rows that know their file and line already.
+        name: What the data set is called in messages.
+    """
     for index, values in enumerate(dataset):
+        if isinstance(values, Row):
+            yield values
+            continue
         where = f"{name} row {index}"
         if not isinstance(values, dict):
             raise DataError(

@@ -2,10 +2,12 @@
 
 from orpo.train.models import load_model, load_tokenizer, prepare_tokenizer
 from orpo.train.recorder import versions, write_model_card
+from orpo.train.signals import StopOnSignal
 from orpo.train.trainer import ORPOTrainer
 
 __all__ = [
     "ORPOTrainer",
+    "StopOnSignal",
     "load_model",
     "load_tokenizer",
     "prepare_tokenizer",

@@ -1,0 +1,59 @@
+"""What a person sees: prose, tables and progress on stderr, so that stdout stays for results."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+__all__ = ["before_after_table", "console", "rows_table", "say"]
+
+console = Console(stderr=True, highlight=False)
+
+_LABELS = {
+    "preference_accuracy": "prefers the chosen answer",
+    "correct_answers": "greedy answers checked correct",
+    "log_odds_chosen": "log odds ratio, mean",
+    "logps/chosen": "log-probability per token, chosen",
+    "logps/rejected": "log-probability per token, rejected",
+    "nll_loss": "NLL of the chosen text",
+    "loss": "ORPO loss",
+}
+_SHARES = {"preference_accuracy", "correct_answers"}
+
+
+def say(line: str) -> None:
+    """One line of prose; nothing in it is taken for markup."""
+    console.print(escape(line), soft_wrap=True)
+
+
+def before_after_table(before: Mapping[str, Any], after: Mapping[str, Any], title: str) -> Table:
+    """Held-out metrics before and after training, one row each."""
+    table = Table(title=title, title_justify="left", title_style="bold")
+    table.add_column("")
+    for name in ("before", "after"):
+        table.add_column(name, justify="right")
+    for name, label in _LABELS.items():
+        if name in after:
+            table.add_row(label, _shown(name, before.get(name)), _shown(name, after[name]))
+    return table
+
+
+def rows_table(columns: list[str], rows: list[list[str]], title: str = "") -> Table:
+    """A table of plain texts."""
+    table = Table(title=title or None, title_justify="left", title_style="bold", show_lines=True)
+    for name in columns:
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    return table
+
+
+def _shown(name: str, value: Any) -> str:
+    if value is None:
+        return "–"
+    return f"{100 * value:.1f} %" if name in _SHARES else f"{value:.3f}"

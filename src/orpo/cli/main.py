@@ -1,0 +1,145 @@
+"""`orpo COMMAND`: finds the command, runs it, and turns errors into one line and an exit code.
+
+Exit codes: 0 done, 2 the user's input was wrong, 128 + N stopped by signal N after a checkpoint,
+1 anything else. Nothing heavy is imported before a command is chosen.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import traceback
+from importlib import import_module
+from typing import Any, NoReturn, Protocol
+
+from orpo import __version__
+from orpo.errors import ConfigError, OrpoError, RunStopped, UserError
+
+__all__ = ["main", "run"]
+
+COMMANDS = {
+    "demo": "the whole story on an embedded model and data: no network, no settings",
+    "train": "align a model on preference pairs",
+    "generate": "answer prompts from a file",
+    "chat": "talk to a model",
+    "merge": "merge a LoRA adapter into its base model",
+    "report": "draw the report of a run folder",
+    "doctor": "what is installed, what device there is, what would be chosen",
+}
+
+_EXAMPLES = """\
+examples:
+  orpo demo
+  orpo train --model Qwen/Qwen2.5-0.5B --dataset pairs.jsonl --output_dir run
+  orpo train recipe.yaml --learning_rate 1e-5
+  orpo chat run
+
+`orpo COMMAND --help` shows a command's options and examples."""
+
+
+class Command(Protocol):
+    """What a module of a command provides."""
+
+    EXAMPLES: str
+
+    def configure(self, parser: argparse.ArgumentParser) -> None:
+        """Add the command's arguments."""
+
+    def execute(self, given: argparse.Namespace) -> dict[str, Any] | None:
+        """Run it; the result is what `--json` prints."""
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose complaints are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise instead of printing the usage."""
+        raise ConfigError(message, where=self.prog, fix=f"See `{self.prog} --help`.")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    arguments = sys.argv[1:] if argv is None else argv
+    try:
+        return _dispatch(arguments)
+    except (OrpoError, KeyboardInterrupt, BrokenPipeError) as error:
+        return _explain(error)
+    except Exception:
+        traceback.print_exc()
+        return 1
+
+
+def _explain(error: BaseException) -> int:
+    """One line on stderr, and the exit code."""
+    if isinstance(error, BrokenPipeError):  # the reader of stdout has left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    if isinstance(error, KeyboardInterrupt):
+        print("interrupted", file=sys.stderr)
+        return 130
+    if isinstance(error, RunStopped):
+        print(error, file=sys.stderr)
+        return 128 + error.signal_number
+    print(f"error: {error}", file=sys.stderr)
+    return 2 if isinstance(error, UserError) else 1
+
+
+def run() -> NoReturn:
+    """The entry point of the `orpo` script."""
+    sys.exit(main())
+
+
+def _dispatch(arguments: list[str]) -> int:
+    name = arguments[0] if arguments else "--help"
+    if name in {"-h", "--help"}:
+        print(_overview())
+        return 0
+    if name == "--version":
+        print(f"orpo {__version__}")
+        return 0
+    if name not in COMMANDS:
+        raise ConfigError(
+            f"there is no command {name!r}",
+            where="orpo",
+            fix=f"Commands: {', '.join(COMMANDS)}.",
+        )
+    _quiet()
+    command: Any = import_module(f"orpo.cli.{name}")
+    parser = Parser(
+        prog=f"orpo {name}",
+        description=COMMANDS[name].capitalize() + ".",
+        epilog=command.EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
+    command.configure(parser)
+    given = parser.parse_args(arguments[1:])
+    result = command.execute(given)
+    if given.json and result is not None:
+        print(json.dumps(result, ensure_ascii=False))
+    return 0
+
+
+def _overview() -> str:
+    width = max(map(len, COMMANDS)) + 2
+    lines = [f"  {name:<{width}}{text}" for name, text in COMMANDS.items()]
+    return (
+        "usage: orpo COMMAND [options]\n\n"
+        "Odds Ratio Preference Optimization: align a language model on preference pairs,\n"
+        "in one stage and without a reference model.\n\ncommands:\n"
+        + "\n".join(lines)
+        + "\n\noptions:\n  -h, --help    this text\n  --version     the version\n\n"
+        + _EXAMPLES
+    )
+
+
+def _quiet() -> None:
+    """Libraries keep their progress bars and advice to themselves; orpo says what matters."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

@@ -1,0 +1,47 @@
+"""`orpo train`."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from orpo.cli.console import before_after_table, console, say
+from orpo.cli.options import add_settings, resolve_settings
+from orpo.cli.progress import TrainingProgress
+from orpo.jobs import run_training
+
+EXAMPLES = """\
+examples:
+  orpo train --model Qwen/Qwen2.5-0.5B --dataset pairs.jsonl --held_out 0.05
+  orpo train --model ./model --dataset train.jsonl.gz --eval_dataset test.jsonl.gz \\
+      --learning-rate 1e-5 --orpo_alpha 0.2 --num_train_epochs 3 --output_dir run
+  orpo train --model ./model --dataset pairs.parquet --lora_r 16 --learning_rate 1e-4
+  orpo train recipe.yaml --max_steps 100
+  orpo train recipe.yaml --resume"""
+
+_DEFAULTS = {"output_dir": "orpo-run"}
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """A recipe and a flag for every setting."""
+    parser.add_argument("recipe", nargs="?", metavar="RECIPE.yaml", help="settings; flags win")
+    add_settings(parser)
+
+
+def execute(given: argparse.Namespace) -> dict[str, Any]:
+    """Train and say what came of it."""
+    job, config = resolve_settings(given.recipe, given, _DEFAULTS)
+    progress = TrainingProgress()
+    try:
+        result = run_training(job, config, say=say, callbacks=[progress])
+    finally:
+        progress.close()
+    evaluation = result.evaluation
+    if evaluation:
+        title = f"{evaluation['after']['pairs']:.0f} held-out pairs"
+        console.print(before_after_table(evaluation.get("before", {}), evaluation["after"], title))
+    say(f"{result.steps} steps, mean loss {result.train_loss:.4f}")
+    say(f"model and run folder: {result.output_dir}")
+    say(f"report: {result.report}")
+    say(f"next: orpo chat {result.output_dir}")
+    return result.as_dict()

@@ -1,0 +1,75 @@
+"""`orpo demo`: the embedded base model learns from the embedded pairs, and is put to the test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback
+
+from orpo.config import ORPOConfig
+from orpo.data import Row
+from orpo.demo.checks import check_answer
+from orpo.evaluate import Grade
+from orpo.jobs import TrainJob, TrainResult, run_training
+from orpo.run_folder import RECIPE, read_run
+
+__all__ = ["ASSETS", "grade", "run_demo"]
+
+ASSETS = Path(str(files("orpo.demo"))) / "assets"
+"""The base model and its preference data, made by scripts/make_demo_assets.py."""
+
+_SETTINGS: dict[str, Any] = {
+    "learning_rate": 1e-3,
+    "orpo_alpha": 0.5,
+    "per_device_train_batch_size": 32,
+    "per_device_eval_batch_size": 64,
+    "num_train_epochs": 1,
+    "max_length": 256,
+    "logging_steps": 10,
+    "save_strategy": "no",
+    "use_cpu": True,
+}
+
+
+def grade(row: Row, answer: str) -> Grade:
+    """Check an answer to a held-out instruction against the instruction's own operands."""
+    verdict = check_answer(answer, row.values["check"])
+    groups = {"language": str(row.values["language"]), "task": str(row.values["task"])}
+    return Grade(verdict.correct, verdict.reason, groups)
+
+
+def run_demo(
+    output_dir: str,
+    *,
+    say: Callable[[str], None],
+    callbacks: list[TrainerCallback] | None = None,
+    **settings: Any,
+) -> TrainResult:
+    """Train on the embedded pairs and check greedy answers to all held-out prompts.
+
+    Args:
+        output_dir: Run folder; gets the aligned model and report.html.
+        say: Told what happens.
+        callbacks: Such as a progress display.
+        settings: Fields of `ORPOConfig` that replace the demo's.
+    """
+    job = TrainJob(
+        model=str(ASSETS / "base"),
+        dataset=str(ASSETS / "pairs" / "train.jsonl.gz"),
+        eval_dataset=str(ASSETS / "pairs" / "heldout.jsonl.gz"),
+        samples=10**6,
+        sample_tokens=64,
+        overwrite=_holds_demo(Path(output_dir)),
+    )
+    config = ORPOConfig(output_dir=output_dir, **{**_SETTINGS, **settings})
+    return run_training(job, config, say=say, callbacks=callbacks, grade=grade)
+
+
+def _holds_demo(folder: Path) -> bool:
+    """An earlier demo may be replaced; somebody's own run may not."""
+    if not (folder / RECIPE).is_file():
+        return False
+    return read_run(folder).recipe.get("model") == str(ASSETS / "base")

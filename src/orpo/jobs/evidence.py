@@ -1,0 +1,103 @@
+"""Before and after: held-out pairs scored and held-out prompts answered by both models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from orpo.data import Row
+from orpo.evaluate import Grade, Sampling, generate_answers, grade_summary, preference_summary
+from orpo.run_folder import EVALUATION, RECIPE, SAMPLES, read_run, write_json, write_jsonl
+from orpo.train import ORPOTrainer
+
+__all__ = ["Evidence", "Grader", "Say"]
+
+Say: TypeAlias = Callable[[str], None]
+Grader: TypeAlias = Callable[[Row, str], Grade]
+"""Checks an answer to the prompt of a held-out row."""
+
+
+class Evidence:
+    """Writes evaluation.json and samples.jsonl of a run, once before and once after training.
+
+    Args:
+        trainer: Its evaluation data are the held-out pairs; without them, the sample prompts are
+            those of the training data, and marked so.
+        held_out: The rows of the evaluation data, for the grader.
+        count: Prompts to answer.
+        sampling: How they are answered.
+        grade: Checks answers, if they can be checked.
+    """
+
+    def __init__(
+        self,
+        trainer: ORPOTrainer,
+        held_out: Sequence[Row],
+        count: int,
+        sampling: Sampling,
+        grade: Grader | None = None,
+    ) -> None:
+        self.trainer, self.sampling, self.grade = trainer, sampling, grade
+        self.folder = Path(trainer.args.output_dir)
+        self.held_out = trainer.eval_dataset is not None
+        self.rows = {row.index: row for row in held_out}
+        source = trainer.eval_dataset if self.held_out else trainer.train_dataset
+        self.pairs = source.select(range(min(count, len(source))))
+        self.evaluation: dict[str, dict[str, Any]] = {}
+        self.samples: list[dict[str, Any]] = []
+
+    def recall(self) -> None:
+        """Take up what the first start of a resumed run found."""
+        if (self.folder / RECIPE).is_file():
+            run = read_run(self.folder)
+            self.evaluation, self.samples = dict(run.evaluation), list(run.samples)
+
+    def collect(self, moment: str, say: Say) -> None:
+        """Score and answer.
+
+        Args:
+            moment: "before" or "after"; a moment that is already on record is left as it is.
+            say: Told what happens.
+        """
+        if not self.samples:
+            self.samples = [self._prompt(pair) for pair in self.pairs]
+        if self.held_out and moment not in self.evaluation:
+            say(f"scoring {len(self.trainer.eval_dataset)} held-out pairs {moment} training")
+            metrics = self.trainer.evaluate()
+            self.evaluation[moment] = preference_summary(metrics, len(self.trainer.eval_dataset))
+        if self.samples and moment not in self.samples[0]:
+            say(f"answering {len(self.samples)} prompts {moment} training")
+            self._answer(moment)
+        if self.trainer.is_world_process_zero():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_json(self.folder / EVALUATION, self.evaluation)
+            write_jsonl(self.folder / SAMPLES, self.samples)
+
+    def _prompt(self, pair: dict[str, Any]) -> dict[str, Any]:
+        decode = self.trainer.processing_class.decode
+        return {
+            "prompt": decode(pair["prompt_ids"], skip_special_tokens=True).strip(),
+            "chosen": decode(pair["chosen_ids"], skip_special_tokens=True).strip(),
+            "held_out": self.held_out,
+        }
+
+    def _answer(self, moment: str) -> None:
+        answers = generate_answers(
+            self.trainer.model,
+            self.trainer.processing_class,
+            [pair["prompt_ids"] for pair in self.pairs],
+            self.sampling,
+        )
+        for sample, answer in zip(self.samples, answers, strict=True):
+            sample[moment] = answer
+        if self.grade is None or not self.held_out:
+            return
+        grades = [
+            self.grade(self.rows[pair["row"]], answer)
+            for pair, answer in zip(self.pairs, answers, strict=True)
+        ]
+        for sample, grade in zip(self.samples, grades, strict=True):
+            word = {f"correct_{moment}": grade.correct, f"reason_{moment}": grade.reason}
+            sample.update({**word, **grade.groups})
+        self.evaluation[moment] |= grade_summary(grades)

@@ -1,0 +1,234 @@
+"""A training job: a model and preference data in, a run folder with the evidence out."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from transformers import PrinterCallback, TrainerCallback
+from transformers.trainer_utils import get_last_checkpoint
+
+from orpo.config import ORPOConfig
+from orpo.data import Row, open_source
+from orpo.errors import ConfigError, RunStopped
+from orpo.evaluate import Sampling
+from orpo.jobs.evidence import Evidence, Grader, Say
+from orpo.jobs.held_out import hold_out
+from orpo.report import write_report
+from orpo.run_folder import EVALUATION, METRICS, RECIPE, SAMPLES
+from orpo.train import ORPOTrainer, StopOnSignal, load_tokenizer, write_model_card
+
+__all__ = ["TrainJob", "TrainResult", "run_training"]
+
+
+def _help(text: str, default: Any = None) -> Any:  # a dataclass field
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass
+class TrainJob:
+    """What `orpo train` needs beside an `ORPOConfig`: names of model and data, and the evidence.
+
+    Raises:
+        ConfigError: A value that cannot be meant.
+    """
+
+    model: str | None = _help("Folder of the model to start from, or its Hub id.")
+    dataset: str | None = _help("Preference data: a file, a folder or a Hub id.")
+    eval_dataset: str | None = _help("Held-out preference data for before and after.")
+    held_out: float = _help("Share of `dataset`, by prompt, to hold out as eval_dataset.", 0.0)
+    tokenizer: str | None = _help("Folder or Hub id of the tokenizer, if not the model's.")
+    lora_r: int | None = _help("Train a LoRA adapter of this rank instead of the whole model.")
+    lora_alpha: int | None = _help("LoRA's scale; twice the rank if not given.")
+    lora_dropout: float = _help("Dropout of the adapter's input.", 0.0)
+    lora_target_modules: str = _help(
+        "Modules to adapt: all-linear, or names by comma.", "all-linear"
+    )
+    samples: int = _help("Held-out prompts to answer before and after, for the report.", 5)
+    sample_tokens: int = _help("Longest sample answer in tokens.", 128)
+    resume: bool = _help("Go on from the newest checkpoint of output_dir.", False)
+    overwrite: bool = _help("Replace a run that output_dir already holds.", False)
+
+    def __post_init__(self) -> None:
+        """Check what can be checked without loading anything."""
+        for name in ("model", "dataset"):
+            if not getattr(self, name):
+                raise ConfigError("is needed", where=f"--{name}", fix=f"Add --{name} NAME.")
+        if not 0 <= self.held_out < 1:
+            raise ConfigError(
+                f"must be at least 0 and below 1, is {self.held_out}", where="held_out"
+            )
+        if self.held_out and self.eval_dataset:
+            raise ConfigError(
+                "cannot be combined with eval_dataset", where="held_out", fix="Use one of them."
+            )
+        if self.lora_r is not None and self.lora_r < 1:
+            raise ConfigError(f"must be at least 1, is {self.lora_r}", where="lora_r")
+        if self.samples < 0:
+            raise ConfigError(f"must be 0 or more, is {self.samples}", where="samples")
+
+    def facts(self) -> dict[str, Any]:
+        """The settings, for recipe.yaml."""
+        once = {"resume", "overwrite"}
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in once}
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a finished job leaves behind.
+
+    Attributes:
+        output_dir: The run folder.
+        steps: Optimizer steps taken in total.
+        train_loss: Mean loss over the steps of this call.
+        evaluation: {"before": ..., "after": ...} on held-out pairs; empty without them.
+        samples: Prompts with the answers before and after.
+        data: Data set -> its account of rows.
+        report: The page.
+    """
+
+    output_dir: Path
+    steps: int
+    train_loss: float
+    evaluation: dict[str, dict[str, Any]]
+    samples: list[dict[str, Any]]
+    data: dict[str, Any]
+    report: Path
+
+    def as_dict(self) -> dict[str, Any]:
+        """The result for JSON."""
+        return {
+            "output_dir": str(self.output_dir),
+            "steps": self.steps,
+            "train_loss": self.train_loss,
+            "evaluation": self.evaluation,
+            "data": self.data,
+            "report": str(self.report),
+        }
+
+
+def run_training(
+    job: TrainJob,
+    config: ORPOConfig,
+    *,
+    say: Say,
+    callbacks: list[TrainerCallback] | None = None,
+    grade: Grader | None = None,
+) -> TrainResult:
+    """Train, and show what it changed.
+
+    Args:
+        job: Model, data and evidence.
+        config: Every setting of the training itself.
+        say: Told, line by line, what happens.
+        callbacks: Such as a progress display.
+        grade: Checks the answers to held-out prompts, if they can be checked.
+
+    Raises:
+        UserError: Wrong input.
+        RunStopped: SIGTERM or SIGINT arrived; a checkpoint was saved.
+    """
+    folder = Path(config.output_dir or "orpo-run")
+    resume_from = _claim(folder, job)
+    config.disable_tqdm = True
+    trainer, held_out = build_trainer(job, config, callbacks)
+    for line in [*trainer.notes, *(account.summary() for account in trainer.ledgers.values())]:
+        say(line)
+    stop = StopOnSignal()
+    trainer.add_callback(stop)
+    sampling = Sampling(max_new_tokens=job.sample_tokens, batch_size=32)
+    evidence = Evidence(trainer, held_out, job.samples, sampling, grade)
+    if resume_from:
+        evidence.recall()
+    evidence.collect("before", say)
+    if resume_from:
+        say(f"going on from {resume_from}")
+    output = trainer.train(resume_from_checkpoint=resume_from)
+    if stop.received is not None:
+        raise RunStopped(
+            f"stopped by {stop.received.name} at step {trainer.state.global_step}; the checkpoint "
+            f"is in {folder}. Go on with the same command and --resume.",
+            stop.received,
+        )
+    evidence.collect("after", say)
+    trainer.save_model()
+    trainer.save_state()
+    report: Path | None = None
+    if trainer.is_world_process_zero():
+        write_model_card(folder)
+        report = write_report(folder)
+    return TrainResult(
+        folder,
+        trainer.state.global_step,
+        output.training_loss,
+        evidence.evaluation,
+        evidence.samples,
+        {name: account.as_dict() for name, account in trainer.ledgers.items()},
+        report or folder / "report.html",
+    )
+
+
+def build_trainer(
+    job: TrainJob, config: ORPOConfig, callbacks: list[TrainerCallback] | None = None
+) -> tuple[ORPOTrainer, list[Row]]:
+    """The trainer of a job with its data read, and its held-out rows."""
+    assert job.model is not None
+    assert job.dataset is not None
+    rows: list[Row] = list(open_source(job.dataset))
+    held: list[Row] = []
+    if job.eval_dataset:
+        held = list(open_source(job.eval_dataset))
+    elif job.held_out:
+        rows, held = hold_out(rows, job.held_out, config.seed, job.dataset)
+    trainer = ORPOTrainer(
+        model=job.model,
+        args=config,
+        train_dataset=rows,
+        eval_dataset=held or None,
+        tokenizer=load_tokenizer(job.tokenizer, config) if job.tokenizer else None,
+        peft_config=_adapter(job),
+        callbacks=callbacks,
+    )
+    trainer.remove_callback(PrinterCallback)  # stdout belongs to --json
+    trainer.run_facts = job.facts()
+    return trainer, held
+
+
+def _adapter(job: TrainJob) -> Any:
+    if job.lora_r is None:
+        return None
+    from peft import LoraConfig  # noqa: PLC0415
+
+    names = [name.strip() for name in job.lora_target_modules.split(",") if name.strip()]
+    return LoraConfig(
+        r=job.lora_r,
+        lora_alpha=job.lora_alpha or 2 * job.lora_r,
+        lora_dropout=job.lora_dropout,
+        target_modules=names[0] if names == ["all-linear"] else names,
+        task_type="CAUSAL_LM",
+    )
+
+
+def _claim(folder: Path, job: TrainJob) -> str | None:
+    """The checkpoint to go on from; a folder with another run is never overwritten unasked."""
+    if job.resume:
+        checkpoint: str | None = get_last_checkpoint(str(folder)) if folder.is_dir() else None
+        if checkpoint is None:
+            raise ConfigError(
+                "there is no checkpoint to go on from", where=str(folder), fix="Leave --resume out."
+            )
+        return checkpoint
+    if (folder / RECIPE).exists() and not job.overwrite:
+        raise ConfigError(
+            "the folder already holds a run",
+            where=str(folder),
+            fix="Use --resume to go on, --overwrite to replace it, or another --output_dir.",
+        )
+    if job.overwrite:
+        for checkpoint_folder in folder.glob("checkpoint-*"):
+            shutil.rmtree(checkpoint_folder)
+        for name in (METRICS, EVALUATION, SAMPLES):
+            (folder / name).unlink(missing_ok=True)
+    return None
