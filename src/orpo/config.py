@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import torch
 from transformers import TrainingArguments
+from transformers.trainer_utils import (
+    HubStrategy,
+    IntervalStrategy,
+    SaveStrategy,
+    SchedulerType,
+)
+from transformers.training_args import OptimizerNames
 
 from orpo.errors import ConfigError
 
@@ -19,6 +27,44 @@ NLL_SCOPES = ("sequence", "completion")
 _TRUNCATIONS = ("truncate_answer", "keep_end", "keep_start", "drop", "error")
 _BAD_ROWS = ("error", "drop")
 _DTYPES = ("float32", "bfloat16", "float16", "auto")
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "nll_scope": NLL_SCOPES,
+    "truncation": _TRUNCATIONS,
+    "engine": ENGINES,
+    "on_bad_row": _BAD_ROWS,
+    "model_dtype": _DTYPES,
+    "lr_scheduler_type": tuple(SchedulerType),
+    "optim": tuple(OptimizerNames),
+    "eval_strategy": tuple(IntervalStrategy),
+    "logging_strategy": tuple(IntervalStrategy),
+    "save_strategy": tuple(SaveStrategy),
+    "hub_strategy": tuple(HubStrategy),
+    "train_sampling_strategy": ("random", "sequential"),
+}
+_SMALLEST = {
+    "learning_rate": 0,
+    "weight_decay": 0,
+    "max_grad_norm": 0,
+    "num_train_epochs": 0,
+    "warmup_steps": 0,
+    "logging_steps": 0,
+    "eval_steps": 0,
+    "save_steps": 0,
+    "per_device_train_batch_size": 1,
+    "per_device_eval_batch_size": 1,
+    "gradient_accumulation_steps": 1,
+    "orpo_alpha": 0,
+    "max_length": 2,
+    "max_prompt_length": 1,
+    "max_tokens_per_microbatch": 1,
+}
+_JSON = ("activation_checkpointing_kwargs", "gradient_checkpointing_kwargs", "lr_scheduler_kwargs")
+_JSON_OR_FILE = ("accelerator_config", "fsdp_config")
+_MEANINGLESS = {
+    "label_smoothing_factor": "the objective has no smoothed labels",
+    "include_for_metrics": "compute_metrics receives the log-probabilities of each pair",
+    "batch_eval_metrics": "metrics are computed over whole data sets",
+}
 
 
 def _help(text: str, default: Any = None) -> Any:  # a dataclass field
@@ -30,8 +76,11 @@ class ORPOConfig(TrainingArguments):
     """Settings of an ORPO run.
 
     Every field of `transformers.TrainingArguments` works as documented there; a batch size counts
-    pairs. Defaults that differ from transformers': learning_rate 8e-6, cosine schedule with 10 %
-    warm-up (the paper's appendix C), logging every 10 steps, non-finite losses logged as they are.
+    pairs. The few that mean nothing for pairs are refused: label_smoothing_factor,
+    include_for_metrics, batch_eval_metrics, and sampling by length (max_tokens_per_microbatch
+    puts pairs of similar length together). Defaults that differ from transformers': learning_rate
+    8e-6, cosine schedule with 10 % warm-up (the paper's appendix C), logging every 10 steps,
+    non-finite losses logged as they are.
 
     Attributes:
         orpo_alpha: Strength of the preference term, the paper's lambda. Default 0.1.
@@ -91,24 +140,36 @@ class ORPOConfig(TrainingArguments):
 
     def __post_init__(self) -> None:
         """Resolve aliases and check every value before anything is loaded."""
+        self._check_types()
         self._resolve_strength()
         self._check_choices()
-        self._check_lengths()
-        self.chat_template_kwargs = _as_dict(self.chat_template_kwargs, "chat_template_kwargs")
-        self.model_init_kwargs = _as_dict(self.model_init_kwargs, "model_init_kwargs")
-        if self.chat_template is not None and not Path(self.chat_template).is_file():
-            raise ConfigError(
-                f"no such file: {self.chat_template}", where="chat_template", fix="Give its path."
-            )
+        self._check_limits()
+        self._check_json()
+        if self.chat_template is not None:
+            _require_file(self.chat_template, "chat_template")
         try:
             super().__post_init__()
-        except ValueError as error:
+        except (ValueError, OSError, ImportError) as error:
             raise ConfigError(str(error)) from error
         if not torch.accelerator.is_available():
             self.dataloader_pin_memory = False  # there is nothing to pin for, and torch warns
         if self.accelerator_config is not None and self.accelerator_config.dispatch_batches is None:
             # Batches of different widths cannot be concatenated and dealt out by one process.
             self.accelerator_config.dispatch_batches = False
+
+    def _check_types(self) -> None:
+        """Numbers must be numbers (YAML reads 1e-5 as text), switches must be true or false."""
+        for name, hint in get_type_hints(type(self)).items():
+            value = getattr(self, name, None)
+            kinds = set(get_args(hint) or [hint]) - {type(None)}
+            if value is None:
+                continue
+            if value is False and name.endswith("_strategy"):
+                setattr(self, name, "no")  # which YAML reads as false
+            if kinds <= {int, float}:
+                setattr(self, name, _as_number(value, name, whole=kinds == {int}))
+            elif kinds == {bool} and value not in (True, False):
+                raise ConfigError(f"must be true or false, is {value!r}", where=name)
 
     def _resolve_strength(self) -> None:
         if self.beta is not None:
@@ -122,32 +183,36 @@ class ORPOConfig(TrainingArguments):
             self.orpo_alpha, self.orpo_beta, self.beta = self.beta, 1.0, None
         self.orpo_alpha = 0.1 if self.orpo_alpha is None else self.orpo_alpha
         self.orpo_beta = 1.0 if self.orpo_beta is None else self.orpo_beta
-        if not 0 <= self.orpo_alpha < float("inf"):
-            raise ConfigError(f"must be 0 or more, is {self.orpo_alpha}", where="orpo_alpha")
-        if not 0 < self.orpo_beta < float("inf"):
+        if self.orpo_beta <= 0:
             raise ConfigError(f"must be positive, is {self.orpo_beta}", where="orpo_beta")
 
     def _check_choices(self) -> None:
-        for name, choices in (
-            ("nll_scope", NLL_SCOPES),
-            ("truncation", _TRUNCATIONS),
-            ("engine", ENGINES),
-            ("on_bad_row", _BAD_ROWS),
-            ("model_dtype", _DTYPES),
-        ):
-            value = getattr(self, name)
+        for name, choices in _CHOICES.items():
+            value = getattr(self, name, choices[0])
             if value not in choices:
-                raise ConfigError(f"{value!r} is none of {', '.join(choices)}", where=name)
-        if self.batch_eval_metrics:
-            raise ConfigError(
-                "metrics are computed over whole data sets", where="batch_eval_metrics"
-            )
+                names = ", ".join(str(getattr(choice, "value", choice)) for choice in choices)
+                raise ConfigError(f"{value!r} is none of {names}", where=name)
+        for name, why in _MEANINGLESS.items():
+            if getattr(self, name, None):
+                raise ConfigError(f"cannot be used: {why}", where=name, fix="Leave it out.")
 
-    def _check_lengths(self) -> None:
-        for name in ("max_length", "max_prompt_length", "max_tokens_per_microbatch"):
+    def _check_json(self) -> None:
+        self.chat_template_kwargs = _as_dict(self.chat_template_kwargs, "chat_template_kwargs")
+        self.model_init_kwargs = _as_dict(self.model_init_kwargs, "model_init_kwargs")
+        for name in (*_JSON, *_JSON_OR_FILE):
+            value = getattr(self, name, None)
+            if not isinstance(value, str):
+                continue
+            if name in _JSON or value.startswith("{"):
+                setattr(self, name, _as_dict(value, name))
+            else:
+                _require_file(value, name)
+
+    def _check_limits(self) -> None:
+        for name, smallest in _SMALLEST.items():
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"must be at least 1, is {value}", where=name)
+            if value is not None and value < smallest:
+                raise ConfigError(f"must be at least {smallest}, is {value}", where=name)
         if (
             self.max_length is not None
             and self.max_prompt_length is not None
@@ -159,6 +224,25 @@ class ORPOConfig(TrainingArguments):
                 where="max_prompt_length",
                 fix="Make it smaller than max_length.",
             )
+
+
+def _as_number(value: Any, name: str, *, whole: bool) -> int | float:
+    try:
+        number = float("nan") if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        number = float("nan")
+    if not math.isfinite(number):
+        raise ConfigError(f"must be a finite number, is {value!r}", where=name)
+    if not whole:
+        return value if type(value) in (int, float) else number
+    if number != int(number):
+        raise ConfigError(f"must be a whole number, is {value!r}", where=name)
+    return int(number)
+
+
+def _require_file(path: str, name: str) -> None:
+    if not Path(path).is_file():
+        raise ConfigError(f"no such file: {path}", where=name, fix="Give its path.")
 
 
 def _as_dict(value: dict[str, Any] | str | None, name: str) -> dict[str, Any]:

@@ -92,7 +92,7 @@ def read_run(path: str | Path) -> Run:
             fix="Give the output_dir of a run.",
         )
     try:
-        recipe = yaml.safe_load((folder / RECIPE).read_text(encoding="utf-8"))
+        recipe = yaml.safe_load(_read_text(folder / RECIPE))
     except yaml.YAMLError as error:
         raise DataError(f"broken YAML ({error})", where=str(folder / RECIPE)) from error
     return Run(
@@ -124,15 +124,23 @@ def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> None:
 def _read_jsonl(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
-    lines = path.read_text(encoding="utf-8").splitlines()
+    # Not splitlines(): an answer may hold a Unicode line separator.
+    lines = _read_text(path).split("\n")
     rows = []
     for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
         try:
-            rows.append(json.loads(line))
+            value = json.loads(line)
         except json.JSONDecodeError as error:
             if number == len(lines):
                 break  # the last line of a run that was killed while writing it
             raise DataError(f"broken JSON ({error.msg})", where=f"{path}:{number}") from error
+        if not isinstance(value, dict):
+            raise DataError(
+                f"expected an object, found {type(value).__name__}", where=f"{path}:{number}"
+            )
+        rows.append(value)
     return rows
 
 
@@ -140,7 +148,14 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(_read_text(path))
     except json.JSONDecodeError as error:
         raise DataError(f"broken JSON ({error.msg})", where=f"{path}:{error.lineno}") from error
     return value if isinstance(value, dict) else {}
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(f"is not UTF-8 at byte {error.start}", where=str(path)) from error

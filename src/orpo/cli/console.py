@@ -43,9 +43,9 @@ def before_after_table(before: Mapping[str, Any], after: Mapping[str, Any], titl
     return table
 
 
-def rows_table(columns: list[str], rows: list[list[str]], title: str = "") -> Table:
-    """A table of plain texts."""
-    table = Table(title=title or None, title_justify="left", title_style="bold", show_lines=True)
+def rows_table(columns: list[str], rows: list[list[str]], *, lines: bool = True) -> Table:
+    """A table of plain texts, with lines between rows of several lines each."""
+    table = Table(show_lines=lines)
     for name in columns:
         table.add_column(name, overflow="fold")
     for row in rows:

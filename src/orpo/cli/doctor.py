@@ -34,5 +34,5 @@ def execute(given: argparse.Namespace) -> dict[str, Any]:
             ]
         else:
             rows.append([group, str(value)])
-    console.print(rows_table(["what", "found"], rows))
+    console.print(rows_table(["what", "found"], rows, lines=False))
     return found

@@ -11,6 +11,7 @@ import json
 import os
 import sys
 import traceback
+import warnings
 from importlib import import_module
 from typing import Any, NoReturn, Protocol
 
@@ -138,6 +139,7 @@ def _overview() -> str:
 
 def _quiet() -> None:
     """Libraries keep their progress bars and advice to themselves; orpo says what matters."""
+    warnings.filterwarnings("ignore", category=FutureWarning)
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")

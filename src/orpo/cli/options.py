@@ -19,6 +19,10 @@ __all__ = ["add_settings", "resolve_settings"]
 
 _JOB = {f.name for f in fields(TrainJob)}
 _CONFIG = {f.name for f in fields(ORPOConfig) if f.init}
+_TYPES = {
+    f.name: f.type if isinstance(f.type, str) else getattr(f.type, "__name__", str(f.type))
+    for f in (*fields(TrainJob), *fields(ORPOConfig))
+}
 
 
 def add_settings(parser: argparse.ArgumentParser) -> None:
@@ -106,9 +110,7 @@ def _known(name: str, where: str) -> bool:
 
 def _typed(name: str, value: Any, where: str) -> Any:
     """YAML reads 1e-5 as a text; a number is meant."""
-    annotation = str(
-        next(f.type for f in (*fields(TrainJob), *fields(ORPOConfig)) if f.name == name)
-    )
+    annotation = _TYPES[name]
     if isinstance(value, str) and "str" not in annotation:
         kind = float if "float" in annotation else int if "int" in annotation else None
         if kind is not None:

@@ -11,7 +11,8 @@ A new format is a function here and a line in `FORMATS`.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+import reprlib
+from collections.abc import Callable, Mapping, ValuesView
 from typing import Any, TypeAlias
 
 from orpo.data.types import Message, PreferencePair, Row, TextPair
@@ -23,6 +24,8 @@ Parser: TypeAlias = Callable[[Row], PreferencePair]
 
 _HUMAN, _ASSISTANT = "\n\nHuman:", "\n\nAssistant:"
 _TURN = re.compile(r"\n\n(Human|Assistant):")
+_DEEPEST = 32  # levels of nesting in a tool call that anyone means
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 
 def recognise(columns: Mapping[str, Any], where: str) -> str:
@@ -45,7 +48,7 @@ def recognise(columns: Mapping[str, Any], where: str) -> str:
     if "instruction" in names:
         return "alpaca"
     texts = [columns["chosen"], columns["rejected"]]
-    if all(isinstance(t, str) and _ASSISTANT in t for t in texts):
+    if any(isinstance(t, str) and _ASSISTANT in t for t in texts):
         return "hh"
     return "implicit"
 
@@ -109,7 +112,7 @@ def _hh(row: Row) -> PreferencePair:
                 where=f"{row.where}, field '{name}'",
                 fix="Every row must be a Human/Assistant transcript, as the first row is.",
             )
-    border = _transcript_border(chosen, rejected)
+    border = _transcript_border(chosen, rejected, row)
     text = TextPair(chosen[:border], chosen[border:], rejected[border:])
     turns = _turns(text.prompt)
     if not turns:
@@ -125,9 +128,7 @@ def _hh(row: Row) -> PreferencePair:
 
 def _alpaca(row: Row) -> PreferencePair:
     instruction, chosen, rejected = (_text(row, k) for k in ("instruction", "chosen", "rejected"))
-    extra = row.values.get("input") or ""
-    if not isinstance(extra, str):
-        raise _wrong_type(row, "input", "a string")
+    extra = "" if row.values.get("input") is None else _text(row, "input")
     request = f"{instruction}\n\n{extra}" if extra.strip() else instruction
     section = f"\n\n### Input:\n{extra}" if extra.strip() else ""
     plain = f"### Instruction:\n{instruction}{section}\n\n### Response:\n"
@@ -158,11 +159,17 @@ def _field(row: Row, name: str) -> Any:
             fix="Give every row this field, or set on_bad_row='drop' to leave such rows out.",
         )
     value = row.values[name]
-    if isinstance(value, str):
-        return value
-    if isinstance(value, list) and value and all(_is_message(m) for m in value):
-        return value
-    raise _wrong_type(row, name, "a string or a list of {'role', 'content'} messages")
+    messages = isinstance(value, list) and value and all(_is_message(m) for m in value)
+    if not messages and not isinstance(value, str):
+        raise _wrong_type(row, name, "a string or a list of {'role', 'content'} messages")
+    fault = _fault(value)
+    if fault:
+        raise DataError(
+            fault,
+            where=f"{row.where}, field '{name}'",
+            fix="Correct the row, or set on_bad_row='drop' to leave such rows out.",
+        )
+    return value
 
 
 def _text(row: Row, name: str) -> str:
@@ -174,7 +181,7 @@ def _text(row: Row, name: str) -> str:
 
 def _wrong_type(row: Row, name: str, expected: str) -> DataError:
     value = row.values.get(name)
-    found = repr(value)
+    found = reprlib.repr(value)
     return DataError(
         f"expected {expected}, found {type(value).__name__} {found[:60]}{'…' * (len(found) > 60)}",
         where=f"{row.where}, field '{name}'",
@@ -189,16 +196,32 @@ def _is_message(value: Any) -> bool:
     return isinstance(content, str) or (content is None and bool(value.get("tool_calls")))
 
 
+def _fault(value: Any, depth: int = 0) -> str:
+    """What makes a text, or a text within messages, unusable; empty if nothing does."""
+    if isinstance(value, str):
+        broken = not value.isascii() and _SURROGATE.search(value)
+        return "holds half a character (a lone surrogate such as \\ud800)" if broken else ""
+    if depth > _DEEPEST:
+        return "is nested too deeply"
+    parts = value.values() if isinstance(value, Mapping) else value
+    if not isinstance(parts, list | tuple | ValuesView):
+        return ""
+    return next((fault for part in parts if (fault := _fault(part, depth + 1))), "")
+
+
 def _same_turn(ours: Message, theirs: Message) -> bool:
-    return ours["role"] == theirs["role"] and ours.get("content") == theirs.get("content")
+    return all(ours.get(part) == theirs.get(part) for part in ("role", "content", "tool_calls"))
 
 
 def _opens_with_prompt(prompt: Any, chosen: Any, rejected: Any) -> bool:
     """Whether both conversations repeat the prompt, as UltraFeedback-binarized does."""
     if not all(isinstance(c, list) and len(c) > 1 for c in (chosen, rejected)):
         return False
-    asked = prompt if isinstance(prompt, str) else prompt[-1].get("content")
-    return all(any(m.get("content") == asked for m in c[:-1]) for c in (chosen, rejected))
+    if isinstance(prompt, str):
+        return all(any(m.get("content") == prompt for m in c[:-1]) for c in (chosen, rejected))
+    return all(
+        any(_same_turn(turn, m) for m in c[:-1]) for turn in prompt for c in (chosen, rejected)
+    )
 
 
 def _answer(value: Any, row: Row, name: str) -> Message:
@@ -217,22 +240,23 @@ def _answer(value: Any, row: Row, name: str) -> Message:
 
 
 def _common_prefix(a: str, b: str) -> int:
-    shared = 0
-    for x, y in zip(a, b, strict=False):
-        if x != y:
-            break
-        shared += 1
+    """Number of characters that both begin with, by bisection."""
+    shared, end = 0, min(len(a), len(b))
+    while shared < end:
+        middle = (shared + end + 1) // 2
+        if a[shared:middle] == b[shared:middle]:
+            shared = middle
+        else:
+            end = middle - 1
     return shared
 
 
 def _split_texts(chosen: str, rejected: str, row: Row) -> TextPair:
     """Two plain texts: the prompt is what they share, up to the last border between words."""
-    shared = _common_prefix(chosen, rejected)
-    whole_words = chosen[:shared]
-    if shared < max(len(chosen), len(rejected)):
-        # The white space before the first differing word belongs to the answer.
-        cut = re.search(r"\s+\S*$", whole_words)
-        whole_words = whole_words[: cut.start()] if cut else ""
+    shared = chosen[: _common_prefix(chosen, rejected)]
+    # The white space before the first differing word belongs to the answer.
+    ends_in_space = shared[-1:].isspace()
+    whole_words = shared.rstrip() if ends_in_space else _without_last_word(shared)
     if not whole_words:
         raise DataError(
             "'chosen' and 'rejected' share no beginning, so there is no prompt",
@@ -243,11 +267,22 @@ def _split_texts(chosen: str, rejected: str, row: Row) -> TextPair:
     return TextPair(whole_words, chosen[border:], rejected[border:])
 
 
-def _transcript_border(chosen: str, rejected: str) -> int:
-    """End of the last "\\n\\nAssistant:" that both transcripts share, or of the chosen's last."""
-    shared = _common_prefix(chosen, rejected)
-    at = chosen.rfind(_ASSISTANT, 0, shared)
-    return (at if at >= 0 else chosen.rfind(_ASSISTANT)) + len(_ASSISTANT)
+def _without_last_word(text: str) -> str:
+    """The text before its last word and the white space in front of that; empty for one word."""
+    parts = text.rsplit(None, 1)
+    return parts[0] if len(parts) == 2 else ""
+
+
+def _transcript_border(chosen: str, rejected: str, row: Row) -> int:
+    """End of the last "\\n\\nAssistant:" that both transcripts share."""
+    at = chosen.rfind(_ASSISTANT, 0, _common_prefix(chosen, rejected))
+    if at < 0:
+        raise DataError(
+            "'chosen' and 'rejected' do not begin with the same prompt",
+            where=f"{row.where}, field 'rejected'",
+            fix="Both transcripts must share everything up to the answer.",
+        )
+    return at + len(_ASSISTANT)
 
 
 def _turns(transcript: str) -> list[Message]:

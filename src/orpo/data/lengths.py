@@ -19,12 +19,16 @@ from dataclasses import dataclass, replace
 from orpo.data.types import Dropped, TokenizedPair
 from orpo.errors import DataError
 
-__all__ = ["MIN_ANSWER_ROOM", "TRUNCATIONS", "LengthPolicy"]
+__all__ = ["MIN_ANSWER_ROOM", "TRUNCATIONS", "LengthPolicy", "TooLongError"]
 
 TRUNCATIONS = ("truncate_answer", "keep_end", "keep_start", "drop", "error")
 
 MIN_ANSWER_ROOM = 16
 """Tokens that an over-long pair's prompt must leave to the answers."""
+
+
+class TooLongError(DataError):
+    """A pair that is too long where `truncation` is "error"."""
 
 
 @dataclass(frozen=True)
@@ -50,13 +54,13 @@ class LengthPolicy:
             prefix: Leading prompt tokens (BOS) that `keep_end` preserves.
 
         Raises:
-            DataError: The pair is too long and `truncation` is "error".
+            TooLongError: The pair is too long and `truncation` is "error".
         """
         if self._fits(pair):
             return pair
         lengths = _lengths(pair)
         if self.truncation == "error":
-            raise DataError(
+            raise TooLongError(
                 f"the pair is too long ({lengths}) for {self._limits()}",
                 where=where,
                 fix="Raise max_length, shorten the row, or choose another truncation.",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any
 
 import datasets
@@ -12,11 +11,14 @@ import numpy as np
 import torch
 
 from orpo.data.formats import recognise, to_pair
+from orpo.data.lengths import TooLongError
 from orpo.data.tokenize import PairTokenizer, is_tokenised
 from orpo.data.types import Dropped, Ledger, Row, TokenizedPair
 from orpo.errors import DataError
 
 __all__ = ["COLUMNS", "Preparation", "StreamedPairs", "is_prepared"]
+
+_TOKENISED = "already tokenised"
 
 COLUMNS = ("prompt_ids", "chosen_ids", "rejected_ids", "row")
 """Columns of a prepared data set, as `TokenizedPair` describes them."""
@@ -67,45 +69,35 @@ class Preparation:
 
     def stream(self, rows: Iterable[Row], ledger: Ledger) -> Iterator[TokenizedPair]:
         """The kept pairs one by one; the ledger counts along."""
-        iterator = iter(rows)
-        first = next(iterator, None)
-        if first is None:
-            return
-        outcome = self._reader(first, ledger)
-        for row in chain([first], iterator):
-            result = outcome(row)
-            ledger.count(result)
-            if isinstance(result, TokenizedPair):
-                yield result
+        read = self._read if self.on_bad_row == "error" else self._read_or_drop
+        for row in rows:
+            outcome = read(row, ledger)
+            ledger.count(outcome)
+            if isinstance(outcome, TokenizedPair):
+                yield outcome
 
-    def _reader(self, first: Row, ledger: Ledger) -> Callable[[Row], TokenizedPair | Dropped]:
-        if is_tokenised(first.values):
-            ledger.format = "already tokenised"
-            return self._strict_or_drop(self.tokenize.from_tokens)
-        ledger.format = recognise(first.values, first.where)
+    def _read(self, row: Row, ledger: Ledger) -> TokenizedPair | Dropped:
+        """What becomes of a row; the first that can be read decides the format of them all."""
+        columns = row.values
+        if (ledger.format or (_TOKENISED if is_tokenised(columns) else "")) == _TOKENISED:
+            outcome = self.tokenize.from_tokens(row)
+            ledger.format = _TOKENISED
+            return outcome
+        name = ledger.format or recognise(columns, row.where)
+        pair = to_pair(row, name)
+        ledger.format = name
+        if not ledger.rendering:
+            messages = self.tokenize.template.renders_messages(pair)
+            ledger.rendering = "chat template" if messages else "plain text"
+        return self.tokenize(pair)
 
-        def read(row: Row) -> TokenizedPair | Dropped:
-            pair = to_pair(row, ledger.format)
-            if not ledger.rendering:
-                messages = self.tokenize.template.renders_messages(pair)
-                ledger.rendering = "chat template" if messages else "plain text"
-            return self.tokenize(pair)
-
-        return self._strict_or_drop(read)
-
-    def _strict_or_drop(
-        self, read: Callable[[Row], TokenizedPair | Dropped]
-    ) -> Callable[[Row], TokenizedPair | Dropped]:
-        if self.on_bad_row == "error":
-            return read
-
-        def lenient(row: Row) -> TokenizedPair | Dropped:
-            try:
-                return read(row)
-            except DataError as error:
-                return Dropped("malformed", error.where or row.where, error.what)
-
-        return lenient
+    def _read_or_drop(self, row: Row, ledger: Ledger) -> TokenizedPair | Dropped:
+        try:
+            return self._read(row, ledger)
+        except TooLongError:
+            raise  # asked for by truncation="error"; nothing is wrong with the row's form
+        except DataError as error:
+            return Dropped("malformed", error.where or row.where, error.what)
 
 
 class StreamedPairs(torch.utils.data.IterableDataset[dict[str, Any]]):
@@ -130,7 +122,9 @@ class StreamedPairs(torch.utils.data.IterableDataset[dict[str, Any]]):
         vars(self.ledger).update(vars(fresh))
         for pair in self.preparation.stream(self.source(), self.ledger):
             yield {key: getattr(pair, key) for key in COLUMNS}
-        if self.ledger.kept == 0:
+        # A worker of a data loader may have been dealt no rows; it leaves them to the others.
+        dealt = self.ledger.rows_in > 0 or torch.utils.data.get_worker_info() is None
+        if dealt and self.ledger.kept == 0:
             raise DataError(
                 f"no pair is left to train on: {self.ledger.summary()}{_first_detail(self.ledger)}",
                 where=self.ledger.name,

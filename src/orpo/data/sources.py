@@ -10,17 +10,21 @@ from __future__ import annotations
 import csv
 import gzip
 import json
-import sys
-from collections.abc import Callable, Iterable, Iterator
-from itertools import chain
+import re
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from io import TextIOWrapper
+from itertools import chain, zip_longest
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from orpo.data.types import Row
 from orpo.errors import DataError
 
 __all__ = ["iterate_dataset", "open_source"]
 
+# "owner/name" or "name", and the split; the name of a file with a dot needs a folder to be an id.
+_HUB_ID = re.compile(r"(\w[\w.-]*/[\w.-]+|\w[\w-]*)(:\S+)?")
 _HINT = "Use a .json, .jsonl, .csv or .parquet file, a saved data set folder, or a Hub id."
 
 
@@ -30,19 +34,26 @@ def open_source(spec: str) -> Iterator[Row]:
     Raises:
         DataError: Not found, empty, of an unknown kind, or broken; says where.
     """
-    path = Path(spec)
-    if path.is_dir():
-        rows = _read_folder(path)
-    elif path.is_file():
-        rows = _read_file(path)
-    elif path.suffix or spec.startswith((".", "/", "~")):
-        raise DataError("no such file or folder", where=spec, fix=_HINT)
-    else:
-        rows = _read_hub(spec)
+    rows = _reader(spec)
     first = next(rows, None)
     if first is None:
         raise DataError("the data set is empty", where=spec, fix="Give at least one row.")
     return chain([first], rows)
+
+
+def _reader(spec: str) -> Iterator[Row]:
+    path = Path(spec).expanduser() if spec.startswith("~/") else Path(spec)
+    try:
+        is_folder, is_file = path.is_dir(), path.is_file()
+    except (OSError, ValueError) as error:
+        raise DataError(f"is no path ({_reason(error)})", where=spec[:80], fix=_HINT) from error
+    if spec and is_folder:
+        return _read_folder(path)
+    if is_file:
+        return _read_file(path)
+    if _HUB_ID.fullmatch(spec) is None or _kind(path) in _READERS:
+        raise DataError("no such file or folder", where=spec or "dataset", fix=_HINT)
+    return _read_hub(spec)
 
 
 def iterate_dataset(dataset: Iterable[Any], name: str) -> Iterator[Row]:
@@ -57,7 +68,7 @@ def iterate_dataset(dataset: Iterable[Any], name: str) -> Iterator[Row]:
             yield values
             continue
         where = f"{name} row {index}"
-        if not isinstance(values, dict):
+        if not isinstance(values, Mapping):
             raise DataError(
                 f"expected a dict of columns, found {type(values).__name__}", where=where
             )
@@ -65,13 +76,15 @@ def iterate_dataset(dataset: Iterable[Any], name: str) -> Iterator[Row]:
 
 
 def _read_file(path: Path) -> Iterator[Row]:
-    suffixes = [s.lower() for s in path.suffixes]
-    kind = next((s for s in reversed(suffixes) if s != ".gz"), "")
+    kind = _kind(path)
     if kind not in _READERS:
         raise DataError(f"unknown kind of file {kind or path.name!r}", where=str(path), fix=_HINT)
     try:
+        above = 0
         for index, (line, values) in enumerate(_READERS[kind](path)):
-            where = f"{path}:{line}"
+            # A JSON list may be one long line: the number of the row tells its rows apart.
+            where = f"{path}:{line}" if line > above else f"{path}:{line} row {index}"
+            above = line
             if not isinstance(values, dict):
                 raise DataError(
                     f"expected an object with columns, found {type(values).__name__}",
@@ -79,18 +92,36 @@ def _read_file(path: Path) -> Iterator[Row]:
                     fix='Each row must look like {"prompt": ..., "chosen": ..., "rejected": ...}.',
                 )
             yield Row(values, where, index)
-    except (OSError, EOFError) as error:
-        raise DataError(f"cannot be read ({error})", where=str(path)) from error
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"cannot be read ({_reason(error)})", where=str(path)) from error
     except UnicodeDecodeError as error:
         raise DataError(
-            f"is not UTF-8 at byte {error.start}", where=str(path), fix="Convert it to UTF-8."
+            "is not UTF-8 text", where=_first_undecodable(path), fix="Convert it to UTF-8."
         ) from error
 
 
+def _kind(path: Path) -> str:
+    """The suffix that says what is in a file: ".jsonl" for "pairs.v2.JSONL.gz"."""
+    return Path(path.name.lower().removesuffix(".gz")).suffix
+
+
+def _open_bytes(path: Path) -> IO[bytes]:
+    return cast("IO[bytes]", gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb"))
+
+
 def _open_text(path: Path, newline: str | None = None) -> IO[str]:
-    if path.suffix.lower() == ".gz":
-        return gzip.open(path, "rt", encoding="utf-8-sig", newline=newline)
-    return path.open(encoding="utf-8-sig", newline=newline)
+    return TextIOWrapper(_open_bytes(path), encoding="utf-8-sig", newline=newline)
+
+
+def _first_undecodable(path: Path) -> str:
+    """The place of the first line that is not UTF-8; a text reader is ahead of its lines."""
+    with _open_bytes(path) as file:
+        for line, content in enumerate(file, start=1):
+            try:
+                content.decode()
+            except UnicodeDecodeError:
+                return f"{path}:{line}"
+    return str(path)
 
 
 def _read_jsonl(path: Path) -> Iterator[tuple[int, Any]]:
@@ -107,48 +138,93 @@ def _read_json(path: Path) -> Iterator[tuple[int, Any]]:
     if not text.lstrip().startswith("["):
         yield from _read_jsonl(path)
         return
-    decoder, position, line = json.JSONDecoder(), text.index("[") + 1, 1
-    counted = 0
-    while True:
-        while position < len(text) and text[position] in " \t\r\n,":
-            position += 1
+    decoder, counted, line = json.JSONDecoder(), 0, 1
+    position = _skip_blank(text, text.index("[") + 1)
+    while not text.startswith("]", position):
         line += text.count("\n", counted, position)
         counted = position
-        if position >= len(text):
-            raise DataError("broken JSON: the list has no end ']'", where=f"{path}:{line}")
-        if text[position] == "]":
-            return
         try:
             values, position = decoder.raw_decode(text, position)
-        except (json.JSONDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:
             raise _broken(error, path, getattr(error, "lineno", line)) from error
         yield line, values
+        position = _to_next_value(text, position, path)
+    end = _skip_blank(text, position + 1)
+    if end < len(text):
+        raise _broken_at(text, end, "Nothing may follow the list", path)
+
+
+def _to_next_value(text: str, position: int, path: Path) -> int:
+    """The start of the next value of a list, or its end."""
+    position = _skip_blank(text, position)
+    if text.startswith(",", position):
+        return _skip_blank(text, position + 1)
+    if not text.startswith("]", position):
+        raise _broken_at(text, position, "Expecting ',' or ']'", path)
+    return position
+
+
+def _skip_blank(text: str, position: int) -> int:
+    while text[position : position + 1] in (" ", "\t", "\r", "\n"):
+        position += 1
+    return position
 
 
 def _parse(text: str, path: Path, line: int) -> Any:
     try:
         return json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise _broken(error, path, line) from error
+
+
+def _broken_at(text: str, position: int, what: str, path: Path) -> DataError:
+    error = json.JSONDecodeError(what, text, position)
+    return _broken(error, path, error.lineno)
 
 
 def _broken(error: Exception, path: Path, line: int) -> DataError:
     column = f" at column {error.colno}" if isinstance(error, json.JSONDecodeError) else ""
-    what = error.msg if isinstance(error, json.JSONDecodeError) else "nested too deeply"
+    what = "nested too deeply" if isinstance(error, RecursionError) else str(error)
+    what = error.msg if isinstance(error, json.JSONDecodeError) else what
     return DataError(
         f"broken JSON{column} ({what})", where=f"{path}:{line}", fix="Correct or delete this line."
     )
 
 
 def _read_csv(path: Path) -> Iterator[tuple[int, Any]]:
-    csv.field_size_limit(sys.maxsize)
+    csv.field_size_limit(2**31 - 1)
+    line = 1
     with _open_text(path, newline="") as file:
-        reader = csv.DictReader(file)
+        # Strict, because a quotation mark that is never closed swallows rows otherwise.
+        reader = csv.reader(file, strict=True)
         try:
-            for values in reader:
-                yield reader.line_num, {k: v for k, v in values.items() if k is not None}
+            header = next(reader, [])
+            _check_header(header, path)
+            line = reader.line_num + 1
+            for fields in reader:
+                if fields:
+                    yield line, _by_column(header, fields, f"{path}:{line}")
+                line = reader.line_num + 1
         except csv.Error as error:
-            raise DataError(f"broken CSV ({error})", where=f"{path}:{reader.line_num}") from error
+            raise DataError(
+                f"broken CSV ({error})", where=f"{path}:{line}", fix="Check the quotation marks."
+            ) from error
+
+
+def _check_header(header: list[str], path: Path) -> None:
+    twice = [name for name in header if header.count(name) > 1]
+    if twice:
+        raise DataError(f"column {twice[0]!r} is there twice", where=f"{path}:1")
+
+
+def _by_column(header: list[str], fields: list[str], where: str) -> dict[str, str | None]:
+    if len(fields) > len(header):
+        raise DataError(
+            f"broken CSV: {len(fields)} fields for {len(header)} columns",
+            where=where,
+            fix="Put quotation marks around fields with commas or line breaks.",
+        )
+    return dict(zip_longest(header, fields))
 
 
 def _read_parquet(path: Path) -> Iterator[tuple[int, Any]]:
@@ -162,8 +238,8 @@ def _read_parquet(path: Path) -> Iterator[tuple[int, Any]]:
                 for values in batch.to_pylist():
                     line += 1
                     yield line, values
-    except pa.ArrowException as error:
-        raise DataError(f"broken Parquet ({error})", where=str(path)) from error
+    except (pa.ArrowException, UnicodeDecodeError) as error:
+        raise DataError(f"broken Parquet ({_reason(error)})", where=str(path)) from error
 
 
 _READERS: dict[str, Callable[[Path], Iterator[tuple[int, Any]]]] = {
@@ -178,14 +254,12 @@ _READERS: dict[str, Callable[[Path], Iterator[tuple[int, Any]]]] = {
 def _read_folder(path: Path) -> Iterator[Row]:
     """A `save_to_disk` folder (its "train" split if it has several), or a folder of data files."""
     if (path / "dataset_info.json").is_file() or (path / "dataset_dict.json").is_file():
-        import datasets  # noqa: PLC0415
-
-        loaded = datasets.load_from_disk(str(path))
-        if isinstance(loaded, datasets.DatasetDict):
-            loaded = _one_split(loaded, str(path))
-        yield from iterate_dataset(loaded, str(path))
+        yield from _read_saved(path)
         return
-    files = sorted(f for f in path.iterdir() if any(s.lower() in _READERS for s in f.suffixes))
+    try:
+        files = sorted(f for f in path.iterdir() if _kind(f) in _READERS and f.is_file())
+    except OSError as error:
+        raise DataError(f"cannot be read ({_reason(error)})", where=str(path)) from error
     if not files:
         raise DataError("the folder holds no data set", where=str(path), fix=_HINT)
     index = 0
@@ -195,24 +269,44 @@ def _read_folder(path: Path) -> Iterator[Row]:
             index += 1
 
 
+def _read_saved(path: Path) -> Iterator[Row]:
+    import datasets  # noqa: PLC0415
+
+    try:
+        loaded = datasets.load_from_disk(str(path))
+    except Exception as error:  # whatever the files of a damaged folder bring about
+        raise DataError(
+            f"the saved data set cannot be loaded ({_reason(error)})",
+            where=str(path),
+            fix="Save it again with save_to_disk.",
+        ) from error
+    if isinstance(loaded, datasets.DatasetDict):
+        loaded = _one_split(loaded, str(path))
+    yield from iterate_dataset(loaded, str(path))
+
+
 def _read_hub(spec: str) -> Iterator[Row]:
     import datasets  # noqa: PLC0415
 
     name, _, split = spec.partition(":")
     try:
         loaded = datasets.load_dataset(name, split=split or None)
-    except Exception as error:
-        if isinstance(error, KeyboardInterrupt):
-            raise
-        first_line = next(iter(str(error).splitlines()), type(error).__name__)
+    except Exception as error:  # whatever the network or a loading script brings about
         raise DataError(
-            f"no file or folder of this name, and it cannot be loaded from the Hub ({first_line})",
+            "no file or folder of this name, and it cannot be loaded from the Hub "
+            f"({_reason(error)})",
             where=spec,
             fix=_HINT,
         ) from error
     if isinstance(loaded, datasets.DatasetDict):
         loaded = _one_split(loaded, spec)
     yield from iterate_dataset(loaded, spec)
+
+
+def _reason(error: Exception) -> str:
+    """The first line of what an error says."""
+    said = getattr(error, "strerror", None) or str(error)
+    return next(iter(said.splitlines()), type(error).__name__)
 
 
 def _one_split(splits: Any, where: str) -> Any:

@@ -6,15 +6,17 @@ Whatever the template puts between the opening and the answer (an empty think bl
 to the prompt, because the model does not have to say it.
 
 Text that looks like a special token inside a message ("<|im_end|>") must stay text. It is split
-by a guard character before rendering; `tokenize.encode` drops the guard's tokens again.
+by a guard character before rendering; `tokenize.encode` drops the guard's tokens again. The same
+goes for transcripts and instructions in plain text. Plain `prompt`/`chosen`/`rejected` strings are
+the user's own markup: special tokens in them are meant.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from jinja2 import TemplateError
@@ -26,7 +28,6 @@ __all__ = [
     "PLAIN_TEMPLATE",
     "RenderingError",
     "Template",
-    "guard_in",
     "has_chat_template",
 ]
 
@@ -44,6 +45,19 @@ PLAIN_TEMPLATE = (
 _GUARDS = "\ue0f0\ue0f1\ue0f2\ue0f3"
 _PROBE = "\ue0f4"
 
+# Templates shorten earlier answers (their reasoning) and wrap what tools return.
+_MAY_BE_REWRITTEN = ("assistant", "tool", "function")
+
+# What a template may raise on messages that it was not written for.
+_TEMPLATE_FAULTS = (
+    TemplateError,
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    TypeError,
+    ValueError,
+)
+
 
 class RenderingError(ValueError):
     """A conversation that the chat template does not accept or changes beyond recognition."""
@@ -56,11 +70,26 @@ def has_chat_template(tokenizer: PreTrainedTokenizerBase) -> bool:
 
 @dataclass(frozen=True)
 class _Frame:
-    """The prompt with the assistant's turn opened, and the text before and after an answer."""
+    """What the template writes around an answer.
+
+    Attributes:
+        opened: The prompt with the assistant's turn opened.
+        before: The conversation up to the answer's first character.
+        after: The text from the answer's last character to the end of the turn.
+        tail: White space after that, which nobody has to say.
+    """
 
     opened: str
     before: str
     after: str
+    tail: str
+
+    @property
+    def prompt(self) -> str:
+        """The prompt as far as the model need not say it; white space goes to the answer."""
+        injected = self.before.removeprefix(self.opened)
+        blank = self.before.startswith(self.opened) and not injected.strip()
+        return self.opened if blank else self.before
 
 
 @dataclass(frozen=True)
@@ -80,71 +109,105 @@ class Template:
         return pair.prompt is not None and (pair.text is None or has_chat_template(self.tokenizer))
 
     def render(self, pair: PreferencePair) -> TextPair:
-        """The pair as text; guards stand inside special-token text of the messages.
+        """The pair as text; its guard stands inside special-token text that people typed.
 
         Raises:
             RenderingError: The template does not accept these messages.
         """
         if not self.renders_messages(pair):
             assert pair.text is not None
-            return pair.text
+            return pair.text if pair.prompt is None else self._guarded_text(pair.text)
         assert pair.prompt is not None
-        assert pair.chosen is not None
-        assert pair.rejected is not None
-        prompt, chosen, rejected = self._guarded([*pair.prompt], pair.chosen, pair.rejected)
+        guard, messages = self._guarded([*pair.prompt, pair.chosen, pair.rejected])
+        *prompt, chosen, rejected = messages
         frame = self._frame(prompt)
         chosen_prompt, chosen_text = self._split(frame, prompt, chosen)
         rejected_prompt, rejected_text = self._split(frame, prompt, rejected)
         if chosen_prompt != rejected_prompt:
             raise RenderingError("the template renders the prompt differently for the two answers")
-        return TextPair(chosen_prompt, chosen_text, rejected_text)
+        return TextPair(chosen_prompt, chosen_text, rejected_text, guard)
 
     def render_prompt(self, messages: Messages) -> str:
-        """A conversation up to the opening of the assistant's turn, for generation.
+        """A conversation up to the opening of the assistant's turn, to read.
 
         Raises:
             RenderingError: The template does not accept these messages.
         """
-        (guarded,) = self._guarded([*messages])
-        return self._apply(guarded, opening=True)
+        text, guard = self.guarded_prompt(messages)
+        return text.replace(guard, "")
 
-    def _guarded(self, messages: list[Message], *answers: Message) -> list[Any]:
-        everything = [*messages, *answers]
-        specials = _special_texts(self.tokenizer)
-        written = "".join(str(m.get("content") or "") for m in everything)
-        if not specials.search(written):
-            return [messages, *answers]
-        guard = next((g for g in _GUARDS if g not in written), None)
-        if guard is None:
-            raise RenderingError("special-token text beside every guard character")
+    def guarded_prompt(self, messages: Messages) -> tuple[str, str]:
+        """The same to tokenise: (text, the guard that stands in it or an empty string)."""
+        guard, guarded = self._guarded([*messages])
+        opened = self._open(guarded)
+        if opened == self._apply(guarded, opening=False):
+            # No opening of its own: what it writes before an answer opens the turn, if anything.
+            opened = self._frame(guarded).prompt
+        return opened, guard
 
-        def split(match: re.Match[str]) -> str:
-            return match[0][0] + guard + match[0][1:]
+    @cached_property
+    def specials(self) -> tuple[str, ...]:
+        """The texts that the tokenizer turns into special tokens."""
+        added = self.tokenizer.added_tokens_decoder.values()
+        texts = {str(t.content) for t in added if t.special} | set(
+            self.tokenizer.all_special_tokens
+        )
+        return tuple(sorted(text for text in texts if len(text) > 1))
 
-        safe = [
-            {**m, "content": specials.sub(split, m["content"])} if m.get("content") else dict(m)
-            for m in everything
-        ]
-        return [safe[: len(messages)], *safe[len(messages) :]]
+    @cached_property
+    def _special(self) -> re.Pattern[str]:
+        """The first character of a special token's text; overlapping ones are all found."""
+        texts = (f"{re.escape(t[0])}(?={re.escape(t[1:])})" for t in self.specials)
+        return re.compile("|".join(texts) or r"(?!)")
+
+    def _guard_for(self, texts: list[str]) -> str:
+        """A guard that occurs in none of the texts; empty if none is needed."""
+        if not any(map(self._special.search, texts)):
+            return ""
+        for guard in _GUARDS:
+            if not any(guard in text for text in texts):
+                return guard
+        raise RenderingError("special-token text beside every guard character")
+
+    def _guarded(self, messages: list[Any]) -> tuple[str, list[Any]]:
+        guard = self._guard_for(list(_strings(messages)))
+        if not guard:
+            return guard, messages
+        return guard, _with_strings(messages, lambda text: self._split_specials(text, guard))
+
+    def _guarded_text(self, text: TextPair) -> TextPair:
+        parts = {name: getattr(text, name) for name in ("prompt", "chosen", "rejected")}
+        guard = self._guard_for(list(parts.values()))
+        split = {name: self._split_specials(part, guard) for name, part in parts.items()}
+        return replace(text, **split, guard=guard) if guard else text
+
+    def _split_specials(self, text: str, guard: str) -> str:
+        return self._special.sub(lambda first: first[0] + guard, text)
 
     def _frame(self, prompt: Messages) -> _Frame:
         """What the template writes around an answer, seen by letting it render a probe."""
-        opened = self._apply(prompt, opening=True)
         probe = {"role": "assistant", "content": _PROBE}
-        before, _, after = self._apply([*prompt, probe], opening=False).partition(_PROBE)
-        return _Frame(opened, before, after.rstrip())
+        before, _, after = self._apply([*prompt, probe], opening=False).rpartition(_PROBE)
+        end = after.rstrip()
+        return _Frame(self._open(prompt), before, end, after[len(end) :])
 
     def _split(self, frame: _Frame, prompt: Messages, answer: Message) -> tuple[str, str]:
         """(prompt text, answer text with its end-of-turn token and no white space after it)."""
-        full = self._apply([*prompt, answer], opening=False).rstrip()
+        full = self._apply([*prompt, answer], opening=False).removesuffix(frame.tail)
         if full.startswith(frame.before) and full.endswith(frame.after):
-            injected = frame.before.removeprefix(frame.opened)
-            if frame.before.startswith(frame.opened) and not injected.strip():
-                return frame.opened, full[len(frame.opened) :]
-            return frame.before, full[len(frame.before) :]
+            return frame.prompt, full[len(frame.prompt) :]
         if full.startswith(frame.opened):
             return frame.opened, full[len(frame.opened) :]
         raise RenderingError("the template's prompt is no beginning of its conversation")
+
+    def _open(self, prompt: Messages) -> str:
+        """The prompt with the assistant's turn opened; every question must stand in it."""
+        text = self._apply(prompt, opening=True)
+        for message in prompt:
+            said = str(message.get("content") or "").strip()
+            if message["role"] not in _MAY_BE_REWRITTEN and said not in text:
+                raise RenderingError(f"the template leaves out what {message['role']!r} said")
+        return text
 
     def _apply(self, messages: Messages, *, opening: bool) -> str:
         template = None if has_chat_template(self.tokenizer) else PLAIN_TEMPLATE
@@ -156,22 +219,29 @@ class Template:
                 add_generation_prompt=opening,
                 **self.kwargs,
             )
-        except (TemplateError, TypeError, ValueError, KeyError) as error:
+        except _TEMPLATE_FAULTS as error:
             raise RenderingError(f"the chat template refuses this conversation: {error}") from error
         return str(text)
 
 
-def guard_in(text: str) -> str:
-    """The guard character that occurs in a rendered text, or an empty string."""
-    return next((g for g in _GUARDS if g in text), "")
+def _strings(value: Any) -> Iterator[str]:
+    """Every string within messages: contents, roles, arguments of tool calls."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for part in value.values():
+            yield from _strings(part)
+    elif isinstance(value, list | tuple):
+        for part in value:
+            yield from _strings(part)
 
 
-def _special_texts(tokenizer: PreTrainedTokenizerBase) -> re.Pattern[str]:
-    added = tokenizer.added_tokens_decoder.values()
-    special = {str(t.content) for t in added if t.special} | set(tokenizer.all_special_tokens)
-    return _pattern(tuple(sorted((t for t in special if len(t) > 1), key=len, reverse=True)))
-
-
-@lru_cache(maxsize=32)
-def _pattern(texts: tuple[str, ...]) -> re.Pattern[str]:
-    return re.compile("|".join(map(re.escape, texts)) or r"(?!)")
+def _with_strings(value: Any, change: Callable[[str], str]) -> Any:
+    """The same messages with every string changed."""
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, Mapping):
+        return {key: _with_strings(part, change) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_with_strings(part, change) for part in value]
+    return value

@@ -14,7 +14,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from orpo.data.lengths import LengthPolicy
-from orpo.data.template import RenderingError, Template, guard_in
+from orpo.data.template import RenderingError, Template
 from orpo.data.types import Dropped, Messages, PreferencePair, Row, TextPair, TokenizedPair
 from orpo.errors import DataError, ModelError
 
@@ -77,29 +77,40 @@ class PairTokenizer:
         return self._admit(TokenizedPair(*ids, row=pair.row.index), where)
 
     def from_tokens(self, row: Row) -> TokenizedPair | Dropped:
-        """The same for a row that holds token ids already."""
-        return self._admit(_read_tokens(row), row.where)
+        """The same for a row that holds token ids already.
+
+        Raises:
+            DataError: The row does not hold token ids of this tokenizer.
+        """
+        return self._admit(_read_tokens(row, self._vocabulary), row.where)
 
     def prompt_ids(self, prompt: str | Messages) -> list[int]:
-        """Tokens of a prompt for generation: the same that training saw before the answer."""
-        text = prompt if isinstance(prompt, str) else self.template.render_prompt(prompt)
-        return self._with_prefix(self.encode(text))
+        """Tokens of a prompt for generation: the same that training saw before the answer.
 
-    def encode(self, text: str) -> list[int]:
-        """Tokens of a rendered text, nothing added; guarded special-token text stays text."""
-        guard = guard_in(text)
+        Raises:
+            RenderingError: The template does not accept these messages, or the text is no text.
+        """
+        if isinstance(prompt, str):
+            return self._with_prefix(self.encode(prompt))
+        return self._with_prefix(self.encode(*self.template.guarded_prompt(prompt)))
+
+    def encode(self, text: str, guard: str = "") -> list[int]:
+        """Tokens of a rendered text, nothing added; the guard's own tokens are left out.
+
+        Raises:
+            RenderingError: The tokenizer cannot split the text at the guard, or cannot read it.
+        """
+        try:
+            encoded = self.tokenizer(
+                text, add_special_tokens=False, return_offsets_mapping=bool(guard), verbose=False
+            )
+        except (TypeError, UnicodeEncodeError, NotImplementedError) as error:
+            raise RenderingError(f"the tokenizer cannot read this text: {error}") from error
+        ids: list[int] = encoded["input_ids"]
         if not guard:
-            ids: list[int] = self.tokenizer(text, add_special_tokens=False, verbose=False)[
-                "input_ids"
-            ]
             return ids
-        encoded = self.tokenizer(
-            text, add_special_tokens=False, return_offsets_mapping=True, verbose=False
-        )
         kept = []
-        for token, (start, end) in zip(
-            encoded["input_ids"], encoded["offset_mapping"], strict=True
-        ):
+        for token, (start, end) in zip(ids, encoded["offset_mapping"], strict=True):
             covered = text[start:end]
             if guard not in covered:
                 kept.append(token)
@@ -121,28 +132,41 @@ class PairTokenizer:
         return self.lengths.fit(pair, where, prefix)
 
     def _encode_pair(self, text: TextPair, *, chat: bool) -> tuple[list[int], list[int], list[int]]:
-        prompt = self.encode(text.prompt)
-        ends = set(self.tokenizer.all_special_ids) if chat else {self.tokenizer.eos_token_id}
-        if chat:
-            ends |= self._special_ids
+        prompt = self.encode(text.prompt, text.guard)
+        border = self._border(text, prompt)
+        ends = self._special_ids if chat else {self.tokenizer.eos_token_id}
         answers = []
         for answer in (text.chosen, text.rejected):
-            ids = self._encode_answer(text.prompt, prompt, answer)
+            ids = self._encode_answer(border, answer, text.guard)
             if not ids or ids[-1] not in ends:
                 ids = [*ids, self.tokenizer.eos_token_id]
             answers.append(ids)
         return self._with_prefix(prompt), answers[0], answers[1]
 
-    def _encode_answer(self, prompt: str, prompt_ids: list[int], answer: str) -> list[int]:
-        full = self.encode(prompt + answer)
-        if full[: len(prompt_ids)] == prompt_ids:
-            return full[len(prompt_ids) :]
+    def _border(self, text: TextPair, prompt: list[int]) -> tuple[str, list[int]]:
+        """The prompt's last part, with its tokens, that decides how an answer is tokenised.
+
+        Nothing merges across a special token, so the part from the last one on will do.
+        """
+        start = max((text.prompt.rfind(special) for special in self.template.specials), default=-1)
+        if start > 0:
+            part = text.prompt[start:]
+            ids = self.encode(part, text.guard)
+            if ids[:1] and ids[0] in self._special_ids and prompt[-len(ids) :] == ids:
+                return part, ids
+        return text.prompt, prompt
+
+    def _encode_answer(self, border: tuple[str, list[int]], answer: str, guard: str) -> list[int]:
+        before, before_ids = border
+        full = self.encode(before + answer, guard)
+        if full[: len(before_ids)] == before_ids:
+            return full[len(before_ids) :]
         for anchor in _ANCHORS:
-            before = self.encode(anchor)
-            after = self.encode(anchor + answer)
-            if after[: len(before)] == before:
-                return after[len(before) :]
-        return self.encode(answer)
+            anchor_ids = self.encode(anchor)
+            after = self.encode(anchor + answer, guard)
+            if after[: len(anchor_ids)] == anchor_ids:
+                return after[len(anchor_ids) :]
+        return self.encode(answer, guard)
 
     def _with_prefix(self, ids: list[int]) -> list[int]:
         """What the tokenizer starts every text with, once: a template may have written it."""
@@ -162,8 +186,14 @@ class PairTokenizer:
 
     @cached_property
     def _special_ids(self) -> set[int]:
-        added = self.tokenizer.added_tokens_decoder
-        return {token_id for token_id, token in added.items() if token.special}
+        added = self.tokenizer.added_tokens_decoder.items()
+        special = {token_id for token_id, token in added if token.special}
+        return special | set(self.tokenizer.all_special_ids)
+
+    @cached_property
+    def _vocabulary(self) -> range:
+        """The token ids of the tokenizer."""
+        return range(max(self.tokenizer.get_vocab().values(), default=-1) + 1)
 
 
 def _empty_answer(pair: PreferencePair) -> str:
@@ -180,14 +210,16 @@ def _empty_answer(pair: PreferencePair) -> str:
     return ""
 
 
-def _read_tokens(row: Row) -> TokenizedPair:
-    names = next(names for names in _TOKENISED if set(names) <= set(row.values))
-    prompt, chosen, rejected = (_token_ids(row, name) for name in names)
-    with_prompt = "chosen_labels" in row.values and "rejected_labels" in row.values
-    if not with_prompt and names[0] == "prompt_input_ids" and prompt:
-        with_prompt = all(ids[: len(prompt)] == prompt for ids in (chosen, rejected))
-    elif with_prompt:
-        prompt = chosen[: _masked(row.values["chosen_labels"])]
+def _read_tokens(row: Row, vocabulary: range) -> TokenizedPair:
+    names = next((names for names in _TOKENISED if set(names) <= set(row.values)), _TOKENISED[0])
+    prompt, chosen, rejected = (_token_ids(row, name, vocabulary) for name in names)
+    labels = row.values.get("chosen_labels")
+    if labels is not None:
+        prompt = chosen[: _masked(labels, len(chosen), f"{row.where}, field 'chosen_labels'")]
+        with_prompt = True
+    else:
+        both = all(ids[: len(prompt)] == prompt for ids in (chosen, rejected))
+        with_prompt = names[0] == "prompt_input_ids" and bool(prompt) and both
     if with_prompt:
         if rejected[: len(prompt)] != prompt:
             raise DataError(
@@ -199,18 +231,34 @@ def _read_tokens(row: Row) -> TokenizedPair:
     return TokenizedPair(prompt, chosen, rejected, row=row.index)
 
 
-def _token_ids(row: Row, name: str) -> list[int]:
-    value = row.values[name]
-    value = value.tolist() if hasattr(value, "tolist") else value
-    if not isinstance(value, list) or not all(type(token) is int for token in value):
-        raise DataError(
-            f"expected a list of token ids, found {type(value).__name__}",
-            where=f"{row.where}, field '{name}'",
-        )
+def _token_ids(row: Row, name: str, vocabulary: range) -> list[int]:
+    where = f"{row.where}, field '{name}'"
+    value = _as_list(row.values.get(name))
+    if value is None:
+        found = type(row.values.get(name)).__name__
+        raise DataError(f"expected a list of token ids, found {found}", where=where)
+    for token in value:
+        if type(token) is not int:
+            found = f"a list with {type(token).__name__}"
+            raise DataError(f"expected a list of token ids, found {found}", where=where)
+        if token not in vocabulary:
+            raise DataError(
+                f"token id {token} is outside of the tokenizer's 0 to {len(vocabulary) - 1}",
+                where=where,
+                fix="Use the tokenizer that made these ids.",
+            )
     return value
 
 
-def _masked(labels: Any) -> int:
+def _as_list(value: Any) -> list[Any] | None:
+    """A list as it is, an array as a list, None for anything else."""
+    value = value.tolist() if hasattr(value, "tolist") else value
+    return value if isinstance(value, list) else None
+
+
+def _masked(labels: Any, tokens: int, where: str) -> int:
     """Number of leading labels that are -100, which is the length of the prompt."""
-    values = labels.tolist() if hasattr(labels, "tolist") else list(labels)
-    return next((i for i, label in enumerate(values) if label != -100), len(values))
+    values = _as_list(labels)
+    if values is None or len(values) != tokens:
+        raise DataError(f"expected a list of {tokens} labels, one for each token", where=where)
+    return next((i for i, label in enumerate(values) if label != -100), tokens)

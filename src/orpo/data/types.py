@@ -47,11 +47,19 @@ class TextPair:
     """A pair as plain text, to be tokenised verbatim: prompt + answer + end token.
 
     Example: TextPair("\\n\\nHuman: Hi\\n\\nAssistant:", " Hello!", " Go away.")
+
+    Attributes:
+        prompt: Everything before the answer.
+        chosen: The preferred answer.
+        rejected: The rejected answer.
+        guard: A character that splits special-token text which people typed and that is not part
+            of the text itself; empty if there is none. See `orpo.data.template`.
     """
 
     prompt: str
     chosen: str
     rejected: str
+    guard: str = ""
 
 
 @dataclass(frozen=True)

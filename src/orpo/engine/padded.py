@@ -46,9 +46,9 @@ class PaddedEngine:
             for name in ("input_ids", "attention_mask", "answer_mask")
         )
         pairs = len(batch["row"])
-        answers = answer_mask.bool()
-        nll = attention_mask[:pairs].bool() if self.nll_scope == "sequence" else answers[:pairs]
-        nll = _but_first(nll)
+        answers = _but_first(answer_mask.bool())
+        sequences = _but_first(attention_mask.bool())
+        nll = (sequences if self.nll_scope == "sequence" else answers)[:pairs]
         predicted = answers.clone()
         predicted[:pairs] |= nll
         extra = {"output_router_logits": True} if self.router_loss else {}
@@ -65,7 +65,7 @@ class PaddedEngine:
             rejected_tokens=counts[pairs:],
             nll_sum=-(logps[:pairs] * nll).sum(1, dtype=sum_dtype(logps)),
             nll_tokens=nll.sum(1),
-            aux_loss=outputs.aux_loss if self.router_loss else None,
+            aux_loss=getattr(outputs, "aux_loss", None) if self.router_loss else None,
         )
 
 

@@ -64,12 +64,6 @@ def examine_model(name: str) -> dict[str, Any]:
 
 
 def _device() -> dict[str, Any]:
-    cpu: dict[str, Any] = {
-        "kind": "cpu",
-        "threads": torch.get_num_threads(),
-        "capability": torch.backends.cpu.get_cpu_capability(),
-        "bf16_matmul": bool(torch.cpu._is_amx_tile_supported()),
-    }
     if torch.cuda.is_available():
         properties = torch.cuda.get_device_properties(0)
         return {
@@ -81,17 +75,28 @@ def _device() -> dict[str, Any]:
         }
     if torch.backends.mps.is_available():
         return {"kind": "mps"}
-    return cpu
+    return {
+        "kind": "cpu",
+        "threads": torch.get_num_threads(),
+        "capability": torch.backends.cpu.get_cpu_capability(),
+        "bf16": _cpu_multiplies_bf16(),
+    }
+
+
+def _cpu_multiplies_bf16() -> bool:
+    """Whether the processor has matrix instructions for bf16 (Linux tells in /proc/cpuinfo)."""
+    info = Path("/proc/cpuinfo")
+    flags = info.read_text(encoding="utf-8") if info.is_file() else ""
+    return "bf16" in flags
 
 
 def _choices() -> dict[str, str]:
     device = _device()
-    low_precision = device.get("bf16") or device.get("bf16_matmul")
     _, engine = select_engine("auto", None, "sequence")
     return {
         "device": str(device["kind"]),
         "engine": engine,
-        "precision": "fp32; --bf16 true is fast here" if low_precision else "fp32",
+        "precision": "fp32; --bf16 true is fast here" if device.get("bf16") else "fp32",
     }
 
 

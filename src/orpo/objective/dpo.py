@@ -8,6 +8,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from orpo.objective.log_odds import compute_dtype
+from orpo.objective.types import require_pairs
 
 __all__ = ["DPOLoss", "dpo_loss"]
 
@@ -45,7 +46,11 @@ def dpo_loss(
         reference_chosen_sums: log pi_ref(y_w|x), shape (pairs,).
         reference_rejected_sums: log pi_ref(y_l|x), shape (pairs,).
         beta: Strength of the implicit KL constraint.
+
+    Raises:
+        ValueError: The four inputs do not have one common shape (pairs,).
     """
+    require_pairs(chosen_sums, rejected_sums, reference_chosen_sums, reference_rejected_sums)
     dtype = compute_dtype(chosen_sums)
     chosen_ratio = chosen_sums.to(dtype) - reference_chosen_sums.to(dtype)
     rejected_ratio = rejected_sums.to(dtype) - reference_rejected_sums.to(dtype)

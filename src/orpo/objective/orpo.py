@@ -8,6 +8,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from orpo.objective.log_odds import compute_dtype, log_odds
+from orpo.objective.types import require_pairs
 
 __all__ = ["ORPOLoss", "orpo_loss"]
 
@@ -64,7 +65,7 @@ def orpo_loss(
     Raises:
         ValueError: The three inputs do not have one common shape (pairs,).
     """
-    _require_pairs(chosen_logps, rejected_logps, nll)
+    require_pairs(chosen_logps, rejected_logps, nll)
     chosen_log_odds, rejected_log_odds = log_odds(chosen_logps), log_odds(rejected_logps)
     z = chosen_log_odds - rejected_log_odds
     log_odds_ratio = F.logsigmoid(beta * z)
@@ -81,9 +82,3 @@ def orpo_loss(
         chosen_rewards=alpha * beta * chosen_logps.detach().to(z.dtype),
         rejected_rewards=alpha * beta * rejected_logps.detach().to(z.dtype),
     )
-
-
-def _require_pairs(*tensors: Tensor) -> None:
-    shapes = {tuple(t.shape) for t in tensors}
-    if len(shapes) != 1 or tensors[0].dim() != 1:
-        raise ValueError(f"expected tensors of one shape (pairs,), got {sorted(shapes)}")

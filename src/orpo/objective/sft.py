@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from orpo.objective.log_odds import compute_dtype
+from orpo.objective.types import require_pairs
 
 __all__ = ["SFTLoss", "sft_loss"]
 
@@ -29,6 +30,10 @@ def sft_loss(nll: Tensor) -> SFTLoss:
 
     Args:
         nll: One value per pair, shape (pairs,), normalised as in `orpo_loss`.
+
+    Raises:
+        ValueError: The shape is not (pairs,).
     """
+    require_pairs(nll)
     loss = nll.to(compute_dtype(nll)).mean()
     return SFTLoss(loss=loss, nll_loss=loss)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-__all__ = ["PairLogps"]
+__all__ = ["PairLogps", "require_pairs"]
 
 
 @dataclass(frozen=True)
@@ -42,3 +42,10 @@ class PairLogps:
     def rejected_logps(self) -> Tensor:
         """l(y_l), the length-averaged log-probability of the rejected answers (eq. 3)."""
         return self.rejected_sum / self.rejected_tokens
+
+
+def require_pairs(*tensors: Tensor) -> None:
+    """Raise ValueError unless all tensors have one common shape (pairs,): nothing broadcasts."""
+    shapes = {tuple(t.shape) for t in tensors}
+    if len(shapes) != 1 or tensors[0].dim() != 1:
+        raise ValueError(f"expected tensors of one shape (pairs,), got {sorted(shapes)}")

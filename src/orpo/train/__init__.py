@@ -1,7 +1,8 @@
 """Training: a thin trainer over `transformers.Trainer`, its guards and its run folder."""
 
+from orpo.train.model_card import write_model_card
 from orpo.train.models import load_model, load_tokenizer, prepare_tokenizer
-from orpo.train.recorder import versions, write_model_card
+from orpo.train.recorder import versions
 from orpo.train.signals import StopOnSignal
 from orpo.train.trainer import ORPOTrainer
 

@@ -6,13 +6,16 @@ Every pair contributes one row of `COLUMNS`; sums of rows are what is accumulate
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from orpo.objective import ORPOLoss, PairLogps
+from orpo.train.step_loss import StepLoss
 
-__all__ = ["COLUMNS", "MetricSums", "pair_table", "summarise"]
+__all__ = ["COLUMNS", "MetricSums", "PairTable", "pair_table", "summarise"]
 
 COLUMNS = (
     "nll_sum",
@@ -45,16 +48,14 @@ def pair_table(logps: PairLogps, result: ORPOLoss) -> Tensor:
     return torch.stack([columns[name].detach().to(chosen.dtype) for name in COLUMNS], dim=1)
 
 
-def summarise(
-    sums: dict[str, float], pairs: float, *, alpha: float, beta: float
-) -> dict[str, float]:
+def summarise(sums: dict[str, float], pairs: float, parts: StepLoss) -> dict[str, float]:
     """Metrics from the column sums over a number of pairs.
 
     Returns:
         nll_loss, log_odds_ratio, log_odds_chosen, rewards/*, logps/*, as TRL names them; and
         `aux_loss` for a mixture of experts.
     """
-    scale = alpha * beta
+    scale = parts.alpha * parts.beta
     chosen, rejected = sums["chosen_logps"] / pairs, sums["rejected_logps"] / pairs
     metrics = {
         "nll_loss": sums["nll_sum"] / sums["nll_tokens"] if sums["nll_tokens"] else 0.0,
@@ -70,6 +71,56 @@ def summarise(
     if sums["aux_loss"]:
         metrics["aux_loss"] = sums["aux_loss"] / pairs
     return metrics
+
+
+@dataclass(frozen=True)
+class PairTable:
+    """What an evaluation found, pair by pair.
+
+    Attributes:
+        columns: Name out of `COLUMNS` -> float64 array of shape (pairs,).
+        rows: Index of each pair's row in the data set, shape (pairs,).
+    """
+
+    columns: dict[str, Any]
+    rows: Any
+
+    @classmethod
+    def gathered(cls, tables: Any, rows: Any, *, once: bool = False) -> PairTable:
+        """From the gathered rows of `pair_table`, an array or a list of them.
+
+        Args:
+            tables: Shape (pairs, columns).
+            rows: Indices of the rows, shape (pairs,).
+            once: Keep each row once: accelerate fills the last batch of a stream with repeated
+                rows so that all ranks have equally many, and cannot tell them apart afterwards.
+        """
+        table = _joined(tables).astype(np.float64)
+        indices = _joined(rows)
+        if once:
+            first = np.sort(np.unique(indices, return_index=True)[1])
+            table, indices = table[first], indices[first]
+        return cls({name: table[:, i] for i, name in enumerate(COLUMNS)}, indices)
+
+    @property
+    def answers(self) -> tuple[Any, Any]:
+        """Length-averaged log-probabilities of the chosen and of the rejected answers."""
+        return self.columns["chosen_logps"], self.columns["rejected_logps"]
+
+    def metrics(self, parts: StepLoss) -> dict[str, float]:
+        """The metrics of all pairs, and their loss as if they were one optimizer step."""
+        sums = {name: float(column.sum()) for name, column in self.columns.items()}
+        metrics = summarise(sums, len(self.rows), parts)
+        metrics["loss"] = (
+            metrics["nll_loss"]
+            - parts.alpha * metrics["log_odds_ratio"]
+            + parts.aux_coef * metrics.get("aux_loss", 0.0)
+        )
+        return metrics
+
+
+def _joined(parts: Any) -> Any:
+    return np.concatenate(parts) if isinstance(parts, list) else np.asarray(parts)
 
 
 @dataclass

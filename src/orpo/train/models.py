@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
+import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
-import torch
+from safetensors import SafetensorError
 from torch import nn
+from torch.nn.modules.dropout import _DropoutNd
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -14,8 +18,9 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
-from orpo.data import PLAIN_TEMPLATE, has_chat_template
+from orpo.data import PLAIN_TEMPLATE
 from orpo.errors import ConfigError, ModelError
 
 if TYPE_CHECKING:
@@ -27,37 +32,135 @@ __all__ = [
     "add_adapter",
     "disable_dropout",
     "ensure_trainable",
+    "give_plain_template",
     "load_model",
     "load_tokenizer",
+    "name_of",
+    "padding_id",
     "prepare_tokenizer",
+    "resolve_model",
+    "resolve_tokenizer",
+    "vocabulary_size",
 ]
 
+ModelInit: TypeAlias = Callable[..., nn.Module]
+
 _ADAPTER_FILE = "adapter_config.json"
+_FETCHING = ("revision", "token", "cache_dir", "local_files_only", "subfolder")
+_FIXES = {
+    "model": "Give a folder with config.json and *.safetensors, or a Hub id.",
+    "adapter": "Give a folder with adapter_config.json and adapter_model.safetensors.",
+    "tokenizer": "Pass tokenizer=..., or give a folder with tokenizer.json, or a Hub id.",
+}
+_UNREADABLE = (
+    ImportError,
+    KeyError,
+    OSError,
+    RuntimeError,
+    SafetensorError,
+    TypeError,
+    ValueError,
+)
+
+
+def resolve_model(
+    model: nn.Module | str | Path | None,
+    model_init: ModelInit | None,
+    args: ORPOConfig,
+    peft_config: PeftConfig | None,
+) -> tuple[nn.Module, ModelInit | None]:
+    """The model to train, and a `model_init` that prepares its models in the same way.
+
+    Raises:
+        ConfigError: Arguments that contradict each other.
+        ModelError: The model cannot be loaded or trained.
+    """
+    if (model is None) == (model_init is None):
+        raise ConfigError("exactly one of model and model_init is needed", where="model")
+    if model_init is not None:
+        return _resolve_init(model_init, args, peft_config)
+    if not isinstance(model, str | Path) and args.model_init_kwargs:
+        raise ConfigError(
+            "only used for a model given by path or id, but the model is an object",
+            where="model_init_kwargs",
+        )
+    assert model is not None
+    loaded = load_model(str(model), args) if isinstance(model, str | Path) else model
+    return _ready(loaded, args, peft_config), None
+
+
+def _resolve_init(
+    model_init: ModelInit, args: ORPOConfig, peft_config: PeftConfig | None
+) -> tuple[nn.Module, ModelInit]:
+    takes_trial = bool(inspect.signature(model_init).parameters)
+
+    def build(trial: Any = None) -> nn.Module:
+        model = model_init(trial) if takes_trial else model_init()
+        return _ready(model, args, peft_config)
+
+    first = [build()]
+
+    def init(trial: Any = None) -> nn.Module:
+        return first.pop() if first else build(trial)
+
+    return first[0], init
+
+
+def _ready(model: nn.Module, args: ORPOConfig, peft_config: PeftConfig | None) -> nn.Module:
+    ensure_trainable(getattr(model, "config", None), name_of(model))
+    if peft_config is not None:
+        model = add_adapter(cast(PreTrainedModel, model), peft_config, args)
+    if args.disable_dropout:
+        disable_dropout(model)
+    return model
+
+
+def name_of(model: nn.Module) -> str:
+    """The path or Hub id that a model came from, or an empty string."""
+    return str(getattr(getattr(model, "config", None), "_name_or_path", "") or "")
 
 
 def load_model(name: str, args: ORPOConfig) -> PreTrainedModel:
     """A causal language model from a folder or a Hub id, weights from safetensors only.
 
+    The folder of an adapter gives its base model with the adapter, ready to be trained further.
+
     Raises:
         ModelError: It cannot be loaded; says what is missing.
     """
+    name = _located(name)
+    if Path(name, _ADAPTER_FILE).is_file() and not Path(name, "config.json").is_file():
+        return _load_adapter(name, args)
     kwargs: dict[str, Any] = {
         "dtype": args.model_dtype,
         "trust_remote_code": args.trust_remote_code,
         "use_safetensors": True,
-        **(args.model_init_kwargs if isinstance(args.model_init_kwargs, dict) else {}),
+        **_init_kwargs(args),
     }
-    _require_folder(name)
     try:
         config = AutoConfig.from_pretrained(
-            name,
-            trust_remote_code=kwargs["trust_remote_code"],
-            revision=kwargs.get("revision", "main"),
+            name, trust_remote_code=kwargs["trust_remote_code"], **_fetching(args)
         )
         ensure_trainable(config, name)
-        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(name, **kwargs)
-    except (OSError, ValueError, KeyError) as error:
+        model: PreTrainedModel
+        model, report = AutoModelForCausalLM.from_pretrained(
+            name, output_loading_info=True, **kwargs
+        )
+    except _UNREADABLE as error:
         raise _unloadable("model", name, error) from error
+    _require_all_weights(report["missing_keys"], name)
+    return model
+
+
+def _load_adapter(folder: str, args: ORPOConfig) -> PreTrainedModel:
+    from peft import PeftModel  # noqa: PLC0415
+
+    try:
+        described = json.loads(Path(folder, _ADAPTER_FILE).read_text(encoding="utf-8"))
+        base = load_model(described["base_model_name_or_path"], args)
+        model: PreTrainedModel = PeftModel.from_pretrained(base, folder, is_trainable=True)
+    except _UNREADABLE as error:
+        raise _unloadable("adapter", folder, error) from error
     return model
 
 
@@ -67,39 +170,94 @@ def load_tokenizer(name: str, args: ORPOConfig) -> PreTrainedTokenizerBase:
     Raises:
         ModelError: There is none.
     """
-    _require_folder(name)
-    kwargs = args.model_init_kwargs if isinstance(args.model_init_kwargs, dict) else {}
+    name = _located(name)
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            name,
-            trust_remote_code=args.trust_remote_code,
-            revision=kwargs.get("revision", "main"),
+            name, trust_remote_code=args.trust_remote_code, **_fetching(args)
         )
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except _UNREADABLE as error:
         raise _unloadable("tokenizer", name, error) from error
     return tokenizer
+
+
+def _init_kwargs(args: ORPOConfig) -> dict[str, Any]:
+    return args.model_init_kwargs if isinstance(args.model_init_kwargs, dict) else {}
+
+
+def _fetching(args: ORPOConfig) -> dict[str, Any]:
+    """Those of the model's arguments that say where its files are."""
+    return {key: value for key, value in _init_kwargs(args).items() if key in _FETCHING}
 
 
 def ensure_trainable(config: Any, name: str) -> None:
     """Refuse models that do not continue a text.
 
     Raises:
-        ModelError: An encoder-decoder model.
+        ModelError: An encoder-decoder model, or one that sees what comes after a token.
     """
+    masked = getattr(config, "model_type", None) in MODEL_FOR_MASKED_LM_MAPPING_NAMES
     if getattr(config, "is_encoder_decoder", False):
-        raise ModelError(
-            f"{type(config).__name__.removesuffix('Config')} is an encoder-decoder model; "
-            "orpo trains decoder-only models",
-            where=name or "model",
-            fix="Use a causal language model such as Llama, Qwen or Mistral.",
+        kind = "an encoder-decoder model"
+    elif masked and not getattr(config, "is_decoder", True):
+        kind = "a masked language model"
+    else:
+        return
+    raise ModelError(
+        f"{type(config).__name__.removesuffix('Config')} is {kind}; "
+        "orpo trains decoder-only models",
+        where=name or "model",
+        fix="Use a causal language model such as Llama, Qwen or Mistral.",
+    )
+
+
+def vocabulary_size(model: nn.Module) -> int | None:
+    """Number of token ids that the model has an embedding for; None if it does not say."""
+    get = getattr(cast(Any, model), "get_input_embeddings", None)
+    return getattr(get() if get else None, "num_embeddings", None)
+
+
+def resolve_tokenizer(
+    processing_class: PreTrainedTokenizerBase | None,
+    tokenizer: PreTrainedTokenizerBase | None,
+    name: str,
+    args: ORPOConfig,
+) -> PreTrainedTokenizerBase:
+    """The tokenizer by whichever of its two names it was given, or else the model's own.
+
+    Raises:
+        ConfigError: Both names were used, for different objects.
+        ModelError: There is none.
+    """
+    if processing_class is not None and tokenizer is not None and tokenizer is not processing_class:
+        raise ConfigError(
+            "processing_class and tokenizer are two names of one argument",
+            where="tokenizer",
+            fix="Pass one of them.",
         )
+    given = processing_class if processing_class is not None else tokenizer
+    if given is not None:
+        return given
+    if not name:
+        raise ModelError(
+            "no tokenizer was given, and the model does not know where it came from",
+            where="tokenizer",
+            fix="Pass tokenizer=...",
+        )
+    return load_tokenizer(name, args)
+
+
+def padding_id(tokenizer: PreTrainedTokenizerBase, vocabulary: int | None) -> int:
+    """A token id to fill padding with: masked, so any that the model has an embedding for."""
+    pad = tokenizer.pad_token_id
+    known = pad is not None and (vocabulary is None or pad < vocabulary)
+    return int(pad) if known else 0
 
 
 def prepare_tokenizer(tokenizer: PreTrainedTokenizerBase, args: ORPOConfig) -> list[str]:
     """Give a tokenizer what training and chatting need; one line for each thing that was missing.
 
-    A padding token (the end-of-sequence token: padding is masked and never trained on), the chat
-    template of `args.chat_template`, or a plain transcript style where there is none at all.
+    A padding token (the end-of-sequence token: padding is masked and never trained on) and the
+    chat template of `args.chat_template`.
     """
     said = []
     if tokenizer.pad_token_id is None and tokenizer.eos_token is not None:
@@ -111,10 +269,8 @@ def prepare_tokenizer(tokenizer: PreTrainedTokenizerBase, args: ORPOConfig) -> l
     return said
 
 
-def give_plain_template(tokenizer: PreTrainedTokenizerBase) -> str | None:
-    """For messages with a tokenizer without chat template: a plain transcript, saved with it."""
-    if has_chat_template(tokenizer):
-        return None
+def give_plain_template(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Give a tokenizer without chat template that of plain transcripts; says so in one line."""
     tokenizer.chat_template = PLAIN_TEMPLATE
     return (
         "the tokenizer has no chat template: messages are written as "
@@ -154,17 +310,25 @@ def add_adapter(model: PreTrainedModel, peft_config: PeftConfig, args: ORPOConfi
 
 
 def disable_dropout(model: nn.Module) -> None:
-    """Set every dropout probability of a model to zero, modules and attention attributes alike."""
+    """Set every dropout probability of a model to zero.
+
+    Those of modules, those that layers keep as plain numbers (`attention_dropout`, `layerdrop`),
+    and those that a few families look up in their configuration while they run.
+    """
     for module in model.modules():
-        if isinstance(module, nn.Dropout):
+        if isinstance(module, _DropoutNd):
             module.p = 0.0
-        for name in ("attention_dropout", "attn_dropout", "dropout"):
-            if isinstance(getattr(module, name, None), float):
-                setattr(module, name, 0.0)
+        for holder in (module, getattr(module, "config", None)):
+            for name, value in list(getattr(holder, "__dict__", {}).items()):
+                if "drop" in name and isinstance(value, float):
+                    setattr(holder, name, 0.0)
 
 
-def _require_folder(name: str) -> None:
-    """A name that looks like a path must exist, so that no Hub error hides a typing mistake."""
+def _located(name: str) -> str:
+    """The folder of this name, or the name as a Hub id.
+
+    A name that looks like a path must exist, so that no Hub error hides a typing mistake.
+    """
     path = Path(name).expanduser()
     if path.is_dir():
         if not (path / "config.json").is_file() and not (path / _ADAPTER_FILE).is_file():
@@ -173,9 +337,22 @@ def _require_folder(name: str) -> None:
                 where=name,
                 fix="Give a folder written by save_pretrained, or a Hub id.",
             )
-    elif path.is_file() or name.startswith((".", "/", "~")) or name.count("/") > 1:
+        return str(path)
+    if path.is_file() or name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise ModelError(
             "no such model folder", where=name, fix="Give a folder of a model, or a Hub id."
+        )
+    return name
+
+
+def _require_all_weights(missing: Any, name: str) -> None:
+    """Weights that a folder lacks are drawn at random by transformers, with a warning only."""
+    if missing:
+        names = sorted(missing)
+        raise ModelError(
+            f"{len(names)} weights are missing, the first is {names[0]}",
+            where=name,
+            fix="Give a complete model; config.json and *.safetensors must belong together.",
         )
 
 
@@ -183,14 +360,5 @@ def _unloadable(what: str, name: str, error: Exception) -> ModelError:
     if isinstance(error, ModelError):
         return error
     first = next((line.strip() for line in str(error).splitlines() if line.strip()), repr(error))
-    return ModelError(
-        f"the {what} cannot be loaded ({first})",
-        where=name,
-        fix="Give a folder with config.json, tokenizer files and *.safetensors, or a Hub id.",
-    )
-
-
-def default_dtype_note(model: nn.Module) -> str:
-    """The dtype of the weights in words, for the recipe."""
-    dtypes = {str(p.dtype).removeprefix("torch.") for p in model.parameters()}
-    return "+".join(sorted(dtypes)) if dtypes else str(torch.get_default_dtype())
+    reason = first.removesuffix(" from one of:").rstrip(".")
+    return ModelError(f"the {what} cannot be loaded ({reason})", where=name, fix=_FIXES[what])

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import datasets
-import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import (
@@ -22,35 +18,28 @@ from transformers import (
     TrainerCallback,
     set_seed,
 )
-from transformers.trainer_utils import EvalLoopOutput
+from transformers.trainer_utils import EvalLoopOutput, has_length
 
 from orpo.config import ORPOConfig
-from orpo.data import (
-    Ledger,
-    LengthPolicy,
-    PairCollator,
-    PairTokenizer,
-    Preparation,
-    Row,
-    StreamedPairs,
-    is_prepared,
-    iterate_dataset,
-    split_by_tokens,
-)
+from orpo.data import Ledger, PairCollator, split_by_tokens
 from orpo.engine import select_engine
-from orpo.errors import ConfigError, DataError, ModelError
-from orpo.objective import ORPOLoss, PairLogps, orpo_loss
-from orpo.train.guards import NonFiniteGuard
-from orpo.train.metrics import COLUMNS, MetricSums, pair_table, summarise
+from orpo.errors import ConfigError, DataError
+from orpo.objective import ORPOLoss, PairLogps
+from orpo.run_folder import RECIPE
+from orpo.train.datasets import DatasetReader, check_schedule
+from orpo.train.guards import NonFiniteGuard, require_checkpoint
+from orpo.train.metrics import COLUMNS, MetricSums, PairTable, pair_table, summarise
+from orpo.train.model_card import write_model_card
 from orpo.train.models import (
-    add_adapter,
-    disable_dropout,
-    ensure_trainable,
-    load_model,
-    load_tokenizer,
+    name_of,
+    padding_id,
     prepare_tokenizer,
+    resolve_model,
+    resolve_tokenizer,
+    vocabulary_size,
 )
-from orpo.train.recorder import RunRecorder, write_model_card
+from orpo.train.recorder import RunRecorder, without_secrets
+from orpo.train.step_loss import StepLoss, count_items
 
 if TYPE_CHECKING:
     from peft import PeftConfig
@@ -121,113 +110,98 @@ class ORPOTrainer(Trainer):
                 fix="Use compute_metrics: it receives the log-probabilities of each pair.",
             )
         self.run_facts: dict[str, Any] = {}
-        self.ledgers: dict[str, Ledger] = {}
         self.notes: list[str] = []
         set_seed(args.seed)  # an adapter's weights are drawn before Trainer seeds
-        built, model_init = _resolve_model(model, model_init, args, peft_config)
-        tokenizer = _one_tokenizer(processing_class, tokenizer) or load_tokenizer(
-            _name_of(built, model), args
+        built, model_init = resolve_model(model, model_init, args, peft_config)
+        self.engine, engine_note = select_engine(
+            args.engine, getattr(built, "config", None), args.nll_scope
         )
-        self.notes += prepare_tokenizer(tokenizer, args)
-        self.preparation = Preparation(
-            PairTokenizer(
-                tokenizer,
-                LengthPolicy(args.max_length, args.max_prompt_length, args.truncation),
-                args.chat_template_kwargs if isinstance(args.chat_template_kwargs, dict) else {},
-            ),
-            on_bad_row=args.on_bad_row,
-        )
+        name = str(model) if isinstance(model, str | Path) else name_of(built)
+        tokenizer = resolve_tokenizer(processing_class, tokenizer, name, args)
+        self.notes += [*prepare_tokenizer(tokenizer, args), engine_note]
+        vocabulary = vocabulary_size(built)
+        self._read = DatasetReader.with_tokenizer(tokenizer, args, vocabulary)
+        train_dataset = self._read.one(train_dataset, "train_dataset")
+        eval_dataset = self._read(eval_dataset, "eval_dataset")
+        self._give_template()
+        check_schedule(args, train_dataset, eval_dataset)
         self._metric_sums = MetricSums()
         self._guard = NonFiniteGuard()
+        self._recorder = RunRecorder(self._facts)
         super().__init__(
             model=None if model_init is not None else built,
             args=args,
-            data_collator=data_collator or PairCollator(_pad_id(tokenizer)),
-            train_dataset=self._prepare(train_dataset, "train_dataset"),
-            eval_dataset=self._prepare_eval(eval_dataset),
+            data_collator=data_collator or PairCollator(padding_id(tokenizer, vocabulary)),
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
             processing_class=tokenizer,
             model_init=model_init,
             compute_metrics=compute_metrics,
-            callbacks=[self._guard, RunRecorder(self._facts), *(callbacks or [])],
+            callbacks=[self._guard, self._recorder, *(callbacks or [])],
             optimizers=optimizers,
         )
         # The loss of a micro-batch is its share of the whole step's: nothing is left to divide.
         self.model_accepts_loss_kwargs = True
         self.loss_is_scaled_for_ga = True
-        config = getattr(built, "config", None)
-        self.engine, note = select_engine(args.engine, config, args.nll_scope)
-        self.notes.append(note)
-        self._aux_coef = float(getattr(config, "router_aux_loss_coef", 0.0) or 0.0)
 
-    # What the data become
+    # The data
 
-    def _prepare(self, dataset: Any, name: str) -> Any:
-        if dataset is None or is_prepared(dataset):
-            return dataset
-        if isinstance(dataset, str | Path):
-            raise ConfigError(
-                "expected a data set object, got a path or name",
-                where=name,
-                fix="Load it first, e.g. datasets.load_dataset(...), or use `orpo train`.",
-            )
-        if isinstance(dataset, Iterator) or not isinstance(dataset, Iterable):
-            raise DataError(
-                f"expected a map-style or streaming data set, got {type(dataset).__name__}",
-                where=name,
-            )
-        if isinstance(dataset, torch.utils.data.IterableDataset | datasets.IterableDataset):
-            rows: Callable[[], Iterator[Row]] = partial(iterate_dataset, dataset, name)
-            streamed = StreamedPairs(rows, self.preparation, name)
-            self.ledgers[name] = streamed.ledger
-            return streamed
-        prepared, self.ledgers[name] = self.preparation(iterate_dataset(dataset, name), name)
-        return prepared
+    @property
+    def ledgers(self) -> dict[str, Ledger]:
+        """Name of a data set -> what became of each of its rows."""
+        return self._read.ledgers
 
-    def _prepare_eval(self, dataset: Any) -> Any:
-        if isinstance(dataset, dict | datasets.DatasetDict):
-            return {
-                key: self._prepare(value, f"eval_dataset[{key}]") for key, value in dataset.items()
-            }
-        return self._prepare(dataset, "eval_dataset")
+    def _give_template(self) -> None:
+        note = self._read.give_template()
+        if note:
+            self.notes.append(note)
+
+    def _read_further(self, dataset: Any, name: str) -> Any:
+        dataset = self._read.one(dataset, name)
+        self._give_template()
+        return dataset
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
         """As in transformers; a data set given here is prepared like the others."""
+        if eval_dataset is None and self.eval_dataset is None:
+            raise ConfigError("there is nothing to evaluate on", where="eval_dataset")
         if eval_dataset is not None and not isinstance(eval_dataset, str):
-            eval_dataset = self._prepare(eval_dataset, "eval_dataset")
+            eval_dataset = self._read_further(eval_dataset, "eval_dataset")
         return super().get_eval_dataloader(eval_dataset)
 
     def get_test_dataloader(self, test_dataset: Any) -> Any:
         """As in transformers; the data set is prepared like the others."""
-        return super().get_test_dataloader(self._prepare(test_dataset, "test_dataset"))
+        return super().get_test_dataloader(self._read_further(test_dataset, "test_dataset"))
 
     def _set_signature_columns_if_needed(self) -> None:
         self._signature_columns = ["prompt_ids", "chosen_ids", "rejected_ids", "row"]
 
     # The loss
 
-    def train(self, *args: Any, **kwargs: Any) -> Any:
-        """As in transformers: `resume_from_checkpoint`, `trial`, `ignore_keys_for_eval`."""
+    def train(
+        self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any
+    ) -> Any:
+        """As in transformers: `resume_from_checkpoint`, `trial`, `ignore_keys_for_eval`.
+
+        Raises:
+            ConfigError: There is nothing to train on, or no checkpoint to go on from.
+            NonFiniteError: A loss or a gradient is not finite.
+        """
         if self.train_dataset is None:
             raise ConfigError("there is nothing to train on", where="train_dataset")
+        if resume_from_checkpoint:
+            require_checkpoint(resume_from_checkpoint, self.args)
+        self._metric_sums = MetricSums()
         self._last_log = time.perf_counter()
-        return super().train(*args, **kwargs)
+        return super().train(resume_from_checkpoint, *args, **kwargs)
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Batch], num_batches: int, device: torch.device
     ) -> tuple[list[Batch], Tensor | None]:
         """The micro-batches of one optimizer step, and the step's NLL tokens and pairs."""
         samples, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
-        return samples, self._step_totals(samples, device)
-
-    def _step_totals(self, samples: list[Batch], device: torch.device) -> Tensor:
-        """(2,) int64: NLL tokens and pairs of all micro-batches on all ranks."""
-        mask = "attention_mask" if self.args.nll_scope == "sequence" else "answer_mask"
-        totals = torch.zeros(1, 2, dtype=torch.int64, device=device)
-        for batch in samples:
-            totals[0, 0] += batch[f"chosen_{mask}"][:, 1:].sum().to(device)
-            totals[0, 1] += len(batch["row"])
-        everywhere: Tensor = self.accelerator.gather(totals)
-        return everywhere.sum(0)
+        counts = count_items(samples, self.args.nll_scope, device)
+        return samples, self.accelerator.gather(counts).sum(0)
 
     def training_step(
         self, model: nn.Module, inputs: Batch, num_items_in_batch: Tensor | None = None
@@ -240,9 +214,7 @@ class ORPOTrainer(Trainer):
             sync = contextlib.nullcontext() if last else self.accelerator.no_sync(model=model)
             with sync:
                 losses.append(super().training_step(model, part, num_items_in_batch))
-        loss = torch.stack(losses).sum()
-        self._guard.watch(loss, inputs["row"])
-        return loss
+        return torch.stack(losses).sum()
 
     def compute_loss(
         self,
@@ -263,9 +235,11 @@ class ORPOTrainer(Trainer):
             A float32 scalar whose average over ranks, summed over micro-batches, is the step's L.
         """
         results: list[ORPOLoss] = []
+        # Gradients are averaged over ranks.
+        ranks = 1 if num_items_in_batch is None else self.accelerator.num_processes
 
         def objective(logps: PairLogps) -> Tensor:
-            share, result = self._share(logps, num_items_in_batch)
+            share, result = self._parts.share(logps, num_items_in_batch, ranks)
             results.append(result)
             return share
 
@@ -273,48 +247,23 @@ class ORPOTrainer(Trainer):
         table = pair_table(output.logps, results[0])
         if model.training:
             self._metric_sums.add(table)
+            self._guard.watch(table, inputs["row"])
         loss = output.loss.float()
         return (loss, {"pairs": table}) if return_outputs else loss
 
-    def _share(self, logps: PairLogps, totals: Tensor | None) -> tuple[Tensor, ORPOLoss]:
-        """This batch's share of the step's loss, and the objective's own result.
-
-        With T tokens and N pairs in the step, sum_i nll_i / T + alpha * sum_i or_i / N is the
-        mean over N of (nll_i * N / T) + alpha * or_i; this batch holds part of the sum.
-        """
-        pairs, ranks = len(logps.nll_sum), 1
-        if totals is None:
-            totals = torch.stack([logps.nll_tokens.sum(), logps.nll_tokens.new_tensor(pairs)])
-        else:
-            ranks = self.accelerator.num_processes  # gradients are averaged over ranks
-        step_tokens, step_pairs = totals.to(logps.nll_sum.dtype).unbind()
-        result = orpo_loss(
-            logps.chosen_logps,
-            logps.rejected_logps,
-            logps.nll_sum * (step_pairs / step_tokens),
-            alpha=self._alpha,
-            beta=self._beta,
-        )
-        loss = result.loss
-        if logps.aux_loss is not None:
-            loss = loss + self._aux_coef * logps.aux_loss
-        return loss * (pairs / step_pairs) * ranks, result
-
     @property
-    def _alpha(self) -> float:
+    def _parts(self) -> StepLoss:
         assert self.args.orpo_alpha is not None
-        return self.args.orpo_alpha
-
-    @property
-    def _beta(self) -> float:
         assert self.args.orpo_beta is not None
-        return self.args.orpo_beta
+        config = getattr(self.model, "config", None)
+        aux_coef = float(getattr(config, "router_aux_loss_coef", 0.0) or 0.0)
+        return StepLoss(self.args.orpo_alpha, self.args.orpo_beta, aux_coef)
 
     # The numbers
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log, adding the metrics of the pairs trained on since the last log."""
-        if "loss" in logs and not any(key.startswith("eval_") for key in logs):
+        if "loss" in logs:
             logs.update(self._train_metrics())
         super().log(logs, start_time)
 
@@ -324,10 +273,17 @@ class ORPOTrainer(Trainer):
             return {}
         total = self.accelerator.reduce(sums, reduction="sum").tolist()
         columns = dict(zip(COLUMNS, total, strict=False))
-        metrics = summarise(columns, total[-1], alpha=self._alpha, beta=self._beta)
         now = time.perf_counter()
         seconds, self._last_log = now - self._last_log, now
+        metrics = summarise(columns, total[-1], self._parts)
         return {**metrics, "tokens_per_second": columns["tokens"] / seconds}
+
+    def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
+        """Log where the run ends or can be resumed, so that no step is missing from the log."""
+        ends = self.state.global_step >= self.state.max_steps
+        if (ends or self.control.should_save) and self.args.logging_strategy != "no":
+            self.control.should_log = True
+        super()._maybe_log_save_evaluate(*args, **kwargs)
 
     def prediction_step(
         self,
@@ -336,15 +292,17 @@ class ORPOTrainer(Trainer):
         prediction_loss_only: bool,
         ignore_keys: list[str] | None = None,
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        """Score one batch: (loss, table of pairs, row indices); never logits."""
+        """Score one batch: (no loss, table of pairs, row indices); never logits."""
         inputs = self._prepare_inputs(inputs)
-        tables, rows = [], []
-        for part in split_by_tokens(inputs, self.args.max_tokens_per_microbatch):
+        rows = inputs["row"]
+        batch = {**inputs, "position": torch.arange(len(rows), device=rows.device)}
+        tables, positions = [], []
+        for part in split_by_tokens(batch, self.args.max_tokens_per_microbatch):
             with torch.no_grad(), self.compute_loss_context_manager():
                 _, outputs = self.compute_loss(model, part, return_outputs=True)
             tables.append(outputs["pairs"])
-            rows.append(part["row"])
-        return None, torch.cat(tables), torch.cat(rows)
+            positions.append(part["position"])
+        return None, torch.cat(tables)[torch.cat(positions).argsort()], rows
 
     def evaluation_loop(
         self,
@@ -356,7 +314,16 @@ class ORPOTrainer(Trainer):
     ) -> EvalLoopOutput:
         """Score a whole data set; the loss is that of all its pairs in one batch."""
         custom = self.compute_metrics
-        self.compute_metrics = self._table_metrics(custom)
+        once = self.args.world_size > 1 and not has_length(dataloader)
+
+        def metrics(prediction: EvalPrediction) -> dict[str, float]:
+            table = PairTable.gathered(prediction.predictions, prediction.label_ids, once=once)
+            result = table.metrics(self._parts)
+            if custom is not None:
+                result |= custom(EvalPrediction(predictions=table.answers, label_ids=table.rows))
+            return result
+
+        self.compute_metrics = metrics
         try:
             output = super().evaluation_loop(
                 dataloader, description, False, ignore_keys, metric_key_prefix
@@ -367,29 +334,8 @@ class ORPOTrainer(Trainer):
             raise DataError(
                 "there is no pair to evaluate", where="eval_dataset", fix="Give at least one row."
             )
-        table = _by_column(output.predictions)
-        return output._replace(predictions=(table["chosen_logps"], table["rejected_logps"]))
-
-    def _table_metrics(
-        self, custom: Callable[[EvalPrediction], dict[str, float]] | None
-    ) -> Callable[[EvalPrediction], dict[str, float]]:
-        def metrics(prediction: EvalPrediction) -> dict[str, float]:
-            table = _by_column(prediction.predictions)
-            sums = {name: float(column.sum()) for name, column in table.items()}
-            result = summarise(sums, len(table["log_odds"]), alpha=self._alpha, beta=self._beta)
-            result["loss"] = (
-                result["nll_loss"]
-                - self._alpha * result["log_odds_ratio"]
-                + self._aux_coef * result.get("aux_loss", 0.0)
-            )
-            if custom is not None:
-                answers = (table["chosen_logps"], table["rejected_logps"])
-                result |= custom(
-                    EvalPrediction(predictions=answers, label_ids=prediction.label_ids)
-                )
-            return result
-
-        return metrics
+        table = PairTable.gathered(output.predictions, output.label_ids, once=once)
+        return EvalLoopOutput(table.answers, table.rows, output.metrics, len(table.rows))
 
     def floating_point_ops(self, inputs: Mapping[str, Tensor]) -> int:
         """6 x (parameters without embeddings) x positions that go through the model."""
@@ -403,100 +349,49 @@ class ORPOTrainer(Trainer):
             self._counted_parameters: int = int(count(exclude_embeddings=True)) if count else 0
         return self._counted_parameters
 
+    def _track_num_input_tokens(self, inputs: Batch) -> None:
+        if self.args.include_num_input_tokens_seen != "no":
+            names = ("input_ids", "attention_mask")
+            both = {n: torch.cat([inputs[f"chosen_{n}"], inputs[f"rejected_{n}"]]) for n in names}
+            super()._track_num_input_tokens(both)
+
     # The run folder
 
     def _facts(self) -> dict[str, Any]:
+        adapters = getattr(self.model, "peft_config", None) or {}
+        parameters = list(self.model.parameters())
         return {
-            "model": _name_of(self.model, None, required=False),
+            "model": name_of(self.model),
             **self.run_facts,
             "_run": {
                 "engine": self.engine.name,
+                "adapter": ", ".join(str(a.peft_type.value).lower() for a in adapters.values()),
                 "notes": list(self.notes),
-                "parameters": sum(p.numel() for p in self.model.parameters()),
-                "trainable_parameters": sum(
-                    p.numel() for p in self.model.parameters() if p.requires_grad
-                ),
+                "parameters": sum(p.numel() for p in parameters),
+                "trainable_parameters": sum(p.numel() for p in parameters if p.requires_grad),
                 "world_size": self.args.world_size,
                 "data": {name: ledger.as_dict() for name, ledger in self.ledgers.items()},
             },
         }
 
-    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
-        """Write README.md from what this run measured."""
+    def _save(
+        self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None
+    ) -> None:
+        """As in transformers, but no secret goes into training_args.bin."""
+        args, self.args = self.args, without_secrets(self.args)
+        try:
+            super()._save(output_dir, state_dict)
+        finally:
+            self.args = args
+
+    def create_model_card(self, **about: Any) -> None:
+        """Write README.md from what this run measured.
+
+        Args:
+            about: As in transformers, by name: language, license, tags, model_name, ...
+        """
         if self.is_world_process_zero():
-            write_model_card(Path(self.args.output_dir))
-
-
-def _resolve_model(
-    model: PreTrainedModel | nn.Module | str | Path | None,
-    model_init: Callable[..., PreTrainedModel] | None,
-    args: ORPOConfig,
-    peft_config: PeftConfig | None,
-) -> tuple[nn.Module, Callable[..., nn.Module] | None]:
-    """The model to train, and a `model_init` that prepares its models in the same way."""
-    if (model is None) == (model_init is None):
-        raise ConfigError("exactly one of model and model_init is needed", where="model")
-    if model_init is not None:
-        takes_trial = bool(inspect.signature(model_init).parameters)
-
-        def build(trial: Any = None) -> nn.Module:
-            model = model_init(trial) if takes_trial else model_init()
-            return _ready(model, args, peft_config)
-
-        first = [build()]
-
-        def init(trial: Any = None) -> nn.Module:
-            return first.pop() if first else build(trial)
-
-        return first[0], init
-    if not isinstance(model, str | Path) and args.model_init_kwargs:
-        raise ConfigError(
-            "only used for a model given by path or id, but the model is an object",
-            where="model_init_kwargs",
-        )
-    assert model is not None
-    loaded = load_model(str(model), args) if isinstance(model, str | Path) else model
-    return _ready(loaded, args, peft_config), None
-
-
-def _ready(model: nn.Module, args: ORPOConfig, peft_config: PeftConfig | None) -> nn.Module:
-    ensure_trainable(getattr(model, "config", None), _name_of(model, None, required=False))
-    if peft_config is not None:
-        model = add_adapter(model, peft_config, args)
-    if args.disable_dropout:
-        disable_dropout(model)
-    return model
-
-
-def _one_tokenizer(
-    processing_class: PreTrainedTokenizerBase | None, tokenizer: PreTrainedTokenizerBase | None
-) -> PreTrainedTokenizerBase | None:
-    if processing_class is not None and tokenizer is not None and tokenizer is not processing_class:
-        raise ConfigError(
-            "processing_class and tokenizer are two names of one argument", where="tokenizer"
-        )
-    return processing_class if processing_class is not None else tokenizer
-
-
-def _name_of(built: nn.Module | None, given: object, *, required: bool = True) -> str:
-    """The path or id that a model came from."""
-    if isinstance(given, str | Path):
-        return str(given)
-    name = str(getattr(getattr(built, "config", None), "_name_or_path", "") or "")
-    if not name and required:
-        raise ModelError(
-            "no tokenizer was given, and the model does not know where it came from",
-            where="tokenizer",
-            fix="Pass tokenizer=...",
-        )
-    return name
-
-
-def _pad_id(tokenizer: PreTrainedTokenizerBase) -> int:
-    return int(tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0)
-
-
-def _by_column(predictions: Any) -> dict[str, Any]:
-    parts = predictions if isinstance(predictions, list) else [predictions]
-    table = np.concatenate([np.asarray(part, dtype=np.float64) for part in parts])
-    return {name: table[:, i] for i, name in enumerate(COLUMNS)}
+            folder = Path(self.args.output_dir)
+            if not (folder / RECIPE).is_file():
+                self._recorder.write_recipe(self.args)
+            write_model_card(folder, **about)

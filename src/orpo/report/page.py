@@ -1,0 +1,49 @@
+"""The page: everything of a run, put into one HTML file."""
+
+from __future__ import annotations
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from orpo.report.account import datasets, facts, notes, settings, versions
+from orpo.report.captions import captions
+from orpo.report.samples import read_samples
+from orpo.report.series import read_curves
+from orpo.report.tables import breakdowns, changes, counts
+from orpo.report.values import lasting, visible
+from orpo.report.words import verdict
+from orpo.run_folder import RECIPE, Run
+
+__all__ = ["render_page"]
+
+_HEADLINES = ("preference_accuracy", "rewards/accuracies", "correct_answers")
+
+
+def render_page(run: Run) -> str:
+    """The report of a run as HTML; the same run gives the same text."""
+    environment = Environment(
+        loader=PackageLoader("orpo.report", ""),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["drawn"] = Markup  # figures only: `curves.draw` writes no foreign text
+    curves, table = read_curves(run.metrics), changes(run)
+    page = environment.get_template("page.html.jinja").render(
+        name=lasting(str(run.recipe.get("run_name") or run.path.resolve().name), 120),
+        facts=facts(run),
+        verdict=verdict(run, curves),
+        headlines=[row for row in table if row.name in _HEADLINES and row.bar],
+        changes=table,
+        counts=counts(run),
+        breakdowns=breakdowns(run),
+        figures=captions(curves),
+        samples=read_samples(run),
+        datasets=datasets(run),
+        notes=notes(run),
+        settings=settings(run),
+        versions=versions(run),
+        recipe=RECIPE,
+    )
+    return visible(page)

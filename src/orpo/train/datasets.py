@@ -1,0 +1,169 @@
+"""From what a user passes as a data set to token ids, with an account of every row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pyarrow.compute as pc
+import torch
+from transformers import PreTrainedTokenizerBase
+from transformers.trainer_utils import has_length
+
+from orpo.config import ORPOConfig
+from orpo.data import (
+    COLUMNS,
+    Ledger,
+    LengthPolicy,
+    PairTokenizer,
+    Preparation,
+    Row,
+    StreamedPairs,
+    has_chat_template,
+    is_prepared,
+    iterate_dataset,
+)
+from orpo.errors import ConfigError, DataError, ModelError
+from orpo.train.models import give_plain_template
+
+__all__ = ["DatasetReader", "check_schedule"]
+
+_STREAMS = (torch.utils.data.IterableDataset, datasets.IterableDataset)
+
+
+@dataclass
+class DatasetReader:
+    """Prepares data sets with one tokenizer.
+
+    Attributes:
+        preparation: How rows become token ids.
+        vocabulary: Number of token ids that the model knows; None if that is not known.
+        ledgers: Name of a data set -> what became of each of its rows.
+    """
+
+    preparation: Preparation
+    vocabulary: int | None = None
+    ledgers: dict[str, Ledger] = field(default_factory=dict)
+    _messages_seen: bool = False
+
+    @classmethod
+    def with_tokenizer(
+        cls, tokenizer: PreTrainedTokenizerBase, args: ORPOConfig, vocabulary: int | None = None
+    ) -> DatasetReader:
+        """A reader with the lengths, the template variables and the strictness of `args`."""
+        lengths = LengthPolicy(args.max_length, args.max_prompt_length, args.truncation)
+        variables = args.chat_template_kwargs
+        assert isinstance(variables, dict)
+        pairs = PairTokenizer(tokenizer, lengths, variables)
+        return cls(Preparation(pairs, on_bad_row=args.on_bad_row), vocabulary)
+
+    def __call__(self, dataset: Any, name: str) -> Any:
+        """A data set as token ids, or a dict of data sets as a dict of such.
+
+        Raises:
+            ConfigError: It is no data set, or a dict where one data set is needed.
+            DataError: It cannot be read, or nothing is left of it.
+            ModelError: It holds token ids that the model does not know.
+        """
+        if isinstance(dataset, dict):
+            return {key: self._one(value, f"{name}[{key}]") for key, value in dataset.items()}
+        return self._one(dataset, name)
+
+    def one(self, dataset: Any, name: str) -> Any:
+        """The same for an argument that must be one data set."""
+        if isinstance(dataset, dict):
+            raise ConfigError(
+                f"expected one data set, got several ({', '.join(map(str, dataset))})",
+                where=name,
+                fix=f"Pass one of them, e.g. dataset[{next(iter(dataset), 'train')!r}].",
+            )
+        return self._one(dataset, name)
+
+    def give_template(self) -> str | None:
+        """A plain chat template for the tokenizer if messages were seen and it has none.
+
+        To be called when all data sets of a run are prepared: data that are text as well as
+        messages are rendered as text where there is no template, all of them alike.
+
+        Returns:
+            What was done, in words; None if there was nothing to do.
+        """
+        tokenizer = self.preparation.tokenize.tokenizer
+        if not self._messages_seen or has_chat_template(tokenizer):
+            return None
+        return give_plain_template(tokenizer)
+
+    def _one(self, dataset: Any, name: str) -> Any:
+        if dataset is None or is_prepared(dataset):
+            return dataset
+        rows = _rows_of(dataset, name)
+        if isinstance(dataset, _STREAMS):
+            streamed = StreamedPairs(rows, self.preparation, name)
+            self.ledgers[name] = streamed.ledger
+            self._note_messages(self._peek(rows, name))
+            return streamed
+        prepared, ledger = self.preparation(rows(), name)
+        self.ledgers[name] = ledger
+        self._note_messages(ledger)
+        self._check_vocabulary(prepared, name)
+        return prepared
+
+    def _peek(self, rows: Callable[[], Iterator[Row]], name: str) -> Ledger:
+        """The account of a stream's beginning, up to its first pair."""
+        ledger = Ledger(name)
+        next(self.preparation.stream(rows(), ledger), None)
+        return ledger
+
+    def _note_messages(self, ledger: Ledger) -> None:
+        self._messages_seen |= ledger.rendering == "chat template"
+
+    def _check_vocabulary(self, prepared: datasets.Dataset, name: str) -> None:
+        columns = (prepared.data.column(column) for column in COLUMNS[:3])
+        largest = max(pc.max(pc.list_flatten(column)).as_py() for column in columns)
+        if self.vocabulary is not None and largest >= self.vocabulary:
+            raise ModelError(
+                f"token id {largest} is outside the model's vocabulary of {self.vocabulary}",
+                where=name,
+                fix="Use the model's own tokenizer, or model.resize_token_embeddings(...) first.",
+            )
+
+
+def check_schedule(args: ORPOConfig, train_dataset: Any, eval_dataset: Any) -> None:
+    """Check what only data and settings together can tell.
+
+    Raises:
+        ConfigError: A stream without max_steps, or evaluations without data.
+    """
+    if train_dataset is not None and not has_length(train_dataset) and args.max_steps <= 0:
+        raise ConfigError(
+            "is needed: a streaming data set does not say how long it is",
+            where="max_steps",
+            fix="Give the number of optimizer steps.",
+        )
+    if args.eval_strategy != "no" and eval_dataset is None:
+        raise ConfigError(
+            f"is {args.eval_strategy.value!r}, but there is no eval_dataset",
+            where="eval_strategy",
+            fix="Pass eval_dataset=..., or set it to 'no'.",
+        )
+
+
+def _rows_of(dataset: Any, name: str) -> Callable[[], Iterator[Row]]:
+    """A function that starts a pass over a data set's rows."""
+    if isinstance(dataset, str | Path):
+        raise ConfigError(
+            "expected a data set object, got a path or name",
+            where=name,
+            fix="Load it first, e.g. datasets.load_dataset(...), or use `orpo train`.",
+        )
+    if isinstance(dataset, Iterable) and not isinstance(dataset, Iterator | Mapping):
+        return partial(iterate_dataset, dataset, name)
+    if hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__"):
+        return lambda: iterate_dataset((dataset[i] for i in range(len(dataset))), name)
+    raise DataError(
+        f"expected a map-style or streaming data set, got {type(dataset).__name__}", where=name
+    )

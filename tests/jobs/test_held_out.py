@@ -1,0 +1,49 @@
+"""Holding out rows by prompt."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orpo.data import Row
+from orpo.errors import ConfigError
+from orpo.jobs.held_out import hold_out
+
+
+def rows_of(prompts: list[int]) -> list[Row]:
+    return [
+        Row({"prompt": f"p{p}", "chosen": f"a{i}", "rejected": "b"}, f"file:{i}", i)
+        for i, p in enumerate(prompts)
+    ]
+
+
+@given(st.lists(st.integers(0, 60), min_size=80, max_size=200), st.integers(0, 5))
+def test_every_row_on_one_side_and_no_prompt_on_both(prompts: list[int], seed: int) -> None:
+    rows = rows_of(prompts)
+    try:
+        train, held = hold_out(rows, 0.3, seed, "d")
+    except ConfigError:
+        return  # very few different prompts
+    assert sorted(row.index for row in train + held) == list(range(len(rows)))
+    assert not {r.values["prompt"] for r in train} & {r.values["prompt"] for r in held}
+    assert hold_out(rows, 0.3, seed, "d") == (train, held)
+
+
+def test_a_prompt_keeps_its_side_when_rows_are_added() -> None:
+    _, before = hold_out(rows_of(list(range(100))), 0.2, 1, "d")
+    _, after = hold_out(rows_of(list(range(200))), 0.2, 1, "d")
+    assert {r.values["prompt"] for r in before} <= {r.values["prompt"] for r in after}
+    assert 20 <= len(after) <= 60
+
+
+def test_an_empty_side_is_an_error() -> None:
+    with pytest.raises(ConfigError, match="held_out"):
+        hold_out(rows_of([1]), 0.5, 0, "d")
+
+
+def test_malformed_rows_stay_with_training() -> None:
+    rows = [*rows_of(list(range(50))), Row({"prompt": None, "chosen": 3}, "file:50", 50)]
+    train, held = hold_out(rows, 0.9, 0, "d")
+    assert rows[-1] in train
+    assert rows[-1] not in held
