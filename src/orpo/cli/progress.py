@@ -7,7 +7,6 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     TextColumn,
-    TimeElapsedColumn,
     TimeRemainingColumn,
 )
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -18,11 +17,14 @@ __all__ = ["TrainingProgress"]
 
 _WORDS = {
     "loss": "loss",
-    "log_odds_chosen": "log-odds",
-    "rewards/margins": "margin",
     "rewards/accuracies": "accuracy",
+    "rewards/margins": "margin",
     "tokens_per_second": "tokens/s",
+    "log_odds_chosen": "log-odds",
 }
+_BAR = 10
+_BESIDE = _BAR + 27
+"""Columns that the step counter, the bar and the time left take at most."""
 
 
 class TrainingProgress(TrainerCallback):
@@ -42,13 +44,11 @@ class TrainingProgress(TrainerCallback):
         if not (state.is_world_process_zero and console.is_terminal):
             return
         self._progress = Progress(
-            TextColumn("[bold]training"),
-            BarColumn(bar_width=24),
             MofNCompleteColumn(),
+            BarColumn(bar_width=_BAR),
             TextColumn("{task.fields[numbers]}"),
-            TimeElapsedColumn(),
+            TimeRemainingColumn(elapsed_when_finished=True),
             TextColumn("left"),
-            TimeRemainingColumn(),
             console=console,
         )
         self._task = self._progress.add_task(
@@ -78,13 +78,13 @@ class TrainingProgress(TrainerCallback):
         """Show the newest numbers."""
         if not logs or "loss" not in logs or not state.is_world_process_zero:
             return
-        numbers = " · ".join(
-            f"{word} {_short(logs[name])}" for name, word in _WORDS.items() if name in logs
-        )
+        numbers = [f"{word} {_short(logs[name])}" for name, word in _WORDS.items() if name in logs]
         if self._progress is not None:
-            self._progress.update(self._task, numbers=numbers)
+            while len(" · ".join(numbers)) > max(console.width - _BESIDE, 0):
+                numbers.pop()
+            self._progress.update(self._task, numbers=" · ".join(numbers))
         else:
-            say(f"step {state.global_step}/{state.max_steps}: {numbers}")
+            say(f"step {state.global_step}/{state.max_steps}: {' · '.join(numbers)}")
 
     def on_train_end(
         self,

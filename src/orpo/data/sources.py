@@ -13,6 +13,7 @@ import json
 import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from io import TextIOWrapper
 from itertools import chain, zip_longest
 from pathlib import Path
@@ -25,6 +26,8 @@ __all__ = ["iterate_dataset", "open_source"]
 
 # "owner/name" or "name", and the split; the name of a file with a dot needs a folder to be an id.
 _HUB_ID = re.compile(r"(\w[\w.-]*/[\w.-]+|\w[\w-]*)(:\S+)?")
+# What damaged files and archives bring about.
+_UNREADABLE = (OSError, EOFError, zlib.error)
 _HINT = "Use a .json, .jsonl, .csv or .parquet file, a saved data set folder, or a Hub id."
 
 
@@ -92,7 +95,7 @@ def _read_file(path: Path) -> Iterator[Row]:
                     fix='Each row must look like {"prompt": ..., "chosen": ..., "rejected": ...}.',
                 )
             yield Row(values, where, index)
-    except (OSError, EOFError, zlib.error) as error:
+    except _UNREADABLE as error:
         raise DataError(f"cannot be read ({_reason(error)})", where=str(path)) from error
     except UnicodeDecodeError as error:
         raise DataError(
@@ -115,13 +118,15 @@ def _open_text(path: Path, newline: str | None = None) -> IO[str]:
 
 def _first_undecodable(path: Path) -> str:
     """The place of the first line that is not UTF-8; a text reader is ahead of its lines."""
-    with _open_bytes(path) as file:
-        for line, content in enumerate(file, start=1):
+    line = 1
+    with suppress(*_UNREADABLE), _open_bytes(path) as file:
+        for content in file:
             try:
                 content.decode()
             except UnicodeDecodeError:
-                return f"{path}:{line}"
-    return str(path)
+                break
+            line += 1
+    return f"{path}:{line}"
 
 
 def _read_jsonl(path: Path) -> Iterator[tuple[int, Any]]:

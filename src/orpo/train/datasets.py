@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import itertools
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from orpo.data import (
 from orpo.errors import ConfigError, DataError, ModelError
 from orpo.train.models import give_plain_template
 
-__all__ = ["DatasetReader", "check_schedule"]
+__all__ = ["DatasetReader", "EndlessPairs", "check_schedule"]
 
 _STREAMS = (torch.utils.data.IterableDataset, datasets.IterableDataset)
 
@@ -112,7 +112,7 @@ class DatasetReader:
         self._check_vocabulary(prepared, name)
         return prepared
 
-    def _peek(self, rows: Callable[[], Iterator[Row]], name: str) -> Ledger:
+    def _peek(self, rows: _Rows, name: str) -> Ledger:
         """The account of a stream's beginning, up to its first pair."""
         ledger = Ledger(name)
         next(self.preparation.stream(rows(), ledger), None)
@@ -152,18 +152,59 @@ def check_schedule(args: ORPOConfig, train_dataset: Any, eval_dataset: Any) -> N
         )
 
 
-def _rows_of(dataset: Any, name: str) -> Callable[[], Iterator[Row]]:
-    """A function that starts a pass over a data set's rows."""
+@dataclass(frozen=True)
+class _Rows:
+    """The rows of a data set, from the beginning each time it is called."""
+
+    dataset: Any
+    name: str
+
+    def __call__(self) -> Iterator[Row]:
+        rows = self.dataset
+        if not isinstance(rows, Iterable):
+            rows = map(rows.__getitem__, range(len(rows)))
+        return iterate_dataset(rows, self.name)
+
+    def start_pass(self, number: int) -> None:
+        """Let a shuffled stream draw the order of its pass; passes count from 0."""
+        if hasattr(self.dataset, "set_epoch"):
+            self.dataset.set_epoch(number)
+
+
+class EndlessPairs(torch.utils.data.IterableDataset[dict[str, Any]]):
+    """A stream that starts again when it ends; max_steps says when training is over.
+
+    An optimizer step may then reach over the end of a pass, so that every step is whole, and a
+    resumed run finds its place by counting batches.
+    """
+
+    def __init__(self, pairs: StreamedPairs) -> None:
+        super().__init__()
+        self.pairs = pairs
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        for number in itertools.count():
+            if isinstance(self.pairs.source, _Rows):
+                self.pairs.source.start_pass(number)
+            empty = True
+            for pair in self.pairs:
+                empty = False
+                yield pair
+            if empty:
+                return
+
+
+def _rows_of(dataset: Any, name: str) -> _Rows:
     if isinstance(dataset, str | Path):
         raise ConfigError(
             "expected a data set object, got a path or name",
             where=name,
             fix="Load it first, e.g. datasets.load_dataset(...), or use `orpo train`.",
         )
-    if isinstance(dataset, Iterable) and not isinstance(dataset, Iterator | Mapping):
-        return partial(iterate_dataset, dataset, name)
-    if hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__"):
-        return lambda: iterate_dataset((dataset[i] for i in range(len(dataset))), name)
-    raise DataError(
-        f"expected a map-style or streaming data set, got {type(dataset).__name__}", where=name
-    )
+    indexed = hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")
+    if isinstance(dataset, Iterator) or not (isinstance(dataset, Iterable) or indexed):
+        raise DataError(
+            f"expected a map-style or streaming data set, got {type(dataset).__name__}",
+            where=name,
+        )
+    return _Rows(dataset, name)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import json
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
@@ -46,6 +48,7 @@ __all__ = [
 ModelInit: TypeAlias = Callable[..., nn.Module]
 
 _ADAPTER_FILE = "adapter_config.json"
+_DROPOUT_IN_CONFIG = ("blt", "falcon", "gpt_neo", "gptj", "persimmon")
 _FETCHING = ("revision", "token", "cache_dir", "local_files_only", "subfolder")
 _FIXES = {
     "model": "Give a folder with config.json and *.safetensors, or a Hub id.",
@@ -158,7 +161,8 @@ def _load_adapter(folder: str, args: ORPOConfig) -> PreTrainedModel:
     try:
         described = json.loads(Path(folder, _ADAPTER_FILE).read_text(encoding="utf-8"))
         base = load_model(described["base_model_name_or_path"], args)
-        model: PreTrainedModel = PeftModel.from_pretrained(base, folder, is_trainable=True)
+        with _older_name_allowed():
+            model: PreTrainedModel = PeftModel.from_pretrained(base, folder, is_trainable=True)
     except _UNREADABLE as error:
         raise _unloadable("adapter", folder, error) from error
     return model
@@ -303,7 +307,8 @@ def add_adapter(model: PreTrainedModel, peft_config: PeftConfig, args: ORPOConfi
     elif args.gradient_checkpointing:
         model.enable_input_require_grads()
     try:
-        adapted: nn.Module = get_peft_model(model, peft_config)
+        with _older_name_allowed():
+            adapted: nn.Module = get_peft_model(model, peft_config)
     except ValueError as error:
         raise ConfigError(str(error), where="peft_config") from error
     return adapted
@@ -315,13 +320,23 @@ def disable_dropout(model: nn.Module) -> None:
     Those of modules, those that layers keep as plain numbers (`attention_dropout`, `layerdrop`),
     and those that a few families look up in their configuration while they run.
     """
-    for module in model.modules():
-        if isinstance(module, _DropoutNd):
-            module.p = 0.0
-        for holder in (module, getattr(module, "config", None)):
-            for name, value in list(getattr(holder, "__dict__", {}).items()):
-                if "drop" in name and isinstance(value, float):
-                    setattr(holder, name, 0.0)
+    config = getattr(model, "config", None)
+    looked_up = getattr(config, "model_type", None) in _DROPOUT_IN_CONFIG
+    for holder in (*model.modules(), *((config,) if looked_up else ())):
+        if isinstance(holder, _DropoutNd):
+            holder.p = 0.0
+        for name, value in list(vars(holder).items()):
+            if "drop" in name and isinstance(value, float):
+                setattr(holder, name, 0.0)
+
+
+@contextlib.contextmanager
+def _older_name_allowed() -> Iterator[None]:
+    """Peft asks transformers by an older name; the warning is not for the user."""
+    with warnings.catch_warnings():
+        message = "`is_gradient_checkpointing` is deprecated"
+        warnings.filterwarnings("ignore", message, FutureWarning)
+        yield
 
 
 def _located(name: str) -> str:

@@ -8,14 +8,15 @@ import platform
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from orpo.config import ORPOConfig
 from orpo.run_folder import METRICS, RECIPE, write_yaml
 
-__all__ = ["RunRecorder", "versions", "without_secrets"]
+__all__ = ["RunRecorder", "model_facts", "versions", "without_secrets"]
 
 _SECRETS = ("hub_token", "token")  # settings, and arguments of from_pretrained
 _PACKAGES = ("orpo", "torch", "transformers", "accelerate", "datasets", "peft", "tokenizers")
@@ -30,6 +31,17 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def model_facts(model: nn.Module) -> dict[str, Any]:
+    """The kind of adapter, if any, and how many parameters there are and are trained."""
+    adapters = cast(Any, getattr(model, "peft_config", None)) or {}
+    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
+    return {
+        "adapter": ", ".join(str(a.peft_type.value).lower() for a in adapters.values()),
+        "parameters": sum(size for size, _ in sizes),
+        "trainable_parameters": sum(size for size, trained in sizes if trained),
+    }
 
 
 def without_secrets(args: ORPOConfig) -> ORPOConfig:

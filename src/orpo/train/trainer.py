@@ -21,12 +21,12 @@ from transformers import (
 from transformers.trainer_utils import EvalLoopOutput, has_length
 
 from orpo.config import ORPOConfig
-from orpo.data import Ledger, PairCollator, split_by_tokens
+from orpo.data import Ledger, PairCollator, StreamedPairs, split_by_tokens
 from orpo.engine import select_engine
 from orpo.errors import ConfigError, DataError
 from orpo.objective import ORPOLoss, PairLogps
 from orpo.run_folder import RECIPE
-from orpo.train.datasets import DatasetReader, check_schedule
+from orpo.train.datasets import DatasetReader, EndlessPairs, check_schedule
 from orpo.train.guards import NonFiniteGuard, require_checkpoint
 from orpo.train.metrics import COLUMNS, MetricSums, PairTable, pair_table, summarise
 from orpo.train.model_card import write_model_card
@@ -38,7 +38,7 @@ from orpo.train.models import (
     resolve_tokenizer,
     vocabulary_size,
 )
-from orpo.train.recorder import RunRecorder, without_secrets
+from orpo.train.recorder import RunRecorder, model_facts, without_secrets
 from orpo.train.step_loss import StepLoss, count_items
 
 if TYPE_CHECKING:
@@ -82,6 +82,7 @@ class ORPOTrainer(Trainer):
     """
 
     args: ORPOConfig
+    train_dataset: Any
     compute_metrics: Callable[[EvalPrediction], dict[str, float]] | None
 
     def __init__(  # noqa: PLR0913, PLR0917 - the arguments of transformers.Trainer
@@ -113,6 +114,8 @@ class ORPOTrainer(Trainer):
         self.notes: list[str] = []
         set_seed(args.seed)  # an adapter's weights are drawn before Trainer seeds
         built, model_init = resolve_model(model, model_init, args, peft_config)
+        if args.disable_dropout and getattr(peft_config, "lora_dropout", None):
+            self.notes.append("lora_dropout is off, as every dropout is with disable_dropout")
         self.engine, engine_note = select_engine(
             args.engine, getattr(built, "config", None), args.nll_scope
         )
@@ -160,6 +163,16 @@ class ORPOTrainer(Trainer):
         dataset = self._read.one(dataset, name)
         self._give_template()
         return dataset
+
+    def get_train_dataloader(self) -> Any:
+        """As in transformers; a stream starts again when it ends."""
+        dataset = self.train_dataset
+        if isinstance(dataset, StreamedPairs):
+            self.train_dataset = EndlessPairs(dataset)
+        try:
+            return super().get_train_dataloader()
+        finally:
+            self.train_dataset = dataset
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
         """As in transformers; a data set given here is prepared like the others."""
@@ -358,17 +371,13 @@ class ORPOTrainer(Trainer):
     # The run folder
 
     def _facts(self) -> dict[str, Any]:
-        adapters = getattr(self.model, "peft_config", None) or {}
-        parameters = list(self.model.parameters())
         return {
             "model": name_of(self.model),
             **self.run_facts,
             "_run": {
                 "engine": self.engine.name,
-                "adapter": ", ".join(str(a.peft_type.value).lower() for a in adapters.values()),
                 "notes": list(self.notes),
-                "parameters": sum(p.numel() for p in parameters),
-                "trainable_parameters": sum(p.numel() for p in parameters if p.requires_grad),
+                **model_facts(self.model),
                 "world_size": self.args.world_size,
                 "data": {name: ledger.as_dict() for name, ledger in self.ledgers.items()},
             },

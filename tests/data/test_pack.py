@@ -1,0 +1,155 @@
+"""Batches: every token of every pair in its place, and nothing but padding beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from orpo.data import PairCollator, split_by_tokens
+
+Batch = dict[str, Tensor]
+
+PAD = 0
+
+
+class Pair(NamedTuple):
+    """The columns of a prepared data set."""
+
+    prompt_ids: list[int]
+    chosen_ids: list[int]
+    rejected_ids: list[int]
+    row: int
+
+
+ids = st.lists(st.integers(0, 50_000), min_size=1, max_size=12)
+lists = st.lists(st.builds(Pair, ids, ids, ids, st.integers(0, 10**9)), min_size=1, max_size=7)
+
+
+def collate(pairs: list[Pair]) -> Batch:
+    return PairCollator(PAD)([pair._asdict() for pair in pairs])
+
+
+def unpack(batch: Batch) -> list[Pair]:
+    """The pairs of a batch, read off its masks."""
+    found = []
+    for i, row in enumerate(batch["row"].tolist()):
+        prompts, answers = [], []
+        for side in ("chosen", "rejected"):
+            tokens = batch[f"{side}_input_ids"][i]
+            there = batch[f"{side}_attention_mask"][i].bool()
+            answer = batch[f"{side}_answer_mask"][i].bool()
+            answers.append(tokens[answer].tolist())
+            prompts.append(tokens[there & ~answer].tolist())
+        assert prompts[0] == prompts[1]
+        found.append(Pair(prompts[0], answers[0], answers[1], row))
+    return found
+
+
+def longest(pairs: list[Pair]) -> int:
+    return max(len(p.prompt_ids) + max(len(p.chosen_ids), len(p.rejected_ids)) for p in pairs)
+
+
+def fault(batch: Batch, wanted: list[Pair]) -> str:
+    """What is wrong with a batch of these pairs; empty if nothing."""
+    for key, value in batch.items():
+        if value.dtype != torch.int64:
+            return f"{key} is {value.dtype}"
+        shape = (len(wanted),) if key == "row" else (len(wanted), longest(wanted))
+        if value.shape != shape:
+            return f"{key} has shape {tuple(value.shape)} instead of {shape}"
+    for side in ("chosen", "rejected"):
+        there, answer = batch[f"{side}_attention_mask"], batch[f"{side}_answer_mask"]
+        if ((there == 0) & (batch[f"{side}_input_ids"] != PAD)).any():
+            return "something other than padding is masked"
+        if (there.diff(dim=1) > 0).any() or (answer > there).any():
+            return "the padding is not on the right"
+    return "" if unpack(batch) == wanted else "these are other pairs"
+
+
+@given(lists)
+def test_a_batch_holds_its_pairs_and_nothing_else(pairs: list[Pair]) -> None:
+    assert fault(collate(pairs), pairs) == ""
+
+
+def test_the_padding_token_is_the_one_given() -> None:
+    pairs = [
+        {"prompt_ids": [5], "chosen_ids": [6], "rejected_ids": [7, 8], "row": 0},
+        {"prompt_ids": [5, 5], "chosen_ids": [6, 6], "rejected_ids": [7], "row": 1},
+    ]
+    batch = PairCollator(99)(pairs)
+    assert batch["chosen_input_ids"].tolist() == [[5, 6, 99, 99], [5, 5, 6, 6]]
+    assert batch["rejected_input_ids"].tolist() == [[5, 7, 8, 99], [5, 5, 7, 99]]
+    assert batch["chosen_answer_mask"].tolist() == [[0, 1, 0, 0], [0, 0, 1, 1]]
+    assert batch["rejected_answer_mask"].tolist() == [[0, 1, 1, 0], [0, 0, 1, 0]]
+    assert batch["rejected_attention_mask"].tolist() == [[1, 1, 1, 0], [1, 1, 1, 0]]
+
+
+@pytest.mark.parametrize("kind", [list, np.array, torch.tensor])
+def test_ids_may_be_lists_arrays_or_tensors(kind: Callable[[list[int]], Any]) -> None:
+    pair = {"prompt_ids": kind([5, 6]), "chosen_ids": kind([7]), "rejected_ids": kind([8, 9])}
+    assert unpack(PairCollator(PAD)([{**pair, "row": 3}])) == [Pair([5, 6], [7], [8, 9], 3)]
+
+
+def parts_fault(parts: list[Batch], pairs: list[Pair], max_tokens: int) -> str:
+    """What is wrong with the parts of a batch; empty if nothing."""
+    found: list[Pair] = []
+    for part in parts:
+        inside = unpack(part)
+        wrong = fault(part, inside)  # a part is as wide as its own longest pair
+        if wrong:
+            return wrong
+        if 2 * part["chosen_input_ids"].numel() > max_tokens and len(inside) > 1:
+            return "more positions than the budget"
+        found += inside
+    return "" if sorted(found) == sorted(pairs) else "not every pair is in one part"
+
+
+@given(lists, st.integers(1, 200))
+def test_parts_hold_every_pair_once_within_the_budget(pairs: list[Pair], max_tokens: int) -> None:
+    assert parts_fault(split_by_tokens(collate(pairs), max_tokens), pairs, max_tokens) == ""
+
+
+@given(lists)
+def test_without_a_budget_the_batch_stays_whole(pairs: list[Pair]) -> None:
+    batch = collate(pairs)
+    assert split_by_tokens(batch, None) == [batch]
+    (whole,) = split_by_tokens(batch, 2 * batch["chosen_input_ids"].numel())
+    assert fault(whole, pairs) == ""
+
+
+def test_pairs_of_similar_length_stand_together() -> None:
+    pairs = [Pair([1], [2] * n, [3] * n, row) for row, n in enumerate([9, 1, 9, 1])]
+    parts = split_by_tokens(collate(pairs), 40)
+    assert [part["row"].tolist() for part in parts] == [[0, 2], [1, 3]]
+    assert [part["chosen_input_ids"].shape[1] for part in parts] == [10, 2]
+
+
+def test_the_checks_reject_planted_mistakes() -> None:
+    pairs = [Pair([5], [6], [7, 8], 0), Pair([5, 9], [6, 6], [7], 1)]
+    batch = collate(pairs)
+
+    def everywhere(change: Callable[[Tensor], Tensor]) -> Batch:
+        return {key: change(value) for key, value in batch.items()}
+
+    planted = {
+        "left padding": everywhere(lambda x: x.flip(-1) if x.dim() == 2 else x),
+        "more padding than needed": everywhere(lambda x: F.pad(x, (0, x.dim() - 1))),
+        "one pair twice": everywhere(lambda x: x[[0, 0]]),
+        "rows as int32": {**batch, "row": batch["row"].int()},
+        "supervised padding": {**batch, "chosen_answer_mask": 1 - batch["chosen_attention_mask"]},
+    }
+    assert fault(batch, pairs) == ""
+    for name, wrong in planted.items():
+        assert fault(wrong, pairs) != "", name
+    with pytest.raises(AssertionError):  # a prompt that is supervised is a prompt no more
+        unpack({**batch, "chosen_answer_mask": batch["chosen_attention_mask"]})
+    assert parts_fault([batch], pairs, 4) == "more positions than the budget"
+    assert parts_fault([split_by_tokens(batch, 1)[0]], pairs, 4) == "not every pair is in one part"

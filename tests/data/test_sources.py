@@ -1,0 +1,397 @@
+"""Rows come out of every kind of file as they are in it; what is broken is named by its place."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import datasets
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orpo.data import Row, iterate_dataset, open_source
+from orpo.data.sources import _read_hub
+from orpo.errors import DataError
+
+Values = dict[str, Any]
+
+ROWS: list[Values] = [
+    {"prompt": f"Question {i}?", "chosen": f'Yes,\n"{i}" 是的。', "rejected": " no\r\n"}
+    for i in range(5)
+]
+
+
+def lines(rows: list[Values]) -> str:
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+def as_csv(rows: list[Values]) -> str:
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]))
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def save_parquet(rows: list[Values], path: Path) -> None:
+    datasets.Dataset.from_list(rows).to_parquet(path)
+
+
+def save_dataset(rows: list[Values], path: Path) -> None:
+    datasets.Dataset.from_list(rows).save_to_disk(path)
+
+
+def save_splits(rows: list[Values], path: Path) -> None:
+    train, other = datasets.Dataset.from_list(rows), datasets.Dataset.from_list(rows[:1])
+    datasets.DatasetDict({"test": other, "train": train}).save_to_disk(path)
+
+
+def save_parts(rows: list[Values], path: Path) -> None:
+    path.mkdir()
+    (path / "b.jsonl").write_text(lines(rows[3:]))
+    (path / "a.json").write_text(json.dumps(rows[:2]))
+    (path / "a.part2.jsonl.gz").write_bytes(gzip.compress(lines(rows[2:3]).encode()))
+    (path / "README.md").write_text("# Pairs")
+    (path / "notes.jsonl.bak").write_text("not data")
+    (path / "cache.json").mkdir()
+
+
+WRITERS: dict[str, Callable[[list[Values], Path], Any]] = {
+    "list.json": lambda rows, path: path.write_text(json.dumps(rows)),
+    "indented.json": lambda rows, path: path.write_text(json.dumps(rows, indent=2)),
+    "trailing-comma.json": lambda rows, path: path.write_text(json.dumps(rows)[:-1] + ", ]\n"),
+    "lines.json": lambda rows, path: path.write_text(lines(rows)),
+    "pairs.jsonl": lambda rows, path: path.write_text(lines(rows)),
+    "pairs.ndjson": lambda rows, path: path.write_text(lines(rows)),
+    "PAIRS.v2.JSONL": lambda rows, path: path.write_text(lines(rows)),
+    "blank-lines.jsonl": lambda rows, path: path.write_text("\n\n" + lines(rows) + " \n"),
+    "no-last-newline.jsonl": lambda rows, path: path.write_text(lines(rows).rstrip()),
+    "pairs.jsonl.gz": lambda rows, path: path.write_bytes(gzip.compress(lines(rows).encode())),
+    "pairs.json.gz": lambda rows, path: path.write_bytes(gzip.compress(json.dumps(rows).encode())),
+    "bom.jsonl": lambda rows, path: path.write_text(lines(rows), encoding="utf-8-sig"),
+    "bom.json": lambda rows, path: path.write_text(json.dumps(rows), encoding="utf-8-sig"),
+    "windows.jsonl": lambda rows, path: path.write_bytes(
+        lines(rows).replace("\n", "\r\n").encode()
+    ),
+    "pairs.csv": lambda rows, path: path.write_text(as_csv(rows), newline=""),
+    "bom.csv": lambda rows, path: path.write_text(as_csv(rows), newline="", encoding="utf-8-sig"),
+    "blank-lines.csv": lambda rows, path: path.write_text(as_csv(rows) + "\r\n\r\n", newline=""),
+    "pairs.csv.gz": lambda rows, path: path.write_bytes(gzip.compress(as_csv(rows).encode())),
+    "pairs.parquet": save_parquet,
+    "saved": save_dataset,
+    "splits": save_splits,
+    "parts": save_parts,
+}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_every_kind_of_file_gives_the_same_rows(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    WRITERS[name](ROWS, path)
+    rows = list(open_source(str(path)))
+    assert [dict(row.values) for row in rows] == ROWS
+    assert [row.index for row in rows] == list(range(len(ROWS)))
+    assert len({row.where for row in rows}) == len(ROWS)
+    assert all(row.where.startswith(str(path)) for row in rows)
+
+
+@pytest.mark.parametrize(
+    "name", ["messages.json", "messages.jsonl.gz", "messages.parquet", "saved"]
+)
+def test_messages_survive_every_kind_that_can_hold_them(name: str, tmp_path: Path) -> None:
+    answers = {
+        side: [{"role": "assistant", "content": f"{side}\n回答"}] for side in ("chosen", "rejected")
+    }
+    rows = [{"prompt": [{"role": "user", "content": "问?"}], **answers}] * 2
+    kind = {".json": "list.json", ".gz": "pairs.jsonl.gz", ".parquet": "pairs.parquet"}
+    WRITERS[kind.get(Path(name).suffix, "saved")](rows, tmp_path / name)
+    assert [dict(row.values) for row in open_source(str(tmp_path / name))] == rows
+
+
+texts = st.text(st.characters(codec="utf-8", exclude_characters="\r"), max_size=20)
+
+
+@given(st.lists(st.fixed_dictionaries({"chosen": texts, "rejected": texts}), min_size=1))
+@pytest.mark.parametrize("name", ["list.json", "indented.json", "pairs.jsonl.gz", "pairs.csv"])
+def test_any_text_comes_back(
+    name: str, tmp_path_factory: pytest.TempPathFactory, rows: list[Values]
+) -> None:
+    path = tmp_path_factory.mktemp("texts") / name
+    WRITERS[name](rows, path)
+    assert [dict(row.values) for row in open_source(str(path))] == rows
+
+
+@pytest.mark.parametrize(
+    ("name", "places"),
+    [
+        ("pairs.jsonl", [1, 2, 3, 4, 5]),
+        ("blank-lines.jsonl", [3, 4, 5, 6, 7]),
+        ("indented.json", [2, 7, 12, 17, 22]),
+        ("list.json", ["1", "1 row 1", "1 row 2", "1 row 3", "1 row 4"]),
+        ("pairs.csv", [2, 4, 6, 8, 10]),  # two lines for each row, as a field breaks one
+        ("pairs.parquet", [1, 2, 3, 4, 5]),
+    ],
+)
+def test_rows_know_their_line(name: str, places: list[Any], tmp_path: Path) -> None:
+    rows = [{"prompt": "a", "chosen": "b\nc", "rejected": "d"}] * 5
+    WRITERS[name](rows, tmp_path / name)
+    found = [row.where for row in open_source(str(tmp_path / name))]
+    assert found == [f"{tmp_path / name}:{line}" for line in places]
+
+
+def test_a_home_folder_may_be_abbreviated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "pairs.jsonl").write_text(lines(ROWS))
+    assert len(list(open_source("~/pairs.jsonl"))) == len(ROWS)
+
+
+def test_rows_are_read_as_they_are_needed(tmp_path: Path) -> None:
+    (tmp_path / "pairs.jsonl").write_text(lines(ROWS) + "broken\n")
+    rows = open_source(str(tmp_path / "pairs.jsonl"))
+    assert [next(rows).values for _ in ROWS] == ROWS
+    with pytest.raises(DataError, match=r"pairs\.jsonl:6"):
+        next(rows)
+
+
+BROKEN: dict[str, tuple[bytes, str]] = {
+    "cut-off.jsonl": (lines(ROWS).encode() + b"\n" + b'{"prompt": "x", "ch', ":7: broken JSON"),
+    "no-quote.jsonl": (lines(ROWS).encode() + b'\n{"prompt": x}\n', ":7: broken JSON at column 12"),
+    "two-rows-in-a-line.jsonl": (b'{"a": 1} {"a": 2}\n', ":1: broken JSON at column 10"),
+    "text.jsonl": (b"Once upon a time\n", ":1: broken JSON"),
+    "number.jsonl": (b"1\n", ":1: expected an object with columns, found int"),
+    "list.jsonl": (b'\n["a"]\n', ":2: expected an object with columns, found list"),
+    "string.json": (b'["a"]\n', ":1: expected an object with columns, found str"),
+    "deep.jsonl": (b"[" * 100_000, ":1: broken JSON (nested too deeply)"),
+    "deep.json": (b'[{"a": ' + b"[" * 100_000, ":1: broken JSON (nested too deeply)"),
+    "long-number.jsonl": (b'{"a": ' + b"9" * 5000 + b"}\n", ":1: broken JSON (Exceeds"),
+    "long-number.json": (b'[\n{"a": ' + b"9" * 5000 + b"}]\n", ":2: broken JSON (Exceeds"),
+    "row.json": (b'[{"a": 1},\n{"a": 2},\n\n\n\n\n{"a" 3}]', ":7: broken JSON at column 6"),
+    "no-comma.json": (b'[{"a": 1}\n{"a": 2}]', ":2: broken JSON at column 1"),
+    "no-end.json": (b'[{"a": 1},\n', ":2: broken JSON"),
+    "no-end-bracket.json": (b'[{"a": 1}\n', ":2: broken JSON"),
+    "second-list.json": (b'[{"a": 1}]\n[{"a": 2}]', ":2: broken JSON at column 1 (Nothing may"),
+    "two-commas.json": (b'[{"a": 1},,{"a": 2}]', ":1: broken JSON"),
+    "latin.jsonl": (lines(ROWS).encode() + b'{"prompt": "\xe9"}\n', ":6: is not UTF-8 text"),
+    "latin.json": (b'[{"a": 1},\n{"a": "\xe9"}]', ":2: is not UTF-8 text"),
+    "latin.csv": (b"prompt,chosen\r\na,b\r\nc,\xe9\r\n", ":3: is not UTF-8 text"),
+    "latin.jsonl.gz": (gzip.compress(b'{"a": 1}\n{"a": "\xff"}'), ":2: is not UTF-8 text"),
+    "utf16.jsonl": (lines(ROWS).encode("utf-16"), ":1: is not UTF-8 text"),
+    "cut-off.jsonl.gz": (gzip.compress(lines(ROWS).encode())[:-9], "cannot be read"),
+    "no-gzip.jsonl.gz": (lines(ROWS).encode(), "cannot be read (Not a gzipped file"),
+    "empty.jsonl.gz": (b"", "empty"),
+    "quote.csv": (b'prompt,chosen,rejected\r\na,"b,c\r\nd,e,f\r\n', ":2: broken CSV"),
+    "quote-later.csv": (b'prompt,chosen\r\na,b\r\nc,"d\r\ne,f\r\ng,h\r\n', ":3: broken CSV"),
+    "after-quote.csv": (b'prompt,chosen\r\n"a"b,c\r\n', ":2: broken CSV"),
+    "too-many.csv": (b"prompt,chosen\r\na,b\r\nc,d, e\r\n", ":3: broken CSV: 3 fields for 2"),
+    "twice.csv": (b"prompt,chosen,chosen\r\na,b,c\r\n", ":1: column 'chosen' is there twice"),
+    "text.parquet": (b"PAR1 but nothing else", "broken Parquet"),
+    "empty.parquet": (b"", "broken Parquet"),
+    "empty.jsonl": (b"", "the data set is empty"),
+    "blank.jsonl": (b"\n \n\t\n", "the data set is empty"),
+    "empty.json": (b"", "the data set is empty"),
+    "empty-list.json": (b"[ ]\n", "the data set is empty"),
+    "empty.csv": (b"", "the data set is empty"),
+    "header-only.csv": (b"prompt,chosen,rejected\r\n", "the data set is empty"),
+    "pairs.txt": (b"hello\n", "unknown kind of file '.txt'"),
+    "pairs": (b"hello\n", "unknown kind of file 'pairs'"),
+    "pairs.gz": (b"hello\n", "unknown kind of file 'pairs.gz'"),
+    "pairs.jsonl.zip": (b"hello\n", "unknown kind of file '.zip'"),
+}
+
+
+def refusal(spec: str) -> str:
+    with pytest.raises(DataError) as caught:
+        list(open_source(spec))
+    message = str(caught.value)
+    assert "\n" not in message
+    assert len(message) < 600
+    return message
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_broken_files_are_named_by_place_and_reason(name: str, tmp_path: Path) -> None:
+    content, expected = BROKEN[name]
+    (tmp_path / name).write_bytes(content)
+    message = refusal(str(tmp_path / name))
+    assert message.startswith(str(tmp_path / name))
+    assert expected in message
+
+
+@pytest.mark.parametrize("position", [10, -300, -200, -100, -40])
+def test_damaged_gzip_is_a_named_mistake(position: int, tmp_path: Path) -> None:
+    noise = random.Random(0)
+    rows = [{"a": noise.randbytes(20).hex()} for _ in range(200)]
+    content = bytearray(gzip.compress(lines(rows).encode()))
+    content[position] ^= 0xFF
+    content[10] |= 0x06 * (position == 10)  # a type of block that there is not
+    (tmp_path / "pairs.jsonl.gz").write_bytes(content)
+    assert "pairs.jsonl.gz" in refusal(str(tmp_path / "pairs.jsonl.gz"))
+
+
+def test_short_csv_rows_have_null_fields(tmp_path: Path) -> None:
+    (tmp_path / "pairs.csv").write_bytes(b"prompt,chosen,rejected\r\na,b\r\n")
+    (row,) = open_source(str(tmp_path / "pairs.csv"))
+    assert row.values == {"prompt": "a", "chosen": "b", "rejected": None}
+
+
+@pytest.mark.parametrize(
+    "spec",
+    ["missing.jsonl", "./missing", "/no/such/folder", "a/b/c", "missing.txt", "", "x\0.json"],
+)
+def test_a_missing_file_is_no_hub_id(
+    spec: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "no such file or folder" in refusal(spec)
+
+
+def test_an_impossible_path_is_a_named_mistake() -> None:
+    assert "is no path" in refusal("a" * 5000)
+
+
+@pytest.mark.parametrize("spec", ["owner/name-v1.5", "owner/name:train", "name"])
+def test_a_hub_id_is_looked_up(spec: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def load_dataset(name: str, split: str | None) -> datasets.Dataset:
+        asked.append((name, split))
+        return datasets.Dataset.from_list(ROWS)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    assert [row.values for row in open_source(spec)] == ROWS
+    name, _, split = spec.partition(":")
+    assert asked == [(name, split or None)]
+
+
+def test_a_hub_id_without_network_says_what_was_tried(tmp_path: Path) -> None:
+    message = refusal("no-such-owner/no-such-name-1.5")
+    assert message.startswith("no-such-owner/no-such-name-1.5: ")
+    assert "cannot be loaded from the Hub" in message
+
+
+@pytest.fixture
+def hub_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = tmp_path_factory.mktemp("cache")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", cache)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_OFFLINE", True)
+
+
+@pytest.mark.usefixtures("hub_cache")
+def test_load_dataset_reads_a_local_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "repository" / "data"
+    folder.mkdir(parents=True)
+    save_parquet(ROWS, folder / "train-00000-of-00001.parquet")
+    save_parquet(ROWS[:2], folder / "test-00000-of-00001.parquet")
+    whole = list(_read_hub(str(folder.parent)))
+    assert [row.values for row in whole] == ROWS
+    assert [row.values for row in _read_hub(f"{folder.parent}:test")] == ROWS[:2]
+
+
+class TestFolders:
+    def test_empty_folder(self, tmp_path: Path) -> None:
+        assert "the folder holds no data set" in refusal(str(tmp_path))
+
+    def test_folder_of_other_things(self, tmp_path: Path) -> None:
+        (tmp_path / "model.safetensors").write_bytes(b"x")
+        (tmp_path / "pairs.json").mkdir()
+        assert "the folder holds no data set" in refusal(str(tmp_path))
+
+    def test_folder_of_empty_files(self, tmp_path: Path) -> None:
+        (tmp_path / "pairs.jsonl").write_text("")
+        assert "the data set is empty" in refusal(str(tmp_path))
+
+    def test_a_broken_file_in_a_folder_is_named(self, tmp_path: Path) -> None:
+        save_parts(ROWS, tmp_path / "parts")
+        (tmp_path / "parts" / "b.jsonl").write_text("{")
+        assert "b.jsonl:1: broken JSON" in refusal(str(tmp_path / "parts"))
+
+    @pytest.mark.parametrize("damage", ["gone", "cut", "no state"])
+    def test_a_damaged_saved_data_set(self, damage: str, tmp_path: Path) -> None:
+        save_dataset(ROWS, tmp_path / "saved")
+        arrow = next((tmp_path / "saved").glob("*.arrow"))
+        if damage == "gone":
+            arrow.unlink()
+        elif damage == "cut":
+            arrow.write_bytes(arrow.read_bytes()[:20])
+        else:
+            (tmp_path / "saved" / "state.json").write_text("{}")
+        assert "saved data set cannot be loaded" in refusal(str(tmp_path / "saved"))
+
+    def test_several_splits_without_train(self, tmp_path: Path) -> None:
+        part = datasets.Dataset.from_list(ROWS)
+        datasets.DatasetDict({"a": part, "b": part}).save_to_disk(tmp_path / "splits")
+        assert "has the splits a, b" in refusal(str(tmp_path / "splits"))
+
+    @pytest.mark.parametrize("name", ["train_prefs", "anything"])
+    def test_the_one_split_that_can_be_meant(self, name: str, tmp_path: Path) -> None:
+        part = datasets.Dataset.from_list(ROWS)
+        splits = {name: part} | ({"test_prefs": part} if name == "train_prefs" else {})
+        datasets.DatasetDict(splits).save_to_disk(tmp_path / "splits")
+        assert len(list(open_source(str(tmp_path / "splits")))) == len(ROWS)
+
+
+class TorchStream(torch.utils.data.IterableDataset[Values]):
+    def __iter__(self) -> Iterator[Values]:
+        return iter(ROWS)
+
+
+class TorchMap(torch.utils.data.Dataset[Values]):
+    def __len__(self) -> int:
+        return len(ROWS)
+
+    def __getitem__(self, index: int) -> Values:
+        return ROWS[index]
+
+
+@pytest.mark.parametrize(
+    "dataset",
+    [
+        ROWS,
+        tuple(ROWS),
+        [MappingProxyType(row) for row in ROWS],
+        datasets.Dataset.from_list(ROWS),
+        datasets.Dataset.from_list(ROWS).to_iterable_dataset(),
+        TorchStream(),
+        TorchMap(),
+    ],
+    ids=["list", "tuple", "mappings", "datasets", "datasets stream", "torch stream", "torch map"],
+)
+def test_data_sets_in_memory(dataset: Any) -> None:
+    rows = list(iterate_dataset(dataset, "train_dataset"))
+    assert [dict(row.values) for row in rows] == ROWS
+    assert [row.where for row in rows] == [f"train_dataset row {i}" for i in range(len(ROWS))]
+    assert [row.index for row in rows] == list(range(len(ROWS)))
+
+
+def test_rows_pass_as_they_are() -> None:
+    rows = [Row(values, f"pairs.jsonl:{9 - i}", 9 - i) for i, values in enumerate(ROWS)]
+    assert list(iterate_dataset(rows, "train_dataset")) == rows
+
+
+def test_a_row_in_memory_that_is_no_dict() -> None:
+    rows = iterate_dataset([ROWS[0], ("a", "b", "c")], "train_dataset")
+    next(rows)
+    with pytest.raises(DataError, match="train_dataset row 1: expected a dict of columns"):
+        next(rows)
+
+
+def test_the_real_files(shared_data: Path) -> None:
+    counts = {
+        name: len(list(open_source(str(shared_data / "preferences" / name))))
+        for name in ("hh_harmless.jsonl.gz", "alpaca_style.json", "sharegpt_zh.json")
+    }
+    assert counts == {
+        "hh_harmless.jsonl.gz": 1500,
+        "alpaca_style.json": 1100,
+        "sharegpt_zh.json": 300,
+    }

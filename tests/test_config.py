@@ -1,0 +1,185 @@
+"""ORPOConfig: what its settings mean, and what it says about those that mean nothing."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import HfArgumentParser, TrainingArguments
+
+from orpo import ConfigError, ORPOConfig, UserError
+
+
+def config(**kwargs: Any) -> ORPOConfig:
+    return ORPOConfig(**{"output_dir": "unused", "use_cpu": True, **kwargs})
+
+
+def settings_of(ours: ORPOConfig) -> dict[str, Any]:
+    return {f.name: getattr(ours, f.name) for f in fields(ours) if f.init}
+
+
+def test_is_a_training_arguments_with_documented_defaults() -> None:
+    ours = config()
+    assert isinstance(ours, TrainingArguments)
+    assert (ours.orpo_alpha, ours.orpo_beta, ours.beta) == (0.1, 1.0, None)
+    assert (ours.nll_scope, ours.engine, ours.truncation) == ("sequence", "auto", "truncate_answer")
+    assert (ours.max_length, ours.max_prompt_length) == (1024, None)
+    assert ours.max_tokens_per_microbatch is None
+    assert ours.disable_dropout is True
+    assert ours.learning_rate == 8e-6
+    assert ours.trust_remote_code is False
+    assert ours.logging_nan_inf_filter is False
+    assert ours.accelerator_config.dispatch_batches is False
+
+
+def test_no_argument_is_needed() -> None:
+    assert ORPOConfig().orpo_alpha == 0.1
+
+
+def test_beta_is_the_strength_as_in_trl() -> None:
+    ours = config(beta=0.2)
+    assert (ours.orpo_alpha, ours.orpo_beta) == (0.2, 1.0)
+    assert ours == config(orpo_alpha=0.2, orpo_beta=1.0)
+
+
+@pytest.mark.parametrize("other", [{"orpo_alpha": 0.2}, {"orpo_beta": 1.0}])
+def test_beta_beside_our_names_is_an_error(other: dict[str, float]) -> None:
+    with pytest.raises(ConfigError, match=r"^beta: .*orpo_alpha") as caught:
+        config(beta=0.2, **other)
+    assert caught.value.where == "beta"
+
+
+def test_a_strength_of_zero_is_plain_fine_tuning() -> None:
+    assert config(orpo_alpha=0).orpo_alpha == 0
+    assert config(beta=0).orpo_alpha == 0
+
+
+INVALID: list[tuple[str, dict[str, Any]]] = [
+    ("orpo_alpha", {"orpo_alpha": -0.1}),
+    ("orpo_alpha", {"orpo_alpha": float("inf")}),
+    ("orpo_alpha", {"orpo_alpha": "strong"}),
+    ("orpo_alpha", {"beta": -1}),
+    ("beta", {"beta": float("nan")}),
+    ("orpo_beta", {"orpo_beta": 0}),
+    ("orpo_beta", {"orpo_beta": float("nan")}),
+    ("nll_scope", {"nll_scope": "answer"}),
+    ("truncation", {"truncation": "middle"}),
+    ("engine", {"engine": "fast"}),
+    ("on_bad_row", {"on_bad_row": "ignore"}),
+    ("model_dtype", {"model_dtype": "int4"}),
+    ("max_length", {"max_length": 0}),
+    ("max_length", {"max_length": 10.5}),
+    ("max_prompt_length", {"max_prompt_length": 0}),
+    ("max_prompt_length", {"max_prompt_length": 64, "max_length": 64}),
+    ("max_tokens_per_microbatch", {"max_tokens_per_microbatch": 0}),
+    ("chat_template", {"chat_template": "/no/such/file.jinja"}),
+    ("chat_template_kwargs", {"chat_template_kwargs": "{broken"}),
+    ("chat_template_kwargs", {"chat_template_kwargs": "[1]"}),
+    ("model_init_kwargs", {"model_init_kwargs": "1"}),
+    ("disable_dropout", {"disable_dropout": "yes"}),
+    ("trust_remote_code", {"trust_remote_code": "no"}),
+    ("learning_rate", {"learning_rate": "fast"}),
+    ("learning_rate", {"learning_rate": -1e-5}),
+    ("learning_rate", {"learning_rate": True}),
+    ("per_device_train_batch_size", {"per_device_train_batch_size": 0}),
+    ("gradient_accumulation_steps", {"gradient_accumulation_steps": 0}),
+    ("num_train_epochs", {"num_train_epochs": -1}),
+    ("max_steps", {"max_steps": [3]}),
+    ("warmup_steps", {"warmup_steps": -1}),
+    ("lr_scheduler_type", {"lr_scheduler_type": "wavy"}),
+    ("lr_scheduler_kwargs", {"lr_scheduler_kwargs": "{broken"}),
+    ("optim", {"optim": "best"}),
+    ("eval_strategy", {"eval_strategy": "sometimes"}),
+    ("save_strategy", {"save_strategy": "sometimes"}),
+    ("logging_strategy", {"logging_strategy": "sometimes"}),
+    ("accelerator_config", {"accelerator_config": "/no/such/file.json"}),
+    ("label_smoothing_factor", {"label_smoothing_factor": 0.1}),
+    ("include_for_metrics", {"include_for_metrics": ["loss"]}),
+    ("batch_eval_metrics", {"batch_eval_metrics": True}),
+    ("train_sampling_strategy", {"train_sampling_strategy": "group_by_length"}),
+    ("fp16 and bf16", {"fp16": True, "bf16": True}),
+]
+
+
+@pytest.mark.parametrize(("field", "settings"), INVALID)
+def test_a_value_that_cannot_be_meant_is_an_error_that_names_its_field(
+    field: str, settings: dict[str, Any]
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        config(**settings)
+    message = str(caught.value)
+    assert field in message
+    assert "\n" not in message
+    assert isinstance(caught.value, UserError)
+    assert isinstance(caught.value, ValueError)
+
+
+def test_numbers_that_yaml_reads_as_text_are_numbers() -> None:
+    read = yaml.safe_load("learning_rate: 1e-5\nmax_length: '512'\nsave_strategy: no")
+    assert read["learning_rate"] == "1e-5"  # YAML 1.1 wants a dot
+    ours = config(**read)
+    assert (ours.learning_rate, ours.max_length) == (1e-5, 512)
+    assert ours.save_strategy == "no"
+
+
+@given(
+    st.fixed_dictionaries(
+        {
+            "orpo_alpha": st.floats(0, 10),
+            "orpo_beta": st.floats(0.01, 10),
+            "learning_rate": st.floats(0, 1),
+            "max_length": st.none() | st.integers(32, 4096),
+            "max_prompt_length": st.none() | st.integers(1, 31),
+            "nll_scope": st.sampled_from(["sequence", "completion"]),
+            "truncation": st.sampled_from(["truncate_answer", "keep_end", "drop", "error"]),
+            "max_tokens_per_microbatch": st.none() | st.integers(1, 10_000),
+            "disable_dropout": st.booleans(),
+            "chat_template_kwargs": st.just({}) | st.just({"enable_thinking": False}),
+            "seed": st.integers(0, 2**31),
+            "lr_scheduler_type": st.sampled_from(["cosine", "linear", "inverse_sqrt"]),
+            "report_to": st.sampled_from(["none", ["none"]]),
+        }
+    )
+)
+def test_settings_survive_to_dict_and_yaml(settings: dict[str, Any]) -> None:
+    ours = config(**settings)
+    text = yaml.safe_dump(ours.to_dict())
+    read = {k: v for k, v in yaml.safe_load(text).items() if not k.endswith("_token")}
+    assert settings_of(ORPOConfig(**read)) == settings_of(ours)
+
+
+def test_flags_are_the_names_of_the_fields(tmp_path: Path) -> None:
+    template = tmp_path / "chat.jinja"
+    template.write_text("{{ messages }}")
+    flags = (
+        "--output_dir out --learning_rate 1e-5 --orpo_alpha 0.5 --orpo_beta 2 --max_length 256 "
+        "--nll_scope completion --disable_dropout False --engine padded --use_cpu "
+        '--chat_template_kwargs {"enable_thinking":false} --on_bad_row drop '
+        f"--chat_template {template} --max_tokens_per_microbatch 4096"
+    )
+    (ours,) = HfArgumentParser(ORPOConfig).parse_args_into_dataclasses(flags.split())
+    assert (ours.learning_rate, ours.orpo_alpha, ours.orpo_beta) == (1e-5, 0.5, 2.0)
+    assert (ours.max_length, ours.nll_scope, ours.engine) == (256, "completion", "padded")
+    assert ours.disable_dropout is False
+    assert ours.chat_template_kwargs == {"enable_thinking": False}
+    assert ours.max_tokens_per_microbatch == 4096
+
+
+def test_trl_flag_for_the_strength() -> None:
+    flags = ["--output_dir", "out", "--beta", "0.25", "--use_cpu"]
+    (ours,) = HfArgumentParser(ORPOConfig).parse_args_into_dataclasses(flags)
+    assert (ours.orpo_alpha, ours.orpo_beta) == (0.25, 1.0)
+
+
+def test_every_field_of_ours_explains_itself() -> None:
+    theirs = {f.name for f in fields(TrainingArguments)}
+    own = [f for f in fields(ORPOConfig) if f.name not in theirs]
+    assert len(own) >= 15
+    for field in own:
+        assert field.metadata.get("help"), field.name
+        assert field.name in (ORPOConfig.__doc__ or ""), field.name

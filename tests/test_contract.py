@@ -1,0 +1,480 @@
+"""The public contract, word for word: what a user may rely on, from the outside."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pytest
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    EvalPrediction,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
+
+import orpo
+from orpo import ConfigError, DataError, ModelError, ORPOConfig, ORPOTrainer, orpo_loss
+from tests.train.small import MapStyle, Stream, byte_tokenizer, text_rows, tiny_llama
+
+QUIET: dict[str, Any] = {"use_cpu": True, "report_to": "none", "disable_tqdm": True}
+
+
+def dataset(count: int = 8) -> datasets.Dataset:
+    return datasets.Dataset.from_list(text_rows(count))
+
+
+def config(folder: Path, **kwargs: Any) -> ORPOConfig:
+    short = {"output_dir": str(folder / "run"), "max_steps": 2, "save_strategy": "no", **QUIET}
+    return ORPOConfig(**{**short, **kwargs})
+
+
+@pytest.fixture
+def model_folder(tmp_path: Path) -> Path:
+    """A model with its tokenizer, as save_pretrained writes them."""
+    folder = tmp_path / "model"
+    tiny_llama().save_pretrained(folder)
+    byte_tokenizer().save_pretrained(folder)
+    return folder
+
+
+def test_the_snippet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    model, tokenizer, dataset = tiny_llama(), byte_tokenizer(), text_rows(20)
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+
+    config = ORPOConfig(
+        output_dir="out",
+        learning_rate=1e-5,
+        per_device_train_batch_size=4,
+        gradient_accumulation_steps=4,
+        max_steps=3,  # 1000 in the document
+        orpo_alpha=1.0,
+        orpo_beta=0.1,
+        use_cpu=True,
+    )
+    trainer = ORPOTrainer(model=model, args=config, train_dataset=dataset, tokenizer=tokenizer)
+    trainer.train()
+
+    assert issubclass(ORPOConfig, TrainingArguments)
+    assert issubclass(ORPOTrainer, Trainer)
+    assert trainer.state.global_step == 3
+    assert any(not torch.equal(before[n], w) for n, w in model.state_dict().items())
+    assert (tmp_path / "out" / "metrics.jsonl").is_file()
+
+
+class TestModel:
+    """`model` may be an object, a path or a Hub id."""
+
+    @pytest.mark.parametrize("kind", [str, Path])
+    def test_a_path(self, tmp_path: Path, model_folder: Path, kind: Callable[[Path], Any]) -> None:
+        trainer = ORPOTrainer(
+            model=kind(model_folder), args=config(tmp_path), train_dataset=dataset()
+        )
+        assert trainer.train().global_step == 2
+        assert trainer.processing_class.vocab_size == byte_tokenizer().vocab_size
+
+    def test_a_relative_path(
+        self, tmp_path: Path, model_folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        trainer = ORPOTrainer(model="model", args=config(tmp_path), train_dataset=dataset())
+        assert trainer.train().global_step == 2
+
+    def test_weights_are_float32_unless_asked(self, tmp_path: Path, model_folder: Path) -> None:
+        tiny_llama().to(torch.bfloat16).save_pretrained(model_folder)
+        for dtype, expected in ((None, torch.float32), ("auto", torch.bfloat16)):
+            kwargs = {} if dtype is None else {"model_dtype": dtype}
+            trainer = ORPOTrainer(model=str(model_folder), args=config(tmp_path, **kwargs))
+            assert trainer.model.dtype == expected
+
+    def test_model_init_kwargs_reach_from_pretrained(
+        self, tmp_path: Path, model_folder: Path
+    ) -> None:
+        args = config(tmp_path, model_init_kwargs='{"attn_implementation": "eager"}')
+        trainer = ORPOTrainer(model=str(model_folder), args=args)
+        assert trainer.model.config._attn_implementation == "eager"
+
+    def test_model_init_kwargs_mean_nothing_for_an_object(self, tmp_path: Path) -> None:
+        args = config(tmp_path, model_init_kwargs={"attn_implementation": "eager"})
+        with pytest.raises(ConfigError, match="model_init_kwargs"):
+            ORPOTrainer(model=tiny_llama(), args=args, tokenizer=byte_tokenizer())
+
+    def test_neither_model_nor_model_init(self, tmp_path: Path) -> None:
+        with pytest.raises(ConfigError, match="exactly one of model and model_init"):
+            ORPOTrainer(args=config(tmp_path), tokenizer=byte_tokenizer())
+
+    def test_both_model_and_model_init(self, tmp_path: Path) -> None:
+        with pytest.raises(ConfigError, match="exactly one of model and model_init"):
+            ORPOTrainer(
+                model=tiny_llama(),
+                model_init=tiny_llama,
+                args=config(tmp_path),
+                tokenizer=byte_tokenizer(),
+            )
+
+
+class TestTokenizer:
+    """`tokenizer=` and `processing_class=` are both accepted, and found by themselves."""
+
+    @pytest.mark.parametrize("name", ["tokenizer", "processing_class"])
+    def test_either_name(self, tmp_path: Path, name: str) -> None:
+        tokenizer = byte_tokenizer()
+        trainer = ORPOTrainer(model=tiny_llama(), args=config(tmp_path), **{name: tokenizer})
+        assert trainer.processing_class is tokenizer
+
+    def test_both_names_for_one_object(self, tmp_path: Path) -> None:
+        tokenizer = byte_tokenizer()
+        trainer = ORPOTrainer(
+            model=tiny_llama(),
+            args=config(tmp_path),
+            tokenizer=tokenizer,
+            processing_class=tokenizer,
+        )
+        assert trainer.processing_class is tokenizer
+
+    def test_two_different_ones(self, tmp_path: Path) -> None:
+        with pytest.raises(ConfigError, match="two names of one argument"):
+            ORPOTrainer(
+                model=tiny_llama(),
+                args=config(tmp_path),
+                tokenizer=byte_tokenizer(),
+                processing_class=byte_tokenizer(),
+            )
+
+    def test_found_by_the_name_of_a_loaded_model(self, tmp_path: Path, model_folder: Path) -> None:
+        model = AutoModelForCausalLM.from_pretrained(model_folder)
+        trainer = ORPOTrainer(model=model, args=config(tmp_path), train_dataset=dataset())
+        assert trainer.train().global_step == 2
+
+    def test_not_to_be_found(self, tmp_path: Path) -> None:
+        with pytest.raises(ModelError, match=r"no tokenizer was given.* Pass tokenizer="):
+            ORPOTrainer(model=tiny_llama(), args=config(tmp_path))
+
+
+class TestArgs:
+    def test_none(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+        trainer = ORPOTrainer(
+            model=tiny_llama(), train_dataset=dataset(), tokenizer=byte_tokenizer()
+        )
+        assert isinstance(trainer.args, ORPOConfig)
+        assert trainer.args.orpo_alpha == 0.1
+
+    def test_of_another_class(self, tmp_path: Path) -> None:
+        args = TrainingArguments(output_dir=str(tmp_path), dataloader_pin_memory=False, **QUIET)
+        with pytest.raises(ConfigError, match="args: expected an ORPOConfig"):
+            ORPOTrainer(model=tiny_llama(), args=args, tokenizer=byte_tokenizer())
+
+    def test_logits_are_never_kept(self, tmp_path: Path) -> None:
+        with pytest.raises(ConfigError, match="preprocess_logits_for_metrics"):
+            ORPOTrainer(
+                model=tiny_llama(),
+                args=config(tmp_path),
+                tokenizer=byte_tokenizer(),
+                preprocess_logits_for_metrics=lambda logits, labels: logits,
+            )
+
+
+def trained_losses(folder: Path, train_dataset: Any, **kwargs: Any) -> list[float]:
+    """Losses of two steps over all eight rows in their order."""
+    trainer = ORPOTrainer(
+        model=tiny_llama(),
+        args=config(
+            folder,
+            per_device_train_batch_size=4,
+            train_sampling_strategy="sequential",
+            logging_steps=1,
+            learning_rate=1e-2,
+            warmup_steps=0,
+            **kwargs,
+        ),
+        train_dataset=train_dataset,
+        tokenizer=byte_tokenizer(),
+    )
+    trainer.train()
+    return [line["loss"] for line in trainer.state.log_history if "loss" in line]
+
+
+def tokenised(names: tuple[str, str, str]) -> list[dict[str, list[int]]]:
+    """The same rows as token ids under some column names."""
+    trainer = ORPOTrainer(
+        model=tiny_llama(),
+        args=ORPOConfig(output_dir="unused", **QUIET),
+        train_dataset=text_rows(),
+        tokenizer=byte_tokenizer(),
+    )
+    ours = ("prompt_ids", "chosen_ids", "rejected_ids")
+    return [
+        {name: list(row[our]) for name, our in zip(names, ours, strict=True)}
+        for row in trainer.train_dataset
+    ]
+
+
+class TestDataSets:
+    """Map-style, streaming and already tokenised data sets all work, and mean the same."""
+
+    @pytest.fixture(autouse=True)
+    def _somewhere_else(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+
+    @pytest.fixture
+    def expected(self, tmp_path: Path) -> list[float]:
+        return trained_losses(tmp_path / "expected", dataset())
+
+    @pytest.mark.parametrize(
+        "form",
+        [
+            pytest.param(text_rows, id="list of dicts"),
+            pytest.param(lambda: MapStyle(text_rows()), id="torch map-style"),
+            pytest.param(lambda: Stream(text_rows()), id="torch stream"),
+            pytest.param(lambda: dataset().to_iterable_dataset(), id="datasets stream"),
+            pytest.param(
+                lambda: dataset().to_iterable_dataset(num_shards=2), id="datasets stream in shards"
+            ),
+            pytest.param(
+                lambda: tokenised(("prompt_ids", "chosen_ids", "rejected_ids")), id="token ids"
+            ),
+            pytest.param(
+                lambda: tokenised(("prompt_input_ids", "chosen_input_ids", "rejected_input_ids")),
+                id="token ids under TRL's names",
+            ),
+            pytest.param(
+                lambda: Stream(tokenised(("prompt_ids", "chosen_ids", "rejected_ids"))),
+                id="stream of token ids",
+            ),
+        ],
+    )
+    def test_every_form(
+        self, tmp_path: Path, expected: list[float], form: Callable[[], Any]
+    ) -> None:
+        assert trained_losses(tmp_path, form()) == expected
+
+    def test_loading_in_other_processes(self, tmp_path: Path, expected: list[float]) -> None:
+        assert trained_losses(tmp_path, dataset(), dataloader_num_workers=1) == expected
+
+    def test_a_stream_is_passed_again_when_it_ends(self, tmp_path: Path) -> None:
+        losses = trained_losses(tmp_path, Stream(text_rows()), max_steps=5)
+        assert len(losses) == 5
+
+    @pytest.mark.parametrize(
+        ("form", "error", "message"),
+        [
+            ("rows.jsonl", ConfigError, "train_dataset: expected a data set object"),
+            (7, DataError, "train_dataset: expected a map-style or streaming data set, got int"),
+            (iter([]), DataError, "got list_iterator"),
+            ([], DataError, "no pair is left"),
+            ([1, 2], DataError, "train_dataset row 0: expected a dict of columns, found int"),
+            (
+                datasets.DatasetDict(train=dataset(), test=dataset()),
+                ConfigError,
+                "expected one data set, got several (train, test)",
+            ),
+        ],
+    )
+    def test_what_is_no_data_set(
+        self, tmp_path: Path, form: Any, error: type[Exception], message: str
+    ) -> None:
+        with pytest.raises(error) as caught:
+            trained_losses(tmp_path, form)
+        assert message in str(caught.value)
+
+    def test_a_stream_needs_max_steps(self, tmp_path: Path) -> None:
+        with pytest.raises(ConfigError, match=r"^max_steps: "):
+            trained_losses(tmp_path, Stream(text_rows()), max_steps=-1)
+
+    def test_nothing_to_train_on(self, tmp_path: Path) -> None:
+        trainer = ORPOTrainer(model=tiny_llama(), args=config(tmp_path), tokenizer=byte_tokenizer())
+        with pytest.raises(ConfigError, match="train_dataset: there is nothing to train on"):
+            trainer.train()
+
+
+class TestEvaluation:
+    """`eval_dataset` may be a Dataset, a dict of them, or absent."""
+
+    def make(self, folder: Path, **kwargs: Any) -> ORPOTrainer:
+        settings = {k: kwargs.pop(k) for k in list(kwargs) if k.startswith(("per_", "eval_st"))}
+        return ORPOTrainer(
+            model=tiny_llama(),
+            args=config(folder, **settings),
+            tokenizer=byte_tokenizer(),
+            **kwargs,
+        )
+
+    def test_one(self, tmp_path: Path) -> None:
+        metrics = self.make(tmp_path, eval_dataset=dataset()).evaluate()
+        assert metrics["eval_loss"] > 0
+        assert {"eval_nll_loss", "eval_rewards/margins", "eval_logps/chosen"} <= metrics.keys()
+
+    def test_a_dict(self, tmp_path: Path) -> None:
+        both = {"short": dataset(3), "long": Stream(text_rows(8))}
+        metrics = self.make(tmp_path, eval_dataset=both).evaluate()
+        assert metrics["eval_long_loss"] == self.make(tmp_path).evaluate(dataset())["eval_loss"]
+        assert metrics["eval_short_rewards/accuracies"] >= 0
+
+    def test_a_dataset_dict(self, tmp_path: Path) -> None:
+        trainer = self.make(tmp_path, eval_dataset=datasets.DatasetDict(test=dataset()))
+        assert "eval_test_loss" in trainer.evaluate()
+
+    def test_absent(self, tmp_path: Path) -> None:
+        with pytest.raises(ConfigError, match="eval_dataset: there is nothing to evaluate on"):
+            self.make(tmp_path).evaluate()
+
+    def test_absent_but_scheduled(self, tmp_path: Path) -> None:
+        with pytest.raises(ConfigError, match="eval_strategy: is 'steps'"):
+            self.make(tmp_path, train_dataset=dataset(), eval_strategy="steps", eval_steps=1)
+
+    def test_during_training(self, tmp_path: Path) -> None:
+        trainer = self.make(
+            tmp_path,
+            train_dataset=dataset(),
+            eval_dataset={"a": dataset(2), "b": dataset(3)},
+            eval_strategy="steps",
+            eval_steps=1,
+        )
+        trainer.train()
+        logged = [line for line in trainer.state.log_history if "eval_a_loss" in line]
+        assert [line["step"] for line in logged] == [1, 2]
+        assert logged[0]["eval_a_loss"] != logged[1]["eval_a_loss"]
+
+    def test_the_best_model_is_kept(self, tmp_path: Path) -> None:
+        trainer = ORPOTrainer(
+            model=tiny_llama(),
+            args=config(
+                tmp_path,
+                max_steps=3,
+                learning_rate=0.1,
+                warmup_steps=0,
+                eval_strategy="steps",
+                eval_steps=1,
+                save_strategy="steps",
+                save_steps=1,
+                load_best_model_at_end=True,
+                metric_for_best_model="eval_rewards/margins",
+                greater_is_better=True,
+            ),
+            train_dataset=dataset(),
+            eval_dataset=dataset(),
+            tokenizer=byte_tokenizer(),
+        )
+        trainer.train()
+        margins = [
+            line["eval_rewards/margins"]
+            for line in trainer.state.log_history
+            if "eval_rewards/margins" in line
+        ]
+        assert trainer.state.best_metric == max(margins)
+        assert trainer.evaluate()["eval_rewards/margins"] == pytest.approx(max(margins), rel=1e-6)
+
+    def test_raw_rows_given_later(self, tmp_path: Path) -> None:
+        metrics = self.make(tmp_path).evaluate(text_rows(5), metric_key_prefix="later")
+        assert metrics["later_loss"] > 0
+
+    @pytest.mark.parametrize("tokens", [None, 150])
+    def test_predict_gives_pairs_in_the_order_of_their_rows(
+        self, tmp_path: Path, tokens: int | None
+    ) -> None:
+        trainer = self.make(tmp_path, per_device_eval_batch_size=4)
+        trainer.args.max_tokens_per_microbatch = tokens
+        output = trainer.predict(dataset(7))
+        chosen, rejected = output.predictions
+        assert output.label_ids.tolist() == list(range(7))
+        assert chosen.shape == rejected.shape == (7,)
+        for i, row in enumerate(text_rows(7)):
+            alone = trainer.predict([row])
+            assert alone.predictions[0][0] == pytest.approx(chosen[i], rel=1e-5)
+            assert alone.predictions[1][0] == pytest.approx(rejected[i], rel=1e-5)
+        assert output.metrics["test_logps/chosen"] == pytest.approx(chosen.mean(), rel=1e-6)
+
+    def test_compute_metrics_receives_log_probabilities_of_pairs(self, tmp_path: Path) -> None:
+        seen: list[EvalPrediction] = []
+
+        def wide_margins(prediction: EvalPrediction) -> dict[str, float]:
+            seen.append(prediction)
+            chosen, rejected = prediction.predictions
+            return {"wide": float(np.mean(chosen - rejected > 0.1))}
+
+        trainer = self.make(tmp_path, eval_dataset=dataset(6), compute_metrics=wide_margins)
+        metrics = trainer.evaluate()
+        chosen, rejected = seen[0].predictions
+        assert chosen.shape == rejected.shape == (6,)
+        assert seen[0].label_ids.tolist() == [0, 1, 2, 3, 4, 5]
+        assert metrics["eval_logps/chosen"] == pytest.approx(chosen.mean())
+        assert 0 <= metrics["eval_wide"] <= 1
+        assert trainer.compute_metrics is wide_margins
+
+
+def test_callbacks_and_a_collator_of_ones_own(tmp_path: Path) -> None:
+    steps: list[int] = []
+
+    class Count(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            steps.append(state.global_step)
+
+    sizes: list[int] = []
+    collate = orpo.data.PairCollator(0)
+
+    def collator(features: list[Any]) -> dict[str, torch.Tensor]:
+        sizes.append(len(features))
+        return collate(features)
+
+    ORPOTrainer(
+        tiny_llama(),
+        config(tmp_path, per_device_train_batch_size=3),
+        collator,
+        dataset(),
+        tokenizer=byte_tokenizer(),
+        callbacks=[Count()],
+    ).train()
+    assert steps == [1, 2]
+    assert sizes[:2] == [3, 3]
+
+
+def test_an_optimizer_of_ones_own(tmp_path: Path) -> None:
+    model = tiny_llama()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    trainer = ORPOTrainer(
+        model=model,
+        args=config(tmp_path),
+        train_dataset=dataset(),
+        tokenizer=byte_tokenizer(),
+        optimizers=(optimizer, None),
+    )
+    trainer.train()
+    assert trainer.state.global_step == 2
+
+
+def test_the_loss_alone() -> None:
+    chosen, rejected = torch.tensor([-0.5, -1.0]), torch.tensor([-1.5, -0.7])
+    result = orpo_loss(chosen, rejected, torch.tensor([1.0, 2.0]), alpha=0.5, beta=2.0)
+    assert result.log_odds.shape == (2,)
+    assert result.loss == result.nll_loss + 0.5 * result.odds_ratio_loss
+    assert result.nll_loss == 1.5
+
+
+def test_the_trained_model_is_an_ordinary_model(tmp_path: Path) -> None:
+    trainer = ORPOTrainer(
+        model=tiny_llama(),
+        args=config(tmp_path),
+        train_dataset=dataset(),
+        tokenizer=byte_tokenizer(),
+    )
+    trainer.train()
+    trainer.save_model()
+    folder = tmp_path / "run"
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    prompt = tokenizer("Q1:", return_tensors="pt")
+    answer = model.generate(
+        **prompt, max_new_tokens=4, do_sample=False, pad_token_id=tokenizer.pad_token_id
+    )
+    assert answer.shape[1] > prompt["input_ids"].shape[1]
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    assert all("step" in json.loads(line) for line in lines)

@@ -1,0 +1,508 @@
+"""Models: how they are loaded, adapted and prepared, and which are refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers as hf
+from peft import LoraConfig, PeftModel, get_peft_model
+from torch import nn
+
+from orpo import ConfigError, ModelError, ORPOConfig, ORPOTrainer
+from orpo.train.models import disable_dropout, ensure_trainable
+from tests.train.one_step import Capture, step_gradients
+from tests.train.oracle_fp64 import in_fp64, orpo, pairs_of, relative_difference
+from tests.train.small import byte_tokenizer, text_rows, tiny_llama
+
+Make = Callable[..., ORPOTrainer]
+
+
+def lora(**kwargs: Any) -> LoraConfig:
+    return LoraConfig(**{"r": 4, "target_modules": ["q_proj", "v_proj"], **kwargs})
+
+
+@pytest.fixture
+def model_folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "model"
+    tiny_llama().save_pretrained(folder)
+    byte_tokenizer().save_pretrained(folder)
+    return folder
+
+
+class TestLoading:
+    """What cannot be loaded is one line that names the folder and what to do."""
+
+    def refused(self, make_config: Callable[..., ORPOConfig], model: Any) -> str:
+        with pytest.raises(ModelError) as caught:
+            ORPOTrainer(model=model, args=make_config(), train_dataset=text_rows())
+        message = str(caught.value)
+        assert "\n" not in message
+        assert str(model) in message
+        return message
+
+    def test_a_path_that_does_not_exist(self, make_config: Any, tmp_path: Path) -> None:
+        message = self.refused(make_config, str(tmp_path / "none"))
+        assert "no such model folder" in message
+
+    @pytest.mark.parametrize("name", ["./none", "~/none/at/all", "some/where/else"])
+    def test_a_name_that_looks_like_a_path(self, make_config: Any, name: str) -> None:
+        assert "no such model folder" in self.refused(make_config, name)
+
+    def test_a_hub_id_that_is_not_there(self, make_config: Any) -> None:
+        assert "cannot be loaded" in self.refused(make_config, "nobody/nothing")
+
+    def test_a_folder_without_config(self, make_config: Any, tmp_path: Path) -> None:
+        assert "holds no model (no config.json)" in self.refused(make_config, tmp_path)
+
+    def test_a_folder_without_weights(self, make_config: Any, model_folder: Path) -> None:
+        (model_folder / "model.safetensors").unlink()
+        message = self.refused(make_config, model_folder)
+        assert "no file named model.safetensors" in message
+
+    def test_a_folder_without_tokenizer(self, make_config: Any, model_folder: Path) -> None:
+        for file in model_folder.glob("tokenizer*"):
+            file.unlink()
+        message = self.refused(make_config, model_folder)
+        assert "the tokenizer cannot be loaded" in message
+        assert "Pass tokenizer=..." in message
+
+    def test_a_broken_config(self, make_config: Any, model_folder: Path) -> None:
+        (model_folder / "config.json").write_text("{")
+        assert "not a valid JSON file" in self.refused(make_config, model_folder)
+
+    def test_an_unknown_architecture(self, make_config: Any, model_folder: Path) -> None:
+        (model_folder / "config.json").write_text('{"model_type": "nonesuch"}')
+        assert "nonesuch" in self.refused(make_config, model_folder)
+
+    def test_a_file_that_was_cut_off(self, make_config: Any, model_folder: Path) -> None:
+        weights = model_folder / "model.safetensors"
+        weights.write_bytes(weights.read_bytes()[:5000])
+        assert "the model cannot be loaded" in self.refused(make_config, model_folder)
+
+    def test_weights_of_another_size(self, make_config: Any, model_folder: Path) -> None:
+        self.change_config(model_folder, intermediate_size=96)
+        assert "the model cannot be loaded" in self.refused(make_config, model_folder)
+
+    def test_weights_that_are_not_there(self, make_config: Any, model_folder: Path) -> None:
+        """They would be drawn at random, with a warning that scrolls by."""
+        self.change_config(model_folder, num_hidden_layers=3)
+        message = self.refused(make_config, model_folder)
+        assert "9 weights are missing, the first is model.layers.2." in message
+
+    def test_weights_as_pickle_are_never_loaded(self, make_config: Any, model_folder: Path) -> None:
+        torch.save(tiny_llama().state_dict(), model_folder / "pytorch_model.bin")
+        (model_folder / "model.safetensors").unlink()
+        assert "model.safetensors" in self.refused(make_config, model_folder)
+
+    def test_arguments_that_the_model_does_not_take(
+        self, make_config: Any, model_folder: Path
+    ) -> None:
+        with pytest.raises(ModelError, match="nonesuch"):
+            ORPOTrainer(
+                model=str(model_folder), args=make_config(model_init_kwargs={"nonesuch": 1})
+            )
+
+    def change_config(self, folder: Path, **values: int) -> None:
+        file = folder / "config.json"
+        file.write_text(json.dumps({**json.loads(file.read_text()), **values}))
+
+
+class TestTokenizer:
+    def test_without_padding_token_works_and_says_so(self, make_trainer: Make) -> None:
+        tokenizer = byte_tokenizer()
+        trainer = make_trainer(tokenizer=tokenizer, train_dataset=text_rows())
+        trainer.train()
+        assert tokenizer.pad_token == "</s>"
+        assert any("no padding token: '</s>' is used" in note for note in trainer.notes)
+
+    def test_with_padding_token_it_is_kept(self, make_trainer: Make) -> None:
+        trainer = make_trainer(tokenizer=byte_tokenizer(pad_token="<unk>"))
+        assert trainer.data_collator.pad_token_id == 0
+        assert not any("padding" in note for note in trainer.notes)
+
+    def test_padding_token_that_the_model_does_not_know(self, make_trainer: Make) -> None:
+        """A new token without resized embeddings: padding is masked, so any other id does."""
+        tokenizer = byte_tokenizer()
+        tokenizer.add_special_tokens({"pad_token": "<pad>"})
+        trainer = make_trainer(
+            tokenizer=tokenizer,
+            model=tiny_llama(vocab_size=tokenizer.pad_token_id),
+            train_dataset=text_rows(),
+        )
+        assert trainer.train().global_step == 1
+
+    def test_without_end_token(self, make_trainer: Make) -> None:
+        with pytest.raises(ModelError, match=r"no end-of-sequence token.* Set tokenizer.eos_token"):
+            make_trainer(tokenizer=byte_tokenizer(eos_token=None))
+
+    def test_of_another_model(self, make_trainer: Make) -> None:
+        message = r"train_dataset: token id \d+ is outside the model's vocabulary of 50"
+        with pytest.raises(ModelError, match=message):
+            make_trainer(model=tiny_llama(vocab_size=50), train_dataset=text_rows())
+
+
+class TestRefused:
+    def t5(self) -> hf.PreTrainedModel:
+        sizes = {"d_model": 16, "d_kv": 8, "d_ff": 16, "num_layers": 1, "num_heads": 2}
+        return hf.T5ForConditionalGeneration(hf.T5Config(vocab_size=260, **sizes))
+
+    def test_an_encoder_decoder(self, make_trainer: Make, tmp_path: Path) -> None:
+        message = "T5 is an encoder-decoder model; orpo trains decoder-only models. Use a causal"
+        with pytest.raises(ModelError, match=message):
+            make_trainer(model=self.t5())
+        self.t5().save_pretrained(tmp_path / "t5")
+        with pytest.raises(ModelError, match=message):
+            make_trainer(model=str(tmp_path / "t5"))
+
+    def test_a_masked_language_model(self, make_trainer: Make) -> None:
+        sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+        config = hf.BertConfig(vocab_size=260, intermediate_size=16, **sizes)
+        with pytest.raises(ModelError, match="Bert is a masked language model"):
+            make_trainer(model=hf.BertForMaskedLM(config))
+        config.is_decoder = True
+        make_trainer(model=hf.BertLMHeadModel(config), train_dataset=text_rows()).train()
+
+    @pytest.mark.parametrize("family", ["llama", "gpt2", "gpt_neox", "opt", "qwen3", "gemma2"])
+    def test_decoders_are_not(self, family: str) -> None:
+        ensure_trainable(hf.AutoConfig.for_model(family), "")
+
+
+def logits_twice(model: nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
+    ids = torch.arange(3, 40)[None]
+    model.train()
+    with torch.no_grad():
+        return model(input_ids=ids).logits, model(input_ids=ids).logits
+
+
+WIDTHS = {"vocab_size": 260, "hidden_size": 32}
+WITH_DROPOUT: dict[str, hf.PretrainedConfig] = {
+    "gpt2": hf.GPT2Config(
+        vocab_size=260, n_embd=32, n_layer=2, n_head=4, bos_token_id=1, eos_token_id=2
+    ),
+    "opt": hf.OPTConfig(
+        **WIDTHS,
+        ffn_dim=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        word_embed_proj_dim=32,
+        layerdrop=0.5,
+        attention_dropout=0.1,
+    ),
+    "bloom": hf.BloomConfig(**WIDTHS, n_layer=2, n_head=4, hidden_dropout=0.1),
+    "falcon": hf.FalconConfig(
+        **WIDTHS, num_hidden_layers=2, num_attention_heads=4, hidden_dropout=0.1
+    ),
+    "starcoder2": hf.Starcoder2Config(
+        **WIDTHS,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        residual_dropout=0.1,
+        embedding_dropout=0.1,
+    ),
+    "gpt_neox": hf.GPTNeoXConfig(
+        **WIDTHS,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        hidden_dropout=0.1,
+        attention_dropout=0.1,
+    ),
+}
+
+
+class TestDropout:
+    @pytest.mark.parametrize("family", WITH_DROPOUT)
+    def test_is_off_in_every_family(self, family: str) -> None:
+        model = hf.AutoModelForCausalLM.from_config(WITH_DROPOUT[family])
+        first, second = logits_twice(model)
+        assert not torch.equal(first, second)  # there was some
+        disable_dropout(model)
+        first, second = logits_twice(model)
+        assert torch.equal(first, second)
+
+    def test_is_off_in_training_unless_asked(self, make_trainer: Make) -> None:
+        model = hf.AutoModelForCausalLM.from_config(WITH_DROPOUT["gpt2"])
+        make_trainer(model=model, disable_dropout=False)
+        first, second = logits_twice(model)
+        assert not torch.equal(first, second)
+        make_trainer(model=model)
+        first, second = logits_twice(model)
+        assert torch.equal(first, second)
+
+    def test_is_off_in_an_adapter_and_says_so(self, make_trainer: Make) -> None:
+        trainer = make_trainer(peft_config=lora(lora_dropout=0.5, init_lora_weights=False))
+        first, second = logits_twice(trainer.model)
+        assert torch.equal(first, second)
+        assert any("lora_dropout" in note for note in trainer.notes)
+        trainer = make_trainer(
+            peft_config=lora(lora_dropout=0.5, init_lora_weights=False), disable_dropout=False
+        )
+        first, second = logits_twice(trainer.model)
+        assert not torch.equal(first, second)
+
+
+class TestModelInit:
+    @pytest.mark.parametrize("with_trial", [False, True])
+    def test_gives_a_fresh_model_to_every_run(self, make_trainer: Make, with_trial: bool) -> None:
+        built: list[object] = []
+
+        def plain() -> nn.Module:
+            built.append(None)
+            return hf.AutoModelForCausalLM.from_config(WITH_DROPOUT["gpt2"])
+
+        def of_trial(trial: object) -> nn.Module:
+            built.append(trial)
+            return hf.AutoModelForCausalLM.from_config(WITH_DROPOUT["gpt2"])
+
+        trainer = make_trainer(
+            model_init=of_trial if with_trial else plain,
+            train_dataset=text_rows(),
+            peft_config=lora(target_modules=["c_attn"], fan_in_fan_out=True),
+        )
+        assert len(built) == 1  # the first one is not thrown away
+        losses = [trainer.train().training_loss for _ in range(2)]
+        assert losses[0] == losses[1]
+        assert len(built) == 3
+        assert isinstance(trainer.model, PeftModel)
+        first, second = logits_twice(trainer.model)
+        assert torch.equal(first, second)  # dropout is off in these too
+
+    def test_that_gives_an_encoder_decoder(self, make_trainer: Make) -> None:
+        with pytest.raises(ModelError, match="encoder-decoder"):
+            make_trainer(model_init=TestRefused().t5)
+
+
+# Peft asks transformers by an older name where the tests use it themselves.
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+class TestAdapter:
+    def test_training_one_warns_of_nothing(self, make_trainer: Make) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            make_trainer(peft_config=lora(), train_dataset=text_rows()).train()
+
+    def test_only_the_adapter_is_trained_and_saved(self, make_trainer: Make) -> None:
+        base = tiny_llama()
+        before = {n: w.clone() for n, w in base.state_dict().items()}
+        trainer = make_trainer(
+            model=base, peft_config=lora(), train_dataset=text_rows(), max_steps=3
+        )
+        trainable = {n for n, p in trainer.model.named_parameters() if p.requires_grad}
+        assert trainable
+        assert all("lora_" in name for name in trainable)
+        trainer.train()
+        after = {
+            name.removeprefix("base_model.model.").replace("base_layer.", ""): weight
+            for name, weight in trainer.model.state_dict().items()
+        }
+        assert all(torch.equal(after[name], weight) for name, weight in before.items())
+        assert any(bool(w.any()) for n, w in after.items() if "lora_B" in n)
+
+        trainer.save_model()
+        folder = Path(trainer.args.output_dir)
+        assert (folder / "adapter_model.safetensors").is_file()
+        assert not (folder / "model.safetensors").exists()
+        reloaded = PeftModel.from_pretrained(tiny_llama(), str(folder)).eval()
+        ids = torch.arange(3, 60)[None]
+        with torch.no_grad():
+            ours = trainer.model.eval()(input_ids=ids).logits
+            assert torch.equal(reloaded(input_ids=ids).logits, ours)
+
+    def test_goes_on_from_its_folder(self, make_trainer: Make, model_folder: Path) -> None:
+        first = make_trainer(
+            model=str(model_folder),
+            peft_config=lora(),
+            train_dataset=text_rows(),
+            tokenizer=None,
+            max_steps=3,
+        )
+        first.train()
+        first.save_model()
+        adapter = first.args.output_dir
+        second = make_trainer(model=adapter, train_dataset=text_rows(), tokenizer=None)
+        assert isinstance(second.model, PeftModel)
+        found, expected = second.evaluate(text_rows()), first.evaluate(text_rows())
+        assert found["eval_loss"] == expected["eval_loss"]
+        ours = {n: p for n, p in first.model.named_parameters() if "lora_" in n}
+        theirs = {n: p for n, p in second.model.named_parameters() if p.requires_grad}
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+        second.train()
+
+    def test_whose_base_is_gone(self, make_trainer: Make, model_folder: Path) -> None:
+        trainer = make_trainer(
+            model=str(model_folder), peft_config=lora(), train_dataset=text_rows(), tokenizer=None
+        )
+        trainer.save_model()
+        shutil.rmtree(model_folder)
+        with pytest.raises(ModelError, match="no such model folder"):
+            make_trainer(model=trainer.args.output_dir)
+
+    def test_on_a_model_that_has_one(self, make_trainer: Make) -> None:
+        adapted = get_peft_model(tiny_llama(), lora())
+        make_trainer(model=adapted, train_dataset=text_rows()).train()
+        with pytest.raises(ConfigError, match="peft_config: the model already carries an adapter"):
+            make_trainer(model=adapted, peft_config=lora())
+
+    def test_that_does_not_fit(self, make_trainer: Make) -> None:
+        with pytest.raises(ConfigError, match=r"^peft_config: "):
+            make_trainer(peft_config=lora(target_modules=["nonesuch"]))
+
+    def test_on_the_head_gets_its_gradient(self, tmp_path: Path) -> None:
+        found = step_gradients(
+            str(tmp_path / "run"),
+            peft_config=lora(target_modules=["lm_head", "embed_tokens"]),
+            per_device_train_batch_size=8,
+        )
+        assert any(bool(g.any()) for n, g in found.items() if "lm_head" in n)
+
+
+CHECKPOINTING = [{"use_reentrant": True}, {"use_reentrant": False}]
+
+
+class TestMemory:
+    """What saves memory does not change the gradient."""
+
+    @pytest.mark.parametrize("kwargs", CHECKPOINTING)
+    @pytest.mark.parametrize("adapter", [False, True])
+    def test_activation_checkpointing(
+        self, tmp_path: Path, kwargs: dict[str, bool], adapter: bool
+    ) -> None:
+        def run(name: str, **settings: Any) -> dict[str, torch.Tensor]:
+            peft_config = lora(init_lora_weights=False) if adapter else None
+            return step_gradients(
+                str(tmp_path / name),
+                peft_config=peft_config,
+                per_device_train_batch_size=4,
+                gradient_accumulation_steps=2,
+                **settings,
+            )
+
+        plain = run("plain")
+        checkpointed = run(
+            "checkpointed", activation_checkpointing=True, activation_checkpointing_kwargs=kwargs
+        )
+        assert relative_difference(checkpointed, plain) < 1e-6
+
+    @pytest.mark.filterwarnings("ignore:`gradient_checkpointing` is deprecated:FutureWarning")
+    def test_by_its_older_name(self, tmp_path: Path) -> None:
+        plain = step_gradients(str(tmp_path / "a"), per_device_train_batch_size=8)
+        checkpointed = step_gradients(
+            str(tmp_path / "b"), per_device_train_batch_size=8, gradient_checkpointing=True
+        )
+        assert relative_difference(checkpointed, plain) < 1e-6
+
+
+class TestPrecision:
+    def test_autocast_to_bf16(self, make_trainer: Make) -> None:
+        exact = make_trainer(train_dataset=text_rows(), eval_dataset=text_rows(), max_steps=2)
+        half = make_trainer(
+            train_dataset=text_rows(), eval_dataset=text_rows(), max_steps=2, bf16=True
+        )
+        assert half.model.dtype == torch.float32
+        for trainer in (exact, half):
+            trainer.train()
+        for ours, theirs in zip(half.state.log_history, exact.state.log_history, strict=True):
+            for name in ("loss", "nll_loss", "log_odds_ratio", "grad_norm"):
+                if name in theirs:
+                    assert ours[name] == pytest.approx(theirs[name], rel=2e-2), name
+        found, expected = half.evaluate(), exact.evaluate()
+        assert found["eval_loss"] == pytest.approx(expected["eval_loss"], rel=1e-2)
+
+    def test_weights_in_bf16(self, make_trainer: Make) -> None:
+        """The loss is taken in float32 whatever the model computes in."""
+        half = make_trainer(model=tiny_llama().to(torch.bfloat16), train_dataset=text_rows())
+        capture = Capture()
+        half.add_callback(capture)
+        half.train()
+        exact = in_fp64(tiny_llama().to(torch.bfloat16))
+        with torch.no_grad():
+            oracle = orpo(exact, pairs_of(half.train_dataset))
+        assert half.state.log_history[0]["loss"] == pytest.approx(float(oracle.loss), rel=1e-2)
+        assert all(bool(torch.isfinite(g).all()) for g in capture.gradients.values())
+
+
+def mixture(family: str, coefficient: float) -> hf.PreTrainedModel:
+    torch.manual_seed(0)
+    sizes = {
+        "vocab_size": 260,
+        "hidden_size": 32,
+        "intermediate_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "num_experts_per_tok": 2,
+        "router_aux_loss_coef": coefficient,
+        "output_router_logits": True,
+    }
+    if family == "mixtral":
+        config: Any = hf.MixtralConfig(**sizes, num_local_experts=4)
+    else:
+        config = hf.Qwen3MoeConfig(
+            **sizes, num_experts=4, moe_intermediate_size=16, head_dim=8, norm_topk_prob=True
+        )
+    return hf.AutoModelForCausalLM.from_config(config)
+
+
+def router_loss(model: nn.Module, sequences: list[list[int]], experts: int, top: int) -> float:
+    """Eqs. 4-6 of the Switch Transformer over the real tokens of all layers, in float64.
+
+    experts * sum_e f_e P_e, with f_e the share of choices that went to expert e (times the number
+    of choices) and P_e the mean probability that the router gave it.
+    """
+    probabilities = []
+    for ids in sequences:
+        output = model(input_ids=torch.tensor([ids]), output_router_logits=True)
+        probabilities += [logits.double().softmax(-1) for logits in output.router_logits]
+    p = torch.cat(probabilities)
+    chosen = torch.nn.functional.one_hot(p.topk(top, dim=-1).indices, experts).double()
+    share = chosen.sum(1).mean(0)
+    return float(experts * (share * p.mean(0)).sum())
+
+
+class TestMixtureOfExperts:
+    @pytest.mark.parametrize("family", ["mixtral", "qwen3_moe"])
+    def test_the_router_loss_is_added(self, make_trainer: Make, family: str) -> None:
+        coefficient = 0.37
+        results = {}
+        for weight in (0.0, coefficient):
+            trainer = make_trainer(
+                model=mixture(family, weight),
+                train_dataset=text_rows(),
+                eval_dataset=text_rows(),
+                per_device_train_batch_size=8,
+                per_device_eval_batch_size=8,
+            )
+            evaluation = trainer.evaluate()
+            trainer.train()
+            (logged,) = (line for line in trainer.state.log_history if "loss" in line)
+            results[weight] = (evaluation["eval_loss"], logged["loss"])
+        pairs = pairs_of(trainer.train_dataset)
+        exact = in_fp64(mixture(family, 0.0))
+        exact.set_experts_implementation("eager")  # the grouped product knows no float64
+        with torch.no_grad():
+            sequences = [p + c for p, c, _ in pairs] + [p + r for p, _, r in pairs]
+            aux = router_loss(exact, sequences, experts=4, top=2)
+            oracle = orpo(exact, pairs)
+        for without, with_it in zip(results[0.0], results[coefficient], strict=True):
+            assert without == pytest.approx(float(oracle.loss), rel=1e-6)
+            assert with_it - without == pytest.approx(coefficient * aux, rel=1e-5)
+        assert evaluation["eval_aux_loss"] == pytest.approx(aux, rel=1e-5)
+        assert logged["aux_loss"] == pytest.approx(aux, rel=1e-5)
+
+    def test_not_unless_the_config_asks_for_it(self, make_trainer: Make) -> None:
+        model = mixture("mixtral", 0.37)
+        model.config.output_router_logits = False
+        trainer = make_trainer(model=model, eval_dataset=text_rows())
+        metrics = trainer.evaluate()
+        expected = metrics["eval_nll_loss"] - 0.1 * metrics["eval_log_odds_ratio"]
+        assert metrics["eval_loss"] == pytest.approx(expected, rel=1e-9)
+        assert "eval_aux_loss" not in metrics
