@@ -358,7 +358,7 @@ class TestEvaluation:
                 save_steps=1,
                 load_best_model_at_end=True,
                 metric_for_best_model="eval_rewards/margins",
-                greater_is_better=True,
+                greater_is_better=False,  # so that the best is not the last
             ),
             train_dataset=dataset(),
             eval_dataset=dataset(),
@@ -370,8 +370,8 @@ class TestEvaluation:
             for line in trainer.state.log_history
             if "eval_rewards/margins" in line
         ]
-        assert trainer.state.best_metric == max(margins)
-        assert trainer.evaluate()["eval_rewards/margins"] == pytest.approx(max(margins), rel=1e-6)
+        assert margins[-1] > margins[0] == trainer.state.best_metric
+        assert trainer.evaluate()["eval_rewards/margins"] == pytest.approx(margins[0], rel=1e-6)
 
     def test_raw_rows_given_later(self, tmp_path: Path) -> None:
         metrics = self.make(tmp_path).evaluate(text_rows(5), metric_key_prefix="later")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 from dataclasses import dataclass, field
@@ -71,7 +72,7 @@ def _help(text: str, default: Any = None) -> Any:  # a dataclass field
     return field(default=default, metadata={"help": text})
 
 
-@dataclass
+@dataclass(repr=False)
 class ORPOConfig(TrainingArguments):
     """Settings of an ORPO run.
 
@@ -156,6 +157,28 @@ class ORPOConfig(TrainingArguments):
         if self.accelerator_config is not None and self.accelerator_config.dispatch_batches is None:
             # Batches of different widths cannot be concatenated and dealt out by one process.
             self.accelerator_config.dispatch_batches = False
+
+    def without_secrets(self) -> ORPOConfig:
+        """A copy that may be written to a file or sent to a logger: it holds no Hub token."""
+        public = copy.copy(self)
+        public.hub_token = None
+        public.model_init_kwargs = {
+            key: value
+            for key, value in _as_dict(self.model_init_kwargs, "model_init_kwargs").items()
+            if key != "token"
+        }
+        return public
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings as plain values, without secrets; `ORPOConfig(**settings)` reads them."""
+        settings: dict[str, Any] = super(ORPOConfig, self.without_secrets()).to_dict()
+        return {**settings, "hub_token": None}
+
+    def __str__(self) -> str:
+        text: str = super(ORPOConfig, self.without_secrets()).__str__()
+        return text
+
+    __repr__ = __str__
 
     def _check_types(self) -> None:
         """Numbers must be numbers (YAML reads 1e-5 as text), switches must be true or false."""

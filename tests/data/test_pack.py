@@ -132,6 +132,12 @@ def test_pairs_of_similar_length_stand_together() -> None:
     assert [part["chosen_input_ids"].shape[1] for part in parts] == [10, 2]
 
 
+def test_the_budget_counts_both_sides_with_their_padding() -> None:
+    batch = collate([Pair([1], [2, 2], [3], row) for row in range(4)])  # 2 x 3 positions a pair
+    for max_tokens, sizes in ((1, [1] * 4), (11, [1] * 4), (12, [2, 2]), (18, [3, 1]), (24, [4])):
+        assert [len(part["row"]) for part in split_by_tokens(batch, max_tokens)] == sizes
+
+
 def test_the_checks_reject_planted_mistakes() -> None:
     pairs = [Pair([5], [6], [7, 8], 0), Pair([5, 9], [6, 6], [7], 1)]
     batch = collate(pairs)

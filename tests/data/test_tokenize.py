@@ -9,12 +9,13 @@ import copy
 import unicodedata
 from typing import Any
 
-import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import PreTrainedTokenizerBase
+from tokenizers import Tokenizer as Backend
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import WhitespaceSplit
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from orpo.data import (
     Dropped,
@@ -27,11 +28,10 @@ from orpo.data import (
 )
 from orpo.data.formats import recognise, to_pair
 from orpo.data.template import RenderingError
-from orpo.errors import DataError, ModelError
+from orpo.errors import ModelError
 
 Values = dict[str, Any]
 Tokenizer = PreTrainedTokenizerBase
-
 NO_LIMIT = LengthPolicy(None)
 
 
@@ -90,11 +90,8 @@ def fault(tokenizer: Tokenizer, prompt: list[int], answer: list[int], said: str,
     text = answer_text(tokenizer, prompt, answer)
     if text.removesuffix(end).strip() != normal(tokenizer, said).strip():
         return f"the answer says {text!r}"
-    bos, adds_bos = (
-        tokenizer.bos_token_id,
-        len(tokenizer("a")["input_ids"])
-        > len(tokenizer("a", add_special_tokens=False)["input_ids"]),
-    )
+    bos = tokenizer.bos_token_id
+    adds_bos = tokenizer("a")["input_ids"][0] == bos
     if adds_bos and (prompt[:1] != [bos] or prompt[1:2] == [bos]):
         return "the prompt does not begin with one BOS"
     return ""
@@ -323,7 +320,6 @@ class TestAnyText:
         if isinstance(found, Dropped):
             assert found.reason in ("empty_chosen", "empty_rejected", "identical_answers")
             return
-        # minimind's template drops line breaks before an answer, and what is said in think tags.
         check(real_tokenizer, values, end_of(real_tokenizer))
         whole = real_tokenizer.decode(found.prompt_ids)
         assert normal(real_tokenizer, question.strip()) in whole
@@ -494,6 +490,19 @@ class TestDropped:
         assert found.reason == "template_error"
         assert "must alternate" in found.detail
 
+    def test_special_text_that_cannot_be_split(self) -> None:
+        backend = Backend(WordLevel({"<unk>": 0, "</s>": 1, "a": 2, "see": 3}, "<unk>"))
+        backend.pre_tokenizer = WhitespaceSplit()
+        words = PreTrainedTokenizerFast(
+            tokenizer_object=backend, eos_token="</s>", unk_token="<unk>", pad_token="<unk>"
+        )
+        values = {"prompt": [user("a")], "chosen": "see a", "rejected": "a"}
+        assert isinstance(PairTokenizer(words, NO_LIMIT)(as_pair(values)), TokenizedPair)
+        found = PairTokenizer(words, NO_LIMIT)(as_pair({**values, "chosen": "see </s>"}))
+        assert isinstance(found, Dropped)
+        assert found.reason == "template_error"
+        assert "merges with its guard" in found.detail
+
     def test_text_that_no_tokenizer_reads(self, small_tokenizer: Tokenizer) -> None:
         text = TextPair("a \ud800", "b", "c")
         pair = PreferencePair(Row({}, "here", 0), text=text)
@@ -509,114 +518,6 @@ class TestDropped:
         assert isinstance(found, TokenizedPair)
         assert found.cut == ("chosen",)
         assert len(found.prompt_ids) + len(found.chosen_ids) == 64
-
-
-OURS: Values = {"prompt_ids": [5, 6], "chosen_ids": [7, 2], "rejected_ids": [8, 9, 2]}
-OURS_READ = TokenizedPair([5, 6], [7, 2], [8, 9, 2], row=6)
-
-
-class TestTokenised:
-    """Rows that hold token ids already, in our names and in TRL's."""
-
-    def read(self, tokenizer: Tokenizer, values: Values) -> TokenizedPair | Dropped:
-        return PairTokenizer(tokenizer, NO_LIMIT).from_tokens(Row(values, "ids.jsonl:7", 6))
-
-    @pytest.mark.parametrize(
-        "values",
-        [
-            OURS,
-            {**OURS, "prompt": "text", "chosen": "text", "rejected": "text"},
-            {
-                "prompt_input_ids": [5, 6],
-                "chosen_input_ids": [7, 2],
-                "rejected_input_ids": [8, 9, 2],
-            },
-            {
-                "prompt_input_ids": [5, 6],
-                "chosen_input_ids": [5, 6, 7, 2],
-                "rejected_input_ids": [5, 6, 8, 9, 2],
-            },
-            {
-                "prompt_input_ids": [5, 6],
-                "prompt_attention_mask": [1, 1],
-                "chosen_input_ids": [5, 6, 7, 2],
-                "chosen_attention_mask": [1, 1, 1, 1],
-                "chosen_labels": [-100, -100, 7, 2],
-                "rejected_input_ids": [5, 6, 8, 9, 2],
-                "rejected_attention_mask": [1, 1, 1, 1, 1],
-                "rejected_labels": [-100, -100, 8, 9, 2],
-            },
-        ],
-        ids=["ours", "ours with texts", "TRL's answers", "TRL's sequences", "TRL's with labels"],
-    )
-    def test_known_columns(self, values: Values, small_tokenizer: Tokenizer) -> None:
-        assert self.read(small_tokenizer, values) == OURS_READ
-
-    def test_arrays(self, small_tokenizer: Tokenizer) -> None:
-        arrays = {name: np.array(ids) for name, ids in OURS.items()}
-        tensors = {name: torch.tensor(ids) for name, ids in OURS.items()}
-        assert self.read(small_tokenizer, arrays) == OURS_READ
-        assert self.read(small_tokenizer, tensors) == OURS_READ
-
-    @pytest.mark.parametrize(
-        ("field", "value", "said"),
-        [
-            ("chosen_ids", None, "expected a list of token ids, found NoneType"),
-            ("chosen_ids", "text", "expected a list of token ids, found str"),
-            ("chosen_ids", [1, "2"], "found a list with str"),
-            ("chosen_ids", [1, None], "found a list with NoneType"),
-            ("chosen_ids", [1.0], "found a list with float"),
-            ("chosen_ids", [True], "found a list with bool"),
-            ("chosen_ids", [[1]], "found a list with list"),
-            ("rejected_ids", [-1], "token id -1 is outside of the tokenizer's 0 to 412"),
-            ("prompt_ids", [1, 413], "token id 413 is outside"),
-            ("prompt_ids", [2**70], f"token id {2**70} is outside"),
-        ],
-    )
-    def test_what_is_no_token_id(
-        self, field: str, value: Any, said: str, small_tokenizer: Tokenizer
-    ) -> None:
-        with pytest.raises(DataError) as caught:
-            self.read(small_tokenizer, {**OURS, field: value})
-        assert str(caught.value).startswith(f"ids.jsonl:7, field '{field}': ")
-        assert said in str(caught.value)
-
-    def test_a_missing_column(self, small_tokenizer: Tokenizer) -> None:
-        with pytest.raises(DataError, match=r"ids\.jsonl:7, field 'rejected_ids'"):
-            self.read(small_tokenizer, {"prompt_ids": [1], "chosen_ids": [2]})
-
-    @pytest.mark.parametrize("labels", ["text", [-100], [-100] * 9])
-    def test_labels_that_do_not_fit(self, labels: Any, small_tokenizer: Tokenizer) -> None:
-        values = {
-            "prompt_input_ids": [5, 6],
-            "chosen_input_ids": [5, 6, 7],
-            "rejected_input_ids": [5, 6, 8],
-            "chosen_labels": labels,
-        }
-        with pytest.raises(DataError, match="expected a list of 3 labels"):
-            self.read(small_tokenizer, values)
-
-    def test_sequences_with_different_prompts(self, small_tokenizer: Tokenizer) -> None:
-        values = {
-            "prompt_input_ids": [5, 6],
-            "chosen_input_ids": [5, 6, 7],
-            "rejected_input_ids": [5, 4, 8],
-            "chosen_labels": [-100, -100, 7],
-            "rejected_labels": [-100, -100, 8],
-        }
-        with pytest.raises(DataError, match="does not begin with the prompt's tokens"):
-            self.read(small_tokenizer, values)
-
-    @pytest.mark.parametrize("name", ["prompt", "chosen", "rejected"])
-    def test_empty_parts_are_dropped(self, name: str, small_tokenizer: Tokenizer) -> None:
-        found = self.read(small_tokenizer, {**OURS, f"{name}_ids": []})
-        assert isinstance(found, Dropped)
-        assert found.reason == f"empty_{name}"
-
-    def test_identical_answers_are_dropped(self, small_tokenizer: Tokenizer) -> None:
-        found = self.read(small_tokenizer, {**OURS, "rejected_ids": [7, 2]})
-        assert isinstance(found, Dropped)
-        assert found.reason == "identical_answers"
 
 
 def test_the_length_policy_is_applied_with_bos_kept(bos_tokenizer: Tokenizer) -> None:

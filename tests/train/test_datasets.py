@@ -169,6 +169,8 @@ class TestStreams:
         )
         assert trainer.train().global_step == 2
 
+    # Torch counts the cores of the machine; the test is about the rows.
+    @pytest.mark.filterwarnings("ignore:This DataLoader will create 2 worker:UserWarning")
     @pytest.mark.parametrize("shards", [1, 2])
     def test_in_other_processes(self, make_trainer: Make, shards: int) -> None:
         """With one shard, the second process is dealt no rows and leaves them to the first."""

@@ -9,8 +9,11 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
-from transformers import TrainerCallback
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.tensor import Shard, distribute_tensor
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from orpo import NonFiniteError, ORPOTrainer
 from orpo.train.guards import NonFiniteGuard
@@ -159,3 +162,28 @@ def test_without_the_guard_the_weights_would_be_spoilt(make_trainer: Make) -> No
     with spoil_marked_rows(trainer.model, float("nan")):
         trainer.train()
     assert any(bool(weight.isnan().any()) for weight in trainer.model.parameters())
+
+
+@pytest.fixture
+def mesh() -> Iterator[DeviceMesh]:
+    """One process that shards as many do."""
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    yield init_device_mesh("cpu", (1,))
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("value", [1.0, float("nan"), float("inf")])
+def test_sharded_gradients_are_looked_at_where_they_lie(mesh: DeviceMesh, value: float) -> None:
+    model = nn.Linear(3, 2)
+    for weight in (model.weight, model.bias):
+        sharded = nn.Parameter(distribute_tensor(weight.detach(), mesh, [Shard(0)]))
+        sharded.grad = distribute_tensor(torch.full_like(weight, value), mesh, [Shard(0)])
+        name = "weight" if weight.dim() == 2 else "bias"
+        setattr(model, name, sharded)
+    guard, state = NonFiniteGuard(), TrainerState()
+    args = TrainingArguments(output_dir="unused", use_cpu=True, dataloader_pin_memory=False)
+    if value == 1.0:
+        guard.on_pre_optimizer_step(args, state, TrainerControl(), model=model)
+    else:
+        with pytest.raises(NonFiniteError, match=r"a gradient .* step 1 \(rows unknown\)"):
+            guard.on_pre_optimizer_step(args, state, TrainerControl(), model=model)

@@ -53,18 +53,17 @@ class Preparation:
             DataError: A malformed row, or no row was kept.
         """
         ledger = Ledger(name)
-        kept = list(self.stream(rows, ledger))
-        if not kept:
+        columns: dict[str, list[Any]] = {key: [] for key in COLUMNS}
+        for pair in self.stream(rows, ledger):
+            for key in COLUMNS[:3]:  # arrays at once: lists of numbers take nine times the memory
+                columns[key].append(np.asarray(getattr(pair, key), dtype=np.int32))
+            columns["row"].append(pair.row)
+        if ledger.kept == 0:
             raise DataError(
                 f"no pair is left to train on: {ledger.summary()}{_first_detail(ledger)}",
                 where=name,
                 fix="See the reasons; raise max_length if pairs are too long.",
             )
-        columns: dict[str, Any] = {
-            key: [np.asarray(getattr(pair, key), dtype=np.int32) for pair in kept]
-            for key in COLUMNS[:3]
-        }
-        columns["row"] = [pair.row for pair in kept]
         return datasets.Dataset.from_dict(columns), ledger
 
     def stream(self, rows: Iterable[Row], ledger: Ledger) -> Iterator[TokenizedPair]:
@@ -78,12 +77,11 @@ class Preparation:
 
     def _read(self, row: Row, ledger: Ledger) -> TokenizedPair | Dropped:
         """What becomes of a row; the first that can be read decides the format of them all."""
-        columns = row.values
-        if (ledger.format or (_TOKENISED if is_tokenised(columns) else "")) == _TOKENISED:
+        name = ledger.format or _format_of(row)
+        if name == _TOKENISED:
             outcome = self.tokenize.from_tokens(row)
-            ledger.format = _TOKENISED
+            ledger.format = name
             return outcome
-        name = ledger.format or recognise(columns, row.where)
         pair = to_pair(row, name)
         ledger.format = name
         if not ledger.rendering:
@@ -129,6 +127,10 @@ class StreamedPairs(torch.utils.data.IterableDataset[dict[str, Any]]):
                 f"no pair is left to train on: {self.ledger.summary()}{_first_detail(self.ledger)}",
                 where=self.ledger.name,
             )
+
+
+def _format_of(row: Row) -> str:
+    return _TOKENISED if is_tokenised(row.values) else recognise(row.values, row.where)
 
 
 def _first_detail(ledger: Ledger) -> str:

@@ -24,8 +24,10 @@ def hold_out(rows: list[Row], share: float, seed: int, where: str) -> tuple[list
     """
     train: list[Row] = []
     held: list[Row] = []
+    first = next((row for row in rows if _readable(row)), None)
     for row in rows:
-        (held if _draw(row, rows[0], seed) < share else train).append(row)
+        side = held if first is not None and _draw(row, first, seed) < share else train
+        side.append(row)
     if not train or not held:
         raise ConfigError(
             f"a share of {share} of {len(rows)} rows leaves one side empty",
@@ -33,6 +35,13 @@ def hold_out(rows: list[Row], share: float, seed: int, where: str) -> tuple[list
             fix=f"Give a larger data set than {where}, another share, or an eval_dataset.",
         )
     return train, held
+
+
+def _readable(row: Row) -> bool:
+    try:
+        return is_tokenised(row.values) or bool(recognise(row.values, row.where))
+    except DataError:
+        return False
 
 
 def _draw(row: Row, first: Row, seed: int) -> float:

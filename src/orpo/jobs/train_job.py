@@ -145,7 +145,10 @@ def run_training(
     evidence.collect("before", say)
     if resume_from:
         say(f"going on from {resume_from}")
-    output = trainer.train(resume_from_checkpoint=resume_from)
+    try:
+        output = trainer.train(resume_from_checkpoint=resume_from)
+    finally:
+        stop.restore()
     if stop.received is not None:
         raise RunStopped(
             f"stopped by {stop.received.name} at step {trainer.state.global_step}; the checkpoint "

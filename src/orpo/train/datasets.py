@@ -48,14 +48,18 @@ class DatasetReader:
     preparation: Preparation
     vocabulary: int | None = None
     ledgers: dict[str, Ledger] = field(default_factory=dict)
-    _messages_seen: bool = False
+    _messages_seen: bool = field(default=False, init=False)
 
     @classmethod
     def with_tokenizer(
-        cls, tokenizer: PreTrainedTokenizerBase, args: ORPOConfig, vocabulary: int | None = None
+        cls,
+        tokenizer: PreTrainedTokenizerBase,
+        args: ORPOConfig,
+        max_length: int | None,
+        vocabulary: int | None = None,
     ) -> DatasetReader:
-        """A reader with the lengths, the template variables and the strictness of `args`."""
-        lengths = LengthPolicy(args.max_length, args.max_prompt_length, args.truncation)
+        """A reader with the template variables and the strictness of `args`."""
+        lengths = LengthPolicy(max_length, args.max_prompt_length, args.truncation)
         variables = args.chat_template_kwargs
         assert isinstance(variables, dict)
         pairs = PairTokenizer(tokenizer, lengths, variables)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
@@ -72,7 +73,11 @@ class NonFiniteGuard(TrainerCallback):
 
 
 def _all_finite(gradients: list[Tensor]) -> bool:
-    norms = torch._foreach_norm(gradients, float("inf"))
+    # A sharded gradient is looked at where it lies; some ranks hold nothing of a small one.
+    parts = [g.to_local() if isinstance(g, DTensor) else g for g in gradients]
+    norms = torch._foreach_norm([part for part in parts if part.numel()], float("inf"))
+    if not norms:
+        return True
     device = norms[0].device  # a model may be spread over several
     return bool(torch.stack([n.float().to(device) for n in norms]).isfinite().all())
 

@@ -34,6 +34,7 @@ __all__ = [
     "add_adapter",
     "disable_dropout",
     "ensure_trainable",
+    "fit_positions",
     "give_plain_template",
     "load_model",
     "load_tokenizer",
@@ -218,6 +219,28 @@ def vocabulary_size(model: nn.Module) -> int | None:
     """Number of token ids that the model has an embedding for; None if it does not say."""
     get = getattr(cast(Any, model), "get_input_embeddings", None)
     return getattr(get() if get else None, "num_embeddings", None)
+
+
+def fit_positions(model: nn.Module, args: ORPOConfig) -> tuple[int | None, str | None]:
+    """`max_length` within the positions that a model has, and a line if they are fewer.
+
+    A table of learned positions ends where it ends, so the length is lowered; rotary positions go
+    on, though the model has not seen them, so the user's `max_length` stands.
+    """
+    limit = getattr(getattr(model, "config", None), "max_position_embeddings", None)
+    if not isinstance(limit, int) or (args.max_length is not None and args.max_length <= limit):
+        return args.max_length, None
+    learned = any(
+        "pos" in name.rsplit(".", 1)[-1] or name.endswith("wpe")
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Embedding)
+    )
+    if learned:
+        return limit, f"max_length is {limit}: the model has no more positions"
+    return args.max_length, (
+        f"max_length is {args.max_length}, but the model was made for {limit} positions: "
+        f"longer pairs may train badly; --max_length {limit} keeps to them"
+    )
 
 
 def resolve_tokenizer(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import platform
 from collections.abc import Callable
@@ -13,12 +12,10 @@ from typing import Any, cast
 from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from orpo.config import ORPOConfig
 from orpo.run_folder import METRICS, RECIPE, write_yaml
 
-__all__ = ["RunRecorder", "model_facts", "versions", "without_secrets"]
+__all__ = ["RunRecorder", "model_facts", "versions"]
 
-_SECRETS = ("hub_token", "token")  # settings, and arguments of from_pretrained
 _PACKAGES = ("orpo", "torch", "transformers", "accelerate", "datasets", "peft", "tokenizers")
 
 
@@ -44,17 +41,6 @@ def model_facts(model: nn.Module) -> dict[str, Any]:
     }
 
 
-def without_secrets(args: ORPOConfig) -> ORPOConfig:
-    """A copy of the settings that may be written to a file."""
-    public = copy.copy(args)
-    public.hub_token = None
-    if isinstance(args.model_init_kwargs, dict):
-        public.model_init_kwargs = {
-            key: value for key, value in args.model_init_kwargs.items() if key not in _SECRETS
-        }
-    return public
-
-
 class RunRecorder(TrainerCallback):
     """Keeps recipe.yaml and metrics.jsonl of a run.
 
@@ -72,7 +58,8 @@ class RunRecorder(TrainerCallback):
         folder.mkdir(parents=True, exist_ok=True)
         facts = self._facts()
         run = {"versions": versions(), **facts.pop("_run", {})}
-        settings = {key: value for key, value in args.to_dict().items() if key not in facts}
+        left_out = {"hub_token", *facts}
+        settings = {key: value for key, value in args.to_dict().items() if key not in left_out}
         write_yaml(folder / RECIPE, {**facts, **_plain(settings), "_run": _plain(run)})
 
     def on_train_begin(
@@ -89,7 +76,9 @@ class RunRecorder(TrainerCallback):
         self.write_recipe(args)
         path = Path(args.output_dir) / METRICS
         kept = _lines_until(path, state.global_step) if state.global_step else before
-        path.write_text("".join(kept), encoding="utf-8")
+        fresh = path.with_suffix(".new")
+        fresh.write_text("".join(kept), encoding="utf-8")
+        fresh.replace(path)  # at once, so that a kill loses no line
 
     def on_log(
         self,
@@ -142,9 +131,9 @@ def _number(value: Any) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """Only what YAML can say without Python tags, and nothing that opens a door."""
+    """Only what YAML can say without Python tags."""
     if isinstance(value, dict):
-        return {str(k): _plain(v) for k, v in value.items() if k not in _SECRETS}
+        return {str(k): _plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(v) for v in value]
     if value is None or isinstance(value, bool | int | float):

@@ -55,14 +55,15 @@ class StopOnSignal(TrainerCallback):
         control: TrainerControl,
         **kwargs: object,
     ) -> None:
-        """Give the signals back."""
-        self._restore()
+        """Stop listening."""
+        self.restore()
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         self.received = signal.Signals(number)
-        self._restore()  # a second signal does what it always did
+        self.restore()  # a second signal does what it always did
 
-    def _restore(self) -> None:
+    def restore(self) -> None:
+        """Give the signals back to whoever had them."""
         for number, handler in self._previous.items():
             signal.signal(number, handler)
         self._previous = {}

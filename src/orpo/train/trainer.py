@@ -31,6 +31,7 @@ from orpo.train.guards import NonFiniteGuard, require_checkpoint
 from orpo.train.metrics import COLUMNS, MetricSums, PairTable, pair_table, summarise
 from orpo.train.model_card import write_model_card
 from orpo.train.models import (
+    fit_positions,
     name_of,
     padding_id,
     prepare_tokenizer,
@@ -38,7 +39,7 @@ from orpo.train.models import (
     resolve_tokenizer,
     vocabulary_size,
 )
-from orpo.train.recorder import RunRecorder, model_facts, without_secrets
+from orpo.train.recorder import RunRecorder, model_facts
 from orpo.train.step_loss import StepLoss, count_items
 
 if TYPE_CHECKING:
@@ -123,7 +124,9 @@ class ORPOTrainer(Trainer):
         tokenizer = resolve_tokenizer(processing_class, tokenizer, name, args)
         self.notes += [*prepare_tokenizer(tokenizer, args), engine_note]
         vocabulary = vocabulary_size(built)
-        self._read = DatasetReader.with_tokenizer(tokenizer, args, vocabulary)
+        max_length, length_note = fit_positions(built, args)
+        self.notes += [length_note] if length_note else []
+        self._read = DatasetReader.with_tokenizer(tokenizer, args, max_length, vocabulary)
         train_dataset = self._read.one(train_dataset, "train_dataset")
         eval_dataset = self._read(eval_dataset, "eval_dataset")
         self._give_template()
@@ -387,7 +390,7 @@ class ORPOTrainer(Trainer):
         self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None
     ) -> None:
         """As in transformers, but no secret goes into training_args.bin."""
-        args, self.args = self.args, without_secrets(self.args)
+        args, self.args = self.args, self.args.without_secrets()
         try:
             super()._save(output_dir, state_dict)
         finally:
