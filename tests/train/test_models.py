@@ -16,7 +16,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
 
 from orpo import ConfigError, ModelError, ORPOConfig, ORPOTrainer
-from orpo.train.models import disable_dropout, ensure_trainable
+from orpo.train.models import disable_dropout, ensure_trainable, fit_positions
 from tests.train.one_step import Capture, step_gradients
 from tests.train.oracle_fp64 import in_fp64, orpo, pairs_of, relative_difference
 from tests.train.small import byte_tokenizer, text_rows, tiny_llama
@@ -506,3 +506,26 @@ class TestMixtureOfExperts:
         expected = metrics["eval_nll_loss"] - 0.1 * metrics["eval_log_odds_ratio"]
         assert metrics["eval_loss"] == pytest.approx(expected, rel=1e-9)
         assert "eval_aux_loss" not in metrics
+
+
+def test_learned_positions_bound_the_length_and_rotary_ones_only_warn(tmp_path: Path) -> None:
+    gpt2 = hf.GPT2LMHeadModel(hf.GPT2Config(n_embd=16, n_layer=1, n_head=2, n_positions=64))
+    limit, note = fit_positions(gpt2, ORPOConfig(output_dir=str(tmp_path), max_length=1024))
+    assert limit == 64
+    assert note is not None
+    assert "64" in note
+    llama = hf.LlamaForCausalLM(
+        hf.LlamaConfig(
+            hidden_size=16,
+            intermediate_size=16,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            vocab_size=32,
+            max_position_embeddings=64,
+        )
+    )
+    limit, note = fit_positions(llama, ORPOConfig(output_dir=str(tmp_path), max_length=1024))
+    assert limit == 1024
+    assert note is not None
+    assert "--max_length 64" in note
+    assert fit_positions(llama, ORPOConfig(output_dir=str(tmp_path), max_length=64)) == (64, None)

@@ -29,7 +29,7 @@ def grade_summary(grades: Sequence[Grade]) -> dict[str, Any]:
     """The share of correct answers over all prompts and by each group.
 
     Returns:
-        correct_answers, prompts, reasons {reason: count}, and for each kind of group
+        correct_answers, prompts, by_verdict {reason: {"answers"}}, and for each kind of group
         by_<kind> {name: {"correct_answers", "n"}}.
     """
     reasons: dict[str, int] = defaultdict(int)
@@ -41,7 +41,10 @@ def grade_summary(grades: Sequence[Grade]) -> dict[str, Any]:
     summary: dict[str, Any] = {
         "correct_answers": _share([grade.correct for grade in grades]),
         "prompts": len(grades),
-        "reasons": dict(sorted(reasons.items(), key=lambda item: -item[1])),
+        "by_verdict": {
+            reason: {"answers": count}
+            for reason, count in sorted(reasons.items(), key=lambda item: -item[1])
+        },
     }
     for kind, groups in members.items():
         summary[f"by_{kind}"] = {
