@@ -1,0 +1,229 @@
+"""Says whether an answer to one of the demo's prompts is right, and if not, why not.
+
+The checker recomputes the result from the operands and reads the answer for what it states; it
+knows none of the wordings in which the demo's own answers are written. An answer is correct if it
+
+* does not refuse,
+* is at most two sentences long and not wordier than the result needs,
+* states the right result and nothing else in its place, and
+* has the form that the prompt asked for.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from orpo.demo.lexicon import CHINESE, ENGLISH
+
+Reason = Literal["correct", "empty", "refused", "rambling", "wrong result", "wrong format"]
+
+MAX_WORDS = 16
+"""Words (in Chinese: characters) that an answer may use besides the items it names."""
+
+_REFUSAL = re.compile(
+    r"\b(sorry|unfortunately|unable|not able|cannot|can not|can't|won't|refuse|don't know)\b"
+    r"|抱歉|对不起|很遗憾|不好意思|无法|不能|不会|帮不了|不知道|拒绝",
+    re.IGNORECASE,
+)
+_SENTENCE_END = re.compile(r"[.!?。！？]+")
+_NUMBER = re.compile(r"-?\d+")
+_CHINESE_WORD = re.compile("|".join(sorted(ENGLISH, key=len, reverse=True)))
+_LATIN_WORD = re.compile(r"[a-z]+")
+_YES = re.compile(r"\byes\b|\b(?:is in|is among|contains?|includes?)\b|是|有|在|包含|包括")
+_NO = re.compile(r"\b(?:no|not)\b|n't\b|没(?!问题|关系)有?|不(?:在|包含|包括|是)")
+_PLAIN_YES = re.compile(r"\byes\b|(?:^|[，,：:、!！\s])(?:是的?|有|在)(?=[，,。！!]|$)")
+_PARITY = {"odd": "odd", "even": "even", "奇": "odd", "偶": "even"}
+_BRACKETED = re.compile(r"\[([^\[\]]*)\]")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The judgement on one answer.
+
+    Attributes:
+        correct: Whether the answer is right, to the point and in the form that was asked for.
+        reason: "correct", or the first thing found wrong with it.
+    """
+
+    correct: bool
+    reason: Reason
+
+
+@dataclass(frozen=True)
+class _Question:
+    task: str
+    operands: list[str]
+    argument: str
+    form: str
+    language: str
+
+    @property
+    def numbers(self) -> list[int]:
+        return [int(operand) for operand in self.operands]
+
+    @property
+    def answer_language(self) -> str:
+        if self.task == "translate":
+            return "zh" if self.language == "en" else "en"
+        return self.language
+
+
+def check_answer(answer: str, check: Mapping[str, Any]) -> Verdict:
+    """Judge `answer` to the question that `check` describes.
+
+    `check` is the column of that name in the demo's pairs: `task`, `operands`, `argument`,
+    `format` ("free", "sentence", "value" or "brackets") and `language`.
+    """
+    question = _Question(
+        task=check["task"],
+        operands=list(check["operands"]),
+        argument=check["argument"],
+        form=check["format"],
+        language=check["language"],
+    )
+    reason = _reason(answer.strip(), question)
+    return Verdict(reason == "correct", reason)
+
+
+def expected_items(check: Mapping[str, Any]) -> list[str]:
+    """Return the items of the right result in order, in the language of the answer."""
+    question = _Question(
+        check["task"], list(check["operands"]), check["argument"], "free", check["language"]
+    )
+    return _expected(question)
+
+
+def _reason(answer: str, question: _Question) -> Reason:
+    if not answer:
+        return "empty"
+    if _REFUSAL.search(answer):
+        return "refused"
+    if _is_rambling(answer, question):
+        return "rambling"
+    if not _states_result(answer, question):
+        return "wrong result"
+    return "correct" if _has_form(answer, question) else "wrong format"
+
+
+def _expected(question: _Question) -> list[str]:
+    return [str(item) for item in _SOLVERS[question.task](question)]
+
+
+def _pick(question: _Question) -> list[str]:
+    place = -1 if question.argument == "last" else int(question.argument) - 1
+    return [question.operands[place]]
+
+
+def _translate(question: _Question) -> list[str]:
+    dictionary = CHINESE if question.language == "en" else ENGLISH
+    return [dictionary[word] for word in question.operands]
+
+
+_SOLVERS: dict[str, Callable[[_Question], Sequence[int | str]]] = {
+    "add": lambda question: [sum(question.numbers)],
+    "subtract": lambda question: [question.numbers[0] - question.numbers[1]],
+    "larger": lambda question: [max(question.numbers)],
+    "smaller": lambda question: [min(question.numbers)],
+    "sort": lambda question: sorted(question.numbers, reverse=question.argument == "descending"),
+    "sequence": lambda question: [2 * question.numbers[-1] - question.numbers[-2]],
+    "parity": lambda question: ["odd" if question.numbers[0] % 2 else "even"],
+    "count": lambda question: [len(question.operands)],
+    "reverse": lambda question: question.operands[::-1],
+    "pick": _pick,
+    "repeat": lambda question: question.operands * int(question.argument),
+    "contains": lambda question: ["yes" if question.argument in question.operands else "no"],
+    "translate": _translate,
+}
+
+
+def _lexicon_words(text: str, language: str) -> list[str]:
+    if language == "zh":
+        return _CHINESE_WORD.findall(text)
+    return [word for word in _LATIN_WORD.findall(text) if word in CHINESE]
+
+
+def _polarity(text: str) -> list[str]:
+    """Return ["yes"], ["no"], nothing, or both where a plain yes stands beside a negation."""
+    negations = len(_NO.findall(text))
+    affirmed = bool(_YES.search(_NO.sub(" ", text)))
+    if not negations:
+        return ["yes"] if affirmed else []
+    return ["no", "yes"] if _PLAIN_YES.search(text) else ["no"]
+
+
+def _items(text: str, question: _Question) -> list[str]:
+    """Return the items that the text states, in order and of the kind that the task asks for."""
+    text = text.lower()
+    if question.task == "contains":
+        return _polarity(text)
+    if question.task == "parity":
+        return [_PARITY[word] for word in re.findall(r"\bodd\b|\beven\b|[奇偶]", text)]
+    if question.operands[0].isdigit() or question.task == "count":
+        return _NUMBER.findall(text)
+    return _lexicon_words(text, question.answer_language)
+
+
+def _states_result(answer: str, question: _Question) -> bool:
+    stated, expected = _items(answer, question), _expected(question)
+    operands = question.operands
+    if question.task in ("add", "subtract"):
+        return stated == expected or sorted(stated) == sorted(operands + expected)
+    if question.task in ("larger", "smaller"):
+        other = [operand for operand in operands if operand not in expected]
+        return stated in (expected, expected + other, operands + expected)
+    if question.task == "repeat":
+        return stated == expected
+    return stated in (expected, operands + expected)
+
+
+def _sentences(text: str) -> list[str]:
+    return [part.strip() for part in _SENTENCE_END.split(text) if part.strip()]
+
+
+def _without_items(text: str, question: _Question) -> str:
+    words = sorted({*question.operands, *_expected(question)}, key=len, reverse=True)
+    pattern = "|".join(rf"\b{word}\b" if word.isascii() else word for word in words)
+    return re.sub(rf"{pattern}|{_NUMBER.pattern}", " ", text.lower())
+
+
+def _word_count(text: str) -> int:
+    return len(re.findall(r"[a-z']+|[\u4e00-\u9fff]", text))
+
+
+def _is_rambling(answer: str, question: _Question) -> bool:
+    """Tell whether the answer runs on; the items it names don't count, but too many of them do."""
+    if len(_sentences(answer)) > 2:
+        return True
+    room = len(question.operands) + len(_expected(question)) + 4
+    if len(_items(answer, question)) > room:
+        return True
+    return _word_count(_without_items(answer, question)) > MAX_WORDS
+
+
+def _is_bare(text: str, question: _Question) -> bool:
+    """Tell whether the text consists of the expected items and separators alone."""
+    expected = _expected(question)
+    if question.task in ("contains", "parity"):
+        return _items(text, question) == expected and _word_count(text.lower()) <= 2
+    rest = re.sub(r"\band\b|和", "", _without_items(text, question))
+    return _items(text, question) == expected and not re.search(r"[^\W_]|[\[\](){}]", rest)
+
+
+def _has_form(answer: str, question: _Question) -> bool:
+    if question.form == "value":
+        return _is_bare(answer, question)
+    if question.form == "brackets":
+        bracketed = _BRACKETED.findall(answer)
+        return len(bracketed) == 1 and _is_bare(bracketed[0], question)
+    if question.form == "sentence":
+        return _is_sentence(answer, question)
+    return True
+
+
+def _is_sentence(answer: str, question: _Question) -> bool:
+    """Tell whether the answer is one sentence, at most led in by an interjection ("Sure!")."""
+    sentences = _sentences(answer)
+    complete = answer[-1] in ".!。！" and not _is_bare(answer, question)
+    lead_in = sum(_word_count(sentence.lower()) for sentence in sentences[:-1])
+    return complete and lead_in <= 4
