@@ -19,7 +19,7 @@ EXAMPLES = """\
 examples:
   orpo chat run
   orpo chat run --system "Answer in one sentence."
-  echo "What is 17 + 25?" | orpo chat run
+  echo "Which number is larger, 318 or 381?" | orpo chat run
 in the chat: /reset forgets the conversation, /exit leaves"""
 
 

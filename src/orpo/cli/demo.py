@@ -44,6 +44,11 @@ def execute(given: argparse.Namespace) -> dict[str, Any]:
     before, after = result.evaluation["before"], result.evaluation["after"]
     title = f"{after['pairs']:.0f} held-out prompts, none of them seen in training"
     console.print(before_after_table(before, after, title))
+    better, worse = _turned(result.samples, "after"), _turned(result.samples, "before")
+    say(
+        f"{len(better)} answers turned from wrong to right, {len(worse)} from right to wrong; "
+        "some of them, evenly spaced:"
+    )
     console.print(rows_table(["prompt", "before", "after"], _side_by_side(result.samples)))
     seconds = time.perf_counter() - started
     say(f"{result.steps} steps of ORPO; the whole demo took {seconds:.0f} s")
@@ -54,9 +59,16 @@ def execute(given: argparse.Namespace) -> dict[str, Any]:
     return {**result.as_dict(), "seconds": seconds}
 
 
+def _turned(samples: list[dict[str, Any]], right: str) -> list[dict[str, Any]]:
+    """Samples that were answered rightly at that moment and wrongly at the other."""
+    wrong = "before" if right == "after" else "after"
+    return [s for s in samples if s[f"correct_{right}"] and not s[f"correct_{wrong}"]]
+
+
 def _side_by_side(samples: list[dict[str, Any]]) -> list[list[str]]:
-    """Evenly spaced held-out prompts: not chosen by how well they went."""
-    spaced = samples[:: max(1, len(samples) // _SHOWN)][:_SHOWN]
+    """Evenly spaced samples whose verdict changed, for better or worse."""
+    changed = [s for s in samples if s["correct_before"] != s["correct_after"]] or samples
+    spaced = changed[:: max(1, len(changed) // _SHOWN)][:_SHOWN]
     return [
         [sample["prompt"], _marked(sample, "before"), _marked(sample, "after")] for sample in spaced
     ]

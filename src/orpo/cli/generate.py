@@ -14,7 +14,7 @@ from orpo.jobs.answer_job import answer_prompts, read_prompts
 EXAMPLES = """\
 examples:
   orpo generate run prompts.jsonl --output answers.jsonl
-  orpo generate run "What is 17 + 25?"
+  orpo generate run "Which number is larger, 318 or 381?"
   orpo generate run prompts.txt --temperature 0.7 --seed 1
   orpo generate run prompts.jsonl --json"""
 

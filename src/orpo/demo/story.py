@@ -22,13 +22,13 @@ ASSETS = Path(str(files("orpo.demo"))) / "assets"
 """The base model and its preference data, made by scripts/make_demo_assets.py."""
 
 _SETTINGS: dict[str, Any] = {
-    "learning_rate": 1e-3,
+    "learning_rate": 4e-4,
     "orpo_alpha": 0.5,
-    "per_device_train_batch_size": 32,
+    "per_device_train_batch_size": 16,
     "per_device_eval_batch_size": 64,
     "num_train_epochs": 1,
     "max_length": 256,
-    "logging_steps": 10,
+    "logging_steps": 25,
     "save_strategy": "no",
     "use_cpu": True,
 }
