@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
@@ -193,3 +194,9 @@ def test_every_field_of_ours_explains_itself() -> None:
     for field in own:
         assert field.metadata.get("help"), field.name
         assert field.name in (ORPOConfig.__doc__ or ""), field.name
+
+
+def test_bf16_needs_no_further_flag_on_a_machine_without_accelerator() -> None:
+    if torch.accelerator.is_available():
+        pytest.skip("there is an accelerator")
+    assert ORPOConfig(output_dir="unused", bf16=True).bf16

@@ -148,6 +148,8 @@ class ORPOConfig(TrainingArguments):
         self._check_json()
         if self.chat_template is not None:
             _require_file(self.chat_template, "chat_template")
+        if self.bf16 and not torch.accelerator.is_available():
+            self.use_cpu = True  # without it transformers looks for a GPU and refuses
         try:
             super().__post_init__()
         except (ValueError, OSError, ImportError) as error:
