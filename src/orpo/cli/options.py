@@ -6,7 +6,7 @@ import argparse
 import difflib
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import yaml
 from transformers import HfArgumentParser
@@ -19,9 +19,11 @@ __all__ = ["add_settings", "resolve_settings"]
 
 _JOB = {f.name for f in fields(TrainJob)}
 _CONFIG = {f.name for f in fields(ORPOConfig) if f.init}
+# Not `Field.type`: HfArgumentParser replaces it.
 _TYPES = {
-    f.name: f.type if isinstance(f.type, str) else getattr(f.type, "__name__", str(f.type))
-    for f in (*fields(TrainJob), *fields(ORPOConfig))
+    name: hint.__name__ if isinstance(hint, type) else str(hint)
+    for kind in (TrainJob, ORPOConfig)
+    for name, hint in get_type_hints(kind).items()
 }
 
 
