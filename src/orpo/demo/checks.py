@@ -86,14 +86,6 @@ def check_answer(answer: str, check: Mapping[str, Any]) -> Verdict:
     return Verdict(reason == "correct", reason)
 
 
-def expected_items(check: Mapping[str, Any]) -> list[str]:
-    """Return the items of the right result in order, in the language of the answer."""
-    question = _Question(
-        check["task"], list(check["operands"]), check["argument"], "free", check["language"]
-    )
-    return _expected(question)
-
-
 def _reason(answer: str, question: _Question) -> Reason:
     if not answer:
         return "empty"
