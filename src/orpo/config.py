@@ -93,8 +93,9 @@ class ORPOConfig(TrainingArguments):
         max_length: Tokens of prompt and answer together; None for no limit.
         max_prompt_length: Tokens of the prompt; None for no limit of its own.
         truncation: How an over-long pair is treated; see `orpo.data.lengths`.
-        max_tokens_per_microbatch: Positions that go through the model at once; None for a whole
-            micro-batch. Saves memory and never changes the result.
+        max_tokens_per_microbatch: Positions that go through the model at once, over which the pairs
+            of an optimizer step are dealt out; None for what fits into memory. Never changes the
+            result.
         disable_dropout: Switch every dropout of the model off, so that both answers are scored by
             the same network.
         engine: "auto", "shared" or "padded".

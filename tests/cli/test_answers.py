@@ -109,6 +109,7 @@ def test_doctor_says_what_is_there_and_what_would_be_chosen(orpo: Orpo, tiny: Pa
     found = json.loads(orpo.out)
     assert found["versions"]["torch"]
     assert found["device"]["kind"] in {"cpu", "cuda", "mps"}
-    assert "padded" in found["would_choose"]["engine"]
+    assert "shared" in found["would_choose"]["engine"]
     assert found["model"]["trainable"] == "yes"
-    assert "padded" in orpo.err
+    assert found["model"]["engine"].startswith("shared engine")
+    assert "shared" in orpo.err

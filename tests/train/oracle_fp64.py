@@ -36,6 +36,7 @@ class Oracle:
     nll_loss: Tensor
     log_odds_ratio: Tensor
     log_odds_chosen: Tensor
+    log_odds_size: Tensor
     chosen_logps: Tensor
     rejected_logps: Tensor
     accuracy: Tensor
@@ -67,6 +68,7 @@ def orpo(
         nll_loss=nll,
         log_odds_ratio=log_sigmoid.mean(),
         log_odds_chosen=log_odds.mean(),
+        log_odds_size=log_odds.abs().mean(),
         chosen_logps=l_w,
         rejected_logps=l_l,
         accuracy=(l_w > l_l).double().mean(),

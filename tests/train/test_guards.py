@@ -33,15 +33,13 @@ def rows_with_marker(*marked: int) -> list[dict[str, str]]:
 
 @contextmanager
 def spoil_marked_rows(model: nn.Module, value: float) -> Iterator[None]:
-    """While open, the model's logits are `value` wherever a sequence holds the marker."""
+    """While open, the marker's embedding is `value`, and so is what attends to it."""
     (marker,) = byte_tokenizer()(MARKER)["input_ids"]
 
-    def spoil(module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> Any:
-        marked = (kwargs["input_ids"] == marker).any(1)
-        output.logits = torch.where(marked[:, None, None], value, output.logits)
-        return output
+    def spoil(module: nn.Module, args: Any, output: Tensor) -> Tensor:
+        return torch.where((args[0] == marker)[..., None], value, output)
 
-    handle = model.register_forward_hook(spoil, with_kwargs=True)
+    handle = model.get_input_embeddings().register_forward_hook(spoil)
     yield
     handle.remove()
 

@@ -125,7 +125,7 @@ class TestTokenizer:
     def test_with_padding_token_it_is_kept(self, make_trainer: Make) -> None:
         trainer = make_trainer(tokenizer=byte_tokenizer(pad_token="<unk>"))
         assert trainer.data_collator.pad_token_id == 0
-        assert not any("padding" in note for note in trainer.notes)
+        assert not any("no padding token" in note for note in trainer.notes)
 
     def test_padding_token_that_the_model_does_not_know(self, make_trainer: Make) -> None:
         """A new token without resized embeddings: padding is masked, so any other id does."""

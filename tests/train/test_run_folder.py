@@ -63,11 +63,11 @@ class TestRecipe:
         run = recipe["_run"]
         assert run["versions"] == versions()
         assert run["versions"].keys() >= {"python", "torch", "transformers", "orpo"}
-        assert run["engine"] == "padded"
+        assert run["engine"] == "shared"
         assert run["parameters"] == run["trainable_parameters"] == tiny_llama().num_parameters()
         assert run["data"]["train_dataset"]["rows_in"] == 8
         assert run["data"]["eval_dataset"]["kept"] == 3
-        assert any("padded engine" in note for note in run["notes"])
+        assert any("shared engine" in note for note in run["notes"])
 
     def test_counts_the_rows_of_a_stream_when_they_have_passed(self, make_trainer: Make) -> None:
         rows = [*text_rows(), {"prompt": "Q:", "chosen": " a", "rejected": " a"}]

@@ -27,6 +27,7 @@ COMMANDS = {
     "chat": "talk to a model",
     "merge": "merge a LoRA adapter into its base model",
     "report": "draw the report of a run folder",
+    "bench": "speed and memory beside TRL's trainer, on the same rows",
     "doctor": "what is installed, what device there is, what would be chosen",
 }
 

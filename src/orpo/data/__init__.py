@@ -1,7 +1,7 @@
 """Rows -> pairs -> token ids -> batches, with every row accounted for."""
 
 from orpo.data.lengths import TRUNCATIONS, LengthPolicy
-from orpo.data.pack import PairCollator, split_by_tokens
+from orpo.data.pack import PairCollator, merge_batches, select_pairs
 from orpo.data.prepare import COLUMNS, Preparation, StreamedPairs, is_prepared
 from orpo.data.sources import iterate_dataset, open_source
 from orpo.data.template import PLAIN_TEMPLATE, Template, has_chat_template
@@ -38,6 +38,7 @@ __all__ = [
     "has_chat_template",
     "is_prepared",
     "iterate_dataset",
+    "merge_batches",
     "open_source",
-    "split_by_tokens",
+    "select_pairs",
 ]

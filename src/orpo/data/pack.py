@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-__all__ = ["PairCollator", "split_by_tokens"]
+__all__ = ["PairCollator", "merge_batches", "select_pairs"]
 
 _SIDES = ("chosen", "rejected")
 
@@ -54,31 +55,27 @@ class PairCollator:
         return batch
 
 
-def split_by_tokens(batch: dict[str, Tensor], max_tokens: int | None) -> list[dict[str, Tensor]]:
-    """Cut a batch into parts of at most `max_tokens` padded positions (at least one pair each).
-
-    Pairs of similar length stand together, and each part loses the padding it does not need.
-    Every pair is in exactly one part.
-    """
-    lengths = torch.maximum(
-        batch["chosen_attention_mask"].sum(1), batch["rejected_attention_mask"].sum(1)
-    )
-    if max_tokens is None or 2 * len(lengths) * int(lengths.max()) <= max_tokens:
-        return [batch]
-    order = torch.argsort(lengths, descending=True, stable=True).tolist()
-    parts: list[list[int]] = []
-    for i in order:
-        # Sorted by length, so the first pair of a part is its longest.
-        if parts and 2 * (len(parts[-1]) + 1) * int(lengths[parts[-1][0]]) <= max_tokens:
-            parts[-1].append(i)
-        else:
-            parts.append([i])
-    return [_select(batch, part, int(lengths[part[0]])) for part in parts]
+def merge_batches(batches: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The pairs of several batches as one, as wide as the widest."""
+    if len(batches) == 1:
+        return batches[0]
+    return {key: _stacked([batch[key] for batch in batches]) for key in batches[0]}
 
 
-def _select(batch: dict[str, Tensor], pairs: list[int], length: int) -> dict[str, Tensor]:
+def select_pairs(batch: dict[str, Tensor], pairs: Sequence[int]) -> dict[str, Tensor]:
+    """Some pairs of a batch, as wide as they need."""
     index = torch.tensor(pairs, device=batch["row"].device)
+    masks = [batch[f"{side}_attention_mask"][index] for side in _SIDES]
+    width = int(torch.stack([mask.sum(1).max() for mask in masks]).max())
     return {
-        key: value[index, :length] if value.dim() == 2 else value[index]
+        key: value[index, :width] if value.dim() == 2 else value[index]
         for key, value in batch.items()
     }
+
+
+def _stacked(parts: Sequence[Tensor]) -> Tensor:
+    if parts[0].dim() == 1:
+        return torch.cat(list(parts))
+    width = max(part.shape[1] for part in parts)
+    # Zeros: what is added is masked, and any id of the vocabulary does there.
+    return torch.cat([F.pad(part, (0, width - part.shape[1])) for part in parts])

@@ -1,7 +1,26 @@
 """How a batch of pairs goes through a model."""
 
+from orpo.engine.attention import transformer
+from orpo.engine.memory import MemoryEstimate, Precision, estimate_memory, most_positions
+from orpo.engine.microbatch import cut, positions_of
 from orpo.engine.padded import PaddedEngine
-from orpo.engine.select import select_engine
+from orpo.engine.select import expect_engine, select_engine
+from orpo.engine.shared import SharedEngine
 from orpo.engine.types import Engine, EngineOutput, Objective
 
-__all__ = ["Engine", "EngineOutput", "Objective", "PaddedEngine", "select_engine"]
+__all__ = [
+    "Engine",
+    "EngineOutput",
+    "MemoryEstimate",
+    "Objective",
+    "PaddedEngine",
+    "Precision",
+    "SharedEngine",
+    "cut",
+    "estimate_memory",
+    "expect_engine",
+    "most_positions",
+    "positions_of",
+    "select_engine",
+    "transformer",
+]

@@ -1,4 +1,7 @@
-"""From logits to log-probabilities of the tokens that are predicted. The naive head: the oracle."""
+"""From logits to log-probabilities of what a batch asks for. The naive head: the oracle.
+
+It keeps all logits; `fused_head` gives the same numbers and gradients without keeping any.
+"""
 
 from __future__ import annotations
 
@@ -6,28 +9,59 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
+from orpo.engine.layout import Predictions
+from orpo.objective import PairLogps
 from orpo.objective.log_odds import compute_dtype
 
-__all__ = ["sum_dtype", "token_logps"]
+__all__ = ["as_pair_logps", "count_pairs", "sum_dtype", "sum_pairs", "token_logps"]
 
 
-def token_logps(logits: Tensor, input_ids: Tensor, predicted: Tensor) -> Tensor:
-    """log p(token | tokens before it) where it is asked for.
+def token_logps(logits: Tensor, predictions: Predictions) -> Tensor:
+    """log p(token | tokens before it) of everything that is asked for.
 
     Args:
-        logits: (S, L, V), any float dtype.
-        input_ids: (S, L) int64.
-        predicted: (S, L) bool; True where the token at that position is scored. Position 0 has
-            nothing before it and must be False.
+        logits: (..., V), any float dtype; `predictions.source` indexes all but the last dimension,
+            flattened.
+        predictions: What is asked for.
 
     Returns:
-        (S, L), float32 (float64 for float64 logits), zero where nothing was asked for.
+        (U,), float32 (float64 for float64 logits).
     """
-    asked = predicted[:, 1:]
-    scored = logits[:, :-1][asked].to(compute_dtype(logits))
-    values = -F.cross_entropy(scored, input_ids[:, 1:][asked], reduction="none")
-    result = torch.zeros(predicted.shape, dtype=values.dtype, device=values.device)
-    return result.masked_scatter(predicted, values)
+    scored = logits.flatten(0, -2)[predictions.source].to(compute_dtype(logits))
+    return -F.cross_entropy(scored, predictions.target, reduction="none")
+
+
+def sum_pairs(logps: Tensor, predictions: Predictions) -> PairLogps:
+    """The sums over answers and over the text of the NLL, with gradient.
+
+    Args:
+        logps: (U,), log-probabilities of the predictions.
+        predictions: What they are counted for.
+    """
+    dtype = sum_dtype(logps)
+    counted = logps.to(dtype)[:, None] * predictions.member
+    sums = counted.new_zeros(predictions.pairs, 3)
+    return as_pair_logps(
+        sums.index_add(0, predictions.pair_index(), counted), count_pairs(predictions)
+    )
+
+
+def count_pairs(predictions: Predictions) -> Tensor:
+    """(B, 3) int64: tokens of the chosen answer, the rejected answer and the NLL."""
+    member = predictions.member.long()
+    return member.new_zeros(predictions.pairs, 3).index_add(0, predictions.pair_index(), member)
+
+
+def as_pair_logps(sums: Tensor, counts: Tensor) -> PairLogps:
+    """Name the columns of two (B, 3) tensors."""
+    return PairLogps(
+        chosen_sum=sums[:, 0],
+        chosen_tokens=counts[:, 0],
+        rejected_sum=sums[:, 1],
+        rejected_tokens=counts[:, 1],
+        nll_sum=-sums[:, 2],
+        nll_tokens=counts[:, 2],
+    )
 
 
 def sum_dtype(tensor: Tensor) -> torch.dtype:

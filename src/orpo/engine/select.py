@@ -2,32 +2,124 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
+from torch import nn
+from torch.nn.modules.dropout import _DropoutNd
+
+from orpo.engine.attention import transformer
+from orpo.engine.fused_head import FusedHead
+from orpo.engine.head_tap import output_layer, probe_transform
 from orpo.engine.padded import PaddedEngine
+from orpo.engine.self_test import self_test
+from orpo.engine.shared import SharedEngine
 from orpo.engine.types import Engine
 from orpo.errors import ConfigError
 
-__all__ = ["select_engine"]
+__all__ = ["expect_engine", "select_engine"]
+
+_SHARED_LAYERS = {"full_attention", "sliding_attention"}
 
 
-def select_engine(requested: str, model_config: Any, nll_scope: str) -> tuple[Engine, str]:
+def select_engine(requested: str, model: nn.Module | None, nll_scope: str) -> tuple[Engine, str]:
     """The engine for a model, with one line that says why.
+
+    The shared engine where its numbers are those of the model, which is tried out; else padded
+    rows.
 
     Args:
         requested: `ORPOConfig.engine`.
-        model_config: The model's configuration.
+        model: The model, not wrapped yet, on the device where it will be.
         nll_scope: `ORPOConfig.nll_scope`.
 
     Raises:
-        ConfigError: The requested engine does not exist for this model.
+        ConfigError: The shared engine was asked for and cannot be used.
     """
-    if requested == "shared":
+    config = getattr(model, "config", None)
+    router_loss = bool(getattr(config, "output_router_logits", False))
+    head, head_reason = _find_head(model)
+    reason = "asked for" if requested == "padded" else head_reason
+    if reason is None:
+        assert model is not None
+        assert head is not None
+        shared = SharedEngine(nll_scope, router_loss, head)
+        reason = _obstacle(model) or _try_shared(model, shared)
+        if reason is None:
+            return shared, "shared engine (prompts computed once, no padding; self-test passed)"
+        if requested == "shared":
+            raise ConfigError(
+                f"the shared engine cannot be used: {reason}",
+                where="engine",
+                fix="Use engine='auto' or 'padded'.",
+            )
+    elif requested == "shared":
         raise ConfigError(
-            "the shared engine is not part of this version",
+            f"the shared engine cannot be used: {reason}",
             where="engine",
             fix="Use engine='auto' or 'padded'.",
         )
-    router_loss = bool(getattr(model_config, "output_router_logits", False))
-    why = "asked for" if requested == "padded" else "works with every decoder-only model"
-    return PaddedEngine(nll_scope=nll_scope, router_loss=router_loss), f"padded engine ({why})"
+    padded = PaddedEngine(nll_scope, router_loss, head)
+    if head is not None and model is not None:
+        head_reason = self_test(model, padded)
+    if head is None or head_reason is not None:
+        return PaddedEngine(nll_scope, router_loss), f"padded engine, logits kept ({reason})"
+    return padded, f"padded engine ({reason})"
+
+
+def expect_engine(config: Any) -> str:
+    """What `select_engine` will find, as far as a model's configuration tells; one line."""
+    reason = _layers_obstacle(config)
+    if reason is None:
+        return "shared engine, if its self-test passes (prompts computed once, no padding)"
+    return f"padded engine ({reason})"
+
+
+def _find_head(model: nn.Module | None) -> tuple[FusedHead | None, str | None]:
+    layer = None if model is None else output_layer(model)
+    if model is None or layer is None:
+        return None, "the model names no output layer"
+    transform = probe_transform(model, layer)
+    if transform is None:
+        return None, "what the model does to its logits is neither a factor nor a soft cap"
+    return FusedHead(transform), None
+
+
+def _try_shared(model: nn.Module, engine: SharedEngine) -> str | None:
+    """Test the engine, and leave the model as it is."""
+    try:
+        return self_test(model, engine)
+    finally:
+        engine.release(model)
+
+
+def _obstacle(model: nn.Module) -> str | None:
+    """Why a model cannot have its prompts shared, as far as its structure tells."""
+    bare = transformer(model)
+    if bare is None:
+        return "not a transformers model"
+    adapter = getattr(model, "active_peft_config", None)
+    if getattr(adapter, "is_prompt_learning", False):
+        return "the adapter puts tokens before the prompt"
+    if not bare._can_set_attn_implementation():
+        return "its attention does not go through transformers' attention interface"
+    return _layers_obstacle(bare.config) or next(_dropouts(model), None)
+
+
+def _layers_obstacle(config: Any) -> str | None:
+    text = config.get_text_config() if hasattr(config, "get_text_config") else config
+    kinds = set(getattr(text, "layer_types", None) or ())
+    if strange := sorted(kinds - _SHARED_LAYERS):
+        return f"layers of kind {', '.join(strange)}"
+    if getattr(text, "attention_chunk_size", None) and "chunked" in str(kinds):
+        return "attention in chunks"
+    return None
+
+
+def _dropouts(model: nn.Module) -> Iterator[str]:
+    for module in model.modules():
+        if isinstance(module, _DropoutNd) and module.p > 0:
+            yield "dropout is on, which would treat a shared prompt as one"
+        for name, value in vars(module).items():
+            if "dropout" in name and isinstance(value, float) and value > 0:
+                yield f"{name} is on, which would treat a shared prompt as one"

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from torch import Tensor, nn
 
 from orpo.objective import PairLogps
 
+if TYPE_CHECKING:
+    from orpo.engine.fused_head import FusedHead
+
 __all__ = ["Engine", "EngineOutput", "Objective"]
 
 Objective: TypeAlias = Callable[[PairLogps], Tensor]
-"""From the log-probabilities of a batch to its scalar loss.
+"""From the log-probabilities of some pairs to their part of the loss, a scalar.
 
-It is handed to the engine, rather than applied to what the engine returns, because a fused head
-has to know the gradient of the loss before it lets go of the logits.
+It must be a sum over pairs: objective(a and b) = objective(a) + objective(b). It is handed to the
+engine, rather than applied to what the engine returns, because the fused head asks for the gradient
+of the loss pair by pair, before it lets go of the logits.
 """
 
 
@@ -26,11 +30,13 @@ class EngineOutput:
 
     Attributes:
         loss: The objective's value, a scalar that carries the gradient.
-        logps: The log-probabilities that it was computed from.
+        logps: The log-probabilities that it was computed from, without gradient.
+        aux_loss: The router's auxiliary loss of a mixture-of-experts model, a scalar, or None.
     """
 
     loss: Tensor
     logps: PairLogps
+    aux_loss: Tensor | None = None
 
 
 class Engine(Protocol):
@@ -45,4 +51,22 @@ class Engine(Protocol):
         self, model: nn.Module, batch: Mapping[str, Tensor], objective: Objective
     ) -> EngineOutput:
         """Score a batch of `orpo.data.PairCollator` and apply the objective."""
+        ...
+
+    @property
+    def head(self) -> FusedHead | None:
+        """What takes the place of the output layer; None if logits are kept."""
+        ...
+
+    @property
+    def pads(self) -> bool:
+        """Whether every pair of a micro-batch takes as much room as its longest."""
+        ...
+
+    def release(self, model: nn.Module) -> None:
+        """Leave the model as it was found; the next call may change it again."""
+        ...
+
+    def positions(self, prefix: int, chosen: int, rejected: int) -> int:
+        """Positions that one pair takes up in the model, from its lengths in tokens."""
         ...

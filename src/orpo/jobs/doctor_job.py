@@ -12,8 +12,8 @@ import psutil
 import torch
 from transformers import AutoConfig
 
-from orpo.engine import select_engine
-from orpo.errors import ModelError, OrpoError
+from orpo.engine import expect_engine
+from orpo.errors import ModelError
 from orpo.train import versions
 
 __all__ = ["examine", "examine_model"]
@@ -56,11 +56,8 @@ def examine_model(name: str) -> dict[str, Any]:
         raise ModelError(f"cannot be read ({first})", where=name) from error
     if getattr(config, "is_encoder_decoder", False):
         return {"model": name, "type": config.model_type, "trainable": "no: encoder-decoder"}
-    try:
-        _, why = select_engine("auto", config, "sequence")
-    except OrpoError as error:
-        why = str(error)
-    return {"model": name, "type": config.model_type, "trainable": "yes", "engine": why}
+    engine = expect_engine(config)
+    return {"model": name, "type": config.model_type, "trainable": "yes", "engine": engine}
 
 
 def _device() -> dict[str, Any]:
@@ -92,10 +89,9 @@ def _cpu_multiplies_bf16() -> bool:
 
 def _choices() -> dict[str, str]:
     device = _device()
-    _, engine = select_engine("auto", None, "sequence")
     return {
         "device": str(device["kind"]),
-        "engine": engine,
+        "engine": "shared where the model allows it",
         "precision": "fp32; --bf16 true is fast here" if device.get("bf16") else "fp32",
     }
 

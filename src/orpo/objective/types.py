@@ -22,7 +22,6 @@ class PairLogps:
         rejected_tokens: Number of tokens in that sum.
         nll_sum: -sum_t log p over the tokens of the chosen sequence that `nll_scope` counts.
         nll_tokens: Number of tokens in that sum.
-        aux_loss: The router's auxiliary loss of a mixture-of-experts model, a scalar, or None.
     """
 
     chosen_sum: Tensor
@@ -31,7 +30,10 @@ class PairLogps:
     rejected_tokens: Tensor
     nll_sum: Tensor
     nll_tokens: Tensor
-    aux_loss: Tensor | None = None
+
+    def detached(self) -> PairLogps:
+        """The same numbers without their gradient."""
+        return PairLogps(**{name: value.detach() for name, value in vars(self).items()})
 
     @property
     def chosen_logps(self) -> Tensor:

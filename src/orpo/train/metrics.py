@@ -30,10 +30,10 @@ COLUMNS = (
 )
 
 
-def pair_table(logps: PairLogps, result: ORPOLoss) -> Tensor:
+def pair_table(logps: PairLogps, result: ORPOLoss, aux_loss: Tensor | None = None) -> Tensor:
     """One row of `COLUMNS` for each pair, shape (pairs, columns), without gradient."""
     chosen, rejected = logps.chosen_logps, logps.rejected_logps
-    aux = torch.zeros_like(chosen) if logps.aux_loss is None else logps.aux_loss.expand_as(chosen)
+    aux = torch.zeros_like(chosen) if aux_loss is None else aux_loss.expand_as(chosen)
     columns = {
         "nll_sum": logps.nll_sum,
         "nll_tokens": logps.nll_tokens,

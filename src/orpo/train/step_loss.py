@@ -48,22 +48,18 @@ class StepLoss:
     beta: float
     aux_coef: float = 0.0
 
-    def share(
-        self, logps: PairLogps, totals: Tensor | None, ranks: int = 1
-    ) -> tuple[Tensor, ORPOLoss]:
-        """A micro-batch's share of the loss, and the objective's own result.
+    def share(self, logps: PairLogps, totals: Tensor, ranks: int = 1) -> tuple[Tensor, ORPOLoss]:
+        """The share of some pairs in the loss, and the objective's own result.
 
         Args:
-            logps: Log-probabilities of the micro-batch.
-            totals: (2,): NLL tokens and pairs of the step; None if this is all of it.
+            logps: Log-probabilities of some pairs of the step.
+            totals: (2,): NLL tokens and pairs of the step.
             ranks: Over how many ranks gradients are averaged.
 
         Returns:
-            A scalar whose average over ranks, summed over micro-batches, is the step's L.
+            A scalar whose average over ranks, summed over pairs, is the step's L.
         """
         pairs = len(logps.nll_sum)
-        if totals is None:
-            totals = torch.stack([logps.nll_tokens.sum(), logps.nll_tokens.new_tensor(pairs)])
         step_tokens, step_pairs = totals.to(logps.nll_sum.dtype).unbind()
         result = orpo_loss(
             logps.chosen_logps,
@@ -72,7 +68,8 @@ class StepLoss:
             alpha=self.alpha,
             beta=self.beta,
         )
-        loss = result.loss
-        if logps.aux_loss is not None:
-            loss = loss + self.aux_coef * logps.aux_loss
-        return loss * (pairs / step_pairs) * ranks, result
+        return result.loss * (pairs / step_pairs) * ranks, result
+
+    def router_share(self, aux_loss: Tensor, pairs: int, totals: Tensor, ranks: int = 1) -> Tensor:
+        """The part of a micro-batch of `pairs` pairs in the router's loss of the step."""
+        return self.aux_coef * aux_loss * (pairs / totals[1].to(aux_loss.dtype)) * ranks

@@ -21,10 +21,10 @@ from transformers import (
 from transformers.trainer_utils import EvalLoopOutput, has_length
 
 from orpo.config import ORPOConfig
-from orpo.data import Ledger, PairCollator, StreamedPairs, split_by_tokens
-from orpo.engine import select_engine
+from orpo.data import Ledger, PairCollator, StreamedPairs
+from orpo.engine import cut, most_positions, positions_of, select_engine, transformer
 from orpo.errors import ConfigError, DataError
-from orpo.objective import ORPOLoss, PairLogps
+from orpo.objective import PairLogps
 from orpo.run_folder import RECIPE
 from orpo.train.datasets import DatasetReader, EndlessPairs, check_schedule
 from orpo.train.guards import NonFiniteGuard, require_checkpoint
@@ -39,6 +39,7 @@ from orpo.train.models import (
     resolve_tokenizer,
     vocabulary_size,
 )
+from orpo.train.preflight import check_memory, longest_pair, measure_memory
 from orpo.train.recorder import RunRecorder, model_facts
 from orpo.train.step_loss import StepLoss, count_items
 
@@ -117,12 +118,9 @@ class ORPOTrainer(Trainer):
         built, model_init = resolve_model(model, model_init, args, peft_config)
         if args.disable_dropout and getattr(peft_config, "lora_dropout", None):
             self.notes.append("lora_dropout is off, as every dropout is with disable_dropout")
-        self.engine, engine_note = select_engine(
-            args.engine, getattr(built, "config", None), args.nll_scope
-        )
         name = str(model) if isinstance(model, str | Path) else name_of(built)
         tokenizer = resolve_tokenizer(processing_class, tokenizer, name, args)
-        self.notes += [*prepare_tokenizer(tokenizer, args), engine_note]
+        self.notes += prepare_tokenizer(tokenizer, args)
         vocabulary = vocabulary_size(built)
         max_length, length_note = fit_positions(built, args)
         self.notes += [length_note] if length_note else []
@@ -146,6 +144,9 @@ class ORPOTrainer(Trainer):
             callbacks=[self._guard, self._recorder, *(callbacks or [])],
             optimizers=optimizers,
         )
+        self.engine, note = select_engine(args.engine, self.model, args.nll_scope)
+        self.notes.append(note)
+        self._planned_tokens = most_positions(self.args.device.type)
         # The loss of a micro-batch is its share of the whole step's: nothing is left to divide.
         self.model_accepts_loss_kwargs = True
         self.loss_is_scaled_for_ga = True
@@ -205,26 +206,69 @@ class ORPOTrainer(Trainer):
         """
         if self.train_dataset is None:
             raise ConfigError("there is nothing to train on", where="train_dataset")
+        self._plan_memory()
         if resume_from_checkpoint:
             require_checkpoint(resume_from_checkpoint, self.args)
         self._metric_sums = MetricSums()
         self._last_log = time.perf_counter()
-        return super().train(resume_from_checkpoint, *args, **kwargs)
+        try:
+            return super().train(resume_from_checkpoint, *args, **kwargs)
+        finally:
+            self.engine.release(self.model)
+
+    def _plan_memory(self) -> None:
+        """Refuse what cannot fit, and find out how large micro-batches may be."""
+        spread = self.is_fsdp_enabled or self.is_deepspeed_enabled
+        if spread or transformer(self.model) is None:
+            return
+        estimate = measure_memory(self.model, self.engine, self.args, self.accelerator.autocast)
+        check_memory(estimate, longest_pair(self.train_dataset, self.engine))
+        self._planned_tokens = estimate.max_tokens
+
+    @property
+    def _max_tokens(self) -> int:
+        """Positions of a micro-batch: as asked for, or as planned."""
+        return self.args.max_tokens_per_microbatch or self._planned_tokens
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Batch], num_batches: int, device: torch.device
-    ) -> tuple[list[Batch], Tensor | None]:
-        """The micro-batches of one optimizer step, and the step's NLL tokens and pairs."""
+    ) -> tuple[list[list[Batch]], Tensor | None]:
+        """The micro-batches of one optimizer step, and the step's NLL tokens and pairs.
+
+        The pairs of the step are dealt out anew, by tokens: each entry of the list, of which
+        transformers wants as many as there are batches, holds as many micro-batches as it takes.
+        """
         samples, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         counts = count_items(samples, self.args.nll_scope, device)
-        return samples, self.accelerator.gather(counts).sum(0)
+        totals = self.accelerator.gather(counts).sum(0)
+        return self._deal(samples), totals
+
+    def _deal(self, samples: list[Batch]) -> list[list[Batch]]:
+        if not samples:
+            return []
+        parts = cut(samples, self.engine, self._max_tokens)
+        entries = len(samples)
+        # From the end: gradients are exchanged in the last entry, which must not be empty.
+        ends = [len(parts) * (i + 1) // entries for i in range(entries)]
+        return [parts[first:last] for first, last in zip([0, *ends], ends, strict=False)]
 
     def training_step(
-        self, model: nn.Module, inputs: Batch, num_items_in_batch: Tensor | None = None
+        self,
+        model: nn.Module,
+        inputs: Batch | list[Batch],
+        num_items_in_batch: Tensor | None = None,
     ) -> Tensor:
-        """Forward and backward of one micro-batch, in parts of `max_tokens_per_microbatch`."""
-        parts = split_by_tokens(inputs, self.args.max_tokens_per_microbatch)
-        losses = []
+        """Forward and backward of some micro-batches.
+
+        Args:
+            model: The model, wrapped or not.
+            inputs: Micro-batches, or a batch that is cut into some.
+            num_items_in_batch: (2,): NLL tokens and pairs of the step.
+        """
+        parts = inputs
+        if isinstance(parts, Mapping):
+            parts = cut([parts], self.engine, self._max_tokens)
+        losses = [torch.zeros((), device=self.args.device)]
         for i, part in enumerate(parts):
             last = i == len(parts) - 1
             sync = contextlib.nullcontext() if last else self.accelerator.no_sync(model=model)
@@ -250,21 +294,24 @@ class ORPOTrainer(Trainer):
         Returns:
             A float32 scalar whose average over ranks, summed over micro-batches, is the step's L.
         """
-        results: list[ORPOLoss] = []
+        totals = num_items_in_batch
         # Gradients are averaged over ranks.
-        ranks = 1 if num_items_in_batch is None else self.accelerator.num_processes
+        ranks = 1 if totals is None else self.accelerator.num_processes
+        if totals is None:
+            totals = count_items([inputs], self.args.nll_scope, inputs["row"].device)[0]
 
         def objective(logps: PairLogps) -> Tensor:
-            share, result = self._parts.share(logps, num_items_in_batch, ranks)
-            results.append(result)
-            return share
+            return self._parts.share(logps, totals, ranks)[0]
 
         output = self.engine(model, inputs, objective)
-        table = pair_table(output.logps, results[0])
+        loss, pairs = output.loss.float(), len(inputs["row"])
+        if output.aux_loss is not None:
+            loss = loss + self._parts.router_share(output.aux_loss, pairs, totals, ranks)
+        _, result = self._parts.share(output.logps, totals, ranks)
+        table = pair_table(output.logps, result, output.aux_loss)
         if model.training:
             self._metric_sums.add(table)
             self._guard.watch(table, inputs["row"])
-        loss = output.loss.float()
         return (loss, {"pairs": table}) if return_outputs else loss
 
     @property
@@ -313,7 +360,7 @@ class ORPOTrainer(Trainer):
         rows = inputs["row"]
         batch = {**inputs, "position": torch.arange(len(rows), device=rows.device)}
         tables, positions = [], []
-        for part in split_by_tokens(batch, self.args.max_tokens_per_microbatch):
+        for part in cut([batch], self.engine, self._max_tokens):
             with torch.no_grad(), self.compute_loss_context_manager():
                 _, outputs = self.compute_loss(model, part, return_outputs=True)
             tables.append(outputs["pairs"])
@@ -346,6 +393,8 @@ class ORPOTrainer(Trainer):
             )
         finally:
             self.compute_metrics = custom
+            if not self.is_in_train:
+                self.engine.release(self.model)
         if output.predictions is None:
             raise DataError(
                 "there is no pair to evaluate", where="eval_dataset", fix="Give at least one row."
@@ -353,9 +402,10 @@ class ORPOTrainer(Trainer):
         table = PairTable.gathered(output.predictions, output.label_ids, once=once)
         return EvalLoopOutput(table.answers, table.rows, output.metrics, len(table.rows))
 
-    def floating_point_ops(self, inputs: Mapping[str, Tensor]) -> int:
+    def floating_point_ops(self, inputs: Batch | list[Batch]) -> int:
         """6 x (parameters without embeddings) x positions that go through the model."""
-        positions = inputs["chosen_input_ids"].numel() + inputs["rejected_input_ids"].numel()
+        parts = [inputs] if isinstance(inputs, Mapping) else inputs
+        positions = sum(sum(positions_of(part, self.engine)) for part in parts)
         return 6 * positions * self._body_parameters
 
     @property
@@ -365,10 +415,12 @@ class ORPOTrainer(Trainer):
             self._counted_parameters: int = int(count(exclude_embeddings=True)) if count else 0
         return self._counted_parameters
 
-    def _track_num_input_tokens(self, inputs: Batch) -> None:
-        if self.args.include_num_input_tokens_seen != "no":
-            names = ("input_ids", "attention_mask")
-            both = {n: torch.cat([inputs[f"chosen_{n}"], inputs[f"rejected_{n}"]]) for n in names}
+    def _track_num_input_tokens(self, inputs: Batch | list[Batch]) -> None:
+        if self.args.include_num_input_tokens_seen == "no":
+            return
+        names = ("input_ids", "attention_mask")
+        for part in [inputs] if isinstance(inputs, Mapping) else inputs:
+            both = {n: torch.cat([part[f"chosen_{n}"], part[f"rejected_{n}"]]) for n in names}
             super()._track_num_input_tokens(both)
 
     # The run folder
@@ -380,6 +432,7 @@ class ORPOTrainer(Trainer):
             "_run": {
                 "engine": self.engine.name,
                 "notes": list(self.notes),
+                "max_tokens_per_microbatch": self._max_tokens,
                 **model_facts(self.model),
                 "world_size": self.args.world_size,
                 "data": {name: ledger.as_dict() for name, ledger in self.ledgers.items()},

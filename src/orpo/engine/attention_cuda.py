@@ -1,0 +1,239 @@
+"""Attention over a packed row on an accelerator, with the kernels that are there.
+
+To a kernel for sequences of different lengths a pair is two sequences: P and C attend to P and C,
+and R attends to P and R. A causal mask aligned to the end of the keys (as flash attention has it)
+is what R over P and R needs; only the keys have to be gathered, because P is read twice.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+
+from orpo.engine.layout import PairLayout
+
+__all__ = [
+    "Varlen",
+    "flash_attention",
+    "flex_attention",
+    "has_flash_attn",
+    "has_triton",
+    "has_varlen",
+    "sdpa_attention",
+    "varlen_attention",
+]
+
+
+class Varlen(NamedTuple):
+    """A packed row as sequences of different lengths, N of them.
+
+    Attributes:
+        keys: (T,) int64, which tokens are the keys, sequence by sequence.
+        query_ends: (N + 1,) int32, offsets of the sequences among the queries.
+        key_ends: (N + 1,) int32, the same among the keys.
+        longest_query: Most queries of a sequence.
+        longest_key: Most keys of a sequence.
+    """
+
+    keys: Tensor
+    query_ends: Tensor
+    key_ends: Tensor
+    longest_query: int
+    longest_key: int
+
+    @classmethod
+    def of(cls, layout: PairLayout) -> Varlen:
+        """The sequences of a layout, computed once per batch."""
+        return layout.once("varlen", lambda: cls._build(layout))
+
+    @classmethod
+    def _build(cls, layout: PairLayout) -> Varlen:
+        keys: list[Tensor] = []
+        queries_of, keys_of = [0], [0]
+        for span in layout.spans:
+            keys.append(torch.arange(span.start, span.turn))
+            queries_of.append(span.prefix + span.chosen)
+            keys_of.append(span.prefix + span.chosen)
+            if span.rejected:
+                keys += [torch.arange(span.start, span.fork), torch.arange(span.turn, span.end)]
+                queries_of.append(span.rejected)
+                keys_of.append(span.prefix + span.rejected)
+        device = layout.positions.device
+        query_ends, key_ends = (
+            torch.tensor(x).cumsum(0).int().to(device) for x in (queries_of, keys_of)
+        )
+        return cls(torch.cat(keys).to(device), query_ends, key_ends, max(queries_of), max(keys_of))
+
+
+@functools.cache
+def has_flash_attn() -> bool:
+    """Whether the flash-attn package is installed."""
+    return importlib.util.find_spec("flash_attn") is not None
+
+
+@functools.cache
+def has_varlen(device: torch.device) -> bool:
+    """Whether PyTorch's own kernel for sequences of different lengths runs on a device."""
+    known = importlib.util.find_spec("torch.nn.attention.varlen") is not None
+    return known and torch.version.hip is None and torch.cuda.get_device_capability(device) >= (8,)
+
+
+@functools.cache
+def has_triton() -> bool:
+    """Whether FlexAttention can be compiled."""
+    return importlib.util.find_spec("triton") is not None
+
+
+def _three(
+    query: Tensor, key: Tensor, value: Tensor, varlen: Varlen
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(1, H, S, D) -> (S, H, D), keys and values gathered."""
+    q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
+    return q, k.index_select(0, varlen.keys), v.index_select(0, varlen.keys)
+
+
+def flash_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    layout: PairLayout,
+    *,
+    scale: float,
+    window: int | None = None,
+    softcap: float | None = None,
+) -> Tensor:
+    """With the flash-attn package; float16 and bfloat16, D up to 256."""
+    from flash_attn import flash_attn_varlen_func  # noqa: PLC0415
+
+    varlen = Varlen.of(layout)
+    result: Tensor = flash_attn_varlen_func(
+        *_three(query, key, value, varlen),
+        varlen.query_ends,
+        varlen.key_ends,
+        varlen.longest_query,
+        varlen.longest_key,
+        softmax_scale=scale,
+        causal=True,
+        window_size=(window - 1, 0) if window else (-1, -1),
+        softcap=softcap or 0.0,
+    )
+    return result[None]
+
+
+def varlen_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    layout: PairLayout,
+    *,
+    scale: float,
+    window: int | None = None,
+) -> Tensor:
+    """With PyTorch's `varlen_attn`; float16 and bfloat16."""
+    from torch.nn.attention.varlen import varlen_attn  # noqa: PLC0415
+
+    varlen = Varlen.of(layout)
+    q, k, v = _three(query, key, value, varlen)
+    result = varlen_attn(
+        q,
+        k,
+        v,
+        varlen.query_ends,
+        varlen.key_ends,
+        varlen.longest_query,
+        varlen.longest_key,
+        scale=scale,
+        window_size=(window - 1, 0) if window else (-1, 0),
+        enable_gqa=query.shape[1] != key.shape[1],
+    )
+    assert isinstance(result, Tensor)
+    return result[None]
+
+
+def sdpa_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    layout: PairLayout,
+    *,
+    scale: float,
+    window: int | None = None,
+) -> Tensor:
+    """With `scaled_dot_product_attention`, pair by pair; every dtype and device."""
+    mask = layout.once(("mask", window), lambda: layout.mask(window))
+    groups = query.shape[1] // key.shape[1]
+    parts = []
+    for span in layout.spans:
+        own = slice(span.start, span.end)
+        parts.append(
+            F.scaled_dot_product_attention(
+                query[:, :, own],
+                key[:, :, own].repeat_interleave(groups, dim=1),
+                value[:, :, own].repeat_interleave(groups, dim=1),
+                attn_mask=mask[own, own],
+                scale=scale,
+            )
+        )
+    return torch.cat(parts, dim=2).transpose(1, 2)
+
+
+def flex_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    layout: PairLayout,
+    *,
+    scale: float,
+    window: int | None = None,
+    softcap: float | None = None,
+) -> Tensor:
+    """With compiled FlexAttention; every dtype, only blocks that hold something are computed."""
+    mask = layout.once(("flex", window), lambda: flex_mask(layout, window))
+
+    def bend(score: Tensor, *_: Any) -> Tensor:
+        assert softcap is not None
+        return torch.tanh(score / softcap) * softcap
+
+    result: Tensor = _compiled_flex(query.device.type)(
+        query,
+        key,
+        value,
+        score_mod=None if softcap is None else bend,
+        block_mask=mask,
+        scale=scale,
+        enable_gqa=query.shape[1] != key.shape[1],
+    )
+    return result.transpose(1, 2)
+
+
+def flex_mask(layout: PairLayout, window: int | None) -> Any:
+    """The layout as FlexAttention's block mask."""
+    from torch.nn.attention.flex_attention import create_block_mask  # noqa: PLC0415
+
+    tokens, position, device = layout.tokens, layout.positions, layout.positions.device
+    pair = torch.empty(tokens, dtype=torch.int32)
+    part = torch.zeros(tokens, dtype=torch.int32)
+    for i, span in enumerate(layout.spans):
+        pair[span.start : span.end] = i
+        part[span.fork : span.turn] = 1
+        part[span.turn : span.end] = 2
+    pair, part = pair.to(device), part.to(device)
+
+    def seen(_b: Tensor, _h: Tensor, q: Tensor, k: Tensor) -> Tensor:
+        visible = (pair[q] == pair[k]) & ((part[k] == 0) | (part[q] == part[k]))
+        visible = visible & (position[q] >= position[k])
+        return visible & (position[q] - position[k] < window) if window else visible
+
+    return create_block_mask(seen, None, None, tokens, tokens, device=device)
+
+
+@functools.cache
+def _compiled_flex(device: str) -> Any:
+    from torch.nn.attention.flex_attention import flex_attention as flex  # noqa: PLC0415
+
+    return torch.compile(flex, dynamic=True) if device == "cuda" else flex

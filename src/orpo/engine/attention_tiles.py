@@ -1,0 +1,205 @@
+"""Attention over a packed row without accelerator: exact softmax in tiles, nothing kept of it.
+
+Every pair is cut into tiles of queries; a tile attends to one slice of keys, so that hardly any
+product is computed that the mask throws away. The backward pass computes the probabilities again
+(one more product) rather than keeping them. Products and softmax are float32 (float64 for
+float64), whatever comes in: PyTorch's own kernels are the fastest there is here, and their
+backward pass for half precision is not.
+
+Shapes: H query heads in K groups of G that share a key head, D per head, q queries, k keys.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.autograd.function import FunctionCtx
+
+from orpo.engine.layout import PairLayout, PairSpan
+from orpo.objective.log_odds import compute_dtype
+
+__all__ = ["tiled_attention"]
+
+_QUERIES = 128
+"""Queries of a tile: small enough to waste little above the diagonal, and to stay in the cache."""
+
+
+@dataclass(frozen=True)
+class _Tile:
+    """Some queries of a pair and the keys that they attend to.
+
+    Attributes:
+        queries: Slice of the packed row.
+        keys: Slice among the keys of the tile's sequence (P and C, or P and R).
+        mask: (G * q, k), zero or -inf, to be added to the scores; None if all keys are seen.
+    """
+
+    queries: slice
+    keys: slice
+    mask: Tensor | None
+
+
+@dataclass(frozen=True)
+class _Sequence:
+    """One of the two sequences of a pair: P and C, or P and R.
+
+    Attributes:
+        keys: Slices of the packed row that make up the sequence.
+        tiles: Its queries; P's are those of the first sequence only.
+    """
+
+    keys: tuple[slice, ...]
+    tiles: tuple[_Tile, ...]
+
+
+def tiled_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    layout: PairLayout,
+    *,
+    scale: float,
+    window: int | None = None,
+) -> Tensor:
+    """softmax(scale * Q K^T) V over a packed row.
+
+    Args:
+        query: (1, H, S, D).
+        key: (1, K, S, D), K a divisor of H.
+        value: (1, K, S, D).
+        layout: What attends to what.
+        scale: Factor of the scores.
+        window: Sliding window in positions, the query's own included.
+
+    Returns:
+        (1, S, H, D), in the dtype of `query`.
+    """
+    groups = query.shape[1] // key.shape[1]
+    dtype = compute_dtype(query)
+    sequences = layout.once(
+        ("tiles", groups, window, dtype), lambda: _sequences(layout, groups, window, dtype)
+    )
+    result: Tensor = _Tiled.apply(query, key, value, sequences, scale)  # type: ignore[no-untyped-call]
+    return result
+
+
+class _Tiled(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: FunctionCtx,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        sequences: list[_Sequence],
+        scale: float,
+    ) -> Tensor:
+        ctx.save_for_backward(query, key, value)
+        ctx.sequences, ctx.scale = sequences, scale  # type: ignore[attr-defined]
+        heads, tokens = query.shape[1:3]
+        result = query.new_empty(1, tokens, heads, value.shape[-1])
+        for sequence in sequences:
+            keys, values = (_rows(x, sequence.keys) for x in (key, value))
+            for tile in sequence.tiles:
+                weights = _scores(query, keys, tile, scale).softmax(-1)
+                answer = torch.bmm(weights, values[:, tile.keys])
+                result[0, tile.queries] = _ungrouped(answer, heads)
+        return result
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
+        query, key, value = ctx.saved_tensors  # type: ignore[attr-defined]
+        sequences, scale = ctx.sequences, ctx.scale  # type: ignore[attr-defined]
+        heads = query.shape[1]
+        grad = grad.transpose(1, 2)
+        d_query = torch.empty_like(query.transpose(1, 2))
+        d_key, d_value = (
+            torch.zeros(x.shape[1:], dtype=compute_dtype(x), device=x.device) for x in (key, value)
+        )
+        for sequence in sequences:
+            keys, values = (_rows(x, sequence.keys) for x in (key, value))
+            d_keys, d_values = torch.zeros_like(keys), torch.zeros_like(values)
+            for tile in sequence.tiles:
+                seen = tile.keys
+                weights = _scores(query, keys, tile, scale).softmax(-1)
+                above = _grouped(grad, tile.queries, keys.shape[0])
+                d_values[:, seen].baddbmm_(weights.transpose(1, 2), above)
+                d_weights = torch.bmm(above, values[:, seen].transpose(1, 2))
+                d_scores = torch._softmax_backward_data(d_weights, weights, -1, weights.dtype)
+                d_queries = torch.bmm(d_scores, keys[:, seen]).mul_(scale)
+                d_query[0, tile.queries] = _ungrouped(d_queries, heads)
+                queries = _grouped(query, tile.queries, keys.shape[0])
+                d_keys[:, seen].baddbmm_(d_scores.transpose(1, 2), queries, alpha=scale)
+            _add_rows(d_key, d_keys, sequence.keys)
+            _add_rows(d_value, d_values, sequence.keys)
+        return d_query.transpose(1, 2), d_key[None].to(key), d_value[None].to(value), None, None
+
+
+def _scores(query: Tensor, keys: Tensor, tile: _Tile, scale: float) -> Tensor:
+    """(K, G * q, k), masked."""
+    queries = _grouped(query, tile.queries, keys.shape[0])
+    seen = keys[:, tile.keys].transpose(1, 2)
+    if tile.mask is None:
+        return torch.bmm(queries, seen).mul_(scale)
+    return torch.baddbmm(tile.mask, queries, seen, alpha=scale)
+
+
+def _grouped(x: Tensor, rows: slice, groups: int) -> Tensor:
+    """(1, H, S, D) -> (K, G * q, D): the query heads that share a key head, one above another."""
+    x = x[0, :, rows].to(compute_dtype(x))
+    return x.reshape(groups, -1, x.shape[-1])
+
+
+def _ungrouped(x: Tensor, heads: int) -> Tensor:
+    """(K, G * q, D) -> (q, H, D)."""
+    return x.view(heads, -1, x.shape[-1]).transpose(0, 1)
+
+
+def _rows(x: Tensor, parts: tuple[slice, ...]) -> Tensor:
+    """(1, K, S, D) -> (K, k, D): the keys or values of one sequence."""
+    return torch.cat([x[0, :, part].to(compute_dtype(x)) for part in parts], dim=1)
+
+
+def _add_rows(total: Tensor, rows: Tensor, parts: tuple[slice, ...]) -> None:
+    first = 0
+    for part in parts:
+        last = first + part.stop - part.start
+        total[:, part] += rows[:, first:last]
+        first = last
+
+
+def _sequences(
+    layout: PairLayout, groups: int, window: int | None, dtype: torch.dtype
+) -> list[_Sequence]:
+    device = layout.positions.device
+    found = []
+    for span in layout.spans:
+        for keys, first, start in _two_sequences(span):
+            length = sum(part.stop - part.start for part in keys)
+            tiles = []
+            for begin in range(first, length, _QUERIES):
+                end = min(begin + _QUERIES, length)
+                lowest = max(0, begin + 1 - window) if window else 0
+                mask = _causal(begin, end, lowest, window, dtype).repeat(groups, 1).to(device)
+                queries = slice(start + begin - first, start + end - first)
+                tiles.append(_Tile(queries, slice(lowest, end), mask))
+            if tiles:
+                found.append(_Sequence(keys, tuple(tiles)))
+    return found
+
+
+def _two_sequences(span: PairSpan) -> list[tuple[tuple[slice, ...], int, int]]:
+    """Of P and C, and of P and R: the keys, the first query in the sequence and in the row."""
+    whole = (slice(span.start, span.turn),)
+    forked = (slice(span.start, span.fork), slice(span.turn, span.end))
+    return [(whole, 0, span.start), (forked, span.prefix, span.turn)]
+
+
+def _causal(begin: int, end: int, lowest: int, window: int | None, dtype: torch.dtype) -> Tensor:
+    """(q, k) additive mask of queries begin .. end - 1 over keys lowest .. end - 1."""
+    distance = torch.arange(begin, end)[:, None] - torch.arange(lowest, end)[None, :]
+    hidden = distance < 0
+    if window:
+        hidden |= distance >= window
+    return torch.zeros(hidden.shape, dtype=dtype).masked_fill_(hidden, float("-inf"))

@@ -1,0 +1,190 @@
+"""The output layer, the log-probabilities and their gradient in one pass, no logits kept.
+
+With l the log-probability of token y at one position, p the softmax of the logits f(W h) there and
+c = dL/dl, the loss reaches the layer's output as c (onehot(y) - p) f'. L is a sum over pairs, so c
+is known as soon as the log-probabilities of one pair are: the logits of a few pairs are computed,
+turned into their own gradient in place, multiplied into dL/dh and dL/dW, and dropped. A pair whose
+logits exceed the budget takes two passes over slices of itself.
+
+Shapes: U predictions, d hidden size, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx
+
+from orpo.engine.head import as_pair_logps, count_pairs, sum_pairs
+from orpo.engine.head_products import LogitTransform, Product, product_dtype, product_of, slices
+from orpo.engine.layout import Predictions
+from orpo.engine.types import Objective
+from orpo.objective import PairLogps
+from orpo.objective.log_odds import compute_dtype
+
+__all__ = ["FusedHead", "LogitTransform"]
+
+_ENOUGH_ROWS = 768
+"""Predictions that make the products of the output layer efficient: more pairs join until then."""
+
+
+@dataclass(frozen=True)
+class FusedHead:
+    """Loss and log-probabilities from hidden states.
+
+    Attributes:
+        transform: What the model does to the logits.
+        budget: Most bytes of logits at a time; None for the device's default.
+    """
+
+    transform: LogitTransform = LogitTransform()
+    budget: int | None = None
+
+    def __call__(
+        self,
+        layer: nn.Module,
+        hidden: Tensor,
+        predictions: Predictions,
+        objective: Objective,
+    ) -> tuple[Tensor, PairLogps]:
+        """The objective of some pairs, and what it was computed from.
+
+        Args:
+            layer: The output layer; inside of the model's forward, so that its weights are there.
+            hidden: (..., d), what the layer would be given; `predictions.source` indexes all but
+                the last dimension, flattened.
+            predictions: What is asked for.
+            objective: From log-probabilities to the loss, a sum over pairs.
+
+        Returns:
+            The loss, carrying the gradient of `hidden` and of the layer, and the
+            log-probabilities, without gradient.
+        """
+        hidden = hidden.flatten(0, -2)
+        product = product_of(layer, self.transform, hidden)
+        work = _Work(product, predictions, objective, self.rows(layer, hidden))
+        parameters = product.parameters()
+        trained = hidden.requires_grad or any(p.requires_grad for p in parameters)
+        if torch.is_grad_enabled() and trained:
+            loss, sums = _Fused.apply(hidden, work, *parameters)  # type: ignore[no-untyped-call]
+            return loss, as_pair_logps(sums, count_pairs(predictions))
+        with torch.no_grad():
+            logps = sum_pairs(work.logps(hidden), predictions)
+            return objective(logps), logps
+
+    def rows(self, layer: nn.Module, hidden: Tensor) -> int:
+        """Predictions whose logits are held at a time."""
+        row = _vocabulary(layer) * product_dtype(hidden).itemsize
+        return max(1, self.budget_bytes(hidden.device) // row)
+
+    def budget_bytes(self, device: torch.device) -> int:
+        """Most bytes of logits at a time."""
+        return self.budget or (256 << 20 if device.type == "cpu" else 1 << 30)
+
+
+def _vocabulary(layer: nn.Module) -> int:
+    """V; that of a wrapped layer is its largest dimension."""
+    size = getattr(layer, "out_features", None)
+    return int(size or max((d for p in layer.parameters() for d in p.shape), default=1 << 17))
+
+
+class _Pass(NamedTuple):
+    """What the forward product of a slice gave; the logits only if the slice is a whole group."""
+
+    logps: Tensor
+    normalisers: Tensor
+    logits: Tensor | None
+
+
+@dataclass(frozen=True)
+class _Work:
+    """The predictions of a batch, dealt out to groups of pairs of at most `rows` predictions."""
+
+    product: Product
+    predictions: Predictions
+    objective: Objective
+    rows: int
+
+    def groups(self) -> Iterator[tuple[int, int]]:
+        """First and last + 1 pair of each group; more than `rows` only if it is a single pair."""
+        bounds, first = self.predictions.bounds, 0
+        for last in range(1, self.predictions.pairs + 1):
+            enough = bounds[last] - bounds[first] >= min(self.rows, _ENOUGH_ROWS)
+            ends = last == self.predictions.pairs
+            if ends or enough or bounds[last + 1] - bounds[first] > self.rows:
+                yield first, last
+                first = last
+
+    def logps(self, hidden: Tensor) -> Tensor:
+        """(U,) log-probabilities, without gradient."""
+        found = [hidden.new_empty(0, dtype=compute_dtype(hidden))]
+        parts = slices(len(self.predictions.target), min(self.rows, _ENOUGH_ROWS))
+        found += [self._forward(hidden, self.predictions, part).logps for part in parts]
+        return torch.cat(found)
+
+    def run(self, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The loss, the (B, 3) sums, and the gradient of the hidden states."""
+        d_hidden = torch.zeros(hidden.shape, dtype=compute_dtype(hidden), device=hidden.device)
+        losses, sums = [], []
+        for first, last in self.groups():
+            loss, found = self._group(hidden, d_hidden, self.predictions.of(first, last))
+            losses.append(loss)
+            sums.append(found)
+        return torch.stack(losses).sum(), torch.cat(sums), d_hidden.to(hidden.dtype)
+
+    def _group(self, hidden: Tensor, d_hidden: Tensor, some: Predictions) -> tuple[Tensor, Tensor]:
+        parts = list(slices(len(some.target), self.rows))
+        passes = [self._forward(hidden, some, part) for part in parts]
+        loss, sums, c = _coefficients([p.logps for p in passes], some, self.objective)
+        for part, (_, normalisers, logits) in zip(parts, passes, strict=True):
+            source, target = some.source[part], some.target[part]
+            states = hidden[source]
+            kept = self.product.logits(states) if logits is None else logits
+            grad = self.product.backward(states, kept, target, normalisers, c[part])
+            d_hidden.index_add_(0, source, grad.to(d_hidden.dtype))
+        return loss, sums
+
+    def _forward(self, hidden: Tensor, some: Predictions, part: slice) -> _Pass:
+        logits = self.product.logits(hidden[some.source[part]])
+        logps, normalisers = self.product.logps(logits, some.target[part])
+        return _Pass(logps, normalisers, logits if len(logps) == len(some.target) else None)
+
+
+def _coefficients(
+    logps: list[Tensor], some: Predictions, objective: Objective
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The loss of some pairs, their (B, 3) sums, and c = dL/dl of every prediction, (U,)."""
+    leaf = torch.cat(logps).requires_grad_()
+    with torch.enable_grad():
+        pairs = sum_pairs(leaf, some)
+        loss = objective(pairs)
+        (c,) = torch.autograd.grad(loss, leaf)
+    sums = torch.stack([pairs.chosen_sum, pairs.rejected_sum, -pairs.nll_sum], dim=1)
+    return loss.detach(), sums.detach(), c
+
+
+class _Fused(torch.autograd.Function):
+    """Computes its gradient along with its value, and hands it over when it is asked for."""
+
+    @staticmethod
+    def forward(
+        ctx: FunctionCtx, hidden: Tensor, work: _Work, *_parameters: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        loss, sums, d_hidden = work.run(hidden)
+        ctx.gradients = [d_hidden, *work.product.gradients()]  # type: ignore[attr-defined]
+        ctx.mark_non_differentiable(sums)
+        return loss, sums
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, *above: Tensor) -> tuple[Tensor | None, ...]:
+        gradients: list[Tensor | None] = ctx.gradients  # type: ignore[attr-defined]
+        del ctx.gradients  # type: ignore[attr-defined]
+        factor = above[0]
+        if factor.device.type != "cpu" or factor != 1:  # on an accelerator, asking would wait
+            gradients = [None if g is None else g.mul_(factor.to(g.dtype)) for g in gradients]
+        d_hidden, *others = gradients
+        return d_hidden, None, *others

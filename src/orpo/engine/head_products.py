@@ -1,0 +1,210 @@
+"""What the fused head asks of an output layer: logits, log-probabilities, and their gradient.
+
+Two answers of one shape: a plain matrix, whose gradient is written down, and any other module (LoRA
+on the output layer, quantised weights), which is called and differentiated as it is.
+
+Shapes: U predictions, d hidden size, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol, cast
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+
+from orpo.objective.log_odds import compute_dtype
+
+__all__ = ["LogitTransform", "Product", "product_dtype", "product_of", "slices"]
+
+
+@dataclass(frozen=True)
+class LogitTransform:
+    """What a model does to the output layer's result: cap * tanh(scale * x / cap), or scale * x.
+
+    Attributes:
+        scale: Factor (Cohere, Granite).
+        softcap: Bound (Gemma), or None.
+    """
+
+    scale: float = 1.0
+    softcap: float | None = None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """f(x)."""
+        if self.softcap is not None:
+            return torch.tanh(x * (self.scale / self.softcap)) * self.softcap
+        return x if self.scale == 1.0 else x * self.scale
+
+    def chain_(self, grad: Tensor, y: Tensor) -> Tensor:
+        """dL/dx from dL/dy and y = f(x), in place of dL/dy."""
+        if self.scale != 1.0:
+            grad.mul_(self.scale)
+        if self.softcap is not None:
+            grad.mul_(1 - (y / self.softcap).square())
+        return grad
+
+
+class Product(Protocol):
+    """An output layer at work on one batch."""
+
+    def parameters(self) -> list[Tensor]:
+        """The layer's parameters; `gradients` are in the same order."""
+        ...
+
+    def gradients(self) -> list[Tensor | None]:
+        """Of the parameters, over all calls of `backward`; None where none is asked for."""
+        ...
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """(U, d) -> (U, V), before the transform."""
+        ...
+
+    def logps(self, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-probabilities of the targets, and log sum exp of all; each (U,)."""
+        ...
+
+    def backward(
+        self, hidden: Tensor, logits: Tensor, target: Tensor, normalisers: Tensor, c: Tensor
+    ) -> Tensor:
+        """(U, d), dL/dh from c = dL/dl, adding up the layer's own. The logits are used up."""
+        ...
+
+
+def product_of(layer: nn.Module, transform: LogitTransform, hidden: Tensor) -> Product:
+    """The fitting kind, for hidden states of this dtype and device."""
+    if type(layer) is nn.Linear and layer.weight.is_floating_point():
+        return _Dense(layer, transform, product_dtype(hidden))
+    return _Module(layer, transform)
+
+
+def product_dtype(hidden: Tensor) -> torch.dtype:
+    """The dtype in which a linear layer would multiply, autocast considered."""
+    kind = hidden.device.type
+    if torch.is_autocast_enabled(kind) and hidden.dtype != torch.float64:
+        return torch.get_autocast_dtype(kind)
+    return hidden.dtype
+
+
+class _Sums:
+    """Gradients of parameters, added up in float32 or wider."""
+
+    def __init__(self, parameters: list[Tensor]) -> None:
+        self._parameters = parameters
+        self._totals: list[Tensor | None] = [None] * len(parameters)
+
+    def add(self, index: int, part: Tensor) -> None:
+        total = self._totals[index]
+        if total is None:
+            self._totals[index] = part.to(compute_dtype(self._parameters[index]))
+        else:
+            total.add_(part)
+
+    def add_outer(self, index: int, left: Tensor, right: Tensor) -> None:
+        """left^T right, without a copy of the result where dtypes allow it."""
+        total = self._totals[index]
+        if total is not None and total.dtype == left.dtype:
+            total.addmm_(left.T, right)
+        else:
+            self.add(index, left.T @ right)
+
+    def result(self) -> list[Tensor | None]:
+        return [
+            None if total is None else total.to(parameter.dtype)
+            for total, parameter in zip(self._totals, self._parameters, strict=True)
+        ]
+
+
+class _Dense:
+    """A matrix and perhaps a bias."""
+
+    def __init__(self, layer: nn.Linear, transform: LogitTransform, dtype: torch.dtype) -> None:
+        self._transform, self._dtype = transform, dtype
+        bias = cast("Tensor | None", layer.bias)
+        self._own: list[Tensor] = [layer.weight] if bias is None else [layer.weight, bias]
+        self._weight = layer.weight.detach().to(dtype)
+        self._bias = None if bias is None else bias.detach().to(dtype)
+        self._sums = _Sums(self._own)
+
+    def parameters(self) -> list[Tensor]:
+        return self._own
+
+    def gradients(self) -> list[Tensor | None]:
+        return self._sums.result()
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        return F.linear(hidden.to(self._dtype), self._weight, self._bias)
+
+    def logps(self, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        logps = logits.new_empty(len(target), dtype=compute_dtype(logits))
+        normalisers = torch.empty_like(logps)
+        for rows in slices(len(target), _block(logits)):
+            y = self._transform(logits[rows].to(logps.dtype))
+            normalisers[rows] = y.logsumexp(-1)
+            logps[rows] = y.gather(1, target[rows, None])[:, 0] - normalisers[rows]
+        return logps, normalisers
+
+    def backward(
+        self, hidden: Tensor, logits: Tensor, target: Tensor, normalisers: Tensor, c: Tensor
+    ) -> Tensor:
+        for rows in slices(len(target), _block(logits)):
+            y = self._transform(logits[rows].to(normalisers.dtype))
+            weight = c[rows, None]
+            grad = (y - normalisers[rows, None]).exp_().mul_(-weight)
+            grad.scatter_add_(1, target[rows, None], weight)
+            logits[rows] = self._transform.chain_(grad, y).to(logits.dtype)
+        if self._own[0].requires_grad:
+            self._sums.add_outer(0, logits, hidden.to(self._dtype))
+        if len(self._own) > 1 and self._own[1].requires_grad:
+            self._sums.add(1, logits.sum(0, dtype=compute_dtype(logits)))
+        return logits @ self._weight
+
+
+class _Module:
+    """The layer's own forward pass; it is called again for its gradient."""
+
+    def __init__(self, layer: nn.Module, transform: LogitTransform) -> None:
+        self._layer, self._transform = layer, transform
+        self._own: list[Tensor] = [p for p in layer.parameters() if p.requires_grad]
+        self._sums = _Sums(self._own)
+
+    def parameters(self) -> list[Tensor]:
+        return self._own
+
+    def gradients(self) -> list[Tensor | None]:
+        return self._sums.result()
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        result: Tensor = self._layer(hidden)
+        return result
+
+    def logps(self, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        y = self._transform(logits.to(compute_dtype(logits)))
+        normalisers = y.logsumexp(-1)
+        return y.gather(1, target[:, None])[:, 0] - normalisers, normalisers
+
+    def backward(
+        self, hidden: Tensor, logits: Tensor, target: Tensor, normalisers: Tensor, c: Tensor
+    ) -> Tensor:
+        inputs = [hidden.detach().requires_grad_(), *self._own]
+        with torch.enable_grad():
+            logps, _ = self.logps(self.logits(inputs[0]), target)
+            found = torch.autograd.grad(logps, inputs, c, materialize_grads=True)
+        for i, part in enumerate(found[1:]):
+            self._sums.add(i, part)
+        return found[0]
+
+
+def _block(logits: Tensor) -> int:
+    """Rows whose float32 copy stays in the cache of a processor, or saturates an accelerator."""
+    size = 4 << 20 if logits.device.type == "cpu" else 256 << 20
+    return max(1, size // (4 * logits.shape[1]))
+
+
+def slices(count: int, size: int) -> Iterator[slice]:
+    """0 .. count - 1 in slices of at most `size`."""
+    for first in range(0, count, size):
+        yield slice(first, min(first + size, count))

@@ -1,0 +1,271 @@
+"""How pairs lie in a batch: which token stands where, attends to what, and is predicted from where.
+
+A packed row holds every pair once, without padding:
+
+    P C R | P C R | ...        P: the longest common prefix of both sequences of a pair, in tokens
+                               C: what the chosen sequence adds to it, R: the rejected one
+
+C and R both continue P: their position ids start at |P|, C attends to P and C, R to P and R, and
+the hidden state of P's last token predicts the first token of both. Tokens that both answers begin
+with lie in P; they are computed once and counted for both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor
+
+__all__ = [
+    "PackedPairs",
+    "PaddedPairs",
+    "PairLayout",
+    "PairSpan",
+    "Predictions",
+    "pack_pairs",
+    "pad_pairs",
+    "pair_lengths",
+]
+
+Batch = Mapping[str, Tensor]
+Built = TypeVar("Built")
+
+
+class PairSpan(NamedTuple):
+    """Where one pair lies in a packed row: `start`, then the lengths of P, C and R in tokens."""
+
+    start: int
+    prefix: int
+    chosen: int
+    rejected: int
+
+    @property
+    def fork(self) -> int:
+        """Index at which P ends and C begins."""
+        return self.start + self.prefix
+
+    @property
+    def turn(self) -> int:
+        """Index at which C ends and R begins."""
+        return self.fork + self.chosen
+
+    @property
+    def end(self) -> int:
+        """Index after the last token of the pair."""
+        return self.turn + self.rejected
+
+
+@dataclass(frozen=True)
+class PairLayout:
+    """What attends to what in a packed row; handed to every layer's attention.
+
+    Attributes:
+        spans: The pairs, in order.
+        positions: (S,) int64, the position id of each token.
+        backend: Name of the attention back end; None for the fastest one.
+        calls: The back ends that were used, one entry per attention layer that was called.
+    """
+
+    spans: tuple[PairSpan, ...]
+    positions: Tensor
+    backend: str | None = None
+    calls: list[str] = field(default_factory=list, repr=False, compare=False)
+    _built: dict[Hashable, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def tokens(self) -> int:
+        """S, the length of the packed row."""
+        return self.spans[-1].end
+
+    def once(self, key: Hashable, build: Callable[[], Built]) -> Built:
+        """What `build` gives, computed once per batch rather than in every layer."""
+        if key not in self._built:
+            self._built[key] = build()
+        built: Built = self._built[key]
+        return built
+
+    def mask(self, window: int | None = None) -> Tensor:
+        """(S, S) bool, True where a query (row) attends to a key (column): by definition.
+
+        Args:
+            window: Attend to this many positions only, the query's own included.
+        """
+        position, device = self.positions, self.positions.device
+        index = torch.arange(self.tokens, device=device)
+        pair, part = (torch.empty_like(index) for _ in range(2))
+        for i, span in enumerate(self.spans):
+            pair[span.start : span.end] = i
+            part[span.start : span.fork] = 0
+            part[span.fork : span.turn] = 1
+            part[span.turn : span.end] = 2
+        same = pair[:, None] == pair[None, :]
+        visible = (part[None, :] == 0) | (part[:, None] == part[None, :])
+        distance = position[:, None] - position[None, :]
+        near = distance < window if window else torch.ones_like(same)
+        return same & visible & (distance >= 0) & near
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """The tokens whose log-probabilities a batch asks for. U predictions, B pairs.
+
+    Attributes:
+        source: (U,) int64, flat index of the hidden state that predicts; pair by pair.
+        target: (U,) int64, id of the token that is predicted.
+        member: (U, 3) bool: counted for the chosen answer, the rejected answer, the NLL.
+        bounds: B + 1 offsets: those of pair i are bounds[i] : bounds[i + 1].
+    """
+
+    source: Tensor
+    target: Tensor
+    member: Tensor
+    bounds: tuple[int, ...]
+
+    @property
+    def pairs(self) -> int:
+        """B."""
+        return len(self.bounds) - 1
+
+    def of(self, first: int, last: int) -> Predictions:
+        """Those of the pairs first .. last - 1."""
+        start, stop = self.bounds[first], self.bounds[last]
+        return Predictions(
+            self.source[start:stop],
+            self.target[start:stop],
+            self.member[start:stop],
+            tuple(bound - start for bound in self.bounds[first : last + 1]),
+        )
+
+    def pair_index(self) -> Tensor:
+        """(U,) int64, the pair of each prediction."""
+        counts = torch.tensor([b - a for a, b in zip(self.bounds, self.bounds[1:], strict=False)])
+        index = torch.repeat_interleave(torch.arange(self.pairs), counts)
+        return index.to(self.source.device)
+
+
+@dataclass(frozen=True)
+class PackedPairs:
+    """A batch as one packed row.
+
+    Attributes:
+        input_ids: (1, S) int64.
+        position_ids: (1, S) int64.
+        layout: What attends to what.
+        predictions: What is asked for.
+    """
+
+    input_ids: Tensor
+    position_ids: Tensor
+    layout: PairLayout
+    predictions: Predictions
+
+
+@dataclass(frozen=True)
+class PaddedPairs:
+    """A batch as padded rows: chosen and rejected of pair 0, of pair 1, ...
+
+    Attributes:
+        input_ids: (2B, L) int64.
+        attention_mask: (2B, L) int64.
+        predictions: What is asked for.
+    """
+
+    input_ids: Tensor
+    attention_mask: Tensor
+    predictions: Predictions
+
+
+def pair_lengths(batch: Batch) -> Tensor:
+    """(B, 3) int64: lengths of P, C and R of the pairs of a batch of `PairCollator`."""
+    chosen, rejected = (batch[f"{side}_attention_mask"].bool() for side in ("chosen", "rejected"))
+    same = (batch["chosen_input_ids"] == batch["rejected_input_ids"]) & chosen & rejected
+    prefix = same.long().cumprod(1).sum(1)
+    return torch.stack([prefix, chosen.sum(1) - prefix, rejected.sum(1) - prefix], dim=1)
+
+
+def pack_pairs(batch: Batch, nll_scope: str, backend: str | None = None) -> PackedPairs:
+    """One packed row from a batch of `orpo.data.PairCollator`.
+
+    Args:
+        batch: Padded on the right.
+        nll_scope: "sequence" or "completion", see `ORPOConfig`.
+        backend: Name of the attention back end; None for the fastest one.
+    """
+    device, width = batch["chosen_input_ids"].device, batch["chosen_input_ids"].shape[1]
+    spans: list[PairSpan] = []
+    for prefix, chosen, rejected in pair_lengths(batch).tolist():
+        spans.append(PairSpan(spans[-1].end if spans else 0, prefix, chosen, rejected))
+    second = width * len(spans)  # where the rejected rows begin in the flattened batch
+    cells, positions = [], []
+    for i, span in enumerate(spans):
+        first = torch.arange(span.prefix + span.chosen)
+        last = torch.arange(span.prefix, span.prefix + span.rejected)
+        cells += [i * width + first, second + i * width + last]
+        positions += [first, last]
+    cell = torch.cat(cells).to(device)
+    position = torch.cat(positions).to(device)
+    input_ids = _flat(batch, "input_ids")[cell]
+    member = _members(batch, spans, nll_scope, cell)
+    source = torch.arange(len(cell)) - 1
+    for span in spans:
+        if span.rejected:
+            source[span.turn] = span.fork - 1
+    asked = (position > 0) & member.any(1)
+    counts = _counts(asked, [span.end for span in spans])
+    return PackedPairs(
+        input_ids[None],
+        position[None],
+        PairLayout(tuple(spans), position, backend),
+        Predictions(source.to(device)[asked], input_ids[asked], member[asked], counts),
+    )
+
+
+def pad_pairs(batch: Batch, nll_scope: str) -> PaddedPairs:
+    """Padded rows, chosen above rejected, from a batch of `orpo.data.PairCollator`."""
+    input_ids, attention_mask, answer_mask = (
+        torch.stack([batch[f"chosen_{name}"], batch[f"rejected_{name}"]], dim=1).flatten(0, 1)
+        for name in ("input_ids", "attention_mask", "answer_mask")
+    )
+    rows, width = input_ids.shape
+    counted = attention_mask if nll_scope == "sequence" else answer_mask
+    member = torch.zeros(rows, width, 3, dtype=torch.bool, device=input_ids.device)
+    member[0::2, :, 0] = answer_mask[0::2].bool()
+    member[1::2, :, 1] = answer_mask[1::2].bool()
+    member[0::2, :, 2] = counted[0::2].bool()
+    member[:, 0] = False  # nothing stands before the first token
+    member = member.flatten(0, 1)
+    asked = member.any(1)
+    ends = [2 * width * (i + 1) for i in range(rows // 2)]
+    source = torch.arange(-1, rows * width - 1, device=input_ids.device)
+    predictions = Predictions(
+        source[asked], input_ids.flatten()[asked], member[asked], _counts(asked, ends)
+    )
+    return PaddedPairs(input_ids, attention_mask, predictions)
+
+
+def _flat(batch: Batch, name: str) -> Tensor:
+    return torch.cat([batch[f"chosen_{name}"].flatten(), batch[f"rejected_{name}"].flatten()])
+
+
+def _members(batch: Batch, spans: list[PairSpan], nll_scope: str, cell: Tensor) -> Tensor:
+    """(S, 3) bool: what each token of the packed row is counted for."""
+    answer = _flat(batch, "answer_mask")[cell].bool()
+    tail = torch.zeros(len(cell), dtype=torch.bool)
+    rejected = torch.zeros(len(cell), dtype=torch.bool)
+    for span in spans:
+        tail[span.turn : span.end] = True
+        rejected[span.start : span.fork] = True
+        rejected[span.turn : span.end] = True
+    tail, rejected = tail.to(cell.device), rejected.to(cell.device)
+    # Up to the fork both sequences are the same, and so is what their answers cover there.
+    nll = ~tail if nll_scope == "sequence" else answer & ~tail
+    return torch.stack([answer & ~tail, answer & rejected, nll], dim=1)
+
+
+def _counts(asked: Tensor, ends: list[int]) -> tuple[int, ...]:
+    """Offsets of the pairs among the asked positions, from where each pair ends."""
+    before = torch.nn.functional.pad(asked.long().cumsum(0), (1, 0))
+    return (0, *before[torch.tensor(ends, device=asked.device)].tolist())

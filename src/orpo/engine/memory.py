@@ -1,0 +1,189 @@
+"""How many positions a micro-batch may have: what a position costs is measured, not guessed.
+
+A step's peak is what training keeps anyway (gradients, optimizer states), what the output layer
+needs, and the tensors that the forward pass saves for the backward pass. The last grow with the
+number of positions; a trial of the model on a few random tokens, forward only, tells by how much.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import psutil
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from orpo.engine.attention import transformer
+from orpo.engine.fused_head import FusedHead
+from orpo.engine.head_tap import output_layer, tap
+
+__all__ = ["MemoryEstimate", "Precision", "estimate_memory", "most_positions"]
+
+Precision: TypeAlias = Callable[[], contextlib.AbstractContextManager[Any]]
+"""Gives the context in which a model runs, such as automatic mixed precision."""
+
+_TRIALS = (96, 224)
+"""Positions of the two trials; what does not grow between them is not per position."""
+_TRANSIENT = 1.35
+"""Peak over what is saved: gradients on their way back, and the allocator's loss. See
+docs/performance.md for where it was measured."""
+_SHARE = 0.9
+"""Part of the memory that is there that a plan may use."""
+
+
+@dataclass(frozen=True)
+class MemoryEstimate:
+    """What a training step needs beyond the model itself, in bytes.
+
+    Attributes:
+        fixed: Gradients, optimizer states, copies of weights, the output layer's work space.
+        per_position: Each position of a micro-batch.
+        available: What the device has left.
+        device: Its kind, "cpu" or "cuda".
+    """
+
+    fixed: int
+    per_position: int
+    available: int
+    device: str
+
+    def needed(self, positions: int) -> int:
+        """Bytes of a step whose largest micro-batch has this many positions."""
+        return self.fixed + positions * self.per_position
+
+    @property
+    def max_tokens(self) -> int:
+        """Positions that a micro-batch should have at most."""
+        room = int((_SHARE * self.available - self.fixed) // max(1, self.per_position))
+        return max(1, min(room, most_positions(self.device)))
+
+
+def most_positions(device: str) -> int:
+    """Positions beyond which a micro-batch gains no speed, and only costs memory."""
+    return 1024 if device == "cpu" else 16384
+
+
+def estimate_memory(
+    model: nn.Module,
+    head: FusedHead | None,
+    optimizer_bytes: Callable[[int], int],
+    autocast: Precision = contextlib.nullcontext,
+    *,
+    checkpointing: bool = False,
+) -> MemoryEstimate:
+    """Measure a model that is about to be trained.
+
+    Args:
+        model: Not wrapped yet, on its device.
+        head: The fused head that will be used.
+        optimizer_bytes: From a number of trained parameters to bytes of optimizer states.
+        autocast: The precision in which the model will run.
+        checkpointing: Whether gradient checkpointing will be switched on.
+    """
+    device = next(model.parameters()).device
+    trained = [p for p in model.parameters() if p.requires_grad]
+    layer, bare = output_layer(model), transformer(model)
+    with _without_checkpointing(model) as active:
+        small, large = (_saved_bytes(model, layer, n, autocast) for n in _TRIALS)
+    slope = max(1, (large - small) // (_TRIALS[1] - _TRIALS[0]))
+    copies = max(0, small - slope * _TRIALS[0])
+    if bare is not None and (checkpointing or active):
+        slope = min(slope, _checkpointed(slope, bare))
+    gradients = sum(p.numel() * p.element_size() for p in trained)
+    states = optimizer_bytes(sum(p.numel() for p in trained))
+    work = _head_bytes(head, layer, device)
+    return MemoryEstimate(
+        fixed=gradients + states + copies + work,
+        per_position=int(_TRANSIENT * slope),
+        available=available_bytes(device),
+        device=device.type,
+    )
+
+
+def available_bytes(device: torch.device) -> int:
+    """Memory that is left on a device: free, or held by PyTorch without use."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    free = psutil.virtual_memory().available
+    return min(free, _container_room(free))
+
+
+def _container_room(otherwise: int) -> int:
+    """What the control group of this process has left, on Linux."""
+    limit, used = (Path("/sys/fs/cgroup") / f"memory.{name}" for name in ("max", "current"))
+    try:
+        return max(0, int(limit.read_text()) - int(used.read_text()))
+    except (OSError, ValueError):
+        return otherwise
+
+
+def _checkpointed(slope: int, bare: PreTrainedModel) -> int:
+    """Bytes per position with checkpointing: every layer's input, and one layer in full."""
+    config = bare.config.get_text_config()
+    layers, width = int(config.num_hidden_layers), int(config.hidden_size)
+    return slope // layers + layers * width * 4
+
+
+@contextlib.contextmanager
+def _without_checkpointing(model: nn.Module) -> Iterator[bool]:
+    """Gradient checkpointing off within; whether it was on."""
+    switched = [m for m in model.modules() if getattr(m, "gradient_checkpointing", False)]
+    for module in switched:
+        module.gradient_checkpointing = False  # type: ignore[assignment]
+    try:
+        yield bool(switched)
+    finally:
+        for module in switched:
+            module.gradient_checkpointing = True  # type: ignore[assignment]
+
+
+def _saved_bytes(
+    model: nn.Module,
+    layer: nn.Module | None,
+    positions: int,
+    autocast: Precision,
+) -> int:
+    """Bytes that a forward pass keeps for its backward pass, the model's own weights excepted."""
+    own = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    kept: dict[int, Tensor] = {}  # held, so that no address is used twice
+
+    def keep(tensor: Tensor) -> Tensor:
+        address = tensor.untyped_storage().data_ptr()
+        if address not in own:
+            kept.setdefault(address, tensor)
+        return tensor
+
+    device = next(model.parameters()).device
+    ids = torch.arange(positions, device=device)[None] % int(model.config.vocab_size)  # type: ignore[union-attr, arg-type]
+    training = model.training
+    model.train()
+    tapped = contextlib.nullcontext() if layer is None else tap(layer, lambda hidden: hidden.sum())
+    devices = [device] if device.type == "cuda" else []
+    try:
+        with (
+            torch.random.fork_rng(devices),
+            torch.enable_grad(),
+            torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x),
+            autocast(),
+            tapped,
+        ):
+            output = model(input_ids=ids, use_cache=False)
+        del output
+    finally:
+        model.train(training)
+    return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+
+
+def _head_bytes(head: FusedHead | None, layer: nn.Module | None, device: torch.device) -> int:
+    """Logits that are held at a time, and copies of the output layer and of its gradient."""
+    if head is None or layer is None:
+        return 0
+    weights = sum(p.numel() for p in layer.parameters())
+    trained = sum(p.numel() for p in layer.parameters() if p.requires_grad)
+    return head.budget_bytes(device) + 2 * weights + 6 * trained

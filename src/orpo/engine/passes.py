@@ -1,0 +1,52 @@
+"""One forward pass of a model whose output layer is taken over by the fused head."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from orpo.engine.fused_head import FusedHead
+from orpo.engine.head_tap import tap
+from orpo.engine.layout import Predictions
+from orpo.engine.types import EngineOutput, Objective
+from orpo.objective import PairLogps
+
+__all__ = ["fused_pass"]
+
+
+def fused_pass(
+    model: nn.Module,
+    layer: nn.Module,
+    inputs: Mapping[str, Any],
+    predictions: Predictions,
+    objective: Objective,
+    head: FusedHead,
+) -> EngineOutput:
+    """Loss and log-probabilities of a batch.
+
+    Args:
+        model: The model, wrapped or not.
+        layer: Its output layer.
+        inputs: Arguments of the model.
+        predictions: What is asked for.
+        objective: From log-probabilities to the loss.
+        head: Takes the place of the output layer.
+    """
+    found: list[tuple[Tensor, PairLogps]] = []
+
+    def score(hidden: Tensor) -> Tensor:
+        loss, logps = head(layer, hidden, predictions, objective)
+        assert loss is not None
+        found.append((loss, logps))
+        return loss
+
+    with tap(layer, score):
+        outputs = model(**inputs)
+    ((loss, logps),) = found
+    if loss.requires_grad:
+        # Zero, by way of the model's output: wrappers listen there for the backward pass.
+        loss = loss + outputs.logits.sum().to(loss.dtype)
+    wanted = inputs.get("output_router_logits")
+    return EngineOutput(loss, logps, getattr(outputs, "aux_loss", None) if wanted else None)

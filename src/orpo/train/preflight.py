@@ -1,0 +1,120 @@
+"""Before the first step: does the longest pair fit into the memory that is there?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import datasets
+import numpy as np
+import pyarrow.compute as pc
+from torch import nn
+from transformers import TrainingArguments
+
+from orpo.config import ORPOConfig
+from orpo.engine import Engine, MemoryEstimate, Precision, estimate_memory
+from orpo.errors import ConfigError
+
+__all__ = ["LongestPair", "check_memory", "longest_pair", "measure_memory"]
+
+_STATE_BYTES = {"8bit": 2, "4bit": 1, "adafactor": 0, "sgd": 0, "lomo": 0, "rmsprop": 4}
+"""Bytes of optimizer states per trained parameter, by what is in the optimizer's name."""
+_ADAM = 8
+
+
+@dataclass(frozen=True)
+class LongestPair:
+    """The pair that takes the most positions.
+
+    Attributes:
+        row: Its row in the data set.
+        positions: Positions that it takes up in the model.
+        tokens: Tokens of its longer sequence, which `max_length` limits.
+    """
+
+    row: int
+    positions: int
+    tokens: int
+
+
+def longest_pair(dataset: Any, engine: Engine) -> LongestPair | None:
+    """The longest pair of a prepared data set; None for a stream, which must be read to know."""
+    lengths = _lengths(dataset)
+    if lengths is None or not len(lengths):
+        return None
+    positions = [engine.positions(int(p), int(c), int(r)) for p, c, r, _ in lengths]
+    longest = int(np.argmax(positions))
+    prompt, chosen, rejected, row = (int(x) for x in lengths[longest])
+    return LongestPair(row, positions[longest], prompt + max(chosen, rejected))
+
+
+def measure_memory(
+    model: nn.Module, engine: Engine, args: ORPOConfig, autocast: Precision
+) -> MemoryEstimate:
+    """What a step of this run will need.
+
+    Args:
+        model: Not wrapped yet, on its device.
+        engine: The engine that will be used.
+        args: The settings.
+        autocast: The precision in which the model will run.
+    """
+    size = _optimizer_bytes(args)
+    return estimate_memory(
+        model,
+        engine.head,
+        lambda count: size * count,
+        autocast,
+        checkpointing=bool(args.gradient_checkpointing),
+    )
+
+
+def check_memory(estimate: MemoryEstimate, longest: LongestPair | None) -> None:
+    """Refuse a run that cannot fit.
+
+    Raises:
+        ConfigError: Not even one position fits, or the longest pair does not; names its row.
+    """
+    if estimate.needed(1) > estimate.available:
+        raise ConfigError(
+            f"training needs about {_gib(estimate.fixed)} for gradients, optimizer states and "
+            f"work space, and {_gib(estimate.available)} are there",
+            where="memory",
+            fix="Train an adapter (--lora, peft_config), use optim=adamw_8bit, or a smaller model.",
+        )
+    if longest is None or estimate.needed(longest.positions) <= estimate.available:
+        return
+    room = (estimate.available - estimate.fixed) // estimate.per_position
+    raise ConfigError(
+        f"a pair of {longest.positions} positions needs about "
+        f"{_gib(estimate.needed(longest.positions))}, and {_gib(estimate.available)} are there",
+        where=f"train_dataset, row {longest.row}",
+        fix=f"Set max_length to about {int(longest.tokens * room / longest.positions)}, or use "
+        "gradient_checkpointing, an adapter (--lora, peft_config), or bf16.",
+    )
+
+
+def _lengths(dataset: Any) -> Any:
+    """(pairs, 4) int64: tokens of prompt, chosen and rejected answer, and the row."""
+    if isinstance(dataset, datasets.Dataset):
+        table = dataset.data.table if dataset._indices is None else dataset.flatten_indices().data
+        columns = [pc.list_value_length(table.column(f"{n}_ids")) for n in _SIDES]
+        columns.append(table.column("row"))
+        return np.stack([np.asarray(column, dtype=np.int64) for column in columns], axis=1)
+    if hasattr(dataset, "__len__") and isinstance(dataset, Iterable):
+        found = [[*(len(pair[f"{n}_ids"]) for n in _SIDES), pair["row"]] for pair in dataset]
+        return np.asarray(found, dtype=np.int64)
+    return None
+
+
+_SIDES = ("prompt", "chosen", "rejected")
+
+
+def _optimizer_bytes(args: TrainingArguments) -> int:
+    name = str(getattr(args.optim, "value", args.optim))
+    return next((size for part, size in _STATE_BYTES.items() if part in name), _ADAM)
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.1f} GiB"

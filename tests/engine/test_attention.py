@@ -1,0 +1,381 @@
+"""Attention over packed rows: every back end against each sequence alone, in float64."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import types
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.nn.attention import varlen
+
+from orpo.engine import attention_cuda
+from orpo.engine.backends import BACKENDS, Features, choose_backend
+from orpo.engine.layout import PairLayout, PairSpan, pack_pairs, pair_lengths
+from tests.engine.families import collate, pair_lists
+from tests.train.oracle_fp64 import Pair
+
+HEADS, KEY_HEADS, WIDTH = 4, 2, 8
+SCALE = 0.7
+PLAIN = ("dense", "segmented", "tiles", "sdpa")
+
+Lengths = list[tuple[int, int, int]]
+SHORT: Lengths = [(5, 3, 4), (0, 2, 3), (9, 0, 6), (7, 6, 0), (4, 0, 0), (1, 1, 1)]
+LONG: Lengths = [(150, 20, 140), (3, 130, 5), (129, 1, 128)]
+"""More than 128 queries: several tiles."""
+
+lengths = st.lists(
+    st.tuples(st.integers(0, 12), st.integers(0, 12), st.integers(0, 12)).filter(sum),
+    min_size=1,
+    max_size=4,
+)
+windows = st.none() | st.integers(1, 8)
+
+
+def layout_of(sizes: Lengths) -> PairLayout:
+    spans: list[PairSpan] = []
+    positions = []
+    for prefix, chosen, rejected in sizes:
+        spans.append(PairSpan(spans[-1].end if spans else 0, prefix, chosen, rejected))
+        positions += [*range(prefix + chosen), *range(prefix, prefix + rejected)]
+    return PairLayout(tuple(spans), torch.tensor(positions))
+
+
+def random_qkv(tokens: int, dtype: torch.dtype = torch.float64) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(tokens)
+    return [
+        torch.randn(1, heads, tokens, WIDTH, generator=generator, dtype=dtype).requires_grad_()
+        for heads in (HEADS, KEY_HEADS, KEY_HEADS)
+    ]
+
+
+def one_sequence(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    scale: float,
+    window: int | None = None,
+    softcap: float | None = None,
+    sinks: Tensor | None = None,
+) -> Tensor:
+    """(q, H, D) for the last q of k positions of one sequence, query by query."""
+    first, groups = len(k) - len(q), q.shape[1] // k.shape[1]
+    k, v = (x.repeat_interleave(groups, dim=1).transpose(0, 1) for x in (k, v))
+    rows = []
+    for i, query in enumerate(q):
+        seen = slice(max(0, first + i + 1 - window) if window else 0, first + i + 1)
+        scores = (k[:, seen] @ query[:, :, None])[:, :, 0] * scale
+        if softcap:
+            scores = softcap * (scores / softcap).tanh()
+        weights = scores.exp()
+        total = weights.sum(1) + (0 if sinks is None else sinks.exp())
+        rows.append((weights[:, None] @ v[:, seen])[:, 0] / total[:, None])
+    return torch.stack(rows)
+
+
+def by_definition(q: Tensor, k: Tensor, v: Tensor, layout: PairLayout, **asked: Any) -> Tensor:
+    """(1, S, H, D): each sequence of each pair alone, P's rows from the first of the two."""
+    q, k, v = (x[0].transpose(0, 1) for x in (q, k, v))
+    parts = []
+    for span in layout.spans:
+        good = slice(span.start, span.turn)
+        if span.prefix + span.chosen:
+            parts.append(one_sequence(q[good], k[good], v[good], **asked))
+        if span.rejected:
+            prefix, tail = slice(span.start, span.fork), slice(span.turn, span.end)
+            keys, values = (torch.cat([x[prefix], x[tail]]) for x in (k, v))
+            parts.append(one_sequence(q[tail], keys, values, **asked))
+    return torch.cat(parts)[None]
+
+
+def difference(ours: Callable[..., Tensor], theirs: Callable[..., Tensor], sizes: Lengths) -> float:
+    """Largest difference of the outputs and of the gradients of queries, keys and values."""
+    found = []
+    for attention in (ours, theirs):
+        layout = layout_of(sizes)
+        inputs = random_qkv(layout.tokens)
+        output = attention(*inputs, layout)
+        assert output.shape == (1, layout.tokens, HEADS, WIDTH)
+        weight = torch.linspace(-1, 1, output.numel(), dtype=torch.float64).view_as(output)
+        grads = torch.autograd.grad((output * weight.cos()).sum(), inputs)
+        found.append((output.detach(), *grads))
+    return max(float((a - b).abs().max()) for a, b in zip(*found, strict=True))
+
+
+def way(name: str | Callable[..., Tensor], **asked: Any) -> Callable[..., Tensor]:
+    function = BACKENDS[name] if isinstance(name, str) else name
+    return lambda q, k, v, layout: function(q, k, v, layout, scale=SCALE, **asked)
+
+
+@pytest.mark.parametrize("backend", PLAIN)
+@settings(max_examples=25)
+@given(sizes=lengths, window=windows)
+def test_back_ends_equal_each_sequence_alone(
+    backend: str, sizes: Lengths, window: int | None
+) -> None:
+    expected = way(by_definition, window=window)
+    assert difference(way(backend, window=window), expected, sizes) < 1e-10
+
+
+@pytest.mark.parametrize("window", [None, 1, 7, 100, 128, 129, 200, 10_000])
+@pytest.mark.parametrize("backend", ["segmented", "tiles", "sdpa"])
+def test_several_tiles(backend: str, window: int | None) -> None:
+    dense = way("dense", window=window)
+    assert difference(way(backend, window=window), dense, LONG) < 1e-10
+
+
+def test_the_dense_oracle_on_long_rows() -> None:
+    sizes: Lengths = [(140, 3, 20)]
+    for window in (None, 9):
+        expected = way(by_definition, window=window)
+        assert difference(way("dense", window=window), expected, sizes) < 1e-10
+
+
+@pytest.mark.parametrize("backend", ["dense", "segmented"])
+@settings(max_examples=15)
+@given(
+    sizes=lengths,
+    window=windows,
+    softcap=st.none() | st.floats(0.3, 50),
+    sinks=st.none() | st.lists(st.floats(-5, 5), min_size=HEADS, max_size=HEADS),
+)
+def test_soft_caps_and_sinks(
+    backend: str,
+    sizes: Lengths,
+    window: int | None,
+    softcap: float | None,
+    sinks: list[float] | None,
+) -> None:
+    asked = {
+        "window": window,
+        "softcap": softcap,
+        "sinks": None if sinks is None else torch.tensor(sinks, dtype=torch.float64),
+    }
+    assert difference(way(backend, **asked), way(by_definition, **asked), sizes) < 1e-10
+
+
+@pytest.mark.parametrize("backend", ["dense", "segmented"])
+def test_sinks_get_their_gradient(backend: str) -> None:
+    layout = layout_of(SHORT)
+    grads = []
+    for attention in (BACKENDS[backend], by_definition):
+        sinks = torch.linspace(-1, 2, HEADS, dtype=torch.float64).requires_grad_()
+        output = attention(*random_qkv(layout.tokens), layout, scale=SCALE, sinks=sinks)
+        grads.append(torch.autograd.grad(output.square().sum(), sinks)[0])
+    torch.testing.assert_close(grads[0], grads[1], rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("backend", PLAIN)
+def test_the_dtype_that_comes_in_goes_out(backend: str, dtype: torch.dtype) -> None:
+    layout = layout_of(SHORT)
+    inputs = [x.detach().to(dtype) for x in random_qkv(layout.tokens)]
+    expected = by_definition(*(x.double() for x in inputs), layout, scale=SCALE)
+    output = BACKENDS[backend](*(x.requires_grad_() for x in inputs), layout, scale=SCALE)
+    assert output.dtype == dtype
+    bound = 4 * torch.finfo(dtype).eps * float(expected.abs().max())
+    assert float((output.double() - expected).abs().max()) < bound
+    output.sum().backward()
+    assert all(x.grad is not None and x.grad.dtype == dtype for x in inputs)
+
+
+def flash(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    cu_q: Tensor,
+    cu_k: Tensor,
+    max_q: int,
+    max_k: int,
+    *,
+    scale: float,
+    window: tuple[int, int],
+    softcap: float = 0.0,
+) -> Tensor:
+    """What the kernels promise: sequence by sequence, the mask aligned to the bottom right."""
+    assert cu_q.dtype == cu_k.dtype == torch.int32
+    assert (int(cu_q.diff().max()), int(cu_k.diff().max())) == (max_q, max_k)
+    assert (int(cu_q[-1]), int(cu_k[-1])) == (len(q), len(k))
+    parts = []
+    for i in range(len(cu_q) - 1):
+        own_q, own_k = q[cu_q[i] : cu_q[i + 1]], k[cu_k[i] : cu_k[i + 1]]
+        own_v = v[cu_k[i] : cu_k[i + 1]]
+        repeated = [x.repeat_interleave(q.shape[1] // k.shape[1], dim=1) for x in (own_k, own_v)]
+        scores = torch.einsum("qhd,khd->hqk", own_q, repeated[0]) * scale
+        if softcap:
+            scores = softcap * torch.tanh(scores / softcap)
+        ahead = torch.arange(len(own_k)) - torch.arange(len(own_q))[:, None]
+        ahead = ahead - (len(own_k) - len(own_q))  # of the key, before the query's own place
+        seen = (ahead <= window[1]) if window[1] >= 0 else torch.ones_like(ahead).bool()
+        if window[0] >= 0:
+            seen &= ahead >= -window[0]
+        weights = scores.masked_fill(~seen, float("-inf")).softmax(-1)
+        parts.append(torch.einsum("hqk,khd->qhd", weights, repeated[1]))
+    return torch.cat(parts)
+
+
+def fake_flash_attn(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    cu_seqlens_q: Tensor,
+    cu_seqlens_k: Tensor,
+    max_seqlen_q: int,
+    max_seqlen_k: int,
+    dropout_p: float = 0.0,
+    softmax_scale: float | None = None,
+    causal: bool = False,
+    window_size: tuple[int, int] = (-1, -1),
+    softcap: float = 0.0,
+) -> Tensor:
+    assert causal
+    assert dropout_p == 0
+    assert softmax_scale is not None
+    window = (window_size[0], 0)
+    ends = (cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k)
+    return flash(q, k, v, *ends, scale=softmax_scale, window=window, softcap=softcap)
+
+
+def fake_varlen_attn(*args: Any, **kwargs: Any) -> Tensor:
+    bound = SIGNATURE.bind(*args, **kwargs)
+    bound.apply_defaults()
+    named = bound.arguments
+    assert named["enable_gqa"] == (named["query"].shape[1] != named["key"].shape[1])
+    return flash(*args, scale=named["scale"], window=named["window_size"])
+
+
+SIGNATURE = inspect.signature(varlen.varlen_attn)
+
+
+@pytest.fixture
+def kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plain torch in the place of the kernels that need a GPU."""
+    package = types.ModuleType("flash_attn")
+    package.flash_attn_varlen_func = fake_flash_attn  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "flash_attn", package)
+    monkeypatch.setattr(varlen, "varlen_attn", fake_varlen_attn)
+
+
+@pytest.mark.usefixtures("kernels")
+@pytest.mark.parametrize("softcap", [None, 1.5])
+@settings(max_examples=25)
+@given(sizes=lengths, window=windows)
+def test_the_layout_for_flash_attention(
+    softcap: float | None, sizes: Lengths, window: int | None
+) -> None:
+    asked = {"window": window, "softcap": softcap}
+    assert difference(way("flash_attn", **asked), way("dense", **asked), sizes) < 1e-10
+
+
+@pytest.mark.usefixtures("kernels")
+@settings(max_examples=25)
+@given(sizes=lengths, window=windows)
+def test_the_layout_for_varlen_attention(sizes: Lengths, window: int | None) -> None:
+    dense = way("dense", window=window)
+    assert difference(way("varlen", window=window), dense, sizes) < 1e-10
+
+
+@settings(max_examples=25)
+@given(sizes=lengths, window=windows)
+def test_the_block_mask_is_the_mask(sizes: Lengths, window: int | None) -> None:
+    layout = layout_of(sizes)
+    block = attention_cuda.flex_mask(layout, window)
+    index = torch.arange(layout.tokens)
+    zero = torch.zeros((), dtype=torch.int64)
+    found = block.mask_mod(zero, zero, index[:, None], index[None, :])
+    assert torch.equal(found, layout.mask(window))
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile:UserWarning")
+@pytest.mark.parametrize(("window", "softcap"), [(None, None), (4, None), (None, 1.5), (4, 1.5)])
+def test_flex_attention_uncompiled(window: int | None, softcap: float | None) -> None:
+    """Forward only: there is no backward pass for it here."""
+    layout = layout_of(SHORT)
+    asked = {"scale": SCALE, "window": window, "softcap": softcap}
+    with torch.no_grad():
+        inputs = [x.float() for x in random_qkv(layout.tokens)]
+        found = attention_cuda.flex_attention(*inputs, layout, **asked)
+        expected = BACKENDS["dense"](*inputs, layout, **asked)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+@given(pairs=pair_lists(), window=windows)
+def test_the_mask_is_that_of_each_sequence(pairs: list[Pair], window: int | None) -> None:
+    """A query sees what stands before it in a sequence that both it and the key belong to."""
+    layout = pack_pairs(collate(pairs), "sequence").layout
+    expected = torch.zeros(layout.tokens, layout.tokens, dtype=torch.bool)
+    start = 0
+    for prefix, chosen, rejected in pair_lengths(collate(pairs)).tolist():
+        shared = [start + i for i in range(prefix)]
+        good = [start + prefix + i for i in range(chosen)]
+        bad = [start + prefix + chosen + i for i in range(rejected)]
+        for sequence in (shared + good, shared + bad):
+            for i, query in enumerate(sequence):
+                for key in sequence[max(0, i + 1 - window) if window else 0 : i + 1]:
+                    expected[query, key] = True
+        start += prefix + chosen + rejected
+    assert torch.equal(layout.mask(window), expected)
+
+
+def test_the_planted_mistakes_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each check fails where the thing that it checks is wrong."""
+    assert difference(way("tiles"), way("dense", window=4), SHORT) > 1e-3
+    assert difference(way("dense"), way("dense", softcap=1.0), SHORT) > 1e-3
+    sinks = torch.zeros(HEADS, dtype=torch.float64)
+    assert difference(way("dense"), way(by_definition, sinks=sinks), SHORT) > 1e-3
+    causal = torch.ones(50, 50).tril().bool()
+    monkeypatch.setattr(PairLayout, "mask", lambda layout, window=None: causal)
+    assert difference(way("dense"), way(by_definition), [(20, 10, 20)]) > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("features", "expected"),
+    [
+        (Features(1.0), "tiles"),
+        (Features(1.0, window=4), "tiles"),
+        (Features(1.0, softcap=2.0), "segmented"),
+        (Features(1.0, sinks=torch.zeros(4)), "segmented"),
+    ],
+)
+def test_what_a_processor_gets(features: Features, expected: str) -> None:
+    assert choose_backend(torch.zeros(1, 4, 3, 8), features) == expected
+
+
+@pytest.mark.parametrize("kernel", ["flash_attn", "varlen", "flex", None])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("feature", [{}, {"softcap": 2.0}, {"sinks": torch.zeros(4)}])
+def test_what_an_accelerator_gets(
+    monkeypatch: pytest.MonkeyPatch, kernel: str | None, dtype: torch.dtype, feature: Any
+) -> None:
+    """The first kernel that is there and knows what is asked for."""
+    monkeypatch.setattr(attention_cuda, "has_flash_attn", lambda: kernel == "flash_attn")
+    monkeypatch.setattr(attention_cuda, "has_varlen", lambda device: kernel == "varlen")
+    monkeypatch.setattr(attention_cuda, "has_triton", lambda: kernel == "flex")
+    device = types.SimpleNamespace(type="cuda")
+    query = types.SimpleNamespace(device=device, dtype=dtype, shape=(1, 4, 3, 64))
+    able = {
+        "flash_attn": dtype == torch.bfloat16 and "sinks" not in feature,
+        "varlen": dtype == torch.bfloat16 and not feature,
+        "flex": "sinks" not in feature,
+    }
+    fallback = "segmented" if feature else "sdpa"
+    expected = kernel if kernel and able[kernel] else fallback
+    assert choose_backend(query, Features(1.0, **feature)) == expected  # type: ignore[arg-type]
+
+
+def test_index_tensors_are_built_once() -> None:
+    layout, built = layout_of(SHORT), []
+
+    def build() -> str:
+        built.append(1)
+        return "value"
+
+    assert [layout.once("key", build) for _ in range(3)] == ["value"] * 3
+    assert built == [1]

@@ -1,0 +1,305 @@
+"""The bench: its rows, its arithmetic, and workers that really train."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from orpo.data import TextPair
+from orpo.errors import ConfigError, DataError, TrainingError
+from orpo.jobs.bench import BenchJob, bench_job
+from orpo.jobs.bench.figures import Side, against, side_figures
+from orpo.jobs.bench.flops import ModelSize, model_size, size_of, useful_flops
+from orpo.jobs.bench.processes import Step, Worker, take_turns, workers
+from orpo.jobs.bench.rows import (
+    BenchRow,
+    PairLengths,
+    RowMaker,
+    grouped_by_length,
+    read_rows,
+    repeated,
+    text_pairs,
+)
+from orpo.jobs.bench.spec import SideSpec
+from orpo.jobs.bench.synthetic import (
+    SHAPES,
+    draw_lengths,
+    synthetic_pairs,
+    words_of_texts,
+    words_of_vocabulary,
+)
+from tests.train.small import byte_tokenizer, text_rows, tiny_llama
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model")
+    tiny_llama().save_pretrained(folder)
+    byte_tokenizer().save_pretrained(folder)
+    return folder
+
+
+def spec_of(model: Path, folder: Path, **changes: Any) -> SideSpec:
+    settings: dict[str, Any] = {
+        "side": "orpo",
+        "model": str(model),
+        "precision": "fp32",
+        "lora": False,
+        "gradient_checkpointing": False,
+        "batch_size": 2,
+        "steps": 2,
+        "max_length": 128,
+        "rows": text_rows(4),
+        "folder": str(folder),
+    }
+    return SideSpec(**{**settings, **changes})
+
+
+def test_the_work_of_a_pair_counted_by_hand() -> None:
+    size = ModelSize(body=100, vocabulary=10, width=3)
+    pair = PairLengths(prompt=5, chosen=2, rejected=4)
+    assert useful_flops(size, pair, lora=False) == 6 * 100 * 11 + 6 * 30 * 10
+    assert useful_flops(size, pair, lora=True) == 4 * 100 * 11 + 4 * 30 * 10
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_embeddings_and_head_are_not_in_the_body(tied: bool) -> None:
+    attention = 32 * (32 + 16 + 16 + 32)
+    per_layer = attention + 3 * 32 * 64 + 2 * 32
+    expected = ModelSize(body=2 * per_layer + 32, vocabulary=260, width=32)
+    assert size_of(tiny_llama(tie_word_embeddings=tied)) == expected
+
+
+def test_sizes_are_read_without_weights(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_bytes((model / "config.json").read_bytes())
+    assert model_size(str(tmp_path)) == size_of(tiny_llama(), positions=512)
+
+
+def rows_of(lengths: list[tuple[int, int, int]]) -> list[BenchRow]:
+    return [BenchRow("p", f"c{i}", "r", PairLengths(*item)) for i, item in enumerate(lengths)]
+
+
+def test_grouping_keeps_the_rows_and_those_of_the_warm_up_in_place() -> None:
+    rows = rows_of([(1, n, 1) for n in (9, 1, 5, 30, 2, 29, 4, 3)])
+    grouped = grouped_by_length(rows, batch_size=2, warmup=1)
+    assert grouped[:2] == rows[:2]
+    batches = {frozenset(row.lengths.chosen for row in grouped[i : i + 2]) for i in (2, 4, 6)}
+    assert batches == {frozenset({2, 3}), frozenset({4, 5}), frozenset({29, 30})}
+
+
+def test_too_few_rows_are_repeated_in_order() -> None:
+    rows = rows_of([(1, 1, 1), (1, 2, 1)])
+    assert repeated(rows, 5) == [*rows, *rows, rows[0]]
+    assert repeated(rows, 1) == rows[:1]
+
+
+@pytest.mark.parametrize("kind", SHAPES)
+def test_drawn_lengths_have_the_means_of_the_shape(kind: str) -> None:
+    lengths = draw_lengths(SHAPES[kind], 400)
+    assert lengths == draw_lengths(SHAPES[kind], 400)
+    for column, mean in zip(zip(*lengths, strict=True), SHAPES[kind], strict=True):
+        assert sum(column) / len(column) == pytest.approx(mean, rel=0.02)
+        assert max(column) > 3 * mean
+    chosen, rejected = (torch.tensor([pair[i] for pair in lengths]).log() for i in (1, 2))
+    assert 0.3 < float(torch.corrcoef(torch.stack([chosen, rejected]))[0, 1]) < 0.7
+
+
+@pytest.mark.parametrize("source", ["texts", "vocabulary"])
+def test_synthetic_texts_have_the_drawn_lengths_in_tokens(
+    source: str, bos_tokenizer: PreTrainedTokenizerBase
+) -> None:
+    texts = [TextPair("would you help me", " please, what is an answer", "")]
+    words = (
+        words_of_texts(texts, bos_tokenizer)
+        if source == "texts"
+        else words_of_vocabulary(bos_tokenizer)
+    )
+    wanted = draw_lengths(SHAPES["hh-like"], 30)
+    make = RowMaker(bos_tokenizer, 2048)
+    rows = read_rows(synthetic_pairs(wanted, words, 2048), make, 30, "here")
+    assert len(rows) == 30
+    for part in range(3):
+        found, drawn = (sum(pair[part] for pair in c) for c in ([r.lengths for r in rows], wanted))
+        assert found == pytest.approx(drawn, rel=0.05)
+
+
+def test_long_synthetic_prompts_leave_room_for_answers(
+    bos_tokenizer: PreTrainedTokenizerBase,
+) -> None:
+    words = words_of_vocabulary(bos_tokenizer)
+    texts = synthetic_pairs([PairLengths(900, 900, 900)], words, 100)
+    (row,) = read_rows(texts, RowMaker(bos_tokenizer, 100), 1, "here")
+    assert row.lengths.prompt <= 51
+    assert row.lengths.prompt + row.lengths.chosen <= 100
+
+
+def test_rows_that_a_side_would_drop_are_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "pairs.jsonl"
+    path.write_text(
+        '{"prompt": "a", "chosen": " b", "rejected": " b"}\n'
+        '{"prompt": "a", "chosen": " b", "rejected": " "}\n'
+        '{"prompt": "a", "chosen": " b", "rejected": " c"}\n',
+        encoding="utf-8",
+    )
+    make = RowMaker(byte_tokenizer(), 64)
+    (row,) = read_rows(text_pairs(str(path), make), make, 5, str(path))
+    assert row.texts == {"prompt": "<s>a", "chosen": " b", "rejected": " c"}
+    assert row.lengths == (2, 3, 3)
+    with pytest.raises(DataError, match="no row fits"):
+        read_rows([TextPair("a", " b", " b")], make, 5, str(path))
+
+
+def test_conversations_become_text_through_the_template(
+    small_tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    path = tmp_path / "pairs.jsonl"
+    path.write_text(
+        '{"prompt": [{"role": "user", "content": "What is it?"}],'
+        ' "chosen": [{"role": "assistant", "content": "An answer."}],'
+        ' "rejected": [{"role": "assistant", "content": "I think."}]}\n',
+        encoding="utf-8",
+    )
+    (text,) = text_pairs(str(path), RowMaker(small_tokenizer, 64))
+    assert text.prompt == "<|im_start|>user\nWhat is it?<|im_end|>\n<|im_start|>assistant\n"
+    assert text.chosen == "An answer.<|im_end|>"
+
+
+def side_of(seconds: list[float], rows: list[BenchRow], peak: int = 300) -> Side:
+    facts = {"engine": "e", "gradient_checkpointing": False, "notes": [], "tokens": ["x", "y"]}
+    steps = [Step(s, 0.0, 2.0) for s in seconds]
+    return Side(facts, steps, {"peak": peak, "idle": 100, "exact": True}, rows, 1, 1)
+
+
+def test_figures_by_hand() -> None:
+    rows = rows_of([(1, 1, 1), (2, 3, 5), (4, 4, 12)])
+    side = side_of([9.0, 1.0, 4.0], rows)
+    found = side_figures(side, ModelSize(10, 1, 1), 1000.0, lora=False)
+    assert found["pairs_per_second"] == (1 + 1 / 4) / 2
+    assert found["pairs_per_second_overall"] == 2 / 5
+    assert found["tokens_per_second"] == (10 + 5) / 2
+    flops = (6 * 100 + 6 * 9) / 1, (6 * 200 + 6 * 19) / 4
+    assert found["useful_flops_per_second"] == sum(flops) / 2
+    assert found["share_of_matmul_rate"] == sum(flops) / 2 / 1000
+    assert found["beyond_idle_bytes"] == 200
+
+
+def test_ratios_by_hand_and_grouped_rows_compared_by_tokens() -> None:
+    rows = rows_of([(1, 1, 1), (2, 3, 5), (4, 4, 12)])
+    ours = side_of([9.0, 1.0, 4.0], rows)
+    peer = side_of([1.0, 2.0, 6.0], rows, peak=500)
+    found = against(ours, peer)
+    assert found["speed_ratio"] == {
+        "median": 1.75,
+        "min": 1.5,
+        "max": 2.0,
+        "overall": 8 / 5,
+    }
+    assert found["peak_memory_ratio"] == 3 / 5
+    assert found["beyond_idle_memory_ratio"] == 1 / 2
+    assert found["same_tokens"] is True
+    swapped = side_of([1.0, 4.0, 1.0], [rows[0], rows[2], rows[1]])  # a peer with grouped rows
+    assert against(ours, swapped)["speed_ratio"]["median"] == (10 / 5 + 5 / 10) / 2
+    peer.facts["tokens"] = ["x", "z"]
+    assert against(ours, peer)["rows_with_other_tokens"] == 1
+
+
+def test_sides_take_turns_in_swapped_order() -> None:
+    taken: list[str] = []
+
+    class Recorder:
+        def __init__(self, side: str) -> None:
+            self.side = side
+
+        def step(self) -> Step:
+            taken.append(self.side)
+            return Step(1.0, 0.0, None)
+
+    sides: list[Any] = [Recorder("a"), Recorder("b")]
+    assert [set(found) for found in take_turns(sides, 3)] == [{"a", "b"}] * 3
+    assert taken == ["a", "b", "b", "a", "a", "b"]
+
+
+def test_workers_step_when_told_and_end_with_their_reader(model: Path, tmp_path: Path) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    (empty / "config.json").write_bytes((model / "config.json").read_bytes())
+    specs = [
+        spec_of(model, tmp_path / "steady", steps=3, rows=text_rows(6)),
+        spec_of(empty, tmp_path / "refused"),
+    ]
+    with workers(specs) as (steady, refused):
+        facts = steady.receive("ready")
+        assert len(set(facts["tokens"])) == 6
+        first, second = steady.step(), steady.step()
+        assert first.seconds > 0
+        assert first.loss is not None
+        assert first.loss != second.loss
+        assert steady._process.stdin is not None
+        steady._process.stdin.close()
+        with pytest.raises(TrainingError, match=r"the orpo side stopped .* nobody is measuring"):
+            steady.receive("step")
+        with pytest.raises(ConfigError, match=r"orpo: .* cannot be loaded"):
+            refused.receive("ready")
+
+
+def test_no_worker_outlives_an_interrupt(model: Path, tmp_path: Path) -> None:
+    started: list[Worker] = []
+
+    def interrupted() -> None:
+        with workers([spec_of(model, tmp_path / "side")]) as sides:
+            started.extend(sides)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert started[0]._process.poll() == -signal.SIGKILL
+
+
+def test_a_killed_worker_is_one_error_and_no_hang(model: Path, tmp_path: Path) -> None:
+    with workers([spec_of(model, tmp_path / "side")]) as (worker,):
+        os.kill(worker._process.pid, signal.SIGKILL)
+        with pytest.raises(TrainingError, match="the orpo side stopped with SIGKILL: said nothing"):
+            worker.receive("ready")
+
+
+def test_without_trl_our_engines_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(name: str) -> None:
+        assert name == "trl"
+
+    monkeypatch.setattr(importlib.util, "find_spec", absent)
+    said: list[str] = []
+    assert bench_job._available(("trl", "trl-grouped"), said.append) == ("orpo-padded",)
+    assert len(said) == 1
+    assert "orpo[bench]" in said[0]
+    assert bench_job._available(("orpo-padded",), said.append) == ("orpo-padded",)
+    assert len(said) == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"against": ("trl", "trl")}, "--against"),
+        ({"against": ("axolotl",)}, "axolotl"),
+        ({"batch_sizes": ()}, "--batch_size"),
+        ({"batch_sizes": (0,)}, "--batch_size"),
+        ({"rows": "dataset", "dataset": None}, "--dataset"),
+        ({"rows": "long"}, "--rows"),
+        ({"steps": 0}, "--steps"),
+        ({"warmup": -1}, "--warmup"),
+        ({"max_length": 8}, "--max_length"),
+        ({"precision": "fp16"}, "--precision"),
+        ({"gradient_checkpointing": "maybe"}, "--gradient_checkpointing"),
+    ],
+)
+def test_settings_are_checked_before_anything_is_loaded(
+    settings: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(ConfigError, match=said):
+        BenchJob(**{"model": "m", "rows": "hh-like", **settings})
