@@ -96,6 +96,9 @@ class ORPOConfig(TrainingArguments):
         max_tokens_per_microbatch: Positions that go through the model at once, over which the pairs
             of an optimizer step are dealt out; None for what fits into memory. Never changes the
             result.
+        compile_blocks: Compile the model's norms and gated MLPs with `torch.compile`; None for
+            where that pays: on a processor, in bf16, if the run is long. Numbers change by
+            rounding.
         disable_dropout: Switch every dropout of the model off, so that both answers are scored by
             the same network.
         engine: "auto", "shared" or "padded".
@@ -126,6 +129,9 @@ class ORPOConfig(TrainingArguments):
     truncation: str = _help(f"Over-long pairs: {', '.join(_TRUNCATIONS)}.", "truncate_answer")
     max_tokens_per_microbatch: int | None = _help(
         "Positions that go through the model at once; saves memory, never changes the result."
+    )
+    compile_blocks: bool | None = _help(
+        "Compile norms and MLPs (torch.compile); by itself on a processor if the run is long."
     )
     disable_dropout: bool = _help("Switch every dropout of the model off.", True)
     engine: str = _help("How pairs go through the model: auto, shared or padded.", "auto")

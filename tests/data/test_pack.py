@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from orpo.data import PairCollator, split_by_tokens
+from orpo.data import PairCollator, merge_batches, select_pairs
 
 Batch = dict[str, Tensor]
 
@@ -98,44 +98,23 @@ def test_ids_may_be_lists_arrays_or_tensors(kind: Callable[[list[int]], Any]) ->
     assert unpack(PairCollator(PAD)([{**pair, "row": 3}])) == [Pair([5, 6], [7], [8, 9], 3)]
 
 
-def parts_fault(parts: list[Batch], pairs: list[Pair], max_tokens: int) -> str:
-    """What is wrong with the parts of a batch; empty if nothing."""
-    found: list[Pair] = []
-    for part in parts:
-        inside = unpack(part)
-        wrong = fault(part, inside)  # a part is as wide as its own longest pair
-        if wrong:
-            return wrong
-        if 2 * part["chosen_input_ids"].numel() > max_tokens and len(inside) > 1:
-            return "more positions than the budget"
-        found += inside
-    return "" if sorted(found) == sorted(pairs) else "not every pair is in one part"
+@given(st.lists(lists, min_size=1, max_size=4))
+def test_batches_merge_into_one(parts: list[list[Pair]]) -> None:
+    pairs = [pair for part in parts for pair in part]
+    assert fault(merge_batches([collate(part) for part in parts]), pairs) == ""
 
 
-@given(lists, st.integers(1, 200))
-def test_parts_hold_every_pair_once_within_the_budget(pairs: list[Pair], max_tokens: int) -> None:
-    assert parts_fault(split_by_tokens(collate(pairs), max_tokens), pairs, max_tokens) == ""
+def test_one_batch_is_merged_already() -> None:
+    batch = collate([Pair([1], [2], [3], 0)])
+    assert merge_batches([batch]) is batch
 
 
-@given(lists)
-def test_without_a_budget_the_batch_stays_whole(pairs: list[Pair]) -> None:
-    batch = collate(pairs)
-    assert split_by_tokens(batch, None) == [batch]
-    (whole,) = split_by_tokens(batch, 2 * batch["chosen_input_ids"].numel())
-    assert fault(whole, pairs) == ""
-
-
-def test_pairs_of_similar_length_stand_together() -> None:
-    pairs = [Pair([1], [2] * n, [3] * n, row) for row, n in enumerate([9, 1, 9, 1])]
-    parts = split_by_tokens(collate(pairs), 40)
-    assert [part["row"].tolist() for part in parts] == [[0, 2], [1, 3]]
-    assert [part["chosen_input_ids"].shape[1] for part in parts] == [10, 2]
-
-
-def test_the_budget_counts_both_sides_with_their_padding() -> None:
-    batch = collate([Pair([1], [2, 2], [3], row) for row in range(4)])  # 2 x 3 positions a pair
-    for max_tokens, sizes in ((1, [1] * 4), (11, [1] * 4), (12, [2, 2]), (18, [3, 1]), (24, [4])):
-        assert [len(part["row"]) for part in split_by_tokens(batch, max_tokens)] == sizes
+@given(lists, st.data())
+def test_selected_pairs_are_as_wide_as_they_need(pairs: list[Pair], data: st.DataObject) -> None:
+    index = st.integers(0, len(pairs) - 1)
+    chosen = data.draw(st.lists(index, min_size=1, unique=True))
+    found = select_pairs(collate(pairs), chosen)
+    assert fault(found, [pairs[i] for i in chosen]) == ""
 
 
 def test_the_checks_reject_planted_mistakes() -> None:
@@ -157,5 +136,3 @@ def test_the_checks_reject_planted_mistakes() -> None:
         assert fault(wrong, pairs) != "", name
     with pytest.raises(AssertionError):  # a prompt that is supervised is a prompt no more
         unpack({**batch, "chosen_answer_mask": batch["chosen_attention_mask"]})
-    assert parts_fault([batch], pairs, 4) == "more positions than the budget"
-    assert parts_fault([split_by_tokens(batch, 1)[0]], pairs, 4) == "not every pair is in one part"

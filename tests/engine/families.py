@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from orpo.data import PairCollator
 from orpo.engine import Engine, SharedEngine
-from orpo.engine.attention import prepare_attention
 from orpo.engine.fused_head import FusedHead
 from orpo.engine.head_tap import output_layer, probe_transform
 from orpo.objective import PairLogps
@@ -72,7 +71,7 @@ SHARED: dict[str, hf.PretrainedConfig] = {
     "gemma2": hf.Gemma2Config(
         **HEADS,
         **WINDOWED,
-        attn_logit_softcapping=2.0,
+        attn_logit_softcapping=0.5,
         final_logit_softcapping=3.0,
         query_pre_attn_scalar=8,
     ),
@@ -131,7 +130,7 @@ FAMILIES = {**SHARED, **FALL_BACK}
 
 def model_of(family: str, **changes: Any) -> hf.PreTrainedModel:
     """A random model in evaluation mode, the same weights every time."""
-    config = FAMILIES[family]
+    config = copy.deepcopy(FAMILIES[family])
     if changes:
         config = type(config)(**{**config.to_dict(), **changes})
     torch.manual_seed(0)
@@ -145,11 +144,9 @@ def model_of(family: str, **changes: Any) -> hf.PreTrainedModel:
 
 @functools.cache
 def exact_twins(family: str, window: int | None = None) -> tuple[nn.Module, nn.Module]:
-    """Two models with the same weights in float64, the second one prepared for packed rows."""
+    """Two models with the same weights in float64: for the definition, and for an engine."""
     changes = {} if window is None else {"sliding_window": window}
-    twins = [exact_copy(model_of(family, **changes)) for _ in range(2)]
-    prepare_attention(twins[1])
-    return twins[0], twins[1]
+    return exact_copy(model_of(family, **changes)), exact_copy(model_of(family, **changes))
 
 
 def exact_copy(model: hf.PreTrainedModel) -> hf.PreTrainedModel:
@@ -182,7 +179,7 @@ def softmax_in_float64() -> Iterator[None]:
 
 def _rms_norm(module: nn.Module) -> Callable[[Tensor], Tensor]:
     eps = getattr(module, "variance_epsilon", None) or module.eps
-    shift = 1.0 if type(module).__name__.startswith("Gemma") else 0.0
+    shift = 1.0 if type(module).__name__.startswith(("Gemma", "Qwen3Next")) else 0.0
 
     def forward(x: Tensor) -> Tensor:
         return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + eps) * (shift + module.weight)
@@ -286,7 +283,6 @@ def prepared(
     model: hf.PreTrainedModel, nll_scope: str = "sequence", backend: str | None = None
 ) -> SharedEngine:
     """The shared engine for a model, without a self-test."""
-    prepare_attention(model)
     layer = output_layer(model)
     assert layer is not None
     transform = probe_transform(model, layer)

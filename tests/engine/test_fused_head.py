@@ -251,7 +251,7 @@ class Largest(TorchDispatchMode):
         )
 
 
-@pytest.mark.parametrize("rows", [4, 16])
+@pytest.mark.parametrize("rows", [36, 50])  # more than the weight has, transposed
 @pytest.mark.parametrize("shared", [True, False])
 def test_logits_stay_within_the_budget(shared: bool, rows: int) -> None:
     vocabulary = 1031

@@ -54,6 +54,20 @@ def test_rejected_sums_are_the_same_bits(family: str, backend: str | None, autoc
         assert not leaks(engine, model)
 
 
+@pytest.mark.parametrize("backend", [None, "dense", "segmented", "tiles", "sdpa"])
+def test_other_pairs_are_the_same_bits(backend: str | None) -> None:
+    """Whatever stands before them in the packed row."""
+    model, other = model_of("llama"), random_pairs(8, [(5, 9, 6)])
+    engine = prepared(model, backend=backend)
+    with torch.no_grad():
+        before, after = (
+            engine(model, collate(pairs), orpo_like).logps for pairs in (PAIRS, other + PAIRS[1:])
+        )
+    for name in ("chosen_sum", "rejected_sum", "nll_sum"):
+        assert torch.equal(getattr(before, name)[1:], getattr(after, name)[1:]), name
+        assert not torch.equal(getattr(before, name)[:1], getattr(after, name)[:1]), name
+
+
 @pytest.mark.parametrize("family", ["gemma2", "gpt_oss"])
 def test_soft_caps_and_sinks_keep_them_apart_too(family: str) -> None:
     model = model_of(family)

@@ -1,4 +1,4 @@
-"""The padded engine against one sequence at a time in float64, for several families of models."""
+"""The padded engine against one sequence at a time in float64, with either head."""
 
 from __future__ import annotations
 
@@ -6,135 +6,83 @@ from typing import Any
 
 import pytest
 import torch
-import transformers as hf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from orpo.data import PairCollator
+from orpo.config import NLL_SCOPES
 from orpo.engine import EngineOutput, PaddedEngine
+from orpo.engine.fused_head import FusedHead
 from orpo.objective import PairLogps
-from tests.train.oracle_fp64 import Pair, in_fp64, relative_difference, sequence_logps
+from tests.engine.families import (
+    LENGTHS,
+    VOCABULARY,
+    apart,
+    by_definition,
+    collate,
+    exact,
+    exact_copy,
+    model_of,
+    of_engine,
+    orpo_like,
+    prepared,
+    random_pairs,
+)
+from tests.train.oracle_fp64 import Pair
 from tests.train.small import tiny_llama
 
-SIZES: dict[str, Any] = {
-    "vocab_size": 97,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 128,
-}
-FAMILIES: dict[str, hf.PretrainedConfig] = {
-    "llama": hf.LlamaConfig(**SIZES),
-    "qwen2": hf.Qwen2Config(**SIZES),
-    "mistral, window 8": hf.MistralConfig(**SIZES, sliding_window=8, head_dim=8),
-    "gemma2, window 8, soft-capping": hf.Gemma2Config(
-        **SIZES,
-        head_dim=8,
-        sliding_window=8,
-        attn_logit_softcapping=2.0,
-        final_logit_softcapping=3.0,
-        query_pre_attn_scalar=8,
-    ),
-    "gpt2": hf.GPT2Config(
-        vocab_size=97, n_embd=32, n_layer=2, n_head=4, n_positions=128, bos_token_id=1
-    ),
-    "opt": hf.OPTConfig(
-        vocab_size=97,
-        hidden_size=32,
-        ffn_dim=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        max_position_embeddings=128,
-        word_embed_proj_dim=32,
-    ),
-    "bloom": hf.BloomConfig(vocab_size=97, hidden_size=32, n_layer=2, n_head=4),
-    "granite, scaled logits": hf.GraniteConfig(**SIZES, logits_scaling=4.0),
-}
+FAMILIES = ["llama", "qwen2", "mistral", "gemma2", "gpt2", "opt", "bloom", "granite"]
+HEADS = {"naive": None, "fused": 1 << 30, "fused, pairs in two passes": 4 * VOCABULARY * 5}
+"""Name -> bytes of logits at a time."""
 
 
-def model_of(family: str) -> hf.PreTrainedModel:
-    torch.manual_seed(0)
-    model = hf.AutoModelForCausalLM.from_config(FAMILIES[family])
-    with torch.no_grad():
-        for weight in model.parameters():
-            weight.mul_(3)  # sharper than at the start, so that attention matters
-    return model.eval()
+def engine_of(model: Any, head: str, nll_scope: str = "sequence") -> PaddedEngine:
+    budget = HEADS[head]
+    if budget is None:
+        return PaddedEngine(nll_scope)
+    transform = prepared(model).head.transform
+    return PaddedEngine(nll_scope, head=FusedHead(transform, budget=budget))
 
 
-def random_pairs(seed: int, lengths: list[tuple[int, int, int]]) -> list[Pair]:
-    generator = torch.Generator().manual_seed(seed)
-
-    def ids(count: int) -> list[int]:
-        return torch.randint(3, 97, (count,), generator=generator).tolist()
-
-    return [(ids(p), ids(c), ids(r)) for p, c, r in lengths]
+@torch.no_grad()
+def score(engine: PaddedEngine, model: nn.Module, pairs: list[Pair], pad: int = 0) -> PairLogps:
+    return engine(model, collate(pairs, pad), orpo_like).logps
 
 
-LENGTHS = [(1, 1, 1), (3, 20, 2), (30, 2, 17), (12, 5, 5), (1, 30, 1)]
-"""Prompt, chosen and rejected tokens: long beside short, and longer than every window."""
-
-
-def collate(pairs: list[Pair], pad: int = 0) -> dict[str, Tensor]:
-    names = ("prompt_ids", "chosen_ids", "rejected_ids")
-    rows = [{**dict(zip(names, pair, strict=True)), "row": i} for i, pair in enumerate(pairs)]
-    return PairCollator(pad)(rows)
-
-
-def exact(model: nn.Module, pairs: list[Pair], nll_scope: str = "sequence") -> dict[str, Tensor]:
-    """The sums by definition, each sequence alone."""
-    sums: dict[str, list[Tensor]] = {"chosen_sum": [], "rejected_sum": [], "nll_sum": []}
-    for prompt, chosen, rejected in pairs:
-        good = sequence_logps(model, prompt + chosen)
-        bad = sequence_logps(model, prompt + rejected)
-        first = len(prompt) - 1
-        sums["chosen_sum"].append(good[first:].sum())
-        sums["rejected_sum"].append(bad[first:].sum())
-        sums["nll_sum"].append(-(good if nll_scope == "sequence" else good[first:]).sum())
-    return {name: torch.stack(values) for name, values in sums.items()}
-
-
-@pytest.mark.parametrize("nll_scope", ["sequence", "completion"])
+@pytest.mark.parametrize("nll_scope", NLL_SCOPES)
+@pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("family", FAMILIES)
-def test_log_probabilities_equal_the_oracle(family: str, nll_scope: str) -> None:
+def test_log_probabilities_equal_the_oracle(family: str, head: str, nll_scope: str) -> None:
     model, pairs = model_of(family), random_pairs(1, LENGTHS)
+    found = score(engine_of(model, head, nll_scope), model, pairs)
     with torch.no_grad():
-        found = PaddedEngine(nll_scope).score(model, collate(pairs))
-        expected = exact(in_fp64(model), pairs, nll_scope)
-    for name, sums in expected.items():
-        torch.testing.assert_close(getattr(found, name), sums, rtol=2e-6, atol=1e-6, msg=name)
-    assert found.chosen_tokens.tolist() == [c for _, c, _ in LENGTHS]
-    assert found.rejected_tokens.tolist() == [r for _, _, r in LENGTHS]
+        expected = exact(exact_copy(model), pairs, nll_scope)
+    for name, value in vars(expected).items():
+        torch.testing.assert_close(getattr(found, name), value, rtol=2e-6, atol=1e-6, msg=name)
     prompts = [p - 1 if nll_scope == "sequence" else 0 for p, _, _ in LENGTHS]
     assert found.nll_tokens.tolist() == [
         p + c for p, (_, c, _) in zip(prompts, LENGTHS, strict=True)
     ]
-    assert found.aux_loss is None
 
 
+@pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("family", FAMILIES)
-def test_gradients_equal_the_oracle(family: str) -> None:
+def test_gradients_equal_the_oracle(family: str, head: str) -> None:
     model, pairs = model_of(family), random_pairs(2, LENGTHS)
-    weights = torch.linspace(-1, 1, 3 * len(pairs), dtype=torch.float64).view(3, -1)
+    expected = by_definition(exact_copy(model), pairs)
+    assert max(apart(of_engine(engine_of(model, head), model, collate(pairs)), expected)) < 1e-5
 
-    def objective(sums: list[Tensor]) -> Tensor:
-        return (torch.stack(sums) * weights).sum()
 
-    def from_engine(logps: PairLogps) -> Tensor:
-        return objective([logps.chosen_sum, logps.rejected_sum, logps.nll_sum])
-
-    output = PaddedEngine()(model, collate(pairs), from_engine)
+@pytest.mark.parametrize("head", HEADS)
+def test_what_comes_out(head: str) -> None:
+    model, batch = model_of("llama"), collate(random_pairs(2, LENGTHS))
+    output = engine_of(model, head)(model, batch, orpo_like)
     assert isinstance(output, EngineOutput)
-    output.loss.backward()
-    reference = in_fp64(model)
-    objective(list(exact(reference, pairs).values())).backward()
-    ours, theirs = (
-        {n: p.grad for n, p in m.named_parameters() if p.grad is not None}
-        for m in (model, reference)
-    )
-    assert relative_difference(ours, theirs) < 1e-5
+    assert output.loss.shape == ()
+    assert output.loss.requires_grad
+    assert not any(value.requires_grad for value in vars(output.logps).values())
+    assert output.aux_loss is None
+    torch.testing.assert_close(orpo_like(output.logps), output.loss.detach())
 
 
 @settings(max_examples=15)
@@ -146,56 +94,69 @@ def test_gradients_equal_the_oracle(family: str) -> None:
     ),
     seed=st.integers(0, 1000),
     pad=st.integers(0, 96),
+    head=st.sampled_from(list(HEADS)),
 )
 def test_padding_and_neighbours_do_not_matter(
-    lengths: list[tuple[int, int, int]], seed: int, pad: int
+    lengths: list[tuple[int, int, int]], seed: int, pad: int, head: str
 ) -> None:
     model, pairs = model_of("llama"), random_pairs(seed, lengths)
-    with torch.no_grad():
-        together = PaddedEngine().score(model, collate(pairs, pad))
-        alone = [PaddedEngine().score(model, collate([pair])) for pair in pairs]
+    engine = engine_of(model, head)
+    together = score(engine, model, pairs, pad)
+    alone = [score(engine, model, [pair]) for pair in pairs]
     for name in ("chosen_sum", "rejected_sum", "nll_sum"):
         expected = torch.cat([getattr(one, name) for one in alone])
         torch.testing.assert_close(getattr(together, name), expected, rtol=1e-5, atol=1e-5)
 
 
-def test_the_first_token_of_a_sequence_is_never_predicted() -> None:
+@pytest.mark.parametrize("head", HEADS)
+def test_the_first_token_of_a_sequence_is_never_predicted(head: str) -> None:
     """Not even where there is no prompt: nothing stands before it."""
-    model, (pair,) = tiny_llama().eval(), random_pairs(3, [(1, 4, 3)])
+    model, (pair,) = model_of("llama"), random_pairs(3, [(1, 4, 3)])
+    engine = engine_of(model, head, "completion")
     without_prompt: Pair = ([], pair[0] + pair[1], pair[0] + pair[2])
-    with torch.no_grad():
-        found = PaddedEngine("completion").score(model, collate([without_prompt]))
-        expected = PaddedEngine("completion").score(model, collate([pair]))
+    found, expected = score(engine, model, [without_prompt]), score(engine, model, [pair])
     assert found.chosen_tokens.tolist() == [4]
-    torch.testing.assert_close(found.chosen_sum, expected.chosen_sum)
-    torch.testing.assert_close(found.rejected_sum, expected.rejected_sum)
-    torch.testing.assert_close(found.nll_sum, expected.nll_sum)
+    for name, value in vars(expected).items():
+        torch.testing.assert_close(getattr(found, name), value, msg=name)
 
 
-def test_sums_over_long_answers_lose_nothing() -> None:
+@pytest.mark.parametrize("head", HEADS)
+def test_sums_over_long_answers_lose_nothing(head: str) -> None:
     """A thousand terms in float32 would cost three digits."""
     model = tiny_llama(max_position_embeddings=2048).eval()
     pairs = random_pairs(4, [(4, 1000, 10)])
+    found = score(engine_of(model, head), model, pairs)
     with torch.no_grad():
-        found = PaddedEngine().score(model, collate(pairs))
-        expected = exact(in_fp64(model), pairs)
+        expected = exact(exact_copy(model), pairs)
     assert found.chosen_sum.dtype == torch.float64
-    torch.testing.assert_close(found.chosen_sum, expected["chosen_sum"], rtol=1e-7, atol=0)
+    torch.testing.assert_close(found.chosen_sum, expected.chosen_sum, rtol=1e-7, atol=0)
 
 
-def test_weights_in_half_precision_give_float32_log_probabilities() -> None:
+@pytest.mark.parametrize("head", HEADS)
+def test_weights_in_half_precision_give_float32_log_probabilities(head: str) -> None:
     model, pairs = tiny_llama().to(torch.bfloat16).eval(), random_pairs(5, LENGTHS)
+    found = score(engine_of(model, head), model, pairs)
     with torch.no_grad():
-        found = PaddedEngine().score(model, collate(pairs))
-        expected = exact(in_fp64(model), pairs)
-    torch.testing.assert_close(found.nll_sum, expected["nll_sum"], rtol=1e-2, atol=1e-2)
+        expected = exact(exact_copy(model), pairs)
+    torch.testing.assert_close(found.nll_sum, expected.nll_sum, rtol=1e-2, atol=1e-2)
 
 
-def test_the_cache_stays_off() -> None:
+@pytest.mark.parametrize("head", HEADS)
+def test_the_cache_stays_off(head: str) -> None:
     seen: list[dict[str, Any]] = []
     model = tiny_llama().eval()
+    engine = engine_of(model, head)
     model.register_forward_pre_hook(lambda m, a, kwargs: seen.append(kwargs), with_kwargs=True)
-    PaddedEngine().score(model, collate(random_pairs(6, [(2, 2, 2)])))
+    score(engine, model, random_pairs(6, [(2, 2, 2)]))
     (kwargs,) = seen
     assert kwargs["use_cache"] is False
     assert "output_router_logits" not in kwargs
+
+
+def test_a_frozen_model_gives_numbers_without_gradient() -> None:
+    model, batch = model_of("llama").requires_grad_(False), collate(random_pairs(2, LENGTHS))
+    losses = [engine_of(model, head)(model, batch, orpo_like).loss for head in HEADS]
+    assert not any(loss.requires_grad for loss in losses)
+    expected: Tensor = losses[0]
+    for loss in losses[1:]:
+        torch.testing.assert_close(loss, expected, rtol=1e-6, atol=0)

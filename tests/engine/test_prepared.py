@@ -11,10 +11,11 @@ import pytest
 import torch
 import transformers as hf
 
+from orpo.engine import PaddedEngine, SharedEngine
 from orpo.engine.attention import PREFIX, packed_masks, prepare_attention, restore_attention
 from orpo.engine.backends import attend
 from orpo.engine.layout import pack_pairs
-from tests.engine.families import collate, model_of, random_pairs
+from tests.engine.families import collate, model_of, orpo_like, random_pairs
 
 FAMILIES = [
     *((family, base) for family in ("llama", "mistral", "gemma3", "gpt2", "opt")
@@ -29,7 +30,7 @@ def twins(family: str, base: str) -> tuple[Any, Any]:
     plain = model_of(family)
     plain.set_attn_implementation(base)
     ready = copy.deepcopy(plain)
-    assert prepare_attention(ready) == base
+    prepare_attention(ready)
     assert ready.config._attn_implementation == PREFIX + base
     return plain, ready
 
@@ -75,9 +76,26 @@ def test_padding_would_matter() -> None:
 def test_preparing_twice_is_preparing_once() -> None:
     model = model_of("llama")
     before = model.config._attn_implementation
-    assert prepare_attention(model) == prepare_attention(model) == before
-    assert model.config._attn_implementation == PREFIX + before
-    restore_attention(model, before)
+    restore_attention(model)  # nothing to restore yet
+    assert model.config._attn_implementation == before
+    for _ in range(2):
+        prepare_attention(model)
+        assert model.config._attn_implementation == PREFIX + before
+    for _ in range(2):
+        restore_attention(model)
+        assert model.config._attn_implementation == before
+
+
+def test_the_engine_gives_the_model_back_as_it_was() -> None:
+    model, batch = model_of("llama"), collate(random_pairs(1, [(4, 3, 2)]))
+    before = model.config._attn_implementation
+    engine = SharedEngine()
+    for _ in range(2):
+        engine(model, batch, orpo_like)
+        assert model.config._attn_implementation == PREFIX + before
+        engine.release(model)
+        assert model.config._attn_implementation == before
+    PaddedEngine().release(model)
     assert model.config._attn_implementation == before
 
 

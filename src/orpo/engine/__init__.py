@@ -1,8 +1,9 @@
 """How a batch of pairs goes through a model."""
 
 from orpo.engine.attention import transformer
+from orpo.engine.compiling import can_compile, compile_blocks, pays, uncompile_blocks
 from orpo.engine.memory import MemoryEstimate, Precision, estimate_memory, most_positions
-from orpo.engine.microbatch import cut, positions_of
+from orpo.engine.microbatch import cut, even_bins, pack_bins, positions_of
 from orpo.engine.padded import PaddedEngine
 from orpo.engine.select import expect_engine, select_engine
 from orpo.engine.shared import SharedEngine
@@ -16,11 +17,17 @@ __all__ = [
     "PaddedEngine",
     "Precision",
     "SharedEngine",
+    "can_compile",
+    "compile_blocks",
     "cut",
     "estimate_memory",
+    "even_bins",
     "expect_engine",
     "most_positions",
+    "pack_bins",
+    "pays",
     "positions_of",
     "select_engine",
     "transformer",
+    "uncompile_blocks",
 ]

@@ -2,9 +2,9 @@
 
 Every pair is cut into tiles of queries; a tile attends to one slice of keys, so that hardly any
 product is computed that the mask throws away. The backward pass computes the probabilities again
-(one more product) rather than keeping them. Products and softmax are float32 (float64 for
-float64), whatever comes in: PyTorch's own kernels are the fastest there is here, and their
-backward pass for half precision is not.
+(one more product) rather than keeping them. Scores, softmax and the gradient of the probabilities
+are float32 (float64 for float64); in half precision the other products take the probabilities and
+the gradient of the scores rounded, as flash attention does.
 
 Shapes: H query heads in K groups of G that share a key head, D per head, q queries, k keys.
 """
@@ -22,7 +22,7 @@ from orpo.objective.log_odds import compute_dtype
 
 __all__ = ["tiled_attention"]
 
-_QUERIES = 128
+_QUERIES = 64
 """Queries of a tile: small enough to waste little above the diagonal, and to stay in the cache."""
 
 
@@ -98,12 +98,14 @@ class _Tiled(torch.autograd.Function):
         ctx.save_for_backward(query, key, value)
         ctx.sequences, ctx.scale = sequences, scale  # type: ignore[attr-defined]
         heads, tokens = query.shape[1:3]
+        exact = compute_dtype(query)
         result = query.new_empty(1, tokens, heads, value.shape[-1])
         for sequence in sequences:
-            keys, values = (_rows(x, sequence.keys) for x in (key, value))
+            keys = _rows(key, sequence.keys, exact)
+            values = _rows(value, sequence.keys, value.dtype)
             for tile in sequence.tiles:
                 weights = _scores(query, keys, tile, scale).softmax(-1)
-                answer = torch.bmm(weights, values[:, tile.keys])
+                answer = torch.bmm(weights.to(query.dtype), values[:, tile.keys])
                 result[0, tile.queries] = _ungrouped(answer, heads)
         return result
 
@@ -117,20 +119,23 @@ class _Tiled(torch.autograd.Function):
         d_key, d_value = (
             torch.zeros(x.shape[1:], dtype=compute_dtype(x), device=x.device) for x in (key, value)
         )
+        exact, low = compute_dtype(query), query.dtype
         for sequence in sequences:
-            keys, values = (_rows(x, sequence.keys) for x in (key, value))
+            keys, values = (_rows(x, sequence.keys, exact) for x in (key, value))
+            keys_low = keys.to(low)
             d_keys, d_values = torch.zeros_like(keys), torch.zeros_like(values)
             for tile in sequence.tiles:
                 seen = tile.keys
                 weights = _scores(query, keys, tile, scale).softmax(-1)
-                above = _grouped(grad, tile.queries, keys.shape[0])
-                d_values[:, seen].baddbmm_(weights.transpose(1, 2), above)
-                d_weights = torch.bmm(above, values[:, seen].transpose(1, 2))
+                above = _grouped(grad, tile.queries, keys.shape[0], low)
+                d_values[:, seen] += torch.bmm(weights.to(low).transpose(1, 2), above)
+                d_weights = torch.bmm(above.to(exact), values[:, seen].transpose(1, 2))
                 d_scores = torch._softmax_backward_data(d_weights, weights, -1, weights.dtype)
-                d_queries = torch.bmm(d_scores, keys[:, seen]).mul_(scale)
+                d_scores = d_scores.mul_(scale).to(low)
+                d_queries = torch.bmm(d_scores, keys_low[:, seen])
                 d_query[0, tile.queries] = _ungrouped(d_queries, heads)
-                queries = _grouped(query, tile.queries, keys.shape[0])
-                d_keys[:, seen].baddbmm_(d_scores.transpose(1, 2), queries, alpha=scale)
+                queries = _grouped(query, tile.queries, keys.shape[0], low)
+                d_keys[:, seen] += torch.bmm(d_scores.transpose(1, 2), queries)
             _add_rows(d_key, d_keys, sequence.keys)
             _add_rows(d_value, d_values, sequence.keys)
         return d_query.transpose(1, 2), d_key[None].to(key), d_value[None].to(value), None, None
@@ -138,16 +143,16 @@ class _Tiled(torch.autograd.Function):
 
 def _scores(query: Tensor, keys: Tensor, tile: _Tile, scale: float) -> Tensor:
     """(K, G * q, k), masked."""
-    queries = _grouped(query, tile.queries, keys.shape[0])
+    queries = _grouped(query, tile.queries, keys.shape[0], keys.dtype)
     seen = keys[:, tile.keys].transpose(1, 2)
     if tile.mask is None:
         return torch.bmm(queries, seen).mul_(scale)
     return torch.baddbmm(tile.mask, queries, seen, alpha=scale)
 
 
-def _grouped(x: Tensor, rows: slice, groups: int) -> Tensor:
+def _grouped(x: Tensor, rows: slice, groups: int, dtype: torch.dtype) -> Tensor:
     """(1, H, S, D) -> (K, G * q, D): the query heads that share a key head, one above another."""
-    x = x[0, :, rows].to(compute_dtype(x))
+    x = x[0, :, rows].to(dtype)
     return x.reshape(groups, -1, x.shape[-1])
 
 
@@ -156,9 +161,9 @@ def _ungrouped(x: Tensor, heads: int) -> Tensor:
     return x.view(heads, -1, x.shape[-1]).transpose(0, 1)
 
 
-def _rows(x: Tensor, parts: tuple[slice, ...]) -> Tensor:
+def _rows(x: Tensor, parts: tuple[slice, ...], dtype: torch.dtype) -> Tensor:
     """(1, K, S, D) -> (K, k, D): the keys or values of one sequence."""
-    return torch.cat([x[0, :, part].to(compute_dtype(x)) for part in parts], dim=1)
+    return torch.cat([x[0, :, part].to(dtype) for part in parts], dim=1)
 
 
 def _add_rows(total: Tensor, rows: Tensor, parts: tuple[slice, ...]) -> None:

@@ -91,7 +91,12 @@ def attend(
     )
     name = layout.backend or choose_backend(query, features)
     layout.calls.append(name)
-    return BACKENDS[name](query, key, value, layout, **features.arguments())
+    kind = query.device.type
+    if torch.is_autocast_enabled(kind) and query.dtype != torch.float64:
+        low = torch.get_autocast_dtype(kind)
+        query, key, value = (x.to(low) for x in (query, key, value))
+    with torch.autocast(kind, enabled=False):  # a back end says itself what it rounds
+        return BACKENDS[name](query, key, value, layout, **features.arguments())
 
 
 def choose_backend(query: Tensor, features: Features) -> str:

@@ -39,10 +39,12 @@ class FusedHead:
     Attributes:
         transform: What the model does to the logits.
         budget: Most bytes of logits at a time; None for the device's default.
+        compiled: Compile what is computed element by element.
     """
 
     transform: LogitTransform = LogitTransform()
     budget: int | None = None
+    compiled: bool = False
 
     def __call__(
         self,
@@ -65,7 +67,7 @@ class FusedHead:
             log-probabilities, without gradient.
         """
         hidden = hidden.flatten(0, -2)
-        product = product_of(layer, self.transform, hidden)
+        product = product_of(layer, self.transform, hidden, compiled=self.compiled)
         work = _Work(product, predictions, objective, self.rows(layer, hidden))
         parameters = product.parameters()
         trained = hidden.requires_grad or any(p.requires_grad for p in parameters)
@@ -139,7 +141,9 @@ class _Work:
     def _group(self, hidden: Tensor, d_hidden: Tensor, some: Predictions) -> tuple[Tensor, Tensor]:
         parts = list(slices(len(some.target), self.rows))
         passes = [self._forward(hidden, some, part) for part in parts]
-        loss, sums, c = _coefficients([p.logps for p in passes], some, self.objective)
+        nothing = hidden.new_empty(0, dtype=compute_dtype(hidden))
+        logps = torch.cat([nothing, *(p.logps for p in passes)])
+        loss, sums, c = _coefficients(logps, some, self.objective)
         for part, (_, normalisers, logits) in zip(parts, passes, strict=True):
             source, target = some.source[part], some.target[part]
             states = hidden[source]
@@ -155,10 +159,10 @@ class _Work:
 
 
 def _coefficients(
-    logps: list[Tensor], some: Predictions, objective: Objective
+    logps: Tensor, some: Predictions, objective: Objective
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The loss of some pairs, their (B, 3) sums, and c = dL/dl of every prediction, (U,)."""
-    leaf = torch.cat(logps).requires_grad_()
+    leaf = logps.requires_grad_()
     with torch.enable_grad():
         pairs = sum_pairs(leaf, some)
         loss = objective(pairs)

@@ -8,9 +8,10 @@ Shapes: U predictions, d hidden size, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -39,13 +40,11 @@ class LogitTransform:
             return torch.tanh(x * (self.scale / self.softcap)) * self.softcap
         return x if self.scale == 1.0 else x * self.scale
 
-    def chain_(self, grad: Tensor, y: Tensor) -> Tensor:
-        """dL/dx from dL/dy and y = f(x), in place of dL/dy."""
+    def chain(self, grad: Tensor, y: Tensor) -> Tensor:
+        """dL/dx from dL/dy and y = f(x)."""
         if self.scale != 1.0:
-            grad.mul_(self.scale)
-        if self.softcap is not None:
-            grad.mul_(1 - (y / self.softcap).square())
-        return grad
+            grad = grad * self.scale
+        return grad if self.softcap is None else grad * (1 - (y / self.softcap).square())
 
 
 class Product(Protocol):
@@ -74,10 +73,12 @@ class Product(Protocol):
         ...
 
 
-def product_of(layer: nn.Module, transform: LogitTransform, hidden: Tensor) -> Product:
+def product_of(
+    layer: nn.Module, transform: LogitTransform, hidden: Tensor, *, compiled: bool = False
+) -> Product:
     """The fitting kind, for hidden states of this dtype and device."""
     if type(layer) is nn.Linear and layer.weight.is_floating_point():
-        return _Dense(layer, transform, product_dtype(hidden))
+        return _Dense(layer, transform, product_dtype(hidden), compiled=compiled)
     return _Module(layer, transform)
 
 
@@ -121,8 +122,15 @@ class _Sums:
 class _Dense:
     """A matrix and perhaps a bias."""
 
-    def __init__(self, layer: nn.Linear, transform: LogitTransform, dtype: torch.dtype) -> None:
-        self._transform, self._dtype = transform, dtype
+    def __init__(
+        self,
+        layer: nn.Linear,
+        transform: LogitTransform,
+        dtype: torch.dtype,
+        *,
+        compiled: bool,
+    ) -> None:
+        self._transform, self._dtype, self._compiled = transform, dtype, compiled
         bias = cast("Tensor | None", layer.bias)
         self._own: list[Tensor] = [layer.weight] if bias is None else [layer.weight, bias]
         self._weight = layer.weight.detach().to(dtype)
@@ -139,23 +147,23 @@ class _Dense:
         return F.linear(hidden.to(self._dtype), self._weight, self._bias)
 
     def logps(self, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        logps = logits.new_empty(len(target), dtype=compute_dtype(logits))
-        normalisers = torch.empty_like(logps)
-        for rows in slices(len(target), _block(logits)):
-            y = self._transform(logits[rows].to(logps.dtype))
-            normalisers[rows] = y.logsumexp(-1)
-            logps[rows] = y.gather(1, target[rows, None])[:, 0] - normalisers[rows]
-        return logps, normalisers
+        if self._compiled:
+            result: tuple[Tensor, Tensor] = _compiled(_normalise)(logits, target, self._transform)
+            return result
+        parts = slices(len(target), _block(logits))
+        found = [_normalise(logits[rows], target[rows], self._transform) for rows in parts]
+        logps, normalisers = zip(*found, strict=True)
+        return torch.cat(logps), torch.cat(normalisers)
 
     def backward(
         self, hidden: Tensor, logits: Tensor, target: Tensor, normalisers: Tensor, c: Tensor
     ) -> Tensor:
-        for rows in slices(len(target), _block(logits)):
-            y = self._transform(logits[rows].to(normalisers.dtype))
-            weight = c[rows, None]
-            grad = (y - normalisers[rows, None]).exp_().mul_(-weight)
-            grad.scatter_add_(1, target[rows, None], weight)
-            logits[rows] = self._transform.chain_(grad, y).to(logits.dtype)
+        if self._compiled:
+            _compiled(_differentiate_)(logits, target, normalisers, c, self._transform)
+        else:
+            for rows in slices(len(target), _block(logits)):
+                some = (logits[rows], target[rows], normalisers[rows], c[rows])
+                _differentiate_(*some, self._transform)
         if self._own[0].requires_grad:
             self._sums.add_outer(0, logits, hidden.to(self._dtype))
         if len(self._own) > 1 and self._own[1].requires_grad:
@@ -182,9 +190,7 @@ class _Module:
         return result
 
     def logps(self, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        y = self._transform(logits.to(compute_dtype(logits)))
-        normalisers = y.logsumexp(-1)
-        return y.gather(1, target[:, None])[:, 0] - normalisers, normalisers
+        return _normalise(logits, target, self._transform)
 
     def backward(
         self, hidden: Tensor, logits: Tensor, target: Tensor, normalisers: Tensor, c: Tensor
@@ -196,6 +202,29 @@ class _Module:
         for i, part in enumerate(found[1:]):
             self._sums.add(i, part)
         return found[0]
+
+
+def _normalise(logits: Tensor, target: Tensor, transform: LogitTransform) -> tuple[Tensor, Tensor]:
+    """Log-probabilities of the targets, and log sum exp of all; each (U,)."""
+    y = transform(logits.to(compute_dtype(logits)))
+    normalisers = y.logsumexp(-1)
+    return y.gather(1, target[:, None])[:, 0] - normalisers, normalisers
+
+
+def _differentiate_(
+    logits: Tensor, target: Tensor, normalisers: Tensor, c: Tensor, transform: LogitTransform
+) -> None:
+    """c (onehot - p) f', in place of the logits."""
+    y = transform(logits.to(normalisers.dtype))
+    weight = c[:, None]
+    grad = (y - normalisers[:, None]).exp() * -weight
+    grad = grad.scatter_add(1, target[:, None], weight)
+    logits.copy_(transform.chain(grad, y))
+
+
+@functools.cache
+def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    return torch.compile(function, dynamic=True)
 
 
 def _block(logits: Tensor) -> int:

@@ -17,6 +17,7 @@ from accelerate.utils import extract_model_from_parallel
 from torch import Tensor, nn
 
 from orpo.engine.head_products import LogitTransform
+from orpo.engine.trial import on_trial
 
 __all__ = ["output_layer", "probe_transform", "tap"]
 
@@ -85,7 +86,7 @@ def probe_transform(model: nn.Module, layer: nn.Module) -> LogitTransform | None
     handle = layer.register_forward_hook(replace)
     device = next(model.parameters()).device
     try:
-        with torch.no_grad():
+        with torch.no_grad(), on_trial(model):
             ids = torch.zeros(1, 2, dtype=torch.int64, device=device)
             found = model(input_ids=ids, use_cache=False).logits
     finally:

@@ -21,6 +21,7 @@ from transformers import PreTrainedModel
 from orpo.engine.attention import transformer
 from orpo.engine.fused_head import FusedHead
 from orpo.engine.head_tap import output_layer, tap
+from orpo.engine.trial import on_trial
 
 __all__ = ["MemoryEstimate", "Precision", "estimate_memory", "most_positions"]
 
@@ -161,22 +162,16 @@ def _saved_bytes(
 
     device = next(model.parameters()).device
     ids = torch.arange(positions, device=device)[None] % int(model.config.vocab_size)  # type: ignore[union-attr, arg-type]
-    training = model.training
-    model.train()
     tapped = contextlib.nullcontext() if layer is None else tap(layer, lambda hidden: hidden.sum())
-    devices = [device] if device.type == "cuda" else []
-    try:
-        with (
-            torch.random.fork_rng(devices),
-            torch.enable_grad(),
-            torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x),
-            autocast(),
-            tapped,
-        ):
-            output = model(input_ids=ids, use_cache=False)
-        del output
-    finally:
-        model.train(training)
+    with (
+        on_trial(model, training=True),
+        torch.enable_grad(),
+        torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x),
+        autocast(),
+        tapped,
+    ):
+        output = model(input_ids=ids, use_cache=False)
+    del output
     return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
 
 

@@ -5,6 +5,7 @@ The loss does not depend on how: `orpo.train.step_loss` normalises by the whole 
 
 from __future__ import annotations
 
+import heapq
 import math
 from collections.abc import Sequence
 
@@ -14,7 +15,7 @@ from orpo.data import merge_batches, select_pairs
 from orpo.engine.layout import pair_lengths
 from orpo.engine.types import Engine
 
-__all__ = ["cut", "pack_bins", "positions_of"]
+__all__ = ["cut", "even_bins", "pack_bins", "positions_of"]
 
 Batch = dict[str, Tensor]
 
@@ -45,32 +46,48 @@ def positions_of(batch: Batch, engine: Engine) -> list[int]:
 
 
 def pack_bins(sizes: Sequence[int], limit: int, engine: Engine) -> list[list[int]]:
-    """Indices of pairs by bin; no bin is over the limit unless it holds a single pair.
+    """Indices of pairs by bin, as few as it takes; over the limit are only bins of a single pair.
 
-    The longest first, each into the emptiest bin, with as few bins as it then takes; an engine that
-    pads gets neighbours in length together instead.
+    They are evenly filled; an engine that pads gets neighbours in length together instead.
     """
-    order = sorted(range(len(sizes)), key=lambda i: (-sizes[i], i))
     if engine.pads:
-        return _neighbours(order, sizes, limit)
-    fewest = min(math.ceil(sum(sizes) / limit), len(sizes))
-    for count in range(fewest, len(sizes) + 1):
-        bins: list[list[int]] = [[] for _ in range(count)]
-        filled = [0] * count
-        for i in order:
-            emptiest = filled.index(min(filled))
-            bins[emptiest].append(i)
-            filled[emptiest] += sizes[i]
-        if all(
-            total <= limit or len(pairs) == 1 for pairs, total in zip(bins, filled, strict=True)
-        ):
-            return [sorted(pairs) for pairs in bins if pairs]
-    raise AssertionError("one bin per pair is always allowed")
+        return _neighbours(sizes, limit)
+    fewest = min(max(1, math.ceil(sum(sizes) / limit)), len(sizes))
+    for count in range(fewest, len(sizes)):
+        bins = even_bins(sizes, count)
+        if not any(len(b) > 1 and sum(sizes[i] for i in b) > limit for b in bins):
+            return bins
+    return [[i] for i in range(len(sizes))]
 
 
-def _neighbours(order: list[int], sizes: Sequence[int], limit: int) -> list[list[int]]:
+def even_bins(sizes: Sequence[int], count: int, *, neighbours: bool = False) -> list[list[int]]:
+    """Indices of pairs in `count` bins, none of them empty if there are enough pairs.
+
+    Args:
+        sizes: Positions of each pair.
+        count: Number of bins.
+        neighbours: Put pairs of similar length together rather than filling the bins evenly.
+    """
+    order = _longest_first(sizes)
+    if neighbours:
+        ends = [len(order) * (i + 1) // count for i in range(count)]
+        return [order[first:last] for first, last in zip([0, *ends], ends, strict=False)]
+    bins: list[list[int]] = [[] for _ in range(count)]
+    emptiest = [(0, i) for i in range(count)]
+    for pair in order:
+        filled, i = heapq.heappop(emptiest)
+        bins[i].append(pair)
+        heapq.heappush(emptiest, (filled + sizes[pair], i))
+    return [sorted(pairs) for pairs in bins]
+
+
+def _longest_first(sizes: Sequence[int]) -> list[int]:
+    return sorted(range(len(sizes)), key=lambda i: (-sizes[i], i))
+
+
+def _neighbours(sizes: Sequence[int], limit: int) -> list[list[int]]:
     bins: list[list[int]] = []
-    for i in order:
+    for i in _longest_first(sizes):
         # Sorted by size, so the first pair of a bin is its largest.
         if bins and (len(bins[-1]) + 1) * sizes[bins[-1][0]] <= limit:
             bins[-1].append(i)

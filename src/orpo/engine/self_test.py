@@ -6,8 +6,7 @@ Compared are the log-probabilities and the gradient of a few of the model's own 
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from orpo.data import PairCollator
 from orpo.engine.head import sum_pairs, token_logps
 from orpo.engine.layout import pad_pairs
+from orpo.engine.trial import on_trial
 from orpo.engine.types import Engine
 from orpo.objective import PairLogps
 
@@ -35,8 +35,8 @@ def self_test(model: nn.Module, engine: Engine) -> str | None:
     """
     batch = _random_batch(model)
     watched = _watched(model)
-    with _quietly(model):
-        expected, expected_grads = _one_at_a_time(model, batch, watched)
+    with on_trial(model):
+        expected, expected_grads = _one_at_a_time(model, batch, engine.nll_scope, watched)
         try:
             output = engine(model, batch, _objective)
             grads = _gradients(output.loss, watched)
@@ -53,9 +53,9 @@ def _objective(logps: PairLogps) -> Tensor:
 
 
 def _one_at_a_time(
-    model: nn.Module, batch: Mapping[str, Tensor], watched: list[nn.Parameter]
+    model: nn.Module, batch: Mapping[str, Tensor], nll_scope: str, watched: list[nn.Parameter]
 ) -> tuple[PairLogps, list[Tensor]]:
-    padded = pad_pairs(batch, "sequence")
+    padded = pad_pairs(batch, nll_scope)
     lengths = padded.attention_mask.sum(1).tolist()
     logits = []
     for ids, length in zip(padded.input_ids, lengths, strict=True):
@@ -121,16 +121,3 @@ def _random_batch(model: nn.Module) -> dict[str, Tensor]:
     ]
     device = next(model.parameters()).device
     return {key: value.to(device) for key, value in PairCollator(0)(rows).items()}
-
-
-@contextlib.contextmanager
-def _quietly(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode, and everything as it was afterwards."""
-    training = model.training
-    devices = [p.device for p in model.parameters() if p.device.type == "cuda"][:1]
-    model.eval()
-    try:
-        with torch.random.fork_rng(devices):
-            yield
-    finally:
-        model.train(training)

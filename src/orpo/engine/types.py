@@ -54,6 +54,11 @@ class Engine(Protocol):
         ...
 
     @property
+    def nll_scope(self) -> str:
+        """Which tokens the NLL counts, as in `ORPOConfig.nll_scope`."""
+        ...
+
+    @property
     def head(self) -> FusedHead | None:
         """What takes the place of the output layer; None if logits are kept."""
         ...

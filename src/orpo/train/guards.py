@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import torch
@@ -26,6 +27,11 @@ class NonFiniteGuard(TrainerCallback):
     def __init__(self) -> None:
         self._tables: list[Tensor] = []
         self._rows: list[Tensor] = []
+        self._norm: Tensor | float | None = None
+
+    def watch_norm(self, norm: Tensor | float | None) -> None:
+        """Take note of the norm of the coming step's gradients, if it was computed anyway."""
+        self._norm = norm
 
     def watch(self, table: Tensor, rows: Tensor) -> None:
         """Remember a micro-batch of the coming optimizer step.
@@ -45,7 +51,7 @@ class NonFiniteGuard(TrainerCallback):
         **kwargs: object,
     ) -> None:
         """Forget the micro-batches of a step that was never finished."""
-        self._tables, self._rows = [], []
+        self._tables, self._rows, self._norm = [], [], None
 
     def on_pre_optimizer_step(
         self,
@@ -56,8 +62,8 @@ class NonFiniteGuard(TrainerCallback):
         **kwargs: object,
     ) -> None:
         """Check the losses and gradients of the step that is about to be taken."""
-        tables, rows = self._tables, self._rows
-        self._tables, self._rows = [], []
+        tables, rows, norm = self._tables, self._rows, self._norm
+        self._tables, self._rows, self._norm = [], [], None
         step = state.global_step + 1
         if tables:
             finite = torch.cat(tables).isfinite().all(dim=1)
@@ -65,6 +71,8 @@ class NonFiniteGuard(TrainerCallback):
                 raise NonFiniteError(_message("the loss", step, torch.cat(rows)[~finite]))
         if args.fp16:
             return  # the gradient scaler skips overflowing steps by design
+        if norm is not None and math.isfinite(norm):
+            return
         parameters = [] if model is None else list(model.parameters())
         gradients = [p.grad for p in parameters if p.grad is not None]
         if gradients and not _all_finite(gradients):

@@ -13,10 +13,10 @@ from torch import nn
 from transformers import TrainingArguments
 
 from orpo.config import ORPOConfig
-from orpo.engine import Engine, MemoryEstimate, Precision, estimate_memory
+from orpo.engine import Engine, MemoryEstimate, Precision, can_compile, estimate_memory, pays
 from orpo.errors import ConfigError
 
-__all__ = ["LongestPair", "check_memory", "longest_pair", "measure_memory"]
+__all__ = ["LongestPair", "Plan", "check_memory", "longest_pair", "make_plan", "measure_memory"]
 
 _STATE_BYTES = {"8bit": 2, "4bit": 1, "adafactor": 0, "sgd": 0, "lomo": 0, "rmsprop": 4}
 """Bytes of optimizer states per trained parameter, by what is in the optimizer's name."""
@@ -36,6 +36,47 @@ class LongestPair:
     row: int
     positions: int
     tokens: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a run will go through its pairs.
+
+    Attributes:
+        max_tokens: Positions of a micro-batch that memory allows for and speed asks for.
+        compile_blocks: Whether the run is long enough to compile parts of the model.
+    """
+
+    max_tokens: int
+    compile_blocks: bool
+
+
+def make_plan(
+    model: nn.Module, engine: Engine, args: ORPOConfig, dataset: Any, autocast: Precision
+) -> Plan:
+    """Measure the model, look at the data, and decide.
+
+    Raises:
+        ConfigError: The run cannot fit into the memory that is there.
+    """
+    estimate = measure_memory(model, engine, args, autocast)
+    lengths = _lengths(dataset)
+    check_memory(estimate, longest_pair(dataset, engine))
+    wanted = args.compile_blocks
+    if wanted is None:
+        on_cpu = estimate.device == "cpu" and bool(args.bf16)
+        wanted = on_cpu and pays(_operations(model, args, lengths))
+    return Plan(estimate.max_tokens, bool(wanted) and can_compile(estimate.device))
+
+
+def _operations(model: nn.Module, args: ORPOConfig, lengths: Any) -> float:
+    """Floating point operations of the run, roughly; none if nobody knows how long it is."""
+    if lengths is None or not len(lengths):
+        return 0.0
+    step = args.per_device_train_batch_size * args.gradient_accumulation_steps
+    pairs = step * args.max_steps if args.max_steps > 0 else args.num_train_epochs * len(lengths)
+    body = sum(p.numel() for p in model.parameters())
+    return float(6.0 * body * pairs * lengths[:, :3].sum(1).mean())
 
 
 def longest_pair(dataset: Any, engine: Engine) -> LongestPair | None:

@@ -22,10 +22,19 @@ from transformers.trainer_utils import EvalLoopOutput, has_length
 
 from orpo.config import ORPOConfig
 from orpo.data import Ledger, PairCollator, StreamedPairs
-from orpo.engine import cut, most_positions, positions_of, select_engine, transformer
+from orpo.engine import (
+    compile_blocks,
+    cut,
+    most_positions,
+    positions_of,
+    select_engine,
+    transformer,
+    uncompile_blocks,
+)
 from orpo.errors import ConfigError, DataError
 from orpo.objective import PairLogps
 from orpo.run_folder import RECIPE
+from orpo.train.balance import deal
 from orpo.train.datasets import DatasetReader, EndlessPairs, check_schedule
 from orpo.train.guards import NonFiniteGuard, require_checkpoint
 from orpo.train.metrics import COLUMNS, MetricSums, PairTable, pair_table, summarise
@@ -39,7 +48,7 @@ from orpo.train.models import (
     resolve_tokenizer,
     vocabulary_size,
 )
-from orpo.train.preflight import check_memory, longest_pair, measure_memory
+from orpo.train.preflight import make_plan
 from orpo.train.recorder import RunRecorder, model_facts
 from orpo.train.step_loss import StepLoss, count_items
 
@@ -147,6 +156,7 @@ class ORPOTrainer(Trainer):
         self.engine, note = select_engine(args.engine, self.model, args.nll_scope)
         self.notes.append(note)
         self._planned_tokens = most_positions(self.args.device.type)
+        self._compiled = False
         # The loss of a micro-batch is its share of the whole step's: nothing is left to divide.
         self.model_accepts_loss_kwargs = True
         self.loss_is_scaled_for_ga = True
@@ -206,7 +216,7 @@ class ORPOTrainer(Trainer):
         """
         if self.train_dataset is None:
             raise ConfigError("there is nothing to train on", where="train_dataset")
-        self._plan_memory()
+        self._plan()
         if resume_from_checkpoint:
             require_checkpoint(resume_from_checkpoint, self.args)
         self._metric_sums = MetricSums()
@@ -215,15 +225,19 @@ class ORPOTrainer(Trainer):
             return super().train(resume_from_checkpoint, *args, **kwargs)
         finally:
             self.engine.release(self.model)
+            if self._compiled:
+                uncompile_blocks(self.model)
 
-    def _plan_memory(self) -> None:
-        """Refuse what cannot fit, and find out how large micro-batches may be."""
+    def _plan(self) -> None:
+        """Refuse what cannot fit; find out how large micro-batches may be, and what to compile."""
         spread = self.is_fsdp_enabled or self.is_deepspeed_enabled
         if spread or transformer(self.model) is None:
             return
-        estimate = measure_memory(self.model, self.engine, self.args, self.accelerator.autocast)
-        check_memory(estimate, longest_pair(self.train_dataset, self.engine))
-        self._planned_tokens = estimate.max_tokens
+        plan = make_plan(
+            self.model, self.engine, self.args, self.train_dataset, self.accelerator.autocast
+        )
+        self._planned_tokens = plan.max_tokens
+        self._compiled = plan.compile_blocks and compile_blocks(self.model) > 0
 
     @property
     def _max_tokens(self) -> int:
@@ -246,7 +260,7 @@ class ORPOTrainer(Trainer):
     def _deal(self, samples: list[Batch]) -> list[list[Batch]]:
         if not samples:
             return []
-        parts = cut(samples, self.engine, self._max_tokens)
+        parts = deal(samples, self.engine, self._max_tokens, self.args.world_size)
         entries = len(samples)
         # From the end: gradients are exchanged in the last entry, which must not be empty.
         ends = [len(parts) * (i + 1) // entries for i in range(entries)]
@@ -275,6 +289,11 @@ class ORPOTrainer(Trainer):
             with sync:
                 losses.append(super().training_step(model, part, num_items_in_batch))
         return torch.stack(losses).sum()
+
+    def _clip_grad_norm(self, model: nn.Module) -> Any:
+        norm = super()._clip_grad_norm(model)
+        self._guard.watch_norm(norm)
+        return norm
 
     def compute_loss(
         self,

@@ -1,0 +1,56 @@
+"""The pairs of an optimizer step, dealt out anew to ranks so that none waits for another.
+
+The samplers give every rank as many pairs, not as many tokens. Every rank sees all pairs of the
+step (a few kilobytes of token ids) and comes to the same deal by itself; the loss is that of the
+whole step whoever computes which part.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from orpo.data import merge_batches, select_pairs
+from orpo.engine import Engine, cut, even_bins, pack_bins, positions_of
+
+__all__ = ["deal"]
+
+Batch = dict[str, Tensor]
+
+
+def deal(samples: list[Batch], engine: Engine, max_tokens: int, ranks: int) -> list[Batch]:
+    """This rank's micro-batches of one optimizer step.
+
+    Args:
+        samples: This rank's batches of the step.
+        engine: Says how many positions a pair takes.
+        max_tokens: Positions of a micro-batch.
+        ranks: Number of processes.
+
+    Returns:
+        Every rank gets as many micro-batches, which wrappers that gather weights rely on; where a
+        rank has fewer pairs than that, those of the others are larger than `max_tokens`.
+    """
+    if ranks == 1:
+        return cut(samples, engine, max_tokens)
+    device = samples[0]["row"].device
+    everything = merge_batches(_exchange(merge_batches(samples), ranks))
+    sizes = positions_of(everything, engine)
+    if len(sizes) < ranks:
+        return [merge_batches(samples)]
+    hands = even_bins(sizes, ranks)
+    counts = [len(pack_bins([sizes[i] for i in hand], max_tokens, engine)) for hand in hands]
+    count = min(max(counts), *(len(hand) for hand in hands))
+    own = hands[torch.distributed.get_rank()]
+    bins = even_bins([sizes[i] for i in own], count, neighbours=engine.pads)
+    parts = [select_pairs(everything, [own[i] for i in pairs]) for pairs in bins]
+    return [{key: value.to(device) for key, value in part.items()} for part in parts]
+
+
+def _exchange(batch: Batch, ranks: int) -> list[Batch]:
+    """Every rank's batch, in the order of ranks, without accelerator."""
+    found: list[Any] = [None] * ranks
+    torch.distributed.all_gather_object(found, {key: value.cpu() for key, value in batch.items()})
+    return found

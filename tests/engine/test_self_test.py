@@ -1,0 +1,239 @@
+"""The self-test passes what is right and catches what is not; then rows are padded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+import transformers as hf
+from torch import Tensor
+
+from orpo import ConfigError
+from orpo.engine import PaddedEngine, SharedEngine, attention_tiles, backends, select_engine
+from orpo.engine import attention as attention_module
+from orpo.engine import shared as shared_module
+from orpo.engine.fused_head import FusedHead
+from orpo.engine.layout import PackedPairs, PairLayout, PairSpan
+from orpo.engine.self_test import self_test
+from tests.engine.families import SHARED, model_of, prepared
+
+Plant = Callable[[pytest.MonkeyPatch], None]
+
+
+@pytest.mark.parametrize("family", SHARED)
+def test_what_is_right_passes(family: str) -> None:
+    model = model_of(family)
+    engine = prepared(model)
+    assert self_test(model, engine) is None
+    assert self_test(model, PaddedEngine(head=engine.head)) is None
+    assert self_test(model, PaddedEngine()) is None
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+@pytest.mark.parametrize("family", ["llama", "mistral", "gemma2", "gpt2", "cohere2"])
+def test_what_is_right_passes_in_every_dtype(family: str, dtype: torch.dtype) -> None:
+    model = model_of(family).to(dtype)
+    assert self_test(model, prepared(model)) is None
+
+
+def rejected_sees_chosen(patch: pytest.MonkeyPatch) -> None:
+    def whole(span: PairSpan) -> list[tuple[tuple[slice, ...], int, int]]:
+        return [((slice(span.start, span.end),), 0, span.start)]
+
+    def causal(layout: PairLayout, window: int | None = None) -> Tensor:
+        return torch.ones(layout.tokens, layout.tokens).tril().bool()
+
+    patch.setattr(attention_tiles, "_two_sequences", whole)
+    patch.setattr(PairLayout, "mask", causal)
+
+
+def pairs_see_each_other(patch: pytest.MonkeyPatch) -> None:
+    def one_pair(layout: PairLayout, window: int | None = None) -> Tensor:
+        seen = mask(layout, window)
+        seen[layout.spans[1].start :, : layout.spans[0].prefix] = True
+        return seen
+
+    mask = PairLayout.mask
+    patch.setattr(PairLayout, "mask", one_pair)
+    patch.setattr(backends, "choose_backend", lambda query, features: "dense")
+
+
+def positions_go_on(patch: pytest.MonkeyPatch) -> None:
+    pack = shared_module.pack_pairs
+
+    def counting(*args: Any) -> PackedPairs:
+        packed = pack(*args)
+        return replace(packed, position_ids=torch.arange(packed.layout.tokens)[None])
+
+    patch.setattr(shared_module, "pack_pairs", counting)
+
+
+def rejected_starts_late(patch: pytest.MonkeyPatch) -> None:
+    pack = shared_module.pack_pairs
+
+    def late(*args: Any) -> PackedPairs:
+        packed = pack(*args)
+        positions = packed.position_ids.clone()
+        for span in packed.layout.spans:
+            positions[0, span.turn : span.end] += span.chosen
+        return replace(packed, position_ids=positions)
+
+    patch.setattr(shared_module, "pack_pairs", late)
+
+
+def ignores(feature: str) -> Plant:
+    def plant(patch: pytest.MonkeyPatch) -> None:
+        for name in ("tiles", "segmented"):
+            patch.setitem(backends.BACKENDS, name, without(backends.BACKENDS[name]))
+
+    def without(backend: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        return lambda *args, **asked: backend(*args, **{**asked, feature: None})
+
+    return plant
+
+
+def window_off_by(count: int) -> Plant:
+    def plant(patch: pytest.MonkeyPatch) -> None:
+        tiles = backends.BACKENDS["tiles"]
+        patch.setitem(
+            backends.BACKENDS,
+            "tiles",
+            lambda *args, window, **asked: tiles(*args, window=window + count, **asked),
+        )
+
+    return plant
+
+
+def first_hidden_state_predicts(patch: pytest.MonkeyPatch) -> None:
+    pack = shared_module.pack_pairs
+
+    def wrong(*args: Any) -> PackedPairs:
+        packed = pack(*args)
+        source = packed.predictions.source.clone()
+        for span in packed.layout.spans:  # R's first token from C's last, not from P's
+            source[source == span.fork - 1] = span.turn - 1
+        return replace(packed, predictions=replace(packed.predictions, source=source))
+
+    patch.setattr(shared_module, "pack_pairs", wrong)
+
+
+def skips_a_layer(patch: pytest.MonkeyPatch) -> None:
+    attend = attention_module.attend
+
+    def skipping(module: Any, query: Tensor, *args: Any) -> Tensor:
+        found = attend(module, query, *args)
+        return found * 0 if module.layer_idx == 1 else found
+
+    patch.setattr(attention_module, "attend", skipping)
+
+
+def gradient_goes_missing(patch: pytest.MonkeyPatch) -> None:
+    tiles = backends.BACKENDS["tiles"]
+    patch.setitem(
+        backends.BACKENDS,
+        "tiles",
+        lambda query, *args, **asked: tiles(query.detach(), *args, **asked),
+    )
+
+
+def raises(patch: pytest.MonkeyPatch) -> None:
+    def broken(*args: Any, **asked: Any) -> Tensor:
+        raise RuntimeError("planted\nand more lines")
+
+    patch.setitem(backends.BACKENDS, "tiles", broken)
+
+
+MISTAKES: dict[str, tuple[str, Plant]] = {
+    "R sees C": ("llama", rejected_sees_chosen),
+    "R sees C, soft-capped": ("gemma2", rejected_sees_chosen),
+    "pairs see each other": ("llama", pairs_see_each_other),
+    "positions go on": ("llama", positions_go_on),
+    "R starts at |P| + |C|": ("llama", rejected_starts_late),
+    "R starts late, learned positions": ("gpt2", rejected_starts_late),
+    "no window": ("mistral", ignores("window")),
+    "a window one too wide": ("mistral", window_off_by(1)),
+    "a window one too narrow": ("mistral", window_off_by(-1)),
+    "no window in one of two layers": ("gemma3", ignores("window")),
+    "no soft cap": ("gemma2", ignores("softcap")),
+    "no sinks": ("gpt_oss", ignores("sinks")),
+    "the wrong hidden state": ("llama", first_hidden_state_predicts),
+    "a layer is skipped": ("llama", skips_a_layer),
+    "no gradient of the queries": ("llama", gradient_goes_missing),
+    "an exception": ("llama", raises),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_planted_mistakes_are_caught(monkeypatch: pytest.MonkeyPatch, mistake: str) -> None:
+    family, plant = MISTAKES[mistake]
+    model = model_of(family)
+    before, random = model.config._attn_implementation, torch.get_rng_state()
+    plant(monkeypatch)
+    assert self_test(model, prepared(model)) is not None
+    engine, note = select_engine("auto", model, "sequence")
+    assert isinstance(engine, PaddedEngine)
+    assert engine.head is not None
+    assert note.startswith("padded engine (self-test: ")
+    assert "\n" not in note
+    assert model.config._attn_implementation == before
+    assert torch.equal(torch.get_rng_state(), random)
+    with pytest.raises(ConfigError, match="the shared engine cannot be used: self-test: "):
+        select_engine("shared", model, "sequence")
+    assert model.config._attn_implementation == before
+
+
+@pytest.mark.parametrize("family", ["granite", "cohere2", "gemma2"])
+def test_a_head_that_ignores_the_transform_is_caught(
+    monkeypatch: pytest.MonkeyPatch, family: str
+) -> None:
+    model = model_of(family)
+    with torch.no_grad():
+        model.lm_head.weight.mul_(5)  # logits so large that it matters
+    for engine in (SharedEngine(head=FusedHead()), PaddedEngine(head=FusedHead())):
+        reason = self_test(model, engine)
+        assert reason is not None
+        assert reason.startswith("self-test: ")
+    monkeypatch.setattr("orpo.engine.select.probe_transform", lambda *_: FusedHead().transform)
+    chosen, note = select_engine("auto", model, "sequence")
+    assert chosen == PaddedEngine()  # neither engine with that head; logits are kept
+    assert note.startswith("padded engine, logits kept (self-test: ")
+
+
+@pytest.mark.parametrize("positions", [16, 24, 128])
+def test_short_models_are_tried_with_short_texts(positions: int) -> None:
+    model = model_of("gpt2", n_positions=positions)
+    assert select_engine("auto", model, "sequence")[0].name == "shared"
+
+
+def test_a_model_with_nothing_to_train_is_tried_by_its_numbers() -> None:
+    model = model_of("llama").requires_grad_(False)
+    assert select_engine("auto", model, "sequence")[0].name == "shared"
+
+
+@pytest.mark.parametrize("window", [1, 3, 40, 100])
+def test_the_prompt_is_longer_than_the_window(monkeypatch: pytest.MonkeyPatch, window: int) -> None:
+    model = model_of("mistral", sliding_window=window)
+    assert self_test(model, SharedEngine()) is None
+    ignores("window")(monkeypatch)
+    assert self_test(model, SharedEngine()) is not None
+
+
+def test_not_a_transformers_model() -> None:
+    class Bare(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = model_of("llama")
+
+        def get_output_embeddings(self) -> torch.nn.Module:
+            return self.inner.lm_head
+
+        def forward(self, **inputs: Any) -> Any:
+            return self.inner(**inputs)
+
+    engine, note = select_engine("auto", Bare(), "sequence")
+    assert isinstance(engine, PaddedEngine)
+    assert note == "padded engine (not a transformers model)"
+    assert not isinstance(Bare(), hf.PreTrainedModel)
