@@ -152,13 +152,14 @@ def _saved_bytes(
 ) -> int:
     """Bytes that a forward pass keeps for its backward pass, the model's own weights excepted."""
     own = {p.untyped_storage().data_ptr() for p in model.parameters()}
-    kept: dict[int, Tensor] = {}  # held, so that no address is used twice
+    # Held, so that no address is used twice. A tensor would hold the graph, and the graph it.
+    kept: dict[int, torch.UntypedStorage] = {}
 
     def keep(tensor: Tensor) -> Tensor:
-        address = tensor.untyped_storage().data_ptr()
-        if address not in own:
-            kept.setdefault(address, tensor)
-        return tensor
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept.setdefault(storage.data_ptr(), storage)
+        return tensor.detach()
 
     device = next(model.parameters()).device
     ids = torch.arange(positions, device=device)[None] % int(model.config.vocab_size)  # type: ignore[union-attr, arg-type]
@@ -172,7 +173,7 @@ def _saved_bytes(
     ):
         output = model(input_ids=ids, use_cache=False)
     del output
-    return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+    return sum(storage.nbytes() for storage in kept.values())
 
 
 def _head_bytes(head: FusedHead | None, layer: nn.Module | None, device: torch.device) -> int:
