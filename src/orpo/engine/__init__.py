@@ -1,7 +1,14 @@
 """How a batch of pairs goes through a model."""
 
 from orpo.engine.attention import transformer
-from orpo.engine.compiling import can_compile, compile_blocks, pays, uncompile_blocks
+from orpo.engine.casts import share_casts
+from orpo.engine.compiling import (
+    can_compile,
+    compile_blocks,
+    compile_head,
+    pays,
+    uncompile_blocks,
+)
 from orpo.engine.memory import MemoryEstimate, Precision, estimate_memory, most_positions
 from orpo.engine.microbatch import cut, even_bins, pack_bins, positions_of
 from orpo.engine.padded import PaddedEngine
@@ -19,6 +26,7 @@ __all__ = [
     "SharedEngine",
     "can_compile",
     "compile_blocks",
+    "compile_head",
     "cut",
     "estimate_memory",
     "even_bins",
@@ -28,6 +36,7 @@ __all__ = [
     "pays",
     "positions_of",
     "select_engine",
+    "share_casts",
     "transformer",
     "uncompile_blocks",
 ]

@@ -9,11 +9,16 @@ from __future__ import annotations
 import functools
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 from torch import nn
 
-__all__ = ["can_compile", "compile_blocks", "pays", "uncompile_blocks"]
+from orpo.engine.padded import PaddedEngine
+from orpo.engine.shared import SharedEngine
+from orpo.engine.types import Engine
+
+__all__ = ["can_compile", "compile_blocks", "compile_head", "pays", "uncompile_blocks"]
 
 _PAYS = 1e14
 """Floating point operations of a run above which compiling (some ten seconds) is repaid."""
@@ -46,6 +51,13 @@ def compile_blocks(model: nn.Module) -> int:
     for block in blocks:
         block.compile(dynamic=True)
     return len(blocks)
+
+
+def compile_head(engine: Engine) -> Engine:
+    """The same engine, what its head computes element by element compiled."""
+    if engine.head is None or not isinstance(engine, SharedEngine | PaddedEngine):
+        return engine
+    return replace(engine, head=replace(engine.head, compiled=True))
 
 
 def uncompile_blocks(model: nn.Module) -> None:

@@ -24,10 +24,12 @@ from orpo.config import ORPOConfig
 from orpo.data import Ledger, PairCollator, StreamedPairs
 from orpo.engine import (
     compile_blocks,
+    compile_head,
     cut,
     most_positions,
     positions_of,
     select_engine,
+    share_casts,
     transformer,
     uncompile_blocks,
 )
@@ -156,7 +158,7 @@ class ORPOTrainer(Trainer):
         self.engine, note = select_engine(args.engine, self.model, args.nll_scope)
         self.notes.append(note)
         self._planned_tokens = most_positions(self.args.device.type)
-        self._compiled = False
+        self._undo: Callable[[], None] = lambda: None
         # The loss of a micro-batch is its share of the whole step's: nothing is left to divide.
         self.model_accepts_loss_kwargs = True
         self.loss_is_scaled_for_ga = True
@@ -225,8 +227,7 @@ class ORPOTrainer(Trainer):
             return super().train(resume_from_checkpoint, *args, **kwargs)
         finally:
             self.engine.release(self.model)
-            if self._compiled:
-                uncompile_blocks(self.model)
+            self._undo()
 
     def _plan(self) -> None:
         """Refuse what cannot fit; find out how large micro-batches may be, and what to compile."""
@@ -237,7 +238,23 @@ class ORPOTrainer(Trainer):
             self.model, self.engine, self.args, self.train_dataset, self.accelerator.autocast
         )
         self._planned_tokens = plan.max_tokens
-        self._compiled = plan.compile_blocks and compile_blocks(self.model) > 0
+        self._speed_up(compiled=plan.compile_blocks)
+
+    def _speed_up(self, *, compiled: bool) -> None:
+        """For the time of training: share casts, compile blocks and the head."""
+        handles, engine = share_casts(self.model), self.engine
+        if compiled:
+            compile_blocks(self.model)
+            self.engine = compile_head(engine)
+
+        def undo() -> None:
+            for handle in handles:
+                handle.remove()
+            if compiled:
+                uncompile_blocks(self.model)
+            self.engine = engine
+
+        self._undo = undo
 
     @property
     def _max_tokens(self) -> int:

@@ -68,6 +68,8 @@ def _build_ours(spec: SideSpec, rows: datasets.Dataset) -> Any:
         orpo_beta=1.0,
         engine="padded" if spec.side == "orpo-padded" else "auto",
         model_dtype="bfloat16" if spec.precision == "bf16-pure" else "float32",
+        # As by itself in a run that is long enough; the steps that warm up pay for it.
+        compile_blocks=spec.precision == "bf16" and not torch.accelerator.is_available(),
     )
     return ORPOTrainer(
         model=spec.model, args=config, train_dataset=rows, peft_config=_adapter(spec)

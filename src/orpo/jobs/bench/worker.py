@@ -66,7 +66,7 @@ class Pacemaker(TrainerCallback):
         if self._steps:
             self._report()
         else:
-            self._meter.start()
+            self._meter.start(kwargs["model"])
             self._channel.send("ready", self.facts)
         self._steps += 1
         self._channel.wait()
