@@ -66,7 +66,7 @@ class MemoryEstimate:
 
 def most_positions(device: str) -> int:
     """Positions beyond which a micro-batch gains no speed, and only costs memory."""
-    return 768 if device == "cpu" else 16384
+    return 640 if device == "cpu" else 16384
 
 
 def estimate_memory(

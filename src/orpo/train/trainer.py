@@ -28,7 +28,6 @@ from orpo.engine import (
     cut,
     most_positions,
     positions_of,
-    select_engine,
     share_casts,
     transformer,
     uncompile_blocks,
@@ -36,7 +35,6 @@ from orpo.engine import (
 from orpo.errors import ConfigError, DataError
 from orpo.objective import PairLogps
 from orpo.run_folder import RECIPE
-from orpo.train.balance import deal
 from orpo.train.datasets import DatasetReader, EndlessPairs, check_schedule
 from orpo.train.guards import NonFiniteGuard, require_checkpoint
 from orpo.train.metrics import COLUMNS, MetricSums, PairTable, pair_table, summarise
@@ -51,6 +49,7 @@ from orpo.train.models import (
     vocabulary_size,
 )
 from orpo.train.preflight import make_plan
+from orpo.train.ranks import agreed_engine, deal
 from orpo.train.recorder import RunRecorder, model_facts
 from orpo.train.step_loss import StepLoss, count_items
 
@@ -125,6 +124,9 @@ class ORPOTrainer(Trainer):
             )
         self.run_facts: dict[str, Any] = {}
         self.notes: list[str] = []
+        if args.n_gpu > 1:
+            self.notes.append(f"one of {args.n_gpu} GPUs is used: start with torchrun to use all")
+            args._n_gpu = 1  # transformers would split packed rows over all of them
         set_seed(args.seed)  # an adapter's weights are drawn before Trainer seeds
         built, model_init = resolve_model(model, model_init, args, peft_config)
         if args.disable_dropout and getattr(peft_config, "lora_dropout", None):
@@ -155,7 +157,7 @@ class ORPOTrainer(Trainer):
             callbacks=[self._guard, self._recorder, *(callbacks or [])],
             optimizers=optimizers,
         )
-        self.engine, note = select_engine(args.engine, self.model, args.nll_scope)
+        self.engine, note = agreed_engine(args, self.model)
         self.notes.append(note)
         self._planned_tokens = most_positions(self.args.device.type)
         self._undo: Callable[[], None] = lambda: None

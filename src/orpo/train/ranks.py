@@ -1,4 +1,4 @@
-"""The pairs of an optimizer step, dealt out anew to ranks so that none waits for another.
+"""What several ranks agree on: the engine, and who computes which pairs of an optimizer step.
 
 The samplers give every rank as many pairs, not as many tokens. Every rank sees all pairs of the
 step (a few kilobytes of token ids) and comes to the same deal by itself; the loss is that of the
@@ -10,14 +10,42 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from accelerate.utils import broadcast_object_list
 from torch import Tensor
+from transformers.integrations import is_deepspeed_zero3_enabled
 
+from orpo.config import ORPOConfig
 from orpo.data import merge_batches, select_pairs
-from orpo.engine import Engine, cut, even_bins, pack_bins, positions_of
+from orpo.engine import Engine, cut, even_bins, pack_bins, positions_of, select_engine
+from orpo.errors import OrpoError
 
-__all__ = ["deal"]
+__all__ = ["agreed_engine", "deal"]
 
 Batch = dict[str, Tensor]
+
+
+def agreed_engine(args: ORPOConfig, model: Any) -> tuple[Engine, str]:
+    """The engine that the first rank selects, with the line that says why.
+
+    The others may hold no weights yet (FSDP). Only where weights lie on all ranks in pieces
+    (DeepSpeed ZeRO-3) do all ranks try the model together.
+
+    Raises:
+        ConfigError: On every rank, as on the first.
+    """
+    if args.world_size == 1 or is_deepspeed_zero3_enabled():
+        return select_engine(args.engine, model, args.nll_scope)
+    found: list[Any] = [None]
+    if args.process_index == 0:
+        try:
+            found = [select_engine(args.engine, model, args.nll_scope)]
+        except OrpoError as error:
+            found = [error]
+    broadcast_object_list(found)
+    if isinstance(found[0], OrpoError):
+        raise found[0]
+    engine, note = found[0]
+    return engine, note
 
 
 def deal(samples: list[Batch], engine: Engine, max_tokens: int, ranks: int) -> list[Batch]:

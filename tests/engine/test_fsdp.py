@@ -1,0 +1,28 @@
+"""FSDP2 with two real processes: weights in pieces, the gradients of the whole."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+@pytest.mark.slow
+def test_weights_in_pieces_have_the_gradients_of_the_whole(tmp_path: Path) -> None:
+    out = tmp_path / "result.json"
+    launch = ["torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    command = [sys.executable, "-m", *launch, "-m", "tests.engine.fsdp_worker", str(out)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    root = Path(__file__).parents[2]
+    run = subprocess.run(
+        command, cwd=root, env=environment, capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stderr
+    found = json.loads(out.read_text(encoding="utf-8"))
+    print(found)
+    assert len(found) == 4
+    assert max(found.values()) < 1e-5, found
