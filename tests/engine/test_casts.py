@@ -41,7 +41,7 @@ def test_gradients_differ_by_rounding_only() -> None:
     assert of_engine(engine, model, batch, autocast=True)[0] == plain[0]
 
 
-@pytest.mark.parametrize("family", ["gemma2", "gemma3", "gpt2", "mixtral", "olmo3", "gpt_neox"])
+@pytest.mark.parametrize("family", ["gemma2", "gemma3", "gpt2", "mixtral", "olmo3"])
 def test_norms_that_other_things_read_are_left_alone(family: str) -> None:
     assert any(name.startswith(family) for name in FAMILIES)
     name = next(name for name in FAMILIES if name.startswith(family))

@@ -21,6 +21,8 @@ from orpo.engine.memory import (
 )
 from tests.train.small import tiny_llama
 
+LITTLE = 20_000
+"""Bytes: less than what one layer saves of a trial."""
 HEAD = FusedHead(budget=1 << 16)
 ROOMY = MemoryEstimate(fixed=1000, per_position=10, available=10**9, device="cpu")
 
@@ -39,7 +41,7 @@ def live_bytes() -> int:
     storages = {
         x.untyped_storage().data_ptr(): x.untyped_storage().nbytes()
         for x in gc.get_objects()
-        if isinstance(x, torch.Tensor)
+        if type(x) in (torch.Tensor, nn.Parameter)  # isinstance would wake lazy modules
     }
     return sum(storages.values())
 
@@ -60,7 +62,7 @@ def test_the_trial_leaves_nothing_behind() -> None:
     model = tiny_llama()
     before, state = live_bytes(), torch.get_rng_state()
     estimate_memory(model, HEAD, adam, bfloat16)
-    assert live_bytes() == before
+    assert live_bytes() - before < LITTLE
     assert torch.equal(torch.get_rng_state(), state)
     assert all(p.grad is None for p in model.parameters())
 
@@ -69,7 +71,7 @@ def test_a_graph_that_was_kept_would_be_seen() -> None:
     model = tiny_llama()
     before = live_bytes()
     kept = model(input_ids=torch.zeros(1, 50, dtype=torch.int64)).logits
-    assert live_bytes() > before
+    assert live_bytes() - before > LITTLE
     del kept
 
 

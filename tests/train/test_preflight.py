@@ -40,7 +40,7 @@ def test_a_pair_that_does_not_fit_is_named() -> None:
         check_memory(estimate, LongestPair(7, 4000, 3000))
     text = str(caught.value)
     assert "train_dataset, row 7" in text
-    assert "4000 positions needs about 5.9 GiB, and 4.0 GiB are there" in text
+    assert "4000 positions needs about 6.0 GiB, and 4.0 GiB are there" in text
     assert "max_length to about 1500" in text
     assert "\n" not in text
 

@@ -31,14 +31,14 @@ class _Tile:
     """Some queries of a pair and the keys that they attend to.
 
     Attributes:
-        queries: Slice of the packed row.
+        rows: Slice among the sequence's queries, G rows for each.
         keys: Slice among the keys of the tile's sequence (P and C, or P and R).
-        mask: (G * q, k), zero or -inf, to be added to the scores; None if all keys are seen.
+        mask: (q * G, k), zero or -inf, to be added to the scores.
     """
 
-    queries: slice
+    rows: slice
     keys: slice
-    mask: Tensor | None
+    mask: Tensor
 
 
 @dataclass(frozen=True)
@@ -46,10 +46,12 @@ class _Sequence:
     """One of the two sequences of a pair: P and C, or P and R.
 
     Attributes:
+        queries: Slice of the packed row; P's queries are those of the first sequence only.
         keys: Slices of the packed row that make up the sequence.
-        tiles: Its queries; P's are those of the first sequence only.
+        tiles: Its queries, in order.
     """
 
+    queries: slice
     keys: tuple[slice, ...]
     tiles: tuple[_Tile, ...]
 
@@ -97,68 +99,70 @@ class _Tiled(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(query, key, value)
         ctx.sequences, ctx.scale = sequences, scale  # type: ignore[attr-defined]
-        heads, tokens = query.shape[1:3]
-        exact = compute_dtype(query)
+        exact, (heads, tokens) = compute_dtype(query), query.shape[1:3]
         result = query.new_empty(1, tokens, heads, value.shape[-1])
         for sequence in sequences:
             keys = _rows(key, sequence.keys, exact)
             values = _rows(value, sequence.keys, value.dtype)
-            for tile in sequence.tiles:
-                weights = _scores(query, keys, tile, scale).softmax(-1)
-                answer = torch.bmm(weights.to(query.dtype), values[:, tile.keys])
-                result[0, tile.queries] = _ungrouped(answer, heads)
+            queries = _grouped(query, sequence.queries, len(keys), exact)
+            answers = [
+                torch.bmm(
+                    _weights(queries, keys, tile, scale).to(value.dtype), values[:, tile.keys]
+                )
+                for tile in sequence.tiles
+            ]
+            result[0, sequence.queries] = _ungrouped(torch.cat(answers, dim=1), heads)
         return result
 
     @staticmethod
     def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
         query, key, value = ctx.saved_tensors  # type: ignore[attr-defined]
-        sequences, scale = ctx.sequences, ctx.scale  # type: ignore[attr-defined]
-        heads = query.shape[1]
+        scale = ctx.scale  # type: ignore[attr-defined]
+        exact, low, heads = compute_dtype(query), query.dtype, query.shape[1]
         grad = grad.transpose(1, 2)
         d_query = torch.empty_like(query.transpose(1, 2))
         d_key, d_value = (
-            torch.zeros(x.shape[1:], dtype=compute_dtype(x), device=x.device) for x in (key, value)
+            torch.zeros(x.shape[1:], dtype=exact, device=x.device) for x in (key, value)
         )
-        exact, low = compute_dtype(query), query.dtype
-        for sequence in sequences:
+        for sequence in ctx.sequences:  # type: ignore[attr-defined]
             keys, values = (_rows(x, sequence.keys, exact) for x in (key, value))
-            keys_low = keys.to(low)
+            queries = _grouped(query, sequence.queries, len(keys), exact)
+            above = _grouped(grad, sequence.queries, len(keys), exact)
+            keys_low, queries_low, above_low = (x.to(low) for x in (keys, queries, above))
             d_keys, d_values = torch.zeros_like(keys), torch.zeros_like(values)
+            d_queries = []
             for tile in sequence.tiles:
-                seen = tile.keys
-                weights = _scores(query, keys, tile, scale).softmax(-1)
-                above = _grouped(grad, tile.queries, keys.shape[0], low)
-                d_values[:, seen] += torch.bmm(weights.to(low).transpose(1, 2), above)
-                d_weights = torch.bmm(above.to(exact), values[:, seen].transpose(1, 2))
-                d_scores = torch._softmax_backward_data(d_weights, weights, -1, weights.dtype)
+                rows, seen = tile.rows, tile.keys
+                weights = _weights(queries, keys, tile, scale)
+                d_values[:, seen] += torch.bmm(weights.to(low).transpose(1, 2), above_low[:, rows])
+                d_weights = torch.bmm(above[:, rows], values[:, seen].transpose(1, 2))
+                d_scores = torch._softmax_backward_data(d_weights, weights, -1, exact)
                 d_scores = d_scores.mul_(scale).to(low)
-                d_queries = torch.bmm(d_scores, keys_low[:, seen])
-                d_query[0, tile.queries] = _ungrouped(d_queries, heads)
-                queries = _grouped(query, tile.queries, keys.shape[0], low)
-                d_keys[:, seen] += torch.bmm(d_scores.transpose(1, 2), queries)
+                d_queries.append(torch.bmm(d_scores, keys_low[:, seen]))
+                d_keys[:, seen] += torch.bmm(d_scores.transpose(1, 2), queries_low[:, rows])
+            d_query[0, sequence.queries] = _ungrouped(torch.cat(d_queries, dim=1), heads)
             _add_rows(d_key, d_keys, sequence.keys)
             _add_rows(d_value, d_values, sequence.keys)
         return d_query.transpose(1, 2), d_key[None].to(key), d_value[None].to(value), None, None
 
 
-def _scores(query: Tensor, keys: Tensor, tile: _Tile, scale: float) -> Tensor:
-    """(K, G * q, k), masked."""
-    queries = _grouped(query, tile.queries, keys.shape[0], keys.dtype)
+def _weights(queries: Tensor, keys: Tensor, tile: _Tile, scale: float) -> Tensor:
+    """(K, q * G, k), the softmax of a tile's masked scores."""
     seen = keys[:, tile.keys].transpose(1, 2)
-    if tile.mask is None:
-        return torch.bmm(queries, seen).mul_(scale)
-    return torch.baddbmm(tile.mask, queries, seen, alpha=scale)
+    return torch.baddbmm(tile.mask, queries[:, tile.rows], seen, alpha=scale).softmax(-1)
 
 
 def _grouped(x: Tensor, rows: slice, groups: int, dtype: torch.dtype) -> Tensor:
-    """(1, H, S, D) -> (K, G * q, D): the query heads that share a key head, one above another."""
-    x = x[0, :, rows].to(dtype)
-    return x.reshape(groups, -1, x.shape[-1])
+    """(1, H, S, D) -> (K, q * G, D): of each query, the heads that share a key head together."""
+    part = x[0, :, rows]
+    part = part.reshape(groups, -1, *part.shape[1:]).transpose(1, 2).to(dtype)
+    return part.reshape(groups, -1, x.shape[-1])
 
 
 def _ungrouped(x: Tensor, heads: int) -> Tensor:
-    """(K, G * q, D) -> (q, H, D)."""
-    return x.view(heads, -1, x.shape[-1]).transpose(0, 1)
+    """(K, q * G, D) -> (q, H, D)."""
+    groups, _, width = x.shape
+    return x.view(groups, -1, heads // groups, width).transpose(0, 1).flatten(1, 2)
 
 
 def _rows(x: Tensor, parts: tuple[slice, ...], dtype: torch.dtype) -> Tensor:
@@ -186,11 +190,13 @@ def _sequences(
             for begin in range(first, length, _QUERIES):
                 end = min(begin + _QUERIES, length)
                 lowest = max(0, begin + 1 - window) if window else 0
-                mask = _causal(begin, end, lowest, window, dtype).repeat(groups, 1).to(device)
-                queries = slice(start + begin - first, start + end - first)
-                tiles.append(_Tile(queries, slice(lowest, end), mask))
+                mask = _causal(begin, end, lowest, window, dtype).to(device)
+                rows = slice((begin - first) * groups, (end - first) * groups)
+                mask = mask.repeat_interleave(groups, dim=0)
+                tiles.append(_Tile(rows, slice(lowest, end), mask))
             if tiles:
-                found.append(_Sequence(keys, tuple(tiles)))
+                queries = slice(start, start + length - first)
+                found.append(_Sequence(queries, keys, tuple(tiles)))
     return found
 
 
