@@ -23,14 +23,10 @@ from transformers.trainer_utils import EvalLoopOutput, has_length
 from orpo.config import ORPOConfig
 from orpo.data import Ledger, PairCollator, StreamedPairs
 from orpo.engine import (
-    compile_blocks,
-    compile_head,
     cut,
     most_positions,
     positions_of,
-    share_casts,
     transformer,
-    uncompile_blocks,
 )
 from orpo.errors import ConfigError, DataError
 from orpo.objective import PairLogps
@@ -51,6 +47,7 @@ from orpo.train.models import (
 from orpo.train.preflight import make_plan
 from orpo.train.ranks import agreed_engine, deal
 from orpo.train.recorder import RunRecorder, model_facts
+from orpo.train.speed import speed_up
 from orpo.train.step_loss import StepLoss, count_items
 
 if TYPE_CHECKING:
@@ -240,23 +237,7 @@ class ORPOTrainer(Trainer):
             self.model, self.engine, self.args, self.train_dataset, self.accelerator.autocast
         )
         self._planned_tokens = plan.max_tokens
-        self._speed_up(compiled=plan.compile_blocks)
-
-    def _speed_up(self, *, compiled: bool) -> None:
-        """For the time of training: share casts, compile blocks and the head."""
-        handles, engine = share_casts(self.model), self.engine
-        if compiled:
-            compile_blocks(self.model)
-            self.engine = compile_head(engine)
-
-        def undo() -> None:
-            for handle in handles:
-                handle.remove()
-            if compiled:
-                uncompile_blocks(self.model)
-            self.engine = engine
-
-        self._undo = undo
+        self._undo = speed_up(self, compiled=plan.compile_blocks)
 
     @property
     def _max_tokens(self) -> int:
