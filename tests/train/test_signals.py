@@ -71,8 +71,13 @@ def test_a_second_signal_stops_at_once(make_trainer: Make) -> None:
     trainer = make_trainer(train_dataset=text_rows(), max_steps=2, callbacks=[StopOnSignal()])
     for callback in twice:
         trainer.add_callback(callback)
-    with pytest.raises(KeyboardInterrupt):
-        trainer.train()
+    # A shell starts background jobs with SIGINT ignored; the test is about a run in the foreground.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            trainer.train()
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_in_another_thread_it_does_not_listen(make_trainer: Make) -> None:
