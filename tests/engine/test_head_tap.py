@@ -145,7 +145,12 @@ def test_hooks_go_again(fails: bool) -> None:
 def test_a_layer_is_tapped_once_per_pass() -> None:
     model = model_of("llama")
     seen: list[Tensor] = []
-    with tap(model.lm_head, seen.append):  # type: ignore[func-returns-value]
+
+    def score(hidden: Tensor) -> Tensor:
+        seen.append(hidden)
+        return hidden.sum()
+
+    with tap(model.lm_head, score):
         for _ in range(2):
             assert model(input_ids=IDS).logits.shape == (1, 0, 97)
     assert len(seen) == 2

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
+from orpo.engine.attention_dense import pair_by_pair
 from orpo.engine.layout import PairLayout
 
 __all__ = [
@@ -165,21 +166,13 @@ def sdpa_attention(
     window: int | None = None,
 ) -> Tensor:
     """With `scaled_dot_product_attention`, pair by pair; every dtype and device."""
-    mask = layout.once(("mask", window), lambda: layout.mask(window))
     groups = query.shape[1] // key.shape[1]
-    parts = []
-    for span in layout.spans:
-        own = slice(span.start, span.end)
-        parts.append(
-            F.scaled_dot_product_attention(
-                query[:, :, own],
-                key[:, :, own].repeat_interleave(groups, dim=1),
-                value[:, :, own].repeat_interleave(groups, dim=1),
-                attn_mask=mask[own, own],
-                scale=scale,
-            )
-        )
-    return torch.cat(parts, dim=2).transpose(1, 2)
+
+    def one(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
+        key, value = (x.repeat_interleave(groups, dim=1) for x in (key, value))
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scale)
+
+    return pair_by_pair(query, key, value, layout.pair_masks(window), one)
 
 
 def flex_attention(
@@ -215,21 +208,12 @@ def flex_mask(layout: PairLayout, window: int | None) -> Any:
     """The layout as FlexAttention's block mask."""
     from torch.nn.attention.flex_attention import create_block_mask  # noqa: PLC0415
 
-    tokens, position, device = layout.tokens, layout.positions, layout.positions.device
-    pair = torch.empty(tokens, dtype=torch.int32)
-    part = torch.zeros(tokens, dtype=torch.int32)
-    for i, span in enumerate(layout.spans):
-        pair[span.start : span.end] = i
-        part[span.fork : span.turn] = 1
-        part[span.turn : span.end] = 2
-    pair, part = pair.to(device), part.to(device)
+    sees, tokens = layout.sees(window), layout.tokens
 
-    def seen(_b: Tensor, _h: Tensor, q: Tensor, k: Tensor) -> Tensor:
-        visible = (pair[q] == pair[k]) & ((part[k] == 0) | (part[q] == part[k]))
-        visible = visible & (position[q] >= position[k])
-        return visible & (position[q] - position[k] < window) if window else visible
+    def seen(_b: Tensor, _h: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return sees(query, key)
 
-    return create_block_mask(seen, None, None, tokens, tokens, device=device)
+    return create_block_mask(seen, None, None, tokens, tokens, device=layout.positions.device)
 
 
 @functools.cache

@@ -6,13 +6,15 @@ a feature (soft-capped scores, attention sinks).
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from orpo.engine.layout import PairLayout
 from orpo.objective.log_odds import compute_dtype
 
-__all__ = ["dense_attention", "segmented_attention"]
+__all__ = ["dense_attention", "pair_by_pair", "segmented_attention"]
 
 
 def dense_attention(
@@ -57,12 +59,22 @@ def segmented_attention(
     sinks: Tensor | None = None,
 ) -> Tensor:
     """The same, pair by pair: no score is computed between pairs."""
-    mask = layout.once(("mask", window), lambda: layout.mask(window))
-    parts = []
-    for span in layout.spans:
-        own = slice(span.start, span.end)
-        q, k, v = (x[:, :, own] for x in (query, key, value))
-        parts.append(_attend(q, k, v, mask[own, own], scale, softcap, sinks))
+
+    def one(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
+        return _attend(query, key, value, mask, scale, softcap, sinks)
+
+    return pair_by_pair(query, key, value, layout.pair_masks(window), one)
+
+
+def pair_by_pair(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    masks: list[tuple[slice, Tensor]],
+    one: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor],
+) -> Tensor:
+    """(1, S, H, D): `one` for the queries, keys and values of each pair, and its mask."""
+    parts = [one(query[:, :, own], key[:, :, own], value[:, :, own], m) for own, m in masks]
     return torch.cat(parts, dim=2).transpose(1, 2)
 
 

@@ -33,14 +33,14 @@ def output_layer(model: nn.Module) -> nn.Module | None:
 
 
 @contextlib.contextmanager
-def tap(layer: nn.Module, score: Callable[[Tensor], Tensor | None]) -> Iterator[None]:
+def tap(layer: nn.Module, score: Callable[[Tensor], Tensor]) -> Iterator[None]:
     """Within it the layer computes nothing, and `score` gets its input, once per forward pass.
 
     Args:
         layer: The output layer.
         score: From the layer's input, (..., d), to a scalar that the output is made to hang on.
     """
-    results: list[Tensor | None] = []
+    results: list[Tensor] = []
     scoring = False
 
     def before(_layer: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
@@ -57,8 +57,7 @@ def tap(layer: nn.Module, score: Callable[[Tensor], Tensor | None]) -> Iterator[
     def after(_layer: nn.Module, _inputs: tuple[Any, ...], output: Tensor) -> Tensor | None:
         if scoring:
             return None
-        loss = results[-1]
-        return None if loss is None else output.detach() + loss.to(output.dtype)
+        return output.detach() + results[-1].to(output.dtype)
 
     handles = [layer.register_forward_pre_hook(before), layer.register_forward_hook(after)]
     try:

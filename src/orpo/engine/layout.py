@@ -87,25 +87,42 @@ class PairLayout:
         built: Built = self._built[key]
         return built
 
+    def pair_masks(self, window: int | None = None) -> list[tuple[slice, Tensor]]:
+        """Of each pair its place in the row and its own mask, (n, n) bool; once per batch."""
+        return self.once(("pair masks", window), lambda: self._pair_masks(window))
+
+    def _pair_masks(self, window: int | None) -> list[tuple[slice, Tensor]]:
+        mask = self.mask(window)
+        owns = [slice(span.start, span.end) for span in self.spans]
+        return [(own, mask[own, own]) for own in owns]
+
     def mask(self, window: int | None = None) -> Tensor:
         """(S, S) bool, True where a query (row) attends to a key (column): by definition.
 
         Args:
             window: Attend to this many positions only, the query's own included.
         """
+        index = torch.arange(self.tokens, device=self.positions.device)
+        return self.sees(window)(index[:, None], index[None, :])
+
+    def sees(self, window: int | None = None) -> Callable[[Tensor, Tensor], Tensor]:
+        """Whether queries attend to keys, both given by their indices in the row."""
         position, device = self.positions, self.positions.device
-        index = torch.arange(self.tokens, device=device)
-        pair, part = (torch.empty_like(index) for _ in range(2))
+        pair = torch.empty(self.tokens, dtype=torch.int32)
+        part = torch.zeros(self.tokens, dtype=torch.int32)
         for i, span in enumerate(self.spans):
             pair[span.start : span.end] = i
-            part[span.start : span.fork] = 0
             part[span.fork : span.turn] = 1
             part[span.turn : span.end] = 2
-        same = pair[:, None] == pair[None, :]
-        visible = (part[None, :] == 0) | (part[:, None] == part[None, :])
-        distance = position[:, None] - position[None, :]
-        near = distance < window if window else torch.ones_like(same)
-        return same & visible & (distance >= 0) & near
+        pair, part = pair.to(device), part.to(device)
+
+        def seen(query: Tensor, key: Tensor) -> Tensor:
+            distance = position[query] - position[key]
+            visible = (pair[query] == pair[key]) & ((part[key] == 0) | (part[query] == part[key]))
+            visible = visible & (distance >= 0)
+            return visible & (distance < window) if window else visible
+
+        return seen
 
 
 @dataclass(frozen=True)

@@ -47,22 +47,14 @@ def select_engine(requested: str, model: nn.Module | None, nll_scope: str) -> tu
         reason = _obstacle(model) or _try_shared(model, shared)
         if reason is None:
             return shared, "shared engine (prompts computed once, no padding; self-test passed)"
-        if requested == "shared":
-            raise ConfigError(
-                f"the shared engine cannot be used: {reason}",
-                where="engine",
-                fix="Use engine='auto' or 'padded'.",
-            )
-    elif requested == "shared":
+    if requested == "shared":
         raise ConfigError(
             f"the shared engine cannot be used: {reason}",
             where="engine",
             fix="Use engine='auto' or 'padded'.",
         )
     padded = PaddedEngine(nll_scope, router_loss, head)
-    if head is not None and model is not None:
-        head_reason = self_test(model, padded)
-    if head is None or head_reason is not None:
+    if model is None or head is None or self_test(model, padded) is not None:
         return PaddedEngine(nll_scope, router_loss), f"padded engine, logits kept ({reason})"
     return padded, f"padded engine ({reason})"
 
@@ -111,8 +103,6 @@ def _layers_obstacle(config: Any) -> str | None:
     kinds = set(getattr(text, "layer_types", None) or ())
     if strange := sorted(kinds - _SHARED_LAYERS):
         return f"layers of kind {', '.join(strange)}"
-    if getattr(text, "attention_chunk_size", None) and "chunked" in str(kinds):
-        return "attention in chunks"
     return None
 
 

@@ -61,7 +61,7 @@ def make_plan(
     """
     estimate = measure_memory(model, engine, args, autocast)
     lengths = _lengths(dataset)
-    check_memory(estimate, longest_pair(dataset, engine))
+    check_memory(estimate, _longest(lengths, engine))
     wanted = args.compile_blocks
     if wanted is None:
         on_cpu = estimate.device == "cpu" and bool(args.bf16)
@@ -81,7 +81,10 @@ def _operations(model: nn.Module, args: ORPOConfig, lengths: Any) -> float:
 
 def longest_pair(dataset: Any, engine: Engine) -> LongestPair | None:
     """The longest pair of a prepared data set; None for a stream, which must be read to know."""
-    lengths = _lengths(dataset)
+    return _longest(_lengths(dataset), engine)
+
+
+def _longest(lengths: Any, engine: Engine) -> LongestPair | None:
     if lengths is None or not len(lengths):
         return None
     positions = [engine.positions(int(p), int(c), int(r)) for p, c, r, _ in lengths]

@@ -22,12 +22,7 @@ from transformers.trainer_utils import EvalLoopOutput, has_length
 
 from orpo.config import ORPOConfig
 from orpo.data import Ledger, PairCollator, StreamedPairs
-from orpo.engine import (
-    cut,
-    most_positions,
-    positions_of,
-    transformer,
-)
+from orpo.engine import cut, most_positions, positions_of, transformer
 from orpo.errors import ConfigError, DataError
 from orpo.objective import PairLogps
 from orpo.run_folder import RECIPE
@@ -217,9 +212,9 @@ class ORPOTrainer(Trainer):
         """
         if self.train_dataset is None:
             raise ConfigError("there is nothing to train on", where="train_dataset")
-        self._plan()
         if resume_from_checkpoint:
             require_checkpoint(resume_from_checkpoint, self.args)
+        self._plan()
         self._metric_sums = MetricSums()
         self._last_log = time.perf_counter()
         try:
