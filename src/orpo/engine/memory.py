@@ -31,8 +31,8 @@ Precision: TypeAlias = Callable[[], contextlib.AbstractContextManager[Any]]
 _TRIALS = (96, 224)
 """Positions of the two trials; what does not grow between them is not per position."""
 _TRANSIENT = 1.35
-"""Peak over what is saved: gradients on their way back, and the allocator's loss. See
-docs/performance.md for where it was measured."""
+"""A margin over what is saved, for gradients on their way back and the allocator's loss: chosen,
+not measured; docs/performance.md holds the estimate against one run."""
 _SHARE = 0.9
 """Part of the memory that is there that a plan may use."""
 
