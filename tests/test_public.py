@@ -78,3 +78,9 @@ def test_an_error_of_the_user_fits_on_one_line() -> None:
     error = errors.ConfigError("is\n  wrong", where="max_length", fix="Make it\nright.")
     assert str(error) == "max_length: is wrong. Make it right."
     assert isinstance(error, ValueError)
+
+
+def test_large_tensors_lie_on_large_pages_unless_the_user_says_otherwise() -> None:
+    code = "import os, orpo; print(os.environ['THP_MEM_ALLOC_ENABLE'])"
+    assert run_python("import os; os.environ.pop('THP_MEM_ALLOC_ENABLE', None);" + code) == "1\n"
+    assert run_python("import os; os.environ['THP_MEM_ALLOC_ENABLE'] = '0';" + code) == "0\n"

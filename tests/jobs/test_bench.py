@@ -17,7 +17,7 @@ from orpo.errors import ConfigError, DataError, TrainingError
 from orpo.jobs.bench import BenchJob, bench_job
 from orpo.jobs.bench.figures import Side, against, side_figures
 from orpo.jobs.bench.flops import ModelSize, model_size, size_of, useful_flops
-from orpo.jobs.bench.processes import Step, Worker, take_turns, workers
+from orpo.jobs.bench.processes import Step, Worker, _environment, take_turns, workers
 from orpo.jobs.bench.rows import (
     BenchRow,
     PairLengths,
@@ -303,3 +303,9 @@ def test_settings_are_checked_before_anything_is_loaded(
 ) -> None:
     with pytest.raises(ConfigError, match=said):
         BenchJob(**{"model": "m", "rows": "hh-like", **settings})
+
+
+def test_trl_runs_with_the_pages_that_its_users_have() -> None:
+    assert _environment("trl")["THP_MEM_ALLOC_ENABLE"] == "0"
+    assert _environment("trl-grouped")["THP_MEM_ALLOC_ENABLE"] == "0"
+    assert _environment("orpo")["THP_MEM_ALLOC_ENABLE"] == os.environ["THP_MEM_ALLOC_ENABLE"]

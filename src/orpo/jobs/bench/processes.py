@@ -65,7 +65,7 @@ class Worker:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=said,
-                env=_environment(),
+                env=_environment(spec.side),
                 text=True,
                 encoding="utf-8",
             )
@@ -144,8 +144,10 @@ def take_turns(sides: Sequence[Worker], rounds: int) -> list[dict[str, Step]]:
     return taken
 
 
-def _environment() -> dict[str, str]:
+def _environment(side: str) -> dict[str, str]:
     environment = {**_QUIET, **os.environ}
+    if side.startswith("trl"):  # what importing orpo sets is not what TRL's users have
+        environment["THP_MEM_ALLOC_ENABLE"] = "0"
     if torch.cuda.device_count() > 1:  # Trainer would split the batch among all of them
         visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")
         environment["CUDA_VISIBLE_DEVICES"] = visible[0]
