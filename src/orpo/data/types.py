@@ -51,14 +51,14 @@ class TextPair:
     Attributes:
         prompt: Everything before the answer.
         chosen: The preferred answer.
-        rejected: The rejected answer.
+        rejected: The rejected answer; None if there is none: the row is learnt from by its NLL alone.
         guard: A character that splits special-token text which people typed and that is not part
             of the text itself; empty if there is none. See `orpo.data.template`.
     """
 
     prompt: str
     chosen: str
-    rejected: str
+    rejected: str | None
     guard: str = ""
 
 
@@ -67,11 +67,16 @@ class PreferencePair:
     """A prompt with a preferred and a rejected answer.
 
     Attributes:
+        row: Where the pair came from.
         text: The pair as plain text, or None when the data are messages only.
         prompt: The conversation so far, or None when the data are plain text only.
         chosen: The preferred assistant message, with `prompt`.
-        rejected: The rejected assistant message, with `prompt`.
-        row: Where the pair came from.
+        rejected: The rejected assistant message, with `prompt`; None if there is no rejected answer
+            (then `text.rejected` is None too): the row is learnt from by its NLL alone.
+        tools: Descriptions of the tools that the chat template shows the model, or None.
+        weight: Factor of the pair's part of the loss; 1 unless the data say otherwise.
+        scores: What somebody gave the chosen and the rejected answer, higher is better; None if
+            the data do not say.
 
     A transcript (HH-RLHF) or an Alpaca row has both forms: messages for a tokenizer with a chat
     template, text for one without.
@@ -82,6 +87,14 @@ class PreferencePair:
     prompt: Messages | None = None
     chosen: Message | None = None
     rejected: Message | None = None
+    tools: Sequence[Any] | None = None
+    weight: float = 1.0
+    scores: tuple[float, float] | None = None
+
+    @property
+    def has_rejected(self) -> bool:
+        """Whether there is an answer to prefer the chosen one to."""
+        return self.rejected is not None or (self.text is not None and self.text.rejected is not None)
 
 
 @dataclass(frozen=True)
@@ -91,8 +104,9 @@ class TokenizedPair:
     Attributes:
         prompt_ids: Tokens of the rendered prompt, BOS included where the tokenizer has one.
         chosen_ids: Tokens of the preferred answer and its end-of-turn token; all supervised.
-        rejected_ids: The same for the rejected answer.
+        rejected_ids: The same for the rejected answer; empty if there is none.
         row: Index of the row in the data set, for messages about this pair.
+        weight: Factor of the pair's part of the loss.
         cut: Which parts were shortened, out of "prompt", "chosen", "rejected".
     """
 
@@ -100,6 +114,7 @@ class TokenizedPair:
     chosen_ids: list[int]
     rejected_ids: list[int]
     row: int
+    weight: float = 1.0
     cut: tuple[str, ...] = ()
 
 
@@ -128,6 +143,7 @@ class Ledger:
         rendering: How the rows were rendered: "chat template" or "plain text".
         rows_in: Rows read.
         kept: Pairs that are trained on.
+        nll_only: How many of those have no rejected answer.
         dropped: Reason -> number of rows.
         examples: Reason -> the first few dropped rows.
         cut: Part ("prompt", "chosen", "rejected") -> number of kept pairs in which it was cut.
@@ -138,6 +154,7 @@ class Ledger:
     rendering: str = ""
     rows_in: int = 0
     kept: int = 0
+    nll_only: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
     examples: dict[str, list[Dropped]] = field(default_factory=dict)
     cut: Counter[str] = field(default_factory=Counter)
@@ -152,6 +169,7 @@ class Ledger:
                 examples.append(outcome)
         else:
             self.kept += 1
+            self.nll_only += not outcome.rejected_ids
             self.cut.update(outcome.cut)
 
     def summary(self) -> str:
@@ -167,6 +185,8 @@ class Ledger:
                     for reason, n in self.dropped.most_common()
                 )
             )
+        if self.nll_only:
+            parts.append(f"{self.nll_only} without rejected answer, learnt from by their NLL alone")
         if self.cut:
             parts.append("cut: " + ", ".join(f"{n} {p}" for p, n in self.cut.most_common()))
         return head + "; ".join(parts)
@@ -179,6 +199,7 @@ class Ledger:
             "rendering": self.rendering,
             "rows_in": self.rows_in,
             "kept": self.kept,
+            "nll_only": self.nll_only,
             "dropped": dict(self.dropped),
             "dropped_examples": {
                 reason: [{"where": d.where, "detail": d.detail} for d in rows]
