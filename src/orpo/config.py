@@ -27,12 +27,19 @@ ENGINES = ("auto", "shared", "padded")
 NLL_SCOPES = ("sequence", "completion")
 _TRUNCATIONS = ("truncate_answer", "keep_end", "keep_start", "drop", "error")
 _BAD_ROWS = ("error", "drop")
+_FORMATS = (
+    *("auto", "prompt", "implicit", "hh", "alpaca"),
+    *("sharegpt", "messages", "two_messages", "answers"),
+)
+_PAIR_RULES = ("best_worst", "best_second", "best_random")
 _DTYPES = ("float32", "bfloat16", "float16", "auto")
 _CHOICES: dict[str, tuple[str, ...]] = {
     "nll_scope": NLL_SCOPES,
     "truncation": _TRUNCATIONS,
     "engine": ENGINES,
     "on_bad_row": _BAD_ROWS,
+    "data_format": _FORMATS,
+    "pair_rule": _PAIR_RULES,
     "model_dtype": _DTYPES,
     "lr_scheduler_type": tuple(SchedulerType),
     "optim": tuple(OptimizerNames),
@@ -103,6 +110,11 @@ class ORPOConfig(TrainingArguments):
             the same network.
         engine: "auto", "shared" or "padded".
         on_bad_row: "error" stops at a malformed row, "drop" leaves it out and counts it.
+        data_format: "auto" recognises the columns; else a name out of `orpo.data.formats`.
+        pair_rule: How a pair is chosen from a list of scored answers: "best_worst", "best_second"
+            or "best_random".
+        data_cache: Folder that keeps tokenised data sets, by what they were made of; None for
+            "orpo" in the user's cache folder (or ORPO_CACHE), "off" to keep none.
         chat_template: Path of a Jinja file that replaces the tokenizer's chat template.
         chat_template_kwargs: Extra variables for the chat template, as JSON or dict.
         model_dtype: Dtype of the weights of a model given by path or id.
@@ -136,6 +148,9 @@ class ORPOConfig(TrainingArguments):
     disable_dropout: bool = _help("Switch every dropout of the model off.", True)
     engine: str = _help("How pairs go through the model: auto, shared or padded.", "auto")
     on_bad_row: str = _help("Malformed rows: error or drop.", "error")
+    data_format: str = _help(f"Columns of the data: {', '.join(_FORMATS)}.", "auto")
+    pair_rule: str = _help(f"Pair out of scored answers: {', '.join(_PAIR_RULES)}.", "best_worst")
+    data_cache: str | None = _help("Folder that keeps tokenised data; off for none.")
     chat_template: str | None = _help("Jinja file that replaces the tokenizer's chat template.")
     chat_template_kwargs: dict[str, Any] | str | None = _help(
         "Extra variables for the chat template, as JSON."

@@ -26,7 +26,9 @@ def assistant(text: str) -> Values:
 
 def read(values: Values) -> PreferencePair:
     row = Row(values, "pairs.jsonl:7", 6)
-    return to_pair(row, recognise(values, row.where))
+    pair = to_pair(row, recognise(values, row.where))
+    assert isinstance(pair, PreferencePair)
+    return pair
 
 
 def refusal(values: Values) -> str:
@@ -64,7 +66,7 @@ def test_columns_say_the_format(columns: Values, name: str) -> None:
     ("columns", "missing"),
     [
         ({}, ["'chosen'", "'rejected'", "no columns"]),
-        ({"prompt": "p", "chosen": "c"}, ["'rejected'", "'prompt'"]),
+        ({"prompt": "p", "rejected": "r"}, ["'chosen'", "'prompt'"]),
         ({"text": "p", "label": 1}, ["'chosen'", "'rejected'", "'text'", "'label'"]),
         ({"Chosen": "c", "rejected ": "r"}, ["'chosen'", "'Chosen'", "'rejected '"]),
     ],
@@ -321,10 +323,10 @@ NO_TEXT: list[Any] = [
     [{"role": "user"}],
     [{"content": "no role"}],
     [{"role": "user", "content": None}],
-    [{"role": "user", "content": [{"type": "text", "text": "parts"}]}],
+    [{"role": "user", "content": [{"type": "image", "url": "a.png"}]}],
     [{"role": 1, "content": "number"}],
     [user("fine"), None],
-    {"role": "user", "content": "not in a list"},
+    {"role": "user"},
     "\ud800",
     "half a pair \udc00 inside",
     [user("\udfff")],
@@ -348,7 +350,7 @@ def test_values_that_are_no_text_are_refused_by_field(name: str, value: Any) -> 
 @pytest.mark.parametrize("name", GOOD)
 @pytest.mark.parametrize("gone", ["missing", "null"])
 def test_missing_and_null_fields_are_named(name: str, gone: str) -> None:
-    for field in set(GOOD[name]) - {"input"}:
+    for field in set(GOOD[name]) - {"input", "rejected"}:
         values = {**GOOD[name], field: None}
         if gone == "missing":
             del values[field]
@@ -394,9 +396,29 @@ messages = st.lists(
 
 @given(
     st.dictionaries(
-        st.sampled_from(["prompt", "chosen", "rejected", "instruction", "input", "messages"]),
+        st.sampled_from(
+            [
+                "prompt",
+                "chosen",
+                "rejected",
+                "instruction",
+                "input",
+                "messages",
+                "conversations",
+                "rejected_response",
+                "chosen_messages",
+                "rejected_messages",
+                "system",
+                "tools",
+                "weight",
+                "output",
+                "completion",
+                "score_chosen",
+                "score_rejected",
+            ]
+        ),
         json_values | messages | st.just("\n\nHuman: a\n\nAssistant: b"),
-        max_size=6,
+        max_size=8,
     )
 )
 def test_any_row_is_a_pair_or_a_named_mistake(values: Values) -> None:
@@ -409,5 +431,5 @@ def test_any_row_is_a_pair_or_a_named_mistake(values: Values) -> None:
         assert "\n" not in said
         assert "pairs.jsonl:7" in said
     else:
-        assert (pair.text is not None) or (pair.prompt and pair.chosen and pair.rejected)
+        assert (pair.text is not None) or (pair.prompt and pair.chosen)
         json.dumps([pair.prompt, pair.chosen, pair.rejected])

@@ -27,10 +27,14 @@ class Pair(NamedTuple):
     chosen_ids: list[int]
     rejected_ids: list[int]
     row: int
+    weight: float = 1.0
 
 
 ids = st.lists(st.integers(0, 50_000), min_size=1, max_size=12)
-lists = st.lists(st.builds(Pair, ids, ids, ids, st.integers(0, 10**9)), min_size=1, max_size=7)
+# A row without rejected answer has no tokens there.
+weights = st.sampled_from([1.0, 0.5, 3.0])
+pairs_of_ids = st.builds(Pair, ids, ids, ids | st.just([]), st.integers(0, 10**9), weights)
+lists = st.lists(pairs_of_ids, min_size=1, max_size=7)
 
 
 def collate(pairs: list[Pair]) -> Batch:
@@ -49,7 +53,7 @@ def unpack(batch: Batch) -> list[Pair]:
             answers.append(tokens[answer].tolist())
             prompts.append(tokens[there & ~answer].tolist())
         assert prompts[0] == prompts[1]
-        found.append(Pair(prompts[0], answers[0], answers[1], row))
+        found.append(Pair(prompts[0], *answers, row, float(batch["weight"][i])))
     return found
 
 
@@ -60,9 +64,10 @@ def longest(pairs: list[Pair]) -> int:
 def fault(batch: Batch, wanted: list[Pair]) -> str:
     """What is wrong with a batch of these pairs; empty if nothing."""
     for key, value in batch.items():
-        if value.dtype != torch.int64:
+        if value.dtype != (torch.float32 if key == "weight" else torch.int64):
             return f"{key} is {value.dtype}"
-        shape = (len(wanted),) if key == "row" else (len(wanted), longest(wanted))
+        flat = key in {"row", "weight"}
+        shape = (len(wanted),) if flat else (len(wanted), longest(wanted))
         if value.shape != shape:
             return f"{key} has shape {tuple(value.shape)} instead of {shape}"
     for side in ("chosen", "rejected"):

@@ -158,8 +158,7 @@ def test_rows_are_read_as_they_are_needed(tmp_path: Path) -> None:
     (tmp_path / "pairs.jsonl").write_text(lines(ROWS) + "broken\n")
     rows = open_source(str(tmp_path / "pairs.jsonl"))
     assert [next(rows).values for _ in ROWS] == ROWS
-    with pytest.raises(DataError, match=r"pairs\.jsonl:6"):
-        next(rows)
+    assert "pairs.jsonl:6: broken JSON" in str(next(rows).broken)
 
 
 BROKEN: dict[str, tuple[bytes, str]] = {
@@ -209,8 +208,13 @@ BROKEN: dict[str, tuple[bytes, str]] = {
 
 
 def refusal(spec: str) -> str:
+    def read() -> None:
+        for row in open_source(spec):
+            if row.broken:
+                raise row.broken
+
     with pytest.raises(DataError) as caught:
-        list(open_source(spec))
+        read()
     message = str(caught.value)
     assert "\n" not in message
     assert len(message) < 600
@@ -237,10 +241,20 @@ def test_damaged_gzip_is_a_named_mistake(position: int, tmp_path: Path) -> None:
     assert "pairs.jsonl.gz" in refusal(str(tmp_path / "pairs.jsonl.gz"))
 
 
-def test_short_csv_rows_have_null_fields(tmp_path: Path) -> None:
-    (tmp_path / "pairs.csv").write_bytes(b"prompt,chosen,rejected\r\na,b\r\n")
-    (row,) = open_source(str(tmp_path / "pairs.csv"))
-    assert row.values == {"prompt": "a", "chosen": "b", "rejected": None}
+def test_short_csv_rows_are_broken(tmp_path: Path) -> None:
+    (tmp_path / "pairs.csv").write_bytes(b"prompt,chosen,rejected\r\na,b\r\nd,e,f\r\n")
+    short, whole = open_source(str(tmp_path / "pairs.csv"))
+    assert "pairs.csv:2: broken CSV: 2 fields for 3 columns" in str(short.broken)
+    assert (whole.where, whole.index) == (str(tmp_path / "pairs.csv:3"), 1)
+
+
+def test_a_broken_line_leaves_the_others_alone(tmp_path: Path) -> None:
+    path = tmp_path / "pairs.jsonl"
+    path.write_bytes(b'\xef\xbb\xbf{"a": 1}\r\n{"a": \r\n\r\n{"a": "\xff"}\r\n[2]\r\n{"a": 3}')
+    rows = list(open_source(str(path)))
+    assert [row.values for row in rows] == [{"a": 1}, {}, {}, {}, {"a": 3}]
+    assert [row.where.rpartition(":")[2] for row in rows] == ["1", "2", "4", "5", "6"]
+    assert [bool(row.broken) for row in rows] == [False, True, True, True, False]
 
 
 @pytest.mark.parametrize(

@@ -113,7 +113,20 @@ class TestTokenised:
         with pytest.raises(DataError, match="does not begin with the prompt's tokens"):
             self.read(small_tokenizer, values)
 
-    @pytest.mark.parametrize("name", ["prompt", "chosen", "rejected"])
+    def test_an_empty_rejected_answer_is_none(self, small_tokenizer: Tokenizer) -> None:
+        found = self.read(small_tokenizer, {**OURS, "rejected_ids": [], "weight": 0.5})
+        assert isinstance(found, TokenizedPair)
+        assert (found.rejected_ids, found.weight) == ([], 0.5)
+
+    def test_a_rejected_sequence_that_is_the_prompt_is_dropped(
+        self, small_tokenizer: Tokenizer
+    ) -> None:
+        whole = {"prompt_input_ids": [5, 6], "chosen_input_ids": [5, 6, 7]}
+        found = self.read(small_tokenizer, {**whole, "rejected_input_ids": [5, 6]})
+        assert isinstance(found, Dropped)
+        assert found.reason == "empty_rejected"
+
+    @pytest.mark.parametrize("name", ["prompt", "chosen"])
     def test_empty_parts_are_dropped(self, name: str, small_tokenizer: Tokenizer) -> None:
         found = self.read(small_tokenizer, {**OURS, f"{name}_ids": []})
         assert isinstance(found, Dropped)

@@ -23,6 +23,7 @@ __all__ = ["main", "run"]
 COMMANDS = {
     "demo": "the whole story on an embedded model and data: no network, no settings",
     "train": "align a model on preference pairs",
+    "data": "check, show and clean preference data: audit, show, fix",
     "generate": "answer prompts from a file",
     "chat": "talk to a model",
     "merge": "merge a LoRA adapter into its base model",
@@ -145,4 +146,4 @@ def _quiet() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "0")  # see orpo.data.tokenize

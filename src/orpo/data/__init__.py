@@ -1,9 +1,12 @@
 """Rows -> pairs -> token ids -> batches, with every row accounted for."""
 
 from orpo.data.lengths import TRUNCATIONS, LengthPolicy
+from orpo.data.mix import Mixture, Selection
 from orpo.data.pack import PairCollator, merge_batches, select_pairs
-from orpo.data.prepare import COLUMNS, Preparation, StreamedPairs, is_prepared
-from orpo.data.sources import iterate_dataset, open_source
+from orpo.data.prepare import Preparation, StreamedPairs, is_prepared
+from orpo.data.reading import PairReader
+from orpo.data.sources import Source, iterate_dataset, open_source
+from orpo.data.store import COLUMNS, default_cache
 from orpo.data.template import PLAIN_TEMPLATE, Template, has_chat_template
 from orpo.data.tokenize import PairTokenizer
 from orpo.data.types import (
@@ -26,15 +29,20 @@ __all__ = [
     "LengthPolicy",
     "Message",
     "Messages",
+    "Mixture",
     "PairCollator",
+    "PairReader",
     "PairTokenizer",
     "PreferencePair",
     "Preparation",
     "Row",
+    "Selection",
+    "Source",
     "StreamedPairs",
     "Template",
     "TextPair",
     "TokenizedPair",
+    "default_cache",
     "has_chat_template",
     "is_prepared",
     "iterate_dataset",

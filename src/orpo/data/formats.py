@@ -4,141 +4,249 @@
     implicit      chosen, rejected: two conversations that share their beginning
     hh            chosen, rejected: "\\n\\nHuman: ... \\n\\nAssistant: ..." transcripts
     alpaca        instruction, [input], chosen, rejected
+    sharegpt      conversations, chosen, rejected: {from, value} turns
+    messages      messages that end with the chosen answer, rejected_response or rejected_messages
+    two_messages  chosen_messages, rejected_messages: two conversations that share their beginning
+    answers       a prompt and a list of scored or ranked answers, see `orpo.data.ranked`
 
-A new format is a function here and a line in `FORMATS`.
+Every format may have the columns `system`, `tools`, `weight` and the scores of both answers. Where
+the rejected answer is null or missing, the row is learnt from by its NLL alone; so are `messages`
+or `conversations` by themselves, `prompt` with `completion` and `instruction` with `output`.
+
+A new format is a function here, a line in `FORMATS` and one in `_COLUMNS`.
 """
 
 from __future__ import annotations
 
-import re
-import reprlib
-from collections.abc import Callable, Mapping, ValuesView
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, TypeAlias
 
-from orpo.data.types import Message, PreferencePair, Row, TextPair
+from orpo.data.fields import has_value, number, required, text, text_or_messages, tools_of
+from orpo.data.ranked import ANSWERS, PAIR_RULES, choose_pair, has_answers
+from orpo.data.transcripts import ASSISTANT, split_texts, split_transcripts, turns_of
+from orpo.data.types import Dropped, Message, Messages, PreferencePair, Row, TextPair
 from orpo.errors import DataError
 
-__all__ = ["FORMATS", "recognise", "to_pair"]
+__all__ = ["FORMATS", "PAIR_RULES", "recognise", "to_pair"]
 
 Parser: TypeAlias = Callable[[Row], PreferencePair]
 
-_HUMAN, _ASSISTANT = "\n\nHuman:", "\n\nAssistant:"
-_TURN = re.compile(r"\n\n(Human|Assistant):")
-_DEEPEST = 32  # levels of nesting in a tool call that anyone means
-_SURROGATE = re.compile(r"[\ud800-\udfff]")
+_COLUMNS: dict[str, tuple[tuple[str, ...], ...]] = {
+    "prompt": (("prompt", "chosen", "rejected"), ("question", "chosen", "rejected")),
+    "alpaca": (("instruction", "chosen", "rejected"),),
+    "sharegpt": (("conversations", "chosen", "rejected"),),
+    "messages": (("messages", "rejected_response"), ("messages", "rejected_messages")),
+    "two_messages": (("chosen_messages", "rejected_messages"),),
+}
+"""Format -> the columns that make it out, in any of these sets."""
+
+_NLL_COLUMNS: dict[str, tuple[tuple[str, ...], ...]] = {
+    "prompt": (("prompt", "chosen"), ("question", "chosen"), ("prompt", "completion")),
+    "alpaca": (("instruction", "chosen"), ("instruction", "output")),
+    "sharegpt": (("conversations", "chosen"), ("conversations",)),
+    "messages": (("messages",),),
+    "two_messages": (("chosen_messages",),),
+}
+"""The same for rows without a rejected answer."""
+
+_PROMPTS = ("prompt", "question", "instruction", "messages", "conversations")
+_SCORES = (
+    ("score_chosen", "score_rejected"),
+    ("chosen_score", "rejected_score"),
+    ("chosen_rating", "rejected_rating"),
+    ("rating_chosen", "rating_rejected"),
+)
 
 
 def recognise(columns: Mapping[str, Any], where: str) -> str:
     """The name of the format that these columns (of a first row, with its values) are in.
 
     Raises:
-        DataError: No format has these columns; the message names them.
+        DataError: No format has these columns, or several have; the message names them.
     """
     names = set(columns)
-    missing = {"chosen", "rejected"} - names
-    if missing:
+    found = _matching(names, _COLUMNS)
+    if not found and {"chosen", "rejected"} <= names:
+        return _conversations(columns)
+    if not found and has_answers(columns) and names & set(_PROMPTS):
+        return "answers"
+    found = found or _matching(names, _NLL_COLUMNS)
+    if not found and "chosen" in names and "rejected" not in names:
+        found = [_conversations(columns)]
+    if len(found) == 1:
+        return found[0]
+    listed = ", ".join(map(repr, sorted(names))) or "no columns"
+    if found:
         raise DataError(
-            f"no column {' and no column '.join(repr(m) for m in sorted(missing))}; "
-            f"found {', '.join(map(repr, sorted(names))) or 'no columns'}",
+            f"the columns may be read as {' or '.join(found)}: {listed}",
             where=where,
-            fix="Preference data need 'chosen' and 'rejected', and usually 'prompt'.",
+            fix=f"Say which, e.g. data_format={found[0]}, or leave columns out.",
         )
-    if "prompt" in names:
-        return "prompt"
-    if "instruction" in names:
-        return "alpaca"
-    texts = [columns["chosen"], columns["rejected"]]
-    if any(isinstance(t, str) and _ASSISTANT in t for t in texts):
-        return "hh"
-    return "implicit"
+    missing = sorted({"chosen", "rejected"} - names)
+    raise DataError(
+        f"no column {' and no column '.join(map(repr, missing))}; found {listed}",
+        where=where,
+        fix="Preference data need 'chosen' and 'rejected', and usually 'prompt'.",
+    )
 
 
-def to_pair(row: Row, name: str) -> PreferencePair:
+def to_pair(row: Row, name: str, pair_rule: str = "best_worst") -> PreferencePair | Dropped:
     """Read one row in the format `name`.
+
+    Args:
+        row: The row.
+        name: One of `FORMATS`.
+        pair_rule: One of `PAIR_RULES`, for lists of answers.
+
+    Returns:
+        The pair; or why the row gives none, if its answers cannot be told apart.
 
     Raises:
         DataError: A field is missing or has the wrong type; names file, line and field.
     """
-    return FORMATS[name](row)
+    if name == "answers":
+        found = choose_pair(row, pair_rule)
+        if isinstance(found, Dropped):
+            return found
+        pair = replace(_answered(row, found.chosen, found.rejected), scores=found.scores)
+    else:
+        pair = FORMATS[name](row)
+    return _with_extras(pair)
+
+
+def _matching(names: set[str], known: Mapping[str, tuple[tuple[str, ...], ...]]) -> list[str]:
+    return [name for name, sets in known.items() if any(names >= set(columns) for columns in sets)]
+
+
+def _conversations(columns: Mapping[str, Any]) -> str:
+    texts = (columns.get("chosen"), columns.get("rejected"))
+    return "hh" if any(isinstance(t, str) and ASSISTANT in t for t in texts) else "implicit"
 
 
 def _prompt(row: Row) -> PreferencePair:
-    prompt, chosen, rejected = (_field(row, name) for name in ("prompt", "chosen", "rejected"))
-    if all(isinstance(value, str) for value in (prompt, chosen, rejected)):
+    name = _present(row, "question", "prompt")
+    chosen_name = _present(row, "completion", "chosen")
+    prompt, chosen = text_or_messages(row, name), text_or_messages(row, chosen_name)
+    rejected = text_or_messages(row, "rejected") if has_value(row, "rejected") else None
+    if isinstance(prompt, str) and isinstance(chosen, str) and isinstance(rejected, str | None):
         return PreferencePair(row, text=TextPair(prompt, chosen, rejected))
     if _opens_with_prompt(prompt, chosen, rejected):
         return _implicit(row)
-    messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
     return PreferencePair(
         row,
-        prompt=list(messages),
-        chosen=_answer(chosen, row, "chosen"),
-        rejected=_answer(rejected, row, "rejected"),
+        prompt=_conversation(prompt),
+        chosen=_answer(chosen, row, chosen_name),
+        rejected=None if rejected is None else _answer(rejected, row, "rejected"),
     )
 
 
 def _implicit(row: Row) -> PreferencePair:
-    chosen, rejected = _field(row, "chosen"), _field(row, "rejected")
+    chosen = text_or_messages(row, "chosen")
+    rejected = text_or_messages(row, "rejected") if has_value(row, "rejected") else None
     if isinstance(chosen, str) and isinstance(rejected, str):
-        return PreferencePair(row, text=_split_texts(chosen, rejected, row))
+        return PreferencePair(row, text=split_texts(chosen, rejected, row))
     if isinstance(chosen, str) or isinstance(rejected, str):
-        raise _wrong_type(row, "rejected", "a list of messages as 'chosen' is, or both strings")
-    shared = 0
-    for ours, theirs in zip(chosen[:-1], rejected[:-1], strict=False):
-        if _same_turn(ours, theirs):
-            shared += 1
-        else:
-            break
-    if shared == 0:
         raise DataError(
-            "'chosen' and 'rejected' do not begin with the same message, so there is no prompt",
-            where=f"{row.where}, field 'chosen'",
-            fix="Add a 'prompt' column, or let both conversations start with the prompt.",
+            "one answer is a text and there is no prompt"
+            if rejected is None
+            else "'chosen' and 'rejected' must both be texts or both be conversations",
+            where=f"{row.where}, field 'rejected'",
+            fix="Add a 'prompt' column, or give both as lists of messages.",
         )
+    return _two_conversations(row, chosen, rejected, ("chosen", "rejected"))
+
+
+def _two_messages(row: Row) -> PreferencePair:
+    names = ("chosen_messages", "rejected_messages")
+    chosen = _conversation(text_or_messages(row, names[0]))
+    rejected = _conversation(text_or_messages(row, names[1])) if has_value(row, names[1]) else None
+    return _two_conversations(row, chosen, rejected, names)
+
+
+def _messages(row: Row) -> PreferencePair:
+    chosen = _conversation(text_or_messages(row, "messages"))
+    if has_value(row, "rejected_messages"):
+        rejected = _conversation(text_or_messages(row, "rejected_messages"))
+        return _two_conversations(row, chosen, rejected, ("messages", "rejected_messages"))
+    answer = None
+    if has_value(row, "rejected_response"):
+        answer = _answer(text_or_messages(row, "rejected_response"), row, "rejected_response")
     return PreferencePair(
         row,
-        prompt=list(chosen[:shared]),
-        chosen=_answer(chosen[shared:], row, "chosen"),
-        rejected=_answer(rejected[shared:], row, "rejected"),
+        prompt=_asked(chosen[:-1], row, "messages"),
+        chosen=_answer(chosen[-1:], row, "messages"),
+        rejected=answer,
     )
 
 
+def _sharegpt(row: Row) -> PreferencePair:
+    turns = _conversation(text_or_messages(row, "conversations"))
+    if not has_value(row, "chosen"):
+        if has_value(row, "rejected"):
+            required(row, "chosen")
+        prompt, chosen = turns[:-1], _answer(turns[-1:], row, "conversations")
+    else:
+        prompt, chosen = turns, _answer(text_or_messages(row, "chosen"), row, "chosen")
+    rejected = None
+    if has_value(row, "rejected"):
+        rejected = _answer(text_or_messages(row, "rejected"), row, "rejected")
+    asked = _asked(prompt, row, "conversations")
+    return PreferencePair(row, prompt=asked, chosen=chosen, rejected=rejected)
+
+
 def _hh(row: Row) -> PreferencePair:
-    chosen, rejected = _text(row, "chosen"), _text(row, "rejected")
-    for name, transcript in (("chosen", chosen), ("rejected", rejected)):
-        if _ASSISTANT not in transcript:
-            raise DataError(
-                "not a transcript: it has no '\\n\\nAssistant:' turn",
-                where=f"{row.where}, field '{name}'",
-                fix="Every row must be a Human/Assistant transcript, as the first row is.",
-            )
-    border = _transcript_border(chosen, rejected, row)
-    text = TextPair(chosen[:border], chosen[border:], rejected[border:])
-    turns = _turns(text.prompt)
+    rejected = text(row, "rejected") if has_value(row, "rejected") else None
+    pair = split_transcripts(text(row, "chosen"), rejected, row)
+    turns = turns_of(pair.prompt)
     if not turns:
-        return PreferencePair(row, text=text)
+        return PreferencePair(row, text=pair)
     return PreferencePair(
         row,
-        text=text,
+        text=pair,
         prompt=turns,
-        chosen={"role": "assistant", "content": text.chosen.strip()},
-        rejected={"role": "assistant", "content": text.rejected.strip()},
+        chosen=_assistant(pair.chosen.strip()),
+        rejected=None if pair.rejected is None else _assistant(pair.rejected.strip()),
     )
 
 
 def _alpaca(row: Row) -> PreferencePair:
-    instruction, chosen, rejected = (_text(row, k) for k in ("instruction", "chosen", "rejected"))
-    extra = "" if row.values.get("input") is None else _text(row, "input")
-    request = f"{instruction}\n\n{extra}" if extra.strip() else instruction
-    section = f"\n\n### Input:\n{extra}" if extra.strip() else ""
-    plain = f"### Instruction:\n{instruction}{section}\n\n### Response:\n"
+    chosen = text(row, _present(row, "output", "chosen"))
+    rejected = text(row, "rejected") if has_value(row, "rejected") else None
+    request, plain = _instruction(row)
     return PreferencePair(
         row,
         text=TextPair(plain, chosen, rejected),
         prompt=[{"role": "user", "content": request}],
-        chosen={"role": "assistant", "content": chosen},
-        rejected={"role": "assistant", "content": rejected},
+        chosen=_assistant(chosen),
+        rejected=None if rejected is None else _assistant(rejected),
     )
+
+
+def _answered(row: Row, chosen: str | Messages, rejected: str | Messages) -> PreferencePair:
+    """The pair of a list of answers, with whichever prompt the row has."""
+    name = next((n for n in _PROMPTS if has_value(row, n)), "prompt")
+    field = next(n for n in ANSWERS if isinstance(row.values.get(n), list))
+    if name == "instruction":
+        request, plain = _instruction(row)
+        prompt: str | list[Message] = [{"role": "user", "content": request}]
+    else:
+        prompt = text_or_messages(row, name)
+        plain = prompt if isinstance(prompt, str) else ""
+    pair = PreferencePair(
+        row,
+        prompt=_conversation(prompt),
+        chosen=_answer(chosen, row, field),
+        rejected=_answer(rejected, row, field),
+    )
+    if plain and isinstance(chosen, str) and isinstance(rejected, str):
+        plain_pair = TextPair(plain, chosen, rejected)
+        return (
+            replace(pair, text=plain_pair)
+            if name == "instruction"
+            else PreferencePair(row, text=plain_pair)
+        )
+    return pair
 
 
 FORMATS: dict[str, Parser] = {
@@ -146,67 +254,118 @@ FORMATS: dict[str, Parser] = {
     "implicit": _implicit,
     "hh": _hh,
     "alpaca": _alpaca,
+    "sharegpt": _sharegpt,
+    "messages": _messages,
+    "two_messages": _two_messages,
 }
+"""Name -> reader of a row; "answers" is the one that needs a rule, see `to_pair`."""
 
 
-def _field(row: Row, name: str) -> Any:
-    """A string or a list of messages; anything else is the user's mistake."""
-    if name not in row.values or row.values[name] is None:
-        state = "is null" if name in row.values else "is missing"
+def _present(row: Row, other: str, usual: str) -> str:
+    """The other name of a column if the row has that one only."""
+    return other if other in row.values and usual not in row.values else usual
+
+
+def _with_extras(pair: PreferencePair) -> PreferencePair:
+    """The pair with what the columns `system`, `tools`, `weight` and of scores add to it."""
+    row = pair.row
+    weight = number(row, "weight")
+    if weight is not None and weight < 0:
         raise DataError(
-            f"field {name!r} {state}",
-            where=row.where,
-            fix="Give every row this field, or set on_bad_row='drop' to leave such rows out.",
+            f"a weight must not be negative, is {weight}",
+            where=f"{row.where}, field 'weight'",
+            fix="Swap 'chosen' and 'rejected' if that is what is meant.",
         )
-    value = row.values[name]
-    messages = isinstance(value, list) and value and all(_is_message(m) for m in value)
-    if not messages and not isinstance(value, str):
-        raise _wrong_type(row, name, "a string or a list of {'role', 'content'} messages")
-    fault = _fault(value)
-    if fault:
+    scores = pair.scores or _scores(row)
+    pair = replace(
+        pair, tools=tools_of(row), weight=1.0 if weight is None else weight, scores=scores
+    )
+    system = text(row, "system").strip() if has_value(row, "system") else ""
+    return _with_system(pair, system) if system else pair
+
+
+def _scores(row: Row) -> tuple[float, float] | None:
+    for names in _SCORES:
+        if all(has_value(row, name) for name in names):
+            chosen, rejected = (number(row, name) for name in names)
+            return None if chosen is None or rejected is None else (chosen, rejected)
+    return None
+
+
+def _with_system(pair: PreferencePair, system: str) -> PreferencePair:
+    """The pair with a system message in front of its prompt."""
+    said, plain = pair.prompt, pair.text
+    if said is None and plain is not None:
+        said = [{"role": "user", "content": plain.prompt}]
+        pair = replace(
+            pair,
+            chosen=_assistant(plain.chosen),
+            rejected=None if plain.rejected is None else _assistant(plain.rejected),
+        )
+    first = said[0] if said else {}
+    if first.get("role") == "system":
+        if str(first.get("content") or "").strip() == system:
+            return pair
         raise DataError(
-            fault,
-            where=f"{row.where}, field '{name}'",
-            fix="Correct the row, or set on_bad_row='drop' to leave such rows out.",
+            "the conversation has another system message already",
+            where=f"{pair.row.where}, field 'system'",
+            fix="Keep one of them.",
         )
-    return value
+    if plain is not None:
+        plain = replace(plain, prompt=f"{system}\n\n{plain.prompt.lstrip()}")
+    return replace(pair, prompt=[{"role": "system", "content": system}, *(said or [])], text=plain)
 
 
-def _text(row: Row, name: str) -> str:
-    value = _field(row, name)
-    if not isinstance(value, str):
-        raise _wrong_type(row, name, "a string")
-    return value
+def _instruction(row: Row) -> tuple[str, str]:
+    """An Alpaca row's request as one message, and as plain text."""
+    instruction = text(row, "instruction")
+    extra = text(row, "input") if has_value(row, "input") else ""
+    request = f"{instruction}\n\n{extra}" if extra.strip() else instruction
+    section = f"\n\n### Input:\n{extra}" if extra.strip() else ""
+    return request, f"### Instruction:\n{instruction}{section}\n\n### Response:\n"
 
 
-def _wrong_type(row: Row, name: str, expected: str) -> DataError:
-    value = row.values.get(name)
-    found = reprlib.repr(value)
-    return DataError(
-        f"expected {expected}, found {type(value).__name__} {found[:60]}{'…' * (len(found) > 60)}",
-        where=f"{row.where}, field '{name}'",
-        fix="Correct the row, or set on_bad_row='drop' to leave such rows out.",
+def _two_conversations(
+    row: Row, chosen: list[Message], rejected: list[Message] | None, names: tuple[str, str]
+) -> PreferencePair:
+    """Two conversations: the prompt is the turns that they share."""
+    shared = len(chosen) - 1
+    if rejected is not None:
+        turns = zip(chosen[:-1], rejected[:-1], strict=False)
+        same = [_same_turn(ours, theirs) for ours, theirs in turns]
+        shared = same.index(False) if False in same else len(same)
+    if shared == 0:
+        raise DataError(
+            f"'{names[0]}' and '{names[1]}' do not begin with the same message, "
+            "so there is no prompt",
+            where=f"{row.where}, field '{names[0]}'",
+            fix="Add a 'prompt' column, or let both conversations start with the prompt.",
+        )
+    return PreferencePair(
+        row,
+        prompt=chosen[:shared],
+        chosen=_answer(chosen[shared:], row, names[0]),
+        rejected=None if rejected is None else _answer(rejected[shared:], row, names[1]),
     )
 
 
-def _is_message(value: Any) -> bool:
-    if not isinstance(value, Mapping) or not isinstance(value.get("role"), str):
-        return False
-    content = value.get("content")
-    return isinstance(content, str) or (content is None and bool(value.get("tool_calls")))
+def _conversation(value: str | Messages) -> list[Message]:
+    return [{"role": "user", "content": value}] if isinstance(value, str) else list(value)
 
 
-def _fault(value: Any, depth: int = 0) -> str:
-    """What makes a text, or a text within messages, unusable; empty if nothing does."""
-    if isinstance(value, str):
-        broken = not value.isascii() and _SURROGATE.search(value)
-        return "holds half a character (a lone surrogate such as \\ud800)" if broken else ""
-    if depth > _DEEPEST:
-        return "is nested too deeply"
-    parts = value.values() if isinstance(value, Mapping) else value
-    if not isinstance(parts, list | tuple | ValuesView):
-        return ""
-    return next((fault for part in parts if (fault := _fault(part, depth + 1))), "")
+def _asked(prompt: list[Message], row: Row, name: str) -> list[Message]:
+    """A prompt, which somebody else than the assistant must have ended."""
+    if not prompt or prompt[-1]["role"] == "assistant":
+        raise DataError(
+            "the turn before the answer is the assistant's own" if prompt else "there is no prompt",
+            where=f"{row.where}, field '{name}'",
+            fix="Let the prompt end with what the user or a tool says.",
+        )
+    return prompt
+
+
+def _assistant(said: str) -> Message:
+    return {"role": "assistant", "content": said}
 
 
 def _same_turn(ours: Message, theirs: Message) -> bool:
@@ -215,19 +374,18 @@ def _same_turn(ours: Message, theirs: Message) -> bool:
 
 def _opens_with_prompt(prompt: Any, chosen: Any, rejected: Any) -> bool:
     """Whether both conversations repeat the prompt, as UltraFeedback-binarized does."""
-    if not all(isinstance(c, list) and len(c) > 1 for c in (chosen, rejected)):
+    answers = [c for c in (chosen, rejected) if c is not None]
+    if not all(isinstance(c, list) and len(c) > 1 for c in answers):
         return False
     if isinstance(prompt, str):
-        return all(any(m.get("content") == prompt for m in c[:-1]) for c in (chosen, rejected))
-    return all(
-        any(_same_turn(turn, m) for m in c[:-1]) for turn in prompt for c in (chosen, rejected)
-    )
+        return all(any(m.get("content") == prompt for m in c[:-1]) for c in answers)
+    return all(any(_same_turn(turn, m) for m in c[:-1]) for turn in prompt for c in answers)
 
 
-def _answer(value: Any, row: Row, name: str) -> Message:
+def _answer(value: str | Messages, row: Row, name: str) -> Message:
     """The single assistant message that an answer consists of."""
     if isinstance(value, str):
-        return {"role": "assistant", "content": value}
+        return _assistant(value)
     if len(value) != 1 or value[0]["role"] != "assistant":
         roles = ", ".join(str(m["role"]) for m in value)
         raise DataError(
@@ -235,64 +393,4 @@ def _answer(value: Any, row: Row, name: str) -> Message:
             where=f"{row.where}, field '{name}'",
             fix="Put the turns before the last answer into 'prompt'.",
         )
-    message: Message = value[0]
-    return message
-
-
-def _common_prefix(a: str, b: str) -> int:
-    """Number of characters that both begin with, by bisection."""
-    shared, end = 0, min(len(a), len(b))
-    while shared < end:
-        middle = (shared + end + 1) // 2
-        if a[shared:middle] == b[shared:middle]:
-            shared = middle
-        else:
-            end = middle - 1
-    return shared
-
-
-def _split_texts(chosen: str, rejected: str, row: Row) -> TextPair:
-    """Two plain texts: the prompt is what they share, up to the last border between words."""
-    shared = chosen[: _common_prefix(chosen, rejected)]
-    # The white space before the first differing word belongs to the answer.
-    ends_in_space = shared[-1:].isspace()
-    whole_words = shared.rstrip() if ends_in_space else _without_last_word(shared)
-    if not whole_words:
-        raise DataError(
-            "'chosen' and 'rejected' share no beginning, so there is no prompt",
-            where=f"{row.where}, field 'chosen'",
-            fix="Add a 'prompt' column.",
-        )
-    border = len(whole_words)
-    return TextPair(whole_words, chosen[border:], rejected[border:])
-
-
-def _without_last_word(text: str) -> str:
-    """The text before its last word and the white space in front of that; empty for one word."""
-    parts = text.rsplit(None, 1)
-    return parts[0] if len(parts) == 2 else ""
-
-
-def _transcript_border(chosen: str, rejected: str, row: Row) -> int:
-    """End of the last "\\n\\nAssistant:" that both transcripts share."""
-    at = chosen.rfind(_ASSISTANT, 0, _common_prefix(chosen, rejected))
-    if at < 0:
-        raise DataError(
-            "'chosen' and 'rejected' do not begin with the same prompt",
-            where=f"{row.where}, field 'rejected'",
-            fix="Both transcripts must share everything up to the answer.",
-        )
-    return at + len(_ASSISTANT)
-
-
-def _turns(transcript: str) -> list[Message]:
-    """Messages of an HH prompt that ends with "\\n\\nAssistant:"; empty if it is not regular."""
-    parts = _TURN.split(transcript)
-    if parts[0].strip():
-        return []
-    roles = {"Human": "user", "Assistant": "assistant"}
-    turns: list[Message] = [
-        {"role": roles[speaker], "content": said.strip()}
-        for speaker, said in zip(parts[1::2], parts[2::2], strict=True)
-    ]
-    return turns[:-1] if turns and turns[-1]["role"] == "assistant" else []
+    return value[0]

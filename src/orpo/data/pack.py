@@ -27,12 +27,15 @@ class PairCollator:
         {chosen,rejected}_attention_mask  (B, L) int64, 1 on tokens
         {chosen,rejected}_answer_mask     (B, L) int64, 1 on the answer's tokens
         row                               (B,)   int64, index of the row in the data set
+        weight                            (B,)   float32, factor of the pair's part of the loss
+
+    A row without a rejected answer has the prompt alone on that side, and no answer mask there.
     """
 
     pad_token_id: int
 
     def __call__(self, features: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
-        """Batch rows with the columns `prompt_ids`, `chosen_ids`, `rejected_ids`, `row`."""
+        """Batch rows with the columns `orpo.data.COLUMNS`; a weight that is absent is 1."""
         length = max(
             len(f["prompt_ids"]) + max(len(f["chosen_ids"]), len(f["rejected_ids"]))
             for f in features
@@ -52,6 +55,8 @@ class PairCollator:
                 batch[f"{side}_attention_mask"][i, :end] = 1
                 batch[f"{side}_answer_mask"][i, start:end] = 1
         batch["row"] = torch.tensor([int(f["row"]) for f in features], dtype=torch.int64)
+        weights = [float(f.get("weight", 1.0)) for f in features]
+        batch["weight"] = torch.tensor(weights, dtype=torch.float32)
         return batch
 
 

@@ -4,24 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import datasets
-import numpy as np
 import torch
+from tqdm.auto import tqdm
 
-from orpo.data.formats import recognise, to_pair
 from orpo.data.lengths import TooLongError
-from orpo.data.tokenize import PairTokenizer, is_tokenised
-from orpo.data.types import Dropped, Ledger, Row, TokenizedPair
+from orpo.data.reading import PairReader
+from orpo.data.store import COLUMNS, PairStore
+from orpo.data.token_columns import is_tokenised
+from orpo.data.tokenize import PairTokenizer
+from orpo.data.types import Dropped, Ledger, PreferencePair, Row, TokenizedPair
 from orpo.errors import DataError
 
-__all__ = ["COLUMNS", "Preparation", "StreamedPairs", "is_prepared"]
+__all__ = ["Preparation", "StreamedPairs", "is_prepared"]
 
 _TOKENISED = "already tokenised"
+_TOGETHER = 256  # rows that are tokenised at once
+_QUIET_SECONDS = 2  # that preparation may take before it shows progress
 
-COLUMNS = ("prompt_ids", "chosen_ids", "rejected_ids", "row")
-"""Columns of a prepared data set, as `TokenizedPair` describes them."""
+Outcome = TokenizedPair | Dropped
 
 
 def is_prepared(dataset: object) -> bool:
@@ -36,65 +41,122 @@ class Preparation:
     """How rows become token ids.
 
     Attributes:
-        tokenize: Turns a pair into token ids.
+        tokenize: Turns pairs into token ids.
         on_bad_row: "error" stops at a malformed row; "drop" leaves it out and counts it.
+        data_format: One of `orpo.data.formats.FORMATS` or "answers"; empty to recognise it.
+        pair_rule: One of `orpo.data.formats.PAIR_RULES`, for lists of scored answers.
+        cache: Folder that keeps what was tokenised; None to keep nothing.
     """
 
     tokenize: PairTokenizer
     on_bad_row: str = "error"
+    data_format: str = ""
+    pair_rule: str = "best_worst"
+    cache: Path | None = None
 
     def __call__(self, rows: Iterable[Row], name: str) -> tuple[datasets.Dataset, Ledger]:
-        """All rows at once.
+        """All rows, to a data set that lies on disk as far as it is large.
 
         Returns:
             A data set with the columns `COLUMNS`, and the account of every row.
 
         Raises:
-            DataError: A malformed row, or no row was kept.
+            DataError: A malformed row, or no pair was kept.
         """
+        store = PairStore(self.cache, self._key(rows))
+        kept = store.load()
+        if kept is not None:
+            prepared, ledger = kept
+            ledger.name = name
+            return prepared, ledger
         ledger = Ledger(name)
-        columns: dict[str, list[Any]] = {key: [] for key in COLUMNS}
-        for pair in self.stream(rows, ledger):
-            for key in COLUMNS[:3]:  # arrays at once: lists of numbers take nine times the memory
-                columns[key].append(np.asarray(getattr(pair, key), dtype=np.int32))
-            columns["row"].append(pair.row)
-        if ledger.kept == 0:
-            raise DataError(
-                f"no pair is left to train on: {ledger.summary()}{_first_detail(ledger)}",
-                where=name,
-                fix="See the reasons; raise max_length if pairs are too long.",
-            )
-        return datasets.Dataset.from_dict(columns), ledger
+        with store.writing() as write:
+            for pair in self.stream(rows, ledger, progress=True):
+                write(pair)
+            _require_pairs(ledger)
+        return store.finish(ledger), ledger
 
-    def stream(self, rows: Iterable[Row], ledger: Ledger) -> Iterator[TokenizedPair]:
-        """The kept pairs one by one; the ledger counts along."""
-        read = self._read if self.on_bad_row == "error" else self._read_or_drop
-        for row in rows:
-            outcome = read(row, ledger)
-            ledger.count(outcome)
-            if isinstance(outcome, TokenizedPair):
-                yield outcome
+    def stream(
+        self, rows: Iterable[Row], ledger: Ledger, *, progress: bool = False
+    ) -> Iterator[TokenizedPair]:
+        """The kept pairs one by one; the ledger counts along.
 
-    def _read(self, row: Row, ledger: Ledger) -> TokenizedPair | Dropped:
-        """What becomes of a row; the first that can be read decides the format of them all."""
-        name = ledger.format or _format_of(row)
-        if name == _TOKENISED:
-            outcome = self.tokenize.from_tokens(row)
-            ledger.format = name
-            return outcome
-        pair = to_pair(row, name)
-        ledger.format = name
-        if not ledger.rendering:
-            messages = self.tokenize.template.renders_messages(pair)
-            ledger.rendering = "chat template" if messages else "plain text"
-        return self.tokenize(pair)
+        Args:
+            rows: Read some hundred at a time, fewer at the beginning.
+            ledger: Receives what became of each row.
+            progress: Show on a terminal how far it is.
+        """
+        readers = _Readers(self)
+        ahead, together = iter(rows), 1
+        bar = tqdm(
+            desc=f"reading {ledger.name}",
+            unit=" rows",
+            delay=_QUIET_SECONDS,
+            leave=False,
+            disable=None if progress else True,
+        )
+        with bar:
+            while chunk := list(islice(ahead, together)):
+                for outcome in readers(chunk):
+                    ledger.count(outcome)
+                    if isinstance(outcome, TokenizedPair):
+                        readers.describe(ledger)
+                        yield outcome
+                bar.update(len(chunk))
+                together = min(2 * together, _TOGETHER)
+        readers.describe(ledger)
 
-    def _read_or_drop(self, row: Row, ledger: Ledger) -> TokenizedPair | Dropped:
+    def _key(self, rows: Iterable[Row]) -> str:
+        """What the result depends on, as a name; empty if the rows do not say what they are."""
+        ask = getattr(rows, "fingerprint", None)
+        identity = ask() if callable(ask) and self.cache is not None else None
+        if identity is None:
+            return ""
+        how = (self.on_bad_row, self.data_format, self.pair_rule)
+        return PairStore.key(identity, self.tokenize.fingerprint(), *how)
+
+
+class _Readers:
+    """Reads rows of one or several data sets; each has its own format."""
+
+    def __init__(self, how: Preparation) -> None:
+        self.how = how
+        self.readers: dict[int, PairReader] = {}
+        self.tokenised = False
+        self.rendering = ""
+
+    def __call__(self, rows: list[Row]) -> list[Outcome]:
+        """What becomes of some rows, in order."""
+        read = [self._read(row) for row in rows]
+        pairs = [pair for pair in read if isinstance(pair, PreferencePair)]
+        if pairs and not self.rendering:
+            messages = self.how.tokenize.template.renders_messages(pairs[0])
+            self.rendering = "chat template" if messages else "plain text"
+        tokens = iter(self.how.tokenize.batch(pairs))
+        return [next(tokens) if isinstance(found, PreferencePair) else found for found in read]
+
+    def describe(self, ledger: Ledger) -> None:
+        """Enter what the rows turned out to be."""
+        formats = {reader.format: None for reader in self.readers.values() if reader.format}
+        if self.tokenised:
+            formats[_TOKENISED] = None
+        ledger.format, ledger.rendering = " + ".join(formats), self.rendering
+
+    def _read(self, row: Row) -> PreferencePair | Outcome:
+        how = self.how
+        if row.source not in self.readers:
+            self.readers[row.source] = PairReader(how.data_format, how.on_bad_row, how.pair_rule)
+        reader = self.readers[row.source]
+        if reader.format or not is_tokenised(row.values):
+            return reader(row)
         try:
-            return self._read(row, ledger)
+            self.tokenised = True
+            return how.tokenize.from_tokens(row)
         except TooLongError:
             raise  # asked for by truncation="error"; nothing is wrong with the row's form
         except DataError as error:
+            if how.on_bad_row == "error":
+                raise
             return Dropped("malformed", error.where or row.where, error.what)
 
 
@@ -116,24 +178,31 @@ class StreamedPairs(torch.utils.data.IterableDataset[dict[str, Any]]):
         self.ledger = Ledger(name)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        fresh = Ledger(self.ledger.name)
-        vars(self.ledger).update(vars(fresh))
+        vars(self.ledger).update(vars(Ledger(self.ledger.name)))
         for pair in self.preparation.stream(self.source(), self.ledger):
             yield {key: getattr(pair, key) for key in COLUMNS}
         # A worker of a data loader may have been dealt no rows; it leaves them to the others.
-        dealt = self.ledger.rows_in > 0 or torch.utils.data.get_worker_info() is None
-        if dealt and self.ledger.kept == 0:
-            raise DataError(
-                f"no pair is left to train on: {self.ledger.summary()}{_first_detail(self.ledger)}",
-                where=self.ledger.name,
-            )
+        if self.ledger.rows_in > 0 or torch.utils.data.get_worker_info() is None:
+            _require_pairs(self.ledger)
 
 
-def _format_of(row: Row) -> str:
-    return _TOKENISED if is_tokenised(row.values) else recognise(row.values, row.where)
+def _require_pairs(ledger: Ledger) -> None:
+    """Check that there is something to prefer.
 
-
-def _first_detail(ledger: Ledger) -> str:
-    for rows in ledger.examples.values():
-        return f" ({rows[0].detail})" if rows[0].detail else ""
-    return ""
+    Raises:
+        DataError: No row was kept, or none that was kept has a rejected answer.
+    """
+    if ledger.kept == 0:
+        details = [rows[0].detail for rows in ledger.examples.values()]
+        detail = f" ({details[0]})" if details and details[0] else ""
+        raise DataError(
+            f"no pair is left to train on: {ledger.summary()}{detail}",
+            where=ledger.name,
+            fix="See the reasons; raise max_length if pairs are too long.",
+        )
+    if ledger.nll_only == ledger.kept:
+        raise DataError(
+            f"no row has a rejected answer (column 'rejected'): {ledger.summary()}",
+            where=ledger.name,
+            fix="Preference data need 'chosen' and 'rejected'; rows without may be among them.",
+        )

@@ -34,11 +34,36 @@ class PairReader:
             DataError: The row is malformed and `on_bad_row` is "error".
         """
         try:
-            name = self.format or recognise(row.values, row.where)
-            pair = to_pair(row, name)
+            return self._read(row)
         except DataError as error:
             if self.on_bad_row == "error":
                 raise
-            return Dropped("malformed", error.where or row.where, error.what)
+            reason = "unreadable" if row.broken else "malformed"
+            return Dropped(reason, error.where or row.where, error.what)
+
+    def _read(self, row: Row) -> PreferencePair | Dropped:
+        if row.left_out:
+            return Dropped(row.left_out, row.where)
+        if row.broken is not None:
+            raise row.broken
+        name = self.format or recognise(row.values, row.where)
+        try:
+            pair = to_pair(row, name, self.pair_rule)
+        except DataError as error:
+            other = _looks_like(row)
+            if other in {"", name}:
+                raise
+            raise DataError(
+                f"{error.what}; this row looks like {other!r} data, the first like {name!r}",
+                where=error.where,
+                fix="Put rows of different formats into files of their own.",
+            ) from error
         self.format = name
         return pair
+
+
+def _looks_like(row: Row) -> str:
+    try:
+        return recognise(row.values, row.where)
+    except DataError:
+        return ""

@@ -9,20 +9,22 @@ from __future__ import annotations
 
 import csv
 import gzip
+import hashlib
 import json
 import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import dataclass, replace
 from io import TextIOWrapper
-from itertools import chain, zip_longest
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any, cast
 
 from orpo.data.types import Row
 from orpo.errors import DataError
 
-__all__ = ["iterate_dataset", "open_source"]
+__all__ = ["Source", "iterate_dataset", "open_source"]
 
 # "owner/name" or "name", and the split; the name of a file with a dot needs a folder to be an id.
 _HUB_ID = re.compile(r"(\w[\w.-]*/[\w.-]+|\w[\w-]*)(:\S+)?")
@@ -42,6 +44,32 @@ def open_source(spec: str) -> Iterator[Row]:
     if first is None:
         raise DataError("the data set is empty", where=spec, fix="Give at least one row.")
     return chain([first], rows)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set named by a path or a Hub id; its rows are read anew each time it is gone through.
+
+    Attributes:
+        spec: The path or id.
+    """
+
+    spec: str
+
+    def __iter__(self) -> Iterator[Row]:
+        return open_source(self.spec)
+
+    def fingerprint(self) -> list[Any] | None:
+        """What the rows depend on: names and content of files; None for a Hub id."""
+        path = Path(self.spec).expanduser()
+        files = sorted(path.rglob("*")) if path.is_dir() else [path]
+        contents = [(str(file), _digest(file)) for file in files if file.is_file()]
+        return [self.spec, *contents] if contents else None
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _reader(spec: str) -> Iterator[Row]:
@@ -88,19 +116,25 @@ def _read_file(path: Path) -> Iterator[Row]:
             # A JSON list may be one long line: the number of the row tells its rows apart.
             where = f"{path}:{line}" if line > above else f"{path}:{line} row {index}"
             above = line
-            if not isinstance(values, dict):
-                raise DataError(
-                    f"expected an object with columns, found {type(values).__name__}",
-                    where=where,
-                    fix='Each row must look like {"prompt": ..., "chosen": ..., "rejected": ...}.',
-                )
-            yield Row(values, where, index)
+            broken = values if isinstance(values, DataError) else _no_object(values, where)
+            yield Row({} if broken else values, where, index, broken)
     except _UNREADABLE as error:
         raise DataError(f"cannot be read ({_reason(error)})", where=str(path)) from error
     except UnicodeDecodeError as error:
         raise DataError(
             "is not UTF-8 text", where=_first_undecodable(path), fix="Convert it to UTF-8."
         ) from error
+
+
+def _no_object(values: Any, where: str) -> DataError | None:
+    """The complaint about a record that has no columns."""
+    if isinstance(values, dict):
+        return None
+    return DataError(
+        f"expected an object with columns, found {type(values).__name__}",
+        where=where,
+        fix='Each row must look like {"prompt": ..., "chosen": ..., "rejected": ...}.',
+    )
 
 
 def _kind(path: Path) -> str:
@@ -130,8 +164,10 @@ def _first_undecodable(path: Path) -> str:
 
 
 def _read_jsonl(path: Path) -> Iterator[tuple[int, Any]]:
-    with _open_text(path) as file:
-        for line, text in enumerate(file, start=1):
+    """One object per line; a line that is none is given as the complaint about it."""
+    with _open_bytes(path) as file:
+        for line, content in enumerate(file, start=1):
+            text = content.removeprefix(b"\xef\xbb\xbf") if line == 1 else content
             if text.strip():
                 yield line, _parse(text, path, line)
 
@@ -175,11 +211,13 @@ def _skip_blank(text: str, position: int) -> int:
     return position
 
 
-def _parse(text: str, path: Path, line: int) -> Any:
+def _parse(content: bytes, path: Path, line: int) -> Any:
     try:
-        return json.loads(text)
+        return json.loads(content.decode())
+    except UnicodeDecodeError:
+        return DataError("is not UTF-8 text", where=f"{path}:{line}", fix="Convert it to UTF-8.")
     except (ValueError, RecursionError) as error:
-        raise _broken(error, path, line) from error
+        return _broken(error, path, line)
 
 
 def _broken_at(text: str, position: int, what: str, path: Path) -> DataError:
@@ -222,14 +260,14 @@ def _check_header(header: list[str], path: Path) -> None:
         raise DataError(f"column {twice[0]!r} is there twice", where=f"{path}:1")
 
 
-def _by_column(header: list[str], fields: list[str], where: str) -> dict[str, str | None]:
-    if len(fields) > len(header):
-        raise DataError(
+def _by_column(header: list[str], fields: list[str], where: str) -> dict[str, str] | DataError:
+    if len(fields) != len(header):
+        return DataError(
             f"broken CSV: {len(fields)} fields for {len(header)} columns",
             where=where,
             fix="Put quotation marks around fields with commas or line breaks.",
         )
-    return dict(zip_longest(header, fields))
+    return dict(zip(header, fields, strict=True))
 
 
 def _read_parquet(path: Path) -> Iterator[tuple[int, Any]]:
@@ -270,7 +308,7 @@ def _read_folder(path: Path) -> Iterator[Row]:
     index = 0
     for file in files:
         for row in _read_file(file):
-            yield Row(row.values, row.where, index)
+            yield replace(row, index=index)
             index += 1
 
 

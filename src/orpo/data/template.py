@@ -14,10 +14,10 @@ the user's own markup: special tokens in them are meant.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeAlias
 
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
@@ -57,6 +57,9 @@ _TEMPLATE_FAULTS = (
     TypeError,
     ValueError,
 )
+
+
+Tools: TypeAlias = Sequence[Any] | None
 
 
 class RenderingError(ValueError):
@@ -118,14 +121,19 @@ class Template:
             assert pair.text is not None
             return pair.text if pair.prompt is None else self._guarded_text(pair.text)
         assert pair.prompt is not None
-        guard, messages = self._guarded([*pair.prompt, pair.chosen, pair.rejected])
-        *prompt, chosen, rejected = messages
-        frame = self._frame(prompt)
-        chosen_prompt, chosen_text = self._split(frame, prompt, chosen)
-        rejected_prompt, rejected_text = self._split(frame, prompt, rejected)
-        if chosen_prompt != rejected_prompt:
+        said = [pair.chosen] if pair.rejected is None else [pair.chosen, pair.rejected]
+        guard, parts = self._guarded([pair.prompt, pair.tools, *said])
+        prompt, tools, *answers = parts
+        if tools and not has_chat_template(self.tokenizer):
+            raise RenderingError("the tokenizer has no chat template to show tools with")
+        frame = self._frame(prompt, tools)
+        prompt_text, chosen = self._split(frame, prompt, answers[0], tools)
+        if pair.rejected is None:
+            return TextPair(prompt_text, chosen, None, guard)
+        other_prompt, rejected = self._split(frame, prompt, answers[1], tools)
+        if prompt_text != other_prompt:
             raise RenderingError("the template renders the prompt differently for the two answers")
-        return TextPair(chosen_prompt, chosen_text, rejected_text, guard)
+        return TextPair(prompt_text, chosen, rejected, guard)
 
     def render_prompt(self, messages: Messages) -> str:
         """A conversation up to the opening of the assistant's turn, to read.
@@ -176,7 +184,8 @@ class Template:
         return guard, _with_strings(messages, lambda text: self._split_specials(text, guard))
 
     def _guarded_text(self, text: TextPair) -> TextPair:
-        parts = {name: getattr(text, name) for name in ("prompt", "chosen", "rejected")}
+        names = ("prompt", "chosen", "rejected")
+        parts = {name: part for name in names if (part := getattr(text, name)) is not None}
         guard = self._guard_for(list(parts.values()))
         split = {name: self._split_specials(part, guard) for name, part in parts.items()}
         return replace(text, **split, guard=guard) if guard else text
@@ -184,37 +193,43 @@ class Template:
     def _split_specials(self, text: str, guard: str) -> str:
         return self._special.sub(lambda first: first[0] + guard, text)
 
-    def _frame(self, prompt: Messages) -> _Frame:
+    def _frame(self, prompt: Messages, tools: Tools = None) -> _Frame:
         """What the template writes around an answer, seen by letting it render a probe."""
         probe = {"role": "assistant", "content": _PROBE}
-        before, _, after = self._apply([*prompt, probe], opening=False).rpartition(_PROBE)
+        whole = self._apply([*prompt, probe], tools, opening=False)
+        before, _, after = whole.rpartition(_PROBE)
         end = after.rstrip()
-        return _Frame(self._open(prompt), before, end, after[len(end) :])
+        return _Frame(self._open(prompt, tools), before, end, after[len(end) :])
 
-    def _split(self, frame: _Frame, prompt: Messages, answer: Message) -> tuple[str, str]:
+    def _split(
+        self, frame: _Frame, prompt: Messages, answer: Message, tools: Tools
+    ) -> tuple[str, str]:
         """(prompt text, answer text with its end-of-turn token and no white space after it)."""
-        full = self._apply([*prompt, answer], opening=False).removesuffix(frame.tail)
+        full = self._apply([*prompt, answer], tools, opening=False).removesuffix(frame.tail)
         if full.startswith(frame.before) and full.endswith(frame.after):
             return frame.prompt, full[len(frame.prompt) :]
         if full.startswith(frame.opened):
             return frame.opened, full[len(frame.opened) :]
         raise RenderingError("the template's prompt is no beginning of its conversation")
 
-    def _open(self, prompt: Messages) -> str:
+    def _open(self, prompt: Messages, tools: Tools = None) -> str:
         """The prompt with the assistant's turn opened; every question must stand in it."""
-        text = self._apply(prompt, opening=True)
+        text = self._apply(prompt, tools, opening=True)
+        if tools and text == self._apply(prompt, opening=True):
+            raise RenderingError("the template does not show tools")
         for message in prompt:
             said = str(message.get("content") or "").strip()
             if message["role"] not in _MAY_BE_REWRITTEN and said not in text:
                 raise RenderingError(f"the template leaves out what {message['role']!r} said")
         return text
 
-    def _apply(self, messages: Messages, *, opening: bool) -> str:
+    def _apply(self, messages: Messages, tools: Tools = None, *, opening: bool) -> str:
         template = None if has_chat_template(self.tokenizer) else PLAIN_TEMPLATE
         try:
             text = self.tokenizer.apply_chat_template(
                 [dict(m) for m in messages],
                 chat_template=template,
+                tools=None if tools is None else list(tools),
                 tokenize=False,
                 add_generation_prompt=opening,
                 **self.kwargs,

@@ -7,32 +7,32 @@ answer is tokenised separately, so that the supervised tokens are the answer and
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import datetime
+import os
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeAlias
 
 from transformers import PreTrainedTokenizerBase
 
 from orpo.data.lengths import LengthPolicy
 from orpo.data.template import RenderingError, Template
+from orpo.data.token_columns import read_tokens
 from orpo.data.types import Dropped, Messages, PreferencePair, Row, TextPair, TokenizedPair
-from orpo.errors import DataError, ModelError
+from orpo.errors import ModelError
 
-__all__ = ["PairTokenizer", "is_tokenised"]
+__all__ = ["PairTokenizer"]
 
+Known: TypeAlias = dict[str, list[int]]
+"""Text -> its tokens, nothing added."""
+
+_THREADS = "TOKENIZERS_PARALLELISM"
+_OWN_PROCESS = os.getpid()
+# What a tokenizer may raise on a text that it cannot read.
+_UNREADABLE = (TypeError, UnicodeEncodeError, NotImplementedError)
+_BORDER = 40  # characters at the end of a prompt that an answer is tokenised with, at least
 _ANCHORS = ("\n", ":", "=", "a")
-
-_TOKENISED = (
-    # ours, and TRL's current names: answers without the prompt
-    ("prompt_ids", "chosen_ids", "rejected_ids"),
-    # TRL's ORPO and DPO names: with `*_labels`, the answers' columns hold the prompt too
-    ("prompt_input_ids", "chosen_input_ids", "rejected_input_ids"),
-)
-
-
-def is_tokenised(columns: Mapping[str, Any]) -> bool:
-    """Whether these columns hold token ids already."""
-    return any(set(names) <= set(columns) for names in _TOKENISED)
 
 
 class PairTokenizer:
@@ -65,16 +65,76 @@ class PairTokenizer:
 
     def __call__(self, pair: PreferencePair) -> TokenizedPair | Dropped:
         """Token ids of a pair within the length policy, or why it is dropped."""
-        where = pair.row.where
-        empty = _empty_answer(pair)
+        return self.batch([pair])[0]
+
+    def batch(self, pairs: Sequence[PreferencePair]) -> list[TokenizedPair | Dropped]:
+        """The same for many pairs: the tokenizer, which works on all cores, is called for all."""
+        rendered = [self._render(pair) for pair in pairs]
+        texts = [text for text in rendered if isinstance(text, TextPair) and not text.guard]
+        known = self._encode_all({text.prompt for text in texts})
+        parts = [self._border_part(text) for text in texts]
+        known |= self._encode_all(set(parts) - known.keys())
+        answers = ((text.chosen, text.rejected or "") for text in texts)
+        wholes = {part + said for part, both in zip(parts, answers, strict=True) for said in both}
+        known |= self._encode_all(wholes - known.keys())
+        found = zip(pairs, rendered, strict=True)
+        return [self._tokens(pair, text, known) for pair, text in found]
+
+    def _render(self, pair: PreferencePair) -> TextPair | Dropped:
+        where, empty = pair.row.where, _empty_answer(pair)
         if empty:
             return Dropped(f"empty_{empty}", where, f"field '{empty}' holds no text")
+        if pair.weight == 0:
+            return Dropped("zero_weight", where, "field 'weight' is 0")
         try:
-            text = self.template.render(pair)
-            ids = self._encode_pair(text, chat=self.template.renders_messages(pair))
+            return self.template.render(pair)
         except RenderingError as error:
             return Dropped("template_error", where, str(error))
-        return self._admit(TokenizedPair(*ids, row=pair.row.index), where)
+
+    def _tokens(
+        self, pair: PreferencePair, text: TextPair | Dropped, known: Known
+    ) -> TokenizedPair | Dropped:
+        if isinstance(text, Dropped):
+            return text
+        where = pair.row.where
+        try:
+            ids = self._encode_pair(text, known, chat=self.template.renders_messages(pair))
+        except RenderingError as error:
+            return Dropped("template_error", where, str(error))
+        return self._admit(TokenizedPair(*ids, row=pair.row.index, weight=pair.weight), where)
+
+    def _encode_all(self, texts: Collection[str]) -> Known:
+        """Tokens of texts without guard; those that cannot be read are left out."""
+        ordered = list(texts)
+        if not ordered:
+            return {}
+        try:
+            with _all_cores():
+                found = self.tokenizer(
+                    ordered,
+                    add_special_tokens=False,
+                    return_attention_mask=False,
+                    return_token_type_ids=False,
+                    verbose=False,
+                )["input_ids"]
+        except _UNREADABLE:
+            return {}
+        return dict(zip(ordered, found, strict=True))
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Everything that its result depends on, as plain values."""
+        backend = getattr(self.tokenizer, "backend_tokenizer", None)
+        template = str(getattr(self.tokenizer, "chat_template", None))
+        return {
+            "tokenizer": backend.to_str() if backend else self.tokenizer.get_vocab(),
+            "special": str(self.tokenizer.special_tokens_map),
+            "prefix": self.prefix,
+            "template": template,
+            "variables": dict(self.template.kwargs),
+            # A template may write the date into the prompt.
+            "today": str(datetime.date.today()) if "strftime_now" in template else "",
+            "lengths": vars(self.lengths),
+        }
 
     def from_tokens(self, row: Row) -> TokenizedPair | Dropped:
         """The same for a row that holds token ids already.
@@ -82,7 +142,10 @@ class PairTokenizer:
         Raises:
             DataError: The row does not hold token ids of this tokenizer.
         """
-        return self._admit(_read_tokens(row, self._vocabulary), row.where)
+        pair = read_tokens(row, self._vocabulary)
+        if isinstance(pair, Dropped):
+            return pair
+        return self._admit(pair, row.where)
 
     def prompt_ids(self, prompt: str | Messages) -> list[int]:
         """Tokens of a prompt for generation: the same that training saw before the answer.
@@ -104,7 +167,7 @@ class PairTokenizer:
             encoded = self.tokenizer(
                 text, add_special_tokens=False, return_offsets_mapping=bool(guard), verbose=False
             )
-        except (TypeError, UnicodeEncodeError, NotImplementedError) as error:
+        except _UNREADABLE as error:
             raise RenderingError(f"the tokenizer cannot read this text: {error}") from error
         ids: list[int] = encoded["input_ids"]
         if not guard:
@@ -119,11 +182,7 @@ class PairTokenizer:
         return kept
 
     def _admit(self, pair: TokenizedPair, where: str) -> TokenizedPair | Dropped:
-        for name, ids in (
-            ("prompt", pair.prompt_ids),
-            ("chosen", pair.chosen_ids),
-            ("rejected", pair.rejected_ids),
-        ):
+        for name, ids in (("prompt", pair.prompt_ids), ("chosen", pair.chosen_ids)):
             if not ids:
                 return Dropped(f"empty_{name}", where, f"the {name} has no tokens")
         if pair.chosen_ids == pair.rejected_ids:
@@ -131,34 +190,57 @@ class PairTokenizer:
         prefix = len(self.prefix) if pair.prompt_ids[: len(self.prefix)] == self.prefix else 0
         return self.lengths.fit(pair, where, prefix)
 
-    def _encode_pair(self, text: TextPair, *, chat: bool) -> tuple[list[int], list[int], list[int]]:
-        prompt = self.encode(text.prompt, text.guard)
-        border = self._border(text, prompt)
+    def _encode_pair(
+        self, text: TextPair, known: Known, *, chat: bool
+    ) -> tuple[list[int], list[int], list[int]]:
+        prompt = self._known_or_encoded(text.prompt, text.guard, known)
+        border = self._border(text, prompt, known)
         ends = self._special_ids if chat else {self.tokenizer.eos_token_id}
-        answers = []
+        answers: list[list[int]] = []
         for answer in (text.chosen, text.rejected):
-            ids = self._encode_answer(border, answer, text.guard)
+            if answer is None:
+                answers.append([])
+                continue
+            ids = self._encode_answer(border, answer, text.guard, known)
             if not ids or ids[-1] not in ends:
                 ids = [*ids, self.tokenizer.eos_token_id]
             answers.append(ids)
         return self._with_prefix(prompt), answers[0], answers[1]
 
-    def _border(self, text: TextPair, prompt: list[int]) -> tuple[str, list[int]]:
-        """The prompt's last part, with its tokens, that decides how an answer is tokenised.
+    def _known_or_encoded(self, text: str, guard: str, known: Known) -> list[int]:
+        # What is known was read without guard.
+        return known[text] if not guard and text in known else self.encode(text, guard)
 
-        Nothing merges across a special token, so the part from the last one on will do.
+    def _border_part(self, text: TextPair) -> str:
+        """The prompt's last part that decides how an answer is tokenised: some words.
+
+        Nothing merges across a special token, and tokens some words away do not change what an
+        answer becomes; the words save the tokenizer from reading every prompt three times.
         """
-        start = max((text.prompt.rfind(special) for special in self.template.specials), default=-1)
-        if start > 0:
-            part = text.prompt[start:]
-            ids = self.encode(part, text.guard)
-            if ids[:1] and ids[0] in self._special_ids and prompt[-len(ids) :] == ids:
-                return part, ids
+        specials = (text.prompt.rfind(special) for special in self.template.specials)
+        word = text.prompt.rfind(" ", 0, max(0, len(text.prompt) - _BORDER))
+        word += self._space_is_implied if word >= 0 else 0
+        return text.prompt[max(0, word, *specials) :]
+
+    def _border(self, text: TextPair, prompt: list[int], known: Known) -> tuple[str, list[int]]:
+        """That part with its tokens; the whole prompt if its tokens are not how the prompt ends."""
+        part = self._border_part(text)
+        ids = self._known_or_encoded(part, text.guard, known)
+        if ids and prompt[-len(ids) :] == ids:
+            return part, ids
         return text.prompt, prompt
 
-    def _encode_answer(self, border: tuple[str, list[int]], answer: str, guard: str) -> list[int]:
+    @cached_property
+    def _space_is_implied(self) -> bool:
+        """Whether a text by itself is tokenised as if a space stood before it."""
+        whole, word = self.encode("one two"), self.encode("two")
+        return bool(word) and whole[-len(word) :] == word
+
+    def _encode_answer(
+        self, border: tuple[str, list[int]], answer: str, guard: str, known: Known
+    ) -> list[int]:
         before, before_ids = border
-        full = self.encode(before + answer, guard)
+        full = self._known_or_encoded(before + answer, guard, known)
         if full[: len(before_ids)] == before_ids:
             return full[len(before_ids) :]
         for anchor in _ANCHORS:
@@ -198,67 +280,30 @@ class PairTokenizer:
 
 def _empty_answer(pair: PreferencePair) -> str:
     """The name of the answer that holds no text and calls no tool, or an empty string."""
-    for name in ("chosen", "rejected"):
+    for name in ("chosen", "rejected") if pair.has_rejected else ("chosen",):
         message = getattr(pair, name)
         if message is not None:
             said = bool(str(message.get("content") or "").strip()) or message.get("tool_calls")
         else:
-            assert pair.text is not None
             said = getattr(pair.text, name).strip()
         if not said:
             return name
     return ""
 
 
-def _read_tokens(row: Row, vocabulary: range) -> TokenizedPair:
-    names = next((names for names in _TOKENISED if set(names) <= set(row.values)), _TOKENISED[0])
-    prompt, chosen, rejected = (_token_ids(row, name, vocabulary) for name in names)
-    labels = row.values.get("chosen_labels")
-    if labels is not None:
-        prompt = chosen[: _masked(labels, len(chosen), f"{row.where}, field 'chosen_labels'")]
-        with_prompt = True
-    else:
-        both = all(ids[: len(prompt)] == prompt for ids in (chosen, rejected))
-        with_prompt = names[0] == "prompt_input_ids" and bool(prompt) and both
-    if with_prompt:
-        if rejected[: len(prompt)] != prompt:
-            raise DataError(
-                "the sequence does not begin with the prompt's tokens",
-                where=f"{row.where}, field '{names[2]}'",
-                fix="Both answers must follow the same prompt.",
-            )
-        chosen, rejected = chosen[len(prompt) :], rejected[len(prompt) :]
-    return TokenizedPair(prompt, chosen, rejected, row=row.index)
+@contextmanager
+def _all_cores() -> Iterator[None]:
+    """Let the tokenizer work on all cores, unless the user decided otherwise.
 
-
-def _token_ids(row: Row, name: str, vocabulary: range) -> list[int]:
-    where = f"{row.where}, field '{name}'"
-    value = _as_list(row.values.get(name))
-    if value is None:
-        found = type(row.values.get(name)).__name__
-        raise DataError(f"expected a list of token ids, found {found}", where=where)
-    for token in value:
-        if type(token) is not int:
-            found = f"a list with {type(token).__name__}"
-            raise DataError(f"expected a list of token ids, found {found}", where=where)
-        if token not in vocabulary:
-            raise DataError(
-                f"token id {token} is outside of the tokenizer's 0 to {len(vocabulary) - 1}",
-                where=where,
-                fix="Use the tokenizer that made these ids.",
-            )
-    return value
-
-
-def _as_list(value: Any) -> list[Any] | None:
-    """A list as it is, an array as a list, None for anything else."""
-    value = value.tolist() if hasattr(value, "tolist") else value
-    return value if isinstance(value, list) else None
-
-
-def _masked(labels: Any, tokens: int, where: str) -> int:
-    """Number of leading labels that are -100, which is the length of the prompt."""
-    values = _as_list(labels)
-    if values is None or len(values) != tokens:
-        raise DataError(f"expected a list of {tokens} labels, one for each token", where=where)
-    return next((i for i, label in enumerate(values) if label != -100), tokens)
+    Outside of it the switch is off: threads and forked processes do not go together, and the
+    tokenizer would warn at the first fork. "0", unlike "false", is orpo's own word for that. A
+    forked process (a worker of a data loader) would wait forever for threads it does not have.
+    """
+    if os.environ.get(_THREADS, "0") != "0" or os.getpid() != _OWN_PROCESS:
+        yield
+        return
+    os.environ[_THREADS] = "true"
+    try:
+        yield
+    finally:
+        os.environ[_THREADS] = "0"

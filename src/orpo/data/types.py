@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+from orpo.errors import DataError
+
 __all__ = [
     "Dropped",
     "Ledger",
@@ -35,11 +37,17 @@ class Row:
         values: Column name -> value.
         where: File and line, or data set and row, for messages: "pairs.jsonl:7".
         index: Position in the data set, from 0.
+        broken: Why the record could not be read (broken JSON, say); `values` is empty then.
+        source: Number of the data set that it came from, where several are mixed.
+        left_out: Why it is no part of the data, such as "not_in_mix"; empty if it is.
     """
 
     values: Mapping[str, Any]
     where: str
     index: int
+    broken: DataError | None = None
+    source: int = 0
+    left_out: str = ""
 
 
 @dataclass(frozen=True)
@@ -51,7 +59,7 @@ class TextPair:
     Attributes:
         prompt: Everything before the answer.
         chosen: The preferred answer.
-        rejected: The rejected answer; None if there is none: the row is learnt from by its NLL alone.
+        rejected: The rejected answer, or None: the row is then learnt from by its NLL alone.
         guard: A character that splits special-token text which people typed and that is not part
             of the text itself; empty if there is none. See `orpo.data.template`.
     """
@@ -94,7 +102,9 @@ class PreferencePair:
     @property
     def has_rejected(self) -> bool:
         """Whether there is an answer to prefer the chosen one to."""
-        return self.rejected is not None or (self.text is not None and self.text.rejected is not None)
+        return self.rejected is not None or (
+            self.text is not None and self.text.rejected is not None
+        )
 
 
 @dataclass(frozen=True)
@@ -158,6 +168,17 @@ class Ledger:
     dropped: Counter[str] = field(default_factory=Counter)
     examples: dict[str, list[Dropped]] = field(default_factory=dict)
     cut: Counter[str] = field(default_factory=Counter)
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> Ledger:
+        """The ledger that `as_dict` gave."""
+        examples = {
+            reason: [Dropped(reason, found["where"], found["detail"]) for found in rows]
+            for reason, rows in plain["dropped_examples"].items()
+        }
+        values = {k: v for k, v in plain.items() if k != "dropped_examples"}
+        counters = {k: Counter(plain[k]) for k in ("dropped", "cut")}
+        return cls(**{**values, **counters}, examples=examples)
 
     def count(self, outcome: TokenizedPair | Dropped) -> None:
         """Enter the outcome of one row."""

@@ -58,7 +58,7 @@ def run_demo(
     """
     job = TrainJob(
         model=str(ASSETS / "base"),
-        dataset=str(ASSETS / "pairs" / "train.jsonl.gz"),
+        dataset=[str(ASSETS / "pairs" / "train.jsonl.gz")],
         eval_dataset=str(ASSETS / "pairs" / "heldout.jsonl.gz"),
         samples=10**6,
         sample_tokens=64,

@@ -41,9 +41,8 @@ def sum_pairs(logps: Tensor, predictions: Predictions) -> PairLogps:
     dtype = sum_dtype(logps)
     counted = logps.to(dtype)[:, None] * predictions.member
     sums = counted.new_zeros(predictions.pairs, 3)
-    return as_pair_logps(
-        sums.index_add(0, predictions.pair_index(), counted), count_pairs(predictions)
-    )
+    sums = sums.index_add(0, predictions.pair_index(), counted)
+    return as_pair_logps(sums, count_pairs(predictions), predictions.weight)
 
 
 def count_pairs(predictions: Predictions) -> Tensor:
@@ -52,7 +51,7 @@ def count_pairs(predictions: Predictions) -> Tensor:
     return member.new_zeros(predictions.pairs, 3).index_add(0, predictions.pair_index(), member)
 
 
-def as_pair_logps(sums: Tensor, counts: Tensor) -> PairLogps:
+def as_pair_logps(sums: Tensor, counts: Tensor, weight: Tensor | None = None) -> PairLogps:
     """Name the columns of two (B, 3) tensors."""
     return PairLogps(
         chosen_sum=sums[:, 0],
@@ -61,6 +60,7 @@ def as_pair_logps(sums: Tensor, counts: Tensor) -> PairLogps:
         rejected_tokens=counts[:, 1],
         nll_sum=-sums[:, 2],
         nll_tokens=counts[:, 2],
+        weight=weight,
     )
 
 

@@ -134,12 +134,14 @@ class Predictions:
         target: (U,) int64, id of the token that is predicted.
         member: (U, 3) bool: counted for the chosen answer, the rejected answer, the NLL.
         bounds: B + 1 offsets: those of pair i are bounds[i] : bounds[i + 1].
+        weight: (B,) factor of each pair's part of the loss; None for 1.
     """
 
     source: Tensor
     target: Tensor
     member: Tensor
     bounds: tuple[int, ...]
+    weight: Tensor | None = None
 
     @property
     def pairs(self) -> int:
@@ -154,6 +156,7 @@ class Predictions:
             self.target[start:stop],
             self.member[start:stop],
             tuple(bound - start for bound in self.bounds[first : last + 1]),
+            None if self.weight is None else self.weight[first:last],
         )
 
     def pair_index(self) -> Tensor:
@@ -236,7 +239,9 @@ def pack_pairs(batch: Batch, nll_scope: str, backend: str | None = None) -> Pack
         input_ids[None],
         position[None],
         PairLayout(tuple(spans), position, backend),
-        Predictions(source.to(device)[asked], input_ids[asked], member[asked], counts),
+        Predictions(
+            source.to(device)[asked], input_ids[asked], member[asked], counts, batch.get("weight")
+        ),
     )
 
 
@@ -258,7 +263,11 @@ def pad_pairs(batch: Batch, nll_scope: str) -> PaddedPairs:
     ends = [2 * width * (i + 1) for i in range(rows // 2)]
     source = torch.arange(-1, rows * width - 1, device=input_ids.device)
     predictions = Predictions(
-        source[asked], input_ids.flatten()[asked], member[asked], _counts(asked, ends)
+        source[asked],
+        input_ids.flatten()[asked],
+        member[asked],
+        _counts(asked, ends),
+        batch.get("weight"),
     )
     return PaddedPairs(input_ids, attention_mask, predictions)
 

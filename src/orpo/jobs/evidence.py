@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -33,7 +33,7 @@ class Evidence:
     def __init__(
         self,
         trainer: ORPOTrainer,
-        held_out: Sequence[Row],
+        held_out: Iterable[Row],
         count: int,
         sampling: Sampling,
         grade: Grader | None = None,
@@ -41,7 +41,7 @@ class Evidence:
         self.trainer, self.sampling, self.grade = trainer, sampling, grade
         self.folder = Path(trainer.args.output_dir)
         self.held_out = trainer.eval_dataset is not None
-        self.rows = {row.index: row for row in held_out}
+        self.rows = {row.index: row for row in held_out} if grade else {}
         source = trainer.eval_dataset if self.held_out else trainer.train_dataset
         self.pairs = source.select(range(min(count, len(source))))
         self.evaluation: dict[str, dict[str, Any]] = {}

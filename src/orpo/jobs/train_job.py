@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ from transformers import PrinterCallback, TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
 
 from orpo.config import ORPOConfig
-from orpo.data import Row, open_source
+from orpo.data import Mixture, Row, Source
 from orpo.errors import ConfigError, RunStopped
 from orpo.evaluate import Sampling
 from orpo.jobs.evidence import Evidence, Grader, Say
@@ -36,7 +38,8 @@ class TrainJob:
     """
 
     model: str | None = _help("Folder of the model to start from, or its Hub id.")
-    dataset: str | None = _help("Preference data: a file, a folder or a Hub id.")
+    dataset: list[str] | None = _help("Preference data: files, folders or Hub ids.")
+    mix: list[float] | None = _help("Shares of several data sets, e.g. 3 1; all rows if not given.")
     eval_dataset: str | None = _help("Held-out preference data for before and after.")
     held_out: float = _help("Share of `dataset`, by prompt, to hold out as eval_dataset.", 0.0)
     tokenizer: str | None = _help("Folder or Hub id of the tokenizer, if not the model's.")
@@ -53,6 +56,8 @@ class TrainJob:
 
     def __post_init__(self) -> None:
         """Check what can be checked without loading anything."""
+        given: Any = self.dataset  # a recipe may name a single one as text
+        self.dataset = [given] if isinstance(given, str) else given
         for name in ("model", "dataset"):
             if not getattr(self, name):
                 raise ConfigError("is needed", where=f"--{name}", fix=f"Add --{name} NAME.")
@@ -64,15 +69,41 @@ class TrainJob:
             raise ConfigError(
                 "cannot be combined with eval_dataset", where="held_out", fix="Use one of them."
             )
+        self._check_mix()
         if self.lora_r is not None and self.lora_r < 1:
             raise ConfigError(f"must be at least 1, is {self.lora_r}", where="lora_r")
         if self.samples < 0:
             raise ConfigError(f"must be 0 or more, is {self.samples}", where="samples")
 
+    def _check_mix(self) -> None:
+        if self.mix is None:
+            return
+        count = len(self.dataset or [])
+        if len(self.mix) != count or count < 2:
+            raise ConfigError(
+                f"{len(self.mix)} shares for {count} data sets",
+                where="mix",
+                fix="Give two or more data sets and one share for each.",
+            )
+        if not all(share > 0 and math.isfinite(share) for share in self.mix):
+            raise ConfigError(f"shares must be positive, are {self.mix}", where="mix")
+
+    @property
+    def name(self) -> str:
+        """What the training data are called in messages."""
+        return " + ".join(self.dataset or [])
+
+    def rows(self) -> Mixture | Source:
+        """The training data."""
+        sources = [Source(spec) for spec in self.dataset or []]
+        return Mixture(sources, self.mix) if len(sources) > 1 else sources[0]
+
     def facts(self) -> dict[str, Any]:
         """The settings, for recipe.yaml."""
         once = {"resume", "overwrite"}
-        return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in once}
+        found = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in once}
+        alone = len(self.dataset or []) == 1
+        return {**found, "dataset": self.dataset[0] if alone and self.dataset else self.dataset}
 
 
 @dataclass(frozen=True)
@@ -175,28 +206,26 @@ def run_training(
 
 def build_trainer(
     job: TrainJob, config: ORPOConfig, callbacks: list[TrainerCallback] | None = None
-) -> tuple[ORPOTrainer, list[Row]]:
+) -> tuple[ORPOTrainer, Iterable[Row]]:
     """The trainer of a job with its data read, and its held-out rows."""
     assert job.model is not None
     assert job.dataset is not None
-    rows: list[Row] = list(open_source(job.dataset))
-    held: list[Row] = []
-    if job.eval_dataset:
-        held = list(open_source(job.eval_dataset))
-    elif job.held_out:
-        rows, held = hold_out(rows, job.held_out, config.seed, job.dataset)
+    rows: Iterable[Row] = job.rows()
+    held: Iterable[Row] | None = Source(job.eval_dataset) if job.eval_dataset else None
+    if job.held_out:
+        rows, held = hold_out(rows, job.held_out, config.seed, job.name)
     trainer = ORPOTrainer(
         model=job.model,
         args=config,
         train_dataset=rows,
-        eval_dataset=held or None,
+        eval_dataset=held,
         tokenizer=load_tokenizer(job.tokenizer, config) if job.tokenizer else None,
         peft_config=_adapter(job),
         callbacks=callbacks,
     )
     trainer.remove_callback(PrinterCallback)  # stdout belongs to --json
     trainer.run_facts = job.facts()
-    return trainer, held
+    return trainer, held or ()
 
 
 def _adapter(job: TrainJob) -> Any:

@@ -22,6 +22,9 @@ class PairLogps:
         rejected_tokens: Number of tokens in that sum.
         nll_sum: -sum_t log p over the tokens of the chosen sequence that `nll_scope` counts.
         nll_tokens: Number of tokens in that sum.
+        weight: Factor of each pair's part of the loss; None for 1.
+
+    A row without rejected answer has `rejected_tokens` 0 and `rejected_sum` 0.
     """
 
     chosen_sum: Tensor
@@ -30,10 +33,17 @@ class PairLogps:
     rejected_tokens: Tensor
     nll_sum: Tensor
     nll_tokens: Tensor
+    weight: Tensor | None = None
 
     def detached(self) -> PairLogps:
         """The same numbers without their gradient."""
-        return PairLogps(**{name: value.detach() for name, value in vars(self).items()})
+        numbers = {name: value for name, value in vars(self).items() if value is not None}
+        return PairLogps(**{name: value.detach() for name, value in numbers.items()})
+
+    @property
+    def has_rejected(self) -> Tensor:
+        """Which rows have an answer to prefer the chosen one to, (pairs,) bool."""
+        return self.rejected_tokens > 0
 
     @property
     def chosen_logps(self) -> Tensor:
@@ -42,8 +52,8 @@ class PairLogps:
 
     @property
     def rejected_logps(self) -> Tensor:
-        """l(y_l), the length-averaged log-probability of the rejected answers (eq. 3)."""
-        return self.rejected_sum / self.rejected_tokens
+        """l(y_l), the length-averaged log-probability of the rejected answers (eq. 3), or 0."""
+        return self.rejected_sum / self.rejected_tokens.clamp(min=1)
 
 
 def require_pairs(*tensors: Tensor) -> None:

@@ -135,7 +135,8 @@ def _facts(run: Run) -> dict[str, object]:
 
 
 def _data(run: Run) -> str:
-    name = short_name(run.recipe.get("dataset"))
+    named = run.recipe.get("dataset")
+    name = " + ".join(map(short_name, named if isinstance(named, list) else [named]))
     kept = [one.kept for one in datasets(run) if one.name == "train_dataset"]
     pairs = as_count(kept[0], "pair") if kept and kept[0] else ""
     return f"{name} ({pairs})" if name and pairs else name or pairs

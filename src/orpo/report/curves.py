@@ -1,20 +1,12 @@
-"""Curves as inline SVG: colours from the page's style sheet, text as text, same bytes every time.
-
-Nothing that a data set or a recipe could have named is written into a figure: legends belong to
-the page, which escapes them. Matplotlib would read a dollar sign as mathematics.
-"""
+"""Curves over optimizer steps; legends belong to the page."""
 
 from __future__ import annotations
 
-import io
 import math
-import re
 import statistics
 from dataclasses import dataclass
 
-import matplotlib as mpl
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import (
     FixedLocator,
     FuncFormatter,
@@ -26,21 +18,11 @@ from matplotlib.ticker import (
 )
 
 from orpo.report.series import Series, smoothed, thinned
+from orpo.report.svg import COLOURS, drawn, dress
 
 __all__ = ["MARKERS", "Plot", "colour_of", "draw", "is_dashed"]
 
-# Stand-ins, found again in the SVG and replaced by variables of the style sheet, so that one
-# figure is legible on light and on dark paper.
-_STANDINS = {
-    "ink": "#010203",
-    "muted": "#010204",
-    "rule": "#010205",
-    "paper": "#010206",
-    "chosen": "#010207",
-    "rejected": "#010208",
-    "nll": "#010209",
-}
-_COLOURS = {
+_METRICS = {
     "nll_loss": "nll",
     "log_odds_chosen": "chosen",
     "rewards/accuracies": "chosen",
@@ -75,7 +57,7 @@ class Plot:
 
 def colour_of(metric: str) -> str:
     """The style sheet's name of a metric's colour."""
-    return _COLOURS.get(metric, "ink")
+    return _METRICS.get(metric, "ink")
 
 
 def is_dashed(metric: str) -> bool:
@@ -85,27 +67,19 @@ def is_dashed(metric: str) -> bool:
 
 def draw(plot: Plot) -> str:
     """The figure as an `<svg>` element for the middle of a page."""
-    settings = {
-        "svg.fonttype": "none",
-        "svg.hashsalt": plot.name,
-        "font.size": 11,
-        "axes.unicode_minus": True,
-    }
-    with mpl.rc_context(settings):
-        figure = Figure(figsize=(5.8, 2.3 if plot.small else 3.3), layout="constrained")
-        axes = figure.add_subplot()
-        for one in plot.series:
-            _draw_series(axes, one, plot)
-        _shade_distance(axes, plot)
-        _dress(axes, plot)
-        file = io.StringIO()
-        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        figure.savefig(file, format="svg", transparent=True, metadata=nothing)
-    return _inline(file.getvalue(), plot.name)
+    size = (5.8, 2.3 if plot.small else 3.3)
+    return drawn(plot.name, size, lambda figure: _paint(figure.add_subplot(), plot))
+
+
+def _paint(axes: Axes, plot: Plot) -> None:
+    for one in plot.series:
+        _draw_series(axes, one, plot)
+    _shade_distance(axes, plot)
+    _dress(axes, plot)
 
 
 def _draw_series(axes: Axes, series: Series, plot: Plot) -> None:
-    colour = _STANDINS[colour_of(series.metric)]
+    colour = COLOURS[colour_of(series.metric)]
     if series.source is not None:
         _draw_points(axes, series, colour, MARKERS[plot.sources.index(series.source)][0])
         return
@@ -130,7 +104,7 @@ def _draw_points(axes: Axes, series: Series, colour: str, marker: str) -> None:
         marker=marker,
         markersize=6.5,
         markeredgewidth=1.5,
-        markerfacecolor=_STANDINS["paper"],
+        markerfacecolor=COLOURS["paper"],
         zorder=3,
     )
 
@@ -150,7 +124,7 @@ def _shade_distance(axes: Axes, plot: Plot) -> None:
         steps,
         [chosen[step] for step in steps],
         [rejected[step] for step in steps],
-        color=_STANDINS["chosen"],
+        color=COLOURS["chosen"],
         alpha=0.09,
         linewidth=0,
     )
@@ -162,12 +136,8 @@ def _columns(points: list[tuple[float, float]]) -> tuple[list[float], list[float
 
 def _dress(axes: Axes, plot: Plot) -> None:
     """Axes, grid and ticks: as little as it takes."""
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.spines["bottom"].set_color(_STANDINS["rule"])
-    axes.tick_params(length=0, labelcolor=_STANDINS["muted"], pad=6)
-    axes.grid(axis="y", color=_STANDINS["rule"], linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.set_xlabel("optimizer step", color=_STANDINS["muted"])
+    dress(axes)
+    axes.set_xlabel("optimizer step", color=COLOURS["muted"])
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=[1, 2, 5, 10]))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda step, _: f"{step:,.0f}"))
     axes.margins(x=0.02, y=0.08)
@@ -175,7 +145,7 @@ def _dress(axes: Axes, plot: Plot) -> None:
     if len(steps) == 1:
         axes.set_xlim(min(steps) - 1, min(steps) + 1)
     if plot.reference is not None:
-        axes.axhline(plot.reference, color=_STANDINS["ink"], linewidth=1, linestyle=(0, (2, 2)))
+        axes.axhline(plot.reference, color=COLOURS["ink"], linewidth=1, linestyle=(0, (2, 2)))
     _dress_heights(axes, plot)
 
 
@@ -195,22 +165,4 @@ def _dress_heights(axes: Axes, plot: Plot) -> None:
         formatter = ScalarFormatter(useOffset=False)
         formatter.set_powerlimits((-3, 5))
         axes.yaxis.set_major_formatter(formatter)
-    axes.yaxis.get_offset_text().set_color(_STANDINS["muted"])
-
-
-def _inline(svg: str, name: str) -> str:
-    """The `<svg>` element alone, without a fixed size, its ids its own, its colours the page's."""
-    svg = svg[svg.index("<svg") :].strip()
-    svg = re.sub(r' (?:width|height)="[\d.]+pt"', "", svg, count=2)
-    svg = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r"font-family: [^;\"]*;? ?", "", svg)
-    used = set(re.findall(r'(?:url\(|href=")#(\w+)', svg))
-
-    def own(match: re.Match[str]) -> str:
-        return f' id="{name}-{match[1]}"' if match[1] in used else ""
-
-    svg = re.sub(r' id="([^"]*)"', own, svg)
-    svg = re.sub(r'(url\(|href=")#(\w+)', rf"\1#{name}-\2", svg)
-    for variable, standin in _STANDINS.items():
-        svg = svg.replace(standin, f"var(--{variable})")
-    return re.sub(r"\n\s*", "\n", svg)
+    axes.yaxis.get_offset_text().set_color(COLOURS["muted"])

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
-
 from orpo.report.account import datasets, facts, notes, settings, versions
 from orpo.report.captions import captions
 from orpo.report.samples import read_samples
 from orpo.report.series import read_curves
 from orpo.report.tables import breakdowns, changes, counts
-from orpo.report.values import lasting, visible
+from orpo.report.template import rendered
+from orpo.report.values import lasting
 from orpo.report.words import verdict
 from orpo.run_folder import RECIPE, Run
 
@@ -21,16 +19,9 @@ _HEADLINES = ("preference_accuracy", "rewards/accuracies", "correct_answers")
 
 def render_page(run: Run) -> str:
     """The report of a run as HTML; the same run gives the same text."""
-    environment = Environment(
-        loader=PackageLoader("orpo.report", ""),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["drawn"] = Markup  # figures only: `curves.draw` writes no foreign text
     curves, table = read_curves(run.metrics), changes(run)
-    page = environment.get_template("page.html.jinja").render(
+    return rendered(
+        "page.html.jinja",
         name=lasting(str(run.recipe.get("run_name") or run.path.resolve().name), 120),
         facts=facts(run),
         verdict=verdict(run, curves),
@@ -46,4 +37,3 @@ def render_page(run: Run) -> str:
         versions=versions(run),
         recipe=RECIPE,
     )
-    return visible(page)

@@ -23,6 +23,7 @@ from orpo.data import (
     Preparation,
     Row,
     StreamedPairs,
+    default_cache,
     has_chat_template,
     is_prepared,
     iterate_dataset,
@@ -63,7 +64,14 @@ class DatasetReader:
         variables = args.chat_template_kwargs
         assert isinstance(variables, dict)
         pairs = PairTokenizer(tokenizer, lengths, variables)
-        return cls(Preparation(pairs, on_bad_row=args.on_bad_row), vocabulary)
+        preparation = Preparation(
+            pairs,
+            on_bad_row=args.on_bad_row,
+            data_format="" if args.data_format == "auto" else args.data_format,
+            pair_rule=args.pair_rule,
+            cache=None if args.data_cache == "off" else Path(args.data_cache or default_cache()),
+        )
+        return cls(preparation, vocabulary)
 
     def __call__(self, dataset: Any, name: str) -> Any:
         """A data set as token ids, or a dict of data sets as a dict of such.
@@ -110,7 +118,7 @@ class DatasetReader:
             self.ledgers[name] = streamed.ledger
             self._note_messages(self._peek(rows, name))
             return streamed
-        prepared, ledger = self.preparation(rows(), name)
+        prepared, ledger = self.preparation(rows, name)
         self.ledgers[name] = ledger
         self._note_messages(ledger)
         self._check_vocabulary(prepared, name)
@@ -168,6 +176,18 @@ class _Rows:
         if not isinstance(rows, Iterable):
             rows = map(rows.__getitem__, range(len(rows)))
         return iterate_dataset(rows, self.name)
+
+    def __iter__(self) -> Iterator[Row]:
+        return self()
+
+    def fingerprint(self) -> list[Any] | None:
+        """What the rows depend on; None if the data set does not say."""
+        ask = getattr(self.dataset, "fingerprint", None)
+        if callable(ask):
+            found: list[Any] | None = ask()
+            return found
+        known = getattr(self.dataset, "_fingerprint", None)  # of a `datasets.Dataset`
+        return [self.name, known] if isinstance(known, str) else None
 
     def start_pass(self, number: int) -> None:
         """Let a shuffled stream draw the order of its pass; passes count from 0."""

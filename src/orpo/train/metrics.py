@@ -25,15 +25,22 @@ COLUMNS = (
     "log_odds",
     "log_odds_ratio",
     "accuracy",
+    "has_rejected",
     "tokens",
     "aux_loss",
+    "weighted_nll",
+    "weighted_log_odds_ratio",
 )
+_OF_PAIRS = ("chosen_logps", "rejected_logps", "log_odds", "log_odds_ratio", "accuracy")
+"""Columns that compare two answers: their sums leave out rows without rejected answer."""
 
 
 def pair_table(logps: PairLogps, result: ORPOLoss, aux_loss: Tensor | None = None) -> Tensor:
     """One row of `COLUMNS` for each pair, shape (pairs, columns), without gradient."""
     chosen, rejected = logps.chosen_logps, logps.rejected_logps
     aux = torch.zeros_like(chosen) if aux_loss is None else aux_loss.expand_as(chosen)
+    weight = torch.ones_like(chosen) if logps.weight is None else logps.weight
+    both = logps.has_rejected
     columns = {
         "nll_sum": logps.nll_sum,
         "nll_tokens": logps.nll_tokens,
@@ -42,20 +49,30 @@ def pair_table(logps: PairLogps, result: ORPOLoss, aux_loss: Tensor | None = Non
         "log_odds": result.log_odds,
         "log_odds_ratio": result.log_odds_ratio,
         "accuracy": chosen > rejected,
+        "has_rejected": both,
         "tokens": logps.nll_tokens + logps.rejected_tokens,
         "aux_loss": aux,
+        "weighted_nll": weight * logps.nll_sum,
+        "weighted_log_odds_ratio": weight * result.log_odds_ratio * both,
     }
     return torch.stack([columns[name].detach().to(chosen.dtype) for name in COLUMNS], dim=1)
 
 
-def summarise(sums: dict[str, float], pairs: float, parts: StepLoss) -> dict[str, float]:
-    """Metrics from the column sums over a number of pairs.
+def column_sums(table: Tensor) -> Tensor:
+    """(columns,) from (pairs, columns): the sums that `summarise` takes."""
+    both = table[:, COLUMNS.index("has_rejected"), None]
+    of_pairs = torch.tensor([name in _OF_PAIRS for name in COLUMNS], device=table.device)
+    return torch.where(of_pairs, table * both, table).sum(0)
+
+
+def summarise(sums: dict[str, float], rows: float, parts: StepLoss) -> dict[str, float]:
+    """Metrics from the column sums over a number of rows.
 
     Returns:
-        nll_loss, log_odds_ratio, log_odds_chosen, rewards/*, logps/*, as TRL names them; and
-        `aux_loss` for a mixture of experts.
+        nll_loss, log_odds_ratio, log_odds_chosen, rewards/*, logps/*, as TRL names them, over the
+        rows with both answers; and `aux_loss` for a mixture of experts.
     """
-    scale = parts.alpha * parts.beta
+    scale, pairs = parts.alpha * parts.beta, sums["has_rejected"] or 1.0
     chosen, rejected = sums["chosen_logps"] / pairs, sums["rejected_logps"] / pairs
     metrics = {
         "nll_loss": sums["nll_sum"] / sums["nll_tokens"] if sums["nll_tokens"] else 0.0,
@@ -69,7 +86,7 @@ def summarise(sums: dict[str, float], pairs: float, parts: StepLoss) -> dict[str
         "logps/rejected": rejected,
     }
     if sums["aux_loss"]:
-        metrics["aux_loss"] = sums["aux_loss"] / pairs
+        metrics["aux_loss"] = sums["aux_loss"] / rows
     return metrics
 
 
@@ -104,16 +121,18 @@ class PairTable:
 
     @property
     def answers(self) -> tuple[Any, Any]:
-        """Length-averaged log-probabilities of the chosen and of the rejected answers."""
-        return self.columns["chosen_logps"], self.columns["rejected_logps"]
+        """Length-averaged log-probabilities of the chosen and the rejected answers, NaN if none."""
+        rejected = np.where(self.columns["has_rejected"], self.columns["rejected_logps"], np.nan)
+        return self.columns["chosen_logps"], rejected
 
     def metrics(self, parts: StepLoss) -> dict[str, float]:
         """The metrics of all pairs, and their loss as if they were one optimizer step."""
-        sums = {name: float(column.sum()) for name, column in self.columns.items()}
+        table = torch.tensor(np.stack([self.columns[name] for name in COLUMNS], axis=1))
+        sums = dict(zip(COLUMNS, column_sums(table).tolist(), strict=True))
         metrics = summarise(sums, len(self.rows), parts)
         metrics["loss"] = (
-            metrics["nll_loss"]
-            - parts.alpha * metrics["log_odds_ratio"]
+            sums["weighted_nll"] / (sums["nll_tokens"] or 1.0)
+            - parts.alpha * sums["weighted_log_odds_ratio"] / (sums["has_rejected"] or 1.0)
             + parts.aux_coef * metrics.get("aux_loss", 0.0)
         )
         return metrics
@@ -128,14 +147,14 @@ class MetricSums:
     """Column sums since the last log, kept on the device: no synchronisation per step.
 
     Attributes:
-        sums: (columns + 1,): the sums of `COLUMNS` and the number of pairs; None when empty.
+        sums: (columns + 1,): the sums of `COLUMNS` and the number of rows; None when empty.
     """
 
     sums: Tensor | None = None
 
     def add(self, table: Tensor) -> None:
         """Add the rows of `pair_table`."""
-        rows = torch.cat([table.sum(0), table.new_full((1,), len(table))])
+        rows = torch.cat([column_sums(table), table.new_full((1,), len(table))])
         self.sums = rows if self.sums is None else self.sums + rows
 
     def take(self) -> Tensor | None:

@@ -77,7 +77,9 @@ def _listed(value: str | list[str] | None) -> list[str]:
 def _data_lines(run: Run) -> list[str]:
     lines = ["## Data", ""]
     if run.recipe.get("dataset"):
-        lines += [f"`{run.recipe['dataset']}`", ""]
+        named = run.recipe["dataset"]
+        listed = named if isinstance(named, list) else [named]
+        lines += [", ".join(f"`{name}`" for name in listed), ""]
     for name, account in run.facts.get("data", {}).items():
         dropped = ", ".join(f"{n} {reason}" for reason, n in account["dropped"].items())
         lines.append(

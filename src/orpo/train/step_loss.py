@@ -1,11 +1,13 @@
 """One optimizer step has one loss, however its pairs are dealt out to micro-batches and ranks.
 
-With T tokens and N pairs in the step (micro-batches and ranks together),
+With T tokens and N pairs in the step (micro-batches and ranks together) and w_i the pairs' weights,
 
-    L = sum_i nll_i / T + alpha * sum_i or_i / N = mean_i [nll_i * N / T + alpha * or_i],
+    L = sum_i w_i nll_i / T + alpha * sum_i w_i or_i / N,
 
-and a micro-batch contributes its pairs' part of that mean. A mean of the micro-batches' own means
-would weigh a token of a short micro-batch more than one of a long micro-batch.
+and a micro-batch contributes its pairs' part of these sums. A mean of the micro-batches' own means
+would weigh a token of a short micro-batch more than one of a long micro-batch. A row without
+rejected answer counts in T and not in N. Weights do not enter T and N: a pair of weight 2 pulls
+twice as much as another one, in whichever step it comes.
 """
 
 from __future__ import annotations
@@ -24,12 +26,19 @@ __all__ = ["StepLoss", "count_items"]
 def count_items(
     batches: Iterable[Mapping[str, Tensor]], nll_scope: str, device: torch.device
 ) -> Tensor:
-    """(1, 2) int64: NLL tokens and pairs of some batches of `orpo.data.PairCollator`."""
+    """(1, 3) int64: NLL tokens, pairs with both answers, and rows of some batches.
+
+    Args:
+        batches: Of `orpo.data.PairCollator`.
+        nll_scope: Which tokens the NLL counts, see `ORPOConfig`.
+        device: Where the result is wanted.
+    """
     mask = "attention_mask" if nll_scope == "sequence" else "answer_mask"
-    counts = torch.zeros(1, 2, dtype=torch.int64, device=device)
+    counts = torch.zeros(1, 3, dtype=torch.int64, device=device)
     for batch in batches:
         counts[0, 0] += batch[f"chosen_{mask}"][:, 1:].sum().to(device)
-        counts[0, 1] += len(batch["row"])
+        counts[0, 1] += batch["rejected_answer_mask"].any(1).sum().to(device)
+        counts[0, 2] += len(batch["row"])
     return counts
 
 
@@ -53,23 +62,26 @@ class StepLoss:
 
         Args:
             logps: Log-probabilities of some pairs of the step.
-            totals: (2,): NLL tokens and pairs of the step.
+            totals: (3,) of `count_items`: tokens, pairs and rows of the step.
             ranks: Over how many ranks gradients are averaged.
 
         Returns:
             A scalar whose average over ranks, summed over pairs, is the step's L.
         """
-        pairs = len(logps.nll_sum)
-        step_tokens, step_pairs = totals.to(logps.nll_sum.dtype).unbind()
+        tokens, pairs, _ = totals.to(logps.nll_sum.dtype).clamp(min=1).unbind()
         result = orpo_loss(
             logps.chosen_logps,
             logps.rejected_logps,
-            logps.nll_sum * (step_pairs / step_tokens),
+            logps.nll_sum,
             alpha=self.alpha,
             beta=self.beta,
         )
-        return result.loss * (pairs / step_pairs) * ranks, result
+        preferred = -result.log_odds_ratio * logps.has_rejected
+        parts = logps.nll_sum / tokens + self.alpha * preferred / pairs
+        if logps.weight is not None:
+            parts = parts * logps.weight
+        return parts.sum() * ranks, result
 
-    def router_share(self, aux_loss: Tensor, pairs: int, totals: Tensor, ranks: int = 1) -> Tensor:
-        """The part of a micro-batch of `pairs` pairs in the router's loss of the step."""
-        return self.aux_coef * aux_loss * (pairs / totals[1].to(aux_loss.dtype)) * ranks
+    def router_share(self, aux_loss: Tensor, rows: int, totals: Tensor, ranks: int = 1) -> Tensor:
+        """The part of a micro-batch of some rows in the router's loss of the step."""
+        return self.aux_coef * aux_loss * (rows / totals[2].to(aux_loss.dtype)) * ranks

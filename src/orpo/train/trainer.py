@@ -21,6 +21,7 @@ from transformers import (
 from transformers.trainer_utils import EvalLoopOutput, has_length
 
 from orpo.config import ORPOConfig
+from orpo.data import COLUMNS as PREPARED
 from orpo.data import Ledger, PairCollator, StreamedPairs
 from orpo.engine import cut, most_positions, positions_of, transformer
 from orpo.errors import ConfigError, DataError
@@ -197,7 +198,7 @@ class ORPOTrainer(Trainer):
         return super().get_test_dataloader(self._read_further(test_dataset, "test_dataset"))
 
     def _set_signature_columns_if_needed(self) -> None:
-        self._signature_columns = ["prompt_ids", "chosen_ids", "rejected_ids", "row"]
+        self._signature_columns = [*PREPARED]
 
     # The loss
 
@@ -242,7 +243,7 @@ class ORPOTrainer(Trainer):
     def get_batch_samples(
         self, epoch_iterator: Iterator[Batch], num_batches: int, device: torch.device
     ) -> tuple[list[list[Batch]], Tensor | None]:
-        """The micro-batches of one optimizer step, and the step's NLL tokens and pairs.
+        """The micro-batches of one optimizer step, and the step's NLL tokens, pairs and rows.
 
         The pairs of the step are dealt out anew, by tokens: each entry of the list, of which
         transformers wants as many as there are batches, holds as many micro-batches as it takes.
@@ -272,7 +273,7 @@ class ORPOTrainer(Trainer):
         Args:
             model: The model, wrapped or not.
             inputs: Micro-batches, or a batch that is cut into some.
-            num_items_in_batch: (2,): NLL tokens and pairs of the step.
+            num_items_in_batch: (3,): NLL tokens, pairs and rows of the step.
         """
         parts = inputs
         if isinstance(parts, Mapping):
@@ -303,7 +304,8 @@ class ORPOTrainer(Trainer):
             model: The model, wrapped or not.
             inputs: A batch of `PairCollator`.
             return_outputs: Also return {"pairs": table}, with `metrics.COLUMNS` as columns.
-            num_items_in_batch: (2,): NLL tokens and pairs of the step; None for this batch's own.
+            num_items_in_batch: (3,): NLL tokens, pairs and rows of the step; None for this
+                batch's own.
 
         Returns:
             A float32 scalar whose average over ranks, summed over micro-batches, is the step's L.

@@ -13,13 +13,13 @@ from transformers import PreTrainedTokenizerBase
 from orpo.data import (
     Dropped,
     LengthPolicy,
+    PairReader,
     PairTokenizer,
     PreferencePair,
     Row,
     TextPair,
     open_source,
 )
-from orpo.data.formats import recognise, to_pair
 from orpo.data.template import RenderingError
 from orpo.errors import DataError
 
@@ -79,7 +79,7 @@ class RowMaker:
             text = self._pairs.template.render(pair)
         except RenderingError:
             return None
-        parts = (text.prompt, text.chosen, text.rejected)
+        parts = (text.prompt, text.chosen, text.rejected or "")
         return TextPair(*(part.replace(text.guard, "") if text.guard else part for part in parts))
 
     def __call__(self, text: TextPair) -> BenchRow | None:
@@ -90,10 +90,10 @@ class RowMaker:
         prompt = text.prompt if text.prompt.startswith(bos) else bos + text.prompt
         pair = PreferencePair(Row({}, "bench", 0), TextPair(prompt, text.chosen, text.rejected))
         ids = self._pairs(pair)
-        if isinstance(ids, Dropped):
+        if isinstance(ids, Dropped) or not ids.rejected_ids:
             return None
         lengths = PairLengths(len(ids.prompt_ids), len(ids.chosen_ids), len(ids.rejected_ids))
-        return BenchRow(prompt, text.chosen, text.rejected, lengths)
+        return BenchRow(prompt, text.chosen, text.rejected or "", lengths)
 
 
 def text_pairs(source: str, make: RowMaker) -> Iterator[TextPair]:
@@ -102,10 +102,10 @@ def text_pairs(source: str, make: RowMaker) -> Iterator[TextPair]:
     Raises:
         DataError: It cannot be read; says where.
     """
-    name = ""
+    read = PairReader()
     for row in open_source(source):
-        name = name or recognise(row.values, row.where)
-        text = make.text_of(to_pair(row, name))
+        pair = read(row)
+        text = make.text_of(pair) if isinstance(pair, PreferencePair) else None
         if text is not None:
             yield text
 

@@ -1,0 +1,151 @@
+"""Where tokenised pairs lie: in a file that is mapped into memory, kept from run to run if asked.
+
+A kept data set is a folder of two files, written under another name and renamed when it is whole:
+
+    pairs.arrow   the columns `COLUMNS` as an Arrow stream
+    ledger.json   what became of every row
+"""
+
+from __future__ import annotations
+
+import atexit
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pyarrow as pa
+
+from orpo.data.types import Ledger, TokenizedPair
+from orpo.errors import DataError
+
+__all__ = ["COLUMNS", "PairStore", "default_cache"]
+
+COLUMNS = ("prompt_ids", "chosen_ids", "rejected_ids", "row", "weight")
+"""Columns of a prepared data set, as `TokenizedPair` describes them."""
+
+_SCHEMA = pa.schema(
+    [
+        *((name, pa.list_(pa.int32())) for name in COLUMNS[:3]),
+        ("row", pa.int64()),
+        ("weight", pa.float32()),
+    ]
+)
+_TOGETHER = 1000  # pairs of a record batch
+_WORTH_KEEPING = 2000  # rows; fewer are tokenised in a second
+
+
+def default_cache() -> Path:
+    """The folder for tokenised data: ORPO_CACHE, or "orpo" in the user's cache folder."""
+    named = os.environ.get("ORPO_CACHE")
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return Path(named) if named else base / "orpo"
+
+
+class PairStore:
+    """Writes the pairs of one data set, or finds them written.
+
+    Args:
+        folder: Keeps data sets; None to keep none.
+        key: Name of this one; empty if it cannot be told from others.
+    """
+
+    def __init__(self, folder: Path | None, key: str = "") -> None:
+        self.home = folder / key if folder is not None and key else None
+
+    @cached_property
+    def draft(self) -> Path:
+        """Where it is written; beside its home, so that it can be renamed."""
+        return _scratch_folder(None if self.home is None else self.home.parent)
+
+    @staticmethod
+    def key(*parts: object) -> str:
+        """A name that changes with any of the parts, and with the code that tokenises."""
+        text = json.dumps([_code(), *parts], sort_keys=True, default=str)
+        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+    def load(self) -> tuple[datasets.Dataset, Ledger] | None:
+        """The data set and its account, if it is there and whole."""
+        if self.home is None or not (self.home / "ledger.json").is_file():
+            return None
+        try:
+            ledger = Ledger.from_dict(json.loads((self.home / "ledger.json").read_text("utf-8")))
+            pairs = datasets.Dataset.from_file(str(self.home / "pairs.arrow"))
+        except (OSError, ValueError, LookupError, TypeError, pa.ArrowException):
+            return None  # damaged: it is made again
+        return (pairs, ledger) if len(pairs) == ledger.kept else None
+
+    @contextmanager
+    def writing(self) -> Iterator[Callable[[TokenizedPair], None]]:
+        """Gives the function that writes a pair."""
+        waiting: dict[str, list[Any]] = {name: [] for name in COLUMNS}
+
+        def flush() -> None:
+            file.write_batch(pa.RecordBatch.from_pydict(waiting, schema=_SCHEMA))
+            for values in waiting.values():
+                values.clear()
+
+        def write(pair: TokenizedPair) -> None:
+            for name in COLUMNS:
+                waiting[name].append(getattr(pair, name))
+            if len(waiting["row"]) == _TOGETHER:
+                flush()
+
+        try:
+            with pa.ipc.new_stream(str(self.draft / "pairs.arrow"), _SCHEMA) as file:
+                yield write
+                flush()
+        except OSError as error:
+            raise DataError(
+                f"tokenised data cannot be written ({error.strerror or error})",
+                where=str(self.draft.parent),
+                fix="Make room there, or name another folder with ORPO_CACHE.",
+            ) from error
+
+    def finish(self, ledger: Ledger) -> datasets.Dataset:
+        """The data set that was written; kept under its name where there is one."""
+        folder = self.draft
+        if self.home is not None and ledger.rows_in >= _WORTH_KEEPING:
+            plain = json.dumps(ledger.as_dict(), ensure_ascii=True)
+            (self.draft / "ledger.json").write_text(plain, "utf-8")
+            folder = self.home if _moved(self.draft, self.home) else self.draft
+        return datasets.Dataset.from_file(str(folder / "pairs.arrow"))
+
+
+def _moved(draft: Path, home: Path) -> bool:
+    """Rename a folder; another process may have been faster, with the same content."""
+    try:
+        if home.exists():
+            shutil.rmtree(home)
+        draft.rename(home)
+    except OSError:
+        return False
+    return True
+
+
+def _scratch_folder(beside: Path | None) -> Path:
+    """A new folder that is removed when the program ends."""
+    folder = ""
+    if beside is not None:
+        with suppress(OSError):  # a cache that cannot be written is no reason not to train
+            beside.mkdir(parents=True, exist_ok=True)
+            folder = tempfile.mkdtemp(prefix="draft-", dir=beside)
+    folder = folder or tempfile.mkdtemp(prefix="orpo-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
+
+
+@cache
+def _code() -> str:
+    """A digest of the code of the data room: what it made before it changed is not used again."""
+    digest = hashlib.sha256()
+    for file in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()

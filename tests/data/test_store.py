@@ -1,0 +1,132 @@
+"""Tokenised data are kept, found again, and made anew when anything about them changed."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orpo.data import Ledger, LengthPolicy, PairTokenizer, Preparation, Row, Source
+from orpo.data import store as stores
+from orpo.data.template import PreTrainedTokenizerBase as Tokenizer
+from orpo.errors import DataError
+
+ROWS = 2100
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Source:
+    path = tmp_path / "pairs.jsonl"
+    lines = [f'{{"prompt": "p{i}", "chosen": "c{i}", "rejected": "r{i}"}}' for i in range(ROWS)]
+    path.write_text("\n".join([*lines, '{"prompt": "p", "chosen": "", "rejected": "r"}']))
+    return Source(str(path))
+
+
+@pytest.fixture
+def prepare(tmp_path: Path, small_tokenizer: Tokenizer) -> Preparation:
+    return Preparation(
+        PairTokenizer(small_tokenizer, LengthPolicy(64)), "drop", cache=tmp_path / "cache"
+    )
+
+
+class Counted:
+    """A source that counts how often it is read."""
+
+    def __init__(self, source: Source) -> None:
+        self.source, self.passes = source, 0
+
+    def __iter__(self) -> Iterator[Row]:
+        self.passes += 1
+        return iter(self.source)
+
+    def fingerprint(self) -> Any:
+        return self.source.fingerprint()
+
+
+def same(first: tuple[Any, Ledger], second: tuple[Any, Ledger]) -> bool:
+    return first[0].to_dict() == second[0].to_dict() and first[1] == second[1]
+
+
+def test_the_second_time_nothing_is_read(source: Source, prepare: Preparation) -> None:
+    counted = Counted(source)
+    first = prepare(counted, "train_dataset")
+    again = prepare(counted, "train_dataset")
+    assert counted.passes == 1
+    assert same(first, again)
+    assert first[1].dropped == {"empty_chosen": 1}
+    assert again[1].examples["empty_chosen"][0].where.endswith(f"pairs.jsonl:{ROWS + 1}")
+    assert not list((prepare.cache or Path()).glob("draft-*"))
+
+
+@pytest.mark.parametrize("change", ["rows", "length", "strictness", "template", "code"])
+def test_what_changed_is_made_anew(
+    change: str, source: Source, prepare: Preparation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted = Counted(source)
+    prepare(counted, "d")
+    if change == "rows":
+        path = Path(source.spec)
+        path.write_text(path.read_text().replace("c7", "C7"))
+    elif change == "length":
+        pairs = PairTokenizer(prepare.tokenize.tokenizer, LengthPolicy(63))
+        prepare = dataclasses.replace(prepare, tokenize=pairs)
+    elif change == "strictness":
+        prepare = dataclasses.replace(prepare, on_bad_row="error")
+    elif change == "template":
+        monkeypatch.setattr(prepare.tokenize.tokenizer, "chat_template", "{{ messages }}")
+    else:
+        monkeypatch.setattr(stores, "_code", lambda: "another version")
+    prepare(counted, "d")
+    assert counted.passes == 2
+
+
+@pytest.mark.parametrize("damage", ["ledger", "cut", "noise", "gone"])
+def test_a_damaged_store_is_made_again(damage: str, source: Source, prepare: Preparation) -> None:
+    counted = Counted(source)
+    first = prepare(counted, "d")
+    plain = first[0].to_dict()
+    (home,) = (prepare.cache or Path()).iterdir()
+    if damage == "ledger":
+        (home / "ledger.json").write_text("{")
+    elif damage == "gone":
+        (home / "pairs.arrow").unlink()
+    else:
+        content = (home / "pairs.arrow").read_bytes()
+        (home / "pairs.arrow").unlink()  # the first data set is still mapped
+        (home / "pairs.arrow").write_bytes(content[:999] if damage == "cut" else b"noise")
+    again = prepare(counted, "d")
+    assert counted.passes == 2
+    assert again[0].to_dict() == plain
+
+
+def test_small_data_sets_are_not_kept(tmp_path: Path, prepare: Preparation) -> None:
+    (tmp_path / "few.jsonl").write_text('{"prompt": "p", "chosen": "c", "rejected": "r"}\n')
+    counted = Counted(Source(str(tmp_path / "few.jsonl")))
+    prepare(counted, "d")
+    prepare(counted, "d")
+    assert counted.passes == 2
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(
+    source: Source, prepare: Preparation, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("no folder")
+    prepared, ledger = dataclasses.replace(prepare, cache=tmp_path / "file")(source, "d")
+    assert len(prepared) == ledger.kept == ROWS
+
+
+def test_nothing_is_kept_of_a_run_that_breaks(tmp_path: Path, prepare: Preparation) -> None:
+    (tmp_path / "bad.jsonl").write_text('{"prompt": "p", "chosen": "c"}\n' * ROWS)
+    with pytest.raises(DataError, match="no row has a rejected answer"):
+        prepare(Source(str(tmp_path / "bad.jsonl")), "d")
+    assert not [f for f in (prepare.cache or Path()).glob("*") if not f.name.startswith("draft")]
+
+
+def test_rows_that_do_not_say_what_they_are_are_not_kept(prepare: Preparation) -> None:
+    rows = [Row({"prompt": "p", "chosen": f"c{i}", "rejected": "r"}, "d", i) for i in range(ROWS)]
+    prepared, _ = prepare(rows, "d")
+    assert len(prepared) == ROWS
+    assert not list((prepare.cache or Path()).glob("*"))
