@@ -23,7 +23,7 @@ from dataclasses import replace
 from typing import Any, TypeAlias
 
 from orpo.data.fields import has_value, number, required, text, text_or_messages, tools_of
-from orpo.data.ranked import ANSWERS, PAIR_RULES, choose_pair, has_answers
+from orpo.data.ranked import PAIR_RULES, answers_column, choose_pair, has_answers
 from orpo.data.transcripts import ASSISTANT, split_texts, split_transcripts, turns_of
 from orpo.data.types import Dropped, Message, Messages, PreferencePair, Row, TextPair
 from orpo.errors import DataError
@@ -226,7 +226,7 @@ def _alpaca(row: Row) -> PreferencePair:
 def _answered(row: Row, chosen: str | Messages, rejected: str | Messages) -> PreferencePair:
     """The pair of a list of answers, with whichever prompt the row has."""
     name = next((n for n in _PROMPTS if has_value(row, n)), "prompt")
-    field = next(n for n in ANSWERS if isinstance(row.values.get(n), list))
+    field = answers_column(row)
     if name == "instruction":
         request, plain = _instruction(row)
         prompt: str | list[Message] = [{"role": "user", "content": request}]

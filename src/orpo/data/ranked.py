@@ -17,7 +17,7 @@ from orpo.data.fields import as_messages, required, wrong_type
 from orpo.data.types import Dropped, Messages, Row
 from orpo.errors import DataError
 
-__all__ = ["ANSWERS", "PAIR_RULES", "Preference", "choose_pair", "has_answers"]
+__all__ = ["PAIR_RULES", "Preference", "answers_column", "choose_pair", "has_answers"]
 
 PAIR_RULES = ("best_worst", "best_second", "best_random")
 
@@ -51,13 +51,26 @@ def has_answers(columns: Mapping[str, Any]) -> bool:
     return any(isinstance(columns.get(name), list) and len(columns[name]) > 0 for name in ANSWERS)
 
 
+def answers_column(row: Row) -> str:
+    """The name of the row's column that holds its answers.
+
+    Raises:
+        DataError: It holds no list, or there is none.
+    """
+    there = [name for name in ANSWERS if name in row.values]
+    name = next((name for name in there if isinstance(row.values[name], list)), "")
+    if not name and there:
+        raise wrong_type(row, there[0], "a list of answers")
+    return name or str(required(row, ANSWERS[0]))
+
+
 def choose_pair(row: Row, rule: str) -> Preference | Dropped:
     """The two answers of a row that make its pair.
 
     Raises:
         DataError: The answers, or their scores, cannot be read.
     """
-    name = next(name for name in ANSWERS if isinstance(row.values.get(name), list))
+    name = answers_column(row)
     answers = [_answer(item, row, name) for item in required(row, name)]
     scores = _scores(row, name)
     if len(scores) != len(answers):

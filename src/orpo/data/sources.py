@@ -179,13 +179,13 @@ def _read_json(path: Path) -> Iterator[tuple[int, Any]]:
     if not text.lstrip().startswith("["):
         yield from _read_jsonl(path)
         return
-    decoder, counted, line = json.JSONDecoder(), 0, 1
+    counted, line = 0, 1
     position = _skip_blank(text, text.index("[") + 1)
     while not text.startswith("]", position):
         line += text.count("\n", counted, position)
         counted = position
         try:
-            values, position = decoder.raw_decode(text, position)
+            values, position = _DECODER.raw_decode(text, position)
         except (ValueError, RecursionError) as error:
             raise _broken(error, path, getattr(error, "lineno", line)) from error
         yield line, values
@@ -211,9 +211,22 @@ def _skip_blank(text: str, position: int) -> int:
     return position
 
 
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; Python would take the last of two columns of one name."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"column {twice!r} is there twice")
+    return found
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_object)
+
+
 def _parse(content: bytes, path: Path, line: int) -> Any:
     try:
-        return json.loads(content.decode())
+        return _DECODER.decode(content.decode())
     except UnicodeDecodeError:
         return DataError("is not UTF-8 text", where=f"{path}:{line}", fix="Convert it to UTF-8.")
     except (ValueError, RecursionError) as error:
@@ -276,6 +289,7 @@ def _read_parquet(path: Path) -> Iterator[tuple[int, Any]]:
 
     try:
         with pq.ParquetFile(path) as file:
+            _check_header(file.schema_arrow.names, path)
             line = 0
             for batch in file.iter_batches():
                 for values in batch.to_pylist():

@@ -1,0 +1,250 @@
+"""Ten thousand mutated rows in files of every kind: kept, or dropped by name, and nothing else."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from orpo.data import (
+    Ledger,
+    LengthPolicy,
+    PairTokenizer,
+    Preparation,
+    Source,
+    TokenizedPair,
+    open_source,
+)
+from orpo.data.template import PreTrainedTokenizerBase as Tokenizer
+from orpo.errors import DataError, UserError
+
+Values = dict[str, Any]
+
+USER, YES, NO = (
+    {"role": role, "content": content}
+    for role, content in (("user", "Why?"), ("assistant", "Because."), ("assistant", "No."))
+)
+ROWS: dict[str, Values] = {
+    "prompt": {"prompt": "Why?", "chosen": "Because.", "rejected": "No.", "weight": 1},
+    "messages of prompt": {"prompt": [USER], "chosen": [YES], "rejected": [NO], "system": "Hm."},
+    "hh": {"chosen": "\n\nHuman: a\n\nAssistant: b", "rejected": "\n\nHuman: a\n\nAssistant: c"},
+    "alpaca": {"instruction": "Add.", "input": "1", "chosen": "1", "rejected": "2"},
+    "sharegpt": {
+        "conversations": [{"from": "human", "value": "嗯？"}],
+        "chosen": {"from": "gpt", "value": "是"},
+        "rejected": {"from": "gpt", "value": "不"},
+    },
+    "messages": {"messages": [USER, YES], "rejected_response": "No.", "tools": []},
+    "two": {"chosen_messages": [USER, YES], "rejected_messages": [USER, NO]},
+    "answers": {"prompt": "Why?", "answers": ["a", "b", "c"], "scores": [1, 3, 2]},
+}
+JUNK: list[Any] = [
+    None, "", " ", 0, -1, 1e308, float("nan"), float("inf"), True, [], {}, [[]], [None], [[["x"]]],
+    "\ud800", "half \udc00 a pair", "\x00", "\u202e", "<|im_end|>", "</s><s>", "x" * 50_000,
+    {"role": "user"}, [{"role": "assistant", "content": None}], [USER, USER], [YES, NO],
+    {"from": 1},
+    [{"from": "gpt", "value": 7}], "[{]", '{"a": 1}', ["a", 1, None], {"a": {"b": {"c": []}}},
+]  # fmt: skip
+
+
+def mutated(draw: random.Random, row: Values, names: list[str]) -> Values:
+    """A row with up to three things wrong with it."""
+    values = dict(row)
+    for _ in range(draw.randrange(4)):
+        name = draw.choice([*values, *names]) if values else draw.choice(names)
+        what = draw.random()
+        if what < 0.5:
+            values[name] = draw.choice(JUNK)
+        elif what < 0.7:
+            values.pop(name, None)
+        elif isinstance(values.get(name), str):
+            text = values[name]
+            values[name] = text[: draw.randrange(len(text) + 1)] + draw.choice(["", "\ud83d", "é"])
+        elif isinstance(values.get(name), list):
+            values[name] = [*values[name], draw.choice(JUNK)]
+    return values
+
+
+def mutated_rows(seed: int, count: int) -> list[Values]:
+    draw = random.Random(seed)
+    kinds = list(ROWS)
+    names = sorted({name for row in ROWS.values() for name in row})
+    first = draw.choice(kinds)
+    chosen = (first if draw.random() < 0.8 else draw.choice(kinds) for _ in range(count))
+    rows = [mutated(draw, ROWS[kind], names) for kind in chosen]
+    return [ROWS[first], *rows[1:]]  # the first row that can be read decides the format
+
+
+def account(prepare: Preparation, path: Path) -> Ledger | None:
+    """What became of every row of a file; None if the file as a whole was refused, by name."""
+    ledger, said, kept = Ledger("d"), "", 0
+    try:
+        kept = sum(1 for _ in prepare.stream(Source(str(path)), ledger))
+    except UserError as error:
+        said = str(error)
+    if said:
+        assert "\n" not in said
+        assert path.name in said
+        said.encode()
+        return None
+    assert kept == ledger.kept
+    assert ledger.rows_in == ledger.kept + ledger.dropped.total()
+    for reason, examples in ledger.examples.items():
+        for example in examples:
+            assert example.where.startswith(f"{path}:"), example
+            named = "field '" in example.where + example.detail or "column" in example.detail
+            assert named or reason != "malformed", example
+            (example.where + example.detail).encode()
+    return ledger
+
+
+@pytest.fixture(scope="module")
+def drop(small_tokenizer: Tokenizer) -> Preparation:
+    return Preparation(PairTokenizer(small_tokenizer, LengthPolicy(64)), "drop")
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_ten_times_a_thousand_rows(seed: int, drop: Preparation, tmp_path: Path) -> None:
+    rows = mutated_rows(seed, 1000)
+    path = tmp_path / "rows.jsonl"
+    ends = ["\n", "\r\n"][seed % 2]
+    text = ends.join(json.dumps(row) for row in rows)
+    path.write_bytes([b"", b"\xef\xbb\xbf"][seed % 3 == 0] + text.encode())
+    ledger = account(drop, path)
+    assert ledger is not None
+    assert ledger.rows_in == 1000
+    assert ledger.kept > 50
+    assert ledger.dropped["malformed"] > 50
+
+
+def damage_lines(content: bytes, draw: random.Random) -> bytes:
+    """Bytes deleted, changed and put in here and there."""
+    data = bytearray(content)
+    for _ in range(draw.randrange(1, 12)):
+        at = draw.randrange(len(data) + 1)
+        what = draw.randrange(4)
+        if what == 0:
+            del data[at : at + draw.randrange(1, 5)]
+        elif what == 1:
+            data[at : at + 1] = bytes([draw.choice(b'\xff\x00"{}[],:\n\r\\')])
+        elif what == 2:
+            data[at:at] = draw.choice([b"\xed\xa0\x80", b"\xff\xfe", b'"', b"\n\n", b"NaN", b"{"])
+        else:
+            data = data[: max(1, at)]
+    return bytes(data)
+
+
+def as_jsonl(rows: list[Values]) -> bytes:
+    return "\n".join(json.dumps(row) for row in rows).encode()
+
+
+def as_csv(rows: list[Values]) -> bytes:
+    file = io.StringIO()
+    writer = csv.DictWriter(file, ["prompt", "chosen", "rejected"], extrasaction="ignore")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({k: ascii(v) if not isinstance(v, str) else v for k, v in row.items()})
+    return file.getvalue().encode("utf-8", "replace")
+
+
+def as_parquet(rows: list[Values]) -> bytes:
+    file = io.BytesIO()
+    texts = [{k: ascii(row.get(k)) for k in ("prompt", "chosen", "rejected")} for row in rows]
+    pq.write_table(pa.Table.from_pylist(texts), file)
+    return file.getvalue()
+
+
+KINDS: dict[str, Callable[[list[Values]], bytes]] = {
+    "rows.jsonl": as_jsonl,
+    "rows.json": lambda rows: json.dumps(rows, indent=1).encode(),
+    "rows.csv": as_csv,
+    "rows.parquet": as_parquet,
+    "rows.jsonl.gz": lambda rows: gzip.compress(as_jsonl(rows)),
+    "rows.json.gz": lambda rows: gzip.compress(json.dumps(rows).encode()),
+}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_damaged_files(name: str, drop: Preparation, tmp_path: Path) -> None:
+    path, refused, read = tmp_path / name, 0, 0
+    for seed in range(60):
+        draw = random.Random(seed)
+        content = KINDS[name](mutated_rows(seed, 12))
+        path.write_bytes(damage_lines(content, draw))
+        ledger = account(drop, path)
+        refused, read = refused + (ledger is None), read + (ledger is not None)
+    assert refused + read == 60
+    assert read > 10 or name != "rows.jsonl"  # a broken line leaves the others alone
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.9, 0.999])
+def test_a_truncated_gzip_is_refused_whole(share: float, drop: Preparation, tmp_path: Path) -> None:
+    draw = random.Random(0)
+    rows = [{**ROWS["prompt"], "id": draw.random()} for _ in range(3000)]
+    content = gzip.compress(as_jsonl(rows))
+    path = tmp_path / "rows.jsonl.gz"
+    path.write_bytes(content[: int(len(content) * share)])
+    assert account(drop, path) is None
+
+
+def test_two_megabytes_of_one_field(drop: Preparation, tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    long = {**ROWS["prompt"], "chosen": "word " * 400_000}
+    path.write_bytes(as_jsonl([ROWS["prompt"], long, {**long, "prompt": "w " * 10**6}]))
+    ledger = account(drop, path)
+    assert ledger is not None
+    assert (ledger.kept, ledger.cut["chosen"], dict(ledger.dropped)) == (
+        2,
+        1,
+        {"prompt_too_long": 1},
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("rows.jsonl", b'{"prompt": "p", "chosen": "a", "chosen": "b", "rejected": "c"}'),
+        ("rows.json", b'[{"prompt": "p", "chosen": "a", "chosen": "b", "rejected": "c"}]'),
+        ("rows.csv", b"prompt,chosen,chosen,rejected\np,a,b,c\n"),
+    ],
+)
+def test_a_column_that_is_there_twice(name: str, content: bytes, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(content)
+
+    def read() -> None:
+        for row in open_source(str(tmp_path / name)):
+            raise row.broken or AssertionError("the row was read")
+
+    with pytest.raises(DataError, match=rf"{name}:1: .*column 'chosen' is there twice"):
+        read()
+
+
+def test_a_parquet_column_that_is_there_twice(tmp_path: Path) -> None:
+    table = pa.table([["p"], ["a"], ["b"]], names=["prompt", "chosen", "chosen"])
+    pq.write_table(table, tmp_path / "rows.parquet")
+    with pytest.raises(DataError, match="column 'chosen' is there twice"):
+        next(open_source(str(tmp_path / "rows.parquet")))
+
+
+def test_the_account_rejects_a_lost_row(drop: Preparation, tmp_path: Path) -> None:
+    """The check itself: a row that is neither kept nor dropped is noticed."""
+
+    class Forgetful(Ledger):
+        def count(self, outcome: Any) -> None:
+            super().count(outcome)
+            if isinstance(outcome, TokenizedPair) and self.kept == 2:
+                self.kept -= 1
+
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(as_jsonl([ROWS["prompt"]] * 3))
+    ledger = Forgetful("d")
+    assert sum(1 for _ in drop.stream(Source(str(path)), ledger)) != ledger.kept
