@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-# Without accelerator, a step takes and gives back hundreds of MB; on pages of 4 KB their faults take
-# up to a fifth of a step on one pair. torch reads this at its first large tensor. 0 switches it off.
+# Without accelerator a step takes and gives back hundreds of MB, and on pages of 4 KB their faults
+# take a tenth of a step on one pair. torch reads this at its first large tensor; 0 is off.
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 _HOMES = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -91,3 +92,14 @@ def test_unexpected_errors_keep_their_traceback_and_exit_1(
     monkeypatch.setattr(command, "execute", broken)
     assert main(["report", "x"]) == 1
     assert "Traceback" in capsys.readouterr().err
+
+
+def test_json_steers_no_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = {"where": "a\x9b31m\u202e\x7f中文"}
+    monkeypatch.setattr("orpo.cli.doctor.execute", lambda given: said)
+    assert main(["doctor", "--json"]) == 0
+    out = capsys.readouterr().out
+    assert "\\u009b31m\\u202e\\u007f中文" in out
+    assert json.loads(out) == said

@@ -143,8 +143,9 @@ def test_rows_are_dropped_by_name_if_asked(
     code = orpo(*arguments, "--on_bad_row", "drop", "--output_dir", tmp_path / "b", "--json")
     assert code == 0, orpo.err
     account = json.loads(orpo.out)["data"]["train_dataset"]
-    assert account["dropped"] == {"malformed": 2, "empty_rejected": 1, "identical_answers": 1}
-    assert account["rows_in"] == account["kept"] + 4 == 24
+    assert account["dropped"] == {"malformed": 1, "empty_rejected": 1, "identical_answers": 1}
+    assert account["rows_in"] == account["kept"] + 3 == 24
+    assert account["nll_only"] == 1
 
 
 def test_a_folder_with_a_run_is_kept_unless_told(

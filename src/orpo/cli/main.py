@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import sys
 import traceback
 import warnings
@@ -40,6 +41,10 @@ examples:
   orpo chat run
 
 `orpo COMMAND --help` shows a command's options and examples."""
+
+
+# What data may hold and JSON does not escape: it would steer the terminal that shows it.
+_CONTROLS = re.compile("[\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
 class Command(Protocol):
@@ -122,8 +127,12 @@ def _dispatch(arguments: list[str]) -> int:
     given = parser.parse_args(arguments[1:])
     result = command.execute(given)
     if given.json and result is not None:
-        print(json.dumps(result, ensure_ascii=False))
+        print(_CONTROLS.sub(_spelled_out, json.dumps(result, ensure_ascii=False)))
     return 0
+
+
+def _spelled_out(control: re.Match[str]) -> str:
+    return f"\\u{ord(control[0]):04x}"
 
 
 def _overview() -> str:

@@ -1,6 +1,28 @@
-"""Whole jobs: what a command of the command line does, from its input to its run folder."""
+"""Whole jobs: what a command of the command line does, from its input to its run folder.
 
-from orpo.jobs.merge_job import merge_adapter
-from orpo.jobs.train_job import TrainJob, TrainResult, build_trainer, run_training
+The names are loaded when they are first used: a command that looks at data needs no trainer.
+"""
 
-__all__ = ["TrainJob", "TrainResult", "build_trainer", "merge_adapter", "run_training"]
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from orpo.jobs.merge_job import merge_adapter
+    from orpo.jobs.train_job import TrainJob, TrainResult, run_training
+
+_HOMES = {
+    "TrainJob": "orpo.jobs.train_job",
+    "TrainResult": "orpo.jobs.train_job",
+    "merge_adapter": "orpo.jobs.merge_job",
+    "run_training": "orpo.jobs.train_job",
+}
+
+__all__ = ["TrainJob", "TrainResult", "merge_adapter", "run_training"]
+
+
+def __getattr__(name: str) -> object:
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'orpo.jobs' has no attribute {name!r}")

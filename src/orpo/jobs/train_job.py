@@ -14,7 +14,8 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from orpo.config import ORPOConfig
 from orpo.data import Mixture, Row, Source
-from orpo.errors import ConfigError, RunStopped
+from orpo.data.audit import headlines, quick_audit
+from orpo.errors import ConfigError, DataError, RunStopped
 from orpo.evaluate import Sampling
 from orpo.jobs.evidence import Evidence, Grader, Say
 from orpo.jobs.held_out import hold_out
@@ -49,6 +50,7 @@ class TrainJob:
     lora_target_modules: str = _help(
         "Modules to adapt: all-linear, or names by comma.", "all-linear"
     )
+    strict: bool = _help("Refuse to train where the audit of the data says stop.", False)
     samples: int = _help("Held-out prompts to answer before and after, for the report.", 5)
     sample_tokens: int = _help("Longest sample answer in tokens.", 128)
     resume: bool = _help("Go on from the newest checkpoint of output_dir.", False)
@@ -93,14 +95,17 @@ class TrainJob:
         """What the training data are called in messages."""
         return " + ".join(self.dataset or [])
 
-    def rows(self) -> Mixture | Source:
-        """The training data."""
+    def split(self, seed: int) -> tuple[Iterable[Row], Iterable[Row] | None]:
+        """The training data and what is held out, if anything; read as they are gone through."""
         sources = [Source(spec) for spec in self.dataset or []]
-        return Mixture(sources, self.mix) if len(sources) > 1 else sources[0]
+        rows = Mixture(sources, self.mix) if len(sources) > 1 else sources[0]
+        if self.held_out:
+            return hold_out(rows, self.held_out, seed, self.name)
+        return rows, Source(self.eval_dataset) if self.eval_dataset else None
 
     def facts(self) -> dict[str, Any]:
         """The settings, for recipe.yaml."""
-        once = {"resume", "overwrite"}
+        once = {"resume", "overwrite", "strict"}
         found = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in once}
         alone = len(self.dataset or []) == 1
         return {**found, "dataset": self.dataset[0] if alone and self.dataset else self.dataset}
@@ -164,13 +169,15 @@ def run_training(
     folder = Path(config.output_dir or "orpo-run")
     resume_from = _claim(folder, job)
     config.disable_tqdm = True
-    trainer, held_out = build_trainer(job, config, callbacks)
+    rows, held_out = job.split(config.seed)
+    trainer = build_trainer(job, config, rows, held_out, callbacks)
     for line in [*trainer.notes, *(account.summary() for account in trainer.ledgers.values())]:
         say(line)
+    _look_at(rows, held_out, trainer, say, strict=job.strict)
     stop = StopOnSignal()
     trainer.add_callback(stop)
     sampling = Sampling(max_new_tokens=job.sample_tokens, batch_size=32)
-    evidence = Evidence(trainer, held_out, job.samples, sampling, grade)
+    evidence = Evidence(trainer, held_out or (), job.samples, sampling, grade)
     if resume_from:
         evidence.recall()
     evidence.collect("before", say)
@@ -205,27 +212,48 @@ def run_training(
 
 
 def build_trainer(
-    job: TrainJob, config: ORPOConfig, callbacks: list[TrainerCallback] | None = None
-) -> tuple[ORPOTrainer, Iterable[Row]]:
-    """The trainer of a job with its data read, and its held-out rows."""
+    job: TrainJob,
+    config: ORPOConfig,
+    rows: Iterable[Row],
+    held_out: Iterable[Row] | None,
+    callbacks: list[TrainerCallback] | None = None,
+) -> ORPOTrainer:
+    """The trainer of a job with its data read."""
     assert job.model is not None
-    assert job.dataset is not None
-    rows: Iterable[Row] = job.rows()
-    held: Iterable[Row] | None = Source(job.eval_dataset) if job.eval_dataset else None
-    if job.held_out:
-        rows, held = hold_out(rows, job.held_out, config.seed, job.name)
     trainer = ORPOTrainer(
         model=job.model,
         args=config,
         train_dataset=rows,
-        eval_dataset=held,
+        eval_dataset=held_out,
         tokenizer=load_tokenizer(job.tokenizer, config) if job.tokenizer else None,
         peft_config=_adapter(job),
         callbacks=callbacks,
     )
     trainer.remove_callback(PrinterCallback)  # stdout belongs to --json
     trainer.run_facts = job.facts()
-    return trainer, held or ()
+    return trainer
+
+
+def _look_at(
+    rows: Iterable[Row],
+    held_out: Iterable[Row] | None,
+    trainer: ORPOTrainer,
+    say: Say,
+    *,
+    strict: bool,
+) -> None:
+    """The quick part of the audit, and its three most important findings."""
+    account = trainer.ledgers["train_dataset"].as_dict()
+    rule = trainer.args.pair_rule
+    audit = quick_audit("train_dataset", rows, held_out, account=account, pair_rule=rule)
+    found = headlines(audit)
+    if trainer.is_world_process_zero():
+        for line in found:
+            say(line)
+    if strict and audit.verdict == "stop":
+        raise DataError(
+            f"the audit says {found[0]}", where="--strict", fix="See `orpo data audit`."
+        )
 
 
 def _adapter(job: TrainJob) -> Any:

@@ -175,7 +175,7 @@ def load_tokenizer(name: str, args: ORPOConfig) -> PreTrainedTokenizerBase:
     Raises:
         ModelError: There is none.
     """
-    name = _located(name)
+    name = _located(name, "tokenizer_config.json")
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             name, trust_remote_code=args.trust_remote_code, **_fetching(args)
@@ -362,14 +362,15 @@ def _older_name_allowed() -> Iterator[None]:
         yield
 
 
-def _located(name: str) -> str:
+def _located(name: str, *enough: str) -> str:
     """The folder of this name, or the name as a Hub id.
 
-    A name that looks like a path must exist, so that no Hub error hides a typing mistake.
+    A name that looks like a path must exist, so that no Hub error hides a typing mistake. Beside
+    those of a model, a file out of `enough` makes a folder the right one.
     """
     path = Path(name).expanduser()
     if path.is_dir():
-        if not (path / "config.json").is_file() and not (path / _ADAPTER_FILE).is_file():
+        if not any((path / file).is_file() for file in ("config.json", _ADAPTER_FILE, *enough)):
             raise ModelError(
                 "the folder holds no model (no config.json)",
                 where=name,

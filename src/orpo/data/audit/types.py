@@ -121,7 +121,7 @@ class Audit:
         return max((f.verdict for f in self.findings), key=VERDICTS.index, default="ok")
 
     def worst(self, count: int) -> list[Finding]:
-        """The most important findings that are not "ok": the worst verdict, then the largest share."""
+        """The most important findings that are not "ok": the worst verdict, the largest share."""
         told = [f for f in self.findings if f.verdict != "ok"]
         return sorted(told, key=lambda f: (-VERDICTS.index(f.verdict), -f.share))[:count]
 

@@ -16,7 +16,7 @@ from orpo.report.values import as_number, as_percent, lasting, mapping, number, 
 
 __all__ = ["render_audit"]
 
-_FLAGS = r"--[a-z][\w-]*(?: \d+)?"
+_FLAGS = r"--[a-z][\w-]*(?: \d+(?:\.\d+)?| length\b| near\b)?"
 _COMMAND = re.compile(rf"(`[^`]+`|\borpo data [a-z]+(?: {_FLAGS})*|(?<!\S){_FLAGS})")
 
 

@@ -1,0 +1,204 @@
+"""Tokens drawn in a terminal: marks say what colours say, so that it reads without colours, too.
+
+What stands in the data is inert: control characters, terminal escapes, text direction marks and
+half characters are spelled out (`\\x1b`), and nothing is taken for markup.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from rich.cells import cell_len, chop_cells
+from rich.text import Text
+
+from orpo.data.token_text import TokenPiece
+from orpo.jobs.show_job import ShownPart, ShownRow
+
+__all__ = ["LEGEND", "draw_row", "inert"]
+
+LEGEND = (
+    "│ border of tokens   · space   ↵ line break   ⇥ tab   ⟨…⟩ special token\n"
+    "⋯ rest of a character that began before   \\x1b a character spelled out   ✂ cut here\n"
+    "║ up to here both answers begin alike: computed once, counted for both\n"
+    "NLL: the token's own loss counts   odds ratio: counts in its answer's mean log-probability"
+)
+
+_MARKS = {" ": "·", "\n": "↵", "\t": "⇥"}
+# Would be taken for a mark if it stood in the data.
+_RESERVED = set("│║·↵⇥⟨⟩⋯✂")
+# Control, format (text direction, zero width), surrogate, private use, unassigned, separators.
+_UNSEEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp", "Zs"}
+
+_FADED = re.compile("[·↵⇥⋯]+")
+_LINE = re.compile(r"[^\n]*\n+|[^\n]+")
+
+_COLOURS = {"prompt": "cyan", "chosen": "green", "rejected": "red"}
+_GUTTERS = {"prompt": "  ", "chosen": "+ ", "rejected": "- "}
+_BORDERS = {"│": "dim", "║": "bold yellow"}
+_TERMS = {"nll": "NLL", "odds_chosen": "odds ratio", "odds_rejected": "odds ratio"}
+
+
+def inert(text: str) -> str:
+    """A text for one line of a terminal: what cannot be seen is spelled out, spaces stay."""
+    return "".join(c if c == " " else _spelled(c) for c in text)
+
+
+def draw_row(row: ShownRow, width: int) -> Iterator[Text]:
+    """The lines of one row's picture."""
+    how = ", ".join(part for part in (row.format, row.rendering) if part)
+    yield Text(f"row {row.number}  {inert(row.where)}{f'  ({how})' if how else ''}", "bold")
+    if row.dropped is not None:
+        yield Text(f"  dropped: {row.dropped.reason} ({inert(row.dropped.detail)})", "yellow")
+        return
+    for line in _sums(row):
+        yield Text(f"  {line}")
+    for part in row.parts:
+        yield Text()
+        yield _heading(part)
+        yield from _Canvas(part, max(width, 20)).lines()
+
+
+def _sums(row: ShownRow) -> Iterator[str]:
+    terms = row.denominators
+    once = f", {row.shared} of them once for both answers" if row.shared else ""
+    yield f"{_amount(row.positions)} through the model{once}"
+    odds = (
+        f"odds ratio: means over {terms['odds_chosen']} chosen and "
+        f"{terms['odds_rejected']} rejected"
+        if terms["odds_rejected"]
+        else "no rejected answer, so no odds ratio"
+    )
+    weight = f" · weight {row.weight:g}" if row.weight != 1 else ""
+    yield f"NLL: mean over {terms['nll']} · {odds}{weight}"
+
+
+def _heading(part: ShownPart) -> Text:
+    said = [_amount(len(part.pieces))]
+    if part.name != "prompt" and part.shared:
+        first = "the first" if part.shared == 1 else f"the first {part.shared}"
+        said.append(f"{first} as in the other answer")
+    if part.lost:
+        said.append(f"{part.lost} more cut away")
+    if part.terms:
+        counts = f"{part.counts} in {' and '.join(_TERMS[term] for term in part.terms)}"
+        said.append(f"{counts} (nothing predicts the first)" if part.unpredicted else counts)
+    else:
+        said.append("read only: in no term")
+    heading = Text(f"{_GUTTERS[part.name]}{part.name}", f"bold {_COLOURS[part.name]}")
+    return heading.append(f"  {', '.join(said)}", "not bold default")
+
+
+def _amount(tokens: int) -> str:
+    return f"{tokens} token{'s' * (tokens != 1)}"
+
+
+@dataclass
+class _Canvas:
+    """Lays the tokens of one part out in lines of a given width, broken where the text breaks."""
+
+    part: ShownPart
+    width: int
+    _line: Text = field(default_factory=Text)
+    _done: list[Text] = field(default_factory=list)
+
+    def lines(self) -> list[Text]:
+        """The part's picture."""
+        self._line = self._new_line()
+        pieces = self.part.pieces
+        for index, piece in enumerate(pieces):
+            self._cut(index)
+            self._token(index, piece)
+            following = pieces[index + 1].text[:1] if index + 1 < len(pieces) else ""
+            if piece.text.endswith("\n") and not piece.special and following != "\n":
+                self._break()
+        self._cut(len(pieces))
+        if self._border(len(pieces)) == "║":
+            self._put("║", "")
+        self._break()
+        return self._done
+
+    def _new_line(self) -> Text:
+        name = self.part.name
+        return Text().append(_GUTTERS[name], f"bold {_COLOURS[name]}")
+
+    def _break(self) -> None:
+        if len(self._line) > len(_GUTTERS[self.part.name]):
+            self._done.append(self._line)
+            self._line = self._new_line()
+
+    def _put(self, border: str, text: str, style: str = "") -> None:
+        """Add a border and what follows it, unbroken unless it is longer than a line."""
+        if cell_len(border + text) > self.width - cell_len(self._line.plain):
+            self._break()
+        self._line.append(border, _BORDERS.get(border, ""))
+        for line in chop_cells(text, self.width - len(_GUTTERS[self.part.name]) - 1):
+            if cell_len(line) > self.width - cell_len(self._line.plain):
+                self._break()
+            self._line.append_text(_faded(line, style))
+
+    def _cut(self, index: int) -> None:
+        if self.part.lost and index == self.part.lost_at:
+            self._put("│", f"✂ {self.part.lost} cut", "bold yellow")
+
+    def _border(self, index: int) -> str:
+        """What stands before a token: where both answers part, that is marked."""
+        part = self.part
+        return "║" if part.name != "prompt" and 0 < part.shared == index else "│"
+
+    def _token(self, index: int, piece: TokenPiece) -> None:
+        border, style = self._border(index), self._style(index, piece)
+        if piece.special:
+            self._put(border, _as_special(piece.text), style)
+            return
+        lines = _lines_of(piece.text)
+        if piece.continues or not lines:
+            mark = "⋯" if piece.continues else f"⟨token {piece.id}⟩"
+            lines[:1] = [mark + "".join(lines[:1])]
+        self._put(border, lines[0], style)
+        for line in lines[1:]:
+            self._break()
+            self._put("", line, style)
+
+    def _style(self, index: int, piece: TokenPiece) -> str:
+        part = self.part
+        style = _COLOURS[part.name]
+        if piece.special:
+            style += " reverse"
+        if part.name != "prompt" and index < part.shared:
+            style += " underline"
+        return style if part.counted(index) else f"{style} dim"
+
+
+def _faded(text: str, style: str) -> Text:
+    """A text whose marks for white space stand back."""
+    drawn = Text(text, style)
+    if "reverse" not in style:
+        drawn.highlight_regex(_FADED, "dim")
+    return drawn
+
+
+def _lines_of(text: str) -> list[str]:
+    """A token's text in marks, cut after each run of line breaks."""
+    return ["".join(map(_spelled, line)) for line in _LINE.findall(text)]
+
+
+def _spelled(character: str) -> str:
+    if character in _MARKS:
+        return _MARKS[character]
+    code = ord(character)
+    if 0xDC80 <= code <= 0xDCFF:  # a byte that belongs to no character
+        return f"\\x{code - 0xDC00:02x}"
+    if character not in _RESERVED and unicodedata.category(character) not in _UNSEEN:
+        return character
+    if code < 0x100:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def _as_special(text: str) -> str:
+    """A special token's text in its own brackets: <s> as ⟨s⟩."""
+    inner = text[1:-1] if text[:1] == "<" and text[-1:] == ">" else text
+    return f"⟨{''.join(_spelled(c) for c in inner)}⟩"

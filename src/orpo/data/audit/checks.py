@@ -1,0 +1,96 @@
+"""All checks of texts, one after another on every pair."""
+
+from __future__ import annotations
+
+from orpo.data.audit.answers import EmptyTexts, IdenticalAnswers
+from orpo.data.audit.balance import Categories, Languages, Turns
+from orpo.data.audit.duplicates import Repeats
+from orpo.data.audit.leakage import NearLeakage, PromptLeakage
+from orpo.data.audit.markup import TemplateProblems
+from orpo.data.audit.near import NEAR_ROWS, NearDuplicates
+from orpo.data.audit.refusals import Refusals
+from orpo.data.audit.scores import Scores, Weights
+from orpo.data.audit.shingles import minhash_available
+from orpo.data.audit.types import Finding
+from orpo.data.audit.views import PairView
+
+__all__ = ["Checks"]
+
+_NOT_CHECKED = "not checked: near duplicates and nearly leaked prompts; pip install 'orpo[data]'"
+
+
+class Checks:
+    """The checks that need texts only.
+
+    Args:
+        near: Look for near duplicates too, which takes most of the time.
+        leakage: Whether evaluation pairs will be given (`hold`), all before the first `add`.
+    """
+
+    def __init__(self, *, near: bool, leakage: bool) -> None:
+        self.notes: list[str] = []
+        if near and not minhash_available():
+            self.notes.append(_NOT_CHECKED)
+            near = False
+        self._empty, self._identical, self._repeats = EmptyTexts(), IdenticalAnswers(), Repeats()
+        self._near = NearDuplicates() if near else None
+        self._leakage = PromptLeakage() if leakage else None
+        self._near_leakage = NearLeakage() if leakage and near else None
+        self.template = TemplateProblems()
+        self._refusals, self._scores, self._weights = Refusals(), Scores(), Weights()
+        self.languages, self.turns, self._categories = Languages(), Turns(), Categories()
+
+    def hold(self, pair: PairView) -> None:
+        """Take an evaluation pair."""
+        for check in (self._leakage, self._near_leakage):
+            if check is not None:
+                check.hold(pair)
+
+    def add(self, pair: PairView) -> None:
+        """Look at a training pair."""
+        if not self._repeats.add(pair) and self._near is not None:
+            self._near.add(pair)
+        for check in (
+            self._empty,
+            self._identical,
+            self.template,
+            self._refusals,
+            self._scores,
+            self._weights,
+            self.languages,
+            self.turns,
+            self._categories,
+            self._leakage,
+            self._near_leakage,
+        ):
+            if check is not None:
+                check.add(pair)
+
+    def findings(self) -> list[Finding]:
+        """What was found, in the order in which checks are listed."""
+        self._note_left_out()
+        made = [
+            self._empty.finding(),
+            self._identical.finding(),
+            self._repeats.duplicates(),
+            self._repeats.contradictions(),
+            self._near.finding() if self._near else None,
+            self._leakage.finding() if self._leakage else None,
+            self._near_leakage.finding() if self._near_leakage else None,
+            self.template.finding(),
+            self._refusals.finding(),
+            self.languages.finding(),
+            self.turns.finding(),
+            self._categories.finding(),
+            self._scores.finding(),
+            self._weights.finding(),
+        ]
+        return [finding for finding in made if finding is not None]
+
+    def _note_left_out(self) -> None:
+        for check, what in ((self._near, "duplicates"), (self._near_leakage, "leaked prompts")):
+            if check is not None and check.left_out:
+                self.notes.append(
+                    f"near {what} were looked for among the first {NEAR_ROWS:,} rows; "
+                    f"{check.left_out:,} further ones were left out"
+                )

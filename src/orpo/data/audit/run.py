@@ -1,0 +1,226 @@
+"""An audit: one pass over the rows, whose texts are not kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import chain, islice
+
+from orpo.data.audit.account import count_view, rows_finding, size_finding
+from orpo.data.audit.checks import Checks
+from orpo.data.audit.length_bias import Lengths
+from orpo.data.audit.truncation import TokenCounts
+from orpo.data.audit.types import Audit, Finding
+from orpo.data.audit.views import PairView, view
+from orpo.data.lengths import LengthPolicy, TooLongError
+from orpo.data.reading import PairReader
+from orpo.data.token_columns import is_tokenised
+from orpo.data.tokenize import PairTokenizer
+from orpo.data.types import Dropped, Ledger, PreferencePair, Row, TokenizedPair
+from orpo.errors import DataError
+
+__all__ = ["AuditPlan", "audit_rows", "peek"]
+
+Say = Callable[[str], None]
+
+_CHUNK = 256
+_NEWS = 20_000
+
+
+@dataclass(frozen=True)
+class AuditPlan:
+    """What an audit looks at.
+
+    Attributes:
+        name: What is audited, as it was named.
+        lengths: The limits that truncation is tried with.
+        tokenize: Tokenises without a limit; None if there is no tokenizer.
+        model: Whose tokenizer that is.
+        eval_name: What the evaluation data were named; empty if there are none.
+        near: Look for near duplicates too.
+        data_format: Name of the rows' format; recognised by itself if empty.
+        pair_rule: How a pair is chosen from a list of scored answers.
+    """
+
+    name: str
+    lengths: LengthPolicy = field(default_factory=LengthPolicy)
+    tokenize: PairTokenizer | None = None
+    model: str = ""
+    eval_name: str = ""
+    near: bool = True
+    data_format: str = ""
+    pair_rule: str = "best_worst"
+
+
+def audit_rows(
+    plan: AuditPlan,
+    rows: Iterable[Row],
+    eval_rows: Iterable[Row] | None = None,
+    say: Say | None = None,
+) -> Audit:
+    """Audit a data set.
+
+    Args:
+        plan: What to look at.
+        rows: The rows, read once.
+        eval_rows: The evaluation data that leakage is looked for in.
+        say: Told now and then how far it is.
+
+    Raises:
+        DataError: The rows are token ids already.
+    """
+    first, rows = peek(rows)
+    if first is not None and is_tokenised(first.values):
+        raise DataError(
+            "holds token ids, and an audit reads texts",
+            where=plan.name,
+            fix="Audit the data that they were made of.",
+        )
+    auditor = _Auditor(plan, leakage=eval_rows is not None)
+    if eval_rows is not None:
+        auditor.hold(eval_rows)
+    for chunk in _chunks(rows):
+        before = auditor.ledger.rows_in
+        auditor.add(chunk)
+        if say and before // _NEWS < auditor.ledger.rows_in // _NEWS:
+            say(f"{auditor.ledger.rows_in:,} rows read")
+    return auditor.audit()
+
+
+def peek(rows: Iterable[Row]) -> tuple[Row | None, Iterator[Row]]:
+    """The first row, and all rows."""
+    remaining = iter(rows)
+    first = next(remaining, None)
+    return first, remaining if first is None else chain([first], remaining)
+
+
+class _Readers:
+    """Reads the rows of one data set, or of several that are mixed; each has its own format."""
+
+    def __init__(self, plan: AuditPlan) -> None:
+        self._plan = plan
+        self._readers: dict[int, PairReader] = {}
+
+    def __call__(self, row: Row) -> PreferencePair | Dropped:
+        """The pair of a row, or why it gives none."""
+        if row.source not in self._readers:
+            plan = self._plan
+            self._readers[row.source] = PairReader(plan.data_format, "drop", plan.pair_rule)
+        return self._readers[row.source](row)
+
+    def formats(self) -> str:
+        """The formats that were recognised."""
+        return " + ".join(dict.fromkeys(r.format for r in self._readers.values() if r.format))
+
+
+class _Auditor:
+    """The state of an audit: counts, hashes and lengths."""
+
+    def __init__(self, plan: AuditPlan, *, leakage: bool) -> None:
+        self.ledger = Ledger(plan.name)
+        self._plan = plan
+        self._read = _Readers(plan)
+        self._checks = Checks(near=plan.near, leakage=leakage)
+        self._lengths = Lengths("tokens" if plan.tokenize else "characters")
+        self._tokens = TokenCounts()
+        self._notes: list[str] = []
+
+    def hold(self, rows: Iterable[Row]) -> None:
+        """Read the evaluation data."""
+        read, bad = _Readers(self._plan), 0
+        for row in rows:
+            pair = read(row)
+            if isinstance(pair, Dropped):
+                bad += 1
+            else:
+                self._checks.hold(view(pair))
+        if bad:
+            self._notes.append(f"{self._plan.eval_name}: {bad:,} rows cannot be read")
+
+    def add(self, rows: Sequence[Row]) -> None:
+        """Look at some rows."""
+        pairs = []
+        for row in rows:
+            pair = self._read(row)
+            if isinstance(pair, Dropped):
+                self.ledger.count(pair)
+            else:
+                pairs.append(pair)
+        views = [view(pair) for pair in pairs]
+        for seen in views:
+            self._checks.add(seen)
+        if self._plan.tokenize is None:
+            for seen in views:
+                count_view(self.ledger, seen)
+                other = None if seen.rejected is None else len(seen.rejected)
+                self._lengths.add(len(seen.prompt), len(seen.chosen), other)
+        else:
+            self._add_tokens(self._plan.tokenize, pairs, views)
+
+    def _add_tokens(
+        self,
+        tokenize: PairTokenizer,
+        pairs: Sequence[PreferencePair],
+        views: Sequence[PairView],
+    ) -> None:
+        start = tokenize.tokenizer.bos_token_id
+        for outcome, seen in zip(tokenize.batch(pairs), views, strict=True):
+            if isinstance(outcome, Dropped):
+                self.ledger.count(outcome)
+                if outcome.reason == "template_error":
+                    self._checks.template.add_refused(seen.where, outcome.detail)
+                continue
+            self.ledger.count(_fitted(self._plan.lengths, outcome, seen.where))
+            self._tokens.add(outcome)
+            answer = len(outcome.rejected_ids) if outcome.rejected_ids else None
+            self._lengths.add(len(outcome.prompt_ids), len(outcome.chosen_ids), answer)
+            if start is not None and outcome.prompt_ids[:2] == [start, start]:
+                self._checks.template.add_double_start(seen.where, seen.prompt)
+
+    def audit(self) -> Audit:
+        """What was found."""
+        plan, tokens = self._plan, self._tokens
+        self.ledger.format = self._read.formats()
+        text_findings = self._checks.findings()
+        findings: list[Finding] = [rows_finding(self.ledger), size_finding(self.ledger)]
+        findings += [*text_findings, self._lengths.finding()]
+        if len(tokens):
+            findings.append(tokens.finding(plan.lengths))
+        return Audit(
+            dataset=plan.name,
+            findings=tuple(findings),
+            rows=self.ledger.as_dict(),
+            eval_dataset=plan.eval_name,
+            model=plan.model,
+            unit="tokens" if plan.tokenize else "characters",
+            max_length=plan.lengths.max_length if plan.tokenize else None,
+            lengths=self._lengths.histograms(),
+            length_bias=self._lengths.curve(),
+            truncation=tokens.limits(plan.lengths) if len(tokens) else (),
+            languages=self._checks.languages.counts(),
+            turns=self._checks.turns.counts(),
+            budget=tokens.budget(plan.lengths) if len(tokens) else {},
+            notes=(*self._missing(), *self._checks.notes, *self._notes),
+        )
+
+    def _missing(self) -> Iterator[str]:
+        if self._plan.tokenize is None:
+            yield (
+                "not checked: truncation, the model's template, tokens per epoch; lengths are in "
+                "characters: add --model"
+            )
+        if not self._plan.eval_name:
+            yield "not checked: leakage of evaluation prompts: add --eval_dataset"
+
+
+def _chunks(rows: Iterable[Row]) -> Iterator[list[Row]]:
+    remaining = iter(rows)
+    while chunk := list(islice(remaining, _CHUNK)):
+        yield chunk
+
+
+def _fitted(policy: LengthPolicy, pair: TokenizedPair, where: str) -> TokenizedPair | Dropped:
+    try:
+        return policy.fit(pair, where)
+    except TooLongError as error:
+        return Dropped("too_long", where, error.what)

@@ -1,0 +1,223 @@
+"""Copies of rows as JSON Lines or Parquet; they appear under their names when they are complete."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
+from io import BytesIO
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Protocol, cast
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from orpo.data.types import Row
+from orpo.errors import ConfigError, DataError
+
+__all__ = ["KINDS", "RowWriter", "Staged", "kind_of", "schema_of"]
+
+_BATCH = 1000
+
+Values = Mapping[str, Any]
+
+
+class RowWriter(Protocol):
+    """Writes rows to a file."""
+
+    def write(self, row: Row) -> None:
+        """Add a row.
+
+        Raises:
+            DataError: The kind of file cannot hold its values.
+        """
+
+    def close(self) -> None:
+        """Write what is left."""
+
+
+class Staged:
+    """A file that is written under a temporary name beside its own, and then renamed.
+
+    Use it as a context manager: what is not committed is removed.
+
+    Args:
+        target: Where the file will be.
+
+    Raises:
+        ConfigError: Nothing can be written there.
+    """
+
+    def __init__(self, target: Path) -> None:
+        self.target = target.resolve()  # a link stays, and what it points to is replaced
+        try:
+            self.target.parent.mkdir(parents=True, exist_ok=True)
+            handle, name = tempfile.mkstemp(
+                dir=self.target.parent, prefix=f".{self.target.name}.", suffix=".partial"
+            )
+        except (OSError, ValueError) as error:
+            said = getattr(error, "strerror", None) or str(error)
+            raise ConfigError(f"cannot be written ({said})", where=str(target)) from error
+        self.partial = Path(name)
+        self.file: IO[bytes] = os.fdopen(handle, "wb")
+
+    def __enter__(self) -> Staged:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.file.close()
+        self.partial.unlink(missing_ok=True)
+
+    def commit(self) -> None:
+        """Give the file its name; what had it before is replaced in one step."""
+        self.file.flush()
+        os.fsync(self.file.fileno())
+        self.file.close()
+        mask = os.umask(0)
+        os.umask(mask)
+        self.partial.chmod(0o666 & ~mask)
+        self.partial.replace(self.target)
+
+
+class _JsonLines:
+    """One object per line, as UTF-8."""
+
+    def __init__(self, file: IO[bytes], schema: Any = None) -> None:
+        self._file = file
+
+    def write(self, row: Row) -> None:
+        self._file.write(_as_line(row))
+
+    def close(self) -> None:
+        self._file.flush()
+
+
+class _ZippedJsonLines(_JsonLines):
+    """The same through gzip, without a time stamp: the same rows give the same bytes."""
+
+    def __init__(self, file: IO[bytes], schema: Any = None) -> None:
+        super().__init__(cast("IO[bytes]", gzip.GzipFile("", "wb", fileobj=file, mtime=0)))
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class _Parquet:
+    """Columns of one type each."""
+
+    def __init__(self, file: IO[bytes], schema: Any = None) -> None:
+        self._schema = schema
+        self._rows: list[Row] = []
+        self._writer = pq.ParquetWriter(file, schema)
+
+    def write(self, row: Row) -> None:
+        self._rows.append(row)
+        if len(self._rows) == _BATCH:
+            self._write_rows()
+
+    def close(self) -> None:
+        self._write_rows()
+        self._writer.close()
+
+    def _write_rows(self) -> None:
+        rows, self._rows = self._rows, []
+        if not rows:
+            return
+        where = f"{rows[0].where} to {rows[-1].where}"
+        try:
+            values = [dict(row.values) for row in rows]
+            table = pa.Table.from_pylist(values, schema=self._schema)
+            self._writer.write_table(table)
+        except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
+            raise _unfit(error, where) from error
+
+
+KINDS: dict[str, Callable[..., RowWriter]] = {
+    ".jsonl": _JsonLines,
+    ".jsonl.gz": _ZippedJsonLines,
+    ".parquet": _Parquet,
+}
+"""Suffix -> what writes such a file, given an open file and a schema that only Parquet needs."""
+
+
+def kind_of(path: Path) -> str:
+    """The suffix out of `KINDS`.
+
+    Raises:
+        ConfigError: It is another one.
+    """
+    name = path.name.lower()
+    for kind in KINDS:
+        if name.endswith(kind) and name != kind:
+            return kind
+    raise ConfigError(
+        f"unknown kind of file {path.suffix or path.name!r}",
+        where=str(path),
+        fix=f"Give a name that ends in {', '.join(KINDS)}.",
+    )
+
+
+def schema_of(rows: Iterable[Row], source: str) -> Any:
+    """The types of the columns, to write Parquet: those of a Parquet file, or what the values say.
+
+    Raises:
+        DataError: A column holds values of types that do not go together.
+    """
+    if source.lower().endswith(".parquet") and Path(source).is_file():
+        return pq.read_schema(source)
+    schema, batch = pa.schema([]), list[Row]()
+    for row in rows:
+        batch.append(row)
+        if len(batch) == _BATCH:
+            schema, batch = _joined(schema, batch), []
+    return _as_read_back(_joined(schema, batch))
+
+
+def _joined(schema: Any, rows: list[Row]) -> Any:
+    names = dict.fromkeys(name for row in rows for name in row.values)
+    try:
+        columns = {name: pa.array([row.values.get(name) for row in rows]) for name in names}
+        found = pa.schema([(name, column.type) for name, column in columns.items()])
+        return pa.unify_schemas([schema, found], promote_options="permissive")
+    except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
+        raise _unfit(error, f"{rows[0].where} to {rows[-1].where}") from error
+
+
+def _as_read_back(schema: Any) -> Any:
+    """The schema that the file will have, so that a copy of a copy is the same, byte for byte."""
+    stand_in = BytesIO()
+    try:
+        pq.ParquetWriter(stand_in, schema).close()
+    except (pa.ArrowException, TypeError) as error:
+        raise _unfit(error, "the data set") from error
+    stand_in.seek(0)
+    return pq.read_schema(stand_in)
+
+
+def _unfit(error: Exception, where: str) -> DataError:
+    return DataError(
+        f"the rows do not fit into Parquet's columns ({error})",
+        where=where,
+        fix="Write .jsonl instead, where each row may hold what it likes.",
+    )
+
+
+def _as_line(row: Row) -> bytes:
+    try:
+        text = json.dumps(dict(row.values), ensure_ascii=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise DataError(
+            f"JSON cannot hold this row ({error})", where=row.where, fix="Write .parquet instead."
+        ) from error
+    try:
+        return text.encode() + b"\n"
+    except UnicodeEncodeError:  # half a character in a column that nobody reads
+        return json.dumps(dict(row.values)).encode() + b"\n"

@@ -1,0 +1,297 @@
+"""What the model will see of a row: its tokens, what each is for, and where the row was cut."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from orpo.config import ORPOConfig
+from orpo.data import (
+    Dropped,
+    LengthPolicy,
+    PairTokenizer,
+    PreferencePair,
+    Row,
+    TokenizedPair,
+    open_source,
+)
+from orpo.data.reading import PairReader
+from orpo.data.token_columns import is_tokenised
+from orpo.data.token_text import TokenPiece, TokenTexts
+from orpo.errors import ConfigError, DataError
+from orpo.jobs.tokenizing import named_tokenizer, pair_reader
+
+__all__ = ["TERMS", "ShowJob", "ShownPart", "ShownRow", "show_rows"]
+
+TERMS = ("nll", "odds_chosen", "odds_rejected")
+"""Where a token may count: the NLL, and either answer's mean log-probability in the odds ratio."""
+
+_PARTS = ("prompt", "chosen", "rejected")
+
+
+@dataclass(frozen=True)
+class ShowJob:
+    """What `orpo data show` needs.
+
+    Attributes:
+        dataset: A file, a folder or a Hub id.
+        tokenizer: Folder or Hub id of the tokenizer, or of the model that it belongs to.
+        count: How many rows to show, from the first one on, unless `rows` names some.
+        rows: Rows to show: numbers from 1, or places as messages name them ("pairs.jsonl:7").
+    """
+
+    dataset: str
+    tokenizer: str
+    count: int = 3
+    rows: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ShownPart:
+    """The prompt or an answer.
+
+    Attributes:
+        name: "prompt", "chosen" or "rejected".
+        pieces: Its tokens, after any cut.
+        shared: How many of them, from the first on, both sequences have: computed once.
+        terms: The terms that its tokens count in, out of `TERMS`.
+        unpredicted: How many tokens, from the first on, count in no NLL, as nothing predicts them.
+        lost: How many tokens were cut away.
+        lost_at: Before which of the remaining tokens they stood.
+    """
+
+    name: str
+    pieces: tuple[TokenPiece, ...]
+    shared: int
+    terms: tuple[str, ...]
+    unpredicted: int = 0
+    lost: int = 0
+    lost_at: int = 0
+
+    def counted(self, index: int) -> tuple[str, ...]:
+        """The terms that one token counts in."""
+        return () if index < self.unpredicted else self.terms
+
+    @property
+    def counts(self) -> int:
+        """How many tokens count."""
+        return len(self.pieces) - self.unpredicted if self.terms else 0
+
+    def as_dict(self) -> dict[str, Any]:
+        """The part for JSON, token by token."""
+        return {
+            "tokens": len(self.pieces),
+            "lost": self.lost,
+            "lost_at": self.lost_at if self.lost else None,
+            "sequence": [
+                {
+                    "id": piece.id,
+                    "text": piece.text.encode("utf-8", "surrogateescape").decode(
+                        "utf-8", "replace"
+                    ),
+                    "role": self.name,
+                    "special": piece.special,
+                    "shared": index < self.shared,
+                    "terms": list(self.counted(index)),
+                }
+                for index, piece in enumerate(self.pieces)
+            ],
+        }
+
+
+@dataclass(frozen=True)
+class ShownRow:
+    """One row as the model will see it, or why it will not.
+
+    Attributes:
+        number: Its place in the data set, from 1.
+        where: File and line, or data set and row.
+        format: The recognised format.
+        rendering: "chat template", "plain text" or "already tokenised".
+        parts: Prompt, chosen and, where there is one, rejected answer; empty if it is dropped.
+        weight: Factor of its part of the loss.
+        dropped: Why it is not trained on, or None.
+    """
+
+    number: int
+    where: str
+    format: str = ""
+    rendering: str = ""
+    parts: tuple[ShownPart, ...] = ()
+    weight: float = 1.0
+    dropped: Dropped | None = None
+
+    @property
+    def denominators(self) -> dict[str, int]:
+        """Term -> number of tokens that count in it."""
+        return {
+            term: sum(part.counts for part in self.parts if term in part.terms) for term in TERMS
+        }
+
+    @property
+    def shared(self) -> int:
+        """Tokens that both sequences begin with: they go through the model once."""
+        return sum(part.shared for part in self.parts if part.name != "rejected")
+
+    @property
+    def positions(self) -> int:
+        """Tokens that go through the model for this pair."""
+        twice = sum(part.shared for part in self.parts if part.name == "rejected")
+        return sum(len(part.pieces) for part in self.parts) - twice
+
+    def as_dict(self) -> dict[str, Any]:
+        """The row for JSON."""
+        plain: dict[str, Any] = {"row": self.number, "where": self.where, "format": self.format}
+        if self.dropped is not None:
+            reason = {"reason": self.dropped.reason, "detail": self.dropped.detail}
+            return {**plain, "dropped": reason}
+        return {
+            **plain,
+            "rendering": self.rendering,
+            "dropped": None,
+            "weight": self.weight,
+            "shared": self.shared,
+            "positions": self.positions,
+            "denominators": self.denominators,
+            **{part.name: part.as_dict() for part in self.parts},
+        }
+
+
+def show_rows(job: ShowJob, config: ORPOConfig) -> list[ShownRow]:
+    """The rows of a job with their tokens.
+
+    Raises:
+        ConfigError: No such rows were asked for in any sense.
+        DataError: The data set cannot be read, or has no such row.
+        ModelError: There is no such tokenizer.
+    """
+    if job.count < 1:
+        raise ConfigError(f"must be at least 1, is {job.count}", where="-n")
+    tokenizer = named_tokenizer(job.tokenizer, config)
+    show = _Shower.with_settings(tokenizer, config)
+    return [show(row) for row in _selected(job, show)]
+
+
+@dataclass
+class _Shower:
+    """Shows rows of one data set with one tokenizer."""
+
+    whole: PairTokenizer
+    lengths: LengthPolicy
+    nll_scope: str
+    texts: TokenTexts
+    reader: PairReader
+
+    @classmethod
+    def with_settings(cls, tokenizer: PreTrainedTokenizerBase, config: ORPOConfig) -> _Shower:
+        variables = config.chat_template_kwargs
+        assert isinstance(variables, dict)
+        whole = PairTokenizer(tokenizer, LengthPolicy(None), variables)
+        policy = LengthPolicy(config.max_length, config.max_prompt_length, config.truncation)
+        return cls(whole, policy, config.nll_scope, TokenTexts(tokenizer), pair_reader(config))
+
+    def __call__(self, row: Row) -> ShownRow:
+        """The tokens of a row within the length policy, beside those that were cut away."""
+        rendering, whole = self._tokens(row)
+        kept = whole if isinstance(whole, Dropped) else self._fit(whole, row.where)
+        shown = ShownRow(row.index + 1, row.where, self.reader.format, rendering)
+        if isinstance(whole, Dropped) or isinstance(kept, Dropped):
+            return replace(shown, dropped=kept if isinstance(kept, Dropped) else None)
+        return replace(shown, parts=tuple(self._parts(whole, kept)), weight=kept.weight)
+
+    def learn_format(self, row: Row) -> None:
+        """Let a row that is not shown decide the format, as it does in training."""
+        if not self.reader.format and not is_tokenised(row.values):
+            self.reader(row)
+
+    def _tokens(self, row: Row) -> tuple[str, TokenizedPair | Dropped]:
+        """How the row is rendered, and all of its tokens."""
+        if is_tokenised(row.values):
+            try:
+                return "already tokenised", self.whole.from_tokens(row)
+            except DataError as error:
+                dropped = Dropped("malformed", error.where or row.where, error.what)
+                return "already tokenised", dropped
+        pair = self.reader(row)
+        if isinstance(pair, Dropped):
+            return "", pair
+        return self._rendering(pair), self.whole(pair)
+
+    def _rendering(self, pair: PreferencePair) -> str:
+        return "chat template" if self.whole.template.renders_messages(pair) else "plain text"
+
+    def _fit(self, pair: TokenizedPair, where: str) -> TokenizedPair | Dropped:
+        try:
+            return self.lengths.fit(pair, where, self._prefix(pair))
+        except DataError as error:  # truncation="error": shown rather than raised
+            return Dropped("too_long", where, error.what)
+
+    def _prefix(self, pair: TokenizedPair) -> int:
+        start = self.whole.prefix
+        return len(start) if pair.prompt_ids[: len(start)] == start else 0
+
+    def _parts(self, whole: TokenizedPair, kept: TokenizedPair) -> Iterator[ShownPart]:
+        all_prompt = self.nll_scope == "sequence"
+        common = _common(kept.chosen_ids, kept.rejected_ids)
+        both = len(kept.prompt_ids) if kept.rejected_ids else 0
+        shared = {"prompt": both, "chosen": common, "rejected": common}
+        terms = {
+            "prompt": ("nll",) if all_prompt else (),
+            "chosen": ("nll", "odds_chosen") if kept.rejected_ids else ("nll",),
+            "rejected": ("odds_rejected",),
+        }
+        for name in _PARTS:
+            ids, before = getattr(kept, f"{name}_ids"), getattr(whole, f"{name}_ids")
+            if ids:
+                yield ShownPart(
+                    name,
+                    tuple(self.texts(ids)),
+                    shared[name],
+                    terms[name],
+                    unpredicted=int(name == "prompt" and all_prompt),
+                    lost=len(before) - len(ids),
+                    lost_at=self._cut_at(whole) if self._keeps_end(name) else len(ids),
+                )
+
+    def _keeps_end(self, name: str) -> bool:
+        return name == "prompt" and self.lengths.truncation == "keep_end"
+
+    def _cut_at(self, whole: TokenizedPair) -> int:
+        """Where `keep_end` takes tokens away: after what every text starts with."""
+        return self._prefix(whole)
+
+
+def _common(chosen: Sequence[int], rejected: Sequence[int]) -> int:
+    """Number of tokens that both answers begin with; all are the prompt's where one is absent."""
+    pairs = zip(chosen, rejected, strict=False)
+    return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(chosen), len(rejected)))
+
+
+def _selected(job: ShowJob, show: _Shower) -> Iterator[Row]:
+    """The rows asked for, in their order in the data set; reading stops after the last of them."""
+    wanted = set(job.rows) or {str(number) for number in range(1, job.count + 1)}
+    last = 0
+    for row in open_source(job.dataset):
+        last = row.index + 1
+        names = {name for name in wanted if _is(row, name)}
+        wanted -= names
+        if names:
+            yield row
+        else:
+            show.learn_format(row)
+        if not wanted:
+            return
+    if job.rows:
+        raise DataError(
+            f"there is no row {', '.join(sorted(wanted))}; {last} rows were read",
+            where=job.dataset,
+            fix="Rows are counted from 1; a place such as pairs.jsonl:7 will do, too.",
+        )
+
+
+def _is(row: Row, name: str) -> bool:
+    """Whether a row goes by this number or place."""
+    return name == str(row.index + 1) or row.where == name or row.where.endswith(f"/{name}")

@@ -1,0 +1,522 @@
+"""Cleaned copies: what is dropped, balanced and held out, exactly and again and again alike."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from orpo.config import ORPOConfig
+from orpo.data.repair import Entry, Staged, drop_repeated, drop_reversed, hold_out_prompts, kind_of
+from orpo.errors import ConfigError, DataError, UserError
+from orpo.jobs import fix_passes
+from orpo.jobs.fix_job import FixJob, FixResult, fix_dataset
+from orpo.jobs.fix_passes import Passes
+
+Values = dict[str, Any]
+
+
+def pair(prompt: str, chosen: str, rejected: str, **more: Any) -> Values:
+    return {"prompt": prompt, "chosen": chosen, "rejected": rejected, **more}
+
+
+def write(path: Path, rows: list[Any]) -> Path:
+    lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
+    path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+    return path
+
+
+def read(path: Path) -> list[Values]:
+    if path.suffix == ".parquet":
+        rows: list[Values] = pq.read_table(path).to_pylist()
+        return rows
+    content = path.read_bytes()
+    if path.suffix == ".gz":
+        content = gzip.decompress(content)
+    return [json.loads(line) for line in content.splitlines()]
+
+
+def fix(source: Path, output: Path, **settings: Any) -> FixResult:
+    return fix_dataset(FixJob(str(source), output, **settings))
+
+
+def ledger(result: FixResult) -> list[Values]:
+    return read(result.targets["ledger"])
+
+
+DIRTY = [
+    pair("p1", "good", "bad", id=1),
+    pair("p1", "good", "bad", id=2),  # repeats the first
+    pair("p2", " same ", "same"),
+    pair("p3", "", "b"),
+    pair("p4", "a", "b"),
+    pair("p4", "b", "a"),  # the opposite
+    pair("p5", 5, "b"),
+    '{"prompt": "p6", "chosen"',
+    pair(" \n", "a", "b"),
+    pair("p7", "é \u2028 你好", "no", extra={"deep": [1, None, 2.5]}),
+]
+
+
+def test_every_fault_is_dropped_by_name_and_the_rest_is_as_it_was(tmp_path: Path) -> None:
+    source = write(tmp_path / "pairs.jsonl", DIRTY)
+    result = fix(source, tmp_path / "clean.jsonl")
+    assert result.dropped == {
+        "exact_duplicate": 1,
+        "identical_answers": 1,
+        "empty_chosen": 1,
+        "contradiction": 2,
+        "malformed": 1,
+        "unreadable": 1,
+        "empty_prompt": 1,
+    }
+    assert result.rows_in == 10 == result.written + sum(result.dropped.values())
+    assert read(tmp_path / "clean.jsonl") == [DIRTY[0], DIRTY[-1]]
+    changes = ledger(result)
+    assert [change["row"] for change in changes] == [2, 3, 4, 5, 6, 7, 8, 9]
+    assert changes[0] == {
+        "where": f"{source}:2",
+        "row": 2,
+        "action": "dropped",
+        "reason": "exact_duplicate",
+        "detail": f"repeats {source}:1",
+    }
+    assert changes[5]["where"] == f"{source}:7, field 'chosen'"
+
+
+@pytest.mark.parametrize("name", ["clean.jsonl", "clean.jsonl.gz", "clean.parquet"])
+def test_a_fixed_file_is_left_as_it_is(tmp_path: Path, name: str) -> None:
+    first, second = tmp_path / "one" / name, tmp_path / "two" / name
+    fix(write(tmp_path / "pairs.jsonl", DIRTY), first)
+    result = fix(first, second)
+    assert first.suffix != ".gz" or first.read_bytes()[4:8] == bytes(4)  # no time stamp
+    assert first.read_bytes() == second.read_bytes()
+    assert result.dropped == {}
+    assert ledger(result) == []
+
+
+words = st.text("ab \n", max_size=3)
+rows = st.lists(
+    st.one_of(
+        st.builds(pair, words, words, words, topic=st.sampled_from(["x", "y", None])),
+        st.just("{broken"),
+        st.just({"prompt": "p", "chosen": None, "rejected": "b"}),
+    ),
+    min_size=1,
+    max_size=30,
+)
+
+
+@hypothesis_settings(max_examples=150)
+@given(
+    rows,
+    st.sampled_from(["", "length", "topic"]),
+    st.sampled_from([".jsonl", ".parquet"]),
+    st.integers(0, 3),
+)
+def test_rows_in_are_rows_out_and_fixing_twice_changes_nothing(
+    tmp_path_factory: pytest.TempPathFactory,
+    rows: list[Any],
+    balance: str,
+    suffix: str,
+    seed: int,
+) -> None:
+    folder = tmp_path_factory.mktemp("fix")
+    source = write(folder / "pairs.jsonl", [pair("q", "good", "bad", topic="x"), *rows])
+    settings: Values = {"balance": balance, "seed": seed}
+    try:
+        first = fix(source, folder / f"one{suffix}", **settings)
+    except DataError:  # nothing would be left; said where that is tested
+        assert sorted(path.name for path in folder.iterdir()) == ["pairs.jsonl"]
+        return
+    kept = read(folder / f"one{suffix}")
+    assert first.rows_in == len(rows) + 1 == len(kept) + sum(first.dropped.values())
+    assert len(ledger(first)) == sum(first.dropped.values())
+    assert all(row in rows or row["prompt"] == "q" for row in kept)
+    texts = [(r["prompt"], r["chosen"], r["rejected"]) for r in kept]
+    assert len(set(texts)) == len(texts)
+    assert not {(p, b, a) for p, a, b in texts} & set(texts)
+    assert all(
+        p.strip() and a.strip() and b.strip() and a.split() != b.split() for p, a, b in texts
+    )
+    again = fix(folder / f"one{suffix}", folder / f"two{suffix}", **settings)
+    assert again.dropped == {}
+    assert (folder / f"one{suffix}").read_bytes() == (folder / f"two{suffix}").read_bytes()
+
+
+lines = st.lists(
+    st.one_of(
+        st.binary(max_size=12).filter(lambda line: not {10} & set(line)),
+        st.builds(lambda *texts: json.dumps(pair(*texts)).encode(), words, words, words),
+        st.sampled_from([b"[]", b"7", b"\xef\xbb\xbf{}", b'{"prompt": "\xff"}', b"[" * 9000]),
+    ),
+    max_size=12,
+)
+
+
+@given(lines, st.sampled_from([b"\n", b"\r\n"]))
+def test_any_bytes_are_accounted_for_line_by_line(
+    tmp_path_factory: pytest.TempPathFactory, lines: list[bytes], end: bytes
+) -> None:
+    folder = tmp_path_factory.mktemp("bytes")
+    source = folder / "pairs.jsonl"
+    lines.append(json.dumps(pair("q", "good", "bad")).encode())
+    source.write_bytes(end.join(lines))
+    first = [lines[0].removeprefix(b"\xef\xbb\xbf")]  # a mark of the encoding, not of a row
+    filled = [line for line in first + lines[1:] if line.strip()]
+    result = fix(source, folder / "clean.jsonl")
+    assert result.rows_in == len(filled) == result.written + sum(result.dropped.values())
+    for change in ledger(result):
+        line = int(change["where"].removeprefix(f"{source}:").partition(",")[0])
+        assert lines[line - 1].strip()
+    assert len(read(folder / "clean.jsonl")) == result.written
+
+
+def biased(count: int) -> list[Values]:
+    """Four of five pairs with the longer answer chosen."""
+    return [
+        pair(f"Question {n}?", *(("long answer", "no") if n % 5 else ("no", "long answer")), n=n)
+        for n in range(count)
+    ]
+
+
+def test_length_is_balanced_with_as_few_drops_as_it_takes(tmp_path: Path) -> None:
+    source = write(tmp_path / "pairs.jsonl", biased(500))
+    result = fix(source, tmp_path / "clean.jsonl", balance="length")
+    counts = result.balance["output"]
+    assert counts["before"] == {"pairs": 500, "longer_chosen": 0.8}
+    assert result.dropped == {"balance": 500 - counts["after"]["pairs"]}
+    assert counts["after"]["pairs"] == 100 + 104  # 104 of 204 are 51.0 %, 105 of 205 are too many
+    assert 0.5 <= counts["after"]["longer_chosen"] <= 0.51
+    kept = read(tmp_path / "clean.jsonl")
+    assert [row["n"] for row in kept] == sorted(row["n"] for row in kept)
+    other = fix(source, tmp_path / "other.jsonl", balance="length", seed=1)
+    assert other.written == result.written
+    assert read(tmp_path / "other.jsonl") != kept
+    assert "80.0% of 500 pairs, now in 51.0% of 204" in "\n".join(result.summary())
+
+
+def test_a_category_is_balanced_to_the_smallest(tmp_path: Path) -> None:
+    rows = [pair(f"p{n}", "a", "b", topic="xyy"[n % 3] if n < 90 else "z") for n in range(100)]
+    source = write(tmp_path / "pairs.jsonl", rows)
+    even = fix(source, tmp_path / "even.jsonl", balance="topic")
+    assert even.balance["output"]["after"] == {"x": 10, "y": 10, "z": 10}
+    double = fix(source, tmp_path / "double.jsonl", balance="topic", balance_ratio=2.5)
+    assert double.balance["output"]["before"] == {"x": 30, "y": 60, "z": 10}
+    assert double.balance["output"]["after"] == {"x": 25, "y": 25, "z": 10}
+
+
+def test_no_prompt_is_on_both_sides(tmp_path: Path) -> None:
+    rows = [
+        pair(("What is {}?", "what  IS {}?\n")[n % 2].format(n // 4), f"a{n}", "b")
+        for n in range(400)
+    ]
+    source = write(tmp_path / "pairs.jsonl", rows)
+    result = fix(source, tmp_path / "train.jsonl", held_out=0.3)
+    held = tmp_path / "train.held_out.jsonl"
+    assert result.targets["held_out_output"] == held
+    sides = [
+        {" ".join(row["prompt"].lower().split()) for row in read(path)}
+        for path in (tmp_path / "train.jsonl", held)
+    ]
+    assert not sides[0] & sides[1]
+    assert len(sides[0] | sides[1]) == 100
+    assert 80 <= result.held_out <= 160
+    assert result.written + result.held_out == 400
+    assert sum(change["action"] == "held_out" for change in ledger(result)) == result.held_out
+
+
+def test_near_duplicates_go_and_near_prompts_stay_together(tmp_path: Path) -> None:
+    pytest.importorskip("datasketch")
+    topics = ["rivers of Asia", "bread without yeast", "the moons of Jupiter", "old clocks"]
+    topics += ["garden soil", "sailing knots", "Roman roads", "paper boats", "winter coats"]
+    rows = []
+    for n, topic in enumerate(topics):
+        prompt = f"Please explain to a curious child number {n} everything about {topic} today"
+        answer = f"A long and careful account of {topic}, with {n} examples and some history in it"
+        rows.append(pair(prompt, answer, f"I do not know much about {topic}, sorry about that now"))
+        rows.append(pair(prompt + " please", answer, rows[-1]["rejected"]))
+    source = write(tmp_path / "pairs.jsonl", rows)
+    result = fix(source, tmp_path / "clean.jsonl", deduplicate="near")
+    assert result.dropped == {"near_duplicate": len(topics)}
+    assert read(tmp_path / "clean.jsonl") == rows[::2]
+    assert f"nearly repeats {source}:1" in ledger(result)[0]["detail"]
+    for row in rows[1::2]:  # another answer: no duplicate, but nearly the same prompt
+        row["chosen"] = "Ask somebody who has studied that for years, or read a book in a library"
+    write(source, rows)
+    fix(source, tmp_path / "train.jsonl", deduplicate="near", held_out=0.4)
+    sides = [
+        {row["prompt"].removesuffix(" please") for row in read(tmp_path / name)}
+        for name in ("train.jsonl", "train.held_out.jsonl")
+    ]
+    assert not sides[0] & sides[1]
+    assert len(sides[0] | sides[1]) == len(topics)
+
+
+def test_scores_below_the_margin_go(tmp_path: Path) -> None:
+    rows = [pair(f"p{n}", "a", "b", score_chosen=3, score_rejected=n) for n in range(6)]
+    source = write(tmp_path / "pairs.jsonl", rows)
+    assert fix(source, tmp_path / "a.jsonl", min_score_margin=0).dropped == {"low_margin": 2}
+    assert fix(source, tmp_path / "b.jsonl", min_score_margin=1).dropped == {"low_margin": 3}
+    assert fix(source, tmp_path / "c.jsonl").dropped == {}
+
+
+def test_scored_answers_are_read_by_their_rule_and_written_as_they_were(tmp_path: Path) -> None:
+    rows = [
+        {"prompt": "p1", "answers": ["a", "b", "c"], "scores": [1, 5, 4]},
+        {"prompt": "p2", "answers": ["a", "b"], "scores": [2, 2]},
+    ]
+    source = write(tmp_path / "pairs.jsonl", rows)
+    result = fix(source, tmp_path / "a.jsonl", min_score_margin=2)
+    assert result.dropped == {"tied_scores": 1}
+    assert result.format == "answers"
+    assert read(tmp_path / "a.jsonl") == rows[:1]
+    with pytest.raises(DataError, match="low_margin"):
+        fix_dataset(
+            FixJob(str(source), tmp_path / "b.jsonl", min_score_margin=2),
+            ORPOConfig(pair_rule="best_second"),
+        )
+
+
+def test_only_the_named_checks_drop(tmp_path: Path) -> None:
+    source = write(tmp_path / "pairs.jsonl", DIRTY)
+    result = fix(source, tmp_path / "a.jsonl", drop=("identical_answers",), deduplicate="none")
+    # What cannot be read cannot be written either.
+    assert result.dropped == {"identical_answers": 1, "unreadable": 1}
+    assert {row["prompt"] for row in read(tmp_path / "a.jsonl")} >= {"p3", "p5", " \n"}
+
+
+def test_malformed_rows_that_are_kept_are_not_compared(tmp_path: Path) -> None:
+    bad = [pair(f"p{n}", 5, "b") for n in range(20)]  # type: ignore[arg-type]
+    good = [pair(f"q{n}", "a", "b") for n in range(20)]
+    source = write(tmp_path / "pairs.jsonl", [*good, *bad])
+    result = fix(source, tmp_path / "a.jsonl", drop=("empty",), held_out=0.8)
+    assert result.dropped == {}
+    assert all(row in read(tmp_path / "a.jsonl") for row in bad)  # reported in training
+
+
+def test_rows_without_rejected_answer_are_kept_once(tmp_path: Path) -> None:
+    rows = [{"prompt": "p", "chosen": "a", "rejected": None}] * 2 + [pair("p", "a", "b")]
+    result = fix(write(tmp_path / "p.jsonl", rows), tmp_path / "c.jsonl", balance="")
+    assert result.dropped == {"exact_duplicate": 1}
+
+
+def test_values_survive_parquet_and_what_does_not_fit_is_an_error(tmp_path: Path) -> None:
+    rows = [pair("p1", "a", "b", tags=["x"]), pair("p2", "a", "b", weight=2)]
+    source = write(tmp_path / "pairs.jsonl", rows)
+    fix(source, tmp_path / "a.parquet")
+    assert read(tmp_path / "a.parquet") == [
+        {**rows[0], "weight": None},
+        {**rows[1], "tags": None},
+    ]
+    write(source, [*rows, pair("p3", "a", "b", tags="not a list")])
+    with pytest.raises(DataError, match=r"jsonl instead"):
+        fix(source, tmp_path / "b.parquet")
+    assert not (tmp_path / "b.parquet").exists()
+
+
+def test_nothing_is_left_behind_by_a_crash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = write(tmp_path / "pairs.jsonl", DIRTY)
+    write(tmp_path / "clean.jsonl", ["before"])
+
+    def broken(entry: Entry) -> bytes:
+        raise RuntimeError("the power went")
+
+    monkeypatch.setattr(fix_passes, "_ledger_line", broken)
+    with pytest.raises(RuntimeError):
+        fix(source, tmp_path / "clean.jsonl", overwrite=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["clean.jsonl", "pairs.jsonl"]
+    assert (tmp_path / "clean.jsonl").read_text() == "before\n"
+
+
+def test_a_file_that_changes_in_between_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = write(tmp_path / "pairs.jsonl", [pair("p", "a", "b"), pair("q", "a", "b")])
+    decide = Passes.decide
+
+    for changed in ([pair("p", "a", "c"), pair("q", "a", "b")], [pair("p", "a", "b")]):
+
+        def decide_and_change(self: Any, changed: list[Values] = changed) -> None:
+            decide(self)
+            write(source, changed)
+
+        monkeypatch.setattr(Passes, "decide", decide_and_change)
+        with pytest.raises(DataError, match="changed while it was read"):
+            fix(source, tmp_path / "clean.jsonl")
+        write(source, [pair("p", "a", "b"), pair("q", "a", "b")])
+    assert [path.name for path in tmp_path.iterdir()] == ["pairs.jsonl"]
+
+
+def test_a_row_that_is_lost_in_copying_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = write(tmp_path / "pairs.jsonl", [pair("p", "a", "b"), pair("q", "a", "b")])
+    monkeypatch.setattr(fix_passes, "Counter", _Forgetful)
+    with pytest.raises(AssertionError, match="2 rows"):
+        fix(source, tmp_path / "clean.jsonl")
+    assert [path.name for path in tmp_path.iterdir()] == ["pairs.jsonl"]
+
+
+class _Forgetful(Counter):  # type: ignore[type-arg]
+    """Counts at most one of a kind."""
+
+    def __class_getitem__(cls, key: Any) -> Any:
+        return cls
+
+    def __setitem__(self, key: Any, value: int) -> None:
+        super().__setitem__(key, min(value, 1))
+
+
+def test_the_data_set_is_never_written_to(tmp_path: Path) -> None:
+    source = write(tmp_path / "pairs.jsonl", DIRTY)
+    before = source.read_bytes()
+    link, hard = tmp_path / "link.jsonl", tmp_path / "hard.jsonl"
+    link.symlink_to(source)
+    hard.hardlink_to(source)
+    dangling = tmp_path / "dangling.jsonl"
+    for target in (source, link, hard):
+        for settings in (
+            {"output": target},
+            {"output": tmp_path / "c.jsonl", "ledger": target},
+            {"output": tmp_path / "c.jsonl", "held_out": 0.5, "held_out_output": target},
+        ):
+            with pytest.raises(ConfigError, match="would overwrite the data set"):
+                fix_dataset(FixJob(str(source), **settings, overwrite=True))
+    dangling.symlink_to(tmp_path / "elsewhere.jsonl")
+    fix(link, dangling)
+    assert dangling.is_symlink()
+    assert (tmp_path / "elsewhere.jsonl").is_file()
+    assert source.read_bytes() == before
+
+
+def test_a_folder_of_data_gets_no_new_file(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    write(folder / "a.jsonl", DIRTY)
+    with pytest.raises(ConfigError, match="become a part of it"):
+        fix(folder, folder / "clean.jsonl")
+    assert fix(folder, tmp_path / "clean.jsonl").written == 2
+
+
+def test_files_are_kept_unless_told_and_never_two_in_one(tmp_path: Path) -> None:
+    source, out = write(tmp_path / "pairs.jsonl", DIRTY), tmp_path / "clean.jsonl"
+    out.write_text("mine")
+    with pytest.raises(ConfigError, match="--overwrite"):
+        fix(source, out)
+    assert out.read_text() == "mine"
+    assert fix(source, out, overwrite=True).written == 2
+    with pytest.raises(ConfigError, match="already"):
+        fix(source, tmp_path / "x.jsonl", ledger=tmp_path / "x.jsonl")
+    with pytest.raises(ConfigError, match="cannot be written"):
+        fix(source, out / "x.jsonl")
+    (tmp_path / "dir.jsonl").mkdir()
+    with pytest.raises(ConfigError, match="is a folder"):
+        fix(source, tmp_path / "dir.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"drop": ("typo",)}, "typo"),
+        ({"deduplicate": "fuzzy"}, "fuzzy"),
+        ({"held_out": 1.0}, "--held_out"),
+        ({"held_out_output": Path("x.jsonl")}, "--held_out_output"),
+        ({"balance_ratio": 0.5}, "--balance_ratio"),
+        ({"min_score_margin": float("nan")}, "--min_score_margin"),
+        ({"output": Path("x.csv")}, "x.csv"),
+        ({"balance": "colour"}, "'chosen', 'prompt', 'rejected'"),
+        ({"held_out": 0.5}, "one side empty"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: Values, said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    source = write(tmp_path / "pairs.jsonl", [pair("p", "a", "b")])
+    with pytest.raises(UserError, match=said):
+        fix_dataset(FixJob(str(source), **{"output": Path("out.jsonl"), **settings}))
+    assert [path.name for path in tmp_path.iterdir()] == ["pairs.jsonl"]
+
+
+def test_a_data_set_of_faults_alone_leaves_no_file(tmp_path: Path) -> None:
+    source = write(tmp_path / "pairs.jsonl", [pair("p", "", "b"), "{"])
+    with pytest.raises(DataError, match="none of 2 rows"):
+        fix(source, tmp_path / "clean.jsonl")
+    write(source, [pair(f"p{n}", "longer", "b") for n in range(5)])
+    with pytest.raises(DataError, match="in all 5 pairs"):
+        fix(source, tmp_path / "clean.jsonl", balance="length")
+    write(source, [{"prompt_ids": [1], "chosen_ids": [2], "rejected_ids": [3]}])
+    with pytest.raises(DataError, match="token ids"):
+        fix(source, tmp_path / "clean.jsonl")
+    assert [path.name for path in tmp_path.iterdir()] == ["pairs.jsonl"]
+
+
+def test_a_copy_that_is_not_committed_is_removed(tmp_path: Path) -> None:
+    with Staged(tmp_path / "a.jsonl") as staged:
+        staged.file.write(b"half")
+    assert list(tmp_path.iterdir()) == []
+    with Staged(tmp_path / "a.jsonl") as staged:
+        staged.file.write(b"whole")
+        staged.commit()
+    assert (tmp_path / "a.jsonl").read_bytes() == b"whole"
+
+
+@given(st.lists(st.tuples(*[st.sampled_from("abc")] * 3), max_size=20))
+def test_keys_find_what_comparing_all_rows_finds(texts: list[tuple[str, str, str]]) -> None:
+    def entries() -> list[Entry]:
+        return [
+            Entry(n, str(n), prompt=p.encode(), chosen=c.encode(), rejected=r.encode())
+            for n, (p, c, r) in enumerate(texts)
+        ]
+
+    reversed_, repeated = entries(), entries()
+    drop_reversed(reversed_)
+    drop_repeated(repeated)
+    for n, (p, c, r) in enumerate(texts):
+        assert (not reversed_[n].kept) == (c != r and (p, r, c) in texts)
+        assert (not repeated[n].kept) == ((p, c, r) in texts[:n])
+
+
+def test_a_prompt_keeps_its_side_when_rows_are_added() -> None:
+    def held(count: int) -> set[bytes]:
+        rows = [Entry(n, str(n), prompt=b"p", group=str(n).encode().rjust(8)) for n in range(count)]
+        hold_out_prompts(rows, 0.2, 1)
+        return {row.group for row in rows if row.held}
+
+    assert held(100) <= held(300)
+    assert 10 <= len(held(100)) <= 30
+
+
+def test_kinds_of_files() -> None:
+    assert kind_of(Path("a.JSONL.gz")) == ".jsonl.gz"
+    assert kind_of(Path("a.b.jsonl")) == ".jsonl"
+    for name in ("a.json", "a.gz", ".jsonl", "a.csv"):
+        with pytest.raises(ConfigError, match="unknown kind"):
+            kind_of(Path(name))
+
+
+def test_half_a_character_in_a_column_nobody_reads_is_written_as_it_was(tmp_path: Path) -> None:
+    row = '{"prompt": "p", "chosen": "a", "rejected": "b", "note": "\\ud800"}'
+    fix(write(tmp_path / "p.jsonl", [row]), tmp_path / "c.jsonl")
+    assert json.loads((tmp_path / "c.jsonl").read_text()) == json.loads(row)
+    with pytest.raises(DataError, match="Parquet"):
+        fix(tmp_path / "p.jsonl", tmp_path / "d.parquet")
+
+
+def test_rows_are_what_they_were(tmp_path: Path, hh_rows: list[Values]) -> None:
+    source = write(tmp_path / "pairs.jsonl", hh_rows)
+    result = fix(source, tmp_path / "c.jsonl.gz")
+    dropped = {change["row"] - 1 for change in ledger(result)}
+    assert read(tmp_path / "c.jsonl.gz") == [r for n, r in enumerate(hh_rows) if n not in dropped]
+    assert result.dropped["empty_chosen"] == sum(
+        not row["chosen"].rpartition("\n\nAssistant:")[2].strip() for row in hh_rows
+    )
