@@ -13,10 +13,13 @@ os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
 os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "0")
 
+import atexit
 import copy
 import gzip
 import json
+import shutil
 import tarfile
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,12 +30,20 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from tokenizers.trainers import BpeTrainer
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+if "ORPO_CACHE" not in os.environ:  # never the user's own
+    os.environ["ORPO_CACHE"] = tempfile.mkdtemp(prefix="orpo-tests-")
+    atexit.register(shutil.rmtree, os.environ["ORPO_CACHE"], ignore_errors=True)
+
 settings.register_profile(
     "orpo",
     deadline=None,
     derandomize=True,  # the same examples everywhere; "explore" draws new ones
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
+if "ORPO_CACHE" not in os.environ:  # never the user's own
+    os.environ["ORPO_CACHE"] = tempfile.mkdtemp(prefix="orpo-tests-")
+    atexit.register(shutil.rmtree, os.environ["ORPO_CACHE"], ignore_errors=True)
+
 settings.register_profile("explore", settings.get_profile("orpo"), derandomize=False)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "orpo"))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -130,3 +131,13 @@ def test_rows_that_do_not_say_what_they_are_are_not_kept(prepare: Preparation) -
     prepared, _ = prepare(rows, "d")
     assert len(prepared) == ROWS
     assert not list((prepare.cache or Path()).glob("*"))
+
+
+def test_drafts_of_killed_programs_do_not_pile_up(source: Source, prepare: Preparation) -> None:
+    assert prepare.cache is not None
+    old, new = prepare.cache / "draft-old", prepare.cache / "draft-new"
+    for draft in (old, new):
+        draft.mkdir(parents=True)
+    os.utime(old, (0, 0))
+    prepare(source, "d")
+    assert (old.exists(), new.exists()) == (False, True)

@@ -29,7 +29,11 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def pairs(tmp_path: Path) -> Path:
     rows = [
-        {"prompt": f"Say {n}", "chosen": f"It is {n}, of course." * (n % 4 + 1), "rejected": "no"}
+        {
+            "prompt": f"Say {n}",
+            "chosen": f"It is {n}, of course." * (n % 4 * 2 + 1),
+            "rejected": "no",
+        }
         for n in range(40)
     ]
     path = tmp_path / "pairs.jsonl"
@@ -67,10 +71,9 @@ def test_without_measuring_no_time_is_claimed(model: Path, pairs: Path) -> None:
 def test_lengths_are_those_before_any_limit(model: Path, pairs: Path) -> None:
     settings = config(pairs.parent, max_length=32)
     audit = run_audit(AuditJob(str(pairs), model=str(model), config=settings), say=SAID.append)
-    assert audit.rows["dropped"] == {}
     cut = {limit["max_length"]: limit["cut"] for limit in audit.truncation}
-    assert cut[32] > cut[128] == 0
-    assert audit.lengths["chosen"].edges[-1] > 64
+    assert cut[32] > cut[128] == 10
+    assert cut[256] == 0
 
 
 def test_the_settings_of_the_training_decide(model: Path, pairs: Path) -> None:

@@ -14,6 +14,7 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache, cached_property
@@ -39,6 +40,7 @@ _SCHEMA = pa.schema(
     ]
 )
 _TOGETHER = 1000  # pairs of a record batch
+_ABANDONED = 24 * 3600  # seconds after which nobody writes a draft any more
 _WORTH_KEEPING = 2000  # rows; fewer are tokenised in a second
 
 
@@ -136,10 +138,19 @@ def _scratch_folder(beside: Path | None) -> Path:
     if beside is not None:
         with suppress(OSError):  # a cache that cannot be written is no reason not to train
             beside.mkdir(parents=True, exist_ok=True)
+            _remove_leftovers(beside)
             folder = tempfile.mkdtemp(prefix="draft-", dir=beside)
     folder = folder or tempfile.mkdtemp(prefix="orpo-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return Path(folder)
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Delete what programs left behind that were killed a day ago or earlier."""
+    for draft in folder.glob("draft-*"):
+        with suppress(OSError):
+            if time.time() - draft.stat().st_mtime > _ABANDONED:
+                shutil.rmtree(draft)
 
 
 @cache

@@ -352,10 +352,12 @@ def test_what_the_system_says_is_no_part_of_the_question(rows: Values) -> None:
     assert finding_of("exact_duplicates", [*rows, rows[-1]]).count == 1
     asked = [{**row, "prompt": row["prompt"][-1:]} for row in rows]
     assert found(audited(rows, eval_values=asked), "leakage").count == len(rows)
-    held = [pair("Why?", "a", "b")]
+    system["content"] *= 9
+    held = [pair("Which of the two colours do you like best?", "a", "b")]
     held[0]["prompt"].insert(0, system)
     audit = audited([{**row, "prompt": [system, *row["prompt"]]} for row in rows], eval_values=held)
     assert found(audit, "near_leakage").count == 0
+    assert audit.lengths["prompt"].edges[-1] < len(system["content"])
 
 
 def test_few_examples_are_shown_and_short() -> None:
