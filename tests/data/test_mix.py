@@ -95,3 +95,18 @@ def test_what_is_not_known_has_no_fingerprint() -> None:
     assert Source("owner/name").fingerprint() is None
     assert Mixture([rows("a", 1)]).fingerprint() is None
     assert Selection(rows("a", 1), frozenset()).fingerprint() is None
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_messages_are_seen_wherever_they_come(
+    order: int, tmp_path: Path, plain_tokenizer: Tokenizer
+) -> None:
+    """A tokenizer without template gets one if any data set holds messages."""
+    (tmp_path / "a.jsonl").write_text('{"prompt": "p", "chosen": "c", "rejected": "r"}\n' * 400)
+    said = '[{"role": "assistant", "content": "%s"}]'
+    row = f'{{"prompt": "q", "chosen": {said % "c"}, "rejected": {said % "r"}}}\n'
+    (tmp_path / "b.jsonl").write_text(row * 3)
+    sources = [Source(str(tmp_path / name)) for name in ("a.jsonl", "b.jsonl")[::order]]
+    prepare = Preparation(PairTokenizer(plain_tokenizer, LengthPolicy(64)))
+    _, ledger = prepare(Mixture(sources), "d")
+    assert set(ledger.rendering.split(" + ")) == {"plain text", "chat template"}

@@ -231,7 +231,7 @@ class TestLedger:
         _, ledger = drop(iterate_dataset([row.values for row in MIXTURE], "d"), "d")
         summary = ledger.summary()
         assert "\n" not in summary
-        assert f"d (prompt, plain text): {len(MIXTURE)} rows = " in summary
+        assert f"d (prompt, plain text + chat template): {len(MIXTURE)} rows = " in summary
         assert f"{ledger.kept} kept + {len(MIXTURE) - ledger.kept} dropped" in summary
         assert "1 empty_chosen (first: d row 8)" in summary
 

@@ -67,7 +67,7 @@ class Preparation:
         kept = store.load()
         if kept is not None:
             prepared, ledger = kept
-            ledger.name = name
+            ledger.name, ledger.recalled = name, True
             return prepared, ledger
         ledger = Ledger(name)
         with store.writing() as write:
@@ -123,15 +123,14 @@ class _Readers:
         self.how = how
         self.readers: dict[int, PairReader] = {}
         self.tokenised = False
-        self.rendering = ""
+        self.renderings: dict[str, None] = {}
 
     def __call__(self, rows: list[Row]) -> list[Outcome]:
         """What becomes of some rows, in order."""
         read = [self._read(row) for row in rows]
         pairs = [pair for pair in read if isinstance(pair, PreferencePair)]
-        if pairs and not self.rendering:
-            messages = self.how.tokenize.template.renders_messages(pairs[0])
-            self.rendering = "chat template" if messages else "plain text"
+        spoken = self.how.tokenize.template.renders_messages
+        self.renderings |= {"chat template" if spoken(p) else "plain text": None for p in pairs}
         tokens = iter(self.how.tokenize.batch(pairs))
         return [next(tokens) if isinstance(found, PreferencePair) else found for found in read]
 
@@ -140,7 +139,7 @@ class _Readers:
         formats = {reader.format: None for reader in self.readers.values() if reader.format}
         if self.tokenised:
             formats[_TOKENISED] = None
-        ledger.format, ledger.rendering = " + ".join(formats), self.rendering
+        ledger.format, ledger.rendering = " + ".join(formats), " + ".join(self.renderings)
 
     def _read(self, row: Row) -> PreferencePair | Outcome:
         how = self.how

@@ -157,6 +157,7 @@ class Ledger:
         dropped: Reason -> number of rows.
         examples: Reason -> the first few dropped rows.
         cut: Part ("prompt", "chosen", "rejected") -> number of kept pairs in which it was cut.
+        recalled: Whether the tokens were found in the cache.
     """
 
     name: str = "dataset"
@@ -168,6 +169,7 @@ class Ledger:
     dropped: Counter[str] = field(default_factory=Counter)
     examples: dict[str, list[Dropped]] = field(default_factory=dict)
     cut: Counter[str] = field(default_factory=Counter)
+    recalled: bool = field(default=False, compare=False)
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> Ledger:
@@ -210,6 +212,8 @@ class Ledger:
             parts.append(f"{self.nll_only} without rejected answer, learnt from by their NLL alone")
         if self.cut:
             parts.append("cut: " + ", ".join(f"{n} {p}" for p, n in self.cut.most_common()))
+        if self.recalled:
+            parts.append("tokens from the cache")
         return head + "; ".join(parts)
 
     def as_dict(self) -> dict[str, Any]:

@@ -252,7 +252,7 @@ def _look_at(
             say(line)
     if strict and audit.verdict == "stop":
         raise DataError(
-            f"the audit says {found[0]}", where="--strict", fix="See `orpo data audit`."
+            f"the audit says {found[0].rstrip('.')}", where="--strict", fix="See `orpo data audit`."
         )
 
 

@@ -131,7 +131,7 @@ class DatasetReader:
         return ledger
 
     def _note_messages(self, ledger: Ledger) -> None:
-        self._messages_seen |= ledger.rendering == "chat template"
+        self._messages_seen |= "chat template" in ledger.rendering
 
     def _check_vocabulary(self, prepared: datasets.Dataset, name: str) -> None:
         columns = (prepared.data.column(column) for column in COLUMNS[:3])
