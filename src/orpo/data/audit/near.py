@@ -87,21 +87,23 @@ class WordWeights:
 def similarity(a: Hashes, b: Hashes, weights: WordWeights) -> float:
     """How alike two texts are, 0 to 1.
 
-    The weighted share of common words, 2 |a and b| / (|a| + |b|). A Chinese character says less
-    than a word: where there are many, it is the share of common characters and pairs of them
-    (Jaccard), plus 0.2 to be on the same scale.
+    The larger of two: the weighted share of common words, 2 |a and b| / (|a| + |b|), and the plain
+    share of common words and pairs of words (Jaccard), which still sees copies where nearly all
+    rows are copies of each other, so that none of their words is rare. A Chinese character says
+    less than a word: where there are many, it is the Jaccard share alone, plus 0.2 to be on the
+    same scale.
     """
     ours, theirs = np.unique(a), np.unique(b)
     common = np.intersect1d(ours, theirs, assume_unique=True)
     if not len(common):
         return 1.0 if not len(ours) and not len(theirs) else 0.0
+    two, others = shingles(a), shingles(b)
+    both = len(common) + len(np.intersect1d(two, others, assume_unique=True))
+    jaccard = both / (len(ours) + len(theirs) + len(two) + len(others) - both)
     if (a & IDEOGRAPH).mean() >= _MANY:
-        two, others = shingles(a), shingles(b)
-        both = len(common) + len(np.intersect1d(two, others, assume_unique=True))
-        jaccard = both / (len(ours) + len(theirs) + len(two) + len(others) - both)
         return min(1.0, jaccard + 0.2)
     total = float(weights.of(ours).sum() + weights.of(theirs).sum())
-    return 2 * float(weights.of(common).sum()) / max(total, 1e-9)
+    return max(jaccard, 2 * float(weights.of(common).sum()) / max(total, 1e-9))
 
 
 def nearly_same(a: Hashes, b: Hashes, weights: WordWeights, least: float) -> bool:

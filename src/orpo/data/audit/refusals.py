@@ -24,7 +24,7 @@ _FORMS = (
     # of themselves
     r"\bas an? (?:large |helpful |responsible )?(?:ai\b|artificial intelligence|language model)",
     r"\bi(?:'| a)m (?:just |only )?an? (?:large )?(?:ai\b|language model|artificial)",
-    r"作为(?:一个|一名|一款|一种)?(?:人工智能|AI|大型?语言模型|语言模型|智能助手)",
+    r"作为(?:一个|一名|一款|一种)?(?:人工智能|ai|大型?语言模型|语言模型|智能助手)",
     # refusals
     rf"\b(?:i'?m|i am) (?:very |so |really |truly )?(?:sorry|afraid)\b[^.!?]{{0,40}}?{_CANNOT}",
     rf"^\W*(?:sorry|apologies|i apologi[sz]e)\b[^.!?]{{0,40}}?{_CANNOT}",
@@ -33,12 +33,18 @@ _FORMS = (
     r"^\W*(?:很抱歉|非常抱歉|对不起|抱歉|不好意思)[^。！？]{0,20}?(?:无法|不能|没有办法|没办法|不可以)",
     r"^\W*我(?:无法|不能|没有办法|没办法)(?:提供|协助|帮助|帮你|满足|回答|完成|为您|为你)",
 )
-_PATTERN = re.compile("|".join(_FORMS), re.IGNORECASE)
+_PATTERN = re.compile("|".join(_FORMS))
+# One of these stands in every refusal; to look for them is much cheaper.
+_SIGNS = (
+    *("sorry", "afraid", "apolog", " ai", "language model", "artificial", "'t ", "not ", "unable"),
+    *("cant ", "wont ", "作为", "抱歉", "对不起", "不好意思", "我无法", "我不能", "我没"),
+)
 
 
 def refuses(answer: str) -> bool:
     """Whether an answer begins as a refusal, or with what chat models say of themselves."""
-    return _PATTERN.search(answer[:_READ].replace("’", "'")) is not None
+    opening = answer[:_READ].replace("’", "'").lower()
+    return any(sign in opening for sign in _SIGNS) and _PATTERN.search(opening) is not None
 
 
 class Refusals:

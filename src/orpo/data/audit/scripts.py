@@ -16,6 +16,7 @@ _ENOUGH = 20
 _CLEAR = 0.8
 _QUOTED = 5
 _NOT_PROSE = re.compile(r"```.*?(?:```|\Z)|https?://\S+|\\[a-zA-Z]+|\$[^$\n]*\$", re.DOTALL)
+_SIGNS = ("```", "://", "\\", "$")
 
 _SCRIPTS = {
     "Latin (English and others)": r"A-Za-z\u00c0-\u024f\u1e00-\u1eff",
@@ -52,9 +53,13 @@ class Script(NamedTuple):
 
 def script_of(text: str) -> Script:
     """The script that most words of a text's beginning are in."""
-    prose = _NOT_PROSE.sub(" ", text[:_READ])
+    prose = text[:_READ]
+    if any(sign in prose for sign in _SIGNS):
+        prose = _NOT_PROSE.sub(" ", prose)
     if prose.isascii() or not _OTHER.search(prose):
-        letters = _count(_LETTERS[_LATIN], prose)
+        latin = _LETTERS[_LATIN]
+        letters = _count(latin, prose[:100])
+        letters = letters if letters >= _ENOUGH else _count(latin, prose)
         return Script(_LATIN if letters else "none", letters >= _ENOUGH)
     counts = {name: _count(found, prose) for name, found in _LETTERS.items()}
     letters = sum(counts.values())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import unicodedata
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,7 +14,6 @@ from orpo.data.types import Message, Messages, PreferencePair, Row
 
 __all__ = ["PROMPT_WORDS", "PairView", "clip", "key_of", "normalised", "view"]
 
-_SPACE = re.compile(r"\s+")
 _SHOWN = 240
 
 PROMPT_WORDS = 256
@@ -119,12 +117,12 @@ def normalised(text: str) -> str:
     """A text without differences of case, of white space and of Unicode forms."""
     if not text.isascii():
         text = unicodedata.normalize("NFKC", text)
-    return _SPACE.sub(" ", text).strip().casefold()
+    return " ".join(text.split()).casefold()
 
 
 def clip(text: str) -> str:
     """The beginning of a text on one line, to show."""
-    line = _SPACE.sub(" ", text[: 4 * _SHOWN]).strip()
+    line = " ".join(text[: 4 * _SHOWN].split())
     return line if len(line) <= _SHOWN else f"{line[:_SHOWN]}…"
 
 
