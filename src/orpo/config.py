@@ -182,6 +182,11 @@ class ORPOConfig(TrainingArguments):
             # Batches of different widths cannot be concatenated and dealt out by one process.
             self.accelerator_config.dispatch_batches = False
 
+    @property
+    def format_name(self) -> str:
+        """The name of the data's format; empty where it is to be recognised."""
+        return "" if self.data_format == "auto" else self.data_format
+
     def without_secrets(self) -> ORPOConfig:
         """A copy that may be written to a file or sent to a logger: it holds no Hub token."""
         public = copy.copy(self)

@@ -130,3 +130,27 @@ def test_an_ambiguous_data_set_is_read_as_told(orpo: Orpo, tiny: Path, tmp_path:
     assert "prompt or alpaca" in orpo.err
     account = train(orpo, tiny, tmp_path / "r", "--dataset", path, "--data_format", "alpaca")
     assert account["format"] == "alpaca"
+
+
+def test_a_run_is_replaced_only_when_its_data_are_accepted(
+    orpo: Orpo, tiny: Path, plain: Path, tmp_path: Path
+) -> None:
+    rows = plain.read_text().splitlines()
+    twice = tmp_path / "twice.jsonl"
+    twice.write_text("\n".join(rows + rows))
+    run, options = tmp_path / "run", ("--save_steps", "1", "--overwrite")
+    train(orpo, tiny, run, "--dataset", plain, *options)
+    before = sorted(path.name for path in run.iterdir())
+    refused = ("--dataset", twice, "--strict", "--output_dir", run, *options)
+    assert orpo("train", "--model", tiny, *SHORT, *refused) == 2
+    assert sorted(path.name for path in run.iterdir()) == before
+
+
+def test_strict_looks_at_data_whose_format_was_named(
+    orpo: Orpo, tiny: Path, tmp_path: Path
+) -> None:
+    row = {"prompt": "p", "instruction": "i", "chosen": "c", "rejected": "r"}
+    path = write(tmp_path / "both.jsonl", [row] * 40)
+    options = ("--dataset", path, "--data_format", "alpaca", "--strict")
+    assert orpo("train", "--model", tiny, *SHORT, *options, "--output_dir", tmp_path / "r") == 2
+    assert "repeat earlier ones" in orpo.err

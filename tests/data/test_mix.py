@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
+import datasets
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -110,3 +111,10 @@ def test_messages_are_seen_wherever_they_come(
     prepare = Preparation(PairTokenizer(plain_tokenizer, LengthPolicy(64)))
     _, ledger = prepare(Mixture(sources), "d")
     assert set(ledger.rendering.split(" + ")) == {"plain text", "chat template"}
+
+
+def test_data_sets_in_memory_are_mixed_too() -> None:
+    sets = [datasets.Dataset.from_list([{"a": f"{name}{i}"} for i in range(3)]) for name in "xy"]
+    mixed = list(Mixture(sets, [1, 1]))
+    assert [row.values["a"] for row in mixed] == ["x0", "y0", "x1", "y1", "x2", "y2"]
+    assert mixed[3].where == "data set 1 row 1"

@@ -409,3 +409,66 @@ def test_the_real_files(shared_data: Path) -> None:
         "alpaca_style.json": 1100,
         "sharegpt_zh.json": 300,
     }
+
+
+@pytest.mark.parametrize("part", [1, 2, 7, 64])
+def test_a_list_is_read_in_parts(
+    part: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orpo.data.sources._PART", part)
+    rows = [
+        {"a": "x" * n, "b": [n, None, True, -1.5e-3], "中": {"🙂": "\n"}} for n in range(0, 90, 9)
+    ]
+    for indent in (None, 1):
+        path = tmp_path / "list.json"
+        path.write_text("\n \n" + json.dumps(rows, indent=indent, ensure_ascii=False) + "\n")
+        assert [row.values for row in open_source(str(path))] == rows
+
+
+@pytest.mark.parametrize("name", [name for name in BROKEN if name.endswith(".json")])
+@pytest.mark.parametrize("part", [1, 5, 33])
+def test_the_place_of_a_fault_does_not_depend_on_the_parts(
+    part: int, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content, _ = BROKEN[name]
+    (tmp_path / name).write_bytes(content)
+    whole = refusal(str(tmp_path / name))
+    monkeypatch.setattr("orpo.data.sources._PART", part)
+    assert refusal(str(tmp_path / name)) == whole
+
+
+def test_a_long_list_takes_no_more_memory_than_a_short_one(tmp_path: Path) -> None:
+    import tracemalloc
+
+    peaks = []
+    for count in (2_000, 20_000):
+        path = tmp_path / f"{count}.json"
+        path.write_text(json.dumps([{"prompt": "p" * 1000, "i": i} for i in range(count)]))
+        tracemalloc.start()
+        assert sum(1 for _ in open_source(str(path))) == count
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.5 * peaks[0]
+
+
+def test_a_folder_as_the_hub_has_it_gives_its_training_files(tmp_path: Path) -> None:
+    for name in ("train-00000-of-00002", "train-00001-of-00002", "test-00000-of-00001"):
+        (tmp_path / "data").mkdir(exist_ok=True)
+        (tmp_path / "data" / f"{name}.jsonl").write_text(f'{{"from": "{name}"}}\n')
+    (tmp_path / ".git").mkdir()
+    (tmp_path / ".git" / "x.jsonl").write_text("{}\n")
+    found = [row.values["from"] for row in open_source(str(tmp_path))]
+    assert found == ["train-00000-of-00002", "train-00001-of-00002"]
+
+
+def test_files_that_are_no_splits_are_all_read(tmp_path: Path) -> None:
+    for name in ("training_tips", "trainer", "pairs"):
+        (tmp_path / f"{name}.jsonl").write_text(f'{{"from": "{name}"}}\n')
+    assert len(list(open_source(str(tmp_path)))) == 3
+
+
+@pytest.mark.parametrize("kind", ["numpy", "torch", "pandas", "arrow"])
+def test_the_format_of_a_data_set_does_not_matter(kind: str) -> None:
+    rows = [{"prompt": [{"role": "user", "content": "a"}], "n": [1, 2]}]
+    formatted = datasets.Dataset.from_list(rows).with_format(kind)
+    assert [row.values for row in iterate_dataset(formatted, "d")] == rows

@@ -84,7 +84,7 @@ def test_what_changed_is_made_anew(
     assert counted.passes == 2
 
 
-@pytest.mark.parametrize("damage", ["ledger", "cut", "noise", "gone"])
+@pytest.mark.parametrize("damage", ["ledger", "cut", "noise", "bits", "gone"])
 def test_a_damaged_store_is_made_again(damage: str, source: Source, prepare: Preparation) -> None:
     counted = Counted(source)
     first = prepare(counted, "d")
@@ -97,7 +97,9 @@ def test_a_damaged_store_is_made_again(damage: str, source: Source, prepare: Pre
     else:
         content = (home / "pairs.arrow").read_bytes()
         (home / "pairs.arrow").unlink()  # the first data set is still mapped
-        (home / "pairs.arrow").write_bytes(content[:999] if damage == "cut" else b"noise")
+        flipped = content[:5000] + bytes(b ^ 1 for b in content[5000:5400]) + content[5400:]
+        damaged = {"cut": content[:999], "noise": b"noise", "bits": flipped}
+        (home / "pairs.arrow").write_bytes(damaged[damage])
     again = prepare(counted, "d")
     assert counted.passes == 2
     assert again[0].to_dict() == plain

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orpo.data import Row
+from orpo.data import Mixture, Row
 from orpo.errors import ConfigError
 from orpo.jobs.held_out import hold_out
 
@@ -47,3 +47,29 @@ def test_malformed_rows_stay_with_training() -> None:
     train, held = hold_out(rows, 0.9, 0, "d")
     assert rows[-1] in train
     assert rows[-1] not in held
+
+
+def test_a_prompt_is_the_same_however_it_is_written() -> None:
+    """Text or messages, upper or lower case: one question is on one side."""
+    plain = [{"prompt": f"What is {i}?", "chosen": f"a{i}", "rejected": "b"} for i in range(60)]
+    loud = [{**row, "prompt": row["prompt"].upper() + " \n"} for row in plain]
+    spoken = [
+        {"messages": [{"role": "user", "content": row["prompt"]},
+                      {"role": "assistant", "content": row["chosen"]}], "rejected_response": "b"}
+        for row in plain
+    ]  # fmt: skip
+    sides: dict[str, set[bool]] = {}
+    mixed = Mixture([plain, loud, spoken])
+    for held, side in enumerate(hold_out(mixed, 0.4, 0, "d")):
+        for row in side:
+            said = row.values.get("prompt") or row.values["messages"][0]["content"]
+            sides.setdefault(said.lower().strip(), set()).add(bool(held))
+    assert len(sides) == 60
+    assert all(len(side) == 1 for side in sides.values())
+
+
+def test_the_format_that_was_named_is_used() -> None:
+    row = {"prompt": "p", "instruction": "i", "chosen": "c", "rejected": "r"}
+    rows = [Row({**row, "instruction": f"i{n}"}, f"d:{n}", n) for n in range(50)]
+    _, held = hold_out(rows, 0.3, 0, "d", data_format="alpaca")
+    assert 3 < len(list(held)) < 30

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from orpo.data.sources import iterate_dataset
 from orpo.data.types import Row
 
 __all__ = ["Mixture", "Selection"]
@@ -61,7 +62,7 @@ class Mixture:
         return None if None in found else [found, self.shares and list(self.shares)]
 
     def _in_turn(self) -> Iterator[tuple[int, Row]]:
-        rows = [iter(source) for source in self.sources]
+        rows = [iterate_dataset(source, f"data set {i}") for i, source in enumerate(self.sources)]
         if self.shares is not None:
             yield from self._by_shares(rows, self.shares)
         for source, rest in enumerate(rows):

@@ -194,10 +194,11 @@ def _require_pairs(ledger: Ledger) -> None:
     if ledger.kept == 0:
         details = [rows[0].detail for rows in ledger.examples.values()]
         detail = f" ({details[0]})" if details and details[0] else ""
+        long = any("too_long" in reason for reason in ledger.dropped)
         raise DataError(
             f"no pair is left to train on: {ledger.summary()}{detail}",
             where=ledger.name,
-            fix="See the reasons; raise max_length if pairs are too long.",
+            fix="Raise max_length, or see the reasons." if long else "See the reasons.",
         )
     if ledger.nll_only == ledger.kept:
         raise DataError(

@@ -30,6 +30,11 @@ __all__ = ["Source", "iterate_dataset", "open_source"]
 _HUB_ID = re.compile(r"(\w[\w.-]*/[\w.-]+|\w[\w-]*)(:\S+)?")
 # What damaged files and archives bring about.
 _UNREADABLE = (OSError, EOFError, zlib.error)
+_PART = 1 << 20  # characters of a JSON list that are read at a time
+_LITERAL = 16  # longer than any word of JSON
+_SPLIT = re.compile(r"train(?![a-z])")
+_OTHER_SPLIT = re.compile(r"(test|valid|validation|val|dev|eval|heldout|held_out)(?![a-z])")
+_BLANK = re.compile(r"[ \t\r\n]*")
 _HINT = "Use a .json, .jsonl, .csv or .parquet file, a saved data set folder, or a Hub id."
 
 
@@ -90,10 +95,14 @@ def _reader(spec: str) -> Iterator[Row]:
 def iterate_dataset(dataset: Iterable[Any], name: str) -> Iterator[Row]:
     """The rows of an in-memory, map-style or streaming data set; `Row`s pass as they are.
 
+    A `datasets` object gives plain values, whatever its format.
+
     Args:
         dataset: Yields dicts of columns, or rows that know their file and line already.
         name: What the data set is called in messages.
     """
+    if hasattr(dataset, "with_format") and hasattr(dataset, "features"):
+        dataset = dataset.with_format(None)
     for index, values in enumerate(dataset):
         if isinstance(values, Row):
             yield values
@@ -101,7 +110,9 @@ def iterate_dataset(dataset: Iterable[Any], name: str) -> Iterator[Row]:
         where = f"{name} row {index}"
         if not isinstance(values, Mapping):
             raise DataError(
-                f"expected a dict of columns, found {type(values).__name__}", where=where
+                f"expected a dict of columns, found {type(values).__name__}",
+                where=where,
+                fix="Pass rows, e.g. datasets.Dataset.from_pandas(frame) for a DataFrame.",
             )
         yield Row(values, where, index)
 
@@ -175,40 +186,89 @@ def _read_jsonl(path: Path) -> Iterator[tuple[int, Any]]:
 def _read_json(path: Path) -> Iterator[tuple[int, Any]]:
     """A JSON list of objects; a file of one object per line under this name is read as such."""
     with _open_text(path) as file:
-        text = file.read()
-    if not text.lstrip().startswith("["):
-        yield from _read_jsonl(path)
-        return
-    counted, line = 0, 1
-    position = _skip_blank(text, text.index("[") + 1)
-    while not text.startswith("]", position):
-        line += text.count("\n", counted, position)
-        counted = position
-        try:
-            values, position = _DECODER.raw_decode(text, position)
-        except (ValueError, RecursionError) as error:
-            raise _broken(error, path, getattr(error, "lineno", line)) from error
-        yield line, values
-        position = _to_next_value(text, position, path)
-    end = _skip_blank(text, position + 1)
-    if end < len(text):
-        raise _broken_at(text, end, "Nothing may follow the list", path)
+        text = _Reader(file, path)
+        if text.next() != "[":
+            yield from _read_jsonl(path)
+            return
+        text.at += 1
+        while text.next() != "]":
+            yield text.line, text.value()
+            if text.next() == ",":
+                text.at += 1
+            elif text.next() != "]":
+                raise text.broken("Expecting ',' or ']'")
+        text.at += 1
+        if text.next():
+            raise text.broken("Nothing may follow the list")
 
 
-def _to_next_value(text: str, position: int, path: Path) -> int:
-    """The start of the next value of a list, or its end."""
-    position = _skip_blank(text, position)
-    if text.startswith(",", position):
-        return _skip_blank(text, position + 1)
-    if not text.startswith("]", position):
-        raise _broken_at(text, position, "Expecting ',' or ']'", path)
-    return position
+class _Reader:
+    """The text of a JSON file, a part at a time: a list may be larger than memory.
+
+    Attributes:
+        at: Position within the part that is in memory.
+    """
+
+    def __init__(self, file: IO[str], path: Path) -> None:
+        self._file, self._path, self._size = file, path, _PART
+        self._text, self._ended = "", False
+        self._lines, self._columns = 0, 0  # that lie before the part
+        self.at = 0
+
+    @property
+    def line(self) -> int:
+        """The line of the position, from 1."""
+        return 1 + self._lines + self._text.count("\n", 0, self.at)
+
+    def next(self) -> str:
+        """The next character that is not blank; empty at the end."""
+        while True:
+            blank = _BLANK.match(self._text, self.at)
+            self.at = blank.end() if blank else self.at
+            if self.at < len(self._text) or self._ended:
+                return self._text[self.at : self.at + 1]
+            self._more()
+
+    def value(self) -> Any:
+        """The value that begins here."""
+        self._size = _PART
+        while True:
+            try:
+                value, end = _DECODER.raw_decode(self._text, self.at)
+            except (ValueError, RecursionError) as error:
+                if self._ended or not _cut_off(error, len(self._text)):
+                    raise self._complaint(error) from error
+            else:
+                if end < len(self._text) or self._ended:
+                    self.at = end
+                    return value
+            self._more()
+
+    def broken(self, what: str) -> DataError:
+        """The complaint about what stands here."""
+        return self._complaint(json.JSONDecodeError(what, self._text, self.at))
+
+    def _more(self) -> None:
+        """Let go of what was read, and take up a further part, larger each time in one value."""
+        gone = self._text[: self.at]
+        self._lines += gone.count("\n")
+        self._columns = len(gone) - gone.rfind("\n") - 1 + ("\n" not in gone) * self._columns
+        part = self._file.read(self._size)
+        self._text, self.at, self._ended = self._text[self.at :] + part, 0, not part
+        self._size *= 2
+
+    def _complaint(self, error: Exception) -> DataError:
+        if not isinstance(error, json.JSONDecodeError):
+            return _broken(error, self._path, self.line)
+        column = error.colno + (self._columns if error.lineno == 1 else 0)
+        return _broken(error, self._path, self._lines + error.lineno, column)
 
 
-def _skip_blank(text: str, position: int) -> int:
-    while text[position : position + 1] in (" ", "\t", "\r", "\n"):
-        position += 1
-    return position
+def _cut_off(error: Exception, length: int) -> bool:
+    """Whether a value could not be read because it goes on behind what is in memory."""
+    if not isinstance(error, json.JSONDecodeError):
+        return False
+    return error.msg.startswith("Unterminated string") or error.pos >= length - _LITERAL
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -233,17 +293,12 @@ def _parse(content: bytes, path: Path, line: int) -> Any:
         return _broken(error, path, line)
 
 
-def _broken_at(text: str, position: int, what: str, path: Path) -> DataError:
-    error = json.JSONDecodeError(what, text, position)
-    return _broken(error, path, error.lineno)
-
-
-def _broken(error: Exception, path: Path, line: int) -> DataError:
-    column = f" at column {error.colno}" if isinstance(error, json.JSONDecodeError) else ""
+def _broken(error: Exception, path: Path, line: int, column: int = 0) -> DataError:
+    place = f" at column {column or error.colno}" if isinstance(error, json.JSONDecodeError) else ""
     what = "nested too deeply" if isinstance(error, RecursionError) else str(error)
     what = error.msg if isinstance(error, json.JSONDecodeError) else what
     return DataError(
-        f"broken JSON{column} ({what})", where=f"{path}:{line}", fix="Correct or delete this line."
+        f"broken JSON{place} ({what})", where=f"{path}:{line}", fix="Correct or delete this line."
     )
 
 
@@ -314,7 +369,7 @@ def _read_folder(path: Path) -> Iterator[Row]:
         yield from _read_saved(path)
         return
     try:
-        files = sorted(f for f in path.iterdir() if _kind(f) in _READERS and f.is_file())
+        files = _training_files(sorted(f for f in path.rglob("*") if _is_data(f, path)))
     except OSError as error:
         raise DataError(f"cannot be read ({_reason(error)})", where=str(path)) from error
     if not files:
@@ -324,6 +379,17 @@ def _read_folder(path: Path) -> Iterator[Row]:
         for row in _read_file(file):
             yield replace(row, index=index)
             index += 1
+
+
+def _is_data(file: Path, folder: Path) -> bool:
+    hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
+    return _kind(file) in _READERS and not hidden and file.is_file()
+
+
+def _training_files(files: list[Path]) -> list[Path]:
+    """Of files that are named after splits, as in a repository of the Hub, those of "train"."""
+    train = [file for file in files if _SPLIT.match(file.name.lower())]
+    return train if any(_OTHER_SPLIT.match(file.name.lower()) for file in files) else files
 
 
 def _read_saved(path: Path) -> Iterator[Row]:

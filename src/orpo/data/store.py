@@ -3,7 +3,7 @@
 A kept data set is a folder of two files, written under another name and renamed when it is whole:
 
     pairs.arrow   the columns `COLUMNS` as an Arrow stream
-    ledger.json   what became of every row
+    ledger.json   what became of every row, and the digest of the pairs
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache, cached_property
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -78,11 +79,14 @@ class PairStore:
         if self.home is None or not (self.home / "ledger.json").is_file():
             return None
         try:
-            ledger = Ledger.from_dict(json.loads((self.home / "ledger.json").read_text("utf-8")))
+            plain = json.loads((self.home / "ledger.json").read_text("utf-8"))
+            if plain.pop("sha256") != _digest(self.home / "pairs.arrow"):
+                return None
+            ledger = Ledger.from_dict(plain)
             pairs = datasets.Dataset.from_file(str(self.home / "pairs.arrow"))
         except (OSError, ValueError, LookupError, TypeError, pa.ArrowException):
             return None  # damaged: it is made again
-        return (pairs, ledger) if len(pairs) == ledger.kept else None
+        return pairs, ledger
 
     @contextmanager
     def writing(self) -> Iterator[Callable[[TokenizedPair], None]]:
@@ -115,10 +119,15 @@ class PairStore:
         """The data set that was written; kept under its name where there is one."""
         folder = self.draft
         if self.home is not None and ledger.rows_in >= _WORTH_KEEPING:
-            plain = json.dumps(ledger.as_dict(), ensure_ascii=True)
-            (self.draft / "ledger.json").write_text(plain, "utf-8")
+            plain = {**ledger.as_dict(), "sha256": _digest(self.draft / "pairs.arrow")}
+            (self.draft / "ledger.json").write_text(json.dumps(plain), "utf-8")
             folder = self.home if _moved(self.draft, self.home) else self.draft
         return datasets.Dataset.from_file(str(folder / "pairs.arrow"))
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _moved(draft: Path, home: Path) -> bool:
@@ -155,8 +164,10 @@ def _remove_leftovers(folder: Path) -> None:
 
 @cache
 def _code() -> str:
-    """A digest of the code of the data room: what it made before it changed is not used again."""
+    """A digest of what tokenises: what other versions of it made is not used."""
     digest = hashlib.sha256()
+    for library in ("tokenizers", "transformers", "jinja2"):
+        digest.update(f"{library} {version(library)}".encode())
     for file in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(file.read_bytes())
     return digest.hexdigest()

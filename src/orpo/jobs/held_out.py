@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterable
 
 from orpo.data import Dropped, PairReader, Row, Selection
+from orpo.data.audit.views import view
 from orpo.data.token_columns import is_tokenised
 from orpo.errors import ConfigError
 
@@ -14,18 +15,28 @@ __all__ = ["hold_out"]
 
 
 def hold_out(
-    rows: Iterable[Row], share: float, seed: int, where: str
+    rows: Iterable[Row],
+    share: float,
+    seed: int,
+    where: str,
+    *,
+    data_format: str = "",
+    pair_rule: str = "best_worst",
 ) -> tuple[Selection, Selection]:
     """Split rows into (training, held-out), all rows of one prompt on the same side.
 
-    The side of a prompt depends on its text and the seed alone, so that it stays when rows are
-    added. Malformed rows stay with the training rows, where they are reported.
+    Prompts are the same if their words are, whatever their spelling of case and space and in
+    whichever format they come, as the audit compares them. The side of a prompt depends on its text
+    and the seed alone, so that it stays when rows are added. Malformed rows stay with the training
+    rows, where they are reported.
 
     Args:
         rows: Iterable more than once; they are read here, and again by who goes through the sides.
         share: How many to hold out.
         seed: Draws the sides.
         where: What the rows are called in messages.
+        data_format: Name of the rows' format; recognised if empty.
+        pair_rule: How a pair is chosen from a list of scored answers.
 
     Raises:
         ConfigError: One side would be empty.
@@ -33,7 +44,7 @@ def hold_out(
     readers: dict[int, PairReader] = {}
     held, count = set(), 0
     for row in rows:
-        read = readers.setdefault(row.source, PairReader(on_bad_row="drop"))
+        read = readers.setdefault(row.source, PairReader(data_format, "drop", pair_rule))
         if _draw(row, read, seed) < share:
             held.add(row.index)
         count += 1
@@ -63,5 +74,4 @@ def _prompt_key(row: Row, read: PairReader) -> str | None:
     pair = read(row)
     if isinstance(pair, Dropped):
         return None
-    prompt = pair.prompt if pair.prompt is not None else pair.text.prompt if pair.text else ""
-    return json.dumps(prompt, default=str, sort_keys=True)
+    return str(view(pair).question_key)

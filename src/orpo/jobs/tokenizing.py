@@ -13,8 +13,7 @@ __all__ = ["named_tokenizer", "pair_reader"]
 
 def pair_reader(config: ORPOConfig) -> PairReader:
     """Reads rows as a training would, and gives those that it cannot read as dropped."""
-    name = "" if config.data_format == "auto" else config.data_format
-    return PairReader(name, "drop", config.pair_rule)
+    return PairReader(config.format_name, "drop", config.pair_rule)
 
 
 def named_tokenizer(name: str, config: ORPOConfig) -> PreTrainedTokenizerBase:

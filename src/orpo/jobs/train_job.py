@@ -95,12 +95,19 @@ class TrainJob:
         """What the training data are called in messages."""
         return " + ".join(self.dataset or [])
 
-    def split(self, seed: int) -> tuple[Iterable[Row], Iterable[Row] | None]:
+    def split(self, config: ORPOConfig) -> tuple[Iterable[Row], Iterable[Row] | None]:
         """The training data and what is held out, if anything; read as they are gone through."""
         sources = [Source(spec) for spec in self.dataset or []]
         rows = Mixture(sources, self.mix) if len(sources) > 1 else sources[0]
         if self.held_out:
-            return hold_out(rows, self.held_out, seed, self.name)
+            return hold_out(
+                rows,
+                self.held_out,
+                config.seed,
+                self.name,
+                data_format=config.format_name,
+                pair_rule=config.pair_rule,
+            )
         return rows, Source(self.eval_dataset) if self.eval_dataset else None
 
     def facts(self) -> dict[str, Any]:
@@ -169,11 +176,12 @@ def run_training(
     folder = Path(config.output_dir or "orpo-run")
     resume_from = _claim(folder, job)
     config.disable_tqdm = True
-    rows, held_out = job.split(config.seed)
+    rows, held_out = job.split(config)
     trainer = build_trainer(job, config, rows, held_out, callbacks)
     for line in [*trainer.notes, *(account.summary() for account in trainer.ledgers.values())]:
         say(line)
     _look_at(rows, held_out, trainer, say, strict=job.strict)
+    _clear(folder, job)
     stop = StopOnSignal()
     trainer.add_callback(stop)
     sampling = Sampling(max_new_tokens=job.sample_tokens, batch_size=32)
@@ -244,8 +252,15 @@ def _look_at(
 ) -> None:
     """The quick part of the audit, and its three most important findings."""
     account = trainer.ledgers["train_dataset"].as_dict()
-    rule = trainer.args.pair_rule
-    audit = quick_audit("train_dataset", rows, held_out, account=account, pair_rule=rule)
+    args = trainer.args
+    audit = quick_audit(
+        "train_dataset",
+        rows,
+        held_out,
+        account=account,
+        data_format=args.format_name,
+        pair_rule=args.pair_rule,
+    )
     found = headlines(audit)
     if trainer.is_world_process_zero():
         for line in found:
@@ -286,9 +301,14 @@ def _claim(folder: Path, job: TrainJob) -> str | None:
             where=str(folder),
             fix="Use --resume to go on, --overwrite to replace it, or another --output_dir.",
         )
-    if job.overwrite:
-        for checkpoint_folder in folder.glob("checkpoint-*"):
-            shutil.rmtree(checkpoint_folder)
-        for name in (METRICS, EVALUATION, SAMPLES):
-            (folder / name).unlink(missing_ok=True)
     return None
+
+
+def _clear(folder: Path, job: TrainJob) -> None:
+    """Delete the run that is replaced; by now the model and the data were accepted."""
+    if not job.overwrite or job.resume:
+        return
+    for checkpoint_folder in folder.glob("checkpoint-*"):
+        shutil.rmtree(checkpoint_folder)
+    for name in (METRICS, EVALUATION, SAMPLES):
+        (folder / name).unlink(missing_ok=True)

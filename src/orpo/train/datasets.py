@@ -67,7 +67,7 @@ class DatasetReader:
         preparation = Preparation(
             pairs,
             on_bad_row=args.on_bad_row,
-            data_format="" if args.data_format == "auto" else args.data_format,
+            data_format=args.format_name,
             pair_rule=args.pair_rule,
             cache=None if args.data_cache == "off" else Path(args.data_cache or default_cache()),
         )

@@ -134,6 +134,8 @@ class ORPOTrainer(Trainer):
         train_dataset = self._read.one(train_dataset, "train_dataset")
         eval_dataset = self._read(eval_dataset, "eval_dataset")
         self._give_template()
+        if isinstance(train_dataset, StreamedPairs) and args.dataloader_num_workers:
+            self.notes.append("rows of a stream that worker processes read are not counted")
         check_schedule(args, train_dataset, eval_dataset)
         self._metric_sums = MetricSums()
         self._guard = NonFiniteGuard()
