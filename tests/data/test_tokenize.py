@@ -530,3 +530,34 @@ def test_the_length_policy_is_applied_with_bos_kept(bos_tokenizer: Tokenizer) ->
     whole = bos_tokenizer(values["prompt"])["input_ids"]
     assert found.prompt_ids[1:] == whole[-19:]
     assert found.cut == ("prompt",)
+
+
+class TestBatches:
+    """Many pairs at once go by the library below the tokenizer, if that gives the same."""
+
+    def pairs(self) -> list[PreferencePair]:
+        rows = [{"prompt": f"q {i}?", "chosen": f"a{i}", "rejected": f"b{i}"} for i in range(40)]
+        return [as_pair(row) for row in rows]
+
+    def test_a_tokenizer_that_does_more_is_asked_itself(
+        self, plain_tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        kind = type(plain_tokenizer)
+        own = kind.__call__
+
+        def shouting(self: Any, text: Any, *args: Any, **kwargs: Any) -> Any:
+            return own(self, text.upper() if isinstance(text, str) else text, *args, **kwargs)
+
+        monkeypatch.setattr(kind, "__call__", shouting)
+        make = PairTokenizer(plain_tokenizer, NO_LIMIT)
+        (first, *_) = make.batch(self.pairs())
+        assert isinstance(first, TokenizedPair)
+        assert plain_tokenizer.decode(first.prompt_ids) == "Q 0?"
+
+    def test_truncation_that_a_file_asks_for_is_not_ours(self, plain_tokenizer: Tokenizer) -> None:
+        tokenizer = copy.deepcopy(plain_tokenizer)
+        tokenizer.backend_tokenizer.enable_truncation(3)
+        plain, cut = (
+            PairTokenizer(t, NO_LIMIT).batch(self.pairs()) for t in (plain_tokenizer, tokenizer)
+        )
+        assert plain == cut

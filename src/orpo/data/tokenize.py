@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import datetime
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Any, TypeAlias
@@ -31,6 +31,7 @@ _THREADS = "TOKENIZERS_PARALLELISM"
 _OWN_PROCESS = os.getpid()
 # What a tokenizer may raise on a text that it cannot read.
 _UNREADABLE = (TypeError, UnicodeEncodeError, NotImplementedError)
+_COMPARED = 16  # texts that the tokenizer itself reads too: it may do more than what lies below
 _BORDER = 40  # characters at the end of a prompt that an answer is tokenised with, at least
 _ANCHORS = ("\n", ":", "=", "a")
 
@@ -62,6 +63,7 @@ class PairTokenizer:
         self.tokenizer = tokenizer
         self.lengths = lengths
         self.template = Template(tokenizer, dict(template_kwargs or {}))
+        self._compared = False
 
     def __call__(self, pair: PreferencePair) -> TokenizedPair | Dropped:
         """Token ids of a pair within the length policy, or why it is dropped."""
@@ -71,12 +73,12 @@ class PairTokenizer:
         """The same for many pairs: the tokenizer, which works on all cores, is called for all."""
         rendered = [self._render(pair) for pair in pairs]
         texts = [text for text in rendered if isinstance(text, TextPair) and not text.guard]
-        known = self._encode_all({text.prompt for text in texts})
-        parts = [self._border_part(text) for text in texts]
-        known |= self._encode_all(set(parts) - known.keys())
-        answers = ((text.chosen, text.rejected or "") for text in texts)
-        wholes = {part + said for part, both in zip(parts, answers, strict=True) for said in both}
-        known |= self._encode_all(wholes - known.keys())
+        wanted: dict[str, None] = {}
+        for text in texts:
+            part = self._border_part(text)
+            answers = (text.chosen,) if text.rejected is None else (text.chosen, text.rejected)
+            wanted |= dict.fromkeys((text.prompt, part, *(part + answer for answer in answers)))
+        known = self._encode_all(list(wanted))
         found = zip(pairs, rendered, strict=True)
         return [self._tokens(pair, text, known) for pair, text in found]
 
@@ -103,23 +105,27 @@ class PairTokenizer:
             return Dropped("template_error", where, str(error))
         return self._admit(TokenizedPair(*ids, row=pair.row.index, weight=pair.weight), where)
 
-    def _encode_all(self, texts: Collection[str]) -> Known:
-        """Tokens of texts without guard; those that cannot be read are left out."""
-        ordered = list(texts)
-        if not ordered:
+    def _encode_all(self, texts: list[str]) -> Known:
+        """Tokens of texts without guard; empty if one of them cannot be read."""
+        if not texts:
             return {}
         try:
             with _all_cores():
-                found = self.tokenizer(
-                    ordered,
-                    add_special_tokens=False,
-                    return_attention_mask=False,
-                    return_token_type_ids=False,
-                    verbose=False,
-                )["input_ids"]
+                return dict(zip(texts, self._encode_batch(texts), strict=True))
         except _UNREADABLE:
             return {}
-        return dict(zip(ordered, found, strict=True))
+
+    def _encode_batch(self, texts: list[str]) -> list[list[int]]:
+        """By the library below the tokenizer, which need not say where each token came from."""
+        backend = getattr(self.tokenizer, "backend_tokenizer", None)
+        if backend is None or backend.truncation is not None or backend.padding is not None:
+            return [self.encode(text) for text in texts]
+        found = [e.ids for e in backend.encode_batch_fast(texts, add_special_tokens=False)]
+        if not self._compared:
+            if found[:_COMPARED] != [self.encode(text) for text in texts[:_COMPARED]]:
+                return [self.encode(text) for text in texts]
+            self._compared = True
+        return found
 
     def fingerprint(self) -> dict[str, Any]:
         """Everything that its result depends on, as plain values."""
