@@ -7,6 +7,7 @@ import gzip
 import io
 import json
 import random
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from orpo.data import (
+    Dropped,
     Ledger,
     LengthPolicy,
     PairTokenizer,
@@ -84,9 +86,26 @@ def mutated_rows(seed: int, count: int) -> list[Values]:
     return [ROWS[first], *rows[1:]]  # the first row that can be read decides the format
 
 
-def account(prepare: Preparation, path: Path) -> Ledger | None:
+LINE = re.compile(r"\d+(?:,| |$)")
+FIELD = re.compile(r"field '\w+'|no column '\w+'|unpaired feedback|may be read as|columns? '")
+
+
+class Everything(Ledger):
+    """An account that remembers every row that was dropped, not the first few."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.drops: list[Dropped] = []
+
+    def count(self, outcome: TokenizedPair | Dropped) -> None:
+        super().count(outcome)
+        if isinstance(outcome, Dropped):
+            self.drops.append(outcome)
+
+
+def account(prepare: Preparation, path: Path) -> Everything | None:
     """What became of every row of a file; None if the file as a whole was refused, by name."""
-    ledger, said, kept = Ledger("d"), "", 0
+    ledger, said, kept = Everything("d"), "", 0
     try:
         kept = sum(1 for _ in prepare.stream(Source(str(path)), ledger))
     except UserError as error:
@@ -98,12 +117,11 @@ def account(prepare: Preparation, path: Path) -> Ledger | None:
         return None
     assert kept == ledger.kept
     assert ledger.rows_in == ledger.kept + ledger.dropped.total()
-    for reason, examples in ledger.examples.items():
-        for example in examples:
-            assert example.where.startswith(f"{path}:"), example
-            named = "field '" in example.where + example.detail or "column" in example.detail
-            assert named or reason != "malformed", example
-            (example.where + example.detail).encode()
+    assert len(ledger.drops) == ledger.dropped.total()
+    for drop in ledger.drops:
+        assert LINE.match(drop.where.removeprefix(f"{path}:")), drop
+        assert drop.reason != "malformed" or FIELD.search(drop.where + drop.detail), drop
+        (drop.where + drop.detail).encode()
     return ledger
 
 
@@ -123,6 +141,22 @@ def test_ten_times_a_thousand_rows(seed: int, drop: Preparation, tmp_path: Path)
     assert ledger is not None
     assert ledger.rows_in == 1000
     assert ledger.kept > 50
+    assert ledger.dropped["malformed"] > 50
+
+
+@pytest.mark.parametrize("name", ["hh_harmless.jsonl.gz", "sharegpt_zh.json", "alpaca_style.json"])
+def test_real_rows_mutated(name: str, drop: Preparation, shared_data: Path, tmp_path: Path) -> None:
+    draw, rows = (
+        random.Random(0),
+        [r.values for r in open_source(str(shared_data / "preferences" / name))],
+    )
+    names = sorted({name for row in ROWS.values() for name in row})
+    changed = [dict(rows[0]), *(mutated(draw, dict(draw.choice(rows)), names) for _ in range(1199))]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\n".join(json.dumps(row) for row in changed))
+    ledger = account(drop, path)
+    assert ledger is not None
+    assert ledger.rows_in == 1200
     assert ledger.dropped["malformed"] > 50
 
 
