@@ -290,6 +290,41 @@ class TestAlpaca:
         assert pair.text == TextPair("### Instruction:\nGo.\n\n### Response:\n", "3", "4")
         assert pair.prompt == [user("Go.")]
 
+    HISTORY = (["What is 2+2?", "4"], ("And 3?", "5"))
+
+    def test_history_is_the_turns_before(self) -> None:
+        row = {"instruction": "Go.", "input": "x", "chosen": "3", "rejected": "4"}
+        pair = read({**row, "history": list(self.HISTORY)})
+        before = [user("What is 2+2?"), assistant("4"), user("And 3?"), assistant("5")]
+        assert spoken(pair) == ([*before, user("Go.\n\nx")], assistant("3"), assistant("4"))
+        plain = "".join(
+            f"### Instruction:\n{asked}\n\n### Response:\n{said}\n\n"
+            for asked, said in self.HISTORY
+        )
+        last = "### Instruction:\nGo.\n\n### Input:\nx\n\n### Response:\n"
+        assert pair.text == TextPair(plain + last, "3", "4")
+
+    def test_history_of_scored_answers(self) -> None:
+        row = {"instruction": "Go.", "answers": ["a", "b"], "scores": [1, 2]}
+        pair = read({**row, "history": [["Hm?", "Yes."]]})
+        assert pair.prompt == [user("Hm?"), assistant("Yes."), user("Go.")]
+
+    @pytest.mark.parametrize("history", [None, [], ""])
+    def test_no_history(self, history: Any) -> None:
+        pair = read({"instruction": "Go.", "chosen": "3", "rejected": "4", "history": history})
+        assert pair.prompt == [user("Go.")]
+
+    @pytest.mark.parametrize(
+        "history",
+        [
+            *("a", 7, {"a": "b"}, ["a", "b"], [["a"]], [["a", "b", "c"]], [["a", None]]),
+            *([["a", "b"], None], [[]], [["a", "\ud800"]], [user("a"), assistant("b")]),
+        ],
+    )
+    def test_another_history_is_refused(self, history: Any) -> None:
+        row = {"instruction": "Go.", "chosen": "3", "rejected": "4"}
+        assert "field 'history'" in refusal({**row, "history": history})
+
     def test_real_rows(self, alpaca_rows: list[Values]) -> None:
         for row in alpaca_rows:
             pair = read(row)
@@ -412,6 +447,11 @@ messages = st.lists(
                 "tools",
                 "weight",
                 "output",
+                "history",
+                "query",
+                "context",
+                "label",
+                "answers",
                 "completion",
                 "score_chosen",
                 "score_rejected",

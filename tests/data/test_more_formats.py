@@ -69,8 +69,9 @@ def test_sharegpt_turns_become_messages() -> None:
     assert pair.prompt == [{"role": "system", "content": "Be brief."}, USER]
 
 
-def test_a_function_call_of_sharegpt_is_a_tool_call() -> None:
-    call = {"from": "function_call", "value": '{"name": "add", "arguments": {"a": 1}}'}
+@pytest.mark.parametrize("speaker", ["function_call", "Function_Call", " FUNCTION_CALL"])
+def test_a_function_call_of_sharegpt_is_a_tool_call(speaker: str) -> None:
+    call = {"from": speaker, "value": '{"name": "add", "arguments": {"a": 1}}'}
     seen = {"from": "observation", "value": "2"}
     turns = [SHAREGPT[1], call, seen]
     prompt = read({"conversations": turns, "chosen": GPT_YES, "rejected": GPT_NO}).prompt
@@ -235,12 +236,113 @@ class TestExtraColumns:
         row = {"prompt": "p", "chosen": "c", "rejected": "r", "weight": weight}
         assert read(row).weight == read_as
 
-    @pytest.mark.parametrize("weight", [-1, math.nan, math.inf, "heavy", True, [1]])
+    @pytest.mark.parametrize("weight", [0, 1e-50, "1e-39", -0.0])
+    def test_weights_that_a_float32_cannot_tell_from_0(self, weight: Any) -> None:
+        assert read({"prompt": "p", "chosen": "c", "rejected": "r", "weight": weight}).weight == 0
+
+    @pytest.mark.parametrize(
+        "weight", [-1, -1e-50, 1e39, "1e300", math.nan, math.inf, "heavy", True, [1]]
+    )
     def test_weights_that_cannot_be_meant(self, weight: Any) -> None:
         row = {"prompt": "p", "chosen": "c", "rejected": "r", "weight": weight}
         assert "field 'weight'" in refusal(row)
+
+    def test_tools_make_messages_of_texts(self) -> None:
+        row = {"prompt": "Is it?", "chosen": "Yes.", "rejected": "No.", "tools": [{"name": "f"}]}
+        assert spoken(read(row)) == ([USER], YES, NO)
+        assert read(row).tools == [{"name": "f"}]
+        assert spoken(read({**row, "rejected": None})) == ([USER], YES, None)
+        assert spoken(read({**row, "tools": []})) == (None, None, None)
+        with_system = read({**row, "system": "Hm."})
+        assert with_system.prompt == [{"role": "system", "content": "Hm."}, USER]
 
     def test_scores_of_both_answers(self) -> None:
         row = {"prompt": "p", "chosen": "c", "rejected": "r"}
         assert read({**row, "score_chosen": 9, "score_rejected": 4.5}).scores == (9.0, 4.5)
         assert read({**row, "score_chosen": 9}).scores is None
+
+
+def called(call: Any) -> Any:
+    """The tool calls of a prompt, as they were read."""
+    turn = {"role": "assistant", "content": "", "tool_calls": [call]}
+    seen = {"role": "tool", "content": "2"}
+    prompt = read({"prompt": [USER, turn, seen], "chosen": [YES], "rejected": [NO]}).prompt
+    assert prompt is not None
+    return prompt[1]["tool_calls"][0]
+
+
+class TestToolCalls:
+    @pytest.mark.parametrize(
+        ("spelled", "read_as"),
+        [
+            ('{"x": 0}', {"x": 0}),
+            ("{}", {}),
+            ('{"x": null}', {"x": None}),
+            ({"x": 0}, {"x": 0}),
+            ({"x": 0, "y": None}, {"x": 0}),
+            ("[1]", "[1]"),
+            ("7", "7"),
+            ("{x", "{x"),
+            ("", ""),
+            ('{"x": "\\ud800"}', '{"x": "\\ud800"}'),
+            ('{"x": ' + "[" * 5000 + "]" * 5000 + "}",) * 2,
+        ],
+    )
+    def test_arguments_are_an_object_if_they_spell_one(self, spelled: Any, read_as: Any) -> None:
+        function = {"name": "f", "arguments": spelled}
+        expected = {"name": "f", "arguments": read_as}
+        assert called({"id": "c", "function": function}) == {"id": "c", "function": expected}
+        assert called(function) == expected
+
+    def test_answers_too(self) -> None:
+        call = {"type": "function", "function": {"name": "f", "arguments": '{"x": 0}'}}
+        chosen = {"role": "assistant", "content": None, "tool_calls": [call]}
+        pair = read({"prompt": "p", "chosen": [chosen], "rejected": "no"})
+        assert pair.chosen is not None
+        assert pair.chosen["tool_calls"][0]["function"]["arguments"] == {"x": 0}
+        assert pair.chosen["content"] is None
+
+    def test_members_that_parquet_filled_in_are_gone(self) -> None:
+        function = {"name": "f", "arguments": {"x": 1, "y": None, "z": [{"a": None, "b": 2}]}}
+        expected = {"name": "f", "arguments": {"x": 1, "z": [{"b": 2}]}}
+        assert called({"id": None, "function": function}) == {"function": expected}
+
+    def test_messages_without_calls_have_none(self) -> None:
+        yes = {**YES, "tool_calls": None}
+        pair = read({"prompt": [{**USER, "tool_calls": None}], "chosen": [yes], "rejected": [NO]})
+        assert spoken(pair) == ([USER], YES, NO)
+
+    def test_tools_lose_null_members_and_keep_null_values_of_lists(self) -> None:
+        parameters = {"x": {"type": "string", "enum": ["a", None]}, "y": None}
+        tool = {"name": "f", "strict": None, "parameters": parameters}
+        row = {"prompt": [USER], "chosen": [YES], "rejected": [NO], "tools": [tool]}
+        kept = {"x": {"type": "string", "enum": ["a", None]}}
+        assert read(row).tools == [{"name": "f", "parameters": kept}]
+
+    def test_nulls_that_somebody_wrote_stay(self) -> None:
+        row = {"prompt": [USER], "chosen": [YES], "rejected": [NO]}
+        spelled = '[{"name": "f", "default": null}]'
+        assert read({**row, "tools": spelled}).tools == [{"name": "f", "default": None}]
+
+    def test_deep_calls_of_scored_answers_are_read(self) -> None:
+        nest: Any = "end"
+        for _ in range(900):
+            nest = {"a": nest}
+        deep = {"role": "assistant", "content": "x", "tool_calls": [nest]}
+        assert read({"prompt": "p", "answers": [[deep], "b"], "scores": [1, 2]}).chosen is not None
+
+
+class TestPromptsThatTheAssistantEnds:
+    @pytest.mark.parametrize(
+        "values",
+        [
+            {"prompt": [USER, YES], "chosen": [YES], "rejected": [NO]},
+            {"prompt": [USER, YES], "chosen": "Yes.", "rejected": None},
+            {"prompt": [USER, YES], "answers": ["a", "b"], "scores": [1, 2]},
+            {"chosen": [USER, YES, YES], "rejected": [USER, YES, NO]},
+        ],
+    )
+    def test_they_are_refused(self, values: Values) -> None:
+        message = refusal(values)
+        assert "the turn before the answer is the assistant's own" in message
+        assert f"field '{'prompt' if 'prompt' in values else 'chosen'}'" in message

@@ -28,6 +28,7 @@ from orpo.data import (
     iterate_dataset,
     open_source,
 )
+from orpo.data.columns import UndecidedError, recognise
 from orpo.data.lengths import TooLongError
 from orpo.errors import DataError, UserError
 
@@ -430,8 +431,8 @@ class TestNothingElseEscapes:
     @given(damaged_rows())
     def test_damaged_rows(self, drop: Preparation, strict: Preparation, rows: list[Values]) -> None:
         ledger = self.prepare(drop, lambda: iterate_dataset(rows, "d"))
-        assert ledger is not None  # each row is dropped by itself
-        assert adds_up(ledger, len(rows))
+        # Each row is dropped by itself, unless it leaves open how all of them are to be read.
+        assert adds_up(ledger, len(rows)) if ledger is not None else any(map(undecided, rows))
         self.prepare(strict, lambda: iterate_dataset(rows, "d"))
 
     @settings(max_examples=60)
@@ -441,8 +442,7 @@ class TestNothingElseEscapes:
     ) -> None:
         preparation = Preparation(PairTokenizer(real_tokenizer, LengthPolicy(64)), "drop")
         ledger = self.prepare(preparation, lambda: iterate_dataset(rows, "d"))
-        assert ledger is not None
-        assert adds_up(ledger, len(rows))
+        assert adds_up(ledger, len(rows)) if ledger is not None else any(map(undecided, rows))
 
     @settings(max_examples=300)
     @given(
@@ -501,6 +501,17 @@ class TestNothingElseEscapes:
         ledger = self.prepare(drop, lambda: open_source(str(path)))
         if ledger is not None:
             assert adds_up(ledger, len(list(open_source(str(path)))))
+
+
+def undecided(values: Values) -> bool:
+    """Whether a row's columns may be read in several ways."""
+    try:
+        recognise(values, "here")
+    except UndecidedError:
+        return True
+    except DataError:
+        return False
+    return False
 
 
 def written(rows: list[Values], kind: str, path: Path) -> bytes:

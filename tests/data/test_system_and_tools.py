@@ -111,6 +111,56 @@ def test_tools_need_a_template(plain_tokenizer: Tokenizer) -> None:
     assert "no chat template" in found.detail
 
 
+TEXTS = {"prompt": "What is the weather?", "chosen": "It is clear.", "rejected": "No."}
+FORMS: dict[str, Values] = {
+    "text": TEXTS,
+    "alpaca": {"instruction": "Go.", "chosen": "a", "rejected": "b"},
+    "hh": {"chosen": "\n\nHuman: a\n\nAssistant: b", "rejected": "\n\nHuman: a\n\nAssistant: c"},
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_tools_of_texts_never_vanish(
+    form: str, small_tokenizer: Tokenizer, plain_tokenizer: Tokenizer
+) -> None:
+    values = {**FORMS[form], "tools": TOOLS}
+    shown = with_tools(small_tokenizer)
+    found = tokens(shown, values)
+    assert isinstance(found, TokenizedPair)
+    assert "get_weather" in shown.decode(found.prompt_ids)
+    for tokenizer, reason in (
+        (small_tokenizer, "does not show tools"),
+        (plain_tokenizer, "no chat"),
+    ):
+        dropped = tokens(tokenizer, values)
+        assert isinstance(dropped, Dropped)
+        assert dropped.reason == "template_error"
+        assert reason in dropped.detail
+
+
+@pytest.mark.parametrize("spelled", ["object", "text"])
+def test_special_token_text_in_arguments_stays_text(
+    spelled: str, small_tokenizer: Tokenizer
+) -> None:
+    import copy
+
+    tokenizer = copy.deepcopy(small_tokenizer)
+    said = "{% if m.tool_calls %}{{ m.tool_calls | tojson }}{% endif %}"
+    calls = "{% for m in messages %}" + said + "{% endfor %}"
+    tokenizer.chat_template = calls + str(tokenizer.chat_template)
+    arguments: Any = {"<|im_end|>": "<|im_end|> of a city"}
+    arguments = json.dumps(arguments) if spelled == "text" else arguments
+    call = {"type": "function", "function": {"name": "f", "arguments": arguments}}
+    turn = {"role": "assistant", "content": "Hm.", "tool_calls": [call]}
+    plain = tokens(tokenizer, row([USER, {"role": "assistant", "content": "Hm."}, USER]))
+    found = tokens(tokenizer, row([USER, turn, USER]))
+    assert isinstance(plain, TokenizedPair)
+    assert isinstance(found, TokenizedPair)
+    end = tokenizer.convert_tokens_to_ids("<|im_end|>")
+    assert found.prompt_ids.count(end) == plain.prompt_ids.count(end)
+    assert '"arguments": {' in tokenizer.decode(found.prompt_ids)
+
+
 def with_tools(tokenizer: Tokenizer) -> Tokenizer:
     import copy
 

@@ -14,18 +14,22 @@ from orpo.errors import DataError
 
 __all__ = [
     "as_messages",
+    "assistant",
     "has_value",
     "number",
+    "past_turns",
     "required",
     "text",
     "text_or_messages",
     "tools_of",
+    "weight_of",
     "wrong_type",
 ]
 
 Value: TypeAlias = Any  # what JSON, CSV or Parquet hold
 
 _DEEPEST = 32  # levels of nesting in a tool call that anyone means
+_FLOAT32 = (1.1754943508222875e-38, 3.4028234663852886e38)  # smallest normal one, largest
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 _CORRECT = "Correct the row, or set on_bad_row='drop' to leave such rows out."
 
@@ -113,6 +117,46 @@ def number(row: Row, name: str) -> float | None:
     return found
 
 
+def weight_of(row: Row) -> float:
+    """The number in the column "weight", 1 without one; 0 if a float32 cannot tell it from 0.
+
+    Raises:
+        DataError: It is negative, or larger than any float32, or no number.
+    """
+    found = number(row, "weight")
+    if found is None:
+        return 1.0
+    smallest, largest = _FLOAT32
+    if found < 0 or found > largest:
+        negative = found < 0
+        raise DataError(
+            f"a weight must {'not be negative' if negative else 'fit a float32'}, is {found}",
+            where=f"{row.where}, field 'weight'",
+            fix="Swap 'chosen' and 'rejected' if that is what is meant."
+            if negative
+            else "Give weights around 1, which is the weight of a row without one.",
+        )
+    return found if found >= smallest else 0.0
+
+
+def past_turns(row: Row, name: str) -> list[tuple[str, str]]:
+    """What was asked and answered before, out of a column of [user, assistant] pairs of texts.
+
+    Raises:
+        DataError: The column holds something else.
+    """
+    value = row.values.get(name)
+    if value is None or value in ("", []):
+        return []
+    turns = value if isinstance(value, list | tuple) else [value]
+    for turn in turns:
+        texts = isinstance(turn, list | tuple) and all(isinstance(said, str) for said in turn)
+        if not texts or len(turn) != 2:
+            raise wrong_type(row, name, "a list of [user, assistant] pairs of texts")
+    _check_readable(value, row, name)
+    return [(asked, said) for asked, said in turns]
+
+
 def tools_of(row: Row) -> list[Any] | None:
     """The descriptions of tools in the column "tools": a list of objects, or JSON text of one.
 
@@ -120,6 +164,7 @@ def tools_of(row: Row) -> list[Any] | None:
         DataError: The column holds something else.
     """
     value = row.values.get("tools")
+    spelled = isinstance(value, str)
     if isinstance(value, str) and value.strip():
         try:
             value = json.loads(value)
@@ -131,7 +176,7 @@ def tools_of(row: Row) -> list[Any] | None:
     if not isinstance(value, list) or not all(isinstance(tool, Mapping) for tool in value):
         raise wrong_type(row, "tools", "a list of tools, or JSON text of one")
     _check_readable(value, row, "tools")
-    return value
+    return value if spelled else [_without_nulls(tool) for tool in value]
 
 
 def as_messages(value: Value) -> list[Message]:
@@ -141,6 +186,11 @@ def as_messages(value: Value) -> list[Message]:
         return []
     messages = [_message(turn) for turn in turns]
     return [m for m in messages if m is not None] if all(messages) else []
+
+
+def assistant(said: str) -> Message:
+    """What the assistant says, as a message."""
+    return {"role": "assistant", "content": said}
 
 
 def wrong_type(row: Row, name: str, expected: str) -> DataError:
@@ -161,6 +211,8 @@ def _message(turn: Value) -> Message | None:
         return _sharegpt_message(turn)
     if not isinstance(turn.get("role"), str):
         return None
+    if "tool_calls" in turn:
+        turn = _with_calls(turn)
     content = turn.get("content")
     if isinstance(content, list | tuple):
         content = _joined(content)
@@ -173,7 +225,7 @@ def _sharegpt_message(turn: Mapping[str, Any]) -> Message | None:
     role, said = _SHAREGPT_ROLES.get(turn["from"].strip().lower()), turn["value"]
     if role is None or not isinstance(said, str):
         return None
-    calls = _calls(said) if turn["from"] == "function_call" else None
+    calls = _calls(said) if turn["from"].strip().lower() == "function_call" else None
     if calls:
         return {"role": role, "content": "", "tool_calls": calls}
     return {"role": role, "content": said}
@@ -188,7 +240,43 @@ def _calls(said: str) -> list[Any] | None:
     calls = value if isinstance(value, list) else [value]
     if not all(isinstance(call, dict) and isinstance(call.get("name"), str) for call in calls):
         return None
-    return [{"type": "function", "function": call} for call in calls]
+    return [{"type": "function", "function": _with_arguments(call)} for call in calls]
+
+
+def _with_calls(turn: Mapping[str, Any]) -> Message:
+    """A message with its tool calls as templates want them; null calls are none."""
+    calls = turn["tool_calls"]
+    if calls is None:
+        return {name: part for name, part in turn.items() if name != "tool_calls"}
+    if not isinstance(calls, list | tuple):
+        return turn
+    return {**turn, "tool_calls": [_with_arguments(_without_nulls(call)) for call in calls]}
+
+
+def _with_arguments(call: Value) -> Value:
+    """A tool call with its arguments as an object, where they are JSON text of one (OpenAI)."""
+    if not isinstance(call, Mapping):
+        return call
+    if isinstance(call.get("function"), Mapping):
+        return {**call, "function": _with_arguments(call["function"])}
+    try:
+        found = json.loads(call["arguments"]) if isinstance(call.get("arguments"), str) else None
+    except (ValueError, RecursionError):
+        found = None
+    usable = isinstance(found, dict) and not _fault(found)
+    return {**call, "arguments": found} if usable else call
+
+
+def _without_nulls(value: Value, depth: int = 0) -> Value:
+    """The same without members that are null: Parquet fills in those that a row does not have."""
+    if depth > _DEEPEST:
+        return value
+    if isinstance(value, Mapping):
+        there = {name: part for name, part in value.items() if part is not None}
+        return {name: _without_nulls(part, depth + 1) for name, part in there.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nulls(part, depth + 1) for part in value]
+    return value
 
 
 def _joined(parts: Sequence[Any]) -> str | None:

@@ -13,82 +13,36 @@ Every format may have the columns `system`, `tools`, `weight` and the scores of 
 the rejected answer is null or missing, the row is learnt from by its NLL alone; so are `messages`
 or `conversations` by themselves, `prompt` with `completion` and `instruction` with `output`.
 
-A new format is a function here, a line in `FORMATS` and one in `_COLUMNS`.
+An Alpaca row may have a `history` of earlier turns. The prompt's column may also be called
+`question`, `query` or `input`.
+
+A new format is a function here, a line in `FORMATS` and one in `orpo.data.columns`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, TypeAlias
 
-from orpo.data.fields import has_value, number, required, text, text_or_messages, tools_of
-from orpo.data.ranked import PAIR_RULES, answers_column, choose_pair, has_answers
-from orpo.data.transcripts import ASSISTANT, split_texts, split_transcripts, turns_of
+from orpo.data.columns import PROMPTS, prompt_column, recognise, refuse_unpaired
+from orpo.data.extras import with_extras
+from orpo.data.fields import (
+    assistant,
+    has_value,
+    past_turns,
+    required,
+    text,
+    text_or_messages,
+)
+from orpo.data.ranked import PAIR_RULES, answers_column, choose_pair
+from orpo.data.transcripts import split_texts, split_transcripts, turns_of
 from orpo.data.types import Dropped, Message, Messages, PreferencePair, Row, TextPair
 from orpo.errors import DataError
 
 __all__ = ["FORMATS", "PAIR_RULES", "recognise", "to_pair"]
 
 Parser: TypeAlias = Callable[[Row], PreferencePair]
-
-_COLUMNS: dict[str, tuple[tuple[str, ...], ...]] = {
-    "prompt": (("prompt", "chosen", "rejected"), ("question", "chosen", "rejected")),
-    "alpaca": (("instruction", "chosen", "rejected"),),
-    "sharegpt": (("conversations", "chosen", "rejected"),),
-    "messages": (("messages", "rejected_response"), ("messages", "rejected_messages")),
-    "two_messages": (("chosen_messages", "rejected_messages"),),
-}
-"""Format -> the columns that make it out, in any of these sets."""
-
-_NLL_COLUMNS: dict[str, tuple[tuple[str, ...], ...]] = {
-    "prompt": (("prompt", "chosen"), ("question", "chosen"), ("prompt", "completion")),
-    "alpaca": (("instruction", "chosen"), ("instruction", "output")),
-    "sharegpt": (("conversations", "chosen"), ("conversations",)),
-    "messages": (("messages",),),
-    "two_messages": (("chosen_messages",),),
-}
-"""The same for rows without a rejected answer."""
-
-_PROMPTS = ("prompt", "question", "instruction", "messages", "conversations")
-_SCORES = (
-    ("score_chosen", "score_rejected"),
-    ("chosen_score", "rejected_score"),
-    ("chosen_rating", "rejected_rating"),
-    ("rating_chosen", "rating_rejected"),
-)
-
-
-def recognise(columns: Mapping[str, Any], where: str) -> str:
-    """The name of the format that these columns (of a first row, with its values) are in.
-
-    Raises:
-        DataError: No format has these columns, or several have; the message names them.
-    """
-    names = set(columns)
-    found = _matching(names, _COLUMNS)
-    if not found and {"chosen", "rejected"} <= names:
-        return _conversations(columns)
-    if not found and has_answers(columns) and names & set(_PROMPTS):
-        return "answers"
-    found = found or _matching(names, _NLL_COLUMNS)
-    if not found and "chosen" in names and "rejected" not in names:
-        found = [_conversations(columns)]
-    if len(found) == 1:
-        return found[0]
-    listed = ", ".join(map(repr, sorted(names))) or "no columns"
-    if found:
-        raise DataError(
-            f"the columns may be read as {' or '.join(found)}: {listed}",
-            where=where,
-            fix=f"Say which, e.g. data_format={found[0]}, or leave columns out.",
-        )
-    missing = sorted({"chosen", "rejected"} - names)
-    raise DataError(
-        f"no column {' and no column '.join(map(repr, missing))}; found {listed}",
-        where=where,
-        fix="Preference data need 'chosen' and 'rejected', and usually 'prompt'.",
-    )
 
 
 def to_pair(row: Row, name: str, pair_rule: str = "best_worst") -> PreferencePair | Dropped:
@@ -112,20 +66,12 @@ def to_pair(row: Row, name: str, pair_rule: str = "best_worst") -> PreferencePai
         pair = replace(_answered(row, found.chosen, found.rejected), scores=found.scores)
     else:
         pair = FORMATS[name](row)
-    return _with_extras(pair)
-
-
-def _matching(names: set[str], known: Mapping[str, tuple[tuple[str, ...], ...]]) -> list[str]:
-    return [name for name, sets in known.items() if any(names >= set(columns) for columns in sets)]
-
-
-def _conversations(columns: Mapping[str, Any]) -> str:
-    texts = (columns.get("chosen"), columns.get("rejected"))
-    return "hh" if any(isinstance(t, str) and ASSISTANT in t for t in texts) else "implicit"
+        refuse_unpaired(row.values, row.where)
+    return with_extras(pair)
 
 
 def _prompt(row: Row) -> PreferencePair:
-    name = _present(row, "question", "prompt")
+    name = prompt_column(row.values)
     chosen_name = _present(row, "completion", "chosen")
     prompt, chosen = text_or_messages(row, name), text_or_messages(row, chosen_name)
     rejected = text_or_messages(row, "rejected") if has_value(row, "rejected") else None
@@ -135,7 +81,7 @@ def _prompt(row: Row) -> PreferencePair:
         return _implicit(row)
     return PreferencePair(
         row,
-        prompt=_conversation(prompt),
+        prompt=_asked(_conversation(prompt), row, name),
         chosen=_answer(chosen, row, chosen_name),
         rejected=None if rejected is None else _answer(rejected, row, "rejected"),
     )
@@ -205,37 +151,37 @@ def _hh(row: Row) -> PreferencePair:
         row,
         text=pair,
         prompt=turns,
-        chosen=_assistant(pair.chosen.strip()),
-        rejected=None if pair.rejected is None else _assistant(pair.rejected.strip()),
+        chosen=assistant(pair.chosen.strip()),
+        rejected=None if pair.rejected is None else assistant(pair.rejected.strip()),
     )
 
 
 def _alpaca(row: Row) -> PreferencePair:
     chosen = text(row, _present(row, "output", "chosen"))
     rejected = text(row, "rejected") if has_value(row, "rejected") else None
-    request, plain = _instruction(row)
+    turns, plain = _instruction(row)
     return PreferencePair(
         row,
         text=TextPair(plain, chosen, rejected),
-        prompt=[{"role": "user", "content": request}],
-        chosen=_assistant(chosen),
-        rejected=None if rejected is None else _assistant(rejected),
+        prompt=turns,
+        chosen=assistant(chosen),
+        rejected=None if rejected is None else assistant(rejected),
     )
 
 
 def _answered(row: Row, chosen: str | Messages, rejected: str | Messages) -> PreferencePair:
     """The pair of a list of answers, with whichever prompt the row has."""
-    name = next((n for n in _PROMPTS if has_value(row, n)), "prompt")
+    name = next((n for n in PROMPTS if has_value(row, n)), "prompt")
     field = answers_column(row)
+    prompt: str | list[Message]
     if name == "instruction":
-        request, plain = _instruction(row)
-        prompt: str | list[Message] = [{"role": "user", "content": request}]
+        prompt, plain = _instruction(row)
     else:
         prompt = text_or_messages(row, name)
         plain = prompt if isinstance(prompt, str) else ""
     pair = PreferencePair(
         row,
-        prompt=_conversation(prompt),
+        prompt=_asked(_conversation(prompt), row, name),
         chosen=_answer(chosen, row, field),
         rejected=_answer(rejected, row, field),
     )
@@ -266,63 +212,19 @@ def _present(row: Row, other: str, usual: str) -> str:
     return other if other in row.values and usual not in row.values else usual
 
 
-def _with_extras(pair: PreferencePair) -> PreferencePair:
-    """The pair with what the columns `system`, `tools`, `weight` and of scores add to it."""
-    row = pair.row
-    weight = number(row, "weight")
-    if weight is not None and weight < 0:
-        raise DataError(
-            f"a weight must not be negative, is {weight}",
-            where=f"{row.where}, field 'weight'",
-            fix="Swap 'chosen' and 'rejected' if that is what is meant.",
-        )
-    scores = pair.scores or _scores(row)
-    pair = replace(
-        pair, tools=tools_of(row), weight=1.0 if weight is None else weight, scores=scores
-    )
-    system = text(row, "system").strip() if has_value(row, "system") else ""
-    return _with_system(pair, system) if system else pair
-
-
-def _scores(row: Row) -> tuple[float, float] | None:
-    for names in _SCORES:
-        if all(has_value(row, name) for name in names):
-            chosen, rejected = (number(row, name) for name in names)
-            return None if chosen is None or rejected is None else (chosen, rejected)
-    return None
-
-
-def _with_system(pair: PreferencePair, system: str) -> PreferencePair:
-    """The pair with a system message in front of its prompt."""
-    said, plain = pair.prompt, pair.text
-    if said is None and plain is not None:
-        said = [{"role": "user", "content": plain.prompt}]
-        pair = replace(
-            pair,
-            chosen=_assistant(plain.chosen),
-            rejected=None if plain.rejected is None else _assistant(plain.rejected),
-        )
-    first = said[0] if said else {}
-    if first.get("role") == "system":
-        if str(first.get("content") or "").strip() == system:
-            return pair
-        raise DataError(
-            "the conversation has another system message already",
-            where=f"{pair.row.where}, field 'system'",
-            fix="Keep one of them.",
-        )
-    if plain is not None:
-        plain = replace(plain, prompt=f"{system}\n\n{plain.prompt.lstrip()}")
-    return replace(pair, prompt=[{"role": "system", "content": system}, *(said or [])], text=plain)
-
-
-def _instruction(row: Row) -> tuple[str, str]:
-    """An Alpaca row's request as one message, and as plain text."""
+def _instruction(row: Row) -> tuple[list[Message], str]:
+    """An Alpaca row's request and the turns before it as messages, and as plain text."""
     instruction = text(row, "instruction")
     extra = text(row, "input") if has_value(row, "input") else ""
     request = f"{instruction}\n\n{extra}" if extra.strip() else instruction
     section = f"\n\n### Input:\n{extra}" if extra.strip() else ""
-    return request, f"### Instruction:\n{instruction}{section}\n\n### Response:\n"
+    turns: list[Message] = []
+    plain = ""
+    for asked, said in past_turns(row, "history"):
+        turns += [{"role": "user", "content": asked}, assistant(said)]
+        plain += f"### Instruction:\n{asked}\n\n### Response:\n{said}\n\n"
+    plain += f"### Instruction:\n{instruction}{section}\n\n### Response:\n"
+    return [*turns, {"role": "user", "content": request}], plain
 
 
 def _two_conversations(
@@ -343,7 +245,7 @@ def _two_conversations(
         )
     return PreferencePair(
         row,
-        prompt=chosen[:shared],
+        prompt=_asked(chosen[:shared], row, names[0]),
         chosen=_answer(chosen[shared:], row, names[0]),
         rejected=None if rejected is None else _answer(rejected[shared:], row, names[1]),
     )
@@ -364,10 +266,6 @@ def _asked(prompt: list[Message], row: Row, name: str) -> list[Message]:
     return prompt
 
 
-def _assistant(said: str) -> Message:
-    return {"role": "assistant", "content": said}
-
-
 def _same_turn(ours: Message, theirs: Message) -> bool:
     return all(ours.get(part) == theirs.get(part) for part in ("role", "content", "tool_calls"))
 
@@ -385,7 +283,7 @@ def _opens_with_prompt(prompt: Any, chosen: Any, rejected: Any) -> bool:
 def _answer(value: str | Messages, row: Row, name: str) -> Message:
     """The single assistant message that an answer consists of."""
     if isinstance(value, str):
-        return _assistant(value)
+        return assistant(value)
     if len(value) != 1 or value[0]["role"] != "assistant":
         roles = ", ".join(str(m["role"]) for m in value)
         raise DataError(

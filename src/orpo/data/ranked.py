@@ -46,9 +46,11 @@ class Preference:
     scores: tuple[float, float]
 
 
-def has_answers(columns: Mapping[str, Any]) -> bool:
-    """Whether a column holds a list of answers."""
-    return any(isinstance(columns.get(name), list) and len(columns[name]) > 0 for name in ANSWERS)
+def has_answers(columns: Mapping[str, Any], *, empty: bool = False) -> bool:
+    """Whether a column holds a list of answers; an empty one counts beside scores, or if asked."""
+    scored = any(isinstance(columns.get(name), list) for name in (*_SCORES, *_RANKS))
+    lists = (columns[name] for name in ANSWERS if isinstance(columns.get(name), list))
+    return any(answers or empty or scored for answers in lists)
 
 
 def answers_column(row: Row) -> str:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from orpo.data.formats import recognise, to_pair
+from orpo.data.columns import UndecidedError, recognise, refuse_guess
+from orpo.data.formats import to_pair
 from orpo.data.types import Dropped, PreferencePair, Row
 from orpo.errors import DataError
 
 __all__ = ["PairReader"]
+
+_PATIENCE = 100  # rows that are in no format, before the data set is taken to be in none
 
 
 @dataclass
@@ -18,7 +21,8 @@ class PairReader:
     Attributes:
         format: Name of the format out of `orpo.data.formats.FORMATS`; empty until the first row
             that can be read decides it.
-        on_bad_row: "error" stops at a malformed row; "drop" gives `Dropped` for it.
+        on_bad_row: "error" stops at a malformed row; "drop" gives `Dropped` for it. That the
+            columns leave open how all the rows are to be read is no row's fault, and stops both.
         pair_rule: How a pair is chosen from a list of scored answers, see
             `orpo.data.formats.PAIR_RULES`.
     """
@@ -26,17 +30,21 @@ class PairReader:
     format: str = ""
     on_bad_row: str = "error"
     pair_rule: str = "best_worst"
+    _guessed: bool = field(default=False, init=False, repr=False)
+    _strange: int = field(default=0, init=False, repr=False)
 
     def __call__(self, row: Row) -> PreferencePair | Dropped:
         """The pair of a row, or why it gives none.
 
         Raises:
-            DataError: The row is malformed and `on_bad_row` is "error".
+            DataError: The row is malformed and `on_bad_row` is "error"; or, before any row could be
+                read, its columns may be read in several ways, or a hundred rows were in no format.
         """
         try:
             return self._read(row)
         except DataError as error:
-            if self.on_bad_row == "error":
+            undecided = isinstance(error, UndecidedError) and not self.format
+            if self.on_bad_row == "error" or undecided or self._strange >= _PATIENCE:
                 raise
             reason = "unreadable" if row.broken else "malformed"
             return Dropped(reason, error.where or row.where, error.what)
@@ -46,7 +54,7 @@ class PairReader:
             return Dropped(row.left_out, row.where)
         if row.broken is not None:
             raise row.broken
-        name = self.format or recognise(row.values, row.where)
+        name = self._format_of(row)
         try:
             pair = to_pair(row, name, self.pair_rule)
         except DataError as error:
@@ -58,8 +66,27 @@ class PairReader:
                 where=error.where,
                 fix="Put rows of different formats into files of their own.",
             ) from error
-        self.format = name
+        self._guessed |= not self.format
+        self.format, self._strange = name, 0
         return pair
+
+    def _format_of(self, row: Row) -> str:
+        """The format of all the rows, which this one decides if none did before."""
+        if self.format:
+            if self._guessed and self.format == "implicit":
+                refuse_guess(row.values, row.where)
+            return self.format
+        try:
+            return recognise(row.values, row.where)
+        except DataError as error:
+            self._strange += bool(row.values)
+            if self._strange < _PATIENCE:
+                raise
+            raise DataError(
+                f"none of {_PATIENCE} rows is in a known format: {error.what}",
+                where=error.where,
+                fix=error.fix,
+            ) from error
 
 
 def _looks_like(row: Row) -> str:

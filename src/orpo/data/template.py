@@ -109,7 +109,9 @@ class Template:
 
     def renders_messages(self, pair: PreferencePair) -> bool:
         """Whether this pair goes through the chat template rather than as plain text."""
-        return pair.prompt is not None and (pair.text is None or has_chat_template(self.tokenizer))
+        if pair.prompt is None:
+            return False
+        return pair.text is None or bool(pair.tools) or has_chat_template(self.tokenizer)
 
     def render(self, pair: PreferencePair) -> TextPair:
         """The pair as text; its guard stands inside special-token text that people typed.
@@ -240,11 +242,13 @@ class Template:
 
 
 def _strings(value: Any) -> Iterator[str]:
-    """Every string within messages: contents, roles, arguments of tool calls."""
+    """Every string within messages: contents, roles, tool calls and their arguments' names."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):
-        for part in value.values():
+        for key, part in value.items():
+            if _is_typed(key):
+                yield key
             yield from _strings(part)
     elif isinstance(value, list | tuple):
         for part in value:
@@ -256,7 +260,15 @@ def _with_strings(value: Any, change: Callable[[str], str]) -> Any:
     if isinstance(value, str):
         return change(value)
     if isinstance(value, Mapping):
-        return {key: _with_strings(part, change) for key, part in value.items()}
+        return {
+            change(key) if _is_typed(key) else key: _with_strings(part, change)
+            for key, part in value.items()
+        }
     if isinstance(value, list | tuple):
         return [_with_strings(part, change) for part in value]
     return value
+
+
+def _is_typed(key: Any) -> bool:
+    """Whether a key may be what somebody typed, an argument's name, and no template asks for it."""
+    return isinstance(key, str) and not key.isidentifier()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from orpo.data.fields import number
+from orpo.data.fields import weight_of
 from orpo.data.types import Dropped, Row, TokenizedPair
 from orpo.errors import DataError
 
@@ -49,10 +49,9 @@ def read_tokens(row: Row, vocabulary: range) -> TokenizedPair | Dropped:
         chosen, rejected = chosen[len(prompt) :], rejected[len(prompt) :]
         if not rejected:
             return Dropped("empty_rejected", row.where, "the rejected has no tokens")
-    weight = number(row, "weight")
+    weight = weight_of(row)
     if weight == 0:
         return Dropped("zero_weight", row.where, "field 'weight' is 0")
-    weight = 1.0 if weight is None else weight
     return TokenizedPair(prompt, chosen, rejected, row=row.index, weight=weight)
 
 
