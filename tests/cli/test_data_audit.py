@@ -33,7 +33,7 @@ def test_a_table_for_people(orpo: Orpo, faulty: Path) -> None:
     assert orpo("data", "audit", faulty) == 0, orpo.err
     assert orpo.out == ""
     told = " ".join(orpo.err.split())
-    assert "(prompt): 40 rows, 40 pairs" in told
+    assert "(prompt): 40 rows, 40 kept" in told
     assert "stop Exact duplicates 10 40 25.0 %" in told
     assert "Template problems 2 40 5.0 %" in told
     assert "ok Identical answers 0 40 0.0 %" in told

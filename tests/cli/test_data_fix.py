@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from orpo.cli.main import main
 from tests.cli.conftest import Orpo
 
 Values = dict[str, Any]
@@ -178,3 +179,24 @@ def test_near_duplicates_need_a_library(
     monkeypatch.setattr("orpo.data.repair.near.minhash_available", lambda: False)
     assert orpo("data", "fix", pairs, tmp_path / "x.jsonl", "--deduplicate", "near") == 2
     assert "datasketch" in orpo.err
+
+
+def test_help_says_what_always_goes(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["data", "fix", "--help"])
+    told = " ".join(capsys.readouterr().out.split())
+    assert "answers that make no pair (equal scores, a single one) always go" in told
+
+
+@pytest.mark.filterwarnings("error")
+def test_what_parquet_would_fill_in_is_one_line(orpo: Orpo, pairs: Path, tmp_path: Path) -> None:
+    rows = read(pairs)
+    for n, row in enumerate(rows):
+        row["meta"] = {"k": n} if n % 2 else {"m": n}
+    pairs.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    before = sorted(tmp_path.iterdir())
+    assert orpo("data", "fix", pairs, tmp_path / "clean.parquet", "--held_out", 0.5) == 2
+    (line,) = orpo.err.strip().splitlines()
+    assert "field 'meta'" in line
+    assert ".jsonl" in line
+    assert sorted(tmp_path.iterdir()) == before

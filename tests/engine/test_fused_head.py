@@ -144,6 +144,7 @@ def test_without_gradient_the_numbers_are_the_same(kind: str) -> None:
         loss, logps = fused(transform, layer, hidden_states(), rows=3)
     assert not loss.requires_grad
     found = {"loss": loss, **vars(logps)}
+    assert torch.equal(found.pop("weight"), expected["weight"])
     assert farthest(found, {name: expected[name] for name in found}) < 1e-12
     layer.requires_grad_(False)
     frozen, _ = fused(transform, layer, hidden_states().detach(), rows=3)

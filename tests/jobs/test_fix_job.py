@@ -520,3 +520,76 @@ def test_rows_are_what_they_were(tmp_path: Path, hh_rows: list[Values]) -> None:
     assert result.dropped["empty_chosen"] == sum(
         not row["chosen"].rpartition("\n\nAssistant:")[2].strip() for row in hh_rows
     )
+
+
+@pytest.mark.parametrize("more", [{"system": "Be casual."}, {"tools": [{"name": "time"}]}])
+def test_rows_with_another_setting_are_neither_copies_nor_contradictions(
+    tmp_path: Path, more: Values
+) -> None:
+    rows = [
+        pair("greet", "good day", "yo"),
+        pair("greet", "yo", "good day", **more),
+        pair("ask", "yes", "no"),
+        pair("ask", "yes", "no", **more),
+    ]
+    source = write(tmp_path / "pairs.jsonl", rows)
+    assert fix(source, tmp_path / "clean.jsonl").dropped == {}
+    write(source, [*rows, rows[3], pair("greet", "good day", "yo", **more)])
+    again = fix(source, tmp_path / "again.jsonl")
+    assert again.dropped == {"contradiction": 2, "exact_duplicate": 1}
+
+
+def test_three_turns_are_not_one_message_with_the_same_words(tmp_path: Path) -> None:
+    roles = ("user", "assistant", "user")
+    turns = [{"role": role, "content": said} for role, said in zip(roles, "abc", strict=True)]
+    one = [{"role": "user", "content": "a\n\nb\n\nc"}]
+    rows = [{"prompt": p, "chosen": "x", "rejected": "y"} for p in (turns, one)]
+    source = write(tmp_path / "pairs.jsonl", rows)
+    assert fix(source, tmp_path / "clean.jsonl").dropped == {}
+
+
+def test_the_same_pair_with_another_weight_is_a_copy(tmp_path: Path) -> None:
+    rows = [pair("p", "a", "b", weight=w) for w in (1, 3, 1)]
+    result = fix(write(tmp_path / "pairs.jsonl", rows), tmp_path / "clean.jsonl")
+    assert read(tmp_path / "clean.jsonl") == rows[:1]
+    details = [change["detail"] for change in ledger(result)]
+    assert details[0].endswith("pairs.jsonl:1; same pair, other weight (3, there 1)")
+    assert details[1].endswith("pairs.jsonl:1")
+
+
+def test_what_gives_no_pair_always_goes(tmp_path: Path) -> None:
+    rows = [
+        {"prompt": "p1", "answers": ["a", "b"], "scores": [1, 5]},
+        {"prompt": "p2", "answers": ["a", "b"], "scores": [2, 2]},
+        {"prompt": "p3", "answers": ["a"], "scores": [2]},
+    ]
+    source = write(tmp_path / "pairs.jsonl", rows)
+    result = fix(source, tmp_path / "clean.jsonl", drop=("empty",))
+    assert result.dropped == {"tied_scores": 1, "single_answer": 1}
+
+
+def test_parquet_does_not_fill_in_absent_members(tmp_path: Path) -> None:
+    rows = [pair(f"p{n}", "a", "b", meta=[{"k": 1}, {"k": 2, "m": {"x": n}}]) for n in range(3)]
+    source = write(tmp_path / "pairs.jsonl", rows)
+    with pytest.raises(DataError, match=r"fill in 'm'.*") as error:
+        fix(source, tmp_path / "clean.parquet")
+    assert "pairs.jsonl:1, field 'meta'" in str(error.value)
+    assert ".jsonl" in str(error.value)
+    assert list(tmp_path.iterdir()) == [source]
+    alike = [pair(f"p{n}", "a", "b", meta=[{"k": n, "m": {"x": None}}]) for n in range(3)]
+    fix(write(source, alike), tmp_path / "clean.parquet")
+    assert len(read(tmp_path / "clean.parquet")) == 3
+
+
+def test_the_achieved_share_is_said(tmp_path: Path) -> None:
+    rows = [pair(f"p{n}", "a", "b") for n in range(10)]
+    result = fix(write(tmp_path / "p.jsonl", rows), tmp_path / "train.jsonl", held_out=0.3)
+    held = result.held_out
+    assert result.prompts == {"asked": 0.3, "held_out": held, "all": 10}
+    told = f"held out: {held} of 10 prompts ({held / 10:.1%}; asked for 30.0%)"
+    assert told in "\n".join(result.summary())
+
+
+def test_one_row_is_one_row(tmp_path: Path) -> None:
+    result = fix(write(tmp_path / "p.jsonl", [pair("p", "a", "b")]), tmp_path / "c.jsonl")
+    assert ": 1 row = 1 written + 0 dropped" in next(result.summary())

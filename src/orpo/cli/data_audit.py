@@ -14,6 +14,7 @@ from rich.text import Text
 from orpo.cli.console import console, say
 from orpo.cli.data_options import add_training_settings, training_settings
 from orpo.data.audit import Audit, Finding
+from orpo.data.audit.tally import amount
 from orpo.errors import DataError
 from orpo.jobs.audit_job import AuditJob, run_audit
 
@@ -83,8 +84,8 @@ def execute(given: argparse.Namespace) -> dict[str, Any] | None:
 def _show(audit: Audit) -> None:
     rows = audit.rows
     say(
-        f"{audit.dataset} ({rows['format'] or 'no format'}): {rows['rows_in']:,} rows, "
-        f"{rows['kept']:,} pairs"
+        f"{audit.dataset} ({rows['format'] or 'no format'}): {amount(rows['rows_in'], 'row')}, "
+        f"{rows['kept']:,} kept"
     )
     console.print(_table(audit))
     for finding in audit.findings:
@@ -131,7 +132,7 @@ def _costs(audit: Audit) -> list[str]:
     if not budget:
         return []
     lines = [
-        f"an epoch: {budget['pairs']:,.0f} pairs, {budget['tokens_per_epoch']:,.0f} tokens; the "
+        f"an epoch: {budget['pairs']:,.0f} rows, {budget['tokens_per_epoch']:,.0f} tokens; the "
         f"shared engine computes {budget['positions_per_epoch']:,.0f} positions, padded batches "
         f"of four {budget['padded_positions_per_epoch']:,.0f}"
     ]

@@ -35,7 +35,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         parser,
         "drop",
         metavar="CHECKS",
-        help=f"checks that drop rows, by comma; default all: {', '.join(CHECKS)}",
+        help=f"checks that drop rows, by comma; default all: {', '.join(CHECKS)}; lines that "
+        "cannot be read and answers that make no pair (equal scores, a single one) always go",
     )
     _flag(
         parser,
@@ -44,7 +45,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default="exact",
         help="drop rows that repeat an earlier one word for word (default), or nearly do",
     )
-    _flag(parser, "min_score_margin", type=float, metavar="X", help="least difference of scores")
+    _flag(
+        parser,
+        "min_score_margin",
+        type=float,
+        metavar="X",
+        help="least difference of scores: low_margin",
+    )
     _flag(
         parser,
         "balance",

@@ -78,7 +78,7 @@ class Passes:
         targets, written = self.job.targets, Counter[str]()
         with ExitStack() as stack:
             staged = {name: stack.enter_context(Staged(path)) for name, path in targets.items()}
-            writers = self._writers(staged)
+            writers = self._writers(staged, stack)
             fingerprint = b""
             for row, entry in self._rows():
                 fingerprint = _mixed(fingerprint, row)
@@ -154,7 +154,7 @@ class Passes:
                 if isinstance(pair, PreferencePair):
                     yield entry, view(pair)
 
-    def _writers(self, staged: dict[str, Staged]) -> dict[str, RowWriter]:
+    def _writers(self, staged: dict[str, Staged], stack: ExitStack) -> dict[str, RowWriter]:
         made: dict[str, RowWriter] = {}
         schema = None
         for name in ("output", "held_out_output"):
@@ -164,6 +164,7 @@ class Passes:
                     kept = (row for row, entry in self._rows() if entry.kept)
                     schema = schema_of(kept, self.job.dataset)
                 made[name] = KINDS[kind](staged[name].file, schema)
+                stack.callback(made[name].release)
         return made
 
     def _result(self, written: Counter[str]) -> FixResult:
@@ -185,7 +186,17 @@ class Passes:
             {reason: examples[reason] for reason in dropped},
             self.job.balance,
             self.balance,
+            self._prompts(),
         )
+
+    def _prompts(self) -> dict[str, float]:
+        """How many prompts there are, and how many of them are held out."""
+        if not self.job.held_out:
+            return {}
+        pairs = [entry for entry in self.entries if entry.kept and entry.is_pair]
+        held = {entry.group for entry in pairs if entry.held}
+        every = {entry.group for entry in pairs}
+        return {"asked": self.job.held_out, "held_out": len(held), "all": len(every)}
 
 
 def _mixed(fingerprint: bytes, row: Row) -> bytes:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from orpo.data.audit.tally import amount
 from orpo.data.repair import CHECKS, kind_of
 from orpo.errors import ConfigError
 
@@ -104,6 +105,8 @@ class FixResult:
         examples: Reason -> the first dropped row's place.
         balanced_by: "length", a column, or empty.
         balance: "output" and "held_out_output" -> counts before and after; empty without.
+        prompts: "asked" (the share to hold out), "held_out" and "all" (prompts of each); empty
+            where nothing is held out.
     """
 
     dataset: str
@@ -116,6 +119,7 @@ class FixResult:
     examples: dict[str, str]
     balanced_by: str = ""
     balance: dict[str, Any] = field(default_factory=dict)
+    prompts: dict[str, float] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """The result for JSON."""
@@ -127,8 +131,9 @@ class FixResult:
         """The same in words, line by line."""
         held = f" + {self.held_out} held out" if "held_out_output" in self.targets else ""
         yield (
-            f"{self.dataset}{f' ({self.format})' if self.format else ''}: {self.rows_in} rows = "
-            f"{self.written} written{held} + {sum(self.dropped.values())} dropped"
+            f"{self.dataset}{f' ({self.format})' if self.format else ''}: "
+            f"{amount(self.rows_in, 'row')} = {self.written} written{held} + "
+            f"{sum(self.dropped.values())} dropped"
         )
         for reason, count in self.dropped.items():
             yield f"  dropped {count} {reason} (first: {self.examples[reason]})"
@@ -136,6 +141,12 @@ class FixResult:
             where = "" if name == "output" else ", held out"
             said = _lengths_in_words if self.balanced_by == "length" else _values_in_words
             yield f"  balanced by {self.balanced_by}{where}: {said(counts)}"
+        if self.prompts:
+            aside, prompts = int(self.prompts["held_out"]), int(self.prompts["all"])
+            yield (
+                f"  held out: {aside:,} of {amount(prompts, 'prompt')} ({aside / prompts:.1%}; "
+                f"asked for {self.prompts['asked']:.1%})"
+            )
         for name, path in self.targets.items():
             yield f"{name.replace('_', ' ')}: {path}"
 

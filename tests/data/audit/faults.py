@@ -90,9 +90,12 @@ def reworded_zh(text: str, rng: random.Random, every: int = 14) -> str:
 
 
 def like(row: Mapping[str, Any], change: Any) -> dict[str, Any]:
-    """A row of messages with every text changed."""
+    """A row of messages with every text changed but system messages: other ones ask otherwise."""
     return {
-        name: [{**m, "content": change(m["content"])} for m in row[name]]
+        name: [
+            m if m["role"] == "system" else {**m, "content": change(m["content"])}
+            for m in row[name]
+        ]
         for name in ("prompt", "chosen", "rejected")
     }
 

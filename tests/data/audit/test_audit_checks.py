@@ -62,7 +62,7 @@ def test_exact_duplicates_are_all_but_the_first(rows: Values) -> None:
         ("data:42", "data:5"),
         ("data:43", "data:10"),
     ]
-    assert finding.figures == {"repeated_prompts": 3}
+    assert finding.figures == {"repeated_prompts": 3, "other_weight": 0}
 
 
 def test_another_answer_to_the_same_prompt_is_no_duplicate(rows: Values) -> None:
@@ -283,7 +283,7 @@ def test_turns_are_counted_and_prompts_that_ask_nothing_are_found(rows: Values) 
         {"role": "assistant", "content": "Hm."},
         {"role": "user", "content": "So?"},
     ]
-    rows[1]["prompt"] = [*rows[1]["prompt"], {"role": "assistant", "content": "Hm."}]
+    rows[1]["prompt"] = [*rows[1]["prompt"], {"role": "system", "content": "Hm."}]
     audit = audited(rows, near=False)
     assert audit.turns == {"1": 39, "2": 1}
     assert found(audit, "turns").count == 1
@@ -329,11 +329,14 @@ def test_weights_that_silence_most_pairs(rows: Values) -> None:
 
 
 def test_no_pair_is_a_stop_and_few_are_worth_a_look() -> None:
-    assert finding_of("size", distinct_rows(20)).verdict == "look"
-    assert finding_of("size", distinct_rows(500)).verdict == "ok"
+    few = finding_of("few_pairs", distinct_rows(20))
+    assert (few.verdict, few.count, few.of) == ("look", 20, 20)
+    assert finding_of("lost_rows", distinct_rows(20)).verdict == "ok"
+    assert finding_of("few_pairs", distinct_rows(500)).verdict == "ok"
     broken = [{"prompt": "p", "chosen": None, "rejected": "r"}] * 3
     audit = audited(broken, near=False)
-    assert found(audit, "size").verdict == found(audit, "unreadable_rows").verdict == "stop"
+    verdicts = {found(audit, name).verdict for name in ("few_pairs", "lost_rows")}
+    assert verdicts == {found(audit, "unreadable_rows").verdict} == {"stop"}
     assert found(audit, "unreadable_rows").count == 3
 
 
@@ -382,3 +385,135 @@ def test_keys_and_normal_forms() -> None:
     assert normalised(" Straße\n\tÀ ") == normalised("STRASSE à")
     assert normalised("ＡＢＣ") == "abc"
     assert clip("a\n\nb") == "a b"
+
+
+def begun(rows: Values, side: str, opening: str, count: int) -> Values:
+    for row in rows[:count]:
+        row[side][0]["content"] = opening + row[side][0]["content"]
+    return rows
+
+
+@pytest.mark.parametrize("side", ["chosen", "rejected"])
+@pytest.mark.parametrize("opening", ["Of course: here ", "当然可以，我来说说"])
+def test_first_words_that_tell_a_side(side: str, opening: str) -> None:
+    finding = finding_of("openings", begun(distinct_rows(200), side, opening, 60))
+    assert (finding.verdict, finding.count, finding.of) == ("look", 60, 200)
+    assert f"30.0 % of the {side} answers" in finding.says
+    assert finding.figures[side] == 0.3
+    assert finding.examples
+    assert finding_of("openings", begun(distinct_rows(200), side, opening, 150)).verdict == "stop"
+
+
+def test_first_words_of_both_sides_tell_nothing() -> None:
+    rows = begun(distinct_rows(200), "chosen", "Of course: here ", 100)
+    rows = begun(rows, "rejected", "Of course: here ", 90)
+    assert finding_of("openings", rows).verdict == "ok"
+    assert finding_of("openings", distinct_rows(200)).verdict == "ok"
+    assert finding_of("openings", begun(distinct_rows(60), "chosen", "Yes it is ", 60)).count == 0
+
+
+def test_rare_openings_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("orpo.data.audit.openings._KEPT", 20)
+    rows = begun(distinct_rows(200), "chosen", "Of course: here ", 200)
+    assert finding_of("openings", rows).count == 200
+
+
+def test_lost_rows_and_few_pairs_are_two_things() -> None:
+    rows = distinct_rows(600)
+    for row in rows[:60]:
+        row["rejected"] = row["chosen"]
+    audit = audited(rows, near=False)
+    lost, few = found(audit, "lost_rows"), found(audit, "few_pairs")
+    assert (lost.verdict, lost.count, lost.of) == ("look", 60, 600)
+    assert "60 identical answers" in lost.says
+    assert (few.verdict, few.do) == ("ok", "")
+
+
+def test_rows_without_rejected_answer_are_named() -> None:
+    rows = distinct_rows(30)
+    for row in rows[:10]:
+        row["rejected"] = None
+    audit = audited(rows, near=False)
+    finding = found(audit, "no_rejected")
+    assert (finding.verdict, finding.count, finding.of) == ("ok", 10, 30)
+    assert "20 pairs and 10 rows without rejected answer" in found(audit, "few_pairs").says
+    assert "no_rejected" not in {f.check for f in audited(distinct_rows(3), near=False).findings}
+
+
+def test_a_misspelt_column_is_named() -> None:
+    rows = distinct_rows(30)
+    for row in rows[:10]:
+        row["rejectd"] = row.pop("rejected")
+    finding = finding_of("no_rejected", rows)
+    assert (finding.verdict, finding.count) == ("look", 10)
+    assert "(but 'rejectd')" in finding.says
+    assert finding.figures == {"without_column": 10}
+
+
+@pytest.mark.parametrize("name", ["rejectd", "source"])
+def test_without_any_rejected_answer_training_is_refused(name: str) -> None:
+    rows = distinct_rows(10)
+    for row in rows:
+        row[name] = row.pop("rejected")
+    audit = audited(rows, near=False)
+    assert found(audit, "no_rejected").verdict == found(audit, "few_pairs").verdict == "stop"
+    assert ("(but 'rejectd')" in found(audit, "no_rejected").says) == (name == "rejectd")
+    assert "orpo train refuses" in found(audit, "no_rejected").says
+
+
+def test_rows_of_no_weight_are_not_kept() -> None:
+    rows = distinct_rows(10)
+    rows[0]["weight"] = 0
+    account = audited(rows, near=False).rows
+    assert (account["kept"], account["dropped"]) == (9, {"zero_weight": 1})
+
+
+def test_shorter_answers_that_are_chosen_are_counted() -> None:
+    rows = [pair(f"q{n}", "no", f"a long answer {n}") for n in range(100)]
+    finding = finding_of("length_bias", rows)
+    assert (finding.verdict, finding.count, finding.share) == ("stop", 100, 1.0)
+    assert finding.figures["longer_chosen"] == 0
+
+
+def test_the_command_against_scores_is_named() -> None:
+    rows = [pair(f"q{n}", f"a{n}", "b", score_chosen=1, score_rejected=2) for n in range(9)]
+    assert "orpo data fix --min_score_margin 0 drops" in finding_of("scores", rows).do
+
+
+SETTINGS: Values = [
+    {"system": "Answer formally."},
+    {"system": "Answer casually."},
+    {"tools": [{"type": "function", "function": {"name": "time"}}]},
+    {},
+]
+
+
+@pytest.mark.parametrize("plain", [False, True])
+def test_rows_with_another_setting_neither_repeat_nor_contradict(*, plain: bool) -> None:
+    texts = [f"word{n} and word{n + 3}" for n in range(12)]
+    row = pair(" ".join(texts), " ".join(texts[4:]), " ".join(reversed(texts)))
+    if plain:
+        row = {name: row[name][0]["content"] for name in row}
+    swapped = {**row, "chosen": row["rejected"], "rejected": row["chosen"]}
+    rows = [{**row, **more} for more in SETTINGS]
+    audit = audited(rows)
+    assert found(audit, "exact_duplicates").count == found(audit, "near_duplicates").count == 0
+    assert finding_of("contradictions", [rows[0], {**swapped, **SETTINGS[1]}]).count == 0
+    assert finding_of("contradictions", [rows[0], {**swapped, **SETTINGS[0]}]).count == 1
+    assert finding_of("exact_duplicates", [*rows, *rows]).count == len(rows)
+
+
+def test_who_speaks_belongs_to_the_prompt() -> None:
+    one = pair("a\n\nb\n\nc", "x", "y")
+    three = pair("", "x", "y")
+    roles = ("user", "assistant", "user")
+    three["prompt"] = [{"role": r, "content": c} for r, c in zip(roles, "abc", strict=True)]
+    assert finding_of("exact_duplicates", [one, three]).count == 0
+    assert finding_of("exact_duplicates", [one, three, three]).count == 1
+
+
+def test_another_weight_is_a_copy_and_is_said() -> None:
+    rows = [pair("q", "a", "b", weight=w) for w in (1, 3, 1)]
+    finding = finding_of("exact_duplicates", rows)
+    assert (finding.count, finding.figures["other_weight"]) == (2, 1)
+    assert "1 with another weight" in finding.says

@@ -224,7 +224,7 @@ def test_rows_that_a_mixture_leaves_out_are_not_lost() -> None:
     rows = made(distinct_rows(700))
     mixed = [replace(row, left_out="not_in_mix") if row.index % 7 == 0 else row for row in rows]
     audit = audit_rows(AuditPlan("data", near=False), mixed)
-    finding = found(audit, "size")
+    finding = found(audit, "lost_rows")
     assert (finding.count, finding.of, finding.verdict) == (0, 600, "ok")
     assert audit.rows["rows_in"] == 700
 
@@ -244,5 +244,25 @@ def test_the_quick_part_believes_the_account_of_the_rows() -> None:
     ledger.dropped["malformed"] = 100
     ledger.examples["malformed"] = [Dropped("malformed", "data:3", "no list")]
     audit = quick_audit("train", made(distinct_rows(600)), account=ledger.as_dict())
-    assert found(audit, "unreadable_rows").count == found(audit, "size").count == 100
-    assert found(audit, "unreadable_rows").examples[0].where == "data:3"
+    unreadable = found(audit, "unreadable_rows")
+    assert unreadable.count == found(audit, "lost_rows").count == 100
+    assert unreadable.examples[0].where == "data:3"
+    assert unreadable.do == "Correct them: they are left out."  # on_bad_row is "drop" already
+
+
+def test_the_quick_part_reads_the_texts_of_the_first_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("orpo.data.audit.quick.CONTENT_ROWS", 300)
+    rows = distinct_rows(600)
+    for row in rows[300:]:
+        row["chosen"][0]["content"] = "I cannot help with that.</s>"
+    audit = quick_audit("train", made([*rows, *rows[:60]]), eval_rows=made(rows[500:530]))
+    for name in ("refusals", "template", "length_bias", "openings", "turns"):
+        assert found(audit, name).of <= 300, name
+    assert found(audit, "refusals").count == found(audit, "template").count == 0
+    assert found(audit, "exact_duplicates").count == 60
+    assert found(audit, "leakage").count == 30
+    assert found(audit, "identical_answers").of == 660
+    assert audit.rows["kept"] == 660
+    (note,) = audit.notes
+    assert "the first 300 of 660 rows" in note
+    assert headlines(audit)[-1] == note

@@ -162,5 +162,6 @@ def test_turns_are_in_their_order_and_languages_by_size() -> None:
     assert [bar.label for bar in found["Languages"].bars] == ["b", "a"]
     seen = found["Turns of the prompt"].seen
     assert seen == "No prompt is a single turn; the longest has 10 turns."
+    assert "sample" not in found["Languages"].reading  # every row is counted
     one = charted({"languages": {"Chinese": 7}})["Languages"].seen
     assert one == "All 7 rows that were looked at are Chinese."

@@ -16,8 +16,9 @@ __all__ = [
     "LOST_LOOK",
     "MALFORMED_STOP",
     "count_view",
+    "lost_finding",
+    "pairs_finding",
     "rows_finding",
-    "size_finding",
     "truncation_from_ledger",
 ]
 
@@ -41,6 +42,9 @@ def count_view(ledger: Ledger, pair: PairView) -> None:
         if text is not None and not text.strip():
             ledger.count(Dropped(f"empty_{name}", pair.where, f"field '{name}' holds no text"))
             return
+    if pair.weight == 0:
+        ledger.count(Dropped("zero_weight", pair.where, "field 'weight' is 0"))
+        return
     if pair.chosen == pair.rejected:
         ledger.count(Dropped("identical_answers", pair.where, "both answers are the same"))
         return
@@ -49,8 +53,8 @@ def count_view(ledger: Ledger, pair: PairView) -> None:
     ledger.nll_only += pair.rejected is None
 
 
-def rows_finding(ledger: Ledger) -> Finding:
-    """Rows that could not be read."""
+def rows_finding(ledger: Ledger, *, left_out: bool = False) -> Finding:
+    """Rows that could not be read; `left_out` says that a training leaves them out already."""
     count, rows = sum(ledger.dropped[reason] for reason in _BROKEN), ledger.rows_in
     examples = [one for reason in _BROKEN for one in ledger.examples.get(reason, [])]
     share = count / max(1, rows)
@@ -63,38 +67,61 @@ def rows_finding(ledger: Ledger) -> Finding:
         f"{amount(count, 'row')} ({percent(share)}) cannot be read as preference pairs."
         if count
         else "Every row can be read.",
-        "Correct them, or train with --on_bad_row drop." if count else "",
+        ""
+        if not count
+        else "Correct them: they are left out."
+        if left_out
+        else "Correct them, or train with --on_bad_row drop.",
         tuple(Example(one.where, clip(one.detail)) for one in examples[:EXAMPLES]),
     )
 
 
-def size_finding(ledger: Ledger) -> Finding:
-    """Whether enough pairs are left to train on."""
+def lost_finding(ledger: Ledger) -> Finding:
+    """Rows that do not reach the training, for whatever reasons."""
     kept, rows = ledger.kept, ledger.rows_in - ledger.dropped[_NOT_IN_MIX]
-    lost = (rows - kept) / max(1, rows)
-    few, verdict = kept < FEW_PAIRS, "ok"
-    if few or lost >= LOST_LOOK:
-        verdict = "look" if kept else "stop"
-    others = ", ".join(
+    lost = rows - kept
+    verdict = grade(lost / max(1, rows), LOST_LOOK, 1.0)
+    reasons = ", ".join(
         f"{n:,} {reason.replace('_', ' ')}"
         for reason, n in ledger.dropped.most_common()
         if reason != _NOT_IN_MIX
     )
-    says = f"{amount(kept, 'pair')} of {amount(rows, 'row')} would be trained on"
     return Finding(
-        "size",
+        "lost_rows",
         "Rows lost before training",
         verdict,
-        rows - kept,
+        lost,
         rows,
-        f"{says} (dropped: {others})." if others else f"{says}.",
-        f"Collect more: below {FEW_PAIRS} pairs little is learnt."
-        if few
-        else "See why rows are dropped."
-        if verdict != "ok"
-        else "",
+        f"{lost:,} of {amount(rows, 'row')} are dropped ({reasons})."
+        if lost
+        else "Every row would be trained on.",
+        "" if verdict == "ok" else "See why rows are dropped.",
         (),
-        {"kept": float(kept), "nll_only": float(ledger.nll_only)},
+        {"kept": float(kept)},
+    )
+
+
+def pairs_finding(ledger: Ledger) -> Finding:
+    """Whether enough pairs are left to train on."""
+    alone, pairs = ledger.nll_only, ledger.kept - ledger.nll_only
+    verdict = "stop" if not pairs else "look" if pairs < FEW_PAIRS else "ok"
+    beside = f" and {amount(alone, 'row')} without rejected answer" * bool(alone)
+    return Finding(
+        "few_pairs",
+        "Number of pairs",
+        verdict,
+        pairs,
+        ledger.kept,
+        f"{amount(pairs, 'pair')}{beside} would be trained on.",
+        ""
+        if verdict == "ok"
+        else f"Collect more: below {FEW_PAIRS} pairs little is learnt."
+        if pairs
+        else "Give rows a rejected answer: orpo train refuses data without."
+        if ledger.kept
+        else "See why rows are dropped.",
+        (),
+        {"pairs": float(pairs), "nll_only": float(alone)},
     )
 
 

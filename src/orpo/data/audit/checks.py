@@ -8,7 +8,9 @@ from orpo.data.audit.duplicates import Repeats
 from orpo.data.audit.leakage import NearLeakage, PromptLeakage
 from orpo.data.audit.markup import TemplateProblems
 from orpo.data.audit.near import NEAR_ROWS, NearDuplicates
+from orpo.data.audit.openings import Openings
 from orpo.data.audit.refusals import Refusals
+from orpo.data.audit.rejected import NoRejected
 from orpo.data.audit.scores import Scores, Weights
 from orpo.data.audit.shingles import minhash_available
 from orpo.data.audit.types import Finding
@@ -33,11 +35,13 @@ class Checks:
             self.notes.append(_NOT_CHECKED)
             near = False
         self._empty, self._identical, self._repeats = EmptyTexts(), IdenticalAnswers(), Repeats()
+        self._no_rejected = NoRejected()
         self._near = NearDuplicates() if near else None
         self._leakage = PromptLeakage() if leakage else None
         self._near_leakage = NearLeakage() if leakage and near else None
         self.template = TemplateProblems()
-        self._refusals, self._scores, self._weights = Refusals(), Scores(), Weights()
+        self._refusals, self._openings = Refusals(), Openings()
+        self._scores, self._weights = Scores(), Weights()
         self.languages, self.turns, self._categories = Languages(), Turns(), Categories()
 
     def hold(self, pair: PairView) -> None:
@@ -46,30 +50,40 @@ class Checks:
             if check is not None:
                 check.hold(pair)
 
-    def add(self, pair: PairView) -> None:
-        """Look at a training pair."""
+    def add(self, pair: PairView, *, content: bool = True) -> None:
+        """Look at a training pair; without `content` only at what is there and what repeats."""
         if not self._repeats.add(pair) and self._near is not None:
             self._near.add(pair)
         for check in (
+            self._no_rejected,
             self._empty,
             self._identical,
-            self.template,
-            self._refusals,
             self._scores,
             self._weights,
-            self.languages,
-            self.turns,
-            self._categories,
             self._leakage,
             self._near_leakage,
         ):
             if check is not None:
                 check.add(pair)
+        if content:
+            self._add_content(pair)
+
+    def _add_content(self, pair: PairView) -> None:
+        for check in (
+            self.template,
+            self._refusals,
+            self._openings,
+            self.languages,
+            self.turns,
+            self._categories,
+        ):
+            check.add(pair)
 
     def findings(self) -> list[Finding]:
         """What was found, in the order in which checks are listed."""
         self._note_left_out()
         made = [
+            self._no_rejected.finding(),
             self._empty.finding(),
             self._identical.finding(),
             self._repeats.duplicates(),
@@ -79,6 +93,7 @@ class Checks:
             self._near_leakage.finding() if self._near_leakage else None,
             self.template.finding(),
             self._refusals.finding(),
+            self._openings.finding(),
             self.languages.finding(),
             self.turns.finding(),
             self._categories.finding(),

@@ -29,6 +29,8 @@ class Repeats:
         self._rows = self._pairs = self._repeated_prompts = 0
         self._duplicates, self._contradictions = Tally(), Tally()
         self._places: dict[int, str] = {}
+        self._weights: dict[int, float] = {}  # other than 1
+        self._other_weight = 0
         self._prompts: set[int] = set()
 
     def add(self, pair: PairView) -> bool:
@@ -45,7 +47,10 @@ class Repeats:
             self._contradictions.add(pair.where, text, self._places[opposite])
         if own not in self._places:
             self._places[own] = pair.where
+            if pair.weight != 1:
+                self._weights[own] = pair.weight
             return False
+        self._other_weight += pair.weight != self._weights.get(own, 1.0)
         self._duplicates.add(pair.where, f"{pair.prompt} → {pair.chosen}", self._places[own])
         return True
 
@@ -56,7 +61,9 @@ class Repeats:
         says = (
             f"{amount(found.count, 'row')} ({percent(share)}) "
             f"{'repeats an earlier one' if found.count == 1 else 'repeat earlier ones'} "
-            "word for word and would count double."
+            "word for word and would count double"
+            + (f"; {self._other_weight:,} with another weight" * bool(self._other_weight))
+            + "."
         )
         return Finding(
             "exact_duplicates",
@@ -67,7 +74,10 @@ class Repeats:
             says if found.count else "No row is there twice.",
             "Keep one of each: orpo data fix removes repeated rows." if found.count else "",
             found.shown,
-            {"repeated_prompts": float(self._repeated_prompts)},
+            {
+                "repeated_prompts": float(self._repeated_prompts),
+                "other_weight": float(self._other_weight),
+            },
         )
 
     def contradictions(self) -> Finding:

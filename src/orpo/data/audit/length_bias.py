@@ -93,7 +93,7 @@ class Lengths:
             "length_bias",
             "Length bias",
             verdict,
-            wins,
+            max(wins, unequal - wins),
             unequal,
             says if unequal else "No two answers differ in length.",
             ""

@@ -7,6 +7,8 @@ words count more than common ones, so that two questions of one pattern ("conver
 
 from __future__ import annotations
 
+from array import array
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -122,15 +124,20 @@ def nearly_same(a: Hashes, b: Hashes, weights: WordWeights, least: float) -> boo
     return similarity(a, b, weights) >= least + STRICTER
 
 
-def candidate_pairs(signatures: Signatures) -> NDArray[np.int64]:
+def candidate_pairs(
+    signatures: Signatures, settings: NDArray[np.uint64] | None = None
+) -> NDArray[np.int64]:
     """(n, 2): texts that share a band and whose signatures agree in one value out of seven.
+
+    Texts with different `settings`, a number for each, share none.
 
     Of many texts in one band, each is compared with the next few only: those that are alike are
     linked in a chain.
     """
     table = signatures.table
     found: set[int] = set()
-    for band in signatures.bands():
+    for alike_band in signatures.bands():
+        band = alike_band if settings is None else alike_band ^ settings
         order = np.argsort(band, kind="stable")
         sorted_band = band[order]
         for step in range(1, _NEIGHBOURS + 1):
@@ -145,6 +152,7 @@ def candidate_pairs(signatures: Signatures) -> NDArray[np.int64]:
 class NearDuplicates:
     """Rows whose prompt and answers are nearly those of another row.
 
+    Rows with other system messages, tools or speakers are not: they ask for something else.
     Exact duplicates are counted elsewhere and are not to be added.
     """
 
@@ -153,6 +161,7 @@ class NearDuplicates:
         self._signatures, self._weights = Signatures(), WordWeights()
         self._asked, self._chosen, self._rejected = WordStore(), WordStore(), WordStore()
         self._places: list[tuple[str, str]] = []
+        self._settings = array("Q")
 
     def add(self, pair: PairView) -> bool:
         """Keep a row's words; whether there were any, and room for them."""
@@ -168,6 +177,7 @@ class NearDuplicates:
         self._asked.add(asked)
         self._chosen.add(chosen)
         self._rejected.add(words(pair.rejected or "", _REJECTED_WORDS))
+        self._settings.append(pair.setting_key)
         self._places.append((pair.where, (pair.prompt[-90:] + " → " + pair.chosen)[:200]))
         return True
 
@@ -207,7 +217,8 @@ class NearDuplicates:
                 row = root[row]
             return row
 
-        for first, second in candidate_pairs(self._signatures).tolist():
+        settings = np.asarray(self._settings, np.uint64)
+        for first, second in candidate_pairs(self._signatures, settings).tolist():
             one, two = find(first), find(second)
             if one != two and self._alike(first, second):
                 root[max(one, two)] = min(one, two)

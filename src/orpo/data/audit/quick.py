@@ -6,13 +6,22 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from orpo.data.audit.account import rows_finding, size_finding, truncation_from_ledger
-from orpo.data.audit.run import AuditPlan, audit_rows, peek
+from orpo.data.audit.account import (
+    lost_finding,
+    pairs_finding,
+    rows_finding,
+    truncation_from_ledger,
+)
+from orpo.data.audit.run import SAMPLED, AuditPlan, audit_rows, peek
 from orpo.data.audit.types import Audit
 from orpo.data.token_columns import is_tokenised
 from orpo.data.types import Ledger, Row
 
-__all__ = ["headlines", "quick_audit"]
+__all__ = ["CONTENT_ROWS", "headlines", "quick_audit"]
+
+CONTENT_ROWS = 20_000
+"""Rows whose texts are looked at: what is true of a data set shows in so many. Repeated rows,
+identical answers and leaked prompts are looked for among all."""
 
 
 def quick_audit(
@@ -36,19 +45,28 @@ def quick_audit(
         pair_rule: How a pair is chosen from a list of scored answers.
 
     Returns:
-        Without findings, and with a note, if the rows are token ids already.
+        Without findings, and with a note, if the rows are token ids already. Beyond
+        `CONTENT_ROWS` rows a note says which checks looked at the first ones only.
     """
     held = "" if eval_rows is None else "eval_dataset"
-    plan = AuditPlan(name, near=False, eval_name=held, data_format=data_format, pair_rule=pair_rule)
+    plan = AuditPlan(
+        name,
+        near=False,
+        eval_name=held,
+        data_format=data_format,
+        pair_rule=pair_rule,
+        content_rows=CONTENT_ROWS,
+    )
     first, rows = peek(rows)
     if first is not None and is_tokenised(first.values):
         note = "not checked: these data are token ids, and the checks read texts"
         return Audit(name, (), dict(account or {}), notes=(note,))
-    audit = replace(audit_rows(plan, rows, eval_rows), notes=())
+    audit = audit_rows(plan, rows, eval_rows)
+    audit = replace(audit, notes=tuple(n for n in audit.notes if n.startswith(SAMPLED)))
     if account is None:
         return audit
     ledger = Ledger.from_dict(account)
-    counted = [rows_finding(ledger), size_finding(ledger)]
+    counted = [rows_finding(ledger, left_out=True), lost_finding(ledger), pairs_finding(ledger)]
     replaced = {finding.check for finding in counted}
     others = [finding for finding in audit.findings if finding.check not in replaced]
     findings = (*counted, *others, truncation_from_ledger(account))
@@ -56,5 +74,9 @@ def quick_audit(
 
 
 def headlines(audit: Audit, count: int = 3) -> list[str]:
-    """The most important findings, one line each: what was found, and what to do."""
-    return [f"{f.verdict}: {f.says} {f.do}".strip() for f in audit.worst(count)]
+    """The most important findings, one line each: what was found, and what to do.
+
+    What was looked at in a sample only is said below them.
+    """
+    lines = [f"{f.verdict}: {f.says} {f.do}".strip() for f in audit.worst(count)]
+    return [*lines, *(note for note in audit.notes if lines)]

@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
 
-from orpo.data.audit.account import count_view, rows_finding, size_finding
+from orpo.data.audit.account import count_view, lost_finding, pairs_finding, rows_finding
 from orpo.data.audit.checks import Checks
 from orpo.data.audit.length_bias import Lengths
+from orpo.data.audit.tally import amount
 from orpo.data.audit.truncation import TokenCounts
 from orpo.data.audit.types import Audit, Finding
 from orpo.data.audit.views import PairView, view
@@ -19,9 +20,12 @@ from orpo.data.tokenize import PairTokenizer
 from orpo.data.types import Dropped, Ledger, PreferencePair, Row, TokenizedPair
 from orpo.errors import DataError
 
-__all__ = ["AuditPlan", "audit_rows", "peek"]
+__all__ = ["SAMPLED", "AuditPlan", "audit_rows", "peek"]
 
 Say = Callable[[str], None]
+
+SAMPLED = "looked at in a sample: lengths,"
+"""How the note begins that says what was not looked at in every row."""
 
 _CHUNK = 256
 _NEWS = 20_000
@@ -40,6 +44,8 @@ class AuditPlan:
         near: Look for near duplicates too.
         data_format: Name of the rows' format; recognised by itself if empty.
         pair_rule: How a pair is chosen from a list of scored answers.
+        content_rows: How many of the first rows are looked at for what their texts say (lengths,
+            markup, refusals, languages, ...); None for all.
     """
 
     name: str
@@ -50,6 +56,7 @@ class AuditPlan:
     near: bool = True
     data_format: str = ""
     pair_rule: str = "best_worst"
+    content_rows: int | None = None
 
 
 def audit_rows(
@@ -83,7 +90,7 @@ def audit_rows(
         before = auditor.ledger.rows_in
         auditor.add(chunk)
         if say and before // _NEWS < auditor.ledger.rows_in // _NEWS:
-            say(f"{auditor.ledger.rows_in:,} rows read")
+            say(f"{amount(auditor.ledger.rows_in, 'row')} read")
     return auditor.audit()
 
 
@@ -124,6 +131,7 @@ class _Auditor:
         self._lengths = Lengths("tokens" if plan.tokenize else "characters")
         self._tokens = TokenCounts()
         self._notes: list[str] = []
+        self._pairs = 0
 
     def hold(self, rows: Iterable[Row]) -> None:
         """Read the evaluation data."""
@@ -135,7 +143,7 @@ class _Auditor:
             else:
                 self._checks.hold(view(pair))
         if bad:
-            self._notes.append(f"{self._plan.eval_name}: {bad:,} rows cannot be read")
+            self._notes.append(f"{self._plan.eval_name}: {amount(bad, 'row')} cannot be read")
 
     def add(self, rows: Sequence[Row]) -> None:
         """Look at some rows."""
@@ -147,11 +155,15 @@ class _Auditor:
             else:
                 pairs.append(pair)
         views = [view(pair) for pair in pairs]
-        for seen in views:
-            self._checks.add(seen)
+        limit = self._plan.content_rows
+        within = len(views) if limit is None else max(0, limit - self._pairs)
+        self._pairs += len(views)
+        for number, seen in enumerate(views):
+            self._checks.add(seen, content=number < within)
         if self._plan.tokenize is None:
             for seen in views:
                 count_view(self.ledger, seen)
+            for seen in views[:within]:
                 other = None if seen.rejected is None else len(seen.rejected)
                 self._lengths.add(len(seen.prompt), len(seen.chosen), other)
         else:
@@ -182,7 +194,9 @@ class _Auditor:
         plan, tokens = self._plan, self._tokens
         self.ledger.format = self._read.formats()
         text_findings = self._checks.findings()
-        findings: list[Finding] = [rows_finding(self.ledger), size_finding(self.ledger)]
+        findings: list[Finding] = [
+            account(self.ledger) for account in (rows_finding, lost_finding, pairs_finding)
+        ]
         findings += [*text_findings, self._lengths.finding()]
         if len(tokens):
             findings.append(tokens.finding(plan.lengths))
@@ -200,8 +214,16 @@ class _Auditor:
             languages=self._checks.languages.counts(),
             turns=self._checks.turns.counts(),
             budget=tokens.budget(plan.lengths) if len(tokens) else {},
-            notes=(*self._missing(), *self._checks.notes, *self._notes),
+            notes=(*self._sampled(), *self._missing(), *self._checks.notes, *self._notes),
         )
+
+    def _sampled(self) -> Iterator[str]:
+        limit = self._plan.content_rows
+        if limit is not None and self._pairs > limit:
+            yield (
+                f"{SAMPLED} markup, refusals, openings, languages, turns, categories; the "
+                f"first {limit:,} of {self._pairs:,} rows"
+            )
 
     def _missing(self) -> Iterator[str]:
         if self._plan.tokenize is None:

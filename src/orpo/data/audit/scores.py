@@ -64,8 +64,9 @@ class Scores:
             says,
             ""
             if verdict == "ok"
-            else "Leave these pairs out; if nearly all are affected, lower scores mean better "
-            "answers here and the columns are swapped.",
+            else "Leave these pairs out: orpo data fix --min_score_margin 0 drops those that score "
+            "the rejected answer higher, a number above 0 equal scores, too. If nearly all are "
+            "affected, lower scores mean better answers here and the columns are swapped.",
             against.shown,
             {"tied": float(self._tied), "tied_share": tied},
         )

@@ -93,7 +93,7 @@ class Audit:
             {"low": ratio, "high": ratio, "pairs": n, "longer_chosen": share or None}.
         truncation: What limits would do: a list of {"max_length": n, "cut": pairs,
             "dropped": pairs}, rising.
-        languages: Name of a language or script -> rows of the sample.
+        languages: Name of a language or script -> rows.
         turns: Number of turns in the prompt -> rows.
         budget: Token sums and estimates by name: "tokens_per_epoch", "positions_per_epoch",
             "seconds_per_epoch", "tokens_per_second", "peak_bytes"; only what is known.

@@ -33,6 +33,7 @@ class PairView:
         last_role: Whose turn is the prompt's last; empty for plain text.
         written_out: Whether prompt and answers are plain text with whatever markup the user means.
         setting: System messages and tools, which belong to the row but not to the question.
+        speakers: Role and length of each message of the prompt; empty for plain text.
         weight: Factor of the pair's part of the loss.
         scores: Scores of the chosen and the rejected answer, or None.
     """
@@ -45,6 +46,7 @@ class PairView:
     last_role: str
     written_out: bool
     setting: str = ""
+    speakers: tuple[tuple[str, int], ...] = ()
     weight: float = 1.0
     scores: tuple[float, float] | None = None
 
@@ -55,8 +57,13 @@ class PairView:
 
     @cached_property
     def prompt_key(self) -> int:
-        """Stands for the prompt and what stands around it."""
-        return key_of(f"{self.setting}\0{self.prompt}")
+        """Stands for the prompt, who said what of it, and what stands around it."""
+        return key_of(f"{self.setting}\0{self.speakers}\0{self.prompt}")
+
+    @cached_property
+    def setting_key(self) -> int:
+        """Stands for what stands around the prompt, and for who speaks in which order."""
+        return key_of(f"{self.setting}\0{[role for role, _ in self.speakers]}")
 
     @cached_property
     def question_key(self) -> int:
@@ -92,6 +99,7 @@ def view(pair: PreferencePair) -> PairView:
             turns=max(1, text.prompt.count("\n\nHuman:")),
             last_role="",
             written_out=True,
+            setting=_setting(pair),
             **shared,
         )
     roles = [str(message.get("role")) for message in pair.prompt]
@@ -103,6 +111,9 @@ def view(pair: PreferencePair) -> PairView:
         last_role=roles[-1] if roles else "",
         written_out=False,
         setting=_setting(pair),
+        speakers=tuple(
+            (role, len(_said(message))) for role, message in zip(roles, pair.prompt, strict=True)
+        ),
         **shared,
     )
 
@@ -127,8 +138,7 @@ def clip(text: str) -> str:
 
 
 def _setting(pair: PreferencePair) -> str:
-    assert pair.prompt is not None
-    said = [_said(m) for m in pair.prompt if m.get("role") == "system"]
+    said = [_said(m) for m in pair.prompt or () if m.get("role") == "system"]
     tools = [json.dumps(pair.tools, ensure_ascii=False, default=str)] if pair.tools else []
     return "\0".join([*said, *tools])
 

@@ -51,10 +51,12 @@ class Entry:
         reason: Why it is dropped; empty while it is kept.
         detail: The same in words.
         held: Whether it is held out.
-        prompt: Key of its prompt; the three keys are empty where the row holds no pair.
+        prompt: Key of its prompt, of who said what in it, of system messages and tools; the three
+            keys are empty where the row holds no pair.
         chosen: Key of the chosen answer.
         rejected: Key of the rejected answer; empty if there is none.
         group: Key of its prompt without differences of case and white space, for the split.
+        weight: Factor of its part of the loss.
         longer: 1 if the chosen answer is the longer one, -1 if the rejected is, else 0.
         category: Value of the column to balance by.
     """
@@ -68,6 +70,7 @@ class Entry:
     chosen: bytes = b""
     rejected: bytes = b""
     group: bytes = b""
+    weight: float = 1.0
     longer: int = 0
     category: str = ""
 
@@ -134,10 +137,10 @@ class Inspector:
         return entry
 
     def _look(self, entry: Entry, pair: PreferencePair, seen: PairView) -> None:
-        entry.prompt, entry.chosen = text_key(seen.prompt), text_key(seen.chosen)
-        entry.group = prompt_group(seen.prompt)
+        entry.prompt, entry.chosen = _bytes(seen.prompt_key), _bytes(seen.chosen_key)
+        entry.group, entry.weight = prompt_group(seen.prompt), seen.weight
         if seen.rejected is not None:
-            entry.rejected = text_key(seen.rejected)
+            entry.rejected = _bytes(seen.rejected_key)
             entry.longer = _sign(len(seen.chosen) - len(seen.rejected))
         for reason, detail in self._faults(pair, seen):
             if _check_of(reason) in self.checks:
@@ -179,6 +182,10 @@ def text_key(text: str) -> bytes:
     return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
 
 
+def _bytes(key: int) -> bytes:
+    return key.to_bytes(8)
+
+
 def prompt_group(prompt: str) -> bytes:
     """Stands for a prompt up to differences of case and white space."""
     return text_key(normalised(prompt))
@@ -197,13 +204,18 @@ def drop_reversed(entries: Iterable[Entry]) -> None:
 
 
 def drop_repeated(entries: Iterable[Entry]) -> None:
-    """Drop rows whose prompt and answers are, word for word, those of an earlier row."""
+    """Drop rows whose prompt and answers are, word for word, those of an earlier row.
+
+    A row that differs in its weight alone is a copy, too: the first says how much the pair counts.
+    """
     first: dict[bytes, Entry] = {}
     for entry in entries:
         if entry.kept and entry.is_pair:
             earlier = first.setdefault(entry.key, entry)
             if earlier is not entry:
-                entry.drop("exact_duplicate", f"repeats {earlier.where}")
+                other = f"; same pair, other weight ({entry.weight:g}, there {earlier.weight:g})"
+                same = entry.weight == earlier.weight
+                entry.drop("exact_duplicate", f"repeats {earlier.where}{'' if same else other}")
 
 
 def _check_of(reason: str) -> str:

@@ -7,6 +7,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 from types import TracebackType
@@ -37,6 +38,9 @@ class RowWriter(Protocol):
 
     def close(self) -> None:
         """Write what is left."""
+
+    def release(self) -> None:
+        """Let go of the file, also after an error; nothing that matters is written then."""
 
 
 class Staged:
@@ -99,6 +103,9 @@ class _JsonLines:
     def close(self) -> None:
         self._file.flush()
 
+    def release(self) -> None:
+        pass
+
 
 class _ZippedJsonLines(_JsonLines):
     """The same through gzip, without a time stamp: the same rows give the same bytes."""
@@ -108,6 +115,10 @@ class _ZippedJsonLines(_JsonLines):
 
     def close(self) -> None:
         self._file.close()
+
+    def release(self) -> None:
+        with suppress(OSError, ValueError):
+            self._file.close()
 
 
 class _Parquet:
@@ -127,11 +138,17 @@ class _Parquet:
         self._write_rows()
         self._writer.close()
 
+    def release(self) -> None:
+        with suppress(OSError, ValueError, pa.ArrowException):
+            self._writer.close()  # or it tries when it is forgotten, and the file is closed
+
     def _write_rows(self) -> None:
         rows, self._rows = self._rows, []
         if not rows:
             return
         where = f"{rows[0].where} to {rows[-1].where}"
+        for row in rows:
+            _refuse_filling_in(row, self._schema)
         try:
             values = [dict(row.values) for row in rows]
             table = pa.Table.from_pylist(values, schema=self._schema)
@@ -200,6 +217,38 @@ def _as_read_back(schema: Any) -> Any:
         raise _unfit(error, "the data set") from error
     stand_in.seek(0)
     return pq.read_schema(stand_in)
+
+
+def _refuse_filling_in(row: Row, schema: Any) -> None:
+    """Refuse objects that lack members of others: Parquet would fill them in with null.
+
+    Raises:
+        DataError: There is one in this row.
+    """
+    for name, value in row.values.items():
+        column = schema.field(name).type if isinstance(value, dict | list) else None
+        lacking = "" if column is None else _lacking(value, column)
+        if lacking:
+            raise DataError(
+                f"Parquet would fill in {lacking!r}, which objects in other rows have, with null",
+                where=f"{row.where}, field {name!r}",
+                fix="Write .jsonl instead, where each row may hold what it likes.",
+            )
+
+
+def _lacking(value: Any, column: Any) -> str:
+    """A member that an object within the value lacks though its type has it, or empty."""
+    if isinstance(value, dict) and pa.types.is_struct(column):
+        for member in column:
+            if member.name not in value:
+                return str(member.name)
+            if found := _lacking(value[member.name], member.type):
+                return found
+    elif isinstance(value, list) and pa.types.is_list(column):
+        for item in value:
+            if found := _lacking(item, column.value_type):
+                return found
+    return ""
 
 
 def _unfit(error: Exception, where: str) -> DataError:

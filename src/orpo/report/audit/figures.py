@@ -210,8 +210,8 @@ def _languages(value: object) -> Chart | None:
         title="Languages",
         of="Language",
         seen=balance_seen(counts),
-        reading="Counted on a sample. A language with few pairs is aligned by what the others "
-        "teach.",
+        reading="Told by the script of every prompt that could be read. A language with few pairs "
+        "is aligned by what the others teach.",
         bars=_bars(dict(sorted(counts.items(), key=lambda item: -item[1]))),
     )
 
