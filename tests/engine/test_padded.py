@@ -58,7 +58,8 @@ def test_log_probabilities_equal_the_oracle(family: str, head: str, nll_scope: s
     with torch.no_grad():
         expected = exact(exact_copy(model), pairs, nll_scope)
     for name, value in vars(expected).items():
-        torch.testing.assert_close(getattr(found, name), value, rtol=2e-6, atol=1e-6, msg=name)
+        if value is not None:  # the oracle knows no weights
+            torch.testing.assert_close(getattr(found, name), value, rtol=2e-6, atol=1e-6, msg=name)
     prompts = [p - 1 if nll_scope == "sequence" else 0 for p, _, _ in LENGTHS]
     assert found.nll_tokens.tolist() == [
         p + c for p, (_, c, _) in zip(prompts, LENGTHS, strict=True)

@@ -95,14 +95,14 @@ def _reader(spec: str) -> Iterator[Row]:
 def iterate_dataset(dataset: Iterable[Any], name: str) -> Iterator[Row]:
     """The rows of an in-memory, map-style or streaming data set; `Row`s pass as they are.
 
-    A `datasets` object gives plain values, whatever its format.
+    A map-style `datasets` object gives plain values, whatever its format.
 
     Args:
         dataset: Yields dicts of columns, or rows that know their file and line already.
         name: What the data set is called in messages.
     """
-    if hasattr(dataset, "with_format") and hasattr(dataset, "features"):
-        dataset = dataset.with_format(None)
+    if hasattr(dataset, "with_format") and hasattr(dataset, "__len__"):
+        dataset = dataset.with_format(None)  # not for streams: the copy would forget its epoch
     for index, values in enumerate(dataset):
         if isinstance(values, Row):
             yield values
