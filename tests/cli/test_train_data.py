@@ -154,3 +154,20 @@ def test_strict_looks_at_data_whose_format_was_named(
     options = ("--dataset", path, "--data_format", "alpaca", "--strict")
     assert orpo("train", "--model", tiny, *SHORT, *options, "--output_dir", tmp_path / "r") == 2
     assert "repeat earlier ones" in orpo.err
+
+
+def test_a_mix_goes_on_where_it_stopped(
+    orpo: Orpo, tiny: Path, plain: Path, spoken: Path, tmp_path: Path
+) -> None:
+    def losses(run: Path) -> list[float]:
+        lines = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+        return [line["loss"] for line in lines if "loss" in line]
+
+    options = ("--model", tiny, "--dataset", plain, spoken, "--mix", 2, 1, "--samples", 0)
+    options += ("--save_steps", 2, "--logging_steps", 1, "--per_device_train_batch_size", 4)
+    options += ("--lr_scheduler_type", "constant", "--warmup_steps", 0)
+    whole, parts = ("--output_dir", tmp_path / "whole"), ("--output_dir", tmp_path / "parts")
+    assert orpo("train", *options, "--max_steps", 5, *whole) == 0, orpo.err
+    assert orpo("train", *options, "--max_steps", 2, *parts) == 0, orpo.err
+    assert orpo("train", *options, "--max_steps", 5, *parts, "--resume") == 0, orpo.err
+    assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
