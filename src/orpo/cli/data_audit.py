@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from rich.text import Text
 
 from orpo.cli.console import console, say
 from orpo.cli.data_options import add_training_settings, training_settings
+from orpo.cli.main import print_json
 from orpo.data.audit import Audit, Finding
 from orpo.data.audit.tally import amount
 from orpo.errors import DataError
@@ -76,7 +76,7 @@ def execute(given: argparse.Namespace) -> dict[str, Any] | None:
         say(f"page: {write_audit_page(result, given.html)}")
     if given.strict and audit.verdict == "stop":
         if getattr(given, "json", False):  # whoever reads it wants to know why
-            print(json.dumps(result, ensure_ascii=False))
+            print_json(result)
         raise _stopped(audit)
     return result
 

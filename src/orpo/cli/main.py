@@ -19,7 +19,7 @@ from typing import Any, NoReturn, Protocol
 from orpo import __version__
 from orpo.errors import ConfigError, OrpoError, RunStopped, UserError
 
-__all__ = ["main", "run"]
+__all__ = ["main", "print_json", "run"]
 
 COMMANDS = {
     "demo": "the whole story on an embedded model and data: no network, no settings",
@@ -127,8 +127,13 @@ def _dispatch(arguments: list[str]) -> int:
     given = parser.parse_args(arguments[1:])
     result = command.execute(given)
     if given.json and result is not None:
-        print(_CONTROLS.sub(_spelled_out, json.dumps(result, ensure_ascii=False)))
+        print_json(result)
     return 0
+
+
+def print_json(result: Any) -> None:
+    """One object on stdout; what would steer a terminal is spelled out."""
+    print(_CONTROLS.sub(_spelled_out, json.dumps(result, ensure_ascii=False)))
 
 
 def _spelled_out(control: re.Match[str]) -> str:

@@ -97,14 +97,14 @@ class Preparation:
         )
         with bar:
             while chunk := list(islice(ahead, together)):
-                for outcome in readers(chunk):
+                outcomes = readers(chunk)
+                readers.describe(ledger)
+                for outcome in outcomes:
                     ledger.count(outcome)
                     if isinstance(outcome, TokenizedPair):
-                        readers.describe(ledger)
                         yield outcome
                 bar.update(len(chunk))
                 together = min(2 * together, _TOGETHER)
-        readers.describe(ledger)
 
     def _key(self, rows: Iterable[Row]) -> str:
         """What the result depends on, as a name; empty if the rows do not say what they are."""

@@ -127,6 +127,13 @@ class TokenizedPair:
     weight: float = 1.0
     cut: tuple[str, ...] = ()
 
+    @property
+    def common(self) -> int:
+        """Number of tokens that both answers begin with."""
+        both = zip(self.chosen_ids, self.rejected_ids, strict=False)
+        shorter = min(len(self.chosen_ids), len(self.rejected_ids))
+        return next((i for i, (a, b) in enumerate(both) if a != b), shorter)
+
 
 @dataclass(frozen=True)
 class Dropped:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -235,9 +235,8 @@ class _Shower:
 
     def _parts(self, whole: TokenizedPair, kept: TokenizedPair) -> Iterator[ShownPart]:
         all_prompt = self.nll_scope == "sequence"
-        common = _common(kept.chosen_ids, kept.rejected_ids)
         both = len(kept.prompt_ids) if kept.rejected_ids else 0
-        shared = {"prompt": both, "chosen": common, "rejected": common}
+        shared = {"prompt": both, "chosen": kept.common, "rejected": kept.common}
         terms = {
             "prompt": ("nll",) if all_prompt else (),
             "chosen": ("nll", "odds_chosen") if kept.rejected_ids else ("nll",),
@@ -262,12 +261,6 @@ class _Shower:
     def _cut_at(self, whole: TokenizedPair) -> int:
         """Where `keep_end` takes tokens away: after what every text starts with."""
         return self._prefix(whole)
-
-
-def _common(chosen: Sequence[int], rejected: Sequence[int]) -> int:
-    """Number of tokens that both answers begin with; all are the prompt's where one is absent."""
-    pairs = zip(chosen, rejected, strict=False)
-    return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(chosen), len(rejected)))
 
 
 def _selected(job: ShowJob, show: _Shower) -> Iterator[Row]:

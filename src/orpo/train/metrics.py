@@ -61,8 +61,10 @@ def pair_table(logps: PairLogps, result: ORPOLoss, aux_loss: Tensor | None = Non
 def column_sums(table: Tensor) -> Tensor:
     """(columns,) from (pairs, columns): the sums that `summarise` takes."""
     both = table[:, COLUMNS.index("has_rejected"), None]
-    of_pairs = torch.tensor([name in _OF_PAIRS for name in COLUMNS], device=table.device)
-    return torch.where(of_pairs, table * both, table).sum(0)
+    columns = [COLUMNS.index(name) for name in _OF_PAIRS]  # neighbours: a slice stays on the device
+    of_pairs = slice(columns[0], columns[-1] + 1)
+    before, after = table[:, : of_pairs.start], table[:, of_pairs.stop :]
+    return torch.cat([before, table[:, of_pairs] * both, after], dim=1).sum(0)
 
 
 def summarise(sums: dict[str, float], rows: float, parts: StepLoss) -> dict[str, float]:

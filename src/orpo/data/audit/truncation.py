@@ -8,7 +8,6 @@ be tried after one pass.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -67,8 +66,7 @@ class TokenCounts:
     def add(self, pair: TokenizedPair) -> None:
         """Keep the lengths of a pair that was tokenised without a limit."""
         prompt, chosen, rejected = pair.prompt_ids, pair.chosen_ids, pair.rejected_ids
-        shared = _common(chosen, rejected)
-        self._values.extend((len(prompt), len(chosen), len(rejected), shared))
+        self._values.extend((len(prompt), len(chosen), len(rejected), pair.common))
 
     def __len__(self) -> int:
         return len(self._values) // 4
@@ -170,11 +168,3 @@ class TokenCounts:
             "longest_positions": (prompt + chosen + rejected - shared).max(initial=0),
         }
         return {name: float(value) for name, value in sums.items()}
-
-
-def _common(a: Sequence[int], b: Sequence[int]) -> int:
-    """Number of tokens that both begin with."""
-    for i, (one, other) in enumerate(zip(a, b, strict=False)):
-        if one != other:
-            return i
-    return min(len(a), len(b))
