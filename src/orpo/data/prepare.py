@@ -13,7 +13,7 @@ import torch
 from tqdm.auto import tqdm
 
 from orpo.data.lengths import TooLongError
-from orpo.data.reading import PairReader
+from orpo.data.reading import PairReaders
 from orpo.data.store import COLUMNS, PairStore
 from orpo.data.token_columns import is_tokenised
 from orpo.data.tokenize import PairTokenizer
@@ -121,7 +121,7 @@ class _Readers:
 
     def __init__(self, how: Preparation) -> None:
         self.how = how
-        self.readers: dict[int, PairReader] = {}
+        self.read = PairReaders(how.data_format, how.on_bad_row, how.pair_rule)
         self.tokenised = False
         self.renderings: dict[str, None] = {}
 
@@ -136,16 +136,11 @@ class _Readers:
 
     def describe(self, ledger: Ledger) -> None:
         """Enter what the rows turned out to be."""
-        formats = {reader.format: None for reader in self.readers.values() if reader.format}
-        if self.tokenised:
-            formats[_TOKENISED] = None
+        formats = [*self.read.formats, *([_TOKENISED] * self.tokenised)]
         ledger.format, ledger.rendering = " + ".join(formats), " + ".join(self.renderings)
 
     def _read(self, row: Row) -> PreferencePair | Outcome:
-        how = self.how
-        if row.source not in self.readers:
-            self.readers[row.source] = PairReader(how.data_format, how.on_bad_row, how.pair_rule)
-        reader = self.readers[row.source]
+        how, reader = self.how, self.read.of(row)
         if reader.format or not is_tokenised(row.values):
             return reader(row)
         try:

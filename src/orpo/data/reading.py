@@ -9,7 +9,7 @@ from orpo.data.formats import to_pair
 from orpo.data.types import Dropped, PreferencePair, Row
 from orpo.errors import DataError
 
-__all__ = ["PairReader"]
+__all__ = ["PairReader", "PairReaders"]
 
 _PATIENCE = 100  # rows that are in no format, before the data set is taken to be in none
 
@@ -87,6 +87,35 @@ class PairReader:
                 where=error.where,
                 fix=error.fix,
             ) from error
+
+
+class PairReaders:
+    """Reads the rows of one data set, or of several that are mixed: each has its own format.
+
+    Args:
+        data_format: Name of the format of them all; recognised if empty.
+        on_bad_row: As in `PairReader`.
+        pair_rule: As in `PairReader`.
+    """
+
+    def __init__(self, data_format: str, on_bad_row: str, pair_rule: str) -> None:
+        self._how = (data_format, on_bad_row, pair_rule)
+        self._readers: dict[int, PairReader] = {}
+
+    def __call__(self, row: Row) -> PreferencePair | Dropped:
+        """The pair of a row, or why it gives none; raises as `PairReader` does."""
+        return self.of(row)(row)
+
+    def of(self, row: Row) -> PairReader:
+        """The reader of the data set that a row came from."""
+        if row.source not in self._readers:
+            self._readers[row.source] = PairReader(*self._how)
+        return self._readers[row.source]
+
+    @property
+    def formats(self) -> list[str]:
+        """The formats that were recognised, each once."""
+        return list(dict.fromkeys(r.format for r in self._readers.values() if r.format))
 
 
 def _looks_like(row: Row) -> str:

@@ -6,8 +6,9 @@ import hashlib
 import json
 from collections.abc import Iterable
 
-from orpo.data import Dropped, PairReader, Row, Selection
+from orpo.data import Dropped, Row, Selection
 from orpo.data.audit.views import view
+from orpo.data.reading import PairReaders
 from orpo.data.token_columns import is_tokenised
 from orpo.errors import ConfigError
 
@@ -41,10 +42,9 @@ def hold_out(
     Raises:
         ConfigError: One side would be empty.
     """
-    readers: dict[int, PairReader] = {}
+    read = PairReaders(data_format, "drop", pair_rule)
     held, count = set(), 0
     for row in rows:
-        read = readers.setdefault(row.source, PairReader(data_format, "drop", pair_rule))
         if _draw(row, read, seed) < share:
             held.add(row.index)
         count += 1
@@ -58,7 +58,7 @@ def hold_out(
     return Selection(rows, indices, kept=False), Selection(rows, indices)
 
 
-def _draw(row: Row, read: PairReader, seed: int) -> float:
+def _draw(row: Row, read: PairReaders, seed: int) -> float:
     """A number in [0, 1) that belongs to the row's prompt; 1 for a row that has none."""
     key = _prompt_key(row, read)
     if key is None:
@@ -67,7 +67,7 @@ def _draw(row: Row, read: PairReader, seed: int) -> float:
     return int.from_bytes(digest[:8]) / 2**64
 
 
-def _prompt_key(row: Row, read: PairReader) -> str | None:
+def _prompt_key(row: Row, read: PairReaders) -> str | None:
     if is_tokenised(row.values):
         ids = row.values.get("prompt_ids", row.values.get("prompt_input_ids"))
         return json.dumps(list(ids or []), default=str)

@@ -14,7 +14,7 @@ from orpo.data.audit.truncation import TokenCounts
 from orpo.data.audit.types import Audit, Finding
 from orpo.data.audit.views import PairView, view
 from orpo.data.lengths import LengthPolicy, TooLongError
-from orpo.data.reading import PairReader
+from orpo.data.reading import PairReaders
 from orpo.data.token_columns import is_tokenised
 from orpo.data.tokenize import PairTokenizer
 from orpo.data.types import Dropped, Ledger, PreferencePair, Row, TokenizedPair
@@ -101,41 +101,25 @@ def peek(rows: Iterable[Row]) -> tuple[Row | None, Iterator[Row]]:
     return first, remaining if first is None else chain([first], remaining)
 
 
-class _Readers:
-    """Reads the rows of one data set, or of several that are mixed; each has its own format."""
-
-    def __init__(self, plan: AuditPlan) -> None:
-        self._plan = plan
-        self._readers: dict[int, PairReader] = {}
-
-    def __call__(self, row: Row) -> PreferencePair | Dropped:
-        """The pair of a row, or why it gives none."""
-        if row.source not in self._readers:
-            plan = self._plan
-            self._readers[row.source] = PairReader(plan.data_format, "drop", plan.pair_rule)
-        return self._readers[row.source](row)
-
-    def formats(self) -> str:
-        """The formats that were recognised."""
-        return " + ".join(dict.fromkeys(r.format for r in self._readers.values() if r.format))
-
-
 class _Auditor:
     """The state of an audit: counts, hashes and lengths."""
 
     def __init__(self, plan: AuditPlan, *, leakage: bool) -> None:
         self.ledger = Ledger(plan.name)
         self._plan = plan
-        self._read = _Readers(plan)
+        self._read = self._readers()
         self._checks = Checks(near=plan.near, leakage=leakage)
         self._lengths = Lengths("tokens" if plan.tokenize else "characters")
         self._tokens = TokenCounts()
         self._notes: list[str] = []
         self._pairs = 0
 
+    def _readers(self) -> PairReaders:
+        return PairReaders(self._plan.data_format, "drop", self._plan.pair_rule)
+
     def hold(self, rows: Iterable[Row]) -> None:
         """Read the evaluation data."""
-        read, bad = _Readers(self._plan), 0
+        read, bad = self._readers(), 0
         for row in rows:
             pair = read(row)
             if isinstance(pair, Dropped):
@@ -192,7 +176,7 @@ class _Auditor:
     def audit(self) -> Audit:
         """What was found."""
         plan, tokens = self._plan, self._tokens
-        self.ledger.format = self._read.formats()
+        self.ledger.format = " + ".join(self._read.formats)
         text_findings = self._checks.findings()
         findings: list[Finding] = [
             account(self.ledger) for account in (rows_finding, lost_finding, pairs_finding)
