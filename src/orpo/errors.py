@@ -6,21 +6,25 @@ Every message says what happened, where (file, line, field), and what to do abou
     ├── UserError           the input was wrong; the command line exits with 2
     │   ├── ConfigError     a setting or a recipe
     │   ├── DataError       a data set, a file of rows, a row
-    │   └── ModelError      a model or a tokenizer
+    │   ├── ModelError      a model or a tokenizer
+    │   └── CheckpointError a checkpoint or a saved model that is not what was committed
     ├── TrainingError       a run that broke; names the step and the rows
-    │   └── NonFiniteError  a loss or a gradient that is not a number
+    │   ├── NonFiniteError  a loss or a gradient that is not a number
+    │   └── SaveError       a checkpoint that could not be written; the one before is intact
     └── RunStopped          a signal stopped the run after a checkpoint
 """
 
 from __future__ import annotations
 
 __all__ = [
+    "CheckpointError",
     "ConfigError",
     "DataError",
     "ModelError",
     "NonFiniteError",
     "OrpoError",
     "RunStopped",
+    "SaveError",
     "TrainingError",
     "UserError",
 ]
@@ -57,12 +61,20 @@ class ModelError(UserError, ValueError):
     """A model or tokenizer that cannot be loaded or cannot be trained with this method."""
 
 
+class CheckpointError(UserError, ValueError):
+    """A checkpoint or a saved model that is missing, incomplete or not what was committed."""
+
+
 class TrainingError(OrpoError, RuntimeError):
     """A run that broke; the message names the optimizer step and the rows."""
 
 
 class NonFiniteError(TrainingError):
     """The loss or a gradient is NaN or infinite; raised before the optimizer step is taken."""
+
+
+class SaveError(TrainingError):
+    """A checkpoint could not be written; the last committed one is as it was."""
 
 
 class RunStopped(OrpoError):  # noqa: N818 - nothing went wrong

@@ -2,6 +2,7 @@
 
 recipe.yaml       every setting as resolved; `_run` holds versions, engine, data accounts
 metrics.jsonl     one JSON object per logged step, flushed as it is written
+events.jsonl      {"time", "step", "kind", "message", ...}: what happened beside the steps
 evaluation.json   {"before": {...}, "after": {...}} on held-out pairs, if there were any
 samples.jsonl     {"prompt", "before", "after", ...}: answers to held-out prompts
 README.md         the model card
@@ -21,6 +22,7 @@ from orpo.errors import DataError
 
 __all__ = [
     "EVALUATION",
+    "EVENTS",
     "METRICS",
     "RECIPE",
     "REPORT",
@@ -32,9 +34,10 @@ __all__ = [
     "write_yaml",
 ]
 
-RECIPE, METRICS, EVALUATION, SAMPLES, REPORT = (
+RECIPE, METRICS, EVENTS, EVALUATION, SAMPLES, REPORT = (
     "recipe.yaml",
     "metrics.jsonl",
+    "events.jsonl",
     "evaluation.json",
     "samples.jsonl",
     "report.html",

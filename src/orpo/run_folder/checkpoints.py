@@ -1,0 +1,96 @@
+"""The checkpoints of a run folder: which there are, which can be trusted, which may go."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from orpo.errors import CheckpointError
+from orpo.run_folder.manifest import Manifest, read_manifest, verify
+
+__all__ = ["Found", "checkpoint_name", "checkpoints", "newest_checkpoint", "rotate"]
+
+_NAME = re.compile(r"checkpoint-(\d+)")
+
+
+@dataclass(frozen=True)
+class Found:
+    """The newest checkpoint that verifies, and what was passed over for it.
+
+    Attributes:
+        path: Its folder; None if there is none.
+        manifest: What it holds.
+        skipped: Newer ones, each with the reason why it cannot be used.
+    """
+
+    path: Path | None = None
+    manifest: Manifest | None = None
+    skipped: list[tuple[Path, str]] = field(default_factory=list)
+
+
+def checkpoint_name(step: int) -> str:
+    """What the checkpoint after so many steps is called."""
+    return f"checkpoint-{step}"
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints of a run, oldest first, whatever state they are in."""
+    if not folder.is_dir():
+        return []
+    found = [(_NAME.fullmatch(path.name), path) for path in folder.iterdir() if path.is_dir()]
+    return [path for _, path in sorted((int(match[1]), path) for match, path in found if match)]
+
+
+def newest_checkpoint(folder: Path, run: str | None = None) -> Found:
+    """The newest checkpoint that a run can go on from.
+
+    Args:
+        folder: The run folder.
+        run: Take only checkpoints of this run; None for any.
+    """
+    skipped: list[tuple[Path, str]] = []
+    for path in reversed(checkpoints(folder)):
+        try:
+            found = read_manifest(path)
+            if run is not None and found.run != run:
+                raise CheckpointError("belongs to another run", where=str(path))
+            if not found.resumable:
+                raise CheckpointError("holds no optimizer (save_only_model)", where=str(path))
+            return Found(path, verify(path), skipped)
+        except CheckpointError as error:
+            skipped.append((path, error.what))
+    return Found(skipped=skipped)
+
+
+def rotate(folder: Path, keep: int, *, run: str, best: str | None = None) -> list[Path]:
+    """Delete the oldest checkpoints of a run, if the newest one verifies.
+
+    Args:
+        folder: The run folder.
+        keep: How many may stay.
+        run: Which run's.
+        best: One that stays whatever its age.
+
+    Returns:
+        What was deleted.
+
+    Raises:
+        CheckpointError: The newest one is not what was written; nothing was deleted.
+    """
+    found = [path for path in checkpoints(folder) if _run_of(path) == run]
+    protected = {path for path in found[-1:] if verify(path)}
+    protected |= {path for path in found if best is not None and path == Path(best)}
+    surplus = len(found) - max(keep, len(protected))
+    gone = [path for path in found if path not in protected][: max(surplus, 0)]
+    for path in gone:
+        shutil.rmtree(path)
+    return gone
+
+
+def _run_of(path: Path) -> str | None:
+    try:
+        return read_manifest(path).run
+    except CheckpointError:
+        return None

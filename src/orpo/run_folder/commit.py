@@ -1,0 +1,109 @@
+"""All or nothing: a folder is written aside, described, and moved to its place in one step.
+
+    stage -> write -> fsync -> manifest -> fsync -> rename -> fsync of the folder above
+
+A process may be killed between any two of these: what stands under the final name is what stood
+there before, or all of the new.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from orpo.run_folder.manifest import MANIFEST, Manifest, describe
+
+__all__ = ["commit", "commit_files", "stage", "sweep"]
+
+_STAGING, _REPLACED = ".staging-", ".replaced-"
+
+
+def stage(folder: Path, name: str) -> Path:
+    """An empty folder beside the final one, which no reader takes for it."""
+    staged = folder / f"{_STAGING}{name}"
+    shutil.rmtree(staged, ignore_errors=True)
+    staged.mkdir(parents=True)
+    return staged
+
+
+def commit(staged: Path, final: Path, *, run: str, step: int, resumable: bool) -> Manifest:
+    """Give a staged checkpoint its name, once every byte of it is on the disk.
+
+    Args:
+        staged: A folder of `stage`, filled.
+        final: Its name; what stood there is replaced.
+        run: Which run wrote it.
+        step: Optimizer steps taken.
+        resumable: Whether a run can go on from it.
+
+    Raises:
+        OSError: The disk is full or cannot be written to; `final` is as it was.
+    """
+    manifest = _describe_all(staged, "checkpoint", run, step, resumable=resumable)
+    replaced = final.with_name(f"{_REPLACED}{final.name}")
+    if final.exists():
+        shutil.rmtree(replaced, ignore_errors=True)
+        final.rename(replaced)
+    staged.rename(final)
+    _sync(final.parent)
+    shutil.rmtree(replaced, ignore_errors=True)
+    return manifest
+
+
+def commit_files(staged: Path, folder: Path, *, run: str, step: int) -> Manifest:
+    """Move the files of a staged model into a folder that holds others too, manifest last.
+
+    Raises:
+        OSError: The disk is full or cannot be written to.
+    """
+    manifest = _describe_all(staged, "model", run, step, resumable=False)
+    (folder / MANIFEST).unlink(missing_ok=True)
+    for name in [*manifest.files, MANIFEST]:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (staged / name).replace(folder / name)
+    for path in {folder, *((folder / name).parent for name in manifest.files)}:
+        _sync(path)
+    shutil.rmtree(staged)
+    return manifest
+
+
+def sweep(folder: Path) -> list[str]:
+    """Clear away what a killed process left half done; what it had replaced comes back.
+
+    Returns:
+        Names of the unfinished saves that were deleted.
+    """
+    for replaced in folder.glob(f"{_REPLACED}*"):
+        final = folder / replaced.name.removeprefix(_REPLACED)
+        if final.exists():
+            shutil.rmtree(replaced, ignore_errors=True)
+        else:
+            replaced.rename(final)
+    unfinished = sorted(folder.glob(f"{_STAGING}*"))
+    for path in unfinished:
+        shutil.rmtree(path, ignore_errors=True)
+    return [path.name.removeprefix(_STAGING) for path in unfinished]
+
+
+def _describe_all(staged: Path, kind: str, run: str, step: int, *, resumable: bool) -> Manifest:
+    paths = sorted(path for path in staged.rglob("*") if path.is_file())
+    files = {path.relative_to(staged).as_posix(): describe(path) for path in paths}
+    for path in paths:
+        _sync(path, forget=True)
+    manifest = Manifest(kind, run, step, resumable, files)
+    (staged / MANIFEST).write_text(manifest.text(), encoding="utf-8")
+    for path in [staged / MANIFEST, *(p for p in staged.rglob("*") if p.is_dir()), staged]:
+        _sync(path)
+    return manifest
+
+
+def _sync(path: Path, *, forget: bool = False) -> None:
+    """Wait until the disk has it; `forget` lets the next reader ask the disk, not the memory."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+        if forget and hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,91 @@
+"""Two runs never write to one folder: a lock that the system lets go of when its process ends."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+from orpo.errors import ConfigError
+
+try:
+    import fcntl
+except ImportError:  # not on Windows, where nothing keeps two runs apart
+    fcntl = None  # type: ignore[assignment]
+
+__all__ = ["LOCK", "run_lock"]
+
+LOCK = ".lock"
+
+
+@contextlib.contextmanager
+def run_lock(folder: Path) -> Iterator[None]:
+    """Hold the folder for this process; the lock of one process may be taken several times.
+
+    Raises:
+        ConfigError: Another process writes here, or nobody can.
+    """
+    path = folder / LOCK
+    held = _HELD.get(path.absolute())
+    if held is not None or fcntl is None:
+        yield
+        return
+    descriptor = _take(path)
+    _HELD[path.absolute()] = descriptor
+    try:
+        yield
+    finally:
+        del _HELD[path.absolute()]
+        path.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+_HELD: dict[Path, int] = {}
+
+
+def _take(path: Path) -> int:
+    while True:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise ConfigError(
+                f"cannot be written to ({error.strerror})",
+                where=str(path.parent),
+                fix="Give another --output_dir.",
+            ) from error
+        try:
+            # Not flock: worker processes would inherit it and keep it after a kill -9.
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            holder = _holder(descriptor)
+            os.close(descriptor)
+            raise ConfigError(
+                f"another run is writing here ({holder})",
+                where=str(path.parent),
+                fix="Wait for it, stop it, or give another --output_dir.",
+            ) from None
+        if _same(descriptor, path):
+            who = {"pid": os.getpid(), "host": socket.gethostname()}
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, json.dumps(who).encode())
+            return descriptor
+        os.close(descriptor)  # its holder deleted it meanwhile
+
+
+def _same(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _holder(descriptor: int) -> str:
+    try:
+        who = json.loads(os.read(descriptor, 1000))
+        return f"process {who['pid']} on {who['host']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "its process is not known"
