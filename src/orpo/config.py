@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
@@ -32,6 +33,7 @@ _FORMATS = (
     *("sharegpt", "messages", "two_messages", "answers"),
 )
 _PAIR_RULES = ("best_worst", "best_second", "best_random")
+_ON_NONFINITE = ("stop", "skip")
 _DTYPES = ("float32", "bfloat16", "float16", "auto")
 _CHOICES: dict[str, tuple[str, ...]] = {
     "nll_scope": NLL_SCOPES,
@@ -41,6 +43,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "data_format": _FORMATS,
     "pair_rule": _PAIR_RULES,
     "model_dtype": _DTYPES,
+    "on_nonfinite": _ON_NONFINITE,
     "lr_scheduler_type": tuple(SchedulerType),
     "optim": tuple(OptimizerNames),
     "eval_strategy": tuple(IntervalStrategy),
@@ -65,9 +68,12 @@ _SMALLEST = {
     "max_length": 2,
     "max_prompt_length": 1,
     "max_tokens_per_microbatch": 1,
+    "max_nonfinite_steps": 0,
+    "stall_timeout": 0,
 }
 _JSON = ("activation_checkpointing_kwargs", "gradient_checkpointing_kwargs", "lr_scheduler_kwargs")
 _JSON_OR_FILE = ("accelerator_config", "fsdp_config")
+_SECRETS = ("token", "use_auth_token", "hf_token")
 _MEANINGLESS = {
     "label_smoothing_factor": "the objective has no smoothed labels",
     "include_for_metrics": "compute_metrics receives the log-probabilities of each pair",
@@ -118,8 +124,16 @@ class ORPOConfig(TrainingArguments):
         chat_template: Path of a Jinja file that replaces the tokenizer's chat template.
         chat_template_kwargs: Extra variables for the chat template, as JSON or dict.
         model_dtype: Dtype of the weights of a model given by path or id.
+        model_revision: Branch, tag or commit of a model and tokenizer given by Hub id.
         model_init_kwargs: Extra arguments of `from_pretrained` for such a model.
         trust_remote_code: Allow a model's own code to run. Off unless asked.
+        resume_changed: Go on from a checkpoint although settings changed that make it another run.
+        on_nonfinite: What happens when a loss or gradient is not finite: "stop" ends the run
+            before the optimizer step, "skip" leaves that step out and goes on.
+        max_nonfinite_steps: Steps of a run that "skip" may leave out; one more stops it.
+        stall_timeout: Seconds without any progress (a phase that begins, a micro-batch, a batch of
+            an evaluation, a step) after which a training process writes its stacks and ends; None
+            or 0 for never. A single save, or a callback of your own, must not take longer.
 
     Raises:
         ConfigError: A value that cannot be meant; the message names the field.
@@ -159,7 +173,16 @@ class ORPOConfig(TrainingArguments):
     model_init_kwargs: dict[str, Any] | str | None = _help(
         "Extra arguments of from_pretrained for a model given by name, as JSON."
     )
+    model_revision: str | None = _help("Branch, tag or commit of a model given by Hub id.")
     trust_remote_code: bool = _help("Allow a model's own code to run.", False)
+    resume_changed: bool = _help(
+        "Go on although settings changed that make it another run.", False
+    )
+    on_nonfinite: str = _help("Loss or gradient that is not finite: stop or skip.", "stop")
+    max_nonfinite_steps: int = _help("Steps of a run that on_nonfinite=skip may leave out.", 10)
+    stall_timeout: float | None = _help(
+        "End a process in which nothing moves for so many seconds; 0 for never.", 1800
+    )
 
     def __post_init__(self) -> None:
         """Resolve aliases and check every value before anything is loaded."""
@@ -167,11 +190,12 @@ class ORPOConfig(TrainingArguments):
         self._resolve_strength()
         self._check_choices()
         self._check_limits()
+        self._check_skipping()
         self._check_json()
         if self.chat_template is not None:
             _require_file(self.chat_template, "chat_template")
-        if self.bf16 and not torch.accelerator.is_available():
-            self.use_cpu = True  # without it transformers looks for a GPU and refuses
+        if (self.bf16 or self._is_a_rank()) and not torch.accelerator.is_available():
+            self.use_cpu = True  # without it transformers looks for a GPU, and ranks for no others
         try:
             super().__post_init__()
         except (ValueError, OSError, ImportError) as error:
@@ -194,7 +218,7 @@ class ORPOConfig(TrainingArguments):
         public.model_init_kwargs = {
             key: value
             for key, value in _as_dict(self.model_init_kwargs, "model_init_kwargs").items()
-            if key != "token"
+            if key not in _SECRETS
         }
         return public
 
@@ -259,6 +283,22 @@ class ORPOConfig(TrainingArguments):
                 setattr(self, name, _as_dict(value, name))
             else:
                 _require_file(value, name)
+
+    def _with_deepspeed(self) -> bool:
+        launched = os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() in ("true", "1")
+        return bool(self.deepspeed) or launched
+
+    def _is_a_rank(self) -> bool:
+        """One of several; DeepSpeed finds the others by itself."""
+        return int(os.environ.get("WORLD_SIZE") or 1) > 1 and not self._with_deepspeed()
+
+    def _check_skipping(self) -> None:
+        if self.on_nonfinite == "skip" and self._with_deepspeed():
+            raise ConfigError(
+                "skip is not possible with DeepSpeed, whose engine takes the step itself",
+                where="on_nonfinite",
+                fix="Use stop.",
+            )
 
     def _check_limits(self) -> None:
         for name, smallest in _SMALLEST.items():

@@ -16,6 +16,8 @@ Every message says what happened, where (file, line, field), and what to do abou
 
 from __future__ import annotations
 
+import re
+
 __all__ = [
     "CheckpointError",
     "ConfigError",
@@ -30,12 +32,18 @@ __all__ = [
 ]
 
 
+# A password in an address, a Hub token, a token in a query.
+_SECRET = re.compile(r"(?<=://)[^/\s@]+(?=@)|\bhf_[A-Za-z0-9]{20,}|(?<=[?&]token=)[^&\s]+")
+
+
 class OrpoError(Exception):
     """Anything that orpo itself raises."""
 
 
 class UserError(OrpoError):
     """The input was wrong; the message fits on one line and needs no traceback.
+
+    What looks like a secret, such as a token in an address, is left out of the message.
 
     Args:
         what: What is wrong.
@@ -44,6 +52,7 @@ class UserError(OrpoError):
     """
 
     def __init__(self, what: str, *, where: str = "", fix: str = "") -> None:
+        what, where, fix = (_SECRET.sub("***", str(text)) for text in (what, where, fix))
         self.what, self.where, self.fix = what, where, fix
         head = f"{where}: {what}" if where else what
         super().__init__(" ".join((f"{head}. {fix}" if fix else head).split()))

@@ -75,6 +75,7 @@ def test_the_recipe_of_a_run_makes_the_same_run_again(
     assert orpo("train", first / "recipe.yaml", "--output_dir", second) == 0, orpo.err
     assert losses(first) == losses(second)
     ours, theirs = (yaml.safe_load((f / "recipe.yaml").read_text()) for f in (first, second))
+    assert ours["_run"].pop("id") != theirs["_run"].pop("id")
     differing = {key for key in ours if ours[key] != theirs[key]}
     assert differing <= {"output_dir", "logging_dir", "run_name"}
 

@@ -7,6 +7,7 @@ import gzip
 import io
 import json
 import random
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import MappingProxyType
@@ -309,6 +310,55 @@ def test_load_dataset_reads_a_local_folder(tmp_path: Path) -> None:
     whole = list(_read_hub(str(folder.parent)))
     assert [row.values for row in whole] == ROWS
     assert [row.values for row in _read_hub(f"{folder.parent}:test")] == ROWS[:2]
+
+
+def in_hub_cache(home: Path, commit: str, rows: list[dict[str, Any]], scratch: Path) -> None:
+    """A data set "org/name" as `datasets` keeps what it loaded from the Hub."""
+    file = scratch / f"{commit}.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    builder = datasets.load_dataset_builder(
+        "json", data_files=str(file), cache_dir=str(scratch / "made")
+    )
+    builder.download_and_prepare()
+    folder = home / "org___name" / "default" / "0.0.0" / commit
+    shutil.copytree(builder.cache_dir, folder)
+    for part in folder.glob("json-*.arrow"):
+        part.rename(folder / part.name.replace("json-", "name-"))
+    info = json.loads((folder / "dataset_info.json").read_text())
+    info |= {"dataset_name": "name", "builder_name": "parquet", "config_name": "default"}
+    (folder / "dataset_info.json").write_text(json.dumps(info))
+
+
+class TestRevisions:
+    """A pinned data set without network: `datasets` itself would take any revision."""
+
+    OLD, NEW = "1" * 40, "2" * 40
+
+    @pytest.fixture(autouse=True)
+    def cached(self, hub_cache: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+        home = Path(str(datasets.config.HF_DATASETS_CACHE))
+        in_hub_cache(home, self.NEW, [{"prompt": "a", "chosen": "b", "rejected": "c"}], tmp_path)
+
+    @pytest.mark.parametrize("spec", ["org/name", f"org/name@{NEW}", f"org/name@{NEW[:8]}:train"])
+    def test_the_one_that_was_loaded(self, spec: str) -> None:
+        assert [row.values["prompt"] for row in open_source(spec)] == ["a"]
+
+    @pytest.mark.parametrize("revision", [OLD, "v1", "main"])
+    def test_another_one_is_refused(self, revision: str) -> None:
+        message = refusal(f"org/name@{revision}")
+        assert f"what was loaded last is commit {self.NEW}" in message
+
+    def test_is_asked_for(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        asked = []
+
+        def load_dataset(name: str, split: str | None, revision: str) -> datasets.Dataset:
+            asked.append((name, split, revision))
+            return datasets.Dataset.from_list(ROWS)
+
+        monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+        assert len(list(open_source(f"org/name@{self.NEW}:test"))) == len(ROWS)
+        assert asked == [("org/name", "test", self.NEW)]
 
 
 class TestFolders:

@@ -55,7 +55,7 @@ def test_saves_once_and_goes_on_where_it_stopped(
     resumed.train(resume_from_checkpoint=True)
     assert resumed.state.global_step == 6
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in lines if "loss" in line] == [2, 3, 4, 6]
+    assert [line["step"] for line in lines if "loss" in line] == [2, 4, 6]
 
 
 def test_a_run_that_is_left_alone_ends_as_usual(make_trainer: Make) -> None:

@@ -17,7 +17,9 @@ from importlib import import_module
 from typing import Any, NoReturn, Protocol
 
 from orpo import __version__
+from orpo.cli.nproc import launch_ranks, ranks_asked_for
 from orpo.errors import ConfigError, OrpoError, RunStopped, UserError
+from orpo.jobs.launch import LOST, launched, lost_a_rank, rank
 
 __all__ = ["main", "print_json", "run"]
 
@@ -74,7 +76,9 @@ def main(argv: list[str] | None = None) -> int:
         return _dispatch(arguments)
     except (OrpoError, KeyboardInterrupt, BrokenPipeError) as error:
         return _explain(error)
-    except Exception:
+    except Exception as error:
+        if lost_a_rank(error):
+            return _say_that_a_rank_is_lost(error)
         traceback.print_exc()
         return 1
 
@@ -88,10 +92,21 @@ def _explain(error: BaseException) -> int:
         print("interrupted", file=sys.stderr)
         return 130
     if isinstance(error, RunStopped):
-        print(error, file=sys.stderr)
+        if rank() == 0:
+            print(error, file=sys.stderr)
         return 128 + error.signal_number
-    print(f"error: {error}", file=sys.stderr)
+    speaker = f"rank {rank()}: " if rank() else ""
+    print(f"{speaker}error: {error}", file=sys.stderr)
     return 2 if isinstance(error, UserError) else 1
+
+
+def _say_that_a_rank_is_lost(error: Exception) -> int:
+    """The launcher knows which rank ended, and why; `orpo train --nproc` says it."""
+    if launched():
+        return LOST
+    first = next(iter(str(error).splitlines()), "")
+    print(f"error: rank {rank()} lost another rank, see above or below ({first})", file=sys.stderr)
+    return 1
 
 
 def run() -> NoReturn:
@@ -113,6 +128,9 @@ def _dispatch(arguments: list[str]) -> int:
             where="orpo",
             fix=f"Commands: {', '.join(COMMANDS)}.",
         )
+    count = ranks_asked_for(arguments)
+    if count is not None:
+        return launch_ranks(arguments, count)
     _quiet()
     command: Any = import_module(f"orpo.cli.{name}")
     parser = Parser(
@@ -160,4 +178,5 @@ def _quiet() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "0")  # see orpo.data.tokenize

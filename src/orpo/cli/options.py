@@ -42,6 +42,8 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
         if action.help:
             action.help = action.help.replace("%", "%%").replace("%%(default)s", "%(default)s")
             action.help = action.help.replace("(default: %(default)s)", "")
+        if action.dest == "resume":  # alone, it means the newest checkpoint
+            action.nargs, action.const = "?", "newest"
         groups[action.dest in _JOB]._add_action(action)
 
 

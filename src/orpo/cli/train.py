@@ -5,10 +5,14 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+import torch
+
 from orpo.cli.console import before_after_table, console, say
 from orpo.cli.options import add_settings, resolve_settings
 from orpo.cli.progress import TrainingProgress
+from orpo.errors import ConfigError
 from orpo.jobs import run_training
+from orpo.jobs.launch import follow_launcher, launched, rank
 
 EXAMPLES = """\
 examples:
@@ -17,7 +21,9 @@ examples:
       --learning-rate 1e-5 --orpo_alpha 0.2 --num_train_epochs 3 --output_dir run
   orpo train --model ./model --dataset pairs.parquet --lora_r 16 --learning_rate 1e-4
   orpo train recipe.yaml --max_steps 100
-  orpo train recipe.yaml --resume"""
+  orpo train recipe.yaml --resume
+  orpo train recipe.yaml --nproc 4
+  accelerate launch --config_file recipes/accelerate/fsdp2.yaml -m orpo train recipe.yaml"""
 
 _DEFAULTS = {"output_dir": "orpo-run"}
 
@@ -25,17 +31,28 @@ _DEFAULTS = {"output_dir": "orpo-run"}
 def configure(parser: argparse.ArgumentParser) -> None:
     """A recipe and a flag for every setting."""
     parser.add_argument("recipe", nargs="?", metavar="RECIPE.yaml", help="settings; flags win")
+    parser.add_argument(
+        "--nproc", type=int, metavar="N", help="ranks to start on this machine, one per GPU"
+    )
     add_settings(parser)
 
 
-def execute(given: argparse.Namespace) -> dict[str, Any]:
-    """Train and say what came of it."""
+def execute(given: argparse.Namespace) -> dict[str, Any] | None:
+    """Train and say what came of it; of several ranks the first one speaks."""
+    if launched():
+        follow_launcher()
+        _require_gpus(given)
+    tell = say if rank() == 0 else _unheard
     job, config = resolve_settings(given.recipe, given, _DEFAULTS)
     progress = TrainingProgress()
     try:
-        result = run_training(job, config, say=say, callbacks=[progress])
+        result = run_training(job, config, say=tell, callbacks=[progress])
     finally:
         progress.close()
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+    if rank() != 0:
+        return None
     evaluation = result.evaluation
     if evaluation:
         title = f"{evaluation['after']['pairs']:.0f} held-out pairs"
@@ -45,3 +62,13 @@ def execute(given: argparse.Namespace) -> dict[str, Any]:
     say(f"report: {result.report}")
     say(f"next: orpo chat {result.output_dir}")
     return result.as_dict()
+
+
+def _require_gpus(given: argparse.Namespace) -> None:
+    gpus, ranks = torch.cuda.device_count(), given.nproc or 1
+    if gpus and ranks > gpus and not getattr(given, "use_cpu", False):
+        raise ConfigError(f"{ranks} ranks for {gpus} GPUs", where="--nproc")
+
+
+def _unheard(_line: str) -> None:
+    """What ranks after the first have to say, the first one says."""

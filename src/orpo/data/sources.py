@@ -2,7 +2,7 @@
 
 .json (a list, or one object per line) · .jsonl · .csv · .parquet, each also as .gz where text
 a folder written by `datasets.Dataset.save_to_disk`, or a folder of such files
-a Hub id, optionally with a split: "owner/name" or "owner/name:train"
+a Hub id, optionally with a revision and a split: "owner/name", "owner/name@commit:train"
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from orpo.errors import DataError
 
 __all__ = ["Source", "iterate_dataset", "open_source"]
 
-# "owner/name" or "name", and the split; the name of a file with a dot needs a folder to be an id.
-_HUB_ID = re.compile(r"(\w[\w.-]*/[\w.-]+|\w[\w-]*)(:\S+)?")
+# "owner/name" or "name", revision, split; the name of a file with a dot needs a folder to be an id.
+_HUB_ID = re.compile(r"(\w[\w.-]*/[\w.-]+|\w[\w-]*)(@[^\s@:]+)?(:\S+)?")
 # What damaged files and archives bring about.
 _UNREADABLE = (OSError, EOFError, zlib.error)
 _PART = 1 << 20  # characters of a JSON list that are read at a time
@@ -411,9 +411,15 @@ def _read_saved(path: Path) -> Iterator[Row]:
 def _read_hub(spec: str) -> Iterator[Row]:
     import datasets  # noqa: PLC0415
 
-    name, _, split = spec.partition(":")
+    pinned, _, split = spec.partition(":")
+    name, _, revision = pinned.partition("@")
+    asked = {"revision": revision} if revision else {}
     try:
-        loaded = datasets.load_dataset(name, split=split or None)
+        if revision:
+            _check_revision(datasets.load_dataset_builder(name, **asked), revision, spec)
+        loaded = datasets.load_dataset(name, split=split or None, **asked)
+    except DataError:
+        raise
     except Exception as error:  # whatever the network or a loading script brings about
         raise DataError(
             "no file or folder of this name, and it cannot be loaded from the Hub "
@@ -424,6 +430,17 @@ def _read_hub(spec: str) -> Iterator[Row]:
     if isinstance(loaded, datasets.DatasetDict):
         loaded = _one_split(loaded, spec)
     yield from iterate_dataset(loaded, spec)
+
+
+def _check_revision(builder: Any, revision: str, spec: str) -> None:
+    """Where the Hub cannot be asked, `datasets` takes what it loaded last, of any revision."""
+    from_cache = type(builder).__module__.endswith("packaged_modules.cache.cache")
+    if from_cache and not str(builder.hash).startswith(revision):
+        raise DataError(
+            f"the Hub cannot be asked, and what was loaded last is commit {builder.hash}",
+            where=spec,
+            fix="Name that commit, or go online.",
+        )
 
 
 def _reason(error: Exception) -> str:

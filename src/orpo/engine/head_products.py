@@ -16,6 +16,7 @@ from typing import Any, Protocol, cast
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 
 from orpo.objective.log_odds import compute_dtype
 
@@ -77,7 +78,9 @@ def product_of(
     layer: nn.Module, transform: LogitTransform, hidden: Tensor, *, compiled: bool = False
 ) -> Product:
     """The fitting kind, for hidden states of this dtype and device."""
-    if type(layer) is nn.Linear and layer.weight.is_floating_point():
+    # FSDP2 gives a layer a class of its own, with the forward pass that it had.
+    plain = isinstance(layer, nn.Linear) and type(layer).forward is nn.Linear.forward
+    if plain and layer.weight.is_floating_point():
         return _Dense(layer, transform, product_dtype(hidden), compiled=compiled)
     return _Module(layer, transform)
 
@@ -188,7 +191,9 @@ class _Module:
         return self._sums.result()
 
     def logits(self, hidden: Tensor) -> Tensor:
-        result: Tensor = self._layer(hidden)
+        # FSDP2 has gathered the weights by now; called again, its hooks would let go of them.
+        gathered = isinstance(self._layer, FSDPModule)
+        result: Tensor = self._layer.forward(hidden) if gathered else self._layer(hidden)
         return result
 
     def logps(self, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:

@@ -59,7 +59,11 @@ def tap(layer: nn.Module, score: Callable[[Tensor], Tensor]) -> Iterator[None]:
             return None
         return output.detach() + results[-1].to(output.dtype)
 
-    handles = [layer.register_forward_pre_hook(before), layer.register_forward_hook(after)]
+    handles = [
+        layer.register_forward_pre_hook(before),
+        # First, so that wrappers wait for the backward pass of what the others will see.
+        layer.register_forward_hook(after, prepend=True),
+    ]
     try:
         yield
     finally:

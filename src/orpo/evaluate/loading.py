@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from orpo.config import ORPOConfig
-from orpo.errors import ModelError
-from orpo.train import load_model, load_tokenizer
+from orpo.train import load_adapter, load_model, load_tokenizer
 
 __all__ = ["Answerer", "is_adapter", "load_answerer"]
 
@@ -43,32 +40,19 @@ def load_answerer(name: str, *, dtype: str = "auto", trust_remote_code: bool = F
 
     Raises:
         ModelError: It cannot be loaded, or an adapter's base model cannot.
+        CheckpointError: Its files are not what was committed.
     """
     settings = ORPOConfig(
         output_dir="unused", model_dtype=dtype, trust_remote_code=trust_remote_code
     )
     if is_adapter(name):
-        model: nn.Module = _with_adapter(name, settings)
+        model: nn.Module = load_adapter(name, settings, trained=False)
     else:
         model = load_model(name, settings)
     tokenizer = load_tokenizer(name, settings)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return Answerer(model.to(_device()).eval(), tokenizer)
-
-
-def _with_adapter(folder: str, settings: ORPOConfig) -> Any:
-    from peft import PeftModel  # noqa: PLC0415
-
-    described = json.loads((Path(folder) / _ADAPTER).read_text(encoding="utf-8"))
-    base = described.get("base_model_name_or_path")
-    if not base:
-        raise ModelError(
-            "the adapter does not name its base model",
-            where=str(Path(folder) / _ADAPTER),
-            fix="Set base_model_name_or_path.",
-        )
-    return PeftModel.from_pretrained(load_model(base, settings), folder)
 
 
 def _device() -> torch.device:

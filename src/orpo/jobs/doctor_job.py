@@ -50,7 +50,7 @@ def examine_model(name: str) -> dict[str, Any]:
         ModelError: Its configuration cannot be read.
     """
     try:
-        config = AutoConfig.from_pretrained(name)
+        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         first = next(iter(str(error).splitlines()), repr(error))
         raise ModelError(f"cannot be read ({first})", where=name) from error

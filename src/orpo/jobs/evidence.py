@@ -10,6 +10,7 @@ from orpo.data import Row
 from orpo.evaluate import Grade, Sampling, generate_answers, grade_summary, preference_summary
 from orpo.run_folder import EVALUATION, RECIPE, SAMPLES, read_run, write_json, write_jsonl
 from orpo.train import ORPOTrainer
+from orpo.train.wrappers import scoring
 
 __all__ = ["Evidence", "Grader", "Say"]
 
@@ -62,6 +63,14 @@ class Evidence:
         """
         if not self.samples:
             self.samples = [self._prompt(pair) for pair in self.pairs]
+        with scoring(self.trainer):
+            self._look(moment, say)
+        if self.trainer.is_world_process_zero():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_json(self.folder / EVALUATION, self.evaluation)
+            write_jsonl(self.folder / SAMPLES, self.samples)
+
+    def _look(self, moment: str, say: Say) -> None:
         if self.held_out and moment not in self.evaluation:
             say(f"scoring {len(self.trainer.eval_dataset)} held-out pairs {moment} training")
             metrics = self.trainer.evaluate()
@@ -69,10 +78,6 @@ class Evidence:
         if self.samples and moment not in self.samples[0]:
             say(f"answering {len(self.samples)} prompts {moment} training")
             self._answer(moment)
-        if self.trainer.is_world_process_zero():
-            self.folder.mkdir(parents=True, exist_ok=True)
-            write_json(self.folder / EVALUATION, self.evaluation)
-            write_jsonl(self.folder / SAMPLES, self.samples)
 
     def _prompt(self, pair: dict[str, Any]) -> dict[str, Any]:
         decode = self.trainer.processing_class.decode

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import shutil
 from pathlib import Path
 from typing import Any
 
-from orpo.errors import ConfigError, ModelError
-from orpo.evaluate import is_adapter, load_answerer
+from orpo.errors import CheckpointError, ConfigError, ModelError, SaveError
+from orpo.evaluate import Answerer, is_adapter, load_answerer
+from orpo.run_folder import commit_files, read_manifest, stage
+from orpo.train import explain_write_error
 
 __all__ = ["merge_adapter"]
 
 
 def merge_adapter(run: str, output: str, *, dtype: str = "auto") -> Path:
-    """Merge the adapter of a run folder into its base model and save the result.
+    """Merge the adapter of a run folder into its base model, and commit the result.
 
     Args:
         run: Folder with the adapter (adapter_config.json).
@@ -21,6 +25,8 @@ def merge_adapter(run: str, output: str, *, dtype: str = "auto") -> Path:
 
     Raises:
         ModelError: The folder holds no adapter.
+        CheckpointError: The adapter is not what was committed.
+        SaveError: The result could not be written.
         ConfigError: The output folder is not empty.
     """
     if not is_adapter(run):
@@ -34,6 +40,28 @@ def merge_adapter(run: str, output: str, *, dtype: str = "auto") -> Path:
         raise ConfigError("the folder is not empty", where=output, fix="Give a new folder.")
     answerer = load_answerer(run, dtype=dtype)
     adapted: Any = answerer.model
-    adapted.merge_and_unload(safe_merge=True).save_pretrained(target)
-    answerer.tokenizer.save_pretrained(target)
+    merged = adapted.merge_and_unload(safe_merge=True)
+    try:
+        _save(Answerer(merged, answerer.tokenizer), Path(run), target)
+    except Exception as error:
+        reason = explain_write_error(error, target)
+        if reason is None:
+            raise
+        raise SaveError(f"{target} could not be written: {reason}") from error
     return target
+
+
+def _save(merged: Answerer, run: Path, target: Path) -> None:
+    """Under the name of the run that the adapter comes from, if it says so."""
+    name, step = "", 0
+    with contextlib.suppress(CheckpointError):
+        of_adapter = read_manifest(run)
+        name, step = of_adapter.run, of_adapter.step
+    staged = stage(target, "model")
+    try:
+        model: Any = merged.model
+        model.save_pretrained(staged)
+        merged.tokenizer.save_pretrained(staged)
+        commit_files(staged, target, run=name, step=step)
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)

@@ -5,23 +5,40 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from transformers import PrinterCallback, TrainerCallback
-from transformers.trainer_utils import get_last_checkpoint
 
 from orpo.config import ORPOConfig
 from orpo.data import Mixture, Row, Source
 from orpo.data.audit import headlines, quick_audit
-from orpo.errors import ConfigError, DataError, RunStopped
+from orpo.errors import ConfigError, DataError, RunStopped, SaveError
 from orpo.evaluate import Sampling
 from orpo.jobs.evidence import Evidence, Grader, Say
 from orpo.jobs.held_out import hold_out
 from orpo.report import write_report
-from orpo.run_folder import EVALUATION, METRICS, RECIPE, SAMPLES
-from orpo.train import ORPOTrainer, StopOnSignal, load_tokenizer, write_model_card
+from orpo.run_folder import (
+    EVALUATION,
+    EVENTS,
+    MANIFEST,
+    METRICS,
+    RECIPE,
+    SAMPLES,
+    checkpoint_name,
+    checkpoints,
+    run_lock,
+)
+from orpo.train import (
+    ORPOTrainer,
+    StopOnSignal,
+    StopRequested,
+    explain_write_error,
+    load_tokenizer,
+    write_model_card,
+)
 
 __all__ = ["TrainJob", "TrainResult", "run_training"]
 
@@ -53,13 +70,17 @@ class TrainJob:
     strict: bool = _help("Refuse to train where the audit of the data says stop.", False)
     samples: int = _help("Held-out prompts to answer before and after, for the report.", 5)
     sample_tokens: int = _help("Longest sample answer in tokens.", 128)
-    resume: bool = _help("Go on from the newest checkpoint of output_dir.", False)
+    resume: str | None = _help(
+        "Go on from the newest checkpoint of output_dir that verifies; auto: if there is one; "
+        "or a checkpoint's path."
+    )
     overwrite: bool = _help("Replace a run that output_dir already holds.", False)
 
     def __post_init__(self) -> None:
         """Check what can be checked without loading anything."""
         given: Any = self.dataset  # a recipe may name a single one as text
         self.dataset = [given] if isinstance(given, str) else given
+        self.resume = _meant(self.resume)
         for name in ("model", "dataset"):
             if not getattr(self, name):
                 raise ConfigError("is needed", where=f"--{name}", fix=f"Add --{name} NAME.")
@@ -174,33 +195,47 @@ def run_training(
         RunStopped: SIGTERM or SIGINT arrived; a checkpoint was saved.
     """
     folder = Path(config.output_dir or "orpo-run")
-    resume_from = _claim(folder, job)
     config.disable_tqdm = True
-    rows, held_out = job.split(config)
-    trainer = build_trainer(job, config, rows, held_out, callbacks)
-    for line in [*trainer.notes, *(account.summary() for account in trainer.ledgers.values())]:
-        say(line)
-    _look_at(rows, held_out, trainer, say, strict=job.strict)
-    _clear(folder, job)
     stop = StopOnSignal()
-    trainer.add_callback(stop)
+    trainer: ORPOTrainer | None = None
+    try:
+        with stop, run_lock(folder) if config.process_index == 0 else nullcontext():
+            resume_from = _claim(folder, job)
+            rows, held_out = job.split(config)
+            trainer = build_trainer(job, config, rows, held_out, [stop, *(callbacks or [])])
+            trainer.say = say
+            for line in [*trainer.notes, *(a.summary() for a in trainer.ledgers.values())]:
+                say(line)
+            _look_at(rows, held_out, trainer, say, strict=job.strict)
+            if trainer.is_world_process_zero():
+                _clear(folder, job)
+            return _train(job, trainer, held_out or (), resume_from, say, grade)
+    except StopRequested:
+        raise RunStopped(_stopped(stop, trainer, folder), stop.number) from None
+    except OSError as error:
+        reason = explain_write_error(error, folder)
+        if reason is None:
+            raise
+        raise SaveError(f"{error.filename or folder} could not be written: {reason}") from error
+
+
+def _train(
+    job: TrainJob,
+    trainer: ORPOTrainer,
+    held_out: Iterable[Row],
+    resume_from: str | bool,
+    say: Say,
+    grade: Grader | None,
+) -> TrainResult:
+    folder = Path(str(trainer.args.output_dir))
     sampling = Sampling(max_new_tokens=job.sample_tokens, batch_size=32)
-    evidence = Evidence(trainer, held_out or (), job.samples, sampling, grade)
+    evidence = Evidence(trainer, held_out, job.samples, sampling, grade)
     if resume_from:
         evidence.recall()
     evidence.collect("before", say)
-    if resume_from:
-        say(f"going on from {resume_from}")
-    try:
-        output = trainer.train(resume_from_checkpoint=resume_from)
-    finally:
-        stop.restore()
-    if stop.received is not None:
-        raise RunStopped(
-            f"stopped by {stop.received.name} at step {trainer.state.global_step}; the checkpoint "
-            f"is in {folder}. Go on with the same command and --resume.",
-            stop.received,
-        )
+    output = trainer.train(resume_from_checkpoint=resume_from)
+    if trainer.stopped:
+        raise StopRequested
     evidence.collect("after", say)
     trainer.save_model()
     trainer.save_state()
@@ -219,6 +254,18 @@ def run_training(
     )
 
 
+def _stopped(stop: StopOnSignal, trainer: ORPOTrainer | None, folder: Path) -> str:
+    """Where the run stands, and how it goes on."""
+    step = None if trainer is None else trainer.committed_step
+    head = f"stopped by {stop.received.name if stop.received else 'a signal'}"
+    if step is None:
+        return f"{head} before training began; the same command starts again."
+    return (
+        f"{head} at step {step}; the checkpoint is {folder / checkpoint_name(step)}. "
+        "Go on with the same command and --resume."
+    )
+
+
 def build_trainer(
     job: TrainJob,
     config: ORPOConfig,
@@ -233,7 +280,7 @@ def build_trainer(
         args=config,
         train_dataset=rows,
         eval_dataset=held_out,
-        tokenizer=load_tokenizer(job.tokenizer, config) if job.tokenizer else None,
+        tokenizer=_own_tokenizer(job, config),
         peft_config=_adapter(job),
         callbacks=callbacks,
     )
@@ -271,6 +318,12 @@ def _look_at(
         )
 
 
+def _own_tokenizer(job: TrainJob, config: ORPOConfig) -> Any:
+    if not job.tokenizer:
+        return None
+    return load_tokenizer(job.tokenizer, config, of_model=job.tokenizer == job.model)
+
+
 def _adapter(job: TrainJob) -> Any:
     if job.lora_r is None:
         return None
@@ -286,29 +339,37 @@ def _adapter(job: TrainJob) -> Any:
     )
 
 
-def _claim(folder: Path, job: TrainJob) -> str | None:
-    """The checkpoint to go on from; a folder with another run is never overwritten unasked."""
-    if job.resume:
-        checkpoint: str | None = get_last_checkpoint(str(folder)) if folder.is_dir() else None
-        if checkpoint is None:
-            raise ConfigError(
-                "there is no checkpoint to go on from", where=str(folder), fix="Leave --resume out."
-            )
-        return checkpoint
-    if (folder / RECIPE).exists() and not job.overwrite:
+def _meant(resume: str | bool | None) -> str | None:
+    """A recipe may say `resume: true`; flags are text."""
+    words: dict[str | bool | None, str | None] = {True: "newest", False: None, "true": "newest", "false": None}
+    return words.get(resume, str(resume)) if resume else None
+
+
+def _claim(folder: Path, job: TrainJob) -> str | bool:
+    """What to go on from; a folder with another run is never overwritten unasked."""
+    if job.resume not in {None, "newest", "auto"}:
+        return str(job.resume)
+    if job.resume == "newest" or (job.resume == "auto" and checkpoints(folder)):
+        return True
+    if (folder / RECIPE).exists() and not job.overwrite and not _only_begun(folder, job):
         raise ConfigError(
             "the folder already holds a run",
             where=str(folder),
             fix="Use --resume to go on, --overwrite to replace it, or another --output_dir.",
         )
-    return None
+    return False
+
+
+def _only_begun(folder: Path, job: TrainJob) -> bool:
+    """Whether `--resume auto` met a run that was stopped ahead of its first checkpoint."""
+    return job.resume == "auto" and not (folder / MANIFEST).exists()
 
 
 def _clear(folder: Path, job: TrainJob) -> None:
     """Delete the run that is replaced; by now the model and the data were accepted."""
     if not job.overwrite or job.resume:
         return
-    for checkpoint_folder in folder.glob("checkpoint-*"):
+    for checkpoint_folder in checkpoints(folder):
         shutil.rmtree(checkpoint_folder)
-    for name in (METRICS, EVALUATION, SAMPLES):
+    for name in (MANIFEST, METRICS, EVENTS, EVALUATION, SAMPLES):
         (folder / name).unlink(missing_ok=True)

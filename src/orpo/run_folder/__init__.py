@@ -7,7 +7,7 @@ from orpo.run_folder.checkpoints import (
     newest_checkpoint,
     rotate,
 )
-from orpo.run_folder.commit import commit, commit_files, stage, sweep
+from orpo.run_folder.commit import commit, commit_files, stage, staging, sweep, unfinished
 from orpo.run_folder.files import (
     EVALUATION,
     EVENTS,
@@ -16,13 +16,15 @@ from orpo.run_folder.files import (
     REPORT,
     SAMPLES,
     Run,
+    read_recipe,
     read_run,
     write_json,
     write_jsonl,
     write_yaml,
 )
-from orpo.run_folder.lock import run_lock
+from orpo.run_folder.lock import lock_holder, run_lock
 from orpo.run_folder.manifest import MANIFEST, Manifest, read_manifest, verify
+from orpo.run_folder.trust import ensure_as_committed
 
 __all__ = [
     "EVALUATION",
@@ -39,13 +41,18 @@ __all__ = [
     "checkpoints",
     "commit",
     "commit_files",
+    "ensure_as_committed",
+    "lock_holder",
     "newest_checkpoint",
     "read_manifest",
+    "read_recipe",
     "read_run",
     "rotate",
     "run_lock",
     "stage",
+    "staging",
     "sweep",
+    "unfinished",
     "verify",
     "write_json",
     "write_jsonl",

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from orpo.errors import CheckpointError
+from orpo.run_folder.commit import staging
 from orpo.run_folder.manifest import Manifest, read_manifest, verify
 
 __all__ = ["Found", "checkpoint_name", "checkpoints", "newest_checkpoint", "rotate"]
@@ -80,12 +81,18 @@ def rotate(folder: Path, keep: int, *, run: str, best: str | None = None) -> lis
         CheckpointError: The newest one is not what was written; nothing was deleted.
     """
     found = [path for path in checkpoints(folder) if _run_of(path) == run]
-    protected = {path for path in found[-1:] if verify(path)}
+    for path in found[-1:]:
+        verify(path)
+    protected = set(found[-1:])
     protected |= {path for path in found if best is not None and path == Path(best)}
     surplus = len(found) - max(keep, len(protected))
     gone = [path for path in found if path not in protected][: max(surplus, 0)]
     for path in gone:
-        shutil.rmtree(path)
+        # Under its own name nothing is ever half deleted; `sweep` finishes what a kill left.
+        doomed = staging(folder, path.name)
+        shutil.rmtree(doomed, ignore_errors=True)
+        path.rename(doomed)
+        shutil.rmtree(doomed)
     return gone
 
 

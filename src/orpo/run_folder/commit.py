@@ -14,14 +14,20 @@ from pathlib import Path
 
 from orpo.run_folder.manifest import MANIFEST, Manifest, describe
 
-__all__ = ["commit", "commit_files", "stage", "sweep"]
+__all__ = ["commit", "commit_files", "stage", "staging", "sweep", "unfinished"]
 
 _STAGING, _REPLACED = ".staging-", ".replaced-"
+_CARD = "README.md"  # not promised: it is written anew once a run's numbers are known
+
+
+def staging(folder: Path, name: str) -> Path:
+    """Where what is to be called `name` is written first."""
+    return folder / f"{_STAGING}{name}"
 
 
 def stage(folder: Path, name: str) -> Path:
     """An empty folder beside the final one, which no reader takes for it."""
-    staged = folder / f"{_STAGING}{name}"
+    staged = staging(folder, name)
     shutil.rmtree(staged, ignore_errors=True)
     staged.mkdir(parents=True)
     return staged
@@ -59,7 +65,7 @@ def commit_files(staged: Path, folder: Path, *, run: str, step: int) -> Manifest
     """
     manifest = _describe_all(staged, "model", run, step, resumable=False)
     (folder / MANIFEST).unlink(missing_ok=True)
-    for name in [*manifest.files, MANIFEST]:
+    for name in [*manifest.files, *_card(staged), MANIFEST]:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (staged / name).replace(folder / name)
     for path in {folder, *((folder / name).parent for name in manifest.files)}:
@@ -80,15 +86,21 @@ def sweep(folder: Path) -> list[str]:
             shutil.rmtree(replaced, ignore_errors=True)
         else:
             replaced.rename(final)
-    unfinished = sorted(folder.glob(f"{_STAGING}*"))
-    for path in unfinished:
-        shutil.rmtree(path, ignore_errors=True)
-    return [path.name.removeprefix(_STAGING) for path in unfinished]
+    names = unfinished(folder)
+    for name in names:
+        shutil.rmtree(staging(folder, name), ignore_errors=True)
+    return names
+
+
+def unfinished(folder: Path) -> list[str]:
+    """Names of the saves that are being written, or were when their process was killed."""
+    return sorted(path.name.removeprefix(_STAGING) for path in folder.glob(f"{_STAGING}*"))
 
 
 def _describe_all(staged: Path, kind: str, run: str, step: int, *, resumable: bool) -> Manifest:
     paths = sorted(path for path in staged.rglob("*") if path.is_file())
-    files = {path.relative_to(staged).as_posix(): describe(path) for path in paths}
+    names = [path.relative_to(staged).as_posix() for path in paths]
+    files = {name: describe(staged / name) for name in names if name != _CARD}
     for path in paths:
         _sync(path, forget=True)
     manifest = Manifest(kind, run, step, resumable, files)
@@ -96,6 +108,10 @@ def _describe_all(staged: Path, kind: str, run: str, step: int, *, resumable: bo
     for path in [staged / MANIFEST, *(p for p in staged.rglob("*") if p.is_dir()), staged]:
         _sync(path)
     return manifest
+
+
+def _card(staged: Path) -> list[str]:
+    return [_CARD] if (staged / _CARD).is_file() else []
 
 
 def _sync(path: Path, *, forget: bool = False) -> None:

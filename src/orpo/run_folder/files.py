@@ -12,6 +12,7 @@ report.html       the pictures
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ __all__ = [
     "REPORT",
     "SAMPLES",
     "Run",
+    "read_recipe",
     "read_run",
     "write_json",
     "write_jsonl",
@@ -94,34 +96,53 @@ def read_run(path: str | Path) -> Run:
             where=str(path),
             fix="Give the output_dir of a run.",
         )
-    try:
-        recipe = yaml.safe_load(_read_text(folder / RECIPE))
-    except yaml.YAMLError as error:
-        raise DataError(f"broken YAML ({error})", where=str(folder / RECIPE)) from error
+    recipe = read_recipe(folder)
     return Run(
         folder,
-        recipe if isinstance(recipe, dict) else {},
+        recipe,
         _read_jsonl(folder / METRICS),
         _read_json(folder / EVALUATION),
         _read_jsonl(folder / SAMPLES),
     )
 
 
+def read_recipe(folder: Path) -> dict[str, Any]:
+    """The recipe in a run folder or a checkpoint.
+
+    Raises:
+        DataError: It is broken.
+    """
+    path = folder / RECIPE
+    try:
+        recipe = yaml.safe_load(_read_text(path))
+    except yaml.YAMLError as error:
+        raise DataError(f"broken YAML ({error})", where=str(path)) from error
+    return recipe if isinstance(recipe, dict) else {}
+
+
 def write_yaml(path: Path, value: Any) -> None:
     """Write settings in the order given."""
-    text = yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=100)
-    path.write_text(text, encoding="utf-8")
+    _write(path, yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=100))
 
 
 def write_json(path: Path, value: Any) -> None:
     """Write one JSON value, indented."""
-    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    _write(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> None:
     """Write one JSON object per line."""
-    lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    path.write_text("".join(lines), encoding="utf-8")
+    _write(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def _write(path: Path, text: str) -> None:
+    """All of it or nothing, whenever the process is killed."""
+    fresh = path.with_name(f".{path.name}.new")
+    with fresh.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())  # or a power failure leaves the name with half of the text
+    fresh.replace(path)
 
 
 def _read_jsonl(path: Path) -> list[dict[str, Any]]:

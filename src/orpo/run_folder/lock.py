@@ -16,7 +16,7 @@ try:
 except ImportError:  # not on Windows, where nothing keeps two runs apart
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["LOCK", "run_lock"]
+__all__ = ["LOCK", "lock_holder", "run_lock"]
 
 LOCK = ".lock"
 
@@ -33,6 +33,7 @@ def run_lock(folder: Path) -> Iterator[None]:
     if held is not None or fcntl is None:
         yield
         return
+    fresh = not folder.exists()
     descriptor = _take(path)
     _HELD[path.absolute()] = descriptor
     try:
@@ -41,9 +42,31 @@ def run_lock(folder: Path) -> Iterator[None]:
         del _HELD[path.absolute()]
         path.unlink(missing_ok=True)
         os.close(descriptor)
+        if fresh:  # a run that was refused leaves nothing behind
+            with contextlib.suppress(OSError):
+                folder.rmdir()
 
 
 _HELD: dict[Path, int] = {}
+
+
+def lock_holder(folder: Path) -> str | None:
+    """Which process writes to a folder now, in words; None if none does."""
+    path = folder / LOCK
+    if path.absolute() in _HELD:  # closing another descriptor of it would let go of the lock
+        return f"process {os.getpid()} on {socket.gethostname()}"
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        if fcntl is not None:
+            fcntl.lockf(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return None  # left behind by a process that was killed
+    except OSError:
+        return _holder(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _take(path: Path) -> int:

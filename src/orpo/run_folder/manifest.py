@@ -21,6 +21,7 @@ from orpo.errors import CheckpointError
 __all__ = ["MANIFEST", "FileFacts", "Manifest", "describe", "read_manifest", "verify"]
 
 MANIFEST = "manifest.json"
+_TRAINING_STATE = (".pt", ".pth", ".distcp")
 
 
 @dataclass(frozen=True)
@@ -75,9 +76,10 @@ def read_manifest(folder: Path) -> Manifest:
     """
     path = folder / MANIFEST
     try:
-        body: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        body: dict[str, Any] = json.loads(text)
         written = body.pop("sha256")
-        if written != _of_body(body):
+        if written != _of_body(body) or not text.endswith("\n"):
             raise ValueError(path)
         files = {name: FileFacts(**facts) for name, facts in body.pop("files").items()}
         return Manifest(files=files, **body)
@@ -91,8 +93,12 @@ def read_manifest(folder: Path) -> Manifest:
         raise CheckpointError(f"{MANIFEST} cannot be read ({error})", where=str(folder)) from error
 
 
-def verify(folder: Path) -> Manifest:
+def verify(folder: Path, *, training_state: bool = True) -> Manifest:
     """Read every file of a committed folder and compare it with the manifest.
+
+    Args:
+        folder: A checkpoint or a model.
+        training_state: Read what only a run that goes on needs too, such as the optimizer.
 
     Raises:
         CheckpointError: A file is missing or is not what was written; names it.
@@ -108,6 +114,8 @@ def verify(folder: Path) -> Manifest:
                 f"{name} has {size} bytes where {facts.size} were committed", where=str(folder)
             )
     for name, facts in manifest.files.items():  # sizes first: they cost nothing
+        if not training_state and name.endswith(_TRAINING_STATE):
+            continue
         try:
             found = describe(folder / name)
         except OSError as error:

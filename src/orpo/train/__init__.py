@@ -1,14 +1,18 @@
 """Training: a thin trainer over `transformers.Trainer`, its guards and its run folder."""
 
+from orpo.train.checkpoints import explain_write_error
 from orpo.train.model_card import write_model_card
-from orpo.train.models import load_model, load_tokenizer, prepare_tokenizer
+from orpo.train.models import load_adapter, load_model, load_tokenizer, prepare_tokenizer
 from orpo.train.recorder import versions
-from orpo.train.signals import StopOnSignal
+from orpo.train.signals import StopOnSignal, StopRequested
 from orpo.train.trainer import ORPOTrainer
 
 __all__ = [
     "ORPOTrainer",
     "StopOnSignal",
+    "StopRequested",
+    "explain_write_error",
+    "load_adapter",
     "load_model",
     "load_tokenizer",
     "prepare_tokenizer",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import inspect
 import json
 import warnings
@@ -10,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
+from huggingface_hub import try_to_load_from_cache
 from safetensors import SafetensorError
 from torch import nn
 from torch.nn.modules.dropout import _DropoutNd
@@ -23,7 +25,8 @@ from transformers import (
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 from orpo.data import PLAIN_TEMPLATE
-from orpo.errors import ConfigError, ModelError
+from orpo.errors import ConfigError, ModelError, UserError
+from orpo.run_folder import ensure_as_committed
 
 if TYPE_CHECKING:
     from peft import PeftConfig
@@ -36,6 +39,7 @@ __all__ = [
     "ensure_trainable",
     "fit_positions",
     "give_plain_template",
+    "load_adapter",
     "load_model",
     "load_tokenizer",
     "name_of",
@@ -49,6 +53,7 @@ __all__ = [
 ModelInit: TypeAlias = Callable[..., nn.Module]
 
 _ADAPTER_FILE = "adapter_config.json"
+_ADAPTER_WEIGHTS = "adapter_model.safetensors"
 _DROPOUT_IN_CONFIG = ("blt", "falcon", "gpt_neo", "gptj", "persimmon")
 _FETCHING = ("revision", "token", "cache_dir", "local_files_only", "subfolder")
 _FIXES = {
@@ -131,15 +136,18 @@ def load_model(name: str, args: ORPOConfig) -> PreTrainedModel:
 
     Raises:
         ModelError: It cannot be loaded; says what is missing.
+        CheckpointError: Its files are not what was committed.
     """
     name = _located(name)
     if Path(name, _ADAPTER_FILE).is_file() and not Path(name, "config.json").is_file():
-        return _load_adapter(name, args)
+        return load_adapter(name, args, trained=True)
+    ensure_as_committed(Path(name))
     kwargs: dict[str, Any] = {
         "dtype": args.model_dtype,
         "trust_remote_code": args.trust_remote_code,
-        "use_safetensors": True,
         **_init_kwargs(args),
+        **_fetching(args),
+        "use_safetensors": True,
     }
     try:
         config = AutoConfig.from_pretrained(
@@ -153,45 +161,92 @@ def load_model(name: str, args: ORPOConfig) -> PreTrainedModel:
     except _UNREADABLE as error:
         raise _unloadable("model", name, error) from error
     _require_all_weights(report["missing_keys"], name)
+    cast(Any, model).loaded_commit = _commit_of(name, args)
     return model
 
 
-def _load_adapter(folder: str, args: ORPOConfig) -> PreTrainedModel:
+def load_adapter(folder: str, args: ORPOConfig, *, trained: bool) -> PreTrainedModel:
+    """The adapter of a folder on its base model, weights from safetensors only.
+
+    Args:
+        folder: Holds adapter_config.json, which names the base model and its revision.
+        args: How models are loaded.
+        trained: Whether the adapter is to be trained further.
+
+    Raises:
+        ModelError: It cannot be loaded; says what is missing.
+        CheckpointError: Its files are not what was committed.
+    """
     from peft import PeftModel  # noqa: PLC0415
 
+    ensure_as_committed(Path(folder))
+    if not Path(folder, _ADAPTER_WEIGHTS).is_file():  # peft would unpickle adapter_model.bin
+        raise ModelError(
+            f"the adapter has no {_ADAPTER_WEIGHTS}", where=folder, fix=_FIXES["adapter"]
+        )
     try:
         described = json.loads(Path(folder, _ADAPTER_FILE).read_text(encoding="utf-8"))
-        base = load_model(described["base_model_name_or_path"], args)
+        if not described.get("base_model_name_or_path"):
+            raise ModelError(
+                "the adapter does not name its base model",
+                where=str(Path(folder, _ADAPTER_FILE)),
+                fix="Set base_model_name_or_path.",
+            )
+        of_base = copy.copy(args)
+        of_base.model_revision = described.get("revision") or args.model_revision
+        base = load_model(described["base_model_name_or_path"], of_base)
         with _older_name_allowed():
-            model: PreTrainedModel = PeftModel.from_pretrained(base, folder, is_trainable=True)
+            model: PreTrainedModel = PeftModel.from_pretrained(base, folder, is_trainable=trained)
     except _UNREADABLE as error:
         raise _unloadable("adapter", folder, error) from error
     return model
 
 
-def load_tokenizer(name: str, args: ORPOConfig) -> PreTrainedTokenizerBase:
+def load_tokenizer(
+    name: str, args: ORPOConfig, *, of_model: bool = True
+) -> PreTrainedTokenizerBase:
     """The tokenizer of a model folder or Hub id.
+
+    Args:
+        name: The folder or id.
+        args: How it is loaded.
+        of_model: Whether it is the model's own, so that the model's revision is meant.
 
     Raises:
         ModelError: There is none.
     """
     name = _located(name, "tokenizer_config.json")
+    fetching = {k: v for k, v in _fetching(args).items() if of_model or k != "revision"}
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            name, trust_remote_code=args.trust_remote_code, **_fetching(args)
+            name, trust_remote_code=args.trust_remote_code, **fetching
         )
     except _UNREADABLE as error:
         raise _unloadable("tokenizer", name, error) from error
     return tokenizer
 
 
+def _commit_of(name: str, args: ORPOConfig) -> str | None:
+    """The commit of a Hub id that was loaded; None for a folder."""
+    where = {"revision": _revision(args), "cache_dir": _fetching(args).get("cache_dir")}
+    found = None if Path(name).is_dir() else try_to_load_from_cache(name, "config.json", **where)
+    return Path(found).parent.name if isinstance(found, str) else None
+
+
 def _init_kwargs(args: ORPOConfig) -> dict[str, Any]:
     return args.model_init_kwargs if isinstance(args.model_init_kwargs, dict) else {}
 
 
+def _revision(args: ORPOConfig) -> str | None:
+    """The revision that is asked for, under either of its names."""
+    found: str | None = _fetching(args).get("revision")
+    return found
+
+
 def _fetching(args: ORPOConfig) -> dict[str, Any]:
     """Those of the model's arguments that say where its files are."""
-    return {key: value for key, value in _init_kwargs(args).items() if key in _FETCHING}
+    given = {"revision": args.model_revision, **_init_kwargs(args)}
+    return {key: given[key] for key in _FETCHING if given.get(key) is not None}
 
 
 def ensure_trainable(config: Any, name: str) -> None:
@@ -331,7 +386,7 @@ def add_adapter(model: PreTrainedModel, peft_config: PeftConfig, args: ORPOConfi
         model.enable_input_require_grads()
     try:
         with _older_name_allowed():
-            adapted: nn.Module = get_peft_model(model, peft_config)
+            adapted: nn.Module = get_peft_model(model, peft_config, revision=_revision(args))
     except ValueError as error:
         raise ConfigError(str(error), where="peft_config") from error
     return adapted
@@ -395,9 +450,12 @@ def _require_all_weights(missing: Any, name: str) -> None:
         )
 
 
-def _unloadable(what: str, name: str, error: Exception) -> ModelError:
-    if isinstance(error, ModelError):
+def _unloadable(what: str, name: str, error: Exception) -> UserError:
+    if isinstance(error, UserError):
         return error
     first = next((line.strip() for line in str(error).splitlines() if line.strip()), repr(error))
     reason = first.removesuffix(" from one of:").rstrip(".")
+    if "trust_remote_code" in str(error):
+        what_to_do = "Read that code, and add --trust_remote_code true if you trust it."
+        return ModelError(f"the {what} comes with code of its own", where=name, fix=what_to_do)
     return ModelError(f"the {what} cannot be loaded ({reason})", where=name, fix=_FIXES[what])

@@ -19,7 +19,7 @@ from orpo.data import merge_batches, select_pairs
 from orpo.engine import Engine, cut, even_bins, pack_bins, positions_of, select_engine
 from orpo.errors import OrpoError
 
-__all__ = ["agreed_engine", "deal"]
+__all__ = ["agreed_engine", "deal", "most_of_ranks"]
 
 Batch = dict[str, Tensor]
 
@@ -46,6 +46,15 @@ def agreed_engine(args: ORPOConfig, model: Any) -> tuple[Engine, str]:
         raise found[0]
     engine, note = found[0]
     return engine, note
+
+
+def most_of_ranks(number: int, device: torch.device) -> int:
+    """The largest of the numbers that the ranks give; every rank must ask."""
+    if not torch.distributed.is_initialized():
+        return number
+    found = torch.tensor(number, device=device)
+    torch.distributed.all_reduce(found, torch.distributed.ReduceOp.MAX)
+    return int(found)
 
 
 def deal(samples: list[Batch], engine: Engine, max_tokens: int, ranks: int) -> list[Batch]:

@@ -1,10 +1,12 @@
-"""Writes the run folder while training: the recipe and the metrics."""
+"""Writes the run folder while training: the recipe, the metrics and what else happened."""
 
 from __future__ import annotations
 
 import json
+import os
 import platform
 from collections.abc import Callable
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, cast
@@ -12,7 +14,7 @@ from typing import Any, cast
 from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from orpo.run_folder import METRICS, RECIPE, write_yaml
+from orpo.run_folder import EVENTS, METRICS, RECIPE, write_yaml
 
 __all__ = ["RunRecorder", "model_facts", "versions"]
 
@@ -42,25 +44,54 @@ def model_facts(model: nn.Module) -> dict[str, Any]:
 
 
 class RunRecorder(TrainerCallback):
-    """Keeps recipe.yaml and metrics.jsonl of a run.
+    """Keeps recipe.yaml, metrics.jsonl and events.jsonl of a run.
 
     Args:
         facts: Gives the recipe's entries beside the settings, with `_run` among them.
+
+    Attributes:
+        lines: Lines of metrics.jsonl that this run has written.
+        resumed_lines: How many of them belong to the checkpoint that the run goes on from; None
+            in a fresh run.
     """
 
     def __init__(self, facts: Callable[[], dict[str, Any]]) -> None:
         self._facts = facts
         self._before: list[str] = []  # lines logged ahead of the first step
+        self.lines = 0
+        self.resumed_lines: int | None = None
 
-    def write_recipe(self, args: TrainingArguments) -> None:
-        """Write every setting as resolved, and what was found out while running; no secrets."""
-        folder = Path(args.output_dir)
-        folder.mkdir(parents=True, exist_ok=True)
+    def recipe(self, args: TrainingArguments) -> dict[str, Any]:
+        """Every setting as resolved, and what was found out while running; no secrets."""
         facts = self._facts()
         run = {"versions": versions(), **facts.pop("_run", {})}
         left_out = {"hub_token", *facts}
         settings = {key: value for key, value in args.to_dict().items() if key not in left_out}
-        write_yaml(folder / RECIPE, {**facts, **_plain(settings), "_run": _plain(run)})
+        return {**_plain(facts), **_plain(settings), "_run": _plain(run)}
+
+    def write_recipe(self, args: TrainingArguments, folder: Path | None = None) -> None:
+        """Write recipe.yaml to the run folder, or to another."""
+        folder = Path(args.output_dir) if folder is None else folder
+        folder.mkdir(parents=True, exist_ok=True)
+        write_yaml(folder / RECIPE, self.recipe(args))
+
+    def event(
+        self, args: TrainingArguments, step: int, kind: str, message: str, **details: Any
+    ) -> None:
+        """Put on record what happened beside the steps; on the first rank only.
+
+        Args:
+            args: Name the run folder and the rank.
+            step: Optimizer steps taken.
+            kind: One word for machines, such as "resumed" or "loss_spike".
+            message: The same in words.
+            details: Further entries.
+        """
+        if args.process_index != 0:
+            return
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        entry = {"time": now, "step": step, "kind": kind, "message": message, **_plain(details)}
+        _append(Path(args.output_dir) / EVENTS, json.dumps(entry, ensure_ascii=False) + "\n")
 
     def on_train_begin(
         self,
@@ -75,10 +106,14 @@ class RunRecorder(TrainerCallback):
             return
         self.write_recipe(args)
         path = Path(args.output_dir) / METRICS
-        kept = _lines_until(path, state.global_step) if state.global_step else before
+        kept = before if self.resumed_lines is None else _first_lines(path, self.resumed_lines)
         fresh = path.with_suffix(".new")
-        fresh.write_text("".join(kept), encoding="utf-8")
+        with fresh.open("w", encoding="utf-8") as file:
+            file.write("".join(kept))
+            file.flush()
+            os.fsync(file.fileno())
         fresh.replace(path)  # at once, so that a kill loses no line
+        self.lines, self.resumed_lines = len(kept), None
 
     def on_log(
         self,
@@ -95,10 +130,15 @@ class RunRecorder(TrainerCallback):
         line = json.dumps(values) + "\n"
         if state.global_step == 0:
             self._before.append(line)
+        self.lines += 1
+        _append(Path(args.output_dir) / METRICS, line)
+
+    def flush(self, args: TrainingArguments) -> None:
+        """Wait until the disk has the metrics, so that a checkpoint never knows more than they."""
         path = Path(args.output_dir) / METRICS
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a", encoding="utf-8") as file:
-            file.write(line)
+        if args.process_index == 0 and path.is_file():
+            with path.open("a", encoding="utf-8") as file:
+                os.fsync(file.fileno())
 
     def on_train_end(
         self,
@@ -113,17 +153,16 @@ class RunRecorder(TrainerCallback):
             self.write_recipe(args)
 
 
-def _lines_until(path: Path, step: int) -> list[str]:
-    """The lines but those of steps that a resumed run is about to repeat."""
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    kept = []
-    for line in lines:
-        try:
-            if json.loads(line)["step"] <= step:
-                kept.append(line + "\n")
-        except (json.JSONDecodeError, KeyError):
-            continue
-    return kept
+def _append(path: Path, line: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        file.write(line)
+
+
+def _first_lines(path: Path, count: int) -> list[str]:
+    """The lines up to a checkpoint; a resumed run is about to write the others again."""
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    return text.splitlines(keepends=True)[:count]
 
 
 def _number(value: Any) -> Any:

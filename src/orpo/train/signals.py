@@ -1,19 +1,29 @@
-"""SIGTERM and SIGINT while training: finish the step, save one checkpoint, stop."""
+"""SIGTERM and SIGINT: finish the step, or leave at once what can be done again; then stop."""
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 import threading
+from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-__all__ = ["StopOnSignal"]
+__all__ = ["StopOnSignal", "StopRequested"]
+
+
+class StopRequested(BaseException):  # no `except Exception` on the way may swallow it
+    """Raised out of work that can be done again, such as an evaluation, when a signal arrives."""
 
 
 class StopOnSignal(TrainerCallback):
     """Turns the first signal into one checkpoint and a stop; a second one stops at once.
+
+    As a callback it listens while training. As a context manager it listens in the whole block,
+    and outside of optimizer steps it raises `StopRequested`.
 
     Attributes:
         received: The signal that arrived, or None.
@@ -22,6 +32,36 @@ class StopOnSignal(TrainerCallback):
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
         self._previous: dict[signal.Signals, Any] = {}
+        self._whole_block = False
+        self._at_once = False
+        self._process = os.getpid()
+
+    @property
+    def number(self) -> int:
+        """The signal that arrived; 0 if none did."""
+        return 0 if self.received is None else int(self.received)
+
+    def __enter__(self) -> StopOnSignal:
+        """Listen until the end of the block."""
+        self._whole_block = self._at_once = True
+        self._listen()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Stop listening."""
+        self._whole_block = self._at_once = False
+        self.restore()
+
+    @contextlib.contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Within the block a signal, also one that came before, raises `StopRequested`."""
+        before, self._at_once = self._at_once, True
+        try:
+            if self.received is not None:
+                raise StopRequested(self.received.name)
+            yield
+        finally:
+            self._at_once = before
 
     def on_train_begin(
         self,
@@ -30,23 +70,10 @@ class StopOnSignal(TrainerCallback):
         control: TrainerControl,
         **kwargs: object,
     ) -> None:
-        """Listen, where Python lets signals be listened for."""
-        if threading.current_thread() is not threading.main_thread():
-            return
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self._previous[number] = signal.signal(number, self._receive)
-
-    def on_step_end(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        **kwargs: object,
-    ) -> None:
-        """Save and stop after the step in which the signal arrived."""
-        if self.received is not None:
-            control.should_save = True
-            control.should_training_stop = True
+        """From now on steps are finished before the run stops."""
+        self._at_once = False
+        if not self._whole_block:
+            self._listen()
 
     def on_train_end(
         self,
@@ -55,15 +82,36 @@ class StopOnSignal(TrainerCallback):
         control: TrainerControl,
         **kwargs: object,
     ) -> None:
-        """Stop listening."""
-        self.restore()
+        """Stop listening, or go back to stopping at once."""
+        self._at_once = self._whole_block
+        if not self._whole_block:
+            self.restore()
+
+    def _listen(self) -> None:
+        if threading.current_thread() is not threading.main_thread() or self._previous:
+            return
+        self._process = os.getpid()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._previous[number] = signal.signal(number, self._receive)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._process:
+            return _as_a_worker(number)
         self.received = signal.Signals(number)
         self.restore()  # a second signal does what it always did
+        if self._at_once:
+            raise StopRequested(self.received.name)
+        return None
 
     def restore(self) -> None:
         """Give the signals back to whoever had them."""
         for number, handler in self._previous.items():
             signal.signal(number, handler)
         self._previous = {}
+
+
+def _as_a_worker(number: int) -> None:
+    """A data loader's process has inherited the handler: Ctrl-C is its parent's business."""
+    if number != signal.SIGINT:
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)

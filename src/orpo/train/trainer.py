@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,7 +17,6 @@ from transformers import (
     EvalPrediction,
     PreTrainedModel,
     PreTrainedTokenizerBase,
-    Trainer,
     TrainerCallback,
     set_seed,
 )
@@ -24,11 +26,15 @@ from orpo.config import ORPOConfig
 from orpo.data import COLUMNS as PREPARED
 from orpo.data import Ledger, PairCollator, StreamedPairs
 from orpo.engine import cut, most_positions, positions_of, transformer
-from orpo.errors import ConfigError, DataError
+from orpo.errors import CheckpointError, ConfigError, DataError
 from orpo.objective import PairLogps
 from orpo.run_folder import RECIPE
+from orpo.train.checkpoints import Progress
+from orpo.train.continuity import Continuity, EpochStart
 from orpo.train.datasets import DatasetReader, EndlessPairs, check_schedule
-from orpo.train.guards import NonFiniteGuard, require_checkpoint
+from orpo.train.durable import DurableTrainer
+from orpo.train.guards import CurveGuard, NonFiniteGuard, Watchdog
+from orpo.train.identity import identity
 from orpo.train.metrics import COLUMNS, MetricSums, PairTable, pair_table, summarise
 from orpo.train.model_card import write_model_card
 from orpo.train.models import (
@@ -41,10 +47,11 @@ from orpo.train.models import (
     vocabulary_size,
 )
 from orpo.train.preflight import make_plan
-from orpo.train.ranks import agreed_engine, deal
+from orpo.train.ranks import agreed_engine, deal, most_of_ranks
 from orpo.train.recorder import RunRecorder, model_facts
 from orpo.train.speed import speed_up
 from orpo.train.step_loss import StepLoss, count_items
+from orpo.train.wrappers import divided_once, gathering, reduce_always, scoring
 
 if TYPE_CHECKING:
     from peft import PeftConfig
@@ -54,7 +61,7 @@ __all__ = ["ORPOTrainer"]
 Batch = dict[str, Tensor]
 
 
-class ORPOTrainer(Trainer):
+class ORPOTrainer(DurableTrainer):
     """Trains a decoder-only language model on preference pairs, in one stage.
 
     Args:
@@ -138,8 +145,17 @@ class ORPOTrainer(Trainer):
             self.notes.append("rows of a stream that worker processes read are not counted")
         check_schedule(args, train_dataset, eval_dataset)
         self._metric_sums = MetricSums()
-        self._guard = NonFiniteGuard()
+        self._guard = NonFiniteGuard(
+            skip=args.on_nonfinite == "skip",
+            max_skipped=args.max_nonfinite_steps,
+            tell=self._tell,
+            snapshot=self._figures,
+            engine_steps=getattr(args, "deepspeed_plugin", None) is not None,
+        )
+        self._watchdog = Watchdog(args.stall_timeout, self._record)
         self._recorder = RunRecorder(self._facts)
+        self._continuity = Continuity()
+        self.say = logging.getLogger("orpo.train").warning
         super().__init__(
             model=None if model_init is not None else built,
             args=args,
@@ -149,12 +165,20 @@ class ORPOTrainer(Trainer):
             processing_class=tokenizer,
             model_init=model_init,
             compute_metrics=compute_metrics,
-            callbacks=[self._guard, self._recorder, *(callbacks or [])],
+            callbacks=[
+                self._guard,
+                CurveGuard(self._tell),
+                self._watchdog,
+                self._recorder,
+                EpochStart(self._begin_epoch),
+                *(callbacks or []),
+            ],
             optimizers=optimizers,
         )
+        reduce_always(self)
         self.engine, note = agreed_engine(args, self.model)
         self.notes.append(note)
-        self._planned_tokens = most_positions(self.args.device.type)
+        self._planned_tokens, self._compiled = most_positions(self.args.device.type), False
         self._undo: Callable[[], None] = lambda: None
         # The loss of a micro-batch is its share of the whole step's: nothing is left to divide.
         self.model_accepts_loss_kwargs = True
@@ -210,32 +234,47 @@ class ORPOTrainer(Trainer):
         """As in transformers: `resume_from_checkpoint`, `trial`, `ignore_keys_for_eval`.
 
         Raises:
-            ConfigError: There is nothing to train on, or no checkpoint to go on from.
+            CheckpointError: The checkpoint that is asked for is not what was committed.
+            ConfigError: There is nothing to train on, no checkpoint to go on from, another run
+                writes to the folder, or the settings are not those of the run that goes on.
             NonFiniteError: A loss or a gradient is not finite.
+            SaveError: A checkpoint could not be written.
         """
         if self.train_dataset is None:
             raise ConfigError("there is nothing to train on", where="train_dataset")
-        if resume_from_checkpoint:
-            require_checkpoint(resume_from_checkpoint, self.args)
-        self._plan()
-        self._metric_sums = MetricSums()
-        self._last_log = time.perf_counter()
-        try:
-            return super().train(resume_from_checkpoint, *args, **kwargs)
-        finally:
-            self.engine.release(self.model)
-            self._undo()
+        with self._holding_the_folder(resume_from_checkpoint) as checkpoint:
+            self._plan()
+            self._metric_sums = MetricSums()
+            self._last_log = time.perf_counter()
+            try:
+                return super().train(checkpoint, *args, **kwargs)
+            except UnpicklingError as error:  # raised before anything in it was run
+                raise CheckpointError(
+                    "a file of it holds code, which is never run", where=str(checkpoint)
+                ) from error
+            finally:
+                self.engine.release(self.model)
+                self._undo()
 
     def _plan(self) -> None:
         """Refuse what cannot fit; find out how large micro-batches may be, and what to compile."""
-        spread = self.is_fsdp_enabled or self.is_deepspeed_enabled
-        if spread or transformer(self.model) is None:
+        if self._in_pieces or transformer(self.model) is None:
             return
         plan = make_plan(
             self.model, self.engine, self.args, self.train_dataset, self.accelerator.autocast
         )
-        self._planned_tokens = plan.max_tokens
+        resumed = self._continuity.resumed
+        if resumed is not None:  # other micro-batches would round differently
+            plan = dataclasses.replace(
+                plan, **{name: getattr(resumed, name) for name in ("max_tokens", "compile_blocks")}
+            )
+        self._planned_tokens, self._compiled = plan.max_tokens, plan.compile_blocks
         self._undo = speed_up(self, compiled=plan.compile_blocks)
+
+    @property
+    def _in_pieces(self) -> bool:
+        """Whether weights, gradients or optimizer states are divided among the ranks."""
+        return bool(self.is_fsdp_enabled or self.is_deepspeed_enabled)
 
     @property
     def _max_tokens(self) -> int:
@@ -250,7 +289,10 @@ class ORPOTrainer(Trainer):
         The pairs of the step are dealt out anew, by tokens: each entry of the list, of which
         transformers wants as many as there are batches, holds as many micro-batches as it takes.
         """
-        samples, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        fetch = super().get_batch_samples
+        samples = self._next_samples(lambda: fetch(epoch_iterator, num_batches, device)[0])
+        if samples is None:
+            return [], None
         counts = count_items(samples, self.args.nll_scope, device)
         totals = self.accelerator.gather(counts).sum(0)
         return self._deal(samples), totals
@@ -283,13 +325,14 @@ class ORPOTrainer(Trainer):
         losses = [torch.zeros((), device=self.args.device)]
         for i, part in enumerate(parts):
             last = i == len(parts) - 1
-            sync = contextlib.nullcontext() if last else self.accelerator.no_sync(model=model)
-            with sync:
+            with contextlib.nullcontext() if last else gathering(self, model):
                 losses.append(super().training_step(model, part, num_items_in_batch))
+        if self.accelerator.sync_gradients and not self.args.fp16:
+            self._guard.look(model)
         return torch.stack(losses).sum()
 
-    def _clip_grad_norm(self, model: nn.Module) -> Any:
-        norm = super()._clip_grad_norm(model)
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
+        norm = super()._get_grad_norm(model, grad_norm)
         self._guard.watch_norm(norm)
         return norm
 
@@ -329,7 +372,8 @@ class ORPOTrainer(Trainer):
         table = pair_table(output.logps, result, output.aux_loss)
         if model.training:
             self._metric_sums.add(table)
-            self._guard.watch(table, inputs["row"])
+            self._guard.watch(table, inputs)
+        self._watchdog.beat()
         return (loss, {"pairs": table}) if return_outputs else loss
 
     @property
@@ -340,13 +384,49 @@ class ORPOTrainer(Trainer):
         aux_coef = float(getattr(config, "router_aux_loss_coef", 0.0) or 0.0)
         return StepLoss(self.args.orpo_alpha, self.args.orpo_beta, aux_coef)
 
+    def _take_up(self, progress: Progress) -> None:
+        super()._take_up(progress)
+        rank, sums = self.args.process_index, progress.metric_sums
+        if len(sums) != self.args.world_size:  # the first rank takes those of all
+            there = [one for one in sums if one is not None]
+            sums = [[sum(column) for column in zip(*there, strict=True)] or None]
+        own = sums[rank] if rank < len(sums) else None
+        dtype = getattr(torch, progress.metric_dtype)
+        self._metric_sums.sums = (
+            None if own is None else torch.tensor(own, dtype=dtype, device=self.args.device)
+        )
+
+    def _progress(self) -> Progress:
+        sums = self._metric_sums.sums
+        return dataclasses.replace(
+            super()._progress(),
+            metric_sums=[None if sums is None else sums.tolist()],
+            metric_dtype=str(torch.float32 if sums is None else sums.dtype).removeprefix("torch."),
+            max_tokens=self._planned_tokens,
+            compile_blocks=self._compiled,
+        )
+
     # The numbers
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log, adding the metrics of the pairs trained on since the last log."""
         if "loss" in logs:
             logs.update(self._train_metrics())
+            self._guard.add_to(logs)
         super().log(logs, start_time)
+
+    def _figures(self) -> Callable[[], None]:
+        """What the log is made of, as it is now; the result puts it back and counts a step less."""
+        sums, loss = self._metric_sums.sums, self._tr_loss.clone()
+
+        def put_back() -> None:
+            self._metric_sums.sums = sums
+            self._tr_loss.copy_(loss)
+            # What transformers divides sums of losses by begins one step later.
+            self._globalstep_last_logged += 1
+            self._initial_global_step += 1
+
+        return put_back
 
     def _train_metrics(self) -> dict[str, float]:
         sums = self._metric_sums.take()
@@ -359,13 +439,6 @@ class ORPOTrainer(Trainer):
         metrics = summarise(columns, total[-1], self._parts)
         return {**metrics, "tokens_per_second": columns["tokens"] / seconds}
 
-    def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
-        """Log where the run ends or can be resumed, so that no step is missing from the log."""
-        ends = self.state.global_step >= self.state.max_steps
-        if (ends or self.control.should_save) and self.args.logging_strategy != "no":
-            self.control.should_log = True
-        super()._maybe_log_save_evaluate(*args, **kwargs)
-
     def prediction_step(
         self,
         model: nn.Module,
@@ -374,16 +447,25 @@ class ORPOTrainer(Trainer):
         ignore_keys: list[str] | None = None,
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         """Score one batch: (no loss, table of pairs, row indices); never logits."""
+        self._leave_together()
         inputs = self._prepare_inputs(inputs)
         rows = inputs["row"]
         batch = {**inputs, "position": torch.arange(len(rows), device=rows.device)}
         tables, positions = [], []
-        for part in cut([batch], self.engine, self._max_tokens):
+        parts = cut([batch], self.engine, self._max_tokens)
+        # Where weights lie in pieces, every rank takes as many passes; what is done twice is left.
+        passes = most_of_ranks(len(parts), rows.device) if self._in_pieces else len(parts)
+        for part in [*parts, *[parts[-1]] * (passes - len(parts))]:
             with torch.no_grad(), self.compute_loss_context_manager():
                 _, outputs = self.compute_loss(model, part, return_outputs=True)
             tables.append(outputs["pairs"])
             positions.append(part["position"])
-        return None, torch.cat(tables)[torch.cat(positions).argsort()], rows
+        order = torch.cat(positions[: len(parts)]).argsort()
+        return None, torch.cat(tables[: len(parts)])[order], rows
+
+    def _prepare_for_training(self, *args: Any, **kwargs: Any) -> Any:
+        with divided_once(self):
+            return super()._prepare_for_training(*args, **kwargs)
 
     def evaluation_loop(
         self,
@@ -406,9 +488,10 @@ class ORPOTrainer(Trainer):
 
         self.compute_metrics = metrics
         try:
-            output = super().evaluation_loop(
-                dataloader, description, False, ignore_keys, metric_key_prefix
-            )
+            with scoring(self):
+                output = super().evaluation_loop(
+                    dataloader, description, False, ignore_keys, metric_key_prefix
+                )
         finally:
             self.compute_metrics = custom
             if not self.is_in_train:
@@ -448,10 +531,12 @@ class ORPOTrainer(Trainer):
             "model": name_of(self.model),
             **self.run_facts,
             "_run": {
+                "id": self._continuity.run,
                 "engine": self.engine.name,
                 "notes": list(self.notes),
                 "max_tokens_per_microbatch": self._max_tokens,
                 **model_facts(self.model),
+                **identity(self.model, self.train_dataset),
                 "world_size": self.args.world_size,
                 "data": {name: ledger.as_dict() for name, ledger in self.ledgers.items()},
             },
@@ -460,12 +545,15 @@ class ORPOTrainer(Trainer):
     def _save(
         self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None
     ) -> None:
-        """As in transformers, but no secret goes into training_args.bin."""
-        args, self.args = self.args, self.args.without_secrets()
-        try:
-            super()._save(output_dir, state_dict)
-        finally:
-            self.args = args
+        """Model and tokenizer as safetensors and JSON; no training_args.bin, which is a pickle."""
+        if not (self.args.should_save or self.is_distributed_loading_by_transformers):
+            return
+        folder, writes = output_dir or self.args.output_dir, self.args.should_save
+        # Ranks that write nothing take part where a model was sharded as it was loaded.
+        model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+        model.save_pretrained(folder, state_dict=state_dict, is_main_process=writes)
+        if writes:
+            self.processing_class.save_pretrained(folder)
 
     def create_model_card(self, **about: Any) -> None:
         """Write README.md from what this run measured.

@@ -1,0 +1,266 @@
+"""Checkpoints of a run: written aside and committed by all ranks, found again, gone on from."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list, gather_object
+from transformers import TrainingArguments
+
+from orpo.errors import CheckpointError, ConfigError, OrpoError, SaveError
+from orpo.run_folder import (
+    RECIPE,
+    Found,
+    checkpoint_name,
+    commit,
+    commit_files,
+    newest_checkpoint,
+    read_manifest,
+    read_recipe,
+    stage,
+    staging,
+    verify,
+)
+
+__all__ = [
+    "Progress",
+    "committing",
+    "committing_model",
+    "explain_write_error",
+    "find_checkpoint",
+    "read_progress",
+    "write_progress",
+]
+
+PROGRESS = "progress.json"
+_WRITE_ERRORS = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EROFS: "the disk is read-only",
+    errno.EACCES: "there is no permission to write",
+    errno.EPERM: "there is no permission to write",
+    errno.EIO: "the disk reports an error",
+}
+_LITTLE = 2**20  # bytes that are left on a disk that is full
+
+
+@contextlib.contextmanager
+def committing(folder: Path, step: int, run: str, args: TrainingArguments) -> Iterator[Path]:
+    """A folder to write a checkpoint to; committed by all ranks together at the end of the block.
+
+    Args:
+        folder: The run folder.
+        step: Optimizer steps taken.
+        run: Which run it is.
+        args: Says which rank commits.
+
+    Yields:
+        The folder in which to make `checkpoint-<step>`, the same on all ranks.
+
+    Raises:
+        SaveError: It could not be written; says why and which checkpoint is intact.
+    """
+    name, resumable = checkpoint_name(step), not args.save_only_model
+
+    def finish(aside: Path) -> None:
+        commit(aside / name, folder / name, run=run, step=step, resumable=resumable)
+        aside.rmdir()
+
+    with _aside(folder, name, args, finish) as aside:
+        yield aside
+
+
+@contextlib.contextmanager
+def committing_model(folder: Path, step: int, run: str, args: TrainingArguments) -> Iterator[Path]:
+    """The same for the files of a model that is to lie in the folder itself.
+
+    Yields:
+        The folder in which to write them.
+
+    Raises:
+        SaveError: They could not be written.
+    """
+    with _aside(
+        folder, "model", args, lambda aside: commit_files(aside, folder, run=run, step=step)
+    ) as aside:
+        yield aside
+
+
+@contextlib.contextmanager
+def _aside(
+    folder: Path, name: str, args: TrainingArguments, finish: Callable[[Path], object]
+) -> Iterator[Path]:
+    everyone, aside = PartialState(), staging(folder, name)
+    try:
+        if args.should_save:
+            stage(folder, name)
+        everyone.wait_for_everyone()
+        yield aside
+        everyone.wait_for_everyone()
+        if args.should_save:
+            finish(aside)
+        everyone.wait_for_everyone()
+    except OrpoError:
+        raise
+    except Exception as error:
+        reason = explain_write_error(error, folder)
+        if reason is None:
+            raise
+        if args.should_save:
+            shutil.rmtree(aside, ignore_errors=True)
+        raise SaveError(
+            f"{folder / name} could not be written: {reason}. {_left(folder)}"
+        ) from error
+
+
+def explain_write_error(error: BaseException, folder: Path) -> str | None:
+    """Why a file could not be written, in words; None for an error of another kind.
+
+    torch and safetensors report a full disk as errors of their own, so the disk is asked as well.
+    """
+    seen: BaseException | None = error
+    while seen is not None:
+        number = seen.errno if isinstance(seen, OSError) else None
+        told = [words for code, words in _WRITE_ERRORS.items() if f"os error {code})" in str(seen)]
+        if number in _WRITE_ERRORS:
+            told.append(_WRITE_ERRORS[number])
+        if told:
+            return f"{told[0]}{_room(folder)}"
+        seen = seen.__cause__ or seen.__context__
+    with contextlib.suppress(OSError):
+        if shutil.disk_usage(folder).free < _LITTLE:
+            return f"the disk is full{_room(folder)}"
+    return None
+
+
+def _room(folder: Path) -> str:
+    with contextlib.suppress(OSError):
+        usage = shutil.disk_usage(folder)
+        return f" ({usage.free / 1e6:,.1f} MB of {usage.total / 1e6:,.0f} MB are free)"
+    return ""
+
+
+def _left(folder: Path) -> str:
+    found = newest_checkpoint(folder)
+    if found.path is None:
+        return "There is no earlier checkpoint. Make room and start again."
+    return f"{found.path.name} is intact: make room and go on with --resume."
+
+
+def find_checkpoint(asked: str | Path | bool, folder: Path) -> tuple[Path, str, list[str]]:
+    """The checkpoint to go on from, the same on all ranks.
+
+    Args:
+        asked: True for the newest one of the run folder that verifies, or a checkpoint's path.
+        folder: The run folder.
+
+    Returns:
+        Its path, the run that wrote it, and lines that say what was passed over and why.
+
+    Raises:
+        ConfigError: There is none.
+        CheckpointError: The one that is asked for, or all that are there, cannot be used.
+    """
+    answer: list[Any] = [None]
+    if PartialState().is_main_process:
+        try:
+            answer = [_named(Path(str(asked))) if asked is not True else _newest(folder)]
+        except OrpoError as error:
+            answer = [error]
+    broadcast_object_list(answer)
+    if isinstance(answer[0], OrpoError):
+        raise answer[0]
+    path, written_by, lines = answer[0]
+    return path, written_by, lines
+
+
+def _named(path: Path) -> tuple[Path, str, list[str]]:
+    if not path.is_dir():
+        raise ConfigError(
+            "there is no checkpoint to go on from",
+            where=str(path),
+            fix="Leave resume_from_checkpoint out to start afresh.",
+        )
+    if not read_manifest(path).resumable:
+        raise CheckpointError("holds no optimizer (save_only_model)", where=str(path))
+    return path, verify(path).run, []
+
+
+def _newest(folder: Path) -> tuple[Path, str, list[str]]:
+    found: Found = newest_checkpoint(folder, _run_id(folder))
+    lines = [f"{path.name} is passed over: it {reason}" for path, reason in found.skipped]
+    if found.path is not None and found.manifest is not None:
+        return found.path, found.manifest.run, lines
+    if not lines:
+        raise ConfigError(
+            "there is no checkpoint to go on from",
+            where=str(folder),
+            fix="Leave --resume out to start afresh.",
+        )
+    raise CheckpointError(
+        f"none of its checkpoints can be used ({'; '.join(lines)})",
+        where=str(folder),
+        fix="Start afresh in another --output_dir, or with --overwrite.",
+    )
+
+
+def _run_id(folder: Path) -> str | None:
+    """Which run the folder holds, as its recipe says; None if it does not say."""
+    if not (folder / RECIPE).is_file():
+        return None
+    facts = read_recipe(folder).get("_run")
+    return facts.get("id") if isinstance(facts, dict) else None
+
+
+@dataclass
+class Progress:
+    """What a run knows between two logs, so that a resumed one logs the same numbers.
+
+    Attributes:
+        loss_sums: Each rank's loss since the last log.
+        metric_sums: Each rank's `MetricSums`; None where nothing was summed.
+        metric_dtype: Of these sums; another would round differently.
+        last_logged: The step of the last log.
+        metric_lines: Lines of metrics.jsonl that belong to the steps taken.
+        evaluate: Whether an evaluation was due and was cut off by a signal.
+        max_tokens: Positions of a micro-batch, as planned at the run's start.
+        compile_blocks: Whether blocks were compiled.
+    """
+
+    loss_sums: list[float] = field(default_factory=list)
+    metric_sums: list[list[float] | None] = field(default_factory=list)
+    metric_dtype: str = "float32"
+    last_logged: int = 0
+    metric_lines: int = 0
+    evaluate: bool = False
+    max_tokens: int | None = None
+    compile_blocks: bool | None = None
+
+
+def write_progress(folder: Path, progress: Progress, args: TrainingArguments) -> None:
+    """Write progress.json; called by all ranks, each with its own sums in lists of one."""
+    progress.loss_sums = gather_object(progress.loss_sums)
+    progress.metric_sums = gather_object(progress.metric_sums)
+    if args.should_save:
+        text = json.dumps(asdict(progress))
+        (folder / PROGRESS).write_text(text, encoding="utf-8")
+
+
+def read_progress(folder: Path) -> Progress:
+    """The progress of a checkpoint; an empty one where the number of ranks was another.
+
+    Raises:
+        CheckpointError: It holds none.
+    """
+    try:
+        return Progress(**json.loads((folder / PROGRESS).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise CheckpointError(f"has no {PROGRESS}", where=str(folder)) from error

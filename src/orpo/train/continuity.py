@@ -1,0 +1,78 @@
+"""Where a run stands between two steps: what was saved, whether to stop, what it goes on from."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from orpo.train.checkpoints import Progress
+from orpo.train.randomness import remember_randomness
+from orpo.train.signals import StopOnSignal
+
+__all__ = ["Continuity", "EpochStart", "stop_of"]
+
+
+@dataclass
+class Continuity:
+    """Kept by a trainer for one call of `train`.
+
+    Attributes:
+        run: Which run it is; a resumed run keeps its name.
+        resumed: What was known where the run goes on; None once it is taken up, or in a fresh run.
+        committed: The step of the newest checkpoint that this call wrote or went on from.
+        aside: Where a checkpoint is being written; None between checkpoints.
+        stopping: Whether the run ends before its last step.
+        evaluate: Whether an evaluation was cut off, and is due when the run goes on.
+        first: Whether the coming step is the first of its epoch.
+    """
+
+    run: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
+    resumed: Progress | None = None
+    committed: int | None = None
+    aside: Path | None = None
+    stopping: bool = False
+    evaluate: bool = False
+    first: bool = False
+    _restore: Callable[[], None] | None = None
+
+    def begin_epoch(self, *, resumed: bool) -> None:
+        """Take down the random state ahead of an epoch's data, which draw from it."""
+        self.first = True
+        # A resumed run reads its state from the checkpoint, later on.
+        self._restore = None if resumed else remember_randomness()
+
+    def stop(self, control: TrainerControl) -> None:
+        """End the run where it stands, as if the step that was asked for had not been begun."""
+        self.stopping = control.should_training_stop = True
+        if self.first and self._restore is not None:
+            self._restore()
+
+
+class EpochStart(TrainerCallback):
+    """Calls a function at the start of every epoch, ahead of its data.
+
+    Args:
+        begin: The function.
+    """
+
+    def __init__(self, begin: Callable[[], None]) -> None:
+        self._begin = begin
+
+    def on_epoch_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: object,
+    ) -> None:
+        """Call it."""
+        self._begin()
+
+
+def stop_of(callbacks: list[TrainerCallback]) -> StopOnSignal | None:
+    """The callback that listens for signals, if there is one."""
+    return next((one for one in callbacks if isinstance(one, StopOnSignal)), None)

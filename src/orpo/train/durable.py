@@ -1,0 +1,277 @@
+"""A `transformers.Trainer` whose runs are not lost; it knows nothing of pairs.
+
+Checkpoints are committed by all ranks together, a signal ends a run at a step's border, and a run
+that goes on computes, draws and logs what the run would have that was never interrupted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from transformers import Trainer
+from transformers.trainer import TRAINER_STATE_NAME
+
+from orpo.config import ORPOConfig
+from orpo.errors import CheckpointError
+from orpo.run_folder import checkpoint_name, read_manifest, read_recipe, rotate, run_lock, sweep
+from orpo.train.checkpoints import (
+    Progress,
+    committing,
+    committing_model,
+    find_checkpoint,
+    read_progress,
+    write_progress,
+)
+from orpo.train.continuity import Continuity, stop_of
+from orpo.train.guards import Watchdog
+from orpo.train.guards.watchdog import EVALUATING, EXCHANGING, LOADING, SAVING
+from orpo.train.hub import push_checkpoint
+from orpo.train.randomness import keep_randomness
+from orpo.train.ranks import most_of_ranks
+from orpo.train.recorder import RunRecorder
+from orpo.train.same_run import check_same_run
+from orpo.train.signals import StopRequested
+from orpo.train.wrappers import whole_weights
+
+__all__ = ["DurableTrainer"]
+
+
+class DurableTrainer(Trainer):
+    """Saves, stops and goes on.
+
+    Attributes:
+        say: Told, in one line, what the user should know of.
+    """
+
+    args: ORPOConfig
+    say: Callable[[str], None]
+    _continuity: Continuity
+    _recorder: RunRecorder
+    _watchdog: Watchdog
+
+    # Going on
+
+    @contextlib.contextmanager
+    def _holding_the_folder(self, asked: str | bool | None) -> Iterator[str | None]:
+        """The run folder belongs to this run, which goes on from the checkpoint that is given."""
+        folder, first = Path(str(self.args.output_dir)), self.is_world_process_zero()
+        watching = self._watchdog.watching(folder, self.args.process_index)
+        at_start = self.args.eval_on_start
+        with run_lock(folder) if first else contextlib.nullcontext():
+            if first:
+                sweep(folder)
+            self._continuity = Continuity()
+            checkpoint = self._go_on_from(folder, asked) if asked else None
+            self.args.eval_on_start = at_start and checkpoint is None
+            try:
+                with watching:
+                    yield checkpoint
+                    self._commit_the_end()
+            finally:
+                self.args.eval_on_start = at_start
+
+    def _go_on_from(self, folder: Path, asked: str | bool) -> str:
+        """Find the checkpoint, and make sure that it is this run's."""
+        path, run, passed_over = find_checkpoint(asked, folder)
+        for line in passed_over:
+            self._tell("passed_over", line)
+        now = {**self._recorder.recipe(self.args)}
+        for line in check_same_run(read_recipe(path), now, allow=self.args.resume_changed):
+            self._tell("changed", line)
+        progress, step = read_progress(path), read_manifest(path).step
+        self._continuity = Continuity(run, resumed=progress, committed=step)
+        self._recorder.resumed_lines = progress.metric_lines
+        self._record("resumed", f"going on from {path.name}", step=step)
+        return str(path)
+
+    def _begin_epoch(self) -> None:
+        """Take down, or take up, what the coming steps begin with."""
+        progress, self._continuity.resumed = self._continuity.resumed, None
+        self._continuity.begin_epoch(resumed=progress is not None)
+        if progress is None:
+            return
+        self._take_up(progress)
+        self.control.should_log = self.control.should_save = False
+        self.control.should_evaluate = progress.evaluate
+        if progress.evaluate:
+            self._maybe_log_save_evaluate(
+                self._tr_loss, None, self.model_wrapped, None, self.state.epoch, None, time.time()
+            )
+            self.control.should_evaluate = False
+
+    def _take_up(self, progress: Progress) -> None:
+        """Sum on where the checkpoint was written, so that the next log is of all its steps."""
+        rank, sums = self.args.process_index, progress.loss_sums
+        mean = sum(sums) / len(sums)
+        self._tr_loss += sums[rank] if len(sums) == self.args.world_size else mean
+        # Its steps were not this call's, whose mean loss transformers is going to report.
+        self._total_loss_scalar = -mean
+        self._globalstep_last_logged = progress.last_logged
+
+    def _progress(self) -> Progress:
+        """What a run that goes on from here has to know."""
+        return Progress(
+            loss_sums=[float(self._tr_loss)],
+            last_logged=self._globalstep_last_logged,
+            metric_lines=self._recorder.lines,
+            evaluate=self._continuity.evaluate,
+        )
+
+    # Stopping
+
+    def _stopping_at_once(self) -> contextlib.AbstractContextManager[None]:
+        """Work that a signal may cut off, because it is done again; ranks agree on it first."""
+        stop, alone = stop_of(self.callback_handler.callbacks), self.args.world_size == 1
+        return stop.at_once() if stop and alone and self.is_in_train else contextlib.nullcontext()
+
+    def _agreed_to_stop(self, *, ends: bool = False) -> bool:
+        """Whether any rank was told to stop, or is at its end; every rank must ask."""
+        stop = stop_of(self.callback_handler.callbacks)
+        wanted = ends or (stop is not None and stop.received is not None)
+        return bool(most_of_ranks(int(wanted), self.args.device))
+
+    def _next_samples(self, fetch: Callable[[], list[Any]]) -> list[Any] | None:
+        """The batches of the coming step; None where the run ends instead, on all ranks."""
+        self._watchdog.enter(LOADING)
+        # A run that went on from its last step has nothing left to do.
+        ends = self._continuity.stopping or self.state.global_step >= self.state.max_steps
+        samples: list[Any] = []
+        try:
+            with self._stopping_at_once():
+                samples = [] if ends else fetch()
+        except StopRequested:
+            ends = True
+        self._watchdog.enter(EXCHANGING)
+        if self._agreed_to_stop(ends=ends):
+            self._continuity.stop(self.control)
+            return None
+        self._continuity.first = False
+        return samples
+
+    def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
+        """Log where the run ends, so that no step is missing; where it is stopped, only save."""
+        control, ends = self.control, self.state.global_step >= self.state.max_steps
+        if self._continuity.stopping:
+            control.should_log = control.should_evaluate = False
+            control.should_save = self._continuity.committed != self.state.global_step
+        elif ends and self.args.logging_strategy != "no":
+            control.should_log = True
+        try:
+            super()._maybe_log_save_evaluate(*args, **kwargs)
+        except StopRequested:
+            self._continuity.evaluate = True
+            self._continuity.stop(control)
+            self._maybe_log_save_evaluate(*args, **kwargs)
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> Any:
+        """As in transformers; what it draws at random does not change the training."""
+        with (
+            keep_randomness(),
+            self._stopping_at_once(),
+            self._watchdog.during(EVALUATING),
+        ):
+            return super().evaluate(*args, **kwargs)
+
+    def _leave_together(self) -> None:
+        """Between two batches of an evaluation: several ranks can only leave it all at once."""
+        if self.is_in_train and self.args.world_size > 1 and self._agreed_to_stop():
+            raise StopRequested
+
+    def _commit_the_end(self) -> None:
+        """A signal in the last step stops a run that has nothing left to do: it is saved too."""
+        stop = stop_of(self.callback_handler.callbacks)
+        if stop and stop.received and self._continuity.committed != self.state.global_step:
+            self._save_checkpoint(self.model_wrapped, None)
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a signal ended the last call of `train`, maybe in its last step."""
+        stop = stop_of(self.callback_handler.callbacks)
+        return self._continuity.stopping or (stop is not None and stop.received is not None)
+
+    # Saving
+
+    @property
+    def committed_step(self) -> int | None:
+        """The step of the newest checkpoint that `train` committed or went on from."""
+        return self._continuity.committed
+
+    def _get_output_dir(self, trial: Any) -> str:
+        aside = self._continuity.aside
+        return super()._get_output_dir(trial) if aside is None else str(aside)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """As in transformers, but written aside, described, and committed by all ranks."""
+        step, folder = self.state.global_step, Path(self._get_output_dir(trial))
+        self._recorder.flush(self.args)
+        saving = self._watchdog.during(SAVING)
+        with saving, committing(folder, step, self._continuity.run, self.args) as aside:
+            self._continuity.aside = aside
+            try:
+                super()._save_checkpoint(model, trial)
+            finally:
+                self._continuity.aside = None
+            self._complete(folder, aside / checkpoint_name(step))
+        self._continuity.committed = step
+        if self.args.should_save:
+            self._rotate(folder)
+        if self.args.push_to_hub:
+            self._push_from_checkpoint(str(folder / checkpoint_name(step)))
+
+    def _complete(self, folder: Path, inner: Path) -> None:
+        """Add to a checkpoint what transformers does not know of."""
+        write_progress(inner, self._progress(), self.args)
+        if not self.args.should_save:
+            return
+        state = self.state
+        best = folder / checkpoint_name(state.best_global_step or 0)
+        if state.best_global_step and (best.exists() or best.name == inner.name):
+            state.best_model_checkpoint = str(best)
+            state.save_to_json(str(inner / TRAINER_STATE_NAME))
+        self._recorder.write_recipe(self.args, inner)
+
+    def _rotate(self, folder: Path) -> None:
+        limit, best = self.args.save_total_limit, self.state.best_model_checkpoint
+        if not limit or limit < 0:
+            return
+        try:
+            rotate(folder, limit, run=self._continuity.run, best=best)
+        except CheckpointError as error:
+            self._tell("unreadable", f"{error}; older checkpoints are kept")
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        if self._continuity.aside is None:  # not before it is committed
+            push_checkpoint(self, Path(checkpoint_folder))
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """As in transformers; a model that is saved to keep is committed with a manifest."""
+        if _internal_call:
+            super().save_model(output_dir, _internal_call=True)
+            return
+        folder, step = Path(output_dir or str(self.args.output_dir)), self.state.global_step
+        saving = self._watchdog.during(SAVING)
+        with saving, committing_model(folder, step, self._continuity.run, self.args) as aside:
+            weights = whole_weights(self)
+            if weights is None:
+                super().save_model(str(aside), _internal_call=True)
+            else:
+                self._save(str(aside), weights)
+        if self.args.push_to_hub:
+            self.push_to_hub(commit_message="Model save", revision=self.args.hub_revision)
+
+    # What happened
+
+    def _tell(self, kind: str, message: str) -> None:
+        """Something happened that the user should know of: it is said and put on record."""
+        self._record(kind, message)
+        if self.is_world_process_zero():
+            self.say(message)
+
+    def _record(self, kind: str, message: str, **details: Any) -> None:
+        step = details.pop("step", self.state.global_step)
+        self._recorder.event(self.args, step, kind, message, **details)

@@ -1,0 +1,257 @@
+"""Nothing that is not finite reaches the weights: a look before every optimizer step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from orpo.errors import NonFiniteError
+from orpo.train.guards.offending import Offence, Watched, describe, gathered, write_offence
+from orpo.train.guards.telling import Tell, log_warning
+
+__all__ = ["NonFiniteGuard"]
+
+_FIX = "Lower learning_rate, check these rows, or use bf16 or fp32 instead of fp16."
+_STATE = "orpo.nonfinite"  # no callback's name: transformers would build that callback anew
+
+
+class NonFiniteGuard(TrainerCallback):
+    """Stops, or skips, an optimizer step whose loss or gradient is not finite.
+
+    It looks once per optimizer step, at numbers that stay on the device until then. All ranks
+    exchange two numbers and come to the same decision. The step's rows are written to
+    `nonfinite-step-N.json` in output_dir.
+
+    Args:
+        skip: Leave such a step out and go on, instead of raising `NonFiniteError`: weights,
+            moments and weight decay stay as they are; schedule and step counter go on.
+        max_skipped: Steps that may be skipped in a run; one more raises.
+        tell: Told of every skipped step, on the first rank.
+        snapshot: Called before each step when skipping; what it returns is called when the step is
+            skipped, and must put back whatever the step has added to the logged figures.
+        engine_steps: The optimizer step is taken within the backward pass, by DeepSpeed's engine:
+            losses are looked at before each backward pass, the gradient's norm after the step.
+
+    Attributes:
+        skipped: Steps skipped in this run, those before a resume included.
+    """
+
+    def __init__(
+        self,
+        *,
+        skip: bool = False,
+        max_skipped: int = 10,
+        tell: Tell = log_warning,
+        snapshot: Callable[[], Callable[[], None]] | None = None,
+        engine_steps: bool = False,
+    ) -> None:
+        self._skip, self._max_skipped, self._tell = skip, max_skipped, tell
+        self._snapshot, self._engine_steps = snapshot, engine_steps
+        self.skipped = 0
+        self._last_was_skipped = False
+        self._put_back: Callable[[], None] | None = None
+        self._running: tuple[TrainingArguments, TrainerState, Any] | None = None
+        self._forget()
+
+    def _forget(self) -> None:
+        self._watched: list[Watched] = []
+        self._checked = 0  # micro-batches that were looked at already
+        self._norms: Tensor | None = None
+        self._looked = False
+        self._norm: Tensor | float | None = None
+
+    # What the trainer shows
+
+    def watch(self, table: Tensor, batch: dict[str, Tensor]) -> None:
+        """Remember a micro-batch of the coming optimizer step, until that step.
+
+        Args:
+            table: What its loss is made of, one row per pair, shape (pairs, columns).
+            batch: The micro-batch; its "row" holds the rows' numbers in the data set.
+        """
+        self._watched.append(Watched(table, batch))
+        if self._engine_steps and self._running is not None:
+            args, state, tokenizer = self._running
+            if self._found(args)[0]:
+                offence = self._offence("loss", state, [], tokenizer)
+                written = _written(offence, args)
+                raise NonFiniteError(f"{offence}; the step was not taken. {_FIX} {written}")
+            self._checked = len(self._watched)
+
+    def look(self, model: nn.Module) -> None:
+        """Measure the gradients before they are clipped, which spreads one NaN to all of them."""
+        self._looked = True
+        gradients = [gradient for _, gradient in _gradients(model)]
+        if gradients:
+            # The largest entry would do, but takes forty times as long on a processor.
+            norms = torch._foreach_norm(gradients, 2)
+            device = norms[0].device  # a model may be spread over several
+            self._norms = torch.stack([norm.float().to(device) for norm in norms])
+
+    def watch_norm(self, norm: Tensor | float | None) -> None:
+        """Take note of the norm of all gradients: an infinite one makes NaNs where one clips."""
+        self._norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
+
+    def add_to(self, logs: dict[str, float]) -> None:
+        """Add `skipped_steps`, if any, to what is logged; drop a skipped step's gradient norm."""
+        if self._last_was_skipped:
+            logs.pop("grad_norm", None)
+        if self.skipped:
+            logs["skipped_steps"] = self.skipped
+
+    # What transformers calls
+
+    def on_train_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        processing_class: Any = None,
+        **kwargs: object,
+    ) -> None:
+        """Forget a step that was never finished; recall what a resumed run had skipped."""
+        self._forget()
+        self._last_was_skipped, self._put_back = False, None
+        stored: Any = (state.stateful_callbacks or {}).get(_STATE, {})
+        self.skipped = int(stored.get("skipped_steps", 0))
+        self._running = (args, state, processing_class)
+
+    def on_step_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: object,
+    ) -> None:
+        """Remember the logged figures as they are without this step."""
+        if self._skip and self._snapshot is not None:
+            self._put_back = self._snapshot()
+
+    def on_pre_optimizer_step(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: nn.Module | None = None,
+        processing_class: Any = None,
+        **kwargs: object,
+    ) -> None:
+        """Check the losses and gradients of the step that is about to be taken.
+
+        Raises:
+            NonFiniteError: On every rank, if they are not finite on any.
+        """
+        if not self._looked and model is not None and not args.fp16:
+            self.look(model)
+        try:
+            loss, gradient = self._found(args)
+            self._last_was_skipped = False
+            if loss or gradient:
+                what = "loss" if loss else "gradient"
+                names = [] if loss else self._spoilt(model)
+                offence = self._offence(what, state, names, processing_class)
+                if loss or offence.parameters or self._engine_steps:
+                    self._act(offence, _written(offence, args), state, model)
+        finally:
+            self._forget()
+
+    def on_train_end(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: object,
+    ) -> None:
+        """Let go of the run."""
+        self._running, self._put_back = None, None
+
+    # What it decides
+
+    def _found(self, args: TrainingArguments) -> tuple[bool, bool]:
+        """Whether a loss or a gradient is not finite, here or on another rank."""
+        zero = torch.zeros((), dtype=torch.bool, device=args.device)
+        tables = [part.table for part in self._watched[self._checked :]]
+        loss = ~torch.cat(tables).isfinite().all() if tables else zero
+        gradient = zero
+        if not args.fp16:  # its gradient scaler skips overflowing steps by design
+            norms = [self._norms, self._norm]
+            found = [torch.as_tensor(norm).isfinite().all() for norm in norms if norm is not None]
+            gradient = ~torch.stack([one.to(args.device) for one in found] or [~zero]).all()
+        flags = torch.stack([loss.to(args.device), gradient.to(args.device)]).float()
+        if _ranks() > 1:
+            torch.distributed.all_reduce(flags, torch.distributed.ReduceOp.MAX)
+        loss_spoilt, gradient_spoilt = flags.tolist()
+        return bool(loss_spoilt), bool(gradient_spoilt)
+
+    def _spoilt(self, model: nn.Module | None) -> list[str]:
+        """Names of the parameters whose gradient is not finite on this rank."""
+        if model is None or self._norms is None:
+            return []
+        fine = self._norms.isfinite().tolist()
+        # A norm may overflow where no entry does; clipping has then made zeros of the gradients.
+        spoilt = [not bool(gradient.isfinite().all()) for _, gradient in _gradients(model)]
+        names = [name for name, _ in _gradients(model)]
+        before = [n for n, bad, ok in zip(names, spoilt, fine, strict=True) if bad and not ok]
+        return before or [name for name, bad in zip(names, spoilt, strict=True) if bad]
+
+    def _offence(self, what: str, state: TrainerState, names: list[str], tokenizer: Any) -> Offence:
+        """The step as all ranks see it; every rank must ask."""
+        rank, ranks = (torch.distributed.get_rank(), _ranks()) if _ranks() > 1 else (0, 1)
+        found = gathered((describe(self._watched, rank, tokenizer), names), ranks)
+        rows = [row for part, _ in found for row in part]
+        spoilt = list(dict.fromkeys(name for _, part in found for name in part))
+        return Offence(what, state.global_step + 1, rows, spoilt)
+
+    def _act(
+        self, what: Offence, written: str, state: TrainerState, model: nn.Module | None
+    ) -> None:
+        if self._engine_steps:
+            raise NonFiniteError(
+                f"{what}; DeepSpeed had taken the step before it could be looked at: go back to "
+                f"the newest checkpoint. {_FIX} {written}"
+            )
+        if not self._skip or model is None:
+            raise NonFiniteError(f"{what}; the step was not taken. {_FIX} {written}")
+        if self.skipped >= self._max_skipped:
+            raise NonFiniteError(
+                f"{what}; the step was not taken. {self.skipped} steps of this run were skipped "
+                f"before, as many as max_nonfinite_steps allows. {_FIX} {written}"
+            )
+        model.zero_grad(set_to_none=True)  # an optimizer passes over a parameter without gradient
+        self.skipped += 1
+        self._last_was_skipped = True
+        state.stateful_callbacks[_STATE] = {"skipped_steps": self.skipped}
+        if self._put_back is not None:
+            self._put_back()
+        if state.is_world_process_zero:
+            count = f"{self.skipped} of at most {self._max_skipped}"
+            self._tell("skipped_step", f"{what}; the step was skipped, {count}. {written}")
+
+
+def _written(offence: Offence, args: TrainingArguments) -> str:
+    """Write the step's rows on the first rank; say where they are."""
+    path = Path(str(args.output_dir)) / f"nonfinite-step-{offence.step}.json"
+    if args.process_index == 0:
+        try:
+            write_offence(path, offence)
+        except OSError as error:
+            return f"The batch could not be written to {path} ({error.strerror})."
+    return f"The batch is in {path}."
+
+
+def _ranks() -> int:
+    ready = torch.distributed.is_available() and torch.distributed.is_initialized()
+    return torch.distributed.get_world_size() if ready else 1
+
+
+def _gradients(model: nn.Module) -> list[tuple[str, Tensor]]:
+    """Name and gradient; a sharded one where it lies: some ranks hold nothing of a small one."""
+    found = [(name, p.grad) for name, p in model.named_parameters() if p.grad is not None]
+    local = [(name, g.to_local() if isinstance(g, DTensor) else g) for name, g in found]
+    return [(name, gradient) for name, gradient in local if gradient.numel()]

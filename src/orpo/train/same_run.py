@@ -1,0 +1,262 @@
+"""Whether a run that goes on is still the run that was stopped: two recipes compared.
+
+`orpo.train.setting_kinds` says what each setting can change. Beside the settings, facts of `_run`
+are compared: the prepared pairs by their content, the adapter, the number of processes, versions.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, fields
+from typing import Any
+
+from orpo.config import ORPOConfig
+from orpo.errors import ConfigError
+from orpo.train import setting_kinds as kinds
+
+__all__ = ["Change", "RecipeChanges", "check_same_run", "recipe_changes"]
+
+Recipe = Mapping[str, Any]
+
+_FACTS_ROUNDING = ("engine", "max_tokens_per_microbatch")
+_FACTS_OTHER = {
+    "data_fingerprint": "the prepared pairs are other ones",
+    "world_size": "pairs, random numbers and optimizer states lie elsewhere",
+    "adapter": "",
+    "adapter_settings": "",
+    "parameters": "",
+    "trainable_parameters": "",
+    "model_commit": "the model's files are other ones",
+}
+_ABOUT_RESUMING = {"_run", "resume", "resume_from_checkpoint", "resume_changed", "overwrite"}
+_ENDLESS = ("constant", "constant_with_warmup", "inverse_sqrt")
+_SEEN = 4  # changes that a message lists
+_FIX = (
+    "Give the settings of the run, start a new one in another output_dir, or say "
+    "--resume_changed true to go on with these."
+)
+_DEFAULTS = {
+    f.name: f.default if f.default is not MISSING else None for f in fields(ORPOConfig) if f.init
+}
+_UNSET: tuple[Any, ...] = (None, False, 0, "", {}, [])
+
+
+@dataclass(frozen=True)
+class Change:
+    """One setting that is not what it was.
+
+    Attributes:
+        name: The setting; facts that were found out while running are named like settings.
+        before: Its value in the run that was stopped; None where that did not know it.
+        now: Its value now.
+        why: Why it does not matter, or does where one would not think so; may be empty.
+    """
+
+    name: str
+    before: Any
+    now: Any
+    why: str = ""
+
+    def __str__(self) -> str:
+        said = f"{self.name} {_short(self.before)} -> {_short(self.now)}"
+        return f"{said} ({self.why})" if self.why else said
+
+
+@dataclass(frozen=True)
+class RecipeChanges:
+    """What differs between two recipes.
+
+    Attributes:
+        harmless: Changes that leave the weights what they would have been, but for rounding.
+        breaking: Changes that make it another run.
+    """
+
+    harmless: list[Change]
+    breaking: list[Change]
+
+    def lines(self) -> list[str]:
+        """One line for each kind of change that there is."""
+        said = []
+        if self.breaking:
+            said.append(f"another run from here on: {_listed(self.breaking)}")
+        if self.harmless:
+            said.append(f"changed since it stopped: {_listed(self.harmless)}")
+        return said
+
+
+def check_same_run(before: Recipe, now: Recipe, allow: bool) -> list[str]:
+    """What to say about a run that goes on.
+
+    Args:
+        before: The recipe of the run that was stopped, as recipe.yaml holds it.
+        now: The recipe of the run that is to go on.
+        allow: Go on although it will be another run.
+
+    Returns:
+        Lines for the user; none if nothing changed.
+
+    Raises:
+        ConfigError: It would be another run, and `allow` is false; names what changed.
+    """
+    changes = recipe_changes(before, now)
+    if changes.breaking and not allow:
+        raise ConfigError(
+            f"this is not the run that was stopped: {_listed(changes.breaking)}",
+            where=changes.breaking[0].name,
+            fix=_FIX,
+        )
+    return changes.lines()
+
+
+def recipe_changes(before: Recipe, now: Recipe) -> RecipeChanges:
+    """Compare two recipes.
+
+    Args:
+        before: Settings by name, and `_run` with what was found out while running.
+        now: The same of the run that is to go on.
+    """
+    pair = _Pair(before, now)
+    harmless: list[Change] = []
+    breaking: list[Change] = []
+    for name in sorted((before.keys() | now.keys()) - _ABOUT_RESUMING):
+        if not _same(name, before, now):
+            is_harmless, why = pair.judge(name)
+            change = Change(name, before.get(name), now.get(name), why)
+            (harmless if is_harmless else breaking).append(change)
+    said = {change.name for change in (*harmless, *breaking)}
+    # Chosen by the run itself, by the machine and its memory.
+    chosen = [name for name in _FACTS_ROUNDING if name not in said]
+    for name in (*chosen, "versions"):
+        harmless += _differing(name, *pair.facts(name), "numbers may differ by rounding")
+    for name, why in _FACTS_OTHER.items():
+        breaking += _differing(name, *pair.facts(name), why)
+    return RecipeChanges(harmless, breaking)
+
+
+class _Pair:
+    """Two recipes, and what can only be told from both as a whole."""
+
+    def __init__(self, before: Recipe, now: Recipe) -> None:
+        self.before, self.now = before, now
+
+    def facts(self, name: str) -> tuple[Any, Any]:
+        """A value of `_run` before and now."""
+        old, new = (recipe.get("_run") or {} for recipe in (self.before, self.now))
+        return _plain(old.get(name)), _plain(new.get(name))
+
+    def judge(self, name: str) -> tuple[bool, str]:
+        """Whether a change of this setting is harmless, and why (or why not)."""
+        rules: tuple[tuple[frozenset[str], Callable[[], tuple[bool, str]]], ...] = (
+            (kinds.WRITTEN, lambda: (True, "")),
+            (kinds.EVALUATION, lambda: self._evaluation(draws=True)),
+            (kinds.SAVING, lambda: self._evaluation(draws=False)),
+            (kinds.ROUNDING, self.rounding),
+            (kinds.WORKERS, self._workers),
+            (kinds.DATA, self._data),
+            (kinds.LENGTH, self._length),
+            (kinds.SPLIT, self._split),
+        )
+        return next((rule() for names, rule in rules if name in names), (False, ""))
+
+    def rounding(self) -> tuple[bool, str]:
+        """Changes of how numbers are computed."""
+        if self._random():
+            return False, "other random numbers are drawn"
+        return True, "numbers may differ by rounding"
+
+    def _random(self) -> bool:
+        """Whether training draws from the random numbers that everything shares."""
+        return any(
+            recipe.get("disable_dropout") is False
+            or recipe.get("neftune_noise_alpha")
+            or (recipe.get("accelerator_config") or {}).get("use_seedable_sampler") is False
+            for recipe in self._both
+        )
+
+    def _workers(self) -> tuple[bool, str]:
+        known = self.facts("data_fingerprint")[1] is not None
+        return known, "" if known else "deals the rows of a stream out in another order"
+
+    def _data(self) -> tuple[bool, str]:
+        old, new = self.facts("data_fingerprint")
+        same = old is not None and old == new
+        return same, "the prepared pairs are the same" if same else ""
+
+    def _evaluation(self, *, draws: bool) -> tuple[bool, str]:
+        for recipe in self._both:
+            if recipe.get("load_best_model_at_end"):
+                return False, "the best model is chosen out of others"
+            if recipe.get("lr_scheduler_type") in {"reduce_lr_on_plateau", "greedy"}:
+                return False, "the learning rate follows the evaluations"
+        if draws and self._random():
+            return False, "other random numbers are drawn"
+        return True, ""
+
+    def _length(self) -> tuple[bool, str]:
+        """Nobody gives another length by accident; no more steps are lost, and it is said."""
+        kind, warmup = self.now.get("lr_scheduler_type"), self.now.get("warmup_steps") or 0
+        if kind in _ENDLESS and (kind == "constant" or warmup == 0 or warmup >= 1):
+            return True, "the steps up to the earlier end are the same"
+        return True, f"from here on the {kind} schedule is that of the new length"
+
+    def _split(self) -> tuple[bool, str]:
+        """The pairs of a step are the next ones of the order drawn, however they are dealt out.
+
+        Up to the end of an epoch: there, what is left over is filled up or cut off by batches.
+        """
+        products = [math.prod(int(r.get(name) or 1) for name in kinds.SPLIT) for r in self._both]
+        if products[0] != products[1]:
+            return False, f"{products[0]} -> {products[1]} pairs per device and step"
+        per_step = products[0] * int(self.facts("world_size")[1] or 1)
+        accounts = (self.now.get("_run") or {}).get("data") or {}
+        rows = (accounts.get("train_dataset") or {}).get("kept")
+        if self.facts("data_fingerprint")[1] is None or not rows or rows % per_step:
+            return False, "an epoch ends with other steps"
+        return self.rounding()
+
+    @property
+    def _both(self) -> tuple[Recipe, Recipe]:
+        return self.before, self.now
+
+
+def _same(name: str, before: Recipe, now: Recipe) -> bool:
+    """Whether a setting means the same; one that only one side knows does so at its default."""
+    if name in before and name in now:
+        return bool(_plain(before[name]) == _plain(now[name]))
+    known = before.get(name, now.get(name))
+    return known in _UNSET or _plain(known) == _plain(_DEFAULTS.get(name))
+
+
+def _plain(value: Any) -> Any:
+    """A value as recipe.yaml gives it back."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    return getattr(value, "value", value)
+
+
+def _differing(name: str, old: Any, new: Any, why: str) -> list[Change]:
+    """The changes of a fact, entry by entry; none where one of the runs does not know it."""
+    if None in (old, new) or old == new:
+        return []
+    if not (isinstance(old, dict) and isinstance(new, dict)):
+        return [Change(name, old, new, why)]
+    found: list[Change] = []
+    for key in sorted(old.keys() | new.keys()):
+        entry, values = f"{name}.{key}", (old.get(key), new.get(key))
+        known = None not in values
+        found += _differing(entry, *values, why) if known else [Change(entry, *values, why)]
+    return found
+
+
+def _listed(changes: list[Change]) -> str:
+    more = len(changes) - _SEEN
+    said = "; ".join(str(change) for change in changes[:_SEEN])
+    return f"{said}; and {more} more" if more > 0 else said
+
+
+def _short(value: Any) -> str:
+    text = "not set" if value is None else str(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,118 @@
+"""What wrappers around the model (FSDP2, DeepSpeed) need that transformers does not see to."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+from torch import nn
+from torch.distributed.fsdp import FSDPModule, register_fsdp_forward_method
+from transformers import Trainer
+from transformers.integrations import deepspeed_init, is_deepspeed_zero3_enabled
+
+__all__ = ["divided_once", "gathering", "reduce_always", "scoring", "whole_weights"]
+
+
+def reduce_always(trainer: Trainer) -> None:
+    """Under FSDP every micro-batch's gradients are exchanged, and each rank keeps its piece only.
+
+    Left until the end of the step, they would lie on every rank for the whole model.
+    """
+    if trainer.is_fsdp_enabled:
+        trainer.accelerator.gradient_state.plugin_kwargs["sync_each_batch"] = True
+
+
+@contextlib.contextmanager
+def gathering(trainer: Trainer, model: nn.Module) -> Iterator[None]:
+    """Around a micro-batch that others of the same step follow."""
+    state = trainer.accelerator.gradient_state
+    if trainer.is_fsdp_enabled:
+        yield
+    elif trainer.is_deepspeed_enabled:
+        ends = state.sync_gradients
+        state._set_sync_gradients(False)  # or DeepSpeed's engine would take its step
+        try:
+            yield
+        finally:
+            state._set_sync_gradients(ends)
+    else:
+        with trainer.accelerator.no_sync(model=model):
+            yield
+
+
+@contextlib.contextmanager
+def scoring(trainer: Trainer) -> Iterator[None]:
+    """Within it the model can score and generate under any wrapper, also ahead of training.
+
+    FSDP2 divides the weights once and for all. DeepSpeed's ZeRO-3 gets an engine for the time
+    being; its lower stages leave the weights whole and are not needed.
+    """
+    _divide(trainer)
+    if not trainer.is_deepspeed_enabled or trainer.deepspeed is not None:
+        yield
+    elif is_deepspeed_zero3_enabled():
+        deepspeed_init(trainer, num_training_steps=0, inference=True)
+        engine = trainer.accelerator.prepare(trainer.model)
+        trainer.deepspeed = trainer.model_wrapped = engine
+        try:
+            yield
+        finally:
+            engine.destroy()
+            trainer.deepspeed, trainer.model_wrapped = None, trainer.model
+            trainer.accelerator._models.clear()
+    else:
+        trainer.model.to(trainer.args.device)
+        trainer.is_deepspeed_enabled = False
+        try:
+            yield
+        finally:
+            trainer.is_deepspeed_enabled = True
+            trainer.accelerator._models.clear()
+
+
+def _divide(trainer: Trainer) -> None:
+    """Give every rank its piece of the weights where FSDP2 is asked for, unless it has it."""
+    if not trainer.accelerator.is_fsdp2 or isinstance(trainer.model, FSDPModule):
+        return
+    # Accelerate takes the model together with its optimizer or not at all.
+    trainer.create_optimizer()
+    trainer.model, trainer.optimizer = trainer.accelerator.prepare(trainer.model, trainer.optimizer)
+    trainer.model_wrapped = trainer.model
+    if hasattr(trainer.model, "generate"):
+        register_fsdp_forward_method(trainer.model, "generate")
+
+
+@contextlib.contextmanager
+def divided_once(trainer: Trainer) -> Iterator[None]:
+    """Within it a model that FSDP2 has divided is taken as it is, with its optimizer.
+
+    Accelerate would find the optimizer's parameters again by the addresses of this rank's pieces,
+    and all pieces that hold nothing have the same address.
+    """
+    accelerator: Any = trainer.accelerator
+    if not isinstance(trainer.model, FSDPModule):
+        yield
+        return
+
+    def as_they_are(model: Any, optimizer: Any) -> tuple[Any, Any]:
+        accelerator._models.append(model)  # which transformers had it forget
+        accelerator._optimizers.append(optimizer)
+        return model, optimizer
+
+    prepare, accelerator.prepare = accelerator.prepare, as_they_are
+    try:
+        yield
+    finally:
+        accelerator.prepare = prepare
+
+
+def whole_weights(trainer: Trainer) -> dict[str, Any] | None:
+    """On the first rank the weights that FSDP has in pieces, gathered; None without FSDP.
+
+    Every rank must ask. Transformers saves no model at the end where checkpoints are sharded.
+    """
+    if not trainer.is_fsdp_enabled:
+        return None
+    weights: dict[str, Any] = trainer.accelerator.get_state_dict(trainer.model)
+    return weights

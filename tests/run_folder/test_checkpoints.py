@@ -1,0 +1,169 @@
+"""Which checkpoint can be trusted: damage of every kind is named, and the one before is taken."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from pathlib import Path
+
+import pytest
+
+from orpo.errors import CheckpointError
+from orpo.run_folder import (
+    checkpoint_name,
+    checkpoints,
+    commit,
+    newest_checkpoint,
+    rotate,
+    stage,
+    sweep,
+    verify,
+)
+
+SIZES = {
+    "model.safetensors": 5000,
+    "optimizer.pt": 3000,
+    "rng_state.pth": 700,
+    "progress.json": 1,
+    "trainer_state.json": 400,
+}
+
+
+def make(folder: Path, step: int, run: str = "a", *, resumable: bool = True) -> Path:
+    draw, name = random.Random(step), checkpoint_name(step)
+    staged = stage(folder, name)
+    for file, size in SIZES.items():
+        (staged / file).write_bytes(draw.randbytes(size))
+    commit(staged, folder / name, run=run, step=step, resumable=resumable)
+    return folder / name
+
+
+def named(paths: list[Path]) -> list[str]:
+    return [path.name for path in paths]
+
+
+class TestDamage:
+    def test_two_hundred_cuts_and_flipped_bits_are_all_refused(self, tmp_path: Path) -> None:
+        before, newest = make(tmp_path, 3), make(tmp_path, 6)
+        files = sorted(newest.iterdir())
+        assert len(files) == len(SIZES) + 1
+        draw, accepted = random.Random(5), []
+        for number in range(200):
+            path = files[number % len(files)]
+            content = path.read_bytes()
+            at, bit = draw.randrange(len(content)), draw.randrange(8)
+            flipped = bytes([content[at] ^ 1 << bit])
+            cut = draw.random() < 0.5
+            damaged = content[:at] if cut else content[:at] + flipped + content[at + 1 :]
+            assert damaged != content
+            path.write_bytes(damaged)
+            what = f"{path.name} {'cut at' if cut else f'bit {bit} of'} {at}"
+            try:
+                verify(newest)
+                accepted.append(what)
+            except CheckpointError as error:
+                assert path.name in str(error)
+                assert str(newest) in str(error)
+            found = newest_checkpoint(tmp_path)
+            assert found.path == before, what
+            assert named([path for path, _ in found.skipped]) == ["checkpoint-6"]
+            assert path.name in found.skipped[0][1]
+            path.write_bytes(content)
+        assert not accepted
+        assert newest_checkpoint(tmp_path).path == newest
+
+    @pytest.mark.parametrize("name", SIZES)
+    def test_a_missing_file_is_named(self, tmp_path: Path, name: str) -> None:
+        folder = make(tmp_path, 3)
+        (folder / name).unlink()
+        with pytest.raises(CheckpointError, match=f"{name} is missing"):
+            verify(folder)
+
+    def test_a_folder_in_place_of_a_file(self, tmp_path: Path) -> None:
+        folder = make(tmp_path, 3)
+        (folder / "optimizer.pt").unlink()
+        (folder / "optimizer.pt").mkdir()
+        with pytest.raises(CheckpointError, match=r"optimizer\.pt is missing"):
+            verify(folder)
+
+    def test_files_that_nobody_promised_do_no_harm(self, tmp_path: Path) -> None:
+        folder = make(tmp_path, 3)
+        (folder / "notes.txt").write_text("mine")
+        verify(folder)
+
+
+class TestNewest:
+    def test_the_largest_step_not_the_last_name(self, tmp_path: Path) -> None:
+        for step in (100, 9, 20):
+            make(tmp_path, step)
+        (tmp_path / "checkpoint-x").mkdir()
+        (tmp_path / "checkpoint-7").write_text("a file")
+        assert named(checkpoints(tmp_path)) == ["checkpoint-9", "checkpoint-20", "checkpoint-100"]
+        assert newest_checkpoint(tmp_path).path == tmp_path / "checkpoint-100"
+
+    def test_says_why_each_one_was_passed_over(self, tmp_path: Path) -> None:
+        make(tmp_path, 2)
+        make(tmp_path, 4, resumable=False)
+        make(tmp_path, 6, run="b")
+        (tmp_path / "checkpoint-8").mkdir()
+        found = newest_checkpoint(tmp_path, run="a")
+        assert found.path == tmp_path / "checkpoint-2"
+        assert found.manifest is not None
+        assert found.manifest.step == 2
+        reasons = {path.name: reason for path, reason in found.skipped}
+        assert list(reasons) == ["checkpoint-8", "checkpoint-6", "checkpoint-4"]
+        assert "never committed" in reasons["checkpoint-8"]
+        assert "another run" in reasons["checkpoint-6"]
+        assert "no optimizer" in reasons["checkpoint-4"]
+
+    def test_none(self, tmp_path: Path) -> None:
+        assert newest_checkpoint(tmp_path / "nowhere").path is None
+        make(tmp_path, 2)
+        found = newest_checkpoint(tmp_path, run="b")
+        assert found.path is None
+        assert len(found.skipped) == 1
+
+
+class TestRotate:
+    def test_the_oldest_go(self, tmp_path: Path) -> None:
+        for step in (2, 4, 6, 8):
+            make(tmp_path, step)
+        assert named(rotate(tmp_path, 2, run="a")) == ["checkpoint-2", "checkpoint-4"]
+        assert named(checkpoints(tmp_path)) == ["checkpoint-6", "checkpoint-8"]
+        assert sweep(tmp_path) == []
+
+    def test_the_best_and_the_newest_stay(self, tmp_path: Path) -> None:
+        for step in (2, 4, 6, 8):
+            make(tmp_path, step)
+        rotate(tmp_path, 1, run="a", best=str(tmp_path / "checkpoint-2"))
+        assert named(checkpoints(tmp_path)) == ["checkpoint-2", "checkpoint-8"]
+
+    def test_nothing_goes_while_the_newest_is_not_whole(self, tmp_path: Path) -> None:
+        for step in (2, 4, 6):
+            make(tmp_path, step)
+        (tmp_path / "checkpoint-6" / "model.safetensors").write_bytes(b"")
+        with pytest.raises(CheckpointError, match=r"model\.safetensors has 0 bytes"):
+            rotate(tmp_path, 1, run="a")
+        assert len(checkpoints(tmp_path)) == 3
+
+    def test_checkpoints_of_another_run_are_not_its_business(self, tmp_path: Path) -> None:
+        make(tmp_path, 2, run="b")
+        (tmp_path / "checkpoint-3").mkdir()
+        for step in (4, 6):
+            make(tmp_path, step)
+        rotate(tmp_path, 1, run="a")
+        assert named(checkpoints(tmp_path)) == ["checkpoint-2", "checkpoint-3", "checkpoint-6"]
+
+    def test_fewer_than_may_stay(self, tmp_path: Path) -> None:
+        make(tmp_path, 2)
+        assert rotate(tmp_path, 2, run="a") == []
+        assert rotate(tmp_path / "nowhere", 2, run="a") == []
+
+    def test_one_that_is_half_deleted_does_not_keep_its_name(self, tmp_path: Path) -> None:
+        """What a kill left of an earlier deletion is in the way of none."""
+        for step in (2, 4):
+            make(tmp_path, step)
+        shutil.copytree(tmp_path / "checkpoint-2", tmp_path / ".staging-checkpoint-2")
+        rotate(tmp_path, 1, run="a")
+        assert named(checkpoints(tmp_path)) == ["checkpoint-4"]
+        assert not list(tmp_path.glob(".staging-*"))
