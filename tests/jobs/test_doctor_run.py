@@ -169,8 +169,8 @@ def test_what_a_kill_leaves_is_no_damage(finished_run: Path, copied: Copied) -> 
     assert len(found.notes) == 2
     assert (
         verdict(found)
-        == "stopped of 4: step 2 is sound and can be gone on from; 1 logged steps after it "
-        "will be taken again"
+        == "stopped: step 2 of 4 is sound and can be gone on from; the steps up to 3 that were "
+        "logged are done again"
     )
 
 
@@ -292,7 +292,7 @@ def test_a_checkpoint_is_understood_by_itself(finished_run: Path, copied: Copied
     flip(run / "checkpoint-2" / "scheduler.pt")
     found = look(run / "checkpoint-2")
     assert found.problems == ["checkpoint-2: scheduler.pt is not what was committed"]
-    assert next_commands(found) == []
+    assert next_commands(found) == [f"orpo doctor {run}"]
 
 
 def test_a_model_without_manifest_is_judged_by_what_can_be_read(tmp_path: Path) -> None:
@@ -315,6 +315,23 @@ def test_a_model_without_manifest_is_judged_by_what_can_be_read(tmp_path: Path) 
     first.write_bytes(shard)
     (folder / "tokenizer.json").unlink()
     assert "does not load" in look(folder).problems[0]
+    for path in folder.glob("*.safetensors"):
+        path.rename(path.with_suffix(".bin"))
+    assert look(folder).problems == ["the model: holds no *.safetensors"]
+
+
+def test_a_checkpoint_without_optimizer_can_be_loaded(finished_run: Path, copied: Copied) -> None:
+    run = copied(finished_run)
+    (run / "checkpoint-4" / "manifest.json").unlink()
+    (run / "checkpoint-4").rename(run / ".staging-c")
+    commit(run / ".staging-c", run / "checkpoint-4", run="r", step=4, resumable=False)
+    found = look(run / "checkpoint-4")
+    assert verdict(found).endswith("it can be loaded, not gone on from")
+    assert next_commands(found) == [f"orpo chat {run / 'checkpoint-4'}"]
+    plant_nan(run / "checkpoint-4")
+    found = look(run / "checkpoint-4")
+    assert "1 NaN" in found.problems[0]
+    assert verdict(found) == "the checkpoint is damaged: do not use it"
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from orpo.run_folder import (
     EVALUATION,
+    EVENTS,
     METRICS,
     RECIPE,
     SAMPLES,
@@ -39,6 +40,7 @@ def build_run(tmp_path: Path) -> BuildRun:
         metrics: list[dict[str, Any]] | None = None,
         evaluation: dict[str, Any] | None = None,
         samples: list[dict[str, Any]] | None = None,
+        events: list[dict[str, Any]] | None = None,
     ) -> Path:
         folder = tmp_path / name
         folder.mkdir()
@@ -50,6 +52,8 @@ def build_run(tmp_path: Path) -> BuildRun:
             write_json(folder / EVALUATION, evaluation)
         if samples is not None:
             write_jsonl(folder / SAMPLES, samples)
+        if events is not None:
+            write_jsonl(folder / EVENTS, events)
         return folder
 
     return build
@@ -62,4 +66,5 @@ def full_run(build_run: BuildRun) -> Path:
         metrics=[*training_lines(), *held_out_lines(), TOTALS],
         evaluation=EVALUATION_OF,
         samples=sample_rows(),
+        events=[{"step": 120, "kind": "resumed", "message": "going on from checkpoint-120"}],
     )

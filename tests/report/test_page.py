@@ -45,7 +45,12 @@ def build_poisoned(build_run: BuildRun, name: str, poison: str) -> Path:
     metrics = [*training_lines(), *held_out_lines(name=poison), TOTALS]
     metrics += [{"step": poison, "loss": poison}, {"step": 3, poison: 4.0}]
     return build_run(
-        name=name, recipe=recipe, metrics=metrics, evaluation=evaluation, samples=samples
+        name=name,
+        recipe=recipe,
+        metrics=metrics,
+        evaluation=evaluation,
+        samples=samples,
+        events=[{"step": poison, "kind": poison, "message": poison}, {poison: 1}],
     )
 
 
@@ -80,6 +85,7 @@ def test_everything_is_there(full_run: Path) -> None:
         "prompt_too_long everyday.jsonl:7: prompt 655, chosen 14, rejected 164 tokens 7",
         "Cut to length: rejected in 12 pairs",
         "the tokenizer has no padding token: '</s>' is used, masked",
+        "120 going on from checkpoint-120",
         "orpo train recipe.yaml",
         "hub_token <HUB_TOKEN>",
         "torch 2.13.0",

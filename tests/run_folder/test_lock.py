@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from orpo.errors import ConfigError
-from orpo.run_folder import run_lock
+from orpo.run_folder import lock_holder, run_lock
 
 HOLD = """
 import sys
@@ -61,6 +61,11 @@ def test_a_second_process_is_refused_and_told_who_writes_there(tmp_path: Path) -
         assert f"another run is writing here (process {holder.pid} on " in str(caught.value)
         assert str(tmp_path) in str(caught.value)
         assert "\n" not in str(caught.value)
+        said_of = lock_holder(tmp_path)
+        assert said_of is not None
+        assert said_of.startswith(f"process {holder.pid} on ")
+        with pytest.raises(ConfigError), run_lock(tmp_path):
+            pass  # to ask has not taken it away
 
 
 def test_it_is_free_again_when_the_holder_is_done(tmp_path: Path) -> None:
@@ -69,6 +74,7 @@ def test_it_is_free_again_when_the_holder_is_done(tmp_path: Path) -> None:
         holder.stdin.write("\n")
         holder.stdin.flush()
         assert holder.wait() == 0
+        assert lock_holder(tmp_path) is None
         assert not list(tmp_path.iterdir())
         with run_lock(tmp_path):
             pass
@@ -79,6 +85,7 @@ def test_it_is_free_again_when_the_holder_is_killed(tmp_path: Path) -> None:
         holder.kill()
         assert holder.wait() == -signal.SIGKILL
         assert (tmp_path / ".lock").exists()
+        assert lock_holder(tmp_path) is None
         with run_lock(tmp_path):
             pass
     assert not list(tmp_path.iterdir())
@@ -100,6 +107,7 @@ def test_one_process_may_take_it_several_times(tmp_path: Path) -> None:
     with run_lock(tmp_path):
         with run_lock(tmp_path / ".." / tmp_path.name):
             pass
+        assert str(os.getpid()) in str(lock_holder(tmp_path / ".." / tmp_path.name))
         with process(HOLD, tmp_path) as (_, said):
             assert said == ""  # refused: the inner block has not let go of it
 

@@ -24,6 +24,7 @@ def environment(name: str, *further: str) -> dict[str, str]:
     with patch.dict(os.environ):
         arguments = launch_arguments(name, *further)
         if arguments.use_deepspeed:
+            arguments.deepspeed_fields_from_accelerate_config = ""
             _, given = prepare_deepspeed_cmd_env(arguments)
         else:
             given = prepare_multi_gpu_env(arguments)

@@ -62,7 +62,8 @@ class Operations:
         if event not in _EVENTS or not isinstance(args[0], str | os.PathLike):
             return
         path = os.fspath(args[0])
-        inside = path.startswith(self.folder) or event in _REMOVALS and not os.path.isabs(path)
+        relative = event in _REMOVALS and not Path(path).is_absolute()
+        inside = path.startswith(self.folder) or relative
         if not inside or (event == "open" and not _writes(args)):
             return
         self._count(f"{event} {path.removeprefix(self.folder)}")
@@ -119,39 +120,46 @@ def train(job: dict[str, Any], report: Path) -> None:
     report.write_text(json.dumps(operations.seen))
 
 
-def _in_a_process(job: dict[str, Any]) -> int:
-    report = Path(f"{job['out']}.operations")
+def in_a_process(run: Callable[[], None], *, kill_after: float | None = None) -> int:
+    """Fork, run, and wait; the exit status is negative where a signal ended it."""
     process = os.fork()
     if process == 0:
         code = 1
         try:
-            train(job, report)
+            run()
             code = 0
+        except SystemExit as exit_:
+            code = int(exit_.code or 0)
         except BaseException as error:
             print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
         finally:
             os._exit(code)
-    if "after" in job:
-        time.sleep(job["after"])
+    if kill_after is not None:
+        time.sleep(kill_after)
         os.kill(process, signal.SIGKILL)
     return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
 
 
-def main() -> None:
+def warm_up() -> None:
+    """Import what is imported late, so that it is there in every process that is forked."""
     torch.set_num_threads(1)  # threads would not survive the fork
-    with tempfile.TemporaryDirectory() as folder:  # so that what is imported late is there
+    with tempfile.TemporaryDirectory() as folder:
         trainer_for(Path(folder), **{**SETTINGS, "max_steps": 3}).train()
     gc.collect()
     gc.freeze()  # a collection would go through all that was imported, in every process
+
+
+def main() -> None:
+    warm_up()
     for line in sys.stdin:
         job = json.loads(line)
-        began = time.perf_counter()
-        status = _in_a_process(job)
         report = Path(f"{job['out']}.operations")
+        began = time.perf_counter()
+        status = in_a_process(lambda: train(job, report), kill_after=job.get("after"))  # noqa: B023
+        seconds = time.perf_counter() - began
         seen = json.loads(report.read_text()) if report.is_file() else []
         report.unlink(missing_ok=True)
-        answer = {"status": status, "operations": seen, "seconds": time.perf_counter() - began}
-        print(json.dumps(answer), flush=True)
+        print(json.dumps({"status": status, "operations": seen, "seconds": seconds}), flush=True)
 
 
 if __name__ == "__main__":

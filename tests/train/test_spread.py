@@ -48,7 +48,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[ORPOTrain
     """The same runs by one rank."""
     out, runs = tmp_path_factory.mktemp("alone"), {}
     for name, scenario in SCENARIOS.items():
-        wrapper, *shape = scenario.values()
+        _wrapper, *shape = scenario.values()
         key = str(shape)
         if key not in runs:
             engine, lora, tied = shape

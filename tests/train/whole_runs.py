@@ -62,9 +62,8 @@ def differences(folder: Path, whole: Path) -> list[str]:
     ours, theirs = weights_of(folder), weights_of(whole)
     if ours.keys() != theirs.keys():
         found.append(f"weights are called {sorted(ours)}")
-    found += [
-        f"{name} differs" for name in theirs if name in ours and not torch.equal(ours[name], theirs[name])
-    ]
+    both = theirs.keys() & ours.keys()
+    found += [f"{name} differs" for name in both if not torch.equal(ours[name], theirs[name])]
     lines, expected = lines_of(folder), lines_of(whole)
     if lines != expected:
         steps = [[(line["step"], *line) for line in each] for each in (lines, expected)]
@@ -74,7 +73,7 @@ def differences(folder: Path, whole: Path) -> list[str]:
 
 
 def leftovers(folder: Path) -> list[str]:
-    """What a finished run should not have left: unfinished saves, checkpoints that do not verify."""
+    """What a finished run should not have left: unfinished saves, broken checkpoints."""
     hidden = [p.name for p in folder.iterdir() if p.name.startswith(".")]
     found = [f"{name} is left" for name in hidden]
     for path in checkpoints(folder):

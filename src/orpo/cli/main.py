@@ -32,7 +32,7 @@ COMMANDS = {
     "merge": "merge a LoRA adapter into its base model",
     "report": "draw the report of a run folder",
     "bench": "speed and memory beside TRL's trainer, on the same rows",
-    "doctor": "what is installed, what device there is, what would be chosen",
+    "doctor": "what is installed and would be chosen; or what of a run folder is sound",
 }
 
 _EXAMPLES = """\

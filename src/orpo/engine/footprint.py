@@ -155,11 +155,15 @@ def _copies(
 def _per_token(shape: ModelShape, size: int, *, checkpointing: bool, full: bool) -> int:
     """Bytes that a position keeps; `size` are those of a number in matrix products."""
     d, m, k = shape.width, shape.mlp, shape.keys
-    # Norms: their input and its normed value. Attention: q, k, v before and after the rotation, its
-    # result. MLP: gate, up, the activation of one, their product.
-    layer = 4 * (2 * 2 * d) + size * (2 * d) + size * (3 * d + 3 * k) + size * 4 * m
-    if not full:  # an adapter keeps what goes into its linear layers, and its own small results
-        layer += 4 * 2 * d
+    if full:
+        # Norms: input and normed value in fp32, the latter rounded for the matrices behind it.
+        # Attention: query, key, value, the rotated ones, the result. MLP: gate, its activation,
+        # up, their product.
+        layer = 4 * 4 * d + size * 2 * d + size * (3 * d + 3 * k) + size * 4 * m
+    else:
+        # Norms: input in fp32. An adapter keeps its own copy of what goes into each matrix.
+        # Attention: rotated query and key, value, result. MLP: gate, its activation, up.
+        layer = 4 * 2 * d + size * (6 * d + m) + size * (2 * d + 2 * k) + size * 3 * m
     ends = 4 * 4 * d  # the last norm, hidden states at the head and their gradient
     if checkpointing:
         return 4 * d * shape.layers + layer + ends

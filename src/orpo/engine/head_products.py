@@ -79,8 +79,11 @@ def product_of(
 ) -> Product:
     """The fitting kind, for hidden states of this dtype and device."""
     # FSDP2 gives a layer a class of its own, with the forward pass that it had.
-    plain = isinstance(layer, nn.Linear) and type(layer).forward is nn.Linear.forward
-    if plain and layer.weight.is_floating_point():
+    if (
+        isinstance(layer, nn.Linear)
+        and type(layer).forward is nn.Linear.forward
+        and layer.weight.is_floating_point()
+    ):
         return _Dense(layer, transform, product_dtype(hidden), compiled=compiled)
     return _Module(layer, transform)
 

@@ -155,6 +155,8 @@ def _choose(found: Diagnosis) -> None:
     """What `--resume` takes, by the rule of `newest_checkpoint`; and what it should take."""
     usable = list(reversed(_usable(found)))
     found.resume = next(iter(usable), None)
+    for saved in found.checkpoints[-1:]:  # even if no run can go on from it
+        look_into(saved)
     for saved in usable:
         look_into(saved)
         if saved.usable:

@@ -98,7 +98,10 @@ def examine_saved(folder: Path, kind: str) -> Saved:
 def look_into(found: Saved) -> None:
     """Read the weights one by one, the configuration and the tokenizer; fills in what is found."""
     folder = Path(found.path)
-    if found.damage is not None:
+    if found.damage is not None or found.tensors is not None:
+        return
+    if found.kind == "model" and not found.holds:
+        found.damage = "holds no *.safetensors"
         return
     try:
         found.tensors, found.not_finite = _count(folder)

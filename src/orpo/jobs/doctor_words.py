@@ -37,15 +37,27 @@ def next_commands(found: Diagnosis) -> list[str]:
     """What to type next, the best first; empty where there is nothing to do."""
     if found.writer:
         return []
-    folder, model, healthy = Path(found.folder), found.model, found.healthy
-    loads = _chat(model) if model and model.usable and (found.ended or not healthy) else []
+    if found.kind == "checkpoint":
+        return _after_checkpoint(found)
+    model, healthy = found.model, found.healthy
+    loads = _chat(model) if model and model.usable else []
     if found.kind == "model" or (loads and found.ended):
         return loads
     if healthy is None:
-        return [*loads, *_afresh(folder, found)]
-    if found.kind == "checkpoint":
-        return [_go_on(folder.parent, found, healthy, named=True), *_chat(healthy)]
-    return [_go_on(folder, found, healthy, named=healthy is not found.resume), *_chat(healthy)]
+        return loads or _afresh(Path(found.folder), found)
+    at_its_end = found.max_steps is not None and healthy.step == found.max_steps
+    if at_its_end and not _from_command_line(found.recipe):
+        return _chat(healthy)
+    named = healthy is not found.resume
+    return [_go_on(Path(found.folder), found, healthy, named=named), *_chat(healthy)]
+
+
+def _after_checkpoint(found: Diagnosis) -> list[str]:
+    (saved,), above = found.checkpoints, Path(found.folder).parent
+    if not saved.usable:
+        return [f"orpo doctor {shlex.quote(str(above))}"]
+    goes_on = [_go_on(above, found, saved, named=True)] if saved is found.healthy else []
+    return [*goes_on, *_chat(saved)]
 
 
 def _of_model(found: Diagnosis) -> str:
@@ -73,20 +85,16 @@ def _stopped(found: Diagnosis) -> str:
     if healthy is None:
         alone = "only its model can be used" if model and model.usable else "nothing can be used"
         return f"there is no checkpoint to go on from: {alone}"
-    if _at_its_end(found, healthy):
+    if found.max_steps is not None and healthy.step == found.max_steps:
         state = "is damaged" if model else "was not saved in the run folder"
         return f"finished at step {healthy.step}: the model {state}; its last checkpoint is sound"
-    again = (found.metrics.last_step or 0) - (healthy.step or 0)
-    lost = f"; {again} logged steps after it will be taken again" if again > 0 else ""
-    return f"stopped{_of(found)}: step {healthy.step} is sound and can be gone on from{lost}"
+    last, step = found.metrics.last_step or 0, healthy.step or 0
+    again = f"; the steps up to {last} that were logged are done again" if last > step else ""
+    return f"stopped: step {step}{_of(found)} is sound and can be gone on from{again}"
 
 
 def _of(found: Diagnosis) -> str:
     return f" of {found.max_steps}" if found.max_steps else ""
-
-
-def _at_its_end(found: Diagnosis, saved: Saved) -> bool:
-    return found.max_steps is not None and saved.step == found.max_steps
 
 
 def _chat(saved: Saved) -> list[str]:
@@ -109,7 +117,7 @@ def _go_on(folder: Path, found: Diagnosis, saved: Saved, *, named: bool) -> str:
 def _afresh(folder: Path, found: Diagnosis) -> list[str]:
     if not _from_command_line(found.recipe):
         return []
-    words = ["orpo", "train", str(folder / RECIPE), "--overwrite", "true"]
+    words = ["orpo", "train", str(folder / RECIPE), "--overwrite"]
     return [shlex.join([*words, *_moved(folder, found.recipe)])]
 
 

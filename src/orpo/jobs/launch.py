@@ -24,7 +24,16 @@ from typing import Any
 
 from orpo.errors import ConfigError
 
-__all__ = ["LOST", "Outcome", "follow_launcher", "launch", "launched", "lost_a_rank", "program", "rank"]
+__all__ = [
+    "LOST",
+    "Outcome",
+    "follow_launcher",
+    "launch",
+    "launched",
+    "lost_a_rank",
+    "program",
+    "rank",
+]
 
 LOST = 70
 """Exit code of a rank that ended because another one had; never the cause."""
@@ -113,7 +122,9 @@ def launch(command: Sequence[str], count: int, patience: float = 10.0) -> Outcom
         try:
             port = _free_port()
             for number in range(count):
-                ranks.append(_Rank(number, _start(command, number, count, port)))
+                ranks.append(  # noqa: PERF401 - a signal may arrive between two
+                    _Rank(number, _start(command, number, count, port))
+                )
             return _wait(ranks, received, patience)
         finally:
             for each in ranks:

@@ -14,12 +14,14 @@ from orpo.report.values import (
     mapping,
     number,
     rows,
+    visible,
     whole,
 )
 from orpo.report.words import progress
 from orpo.run_folder import Run
 
-__all__ = ["Dataset", "Drop", "datasets", "facts", "notes", "settings", "short_name", "versions"]
+__all__ = ["Dataset", "Drop", "datasets", "events", "facts", "notes", "settings", "short_name"]
+__all__ += ["versions"]
 
 _LONGEST = 400
 
@@ -90,6 +92,14 @@ def _place(example: dict[str, object]) -> str:
 def notes(run: Run) -> list[str]:
     """What was decided on the user's behalf."""
     return [lasting(str(note), _LONGEST) for note in rows(_facts(run).get("notes"))]
+
+
+def events(run: Run) -> list[tuple[str, str]]:
+    """What happened beside the steps: the step, and what it was, in words."""
+    return [
+        (str(event.get("step", "")), lasting(visible(str(event.get("message", ""))), _LONGEST))
+        for event in run.events
+    ]
 
 
 def versions(run: Run) -> dict[str, str]:

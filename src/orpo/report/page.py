@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from orpo.report.account import datasets, facts, notes, settings, versions
+from orpo.report.account import datasets, events, facts, notes, settings, versions
 from orpo.report.captions import captions
 from orpo.report.samples import read_samples
 from orpo.report.series import read_curves
@@ -33,6 +33,7 @@ def render_page(run: Run) -> str:
         samples=read_samples(run),
         datasets=datasets(run),
         notes=notes(run),
+        events=events(run),
         settings=settings(run),
         versions=versions(run),
         recipe=RECIPE,

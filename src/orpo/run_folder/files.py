@@ -56,6 +56,7 @@ class Run:
         metrics: Logged steps in order.
         evaluation: Metrics on held-out pairs "before" and "after" training; may be empty.
         samples: Answers to held-out prompts; may be empty.
+        events: What happened beside the steps; may be empty.
     """
 
     path: Path
@@ -63,6 +64,7 @@ class Run:
     metrics: list[dict[str, Any]]
     evaluation: dict[str, dict[str, float]] = field(default_factory=dict)
     samples: list[dict[str, Any]] = field(default_factory=list)
+    events: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -103,6 +105,7 @@ def read_run(path: str | Path) -> Run:
         _read_jsonl(folder / METRICS),
         _read_json(folder / EVALUATION),
         _read_jsonl(folder / SAMPLES),
+        _read_jsonl(folder / EVENTS),
     )
 
 

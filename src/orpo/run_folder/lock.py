@@ -29,17 +29,18 @@ def run_lock(folder: Path) -> Iterator[None]:
         ConfigError: Another process writes here, or nobody can.
     """
     path = folder / LOCK
-    held = _HELD.get(path.absolute())
-    if held is not None or fcntl is None:
+    # However it is called: to open and close a locked file once more is to let go of the lock.
+    place = path.resolve()
+    if place in _HELD or fcntl is None:
         yield
         return
     fresh = not folder.exists()
     descriptor = _take(path)
-    _HELD[path.absolute()] = descriptor
+    _HELD[place] = descriptor
     try:
         yield
     finally:
-        del _HELD[path.absolute()]
+        del _HELD[place]
         path.unlink(missing_ok=True)
         os.close(descriptor)
         if fresh:  # a run that was refused leaves nothing behind
@@ -53,7 +54,7 @@ _HELD: dict[Path, int] = {}
 def lock_holder(folder: Path) -> str | None:
     """Which process writes to a folder now, in words; None if none does."""
     path = folder / LOCK
-    if path.absolute() in _HELD:  # closing another descriptor of it would let go of the lock
+    if path.resolve() in _HELD:  # closing another descriptor of it would let go of the lock
         return f"process {os.getpid()} on {socket.gethostname()}"
     try:
         descriptor = os.open(path, os.O_RDONLY)

@@ -72,6 +72,9 @@ class DurableTrainer(Trainer):
                 with watching:
                     yield checkpoint
                     self._commit_the_end()
+                if self.stopped:
+                    step = self.state.global_step
+                    self._record("stopped", f"stopped at step {step} of {self.state.max_steps}")
             finally:
                 self.args.eval_on_start = at_start
 
@@ -86,7 +89,7 @@ class DurableTrainer(Trainer):
         progress, step = read_progress(path), read_manifest(path).step
         self._continuity = Continuity(run, resumed=progress, committed=step)
         self._recorder.resumed_lines = progress.metric_lines
-        self._record("resumed", f"going on from {path.name}", step=step)
+        self._tell("resumed", f"going on from {path.name}", step=step)
         return str(path)
 
     def _begin_epoch(self) -> None:
@@ -266,9 +269,9 @@ class DurableTrainer(Trainer):
 
     # What happened
 
-    def _tell(self, kind: str, message: str) -> None:
+    def _tell(self, kind: str, message: str, **details: Any) -> None:
         """Something happened that the user should know of: it is said and put on record."""
-        self._record(kind, message)
+        self._record(kind, message, **details)
         if self.is_world_process_zero():
             self.say(message)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import datasets
@@ -59,7 +60,7 @@ def make_plan(
     Raises:
         ConfigError: The run cannot fit into the memory that is there.
     """
-    estimate = measure_memory(model, engine, args, autocast)
+    estimate = _among_ranks(measure_memory(model, engine, args, autocast), model)
     lengths = _lengths(dataset)
     check_memory(estimate, _longest(lengths, engine))
     wanted = args.compile_blocks
@@ -111,6 +112,18 @@ def measure_memory(
         lambda count: size * count,
         autocast,
         checkpointing=bool(args.gradient_checkpointing),
+    )
+
+
+def _among_ranks(estimate: MemoryEstimate, model: nn.Module) -> MemoryEstimate:
+    """Ranks on one machine share its memory, and DDP keeps the gradients once more."""
+    if int(os.environ.get("WORLD_SIZE") or 1) == 1:
+        return estimate
+    trained = (p for p in model.parameters() if p.requires_grad)
+    buckets = sum(p.numel() * p.element_size() for p in trained)
+    neighbours = int(os.environ.get("LOCAL_WORLD_SIZE") or 1) if estimate.device == "cpu" else 1
+    return replace(
+        estimate, fixed=estimate.fixed + buckets, available=estimate.available // neighbours
     )
 
 

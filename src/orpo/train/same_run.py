@@ -149,8 +149,8 @@ class _Pair:
         """Whether a change of this setting is harmless, and why (or why not)."""
         rules: tuple[tuple[frozenset[str], Callable[[], tuple[bool, str]]], ...] = (
             (kinds.WRITTEN, lambda: (True, "")),
-            (kinds.EVALUATION, lambda: self._evaluation(draws=True)),
-            (kinds.SAVING, lambda: self._evaluation(draws=False)),
+            (kinds.EVALUATION, self._evaluation),
+            (kinds.SAVING, self._evaluation),
             (kinds.ROUNDING, self.rounding),
             (kinds.WORKERS, self._workers),
             (kinds.DATA, self._data),
@@ -183,14 +183,12 @@ class _Pair:
         same = old is not None and old == new
         return same, "the prepared pairs are the same" if same else ""
 
-    def _evaluation(self, *, draws: bool) -> tuple[bool, str]:
+    def _evaluation(self) -> tuple[bool, str]:
         for recipe in self._both:
             if recipe.get("load_best_model_at_end"):
                 return False, "the best model is chosen out of others"
             if recipe.get("lr_scheduler_type") in {"reduce_lr_on_plateau", "greedy"}:
                 return False, "the learning rate follows the evaluations"
-        if draws and self._random():
-            return False, "other random numbers are drawn"
         return True, ""
 
     def _length(self) -> tuple[bool, str]:
@@ -198,7 +196,7 @@ class _Pair:
         kind, warmup = self.now.get("lr_scheduler_type"), self.now.get("warmup_steps") or 0
         if kind in _ENDLESS and (kind == "constant" or warmup == 0 or warmup >= 1):
             return True, "the steps up to the earlier end are the same"
-        return True, f"from here on the {kind} schedule is that of the new length"
+        return True, f"{kind}: from here on the schedule is that of the new length"
 
     def _split(self) -> tuple[bool, str]:
         """The pairs of a step are the next ones of the order drawn, however they are dealt out.

@@ -32,7 +32,7 @@ EVALUATION = _names("""
     eval_strategy eval_steps eval_delay eval_on_start eval_dataset per_device_eval_batch_size
     prediction_loss_only eval_do_concat_batches eval_use_gather_object eval_accumulation_steps
 """)
-"""When and on what is evaluated; each evaluation draws a random number."""
+"""When and on what is evaluated."""
 
 SAVING = _names("save_strategy save_steps save_total_limit")
 """When is saved; the best model at the end is one of those saved."""

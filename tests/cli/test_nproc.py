@@ -1,0 +1,162 @@
+"""`orpo train --nproc 2`, and the same under torchrun and accelerate: real ranks, real signals."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+from safetensors.torch import load_file
+
+from tests.cli.conftest import Orpo
+
+ROOT = Path(__file__).parents[2]
+SHORT = ("--logging_steps", "1", "--max_length", "128", "--learning_rate", "1e-3")
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+PATIENCE = 150
+
+
+def command(*words: object) -> list[str]:
+    return [sys.executable, *map(str, words)]
+
+
+@contextmanager
+def running(words: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A process whose words go to a file; nothing of it outlives the block."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    with log.open("wb") as file:
+        process = subprocess.Popen(words, cwd=ROOT, env=environment, stdout=file, stderr=file)
+    family = [psutil.Process(process.pid)]
+    try:
+        yield process
+    finally:
+        if family[0].is_running():
+            family += family[0].children(recursive=True)
+        for member in family:
+            if member.is_running():
+                member.kill()
+        process.wait()
+
+
+def until(happened: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not happened():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.05)
+
+
+def rank_one(launcher: int) -> psutil.Process:
+    ranks = psutil.Process(launcher).children(recursive=True)
+    return next(p for p in ranks if p.environ().get("RANK") == "1")
+
+
+def steps(run: Path) -> list[int]:
+    lines = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+    return [line["step"] for line in lines if "loss" in line]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--nproc", "many"), "expected a number of ranks, found 'many'"),
+        (("--nproc=0",), "must be at least 1"),
+    ],
+)
+def test_a_number_of_ranks_is_a_number(orpo: Orpo, arguments: tuple[str, ...], said: str) -> None:
+    assert orpo("train", *arguments) == 2
+    assert said in orpo.err
+
+
+def test_there_is_one_launcher(orpo: Orpo, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert orpo("train", "--nproc", 2) == 2
+    assert "another launcher" in orpo.err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["nproc", "accelerate"])
+def test_two_ranks_are_the_run_of_one(
+    orpo: Orpo, tiny: Path, pairs: Path, tmp_path: Path, launcher: str
+) -> None:
+    both, one = tmp_path / "both", tmp_path / "one"
+    train = ("train", "--model", tiny, "--dataset", pairs, "--held_out", 0.3, "--max_steps", 3)
+    train += ("--samples", 2, "--sample-tokens", 8, *SHORT)
+    train += ("--train_sampling_strategy", "sequential")
+    batch = "--per_device_train_batch_size"
+    ranked = (*train, batch, 2, "--output_dir", both, "--json")
+    config = ROOT / "recipes" / "accelerate" / "ddp.yaml"
+    words = {
+        "nproc": command("-m", "orpo", *ranked, "--nproc", 2),
+        "accelerate": command(
+            *("-m", "accelerate.commands.launch", "--config_file", config, "--num_processes", 2),
+            *("--mixed_precision", "no", "-m", "orpo", *ranked),
+        ),
+    }[launcher]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)  # one object and nothing else
+    assert done.stderr.count("step 3/3: loss") == 1
+    assert done.stderr.count("answering 2 prompts after training") == 1
+    assert yaml.safe_load((both / "recipe.yaml").read_text())["_run"]["world_size"] == 2
+
+    assert orpo(*train, batch, 4, "--output_dir", one) == 0, orpo.err
+    assert steps(both) == steps(one) == [1, 2, 3]
+    ours, theirs = (load_file(run / "model.safetensors") for run in (both, one))
+    assert max(float((ours[n] - theirs[n]).abs().max()) for n in theirs) < 1e-5
+    alone = json.loads((one / "evaluation.json").read_text())
+    for moment in ("before", "after"):
+        assert result["evaluation"][moment] == pytest.approx(alone[moment], rel=1e-4)
+    assert (both / "samples.jsonl").read_text() == (one / "samples.jsonl").read_text()
+
+
+@pytest.mark.slow
+def test_sigterm_commits_one_checkpoint_and_a_killed_rank_ends_the_resumed_run(
+    tiny: Path, pairs: Path, tmp_path: Path
+) -> None:
+    run, log = tmp_path / "run", tmp_path / "log"
+    train = ("-m", "orpo", "train", "--nproc", 2, "--model", tiny, "--dataset", pairs, *SHORT)
+    train += ("--max_steps", 100000, "--samples", 0, "--output_dir", run)
+    with running(command(*train), log) as process:
+        until(lambda: "step 3/" in log.read_text(), "training did not begin")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(PATIENCE) == 143
+    assert log.read_text().count("stopped by SIGTERM") == 1
+    assert "Traceback" not in log.read_text()
+    (checkpoint,) = run.glob("checkpoint-*")
+    step = int(checkpoint.name.split("-")[1])
+
+    with running(command(*train, "--resume"), log) as process:
+        until(lambda: f"step {step + 2}/" in log.read_text(), "the run did not go on")
+        rank_one(process.pid).kill()
+        assert process.wait(PATIENCE) == 1
+    last = log.read_text().strip().splitlines()[-1]
+    assert last.startswith("error: rank 1 was killed by SIGKILL")
+    assert "Traceback" not in log.read_text()
+    assert steps(run)[: step + 2] == list(range(1, step + 3))
+
+
+@pytest.mark.slow
+def test_under_torchrun_a_killed_rank_ends_the_run_too(
+    tiny: Path, pairs: Path, tmp_path: Path
+) -> None:
+    run, log = tmp_path / "run", tmp_path / "log"
+    orpo = Path(sys.executable).with_name("orpo")
+    train = ("--no-python", orpo, "train", "--model", tiny, "--dataset", pairs, *SHORT)
+    train += ("--max_steps", 100000, "--samples", 0, "--output_dir", run)
+    with running(command(*TORCHRUN, *train), log) as process:
+        until(lambda: "step 3/" in log.read_text(), "training did not begin")
+        rank_one(process.pid).kill()
+        assert process.wait(PATIENCE) != 0
+    said = log.read_text()
+    assert said.count("step 3/") == 1
+    assert "SIGKILL" in said[said.index("Root Cause") :]
+    assert "rank      : 1" in said[said.index("Root Cause") :]

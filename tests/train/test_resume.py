@@ -1,0 +1,251 @@
+"""A run that goes on is, to the bit, the run that was never stopped: weights and metrics.
+
+Each case runs once without a stop and saves after every step; from some of these checkpoints it
+goes on, in a folder that looks as if the process had been killed there.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import datasets
+import pytest
+from peft import LoraConfig
+from transformers import TrainerCallback
+
+from orpo import ORPOTrainer
+from orpo.data import Mixture
+from orpo.errors import CheckpointError, ConfigError
+from orpo.run_folder import checkpoints, read_manifest
+from tests.train.small import Stream, text_rows, tiny_llama
+from tests.train.whole_runs import differences, lines_of, same_bits, trainer_for
+
+STEPS = 8  # eleven pairs, two by two, twice: an epoch has three steps, the last one of three pairs
+
+
+class StopAfter(TrainerCallback):
+    """Ends the run after a step, as a kill does: without a word."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step == self.step:
+            raise KeyboardInterrupt
+
+
+def interrupted(trainer: ORPOTrainer, **kwargs: Any) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train(**kwargs)
+
+
+def shuffled_stream() -> datasets.IterableDataset:
+    rows = datasets.Dataset.from_list(text_rows(11))
+    return rows.to_iterable_dataset().shuffle(seed=0, buffer_size=8)
+
+
+def lora() -> dict[str, Any]:
+    settings = LoraConfig(r=4, target_modules="all-linear", lora_dropout=0.3)
+    return {"peft_config": settings, "disable_dropout": False}
+
+
+def dropout() -> dict[str, Any]:
+    return {
+        "model": tiny_llama(attention_dropout=0.2),
+        "disable_dropout": False,
+        "engine": "padded",
+        "neftune_noise_alpha": 5.0,
+    }
+
+
+EVALUATE = {"eval_strategy": "steps", "eval_steps": 2}
+CASES: dict[str, tuple[list[int], Callable[[], dict[str, Any]]]] = {
+    "every step": ([*range(1, STEPS + 1)], lambda: {}),
+    "no accumulation": ([5, 6, 7], lambda: {"gradient_accumulation_steps": 1}),
+    "micro-batches": ([2, 3], lambda: {"max_tokens_per_microbatch": 120}),
+    "padded": ([2, 3], lambda: {"engine": "padded", "max_tokens_per_microbatch": 300}),
+    "bf16": ([2, 5], lambda: {"bf16": True}),
+    "dropout and noise": ([1, 3, 5], dropout),
+    "LoRA with dropout": ([2, 3], lora),
+    "evaluation": ([3, 4], lambda: {**EVALUATE, "eval_on_start": True}),
+    "evaluation with dropout": ([3, 4], lambda: {**EVALUATE, **dropout()}),
+    "a mix": (
+        [2, 4],
+        lambda: {"train_dataset": Mixture([text_rows(9), text_rows(7)[::-1]], [2, 1])},
+    ),
+    "a stream": ([2, 3, 5], lambda: {"train_dataset": Stream(text_rows(11))}),
+    "a shuffled stream": ([2, 4, 7], lambda: {"train_dataset": shuffled_stream()}),
+    "a worker process": ([4], lambda: {"dataloader_num_workers": 1}),
+    "learning rate by evaluation": (
+        [3, 5],
+        lambda: {
+            **EVALUATE,
+            "lr_scheduler_type": "reduce_lr_on_plateau",
+            "lr_scheduler_kwargs": {"patience": 0},
+        },
+    ),
+    "whole epochs": (
+        [3, 4, 6],
+        lambda: {
+            "max_steps": -1,
+            "num_train_epochs": 3,
+            "eval_strategy": "epoch",
+            "logging_strategy": "epoch",
+        },
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES)
+def test_goes_on_to_the_bit(tmp_path: Path, case: str) -> None:
+    places, settings = CASES[case]
+    given = {"max_steps": STEPS, "save_steps": 1}
+    whole = trainer_for(tmp_path / "whole", **{**given, **settings()})
+    whole.train()
+    whole.save_model()
+    wrong = {}
+    for place in places:
+        folder = tmp_path / f"from-{place}"
+        looks_killed(tmp_path / "whole", folder, place)
+        trainer = trainer_for(folder, **{**given, **settings()})
+        trainer.train(resume_from_checkpoint=True)
+        trainer.save_model()
+        if found := differences(folder, tmp_path / "whole"):
+            wrong[place] = found
+    assert not wrong
+
+
+def looks_killed(whole: Path, folder: Path, step: int) -> None:
+    """The folder of a run whose newest checkpoint is of this step; it went on, and was killed."""
+    folder.mkdir()
+    for name in ("recipe.yaml", "metrics.jsonl"):
+        shutil.copy(whole / name, folder)
+    shutil.copytree(whole / f"checkpoint-{step}", folder / f"checkpoint-{step}")
+
+
+def test_the_cases_notice_what_goes_wrong(tmp_path: Path) -> None:
+    """One row in another place is enough."""
+    rows = text_rows(11)
+    for name, data in (("whole", rows), ("other", [rows[1], rows[0], *rows[2:]])):
+        trainer = trainer_for(tmp_path / name, train_dataset=data, max_steps=4, save_steps=2)
+        trainer.train()
+        trainer.save_model()
+    assert len(differences(tmp_path / "other", tmp_path / "whole")) > 5
+
+
+def test_a_run_that_goes_on_twice(tmp_path: Path) -> None:
+    settings = {"max_steps": STEPS, "save_steps": 2, "logging_steps": 3, **EVALUATE}
+    whole, folder = tmp_path / "whole", tmp_path / "run"
+    trainer = trainer_for(whole, **settings)
+    trainer.train()
+    trainer.save_model()
+    interrupted(trainer_for(folder, callbacks=[StopAfter(3)], **settings))
+    interrupted(
+        trainer_for(folder, callbacks=[StopAfter(7)], **settings), resume_from_checkpoint=True
+    )
+    last = trainer_for(folder, **settings)
+    last.train(resume_from_checkpoint=True)
+    last.save_model()
+    assert not differences(folder, whole)
+    assert len({read_manifest(path).run for path in checkpoints(folder)}) == 1
+
+
+def test_a_finished_run_has_nothing_left_to_do(tmp_path: Path) -> None:
+    settings = {"max_steps": 4, "save_steps": 2, **EVALUATE}
+    first = trainer_for(tmp_path, **settings)
+    first.train()
+    first.save_model()
+    lines = lines_of(tmp_path)
+    again = trainer_for(tmp_path, **settings)
+    again.train(resume_from_checkpoint=True)
+    assert again.state.global_step == 4
+    assert same_bits(again.model.parameters(), first.model.parameters())
+    assert lines_of(tmp_path) == lines
+
+
+@pytest.mark.parametrize("stop", [3, 5])
+def test_the_best_checkpoint_is_kept_and_loaded(tmp_path: Path, stop: int) -> None:
+    """The best one is an early one, because the loss is said to be the better the larger."""
+    settings: dict[str, Any] = {
+        "max_steps": STEPS,
+        "save_steps": 2,
+        "save_total_limit": 2,
+        "load_best_model_at_end": True,
+        "greater_is_better": True,
+        **EVALUATE,
+    }
+    whole = trainer_for(tmp_path / "whole", **settings)
+    whole.train()
+    whole.save_model()
+    folder = tmp_path / "run"
+    interrupted(trainer_for(folder, callbacks=[StopAfter(stop)], **settings))
+    resumed = trainer_for(folder, **settings)
+    resumed.train(resume_from_checkpoint=True)
+    resumed.save_model()
+    assert not differences(folder, tmp_path / "whole")
+    best = resumed.state.best_global_step
+    assert best == whole.state.best_global_step
+    assert best is not None
+    assert best < STEPS
+    assert resumed.state.best_model_checkpoint == str(folder / f"checkpoint-{best}")
+    kept = [path.name for path in checkpoints(folder)]
+    assert kept == [f"checkpoint-{best}", f"checkpoint-{STEPS}"]
+
+
+class TestDamage:
+    """A newest checkpoint that was damaged costs its steps and nothing else."""
+
+    settings: ClassVar = {"max_steps": 6, "save_steps": 2}
+
+    @pytest.mark.parametrize(
+        "name", ["model.safetensors", "optimizer.pt", "rng_state.pth", "manifest.json"]
+    )
+    def test_the_one_before_is_taken_and_it_is_said(self, tmp_path: Path, name: str) -> None:
+        whole, folder = tmp_path / "whole", tmp_path / "run"
+        trainer = trainer_for(whole, **self.settings)
+        trainer.train()
+        trainer.save_model()
+        interrupted(trainer_for(folder, callbacks=[StopAfter(5)], **self.settings))
+        flip_a_bit(folder / "checkpoint-4" / name)
+        said: list[str] = []
+        resumed = trainer_for(folder, **self.settings)
+        resumed.say = said.append
+        resumed.train(resume_from_checkpoint=True)
+        resumed.save_model()
+        passed_over = [line for line in said if line.startswith("checkpoint-4 is passed over")]
+        assert len(passed_over) == 1
+        assert name in passed_over[0]
+        assert not differences(folder, whole)
+
+    def test_the_one_that_is_asked_for_is_refused(self, tmp_path: Path) -> None:
+        trainer_for(tmp_path, **self.settings).train()
+        flip_a_bit(tmp_path / "checkpoint-4" / "model.safetensors")
+        named = str(tmp_path / "checkpoint-4")
+        with pytest.raises(CheckpointError, match=r"model\.safetensors is not what was committed"):
+            trainer_for(tmp_path, **self.settings).train(resume_from_checkpoint=named)
+
+    def test_none_is_left(self, tmp_path: Path) -> None:
+        trainer_for(tmp_path, **self.settings).train()
+        for path in checkpoints(tmp_path):
+            flip_a_bit(path / "optimizer.pt")
+        with pytest.raises(CheckpointError, match=r"none of its checkpoints can be used") as caught:
+            trainer_for(tmp_path, **self.settings).train(resume_from_checkpoint=True)
+        assert all(f"checkpoint-{step}" in str(caught.value) for step in (2, 4, 6))
+        assert "\n" not in str(caught.value)
+
+
+def flip_a_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.write_bytes(content)
+
+
+def test_another_recipe_is_refused(tmp_path: Path) -> None:
+    trainer_for(tmp_path, max_steps=2, save_steps=1).train()
+    changed = trainer_for(tmp_path, max_steps=2, save_steps=1, learning_rate=2e-2)
+    with pytest.raises(ConfigError, match="learning_rate"):
+        changed.train(resume_from_checkpoint=True)
