@@ -9,9 +9,21 @@ from pathlib import Path
 import pytest
 
 from orpo.errors import CheckpointError
-from orpo.run_folder import MANIFEST, commit, commit_files, read_manifest, stage, sweep, verify
+from orpo.run_folder import (
+    MANIFEST,
+    commit,
+    commit_files,
+    read_manifest,
+    stage,
+    sweep,
+    unfinished,
+    verify,
+)
 
 CONTENT = {"model.safetensors": b"\x00weights" * 40, "parts/optimizer.pt": b"moments", "empty": b""}
+
+
+MODEL = ("README.md", "config.json", "model.safetensors")
 
 
 def staged(folder: Path, name: str = "checkpoint-3", content: dict[str, bytes] = CONTENT) -> Path:
@@ -89,6 +101,32 @@ class TestSweep:
         assert sweep(tmp_path) == ["checkpoint-6", "model"]
         assert names(tmp_path) == ["checkpoint-3"]
         verify(final)
+
+    @pytest.mark.parametrize("moved", range(4))
+    def test_a_model_that_was_being_moved_is_moved_to_the_end(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moved: int
+    ) -> None:
+        """Whichever of its files had reached their places when the process was killed."""
+        old, new = ({n: word + n.encode() for n in MODEL} for word in (b"old ", b"new "))
+        commit_files(staged(tmp_path, "model", old), tmp_path, run="a", step=1)
+        replace, left = Path.replace, iter(range(moved))
+
+        def killed(path: Path, target: Path) -> Path:
+            if next(left, None) is None:
+                raise KeyboardInterrupt
+            return replace(path, target)
+
+        made = staged(tmp_path, "model", new)
+        monkeypatch.setattr(Path, "replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            commit_files(made, tmp_path, run="a", step=2)
+        monkeypatch.undo()
+        with pytest.raises(CheckpointError):
+            verify(tmp_path)
+        assert sweep(tmp_path) == ["model"]
+        assert verify(tmp_path).step == 2
+        assert {name: (tmp_path / name).read_bytes() for name in MODEL} == new
+        assert unfinished(tmp_path) == []
 
     def test_what_was_about_to_be_replaced_comes_back(self, tmp_path: Path) -> None:
         """The process was killed between the two renames."""

@@ -43,6 +43,9 @@ def execute(given: argparse.Namespace) -> dict[str, Any] | None:
         follow_launcher()
         _require_gpus(given)
     tell = say if rank() == 0 else _unheard
+    asked = str(getattr(given, "resume", None))
+    if given.recipe is None and asked.endswith((".yaml", ".yml")):
+        given.recipe, given.resume = asked, "newest"  # `orpo train --resume RECIPE.yaml`
     job, config = resolve_settings(given.recipe, given, _DEFAULTS)
     progress = TrainingProgress()
     try:

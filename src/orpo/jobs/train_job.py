@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
+import signal
 from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass, field, fields
@@ -211,7 +212,8 @@ def run_training(
                 _clear(folder, job)
             return _train(job, trainer, held_out or (), resume_from, say, grade)
     except StopRequested:
-        raise RunStopped(_stopped(stop, trainer, folder), stop.number) from None
+        number = stop.number or int(signal.SIGTERM)  # it may have reached another rank only
+        raise RunStopped(_stopped(stop, trainer, folder), number) from None
     except OSError as error:
         reason = explain_write_error(error, folder)
         if reason is None:
@@ -341,8 +343,8 @@ def _adapter(job: TrainJob) -> Any:
 
 def _meant(resume: str | bool | None) -> str | None:
     """A recipe may say `resume: true`; flags are text."""
-    words: dict[str | bool | None, str | None] = {True: "newest", False: None, "true": "newest", "false": None}
-    return words.get(resume, str(resume)) if resume else None
+    word = str(resume or "").lower()
+    return None if word in {"", "false"} else "newest" if word == "true" else str(resume)
 
 
 def _claim(folder: Path, job: TrainJob) -> str | bool:

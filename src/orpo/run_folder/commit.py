@@ -12,7 +12,8 @@ import os
 import shutil
 from pathlib import Path
 
-from orpo.run_folder.manifest import MANIFEST, Manifest, describe
+from orpo.errors import CheckpointError
+from orpo.run_folder.manifest import MANIFEST, Manifest, describe, read_manifest
 
 __all__ = ["commit", "commit_files", "stage", "staging", "sweep", "unfinished"]
 
@@ -65,20 +66,28 @@ def commit_files(staged: Path, folder: Path, *, run: str, step: int) -> Manifest
     """
     manifest = _describe_all(staged, "model", run, step, resumable=False)
     (folder / MANIFEST).unlink(missing_ok=True)
-    for name in [*manifest.files, *_card(staged), MANIFEST]:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (staged / name).replace(folder / name)
+    _move(staged, folder, manifest)
+    return manifest
+
+
+def _move(staged: Path, folder: Path, manifest: Manifest) -> None:
+    """Move what has not been moved yet; the manifest goes last, and then all of it is there."""
+    for name in [*manifest.files, _CARD, MANIFEST]:
+        if (staged / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (staged / name).replace(folder / name)
     for path in {folder, *((folder / name).parent for name in manifest.files)}:
         _sync(path)
     shutil.rmtree(staged)
-    return manifest
 
 
 def sweep(folder: Path) -> list[str]:
     """Clear away what a killed process left half done; what it had replaced comes back.
 
+    A model whose files were being moved to their places is moved to the end.
+
     Returns:
-        Names of the unfinished saves that were deleted.
+        Names of the saves that were not finished.
     """
     for replaced in folder.glob(f"{_REPLACED}*"):
         final = folder / replaced.name.removeprefix(_REPLACED)
@@ -87,8 +96,14 @@ def sweep(folder: Path) -> list[str]:
         else:
             replaced.rename(final)
     names = unfinished(folder)
-    for name in names:
-        shutil.rmtree(staging(folder, name), ignore_errors=True)
+    for staged in (staging(folder, name) for name in names):
+        try:
+            manifest = read_manifest(staged)  # of a model; a checkpoint has a folder of its own
+        except CheckpointError:
+            shutil.rmtree(staged, ignore_errors=True)
+        else:
+            (folder / MANIFEST).unlink(missing_ok=True)
+            _move(staged, folder, manifest)
     return names
 
 
@@ -108,10 +123,6 @@ def _describe_all(staged: Path, kind: str, run: str, step: int, *, resumable: bo
     for path in [staged / MANIFEST, *(p for p in staged.rglob("*") if p.is_dir()), staged]:
         _sync(path)
     return manifest
-
-
-def _card(staged: Path) -> list[str]:
-    return [_CARD] if (staged / _CARD).is_file() else []
 
 
 def _sync(path: Path, *, forget: bool = False) -> None:
