@@ -129,8 +129,9 @@ def run(out: Path, name: str, scenario: dict[str, Any]) -> dict[str, Any]:
     """First loss and gradients, and what is left after all steps."""
     settings, capture = {k: v for k, v in scenario.items() if k != "wrapper"}, FirstGradients()
     with wrapped(scenario["wrapper"]):
-        trainer = trainer_of(out / name, ranks=2, **settings)
+        trainer = trainer_of(out / name, ranks=2, eval_dataset=text_rows(3), **settings)
         trainer.add_callback(capture)
+        trainer.evaluate()  # which must not change how the model is wrapped
         trainer.train()
     kind = {"ddp": DistributedDataParallel, "fsdp2": FSDPModule}[scenario["wrapper"]]
     assert isinstance(trainer.model_wrapped, kind), type(trainer.model_wrapped)

@@ -21,17 +21,30 @@ from tests.train.small import byte_tokenizer, text_rows, tiny_llama
 from tests.train.whole_runs import differences
 
 REPOSITORY = Path(__file__).parents[2]
-SETTINGS = """
-    --max_steps 8 --save_steps 3 --eval_strategy steps --eval_steps 4 --logging_steps 2
-    --per_device_train_batch_size 2 --gradient_accumulation_steps 2 --learning_rate 1e-2
-    --warmup_steps 0 --samples 1 --sample_tokens 4 --use_cpu true --report_to none
-    --per_device_eval_batch_size 2 --data_cache off
-""".split()
+SETTINGS = {
+    "max_steps": 8,
+    "save_steps": 3,
+    "logging_steps": 2,
+    "eval_strategy": "steps",
+    "eval_steps": 4,
+    "per_device_train_batch_size": 2,
+    "per_device_eval_batch_size": 2,
+    "gradient_accumulation_steps": 2,
+    "learning_rate": 1e-2,
+    "warmup_steps": 0,
+    "samples": 1,
+    "sample_tokens": 4,
+    "use_cpu": "true",
+    "report_to": "none",
+    "data_cache": "off",
+}
+FLAGS = [text for name, value in SETTINGS.items() for text in (f"--{name}", str(value))]
 NUMBERS = [signal.SIGTERM, signal.SIGINT]
 PHASES = {
     "step 5": ["checkpoint-3", "checkpoint-5"],
     "evaluation at step 4": ["checkpoint-3", "checkpoint-4"],
     "checkpoint-3/progress.json": ["checkpoint-3"],  # while that is being saved
+    "loading after step 3": ["checkpoint-3"],  # an epoch's end
     "loading after step 5": ["checkpoint-3", "checkpoint-5"],
     "step 8": ["checkpoint-3", "checkpoint-6", "checkpoint-8"],
 }
@@ -69,7 +82,7 @@ class Commands:
     ) -> Done:
         files = {name: str(self.folder / name) for name in ("stdout", "stderr")}
         argv = ["train", "--model", str(self.folder / "model"), "--output_dir", str(out)]
-        argv += ["--dataset", str(self.folder / "train.jsonl"), *SETTINGS, *more]
+        argv += ["--dataset", str(self.folder / "train.jsonl"), *FLAGS, *more]
         argv += ["--eval_dataset", str(self.folder / "test.jsonl")]
         job = {"argv": argv, "moment": moment, "signals": signals or [], **files}
         assert self._process.stdin is not None

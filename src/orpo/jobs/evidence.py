@@ -49,10 +49,15 @@ class Evidence:
         self.samples: list[dict[str, Any]] = []
 
     def recall(self) -> None:
-        """Take up what the first start of a resumed run found."""
-        if (self.folder / RECIPE).is_file():
-            run = read_run(self.folder)
-            self.evaluation, self.samples = dict(run.evaluation), list(run.samples)
+        """Take up what a resumed run found before training; what comes after is found anew."""
+        if not (self.folder / RECIPE).is_file():
+            return
+        run = read_run(self.folder)
+        self.evaluation = {m: found for m, found in run.evaluation.items() if m != "after"}
+        self.samples = [
+            {name: value for name, value in sample.items() if not name.endswith("after")}
+            for sample in run.samples
+        ]
 
     def collect(self, moment: str, say: Say) -> None:
         """Score and answer.

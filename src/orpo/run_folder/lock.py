@@ -41,7 +41,8 @@ def run_lock(folder: Path) -> Iterator[None]:
         yield
     finally:
         del _HELD[place]
-        path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # left behind where nothing can be deleted, but free
+            path.unlink()
         os.close(descriptor)
         if fresh:  # a run that was refused leaves nothing behind
             with contextlib.suppress(OSError):

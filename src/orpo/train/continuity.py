@@ -25,7 +25,8 @@ class Continuity:
         resumed: What was known where the run goes on; None once it is taken up, or in a fresh run.
         committed: The step of the newest checkpoint that this call wrote or went on from.
         aside: Where a checkpoint is being written; None between checkpoints.
-        stopping: Whether the run ends before its last step.
+        stopping: Whether no further step is taken.
+        told: Whether that is because of a signal, to this or another rank; known at the end.
         evaluate: Whether an evaluation was cut off, and is due when the run goes on.
         first: Whether the coming step is the first of its epoch.
     """
@@ -35,6 +36,7 @@ class Continuity:
     committed: int | None = None
     aside: Path | None = None
     stopping: bool = False
+    told: bool = False
     evaluate: bool = False
     first: bool = False
     _restore: Callable[[], None] | None = None

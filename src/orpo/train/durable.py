@@ -187,15 +187,14 @@ class DurableTrainer(Trainer):
 
     def _commit_the_end(self) -> None:
         """A signal in the last step stops a run that has nothing left to do: it is saved too."""
-        stop = stop_of(self.callback_handler.callbacks)
-        if stop and stop.received and self._continuity.committed != self.state.global_step:
+        self._continuity.told = self._agreed_to_stop()
+        if self._continuity.told and self._continuity.committed != self.state.global_step:
             self._save_checkpoint(self.model_wrapped, None)
 
     @property
     def stopped(self) -> bool:
-        """Whether a signal ended the last call of `train`, maybe in its last step."""
-        stop = stop_of(self.callback_handler.callbacks)
-        return self._continuity.stopping or (stop is not None and stop.received is not None)
+        """Whether a signal, to any rank, ended the last call of `train`, maybe in its last step."""
+        return self._continuity.told
 
     # Saving
 

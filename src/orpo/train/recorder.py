@@ -14,7 +14,9 @@ from typing import Any, cast
 from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from orpo.errors import SaveError
 from orpo.run_folder import EVENTS, METRICS, RECIPE, write_yaml
+from orpo.train.checkpoints import explain_write_error
 
 __all__ = ["RunRecorder", "model_facts", "versions"]
 
@@ -154,9 +156,13 @@ class RunRecorder(TrainerCallback):
 
 
 def _append(path: Path, line: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
-        file.write(line)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8") as file:
+            file.write(line)
+    except OSError as error:
+        reason = explain_write_error(error, path.parent) or str(error)
+        raise SaveError(f"{path} could not be written: {reason}") from error
 
 
 def _first_lines(path: Path, count: int) -> list[str]:

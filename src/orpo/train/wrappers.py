@@ -46,11 +46,16 @@ def scoring(trainer: Trainer) -> Iterator[None]:
     """Within it the model can score and generate under any wrapper, also ahead of training.
 
     FSDP2 divides the weights once and for all. DeepSpeed's ZeRO-3 gets an engine for the time
-    being; its lower stages leave the weights whole and are not needed.
+    being; its lower stages leave the weights whole and are not needed. Nor is DDP, but accelerate
+    has to be made to forget the model: it would take it for wrapped when training begins, and
+    every rank would train on its own.
     """
     _divide(trainer)
     if not trainer.is_deepspeed_enabled or trainer.deepspeed is not None:
-        yield
+        try:
+            yield
+        finally:
+            _forget(trainer)
     elif is_deepspeed_zero3_enabled():
         deepspeed_init(trainer, num_training_steps=0, inference=True)
         engine = trainer.accelerator.prepare(trainer.model)
@@ -68,7 +73,17 @@ def scoring(trainer: Trainer) -> Iterator[None]:
             yield
         finally:
             trainer.is_deepspeed_enabled = True
-            trainer.accelerator._models.clear()
+            _forget(trainer)
+
+
+def _forget(trainer: Trainer) -> None:
+    """Undo what accelerate did to a model that several ranks have scored and not trained yet."""
+    ahead_of_training = trainer.model_wrapped is trainer.model
+    if trainer.args.world_size == 1 or not ahead_of_training or trainer.is_fsdp_enabled:
+        return
+    trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
+    trainer.model._is_accelerate_prepared = False
+    trainer.accelerator._models.clear()
 
 
 def _divide(trainer: Trainer) -> None:
