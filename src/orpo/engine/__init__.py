@@ -1,5 +1,6 @@
 """How a batch of pairs goes through a model."""
 
+from orpo.engine.allocation import keep_freed_memory
 from orpo.engine.attention import transformer
 from orpo.engine.casts import share_casts
 from orpo.engine.compiling import (
@@ -31,6 +32,7 @@ __all__ = [
     "estimate_memory",
     "even_bins",
     "expect_engine",
+    "keep_freed_memory",
     "most_positions",
     "pack_bins",
     "pays",

@@ -7,7 +7,14 @@ from typing import Protocol
 
 from torch import nn
 
-from orpo.engine import Engine, compile_blocks, compile_head, share_casts, uncompile_blocks
+from orpo.engine import (
+    Engine,
+    compile_blocks,
+    compile_head,
+    keep_freed_memory,
+    share_casts,
+    uncompile_blocks,
+)
 
 __all__ = ["speed_up"]
 
@@ -20,13 +27,14 @@ class _Trained(Protocol):
 
 
 def speed_up(trainer: _Trained, *, compiled: bool) -> Callable[[], None]:
-    """Share casts; compile the model's blocks and the engine's head, if so decided.
+    """Share casts, keep freed memory; compile blocks and the engine's head, if so decided.
 
     Returns:
         A function that leaves model and engine as they were.
     """
     model, engine = trainer.model, trainer.engine
     handles = share_casts(model)
+    give_back = keep_freed_memory(next(model.parameters()).device.type)
     if compiled:
         compile_blocks(model)
         trainer.engine = compile_head(engine)
@@ -37,5 +45,6 @@ def speed_up(trainer: _Trained, *, compiled: bool) -> Callable[[], None]:
         if compiled:
             uncompile_blocks(model)
         trainer.engine = engine
+        give_back()
 
     return undo
