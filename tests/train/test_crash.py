@@ -12,6 +12,7 @@ import random
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -61,9 +62,20 @@ def worker() -> Iterator[Worker]:
 
 
 @pytest.fixture(scope="module")
-def whole(worker: Worker, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+def scratch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder in memory where there is one: the order of operations is all that matters."""
+    memory = Path("/dev/shm")
+    if not os.access(memory, os.W_OK):
+        yield tmp_path_factory.mktemp("crash")
+        return
+    with tempfile.TemporaryDirectory(dir=memory) as folder:
+        yield Path(folder)
+
+
+@pytest.fixture(scope="module")
+def whole(worker: Worker, scratch: Path) -> tuple[Path, dict[str, Any]]:
     """A run that nobody interrupted, and what it did."""
-    folder = tmp_path_factory.mktemp("whole") / "run"
+    folder = scratch / "whole"
     done = worker(folder)
     assert done["status"] == 0
     return folder, done
@@ -101,7 +113,7 @@ def moments(operations: list[str], every: int) -> list[int]:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_kill_around_any_operation_loses_nothing(
-    worker: Worker, whole: tuple[Path, dict[str, Any]], tmp_path: Path
+    worker: Worker, whole: tuple[Path, dict[str, Any]], scratch: Path
 ) -> None:
     """Every fifth run is killed once more, early on, as it goes on."""
     folder, done = whole
@@ -110,7 +122,7 @@ def test_a_kill_around_any_operation_loses_nothing(
     wrong = {}
     for number, at in enumerate(chosen):
         again = {"again": at % 40 + 1} if number % 5 == 0 else {}
-        found = killed_and_gone_on(worker, tmp_path / f"at-{at}", folder, at=at, **again)
+        found = killed_and_gone_on(worker, scratch / f"at-{at}", folder, at=at, **again)
         if found:
             wrong[at, done["operations"][at - 1]] = found
     assert not wrong
@@ -119,13 +131,13 @@ def test_a_kill_around_any_operation_loses_nothing(
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_power_failure_loses_nothing_that_was_committed(
-    worker: Worker, whole: tuple[Path, dict[str, Any]], tmp_path: Path
+    worker: Worker, whole: tuple[Path, dict[str, Any]], scratch: Path
 ) -> None:
     """Of every file that no fsync has confirmed a part is gone."""
     folder, done = whole
     wrong = {}
     for at in range(3, len(done["operations"]) + 1, 13):
-        found = killed_and_gone_on(worker, tmp_path / f"at-{at}", folder, at=at, lose=True)
+        found = killed_and_gone_on(worker, scratch / f"at-{at}", folder, at=at, lose=True)
         if found:
             wrong[at, done["operations"][at - 1]] = found
     assert not wrong
@@ -133,14 +145,14 @@ def test_a_power_failure_loses_nothing_that_was_committed(
 
 @pytest.mark.slow
 def test_a_kill_at_any_time_loses_nothing(
-    worker: Worker, whole: tuple[Path, dict[str, Any]], tmp_path: Path
+    worker: Worker, whole: tuple[Path, dict[str, Any]], scratch: Path
 ) -> None:
     folder, done = whole
     moment = random.Random(0)
     wrong = {}
     for number in range(10):
         after = moment.uniform(0.2, 1.0) * done["seconds"]
-        found = killed_and_gone_on(worker, tmp_path / f"run-{number}", folder, after=after)
+        found = killed_and_gone_on(worker, scratch / f"run-{number}", folder, after=after)
         if found:
             wrong[after] = found
     assert not wrong
@@ -148,14 +160,14 @@ def test_a_kill_at_any_time_loses_nothing(
 
 @pytest.mark.slow
 def test_a_checkpoint_that_lost_bytes_would_be_noticed(
-    worker: Worker, whole: tuple[Path, dict[str, Any]], tmp_path: Path
+    worker: Worker, whole: tuple[Path, dict[str, Any]], scratch: Path
 ) -> None:
     """The power failure of these tests is a real one: unfinished saves do lose bytes."""
     _, done = whole
     last = done["operations"]
     at = next(n for n, what in enumerate(last, 1) if "fsync" in what and "checkpoint-3" in what)
-    assert worker(tmp_path / "run", at=at, lose=True)["status"] == KILLED
-    staged = folder_sizes(tmp_path / "run" / ".staging-checkpoint-3" / "checkpoint-3")
+    assert worker(scratch / "lost", at=at, lose=True)["status"] == KILLED
+    staged = folder_sizes(scratch / "lost" / ".staging-checkpoint-3" / "checkpoint-3")
     committed = folder_sizes(whole[0] / "checkpoint-9")
     assert staged["model.safetensors"] == committed["model.safetensors"] // 2
 

@@ -6,7 +6,11 @@ goes on, in a folder that looks as if the process had been killed there.
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
@@ -20,9 +24,11 @@ from orpo import ORPOTrainer
 from orpo.data import Mixture
 from orpo.errors import CheckpointError, ConfigError
 from orpo.run_folder import checkpoints, read_manifest
+from orpo.train import StopOnSignal
 from tests.train.small import Stream, text_rows, tiny_llama
 from tests.train.whole_runs import differences, lines_of, same_bits, trainer_for
 
+REPOSITORY = Path(__file__).parents[2]
 STEPS = 8  # eleven pairs, two by two, twice: an epoch has three steps, the last one of three pairs
 
 
@@ -62,6 +68,7 @@ def dropout() -> dict[str, Any]:
 
 
 EVALUATE = {"eval_strategy": "steps", "eval_steps": 2}
+AT_EPOCHS = {"max_steps": -1, "num_train_epochs": 3}
 CASES: dict[str, tuple[list[int], Callable[[], dict[str, Any]]]] = {
     "every step": ([*range(1, STEPS + 1)], lambda: {}),
     "no accumulation": ([5, 6, 7], lambda: {"gradient_accumulation_steps": 1}),
@@ -88,14 +95,14 @@ CASES: dict[str, tuple[list[int], Callable[[], dict[str, Any]]]] = {
         },
     ),
     "whole epochs": (
-        [3, 4, 6],
+        [3, 4, 6, 9],
         lambda: {
-            "max_steps": -1,
-            "num_train_epochs": 3,
+            **AT_EPOCHS,
             "eval_strategy": "epoch",
             "logging_strategy": "epoch",
         },
     ),
+    "evaluation at epochs": ([3, 6, 9], lambda: {**AT_EPOCHS, "eval_strategy": "epoch"}),
 }
 
 
@@ -165,6 +172,50 @@ def test_a_finished_run_has_nothing_left_to_do(tmp_path: Path) -> None:
     assert again.state.global_step == 4
     assert same_bits(again.model.parameters(), first.model.parameters())
     assert lines_of(tmp_path) == lines
+
+
+def test_to_evaluate_changes_nothing(tmp_path: Path) -> None:
+    """Though it draws from the random numbers that dropout draws from."""
+    weights = []
+    for name, settings in (("plain", {}), ("evaluated", EVALUATE)):
+        trainer = trainer_for(tmp_path / name, max_steps=4, **settings, **dropout())
+        trainer.train()
+        weights.append([*trainer.model.parameters()])
+    assert same_bits(*weights)
+
+
+class CutOff(TrainerCallback):
+    """SIGTERM in the middle of the evaluation after a step."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_prediction_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step == self.step:
+            self.step = -1
+            signal.raise_signal(signal.SIGTERM)
+
+
+@pytest.mark.parametrize("strategy", ["steps", "epoch"])
+@pytest.mark.parametrize("step", [3, 6], ids=["an epoch's end", "the run's end"])
+def test_an_evaluation_that_was_cut_off_is_made_up_for(
+    tmp_path: Path, step: int, strategy: str
+) -> None:
+    settings = {"max_steps": 6, "save_steps": 4, "eval_strategy": strategy, "eval_steps": 3}
+    whole, folder = tmp_path / "whole", tmp_path / "run"
+    trainer = trainer_for(whole, **settings)
+    trainer.train()
+    trainer.save_model()
+    stopped = trainer_for(folder, callbacks=[StopOnSignal(), CutOff(step)], **settings)
+    stopped.train()
+    assert stopped.stopped
+    assert stopped.committed_step == step
+    assert not [line for line in lines_of(folder) if "eval_loss" in line and line["step"] == step]
+    resumed = trainer_for(folder, **settings)
+    resumed.train(resume_from_checkpoint=True)
+    assert not resumed.stopped
+    resumed.save_model()
+    assert not differences(folder, whole)
 
 
 @pytest.mark.parametrize("stop", [3, 5])
@@ -249,3 +300,25 @@ def test_another_recipe_is_refused(tmp_path: Path) -> None:
     changed = trainer_for(tmp_path, max_steps=2, save_steps=1, learning_rate=2e-2)
     with pytest.raises(ConfigError, match="learning_rate"):
         changed.train(resume_from_checkpoint=True)
+
+
+@pytest.mark.slow
+def test_two_ranks_go_on_to_the_bit(tmp_path: Path) -> None:
+    """The signal reached one of them; both commit the same checkpoint, and end."""
+    launch = ["torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    for mode in ("begin", "go on"):
+        done = subprocess.run(
+            [sys.executable, "-m", *launch, "-m", "tests.train.resume_worker", mode, str(tmp_path)],
+            cwd=REPOSITORY,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=200,
+        )
+        assert done.returncode == 0, done.stderr
+        names = [path.name for path in checkpoints(tmp_path / "map")]
+        last = ["checkpoint-3", "checkpoint-5"]
+        assert names == (last if mode == "begin" else [*last, "checkpoint-6", "checkpoint-8"])
+    for kind in ("map", "stream"):
+        assert not differences(tmp_path / kind, tmp_path / f"{kind}-whole")

@@ -231,6 +231,9 @@ class Progress:
         last_logged: The step of the last log.
         metric_lines: Lines of metrics.jsonl that belong to the steps taken.
         evaluate: Whether an evaluation was due and was cut off by a signal.
+        epoch_end: Whether the log and the evaluation that come at an epoch's end are still due.
+        grad_norm: For that log; None where none was measured.
+        learning_rate: The same.
         max_tokens: Positions of a micro-batch, as planned at the run's start.
         compile_blocks: Whether blocks were compiled.
     """
@@ -241,6 +244,9 @@ class Progress:
     last_logged: int = 0
     metric_lines: int = 0
     evaluate: bool = False
+    epoch_end: bool = False
+    grad_norm: float | None = None
+    learning_rate: float | None = None
     max_tokens: int | None = None
     compile_blocks: bool | None = None
 

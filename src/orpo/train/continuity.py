@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
@@ -13,7 +14,7 @@ from orpo.train.checkpoints import Progress
 from orpo.train.randomness import remember_randomness
 from orpo.train.signals import StopOnSignal
 
-__all__ = ["Continuity", "EpochStart", "stop_of"]
+__all__ = ["Continuity", "EpochBorders", "stop_of"]
 
 
 @dataclass
@@ -29,6 +30,8 @@ class Continuity:
         told: Whether that is because of a signal, to this or another rank; known at the end.
         evaluate: Whether an evaluation was cut off, and is due when the run goes on.
         first: Whether the coming step is the first of its epoch.
+        epoch_over: Whether what comes at an epoch's end has begun.
+        figures: Gradient norm and learning rate of the last step.
     """
 
     run: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
@@ -39,13 +42,20 @@ class Continuity:
     told: bool = False
     evaluate: bool = False
     first: bool = False
+    epoch_over: bool = False
+    figures: tuple[Any, Any] = (None, None)
     _restore: Callable[[], None] | None = None
 
     def begin_epoch(self, *, resumed: bool) -> None:
         """Take down the random state ahead of an epoch's data, which draw from it."""
-        self.first = True
+        self.first, self.epoch_over = True, False
         # A resumed run reads its state from the checkpoint, later on.
         self._restore = None if resumed else remember_randomness()
+
+    def before_epoch_end(self, epoch: float | None) -> bool:
+        """Whether an epoch's last step was taken, and its log and evaluation are still due."""
+        whole = bool(epoch) and float(epoch or 0).is_integer()
+        return whole and not self.first and not self.epoch_over
 
     def stop(self, control: TrainerControl) -> None:
         """End the run where it stands, as if the step that was asked for had not been begun."""
@@ -54,15 +64,16 @@ class Continuity:
             self._restore()
 
 
-class EpochStart(TrainerCallback):
-    """Calls a function at the start of every epoch, ahead of its data.
+class EpochBorders(TrainerCallback):
+    """Calls a function at the start of every epoch, ahead of its data, and one at its end.
 
     Args:
-        begin: The function.
+        begin: The first function.
+        end: The second one.
     """
 
-    def __init__(self, begin: Callable[[], None]) -> None:
-        self._begin = begin
+    def __init__(self, begin: Callable[[], None], end: Callable[[], None]) -> None:
+        self._begin, self._end = begin, end
 
     def on_epoch_begin(
         self,
@@ -71,8 +82,18 @@ class EpochStart(TrainerCallback):
         control: TrainerControl,
         **kwargs: object,
     ) -> None:
-        """Call it."""
+        """Call the first function."""
         self._begin()
+
+    def on_epoch_end(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: object,
+    ) -> None:
+        """Call the second one."""
+        self._end()
 
 
 def stop_of(callbacks: list[TrainerCallback]) -> StopOnSignal | None:

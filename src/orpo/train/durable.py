@@ -15,6 +15,7 @@ from typing import Any
 from torch import nn
 from transformers import Trainer
 from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import IntervalStrategy
 
 from orpo.config import ORPOConfig
 from orpo.errors import CheckpointError
@@ -94,18 +95,39 @@ class DurableTrainer(Trainer):
 
     def _begin_epoch(self) -> None:
         """Take down, or take up, what the coming steps begin with."""
+        self._continuity.begin_epoch(resumed=self._continuity.resumed is not None)
+        self._make_up()
+
+    def _end_epoch(self) -> None:
+        self._continuity.epoch_over = True
+
+    def _finalize_training(self, *args: Any, **kwargs: Any) -> Any:
+        self._make_up()  # where the run went on from its very end, and no epoch has begun
+        return super()._finalize_training(*args, **kwargs)
+
+    def _make_up(self) -> None:
+        """Do what was due when the checkpoint was written that the run goes on from."""
         progress, self._continuity.resumed = self._continuity.resumed, None
-        self._continuity.begin_epoch(resumed=progress is not None)
         if progress is None:
             return
         self._take_up(progress)
-        self.control.should_log = self.control.should_save = False
-        self.control.should_evaluate = progress.evaluate
-        if progress.evaluate:
+        control, args, ended = self.control, self.args, progress.epoch_end
+        control.should_save = False
+        control.should_log = ended and args.logging_strategy == IntervalStrategy.EPOCH
+        at_epochs = ended and args.eval_strategy == IntervalStrategy.EPOCH
+        control.should_evaluate = progress.evaluate or at_epochs
+        if control.should_log or control.should_evaluate:
             self._maybe_log_save_evaluate(
-                self._tr_loss, None, self.model_wrapped, None, self.state.epoch, None, time.time()
+                self._tr_loss,
+                progress.grad_norm,
+                self.model_wrapped,
+                None,
+                self.state.epoch,
+                None,
+                time.time(),
+                learning_rate=progress.learning_rate,
             )
-            self.control.should_evaluate = False
+        control.should_log = control.should_evaluate = False
 
     def _take_up(self, progress: Progress) -> None:
         """Sum on where the checkpoint was written, so that the next log is of all its steps."""
@@ -118,11 +140,15 @@ class DurableTrainer(Trainer):
 
     def _progress(self) -> Progress:
         """What a run that goes on from here has to know."""
+        grad_norm, learning_rate = self._continuity.figures
         return Progress(
             loss_sums=[float(self._tr_loss)],
             last_logged=self._globalstep_last_logged,
             metric_lines=self._recorder.lines,
             evaluate=self._continuity.evaluate,
+            epoch_end=self._continuity.before_epoch_end(self.state.epoch),
+            grad_norm=None if grad_norm is None else float(grad_norm),
+            learning_rate=learning_rate,
         )
 
     # Stopping
@@ -159,6 +185,7 @@ class DurableTrainer(Trainer):
     def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
         """Log where the run ends, so that no step is missing; where it is stopped, only save."""
         control, ends = self.control, self.state.global_step >= self.state.max_steps
+        self._continuity.figures = args[1], kwargs.get("learning_rate")
         if self._continuity.stopping:
             control.should_log = control.should_evaluate = False
             control.should_save = self._continuity.committed != self.state.global_step

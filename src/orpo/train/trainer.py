@@ -30,7 +30,7 @@ from orpo.errors import CheckpointError, ConfigError, DataError
 from orpo.objective import PairLogps
 from orpo.run_folder import RECIPE
 from orpo.train.checkpoints import Progress
-from orpo.train.continuity import Continuity, EpochStart
+from orpo.train.continuity import Continuity, EpochBorders
 from orpo.train.datasets import DatasetReader, EndlessPairs, check_schedule
 from orpo.train.durable import DurableTrainer
 from orpo.train.guards import CurveGuard, NonFiniteGuard, Watchdog
@@ -170,7 +170,7 @@ class ORPOTrainer(DurableTrainer):
                 CurveGuard(self._tell),
                 self._watchdog,
                 self._recorder,
-                EpochStart(self._begin_epoch),
+                EpochBorders(self._begin_epoch, self._end_epoch),
                 *(callbacks or []),
             ],
             optimizers=optimizers,
