@@ -95,7 +95,7 @@ class TestFull:
         said = str(caught.value)
         assert "checkpoint-4 could not be written: the disk is full (" in said
         assert "MB of 17 MB are free" in said
-        assert "checkpoint-2 is intact: make room and go on with --resume." in said
+        assert "checkpoint-2 is intact: see to the disk and go on with --resume." in said
         assert "\n" not in said
         is_as_it_was(run, "checkpoint-2")
         (disk / "filler").unlink()
@@ -105,7 +105,7 @@ class TestFull:
     def test_at_the_first_checkpoint(self, disk: Path, whole: Path) -> None:
         run = disk / "run"
         fill(disk, leave=200_000)
-        with pytest.raises(SaveError, match=r"There is no earlier checkpoint\. Make room"):
+        with pytest.raises(SaveError, match=r"There is no earlier checkpoint: see to the disk"):
             trainer_for(run, **SETTINGS).train()
         assert not checkpoints(run)
         (disk / "filler").unlink()

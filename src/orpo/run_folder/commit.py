@@ -52,7 +52,12 @@ def commit(staged: Path, final: Path, *, run: str, step: int, resumable: bool) -
     if final.exists():
         shutil.rmtree(replaced, ignore_errors=True)
         final.rename(replaced)
-    staged.rename(final)
+    try:
+        staged.rename(final)
+    except OSError:
+        if replaced.exists():
+            replaced.rename(final)
+        raise
     _sync(final.parent)
     shutil.rmtree(replaced, ignore_errors=True)
     return manifest

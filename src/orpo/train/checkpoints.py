@@ -133,7 +133,8 @@ def explain_write_error(error: BaseException, folder: Path) -> str | None:
         if number in _WRITE_ERRORS:
             told.append(_WRITE_ERRORS[number])
         if told:
-            return f"{told[0]}{_room(folder)}"
+            full = told[0] in {_WRITE_ERRORS[errno.ENOSPC], _WRITE_ERRORS[errno.EDQUOT]}
+            return f"{told[0]}{_room(folder) if full else ''}"
         seen = seen.__cause__ or seen.__context__
     with contextlib.suppress(OSError):
         if shutil.disk_usage(folder).free < _LITTLE:
@@ -151,8 +152,8 @@ def _room(folder: Path) -> str:
 def _left(folder: Path) -> str:
     found = newest_checkpoint(folder)
     if found.path is None:
-        return "There is no earlier checkpoint. Make room and start again."
-    return f"{found.path.name} is intact: make room and go on with --resume."
+        return "There is no earlier checkpoint: see to the disk and start again."
+    return f"{found.path.name} is intact: see to the disk and go on with --resume."
 
 
 def find_checkpoint(asked: str | Path | bool, folder: Path) -> tuple[Path, str, list[str]]:
