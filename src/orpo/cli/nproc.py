@@ -32,7 +32,7 @@ def ranks_asked_for(arguments: Sequence[str]) -> int | None:
             given = word.partition("=")[2]
     if given is None:
         return None
-    if not given.isdigit():
+    if not (given.isascii() and given.isdigit()):
         raise ConfigError(f"expected a number of ranks, found {given!r}", where=_FLAG)
     return int(given)
 

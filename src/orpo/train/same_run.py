@@ -28,7 +28,9 @@ _FACTS_OTHER = {
     "parameters": "",
     "trainable_parameters": "",
     "model_commit": "the model's files are other ones",
+    "frozen_weights": "the frozen weights are other ones",
 }
+_DIGESTS = ("data_fingerprint", "frozen_weights")
 _ABOUT_RESUMING = {"_run", "resume", "resume_from_checkpoint", "resume_changed", "overwrite"}
 _ENDLESS = ("constant", "constant_with_warmup", "inverse_sqrt")
 _SEEN = 4  # changes that a message lists
@@ -59,6 +61,8 @@ class Change:
     why: str = ""
 
     def __str__(self) -> str:
+        if self.name in _DIGESTS:  # nobody reads them
+            return self.why
         said = f"{self.name} {_short(self.before)} -> {_short(self.now)}"
         return f"{said} ({self.why})" if self.why else said
 

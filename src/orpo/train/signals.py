@@ -96,7 +96,7 @@ class StopOnSignal(TrainerCallback):
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._process:
-            return _as_a_worker(number)
+            return _as_a_worker(number, self._process)
         self.received = signal.Signals(number)
         self.restore()  # a second signal does what it always did
         if self._at_once:
@@ -110,8 +110,8 @@ class StopOnSignal(TrainerCallback):
         self._previous = {}
 
 
-def _as_a_worker(number: int) -> None:
-    """A data loader's process has inherited the handler: Ctrl-C is its parent's business."""
-    if number != signal.SIGINT:
+def _as_a_worker(number: int, parent: int) -> None:
+    """A data loader's process has inherited the handler: to stop is its parent's business."""
+    if os.getppid() != parent:
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)

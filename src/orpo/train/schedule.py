@@ -1,0 +1,41 @@
+"""A run that goes on with other settings takes them, not those that lie in its checkpoint."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch.optim.lr_scheduler import LambdaLR
+
+__all__ = ["follow", "settings_of"]
+
+_OF_THE_SCHEDULE = {"params", "lr", "initial_lr"}
+
+
+def settings_of(optimizer: Any) -> list[dict[str, Any]]:
+    """What each group of parameters was told, such as weight decay; without the parameters."""
+    return [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
+
+
+def follow(
+    optimizer: Any, scheduler: Any, settings: list[dict[str, Any]], bases: list[float]
+) -> None:
+    """Apply settings to an optimizer and a schedule whose states were loaded.
+
+    Where nothing has changed nothing changes, to the bit: the learning rate is the same product.
+
+    Args:
+        optimizer: Its moments stay.
+        scheduler: Its count of steps stays.
+        settings: Of `settings_of`, ahead of loading.
+        bases: The schedule's maxima, ahead of loading.
+    """
+    for group, own in zip(optimizer.param_groups, settings, strict=True):
+        group.update({k: v for k, v in own.items() if k not in _OF_THE_SCHEDULE})
+    if not isinstance(scheduler, LambdaLR):  # such as one that follows the evaluations
+        return
+    scheduler.base_lrs = list(bases)
+    step = scheduler.last_epoch
+    for group, base, shape in zip(optimizer.param_groups, bases, scheduler.lr_lambdas, strict=True):
+        group["initial_lr"] = base
+        group["lr"] = base * shape(step)
+    scheduler._last_lr = [group["lr"] for group in optimizer.param_groups]

@@ -1,0 +1,97 @@
+"""What a run that goes on takes from its checkpoint, and what from the settings it is given."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import torch
+from peft import LoraConfig
+from transformers import TrainerCallback
+
+from orpo.errors import ConfigError
+from orpo.run_folder import newest_checkpoint
+from orpo.train import StopOnSignal
+from orpo.train.identity import frozen_weights
+from tests.train.small import text_rows, tiny_llama
+from tests.train.whole_runs import lines_of, trainer_for
+
+
+class Send(TrainerCallback):
+    """Sends a signal to this process, and first to its children, in a step."""
+
+    def __init__(self, number: signal.Signals, step: int) -> None:
+        self.number, self.step = number, step
+        self.children = 0
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step + 1 == self.step:
+            children = psutil.Process().children()
+            self.children = len(children)
+            for process in children:
+                process.send_signal(self.number)
+            os.kill(os.getpid(), self.number)
+
+
+def test_another_learning_rate_is_the_one_that_is_used(tmp_path: Path) -> None:
+    plan = {"max_steps": 4, "save_steps": 2, "logging_steps": 1, "lr_scheduler_type": "linear"}
+    trainer_for(tmp_path, **plan).train()
+    changed = {**plan, "learning_rate": 4e-2, "weight_decay": 0.5, "resume_changed": True}
+    second = trainer_for(tmp_path, **changed)
+    second.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+    rates = [line["learning_rate"] for line in lines_of(tmp_path) if "learning_rate" in line]
+    assert rates == pytest.approx([1e-2, 7.5e-3, 2e-2, 1e-2])
+    decays = {group["weight_decay"] for group in second.optimizer.param_groups}
+    assert 0.5 in decays
+
+
+def test_without_being_told_another_learning_rate_is_refused(tmp_path: Path) -> None:
+    plan = {"max_steps": 4, "save_steps": 2}
+    trainer_for(tmp_path, **plan).train()
+    with pytest.raises(ConfigError, match="learning_rate: this is not the run that was stopped"):
+        trainer_for(tmp_path, **plan, learning_rate=4e-2).train(resume_from_checkpoint=True)
+
+
+def test_a_run_that_keeps_only_models_is_stopped_with_its_optimizer(tmp_path: Path) -> None:
+    plan = {"max_steps": 6, "save_steps": 3, "save_only_model": True}
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    reference = trainer_for(whole, **plan)
+    reference.train()
+    send = Send(signal.SIGTERM, 3)
+    trainer_for(stopped, **plan, callbacks=[StopOnSignal(), send]).train()
+    assert newest_checkpoint(stopped).path == stopped / "checkpoint-3"
+    resumed = trainer_for(stopped, **plan)
+    resumed.train(resume_from_checkpoint=True)
+    for ours, theirs in zip(resumed.model.parameters(), reference.model.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_a_signal_to_the_whole_group_leaves_the_loader_to_its_parent(tmp_path: Path) -> None:
+    send = Send(signal.SIGTERM, 3)
+    workers = {"dataloader_num_workers": 2, "train_dataset": text_rows(60)}
+    trainer = trainer_for(tmp_path, max_steps=9, callbacks=[StopOnSignal(), send], **workers)
+    trainer.train()
+    assert send.children >= 2
+    assert (trainer.stopped, trainer.committed_step) == (True, 3)
+
+
+def test_an_adapter_goes_on_with_the_weights_that_it_was_made_for(tmp_path: Path) -> None:
+    base, run = tmp_path / "base", tmp_path / "run"
+    model = tiny_llama()
+    model.save_pretrained(base)
+    lora = LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM")
+    plan = {"max_steps": 4, "save_steps": 2, "model": str(base), "peft_config": lora}
+    first = trainer_for(run, **plan)
+    first.train()
+    assert frozen_weights(tiny_llama()) is None  # all of it is trained
+    with torch.no_grad():
+        model.model.layers[1].mlp.up_proj.weight += 0.01
+    shutil.rmtree(base)
+    model.save_pretrained(base)
+    with pytest.raises(ConfigError, match="the frozen weights are other ones"):
+        trainer_for(run, **plan).train(resume_from_checkpoint=True)
