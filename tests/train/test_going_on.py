@@ -28,6 +28,7 @@ class Send(TrainerCallback):
     def __init__(self, number: signal.Signals, step: int) -> None:
         self.number, self.step = number, step
         self.children = 0
+        self.gone: list[psutil.Process] = []
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.global_step + 1 == self.step:
@@ -35,6 +36,7 @@ class Send(TrainerCallback):
             self.children = len(children)
             for process in children:
                 process.send_signal(self.number)
+            self.gone, _ = psutil.wait_procs(children, timeout=0.5)
             os.kill(os.getpid(), self.number)
 
 
@@ -77,6 +79,7 @@ def test_a_signal_to_the_whole_group_leaves_the_loader_to_its_parent(tmp_path: P
     trainer = trainer_for(tmp_path, max_steps=9, callbacks=[StopOnSignal(), send], **workers)
     trainer.train()
     assert send.children >= 2
+    assert send.gone == []
     assert (trainer.stopped, trainer.committed_step) == (True, 3)
 
 
