@@ -35,6 +35,7 @@ class StopOnSignal(TrainerCallback):
         self._whole_block = False
         self._at_once = False
         self._process = os.getpid()
+        self._of_children: Any = None
 
     @property
     def number(self) -> int:
@@ -50,6 +51,7 @@ class StopOnSignal(TrainerCallback):
     def __exit__(self, *error: object) -> None:
         """Stop listening."""
         self._whole_block = self._at_once = False
+        self._hear_of_children()
         self.restore()
 
     @contextlib.contextmanager
@@ -84,6 +86,7 @@ class StopOnSignal(TrainerCallback):
     ) -> None:
         """Stop listening, or go back to stopping at once."""
         self._at_once = self._whole_block
+        self._hear_of_children()
         if not self._whole_block:
             self.restore()
 
@@ -96,12 +99,19 @@ class StopOnSignal(TrainerCallback):
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._process:
-            return _as_a_worker(number, self._process)
+            return _as_a_worker(number)
         self.received = signal.Signals(number)
         self.restore()  # a second signal does what it always did
+        # Sent to the whole group, it ends a data loader's processes; torch would raise in the save.
+        self._of_children = signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
         if self._at_once:
             raise StopRequested(self.received.name)
         return None
+
+    def _hear_of_children(self) -> None:
+        if self._of_children is not None:
+            signal.signal(signal.SIGCHLD, self._of_children)
+            self._of_children = None
 
     def restore(self) -> None:
         """Give the signals back to whoever had them."""
@@ -110,8 +120,8 @@ class StopOnSignal(TrainerCallback):
         self._previous = {}
 
 
-def _as_a_worker(number: int, parent: int) -> None:
-    """A data loader's process has inherited the handler: to stop is its parent's business."""
-    if os.getppid() != parent:
+def _as_a_worker(number: int) -> None:
+    """A data loader's process has inherited the handler: Ctrl-C is its parent's business."""
+    if number != signal.SIGINT:
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
