@@ -193,6 +193,20 @@ def test_the_way_on_leads_to_the_folder_as_it_lies_now(
     assert verdict(look(run)).startswith("there is no checkpoint to go on from")
 
 
+def test_the_way_on_has_as_many_ranks(finished_run: Path, copied: Copied) -> None:
+    run = copied(finished_run)
+    interrupt(run)
+    recipe = run / "recipe.yaml"
+    settings = yaml.safe_load(recipe.read_text(encoding="utf-8"))
+    settings["_run"]["world_size"] = 4
+    recipe.write_text(yaml.safe_dump(settings), encoding="utf-8")
+    assert next_commands(look(run))[0].endswith(" --nproc 4")
+    shutil.rmtree(run / "checkpoint-2")
+    (again,) = next_commands(look(run))
+    assert again.endswith(" --nproc 4")
+    assert "--overwrite" in again
+
+
 def test_a_model_whose_save_was_cut_off_is_not_called_sound(
     finished_run: Path, copied: Copied
 ) -> None:

@@ -15,6 +15,7 @@ from orpo.run_folder import (
     commit,
     newest_checkpoint,
     rotate,
+    set_aside,
     stage,
     sweep,
     verify,
@@ -169,7 +170,53 @@ class TestRotate:
         """What a kill left of an earlier deletion is in the way of none."""
         for step in (2, 4):
             make(tmp_path, step)
-        shutil.copytree(tmp_path / "checkpoint-2", tmp_path / ".staging-checkpoint-2")
+        shutil.copytree(tmp_path / "checkpoint-2", tmp_path / ".deleting-checkpoint-2")
         rotate(tmp_path, 1, run="a")
         assert named(checkpoints(tmp_path)) == ["checkpoint-4"]
-        assert not list(tmp_path.glob(".staging-*"))
+        assert not list(tmp_path.glob(".*"))
+
+    def test_one_that_was_being_deleted_is_deleted_to_the_end(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It is whole and has a manifest: its files are no model of the run folder."""
+        for step in (2, 4):
+            make(tmp_path, step)
+
+        def killed(path: Path) -> None:
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            rmtree = shutil.rmtree
+            patch.setattr(
+                shutil, "rmtree", lambda path, **how: rmtree(path, **how) if how else killed(path)
+            )
+            with pytest.raises(KeyboardInterrupt):
+                rotate(tmp_path, 1, run="a")
+        assert named(checkpoints(tmp_path)) == ["checkpoint-4"]
+        assert len(list(tmp_path.iterdir())) == 2
+        sweep(tmp_path)
+        assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-4"]
+
+
+class TestSetAside:
+    def test_later_ones_of_the_run_and_those_that_do_not_say(self, tmp_path: Path) -> None:
+        for step in (2, 4, 6, 10):
+            make(tmp_path, step)
+        make(tmp_path, 8, run="b")
+        (tmp_path / "checkpoint-6" / "manifest.json").unlink()
+        (tmp_path / "checkpoint-3").mkdir()
+        set_aside(tmp_path, after=4, run="a")
+        there = ["checkpoint-2", "checkpoint-3", "checkpoint-4", "checkpoint-8"]
+        assert named(checkpoints(tmp_path)) == there
+        assert newest_checkpoint(tmp_path, run="a").path == tmp_path / "checkpoint-4"
+        verify(tmp_path / "abandoned-checkpoint-10")
+        assert (tmp_path / "abandoned-checkpoint-6" / "model.safetensors").is_file()
+
+    def test_twice(self, tmp_path: Path) -> None:
+        for _ in range(3):
+            for step in (2, 4):
+                make(tmp_path, step)
+            (moved,) = set_aside(tmp_path, after=2, run="a").values()
+            assert verify(moved).step == 4
+        aside = sorted(path.name for path in tmp_path.glob("abandoned-*"))
+        assert aside == [f"abandoned-checkpoint-4{end}" for end in ("", "-2", "-3")]

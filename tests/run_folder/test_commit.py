@@ -148,6 +148,15 @@ class TestSweep:
         assert names(tmp_path) == ["checkpoint-3"]
         assert verify(final).run == "b"
 
+    def test_a_staged_checkpoint_is_no_model(self, tmp_path: Path) -> None:
+        """Though it is described to the end: it goes, and nothing of the run folder is touched."""
+        commit_files(staged(tmp_path, "model"), tmp_path, run="a", step=2)
+        commit(staged(tmp_path), tmp_path / "checkpoint-3", run="a", step=3, resumable=True)
+        (tmp_path / "checkpoint-3").rename(tmp_path / ".staging-checkpoint-3")
+        assert sweep(tmp_path) == ["checkpoint-3"]
+        assert verify(tmp_path).step == 2
+        assert not list(tmp_path.glob(".*"))
+
     def test_nothing_to_do(self, tmp_path: Path) -> None:
         assert sweep(tmp_path) == []
         assert sweep(tmp_path / "nowhere") == []

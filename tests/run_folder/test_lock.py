@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
 import os
 import signal
 import subprocess
@@ -130,5 +132,24 @@ def test_folders_apart_do_not_mind_each_other(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match="cannot be written to"), run_lock(tmp_path / "file"):
+    with pytest.raises(ConfigError, match="is a file, not a folder"), run_lock(tmp_path / "file"):
         pass
+    below = tmp_path / "file" / "run"
+    with pytest.raises(ConfigError, match=r"cannot be written to \(Not a"), run_lock(below):
+        pass
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_disk_that_keeps_no_locks_is_written_to_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def lockf(descriptor: int, how: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "lockf", lockf)
+    (tmp_path / ".lock").write_text('{"pid": 1, "host": "h"}', encoding="utf-8")
+    assert lock_holder(tmp_path) is None
+    with run_lock(tmp_path) as outer, run_lock(tmp_path) as inner:
+        assert outer == inner
+        assert f"out of {tmp_path} ({os.strerror(number)})" in str(outer)
+    assert not list(tmp_path.iterdir())

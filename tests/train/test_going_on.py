@@ -16,7 +16,7 @@ from peft import LoraConfig
 from transformers import TrainerCallback
 
 from orpo.errors import ConfigError
-from orpo.run_folder import newest_checkpoint
+from orpo.run_folder import newest_checkpoint, read_run
 from orpo.train import StopOnSignal
 from orpo.train.identity import frozen_weights
 from tests.train.small import text_rows, tiny_llama
@@ -96,3 +96,12 @@ def test_an_adapter_goes_on_with_the_weights_that_it_was_made_for(tmp_path: Path
     model.save_pretrained(base)
     with pytest.raises(ConfigError, match="the frozen weights are other ones"):
         trainer_for(run, **plan).train(resume_from_checkpoint=True)
+
+
+def test_a_line_of_the_events_that_a_kill_cut_off_goes(tmp_path: Path) -> None:
+    plan = {"max_steps": 4, "save_steps": 2}
+    trainer_for(tmp_path, **plan).train()
+    (tmp_path / "events.jsonl").write_text('{"step": 1, "message": "whole"}\n{"step": 2, "mes')
+    trainer_for(tmp_path, **plan).train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+    kinds = [event.get("kind", event["message"]) for event in read_run(tmp_path).events]
+    assert kinds == ["whole", "resumed", "abandoned"]

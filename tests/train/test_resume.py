@@ -6,6 +6,7 @@ goes on, in a folder that looks as if the process had been killed there.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -17,14 +18,16 @@ from typing import Any, ClassVar
 
 import datasets
 import pytest
+import torch
 from peft import LoraConfig
 from transformers import TrainerCallback
 
 from orpo import ORPOTrainer
 from orpo.data import Mixture
-from orpo.errors import CheckpointError, ConfigError
+from orpo.errors import CheckpointError, ConfigError, NonFiniteError
 from orpo.run_folder import checkpoints, read_manifest
 from orpo.train import StopOnSignal
+from orpo.train.checkpoints import Progress, read_progress
 from tests.train.small import Stream, text_rows, tiny_llama
 from tests.train.whole_runs import differences, lines_of, same_bits, trainer_for
 
@@ -322,3 +325,141 @@ def test_two_ranks_go_on_to_the_bit(tmp_path: Path) -> None:
         assert names == (last if mode == "begin" else [*last, "checkpoint-6", "checkpoint-8"])
     for kind in ("map", "stream"):
         assert not differences(tmp_path / kind, tmp_path / f"{kind}-whole")
+
+
+def kinds(folder: Path) -> list[str]:
+    text = (folder / "events.jsonl").read_text(encoding="utf-8")
+    return [json.loads(line)["kind"] for line in text.splitlines()]
+
+
+class TestAnOlderCheckpoint:
+    """A run that goes on from one that is not its newest leaves the later ones behind."""
+
+    settings: ClassVar = {"max_steps": 8, "save_steps": 2, "save_total_limit": 2}
+
+    def test_later_ones_are_set_aside_and_not_taken_again(self, tmp_path: Path) -> None:
+        whole, folder = tmp_path / "whole", tmp_path / "run"
+        trainer = trainer_for(whole, **self.settings)
+        trainer.train()
+        trainer.save_model()
+        trainer_for(folder, **{**self.settings, "save_total_limit": None}).train()
+        said: list[str] = []
+        branch = trainer_for(folder, callbacks=[StopAfter(5)], **self.settings)
+        branch.say = said.append
+        interrupted(branch, resume_from_checkpoint=str(folder / "checkpoint-2"))
+        assert [path.name for path in checkpoints(folder)] == ["checkpoint-2", "checkpoint-4"]
+        assert "abandoned" in kinds(folder)
+        told = "what comes after it is set aside: checkpoint-4 as abandoned-checkpoint-4, "
+        assert any(line.startswith(told) for line in said)
+        for step in (4, 6, 8):
+            assert read_manifest(folder / f"abandoned-checkpoint-{step}").step == step
+        last = trainer_for(folder, **self.settings)
+        last.train(resume_from_checkpoint=True)
+        last.save_model()
+        assert [path.name for path in checkpoints(folder)] == ["checkpoint-6", "checkpoint-8"]
+        assert not differences(folder, whole)
+
+    def test_what_is_refused_sets_nothing_aside(self, tmp_path: Path) -> None:
+        trainer_for(tmp_path, **self.settings).train()
+        other = trainer_for(tmp_path, **{**self.settings, "learning_rate": 2e-2})
+        with pytest.raises(ConfigError, match="learning_rate"):
+            other.train(resume_from_checkpoint=str(tmp_path / "checkpoint-6"))
+        assert (tmp_path / "checkpoint-8").is_dir()
+
+
+class TestWhereTheRunFolderSuffered:
+    settings: ClassVar = {"max_steps": 6, "save_steps": 2, "logging_steps": 1}
+
+    @pytest.mark.parametrize(
+        "damage",
+        [
+            lambda folder: (folder / "metrics.jsonl").unlink(),
+            lambda folder: (folder / "metrics.jsonl").write_text('{"step": 7}\n{"st'),
+            lambda folder: (folder / "metrics.jsonl").write_bytes(b"\xff\n" * 9),
+            lambda folder: (folder / "recipe.yaml").write_text("a: [1"),
+        ],
+        ids=["no metrics", "metrics cut", "metrics overwritten", "a broken recipe"],
+    )
+    def test_the_checkpoint_has_all_that_it_takes(
+        self, tmp_path: Path, damage: Callable[[Path], None]
+    ) -> None:
+        whole, folder = tmp_path / "whole", tmp_path / "run"
+        trainer = trainer_for(whole, **self.settings)
+        trainer.train()
+        trainer.save_model()
+        interrupted(trainer_for(folder, callbacks=[StopAfter(5)], **self.settings))
+        damage(folder)
+        resumed = trainer_for(folder, **self.settings)
+        resumed.train(resume_from_checkpoint=True)
+        resumed.save_model()
+        assert not differences(folder, whole)
+
+    def test_a_run_folder_may_be_named_and_another_written_to(self, tmp_path: Path) -> None:
+        whole, there = tmp_path / "whole", tmp_path / "there"
+        trainer = trainer_for(whole, **self.settings)
+        trainer.train()
+        trainer.save_model()
+        interrupted(trainer_for(there, callbacks=[StopAfter(5)], **self.settings))
+        trainer_for(there, **self.settings).save_model()  # and a manifest of a model with it
+        flip_a_bit(there / "checkpoint-4" / "optimizer.pt")
+        said: list[str] = []
+        resumed = trainer_for(tmp_path / "here", **self.settings)
+        resumed.say = said.append
+        resumed.train(resume_from_checkpoint=str(there))
+        resumed.save_model()
+        assert said[0] == "checkpoint-4 is passed over: optimizer.pt is not what was committed"
+        assert not differences(tmp_path / "here", whole)
+        assert (there / "checkpoint-4").is_dir()
+
+    def test_a_path_where_nothing_is(self, tmp_path: Path) -> None:
+        with pytest.raises(ConfigError, match=r"Leave --resume \(resume_from_checkpoint\) out"):
+            trainer_for(tmp_path, **self.settings).train(resume_from_checkpoint="nowhere")
+
+
+class TestProgress:
+    def test_of_a_newer_version(self, tmp_path: Path) -> None:
+        (tmp_path / "progress.json").write_text('{"metric_lines": 3, "of_the_future": [1]}')
+        assert read_progress(tmp_path) == Progress(metric_lines=3)
+
+    @pytest.mark.parametrize(
+        ("text", "said"),
+        [(None, "has no progress.json"), ("{", "cannot be read"), ("3", "cannot be read")],
+    )
+    def test_that_is_none(self, tmp_path: Path, text: str | None, said: str) -> None:
+        if text is not None:
+            (tmp_path / "progress.json").write_text(text)
+        with pytest.raises(CheckpointError, match=said):
+            read_progress(tmp_path)
+
+
+class TestFailure:
+    """What ended a run is in its events, where they can be written."""
+
+    def test_a_loss_that_is_no_number(self, tmp_path: Path) -> None:
+        trainer = trainer_for(tmp_path, max_steps=2)
+        with torch.no_grad():
+            trainer.model.get_input_embeddings().weight.fill_(float("nan"))
+        with pytest.raises(NonFiniteError) as caught:
+            trainer.train()
+        last = json.loads((tmp_path / "events.jsonl").read_text().splitlines()[-1])
+        assert (last["kind"], last["message"]) == ("failed", str(caught.value))
+
+    def test_a_line_that_did_not_fit_is_not_left_in_half(self, tmp_path: Path) -> None:
+        """The limit on a file's size ends a write in the middle, as a full disk does."""
+        path = tmp_path / "metrics.jsonl"
+        code = (
+            "import pathlib, resource, signal, sys\n"
+            "from orpo.train.recorder import _append\n"
+            "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+            "resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))\n"
+            "for _ in range(9): _append(pathlib.Path(sys.argv[1]), 29 * 'a' + '\\n')\n"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(path)],
+            cwd=REPOSITORY,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert "SaveError" in done.stderr
+        assert path.read_text() == 3 * (29 * "a" + "\n")

@@ -111,18 +111,25 @@ def _go_on(folder: Path, found: Diagnosis, saved: Saved, *, named: bool) -> str:
     if not recipe.is_file():
         recipe = Path(saved.path) / RECIPE
     words = ["orpo", "train", str(recipe), "--resume", *([saved.path] if named else [])]
-    return shlex.join([*words, *_moved(folder, found.recipe)])
+    return shlex.join([*words, *_moved(folder, found.recipe), *_ranks(found.recipe)])
 
 
 def _afresh(folder: Path, found: Diagnosis) -> list[str]:
     if not _from_command_line(found.recipe):
         return []
     words = ["orpo", "train", str(folder / RECIPE), "--overwrite"]
-    return [shlex.join([*words, *_moved(folder, found.recipe)])]
+    return [shlex.join([*words, *_moved(folder, found.recipe), *_ranks(found.recipe)])]
 
 
 def _from_command_line(recipe: dict[str, Any]) -> bool:
     return bool(recipe.get("model")) and bool(recipe.get("dataset"))
+
+
+def _ranks(recipe: dict[str, Any]) -> list[str]:
+    """As many ranks as the run had, if it had several."""
+    facts = recipe.get("_run")
+    ranks = facts.get("world_size") if isinstance(facts, dict) else None
+    return ["--nproc", str(ranks)] if isinstance(ranks, int) and ranks > 1 else []
 
 
 def _moved(folder: Path, recipe: dict[str, Any]) -> list[str]:

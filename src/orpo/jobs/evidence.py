@@ -58,6 +58,21 @@ class Evidence:
             {name: value for name, value in sample.items() if not name.endswith("after")}
             for sample in run.samples
         ]
+        if len(self.samples) != len(self.pairs):  # another number was asked for
+            self.samples = []
+
+    def recorded(self) -> bool:
+        """Whether the folder holds what comes before and after training; takes it up if so."""
+        if not (self.folder / RECIPE).is_file():
+            return False
+        run = read_run(self.folder)
+        scored = not self.held_out or {"before", "after"} <= run.evaluation.keys()
+        answered = len(run.samples) == len(self.pairs) and all(
+            {"before", "after"} <= sample.keys() for sample in run.samples
+        )
+        if scored and answered:
+            self.evaluation, self.samples = run.evaluation, run.samples
+        return scored and answered
 
     def collect(self, moment: str, say: Say) -> None:
         """Score and answer.
@@ -69,20 +84,27 @@ class Evidence:
         if not self.samples:
             self.samples = [self._prompt(pair) for pair in self.pairs]
         with scoring(self.trainer):
-            self._look(moment, say)
-        if self.trainer.is_world_process_zero():
+            found = self._look(moment, say)
+        # What stands there is kept until there is better: the run may yet be refused.
+        due = found or moment == "after" or not (self.folder / EVALUATION).exists()
+        if due and self.trainer.is_world_process_zero():
             self.folder.mkdir(parents=True, exist_ok=True)
             write_json(self.folder / EVALUATION, self.evaluation)
             write_jsonl(self.folder / SAMPLES, self.samples)
 
-    def _look(self, moment: str, say: Say) -> None:
+    def _look(self, moment: str, say: Say) -> bool:
+        """Whether there was anything to find out."""
+        found = False
         if self.held_out and moment not in self.evaluation:
             say(f"scoring {len(self.trainer.eval_dataset)} held-out pairs {moment} training")
             metrics = self.trainer.evaluate()
             self.evaluation[moment] = preference_summary(metrics, len(self.trainer.eval_dataset))
+            found = True
         if self.samples and moment not in self.samples[0]:
             say(f"answering {len(self.samples)} prompts {moment} training")
             self._answer(moment)
+            found = True
+        return found
 
     def _prompt(self, pair: dict[str, Any]) -> dict[str, Any]:
         decode = self.trainer.processing_class.decode

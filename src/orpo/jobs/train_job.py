@@ -2,35 +2,37 @@
 
 from __future__ import annotations
 
+import json
 import math
-import shutil
 import signal
 from collections.abc import Iterable
 from contextlib import nullcontext
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from accelerate.utils import broadcast_object_list
 from transformers import PrinterCallback, TrainerCallback
+from transformers.trainer import TRAINER_STATE_NAME
 
 from orpo.config import ORPOConfig
 from orpo.data import Mixture, Row, Source
 from orpo.data.audit import headlines, quick_audit
-from orpo.errors import ConfigError, DataError, RunStopped, SaveError
+from orpo.errors import CheckpointError, ConfigError, DataError, RunStopped, SaveError
 from orpo.evaluate import Sampling
+from orpo.jobs.claim import claim, clear, is_replaced
 from orpo.jobs.evidence import Evidence, Grader, Say
 from orpo.jobs.held_out import hold_out
 from orpo.report import write_report
 from orpo.run_folder import (
-    EVALUATION,
-    EVENTS,
-    MANIFEST,
-    METRICS,
-    RECIPE,
-    SAMPLES,
+    REPORT,
     checkpoint_name,
-    checkpoints,
+    read_manifest,
+    read_recipe,
+    read_run,
     run_lock,
+    sweep,
+    verify,
 )
 from orpo.train import (
     ORPOTrainer,
@@ -42,6 +44,8 @@ from orpo.train import (
 )
 
 __all__ = ["TrainJob", "TrainResult", "run_training"]
+
+_DECIDE_THE_END = ("max_steps", "num_train_epochs", "eval_dataset", "samples", "sample_tokens")
 
 
 def _help(text: str, default: Any = None) -> Any:  # a dataclass field
@@ -82,6 +86,10 @@ class TrainJob:
         given: Any = self.dataset  # a recipe may name a single one as text
         self.dataset = [given] if isinstance(given, str) else given
         self.resume = _meant(self.resume)
+        if self.overwrite and self.resume not in {None, "auto"}:
+            raise ConfigError(
+                "cannot be combined with --resume", where="--overwrite", fix="Use one of them."
+            )
         for name in ("model", "dataset"):
             if not getattr(self, name):
                 raise ConfigError("is needed", where=f"--{name}", fix=f"Add --{name} NAME.")
@@ -197,23 +205,27 @@ def run_training(
     """
     folder = Path(config.output_dir or "orpo-run")
     config.disable_tqdm = True
+    job = _with_resume(job, config)
+    first = config.process_index == 0
     stop = StopOnSignal()
     trainer: ORPOTrainer | None = None
     try:
-        with stop, run_lock(folder) if config.process_index == 0 else nullcontext():
-            resume_from = _claim(folder, job)
+        with stop, run_lock(folder) if first else nullcontext():
+            if first and job.resume:
+                sweep(folder)  # it may bring back what a killed process was replacing
+            resume_from = claim(folder, job)
             rows, held_out = job.split(config)
             trainer = build_trainer(job, config, rows, held_out, [stop, *(callbacks or [])])
             trainer.say = say
             for line in [*trainer.notes, *(a.summary() for a in trainer.ledgers.values())]:
                 say(line)
             _look_at(rows, held_out, trainer, say, strict=job.strict)
-            if trainer.is_world_process_zero():
-                _clear(folder, job)
+            if first and is_replaced(job, resume_from):
+                clear(folder)  # by now the model and the data were accepted
             return _train(job, trainer, held_out or (), resume_from, say, grade)
     except StopRequested:
         number = stop.number or int(signal.SIGTERM)  # it may have reached another rank only
-        raise RunStopped(_stopped(stop, trainer, folder), number) from None
+        raise RunStopped(_stopped(job, stop, trainer, folder), number) from None
     except OSError as error:
         reason = explain_write_error(error, folder)
         if reason is None:
@@ -233,39 +245,85 @@ def _train(
     sampling = Sampling(max_new_tokens=job.sample_tokens, batch_size=32)
     evidence = Evidence(trainer, held_out, job.samples, sampling, grade)
     if resume_from:
+        checkpoint = trainer.check_resume(resume_from)  # before anything is written
+        if _is_finished(trainer, checkpoint, evidence):
+            return _finished(trainer, checkpoint, evidence, say)
         evidence.recall()
-    evidence.collect("before", say)
-    output = trainer.train(resume_from_checkpoint=resume_from)
-    if trainer.stopped:
-        raise StopRequested
-    evidence.collect("after", say)
-    trainer.save_model()
-    trainer.save_state()
-    report: Path | None = None
+    try:
+        evidence.collect("before", say)
+        output = trainer.train(resume_from_checkpoint=resume_from)
+        if trainer.stopped:
+            raise StopRequested
+        evidence.collect("after", say)
+        trainer.save_model()
+        trainer.save_state()
+    except StopRequested:
+        # Ranks are cut off at different places, and could not write one checkpoint together.
+        if trainer.state.global_step and trainer.args.world_size == 1:
+            trainer.commit_here()
+        raise
     if trainer.is_world_process_zero():
         write_model_card(folder)
-        report = write_report(folder)
+        write_report(folder)
+    return _result(trainer, trainer.state.global_step, output.training_loss, evidence)
+
+
+def _is_finished(trainer: ORPOTrainer, checkpoint: Path, evidence: Evidence) -> bool:
+    """Whether nothing is left to do, and all of it is there and sound; the first rank looks."""
+    answer = [trainer.is_world_process_zero() and _is_whole(trainer, checkpoint, evidence)]
+    broadcast_object_list(answer)
+    return bool(answer[0])
+
+
+def _is_whole(trainer: ORPOTrainer, checkpoint: Path, evidence: Evidence) -> bool:
+    folder, args = Path(str(trainer.args.output_dir)), trainer.args
+    before, now = read_recipe(checkpoint), {**args.to_dict(), **trainer.run_facts}
+    same = all(before.get(name) == now.get(name) for name in _DECIDE_THE_END)
+    state = json.loads((checkpoint / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
+    if args.resume_changed or not same or state["global_step"] < state["max_steps"]:
+        return False
+    wanted = read_manifest(checkpoint)
+    try:
+        model = read_manifest(folder)
+        if (model.run, model.step, model.kind) != (wanted.run, wanted.step, "model"):
+            return False
+        verify(folder)
+    except CheckpointError:
+        return False
+    return evidence.recorded()
+
+
+def _finished(trainer: ORPOTrainer, checkpoint: Path, evidence: Evidence, say: Say) -> TrainResult:
+    folder, steps = Path(str(trainer.args.output_dir)), read_manifest(checkpoint).step
+    say(f"the run is finished: {steps} steps; nothing is left to do")
+    if trainer.is_world_process_zero() and not (folder / REPORT).exists():
+        write_report(folder)
+    losses = [line["train_loss"] for line in read_run(folder).metrics if "train_loss" in line]
+    return _result(trainer, steps, losses[-1] if losses else 0.0, evidence)
+
+
+def _result(trainer: ORPOTrainer, steps: int, loss: float, evidence: Evidence) -> TrainResult:
+    folder = Path(str(trainer.args.output_dir))
+    data = {name: account.as_dict() for name, account in trainer.ledgers.items()}
     return TrainResult(
-        folder,
-        trainer.state.global_step,
-        output.training_loss,
-        evidence.evaluation,
-        evidence.samples,
-        {name: account.as_dict() for name, account in trainer.ledgers.items()},
-        report or folder / "report.html",
+        folder, steps, loss, evidence.evaluation, evidence.samples, data, folder / REPORT
     )
 
 
-def _stopped(stop: StopOnSignal, trainer: ORPOTrainer | None, folder: Path) -> str:
+def _stopped(job: TrainJob, stop: StopOnSignal, trainer: ORPOTrainer | None, folder: Path) -> str:
     """Where the run stands, and how it goes on."""
     step = None if trainer is None else trainer.committed_step
     head = f"stopped by {stop.received.name if stop.received else 'a signal'}"
-    if step is None:
-        return f"{head} before training began; the same command starts again."
-    return (
-        f"{head} at step {step}; the checkpoint is {folder / checkpoint_name(step)}. "
-        "Go on with the same command and --resume."
-    )
+    if step is not None:
+        return (
+            f"{head} at step {step}; the checkpoint is {folder / checkpoint_name(step)}. "
+            "Go on with the same command and --resume."
+        )
+    taken = 0 if trainer is None else trainer.state.global_step
+    when = f"after step {taken}, of which nothing was saved" if taken else "before training began"
+    # Even now the folder may hold a recipe, which counts as a run.
+    same = job.overwrite or job.resume
+    return f"{head} {when}; the same command{'' if same else ' with --resume auto'} starts again."
 
 
 def build_trainer(
@@ -347,31 +405,16 @@ def _meant(resume: str | bool | None) -> str | None:
     return None if word in {"", "false"} else "newest" if word == "true" else str(resume)
 
 
-def _claim(folder: Path, job: TrainJob) -> str | bool:
-    """What to go on from; a folder with another run is never overwritten unasked."""
-    if job.resume not in {None, "newest", "auto"}:
-        return str(job.resume)
-    if job.resume == "newest" or (job.resume == "auto" and checkpoints(folder)):
-        return True
-    if (folder / RECIPE).exists() and not job.overwrite and not _only_begun(folder, job):
+def _with_resume(job: TrainJob, config: ORPOConfig) -> TrainJob:
+    """`--resume_from_checkpoint`, as transformers calls it, is `--resume`."""
+    asked = _meant(config.resume_from_checkpoint)
+    if asked is None:
+        return job
+    if job.resume is not None:
         raise ConfigError(
-            "the folder already holds a run",
-            where=str(folder),
-            fix="Use --resume to go on, --overwrite to replace it, or another --output_dir.",
+            "cannot be combined with --resume",
+            where="--resume_from_checkpoint",
+            fix="Use one of them.",
         )
-    return False
-
-
-def _only_begun(folder: Path, job: TrainJob) -> bool:
-    """Whether `--resume auto` met a run that was stopped ahead of its first checkpoint."""
-    return job.resume == "auto" and not (folder / MANIFEST).exists()
-
-
-def _clear(folder: Path, job: TrainJob) -> None:
-    """Delete the run that is replaced; by now the model and the data were accepted."""
-    if not job.overwrite or job.resume:
-        return
-    for checkpoint_folder in checkpoints(folder):
-        shutil.rmtree(checkpoint_folder)
-    for name in (MANIFEST, METRICS, EVENTS, EVALUATION, SAMPLES):
-        (folder / name).unlink(missing_ok=True)
+    config.resume_from_checkpoint = None  # or the recipe of the run would say it for ever
+    return replace(job, resume=asked)

@@ -6,6 +6,7 @@ from orpo.run_folder.checkpoints import (
     checkpoints,
     newest_checkpoint,
     rotate,
+    set_aside,
 )
 from orpo.run_folder.commit import commit, commit_files, stage, staging, sweep, unfinished
 from orpo.run_folder.files import (
@@ -49,6 +50,7 @@ __all__ = [
     "read_run",
     "rotate",
     "run_lock",
+    "set_aside",
     "stage",
     "staging",
     "sweep",

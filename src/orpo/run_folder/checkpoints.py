@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import re
-import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from orpo.errors import CheckpointError
-from orpo.run_folder.commit import staging
+from orpo.run_folder.commit import delete
 from orpo.run_folder.manifest import Manifest, read_manifest, verify
 
-__all__ = ["Found", "checkpoint_name", "checkpoints", "newest_checkpoint", "rotate"]
+__all__ = ["Found", "checkpoint_name", "checkpoints", "newest_checkpoint", "rotate", "set_aside"]
 
 _NAME = re.compile(r"checkpoint-(\d+)")
 
@@ -88,12 +87,37 @@ def rotate(folder: Path, keep: int, *, run: str, best: str | None = None) -> lis
     surplus = len(found) - max(keep, len(protected))
     gone = [path for path in found if path not in protected][: max(surplus, 0)]
     for path in gone:
-        # Under its own name nothing is ever half deleted; `sweep` finishes what a kill left.
-        doomed = staging(folder, path.name)
-        shutil.rmtree(doomed, ignore_errors=True)
-        path.rename(doomed)
-        shutil.rmtree(doomed)
+        delete(path)
     return gone
+
+
+def set_aside(folder: Path, *, after: int, run: str) -> dict[Path, Path]:
+    """Rename the checkpoints that come after the one that a run goes on from.
+
+    To what the run is about to do they are no continuation: left in place, they would be taken for
+    its newest. Nothing of them is lost.
+
+    Args:
+        folder: The run folder.
+        after: The step of the checkpoint that the run goes on from.
+        run: Which run's; one that does not say whose it is goes too.
+
+    Returns:
+        Where each of them was -> where it is.
+    """
+    moved = {}
+    for path in checkpoints(folder):
+        if _step_of(path) > after and _run_of(path) in {run, None}:
+            name, count = f"abandoned-{path.name}", 1
+            while (folder / name).exists():
+                count += 1
+                name = f"abandoned-{path.name}-{count}"
+            moved[path] = path.rename(folder / name)
+    return moved
+
+
+def _step_of(path: Path) -> int:
+    return int(path.name.rpartition("-")[2])
 
 
 def _run_of(path: Path) -> str | None:

@@ -15,9 +15,9 @@ from pathlib import Path
 from orpo.errors import CheckpointError
 from orpo.run_folder.manifest import MANIFEST, Manifest, describe, read_manifest
 
-__all__ = ["commit", "commit_files", "stage", "staging", "sweep", "unfinished"]
+__all__ = ["commit", "commit_files", "delete", "stage", "staging", "sweep", "unfinished"]
 
-_STAGING, _REPLACED = ".staging-", ".replaced-"
+_STAGING, _REPLACED, _DOOMED = ".staging-", ".replaced-", ".deleting-"
 _CARD = "README.md"  # not promised: it is written anew once a run's numbers are known
 
 
@@ -86,6 +86,14 @@ def _move(staged: Path, folder: Path, manifest: Manifest) -> None:
     shutil.rmtree(staged)
 
 
+def delete(path: Path) -> None:
+    """Delete a folder that nobody ever sees in part; `sweep` finishes what a kill left."""
+    doomed = path.with_name(f"{_DOOMED}{path.name}")
+    shutil.rmtree(doomed, ignore_errors=True)
+    path.rename(doomed)
+    shutil.rmtree(doomed)
+
+
 def sweep(folder: Path) -> list[str]:
     """Clear away what a killed process left half done; what it had replaced comes back.
 
@@ -94,6 +102,8 @@ def sweep(folder: Path) -> list[str]:
     Returns:
         Names of the saves that were not finished.
     """
+    for doomed in folder.glob(f"{_DOOMED}*"):
+        shutil.rmtree(doomed, ignore_errors=True)
     for replaced in folder.glob(f"{_REPLACED}*"):
         final = folder / replaced.name.removeprefix(_REPLACED)
         if final.exists():
@@ -103,12 +113,14 @@ def sweep(folder: Path) -> list[str]:
     names = unfinished(folder)
     for staged in (staging(folder, name) for name in names):
         try:
-            manifest = read_manifest(staged)  # of a model; a checkpoint has a folder of its own
+            manifest = read_manifest(staged)
         except CheckpointError:
-            shutil.rmtree(staged, ignore_errors=True)
-        else:
+            manifest = None
+        if manifest is not None and manifest.kind == "model":
             (folder / MANIFEST).unlink(missing_ok=True)
             _move(staged, folder, manifest)
+        else:
+            shutil.rmtree(staged, ignore_errors=True)
     return names
 
 

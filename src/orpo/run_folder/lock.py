@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import socket
@@ -19,11 +20,15 @@ except ImportError:  # not on Windows, where nothing keeps two runs apart
 __all__ = ["LOCK", "lock_holder", "run_lock"]
 
 LOCK = ".lock"
+_TAKEN = {errno.EACCES, errno.EAGAIN}  # any other error: this disk keeps no locks
 
 
 @contextlib.contextmanager
-def run_lock(folder: Path) -> Iterator[None]:
+def run_lock(folder: Path) -> Iterator[str | None]:
     """Hold the folder for this process; the lock of one process may be taken several times.
+
+    Yields:
+        Why nothing keeps another run out, where the disk knows no locks, as some network disks.
 
     Raises:
         ConfigError: Another process writes here, or nobody can.
@@ -32,13 +37,13 @@ def run_lock(folder: Path) -> Iterator[None]:
     # However it is called: to open and close a locked file once more is to let go of the lock.
     place = path.resolve()
     if place in _HELD or fcntl is None:
-        yield
+        yield _HELD.get(place)
         return
     fresh = not folder.exists()
-    descriptor = _take(path)
-    _HELD[place] = descriptor
+    descriptor, note = _take(path)
+    _HELD[place] = note
     try:
-        yield
+        yield note
     finally:
         del _HELD[place]
         with contextlib.suppress(OSError):  # left behind where nothing can be deleted, but free
@@ -49,7 +54,7 @@ def run_lock(folder: Path) -> Iterator[None]:
                 folder.rmdir()
 
 
-_HELD: dict[Path, int] = {}
+_HELD: dict[Path, str | None] = {}
 
 
 def lock_holder(folder: Path) -> str | None:
@@ -65,39 +70,45 @@ def lock_holder(folder: Path) -> str | None:
         if fcntl is not None:
             fcntl.lockf(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
         return None  # left behind by a process that was killed
-    except OSError:
-        return _holder(descriptor)
+    except OSError as error:
+        return _holder(descriptor) if error.errno in _TAKEN else None
     finally:
         os.close(descriptor)
 
 
-def _take(path: Path) -> int:
+def _take(path: Path) -> tuple[int, str | None]:
     while True:
+        note = None
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
+            is_file = path.parent.is_file()
             raise ConfigError(
-                f"cannot be written to ({error.strerror})",
+                "is a file, not a folder"
+                if is_file
+                else f"cannot be written to ({error.strerror})",
                 where=str(path.parent),
                 fix="Give another --output_dir.",
             ) from error
         try:
             # Not flock: worker processes would inherit it and keep it after a kill -9.
             fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            holder = _holder(descriptor)
-            os.close(descriptor)
-            raise ConfigError(
-                f"another run is writing here ({holder})",
-                where=str(path.parent),
-                fix="Wait for it, stop it, or give another --output_dir.",
-            ) from None
+        except OSError as error:
+            if error.errno in _TAKEN:
+                holder = _holder(descriptor)
+                os.close(descriptor)
+                raise ConfigError(
+                    f"another run is writing here ({holder})",
+                    where=str(path.parent),
+                    fix="Wait for it, stop it, or give another --output_dir.",
+                ) from None
+            note = f"nothing keeps another run out of {path.parent} ({error.strerror})"
         if _same(descriptor, path):
             who = {"pid": os.getpid(), "host": socket.gethostname()}
             os.ftruncate(descriptor, 0)
             os.write(descriptor, json.dumps(who).encode())
-            return descriptor
+            return descriptor, note
         os.close(descriptor)  # its holder deleted it meanwhile
 
 

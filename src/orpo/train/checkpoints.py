@@ -7,7 +7,7 @@ import errno
 import json
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,12 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, gather_object
 from transformers import TrainingArguments
 
-from orpo.errors import CheckpointError, ConfigError, OrpoError, SaveError
+from orpo.errors import CheckpointError, ConfigError, DataError, OrpoError, SaveError
 from orpo.run_folder import (
     RECIPE,
     Found,
     checkpoint_name,
+    checkpoints,
     commit,
     commit_files,
     newest_checkpoint,
@@ -49,6 +50,7 @@ _WRITE_ERRORS = {
     errno.EPERM: "there is no permission to write",
     errno.EIO: "the disk reports an error",
 }
+_AFRESH = "Leave --resume (resume_from_checkpoint) out to start afresh."
 _LITTLE = 2**20  # bytes that are left on a disk that is full
 
 
@@ -160,7 +162,8 @@ def find_checkpoint(asked: str | Path | bool, folder: Path) -> tuple[Path, str, 
     """The checkpoint to go on from, the same on all ranks.
 
     Args:
-        asked: True for the newest one of the run folder that verifies, or a checkpoint's path.
+        asked: True for the newest one of the run folder that verifies, or the path of a
+            checkpoint or of another run folder.
         folder: The run folder.
 
     Returns:
@@ -188,8 +191,10 @@ def _named(path: Path) -> tuple[Path, str, list[str]]:
         raise ConfigError(
             "there is no checkpoint to go on from",
             where=str(path),
-            fix="Leave resume_from_checkpoint out to start afresh.",
+            fix=_AFRESH,
         )
+    if checkpoints(path):  # it is a run folder
+        return _newest(path)
     if not read_manifest(path).resumable:
         raise CheckpointError("holds no optimizer (save_only_model)", where=str(path))
     return path, verify(path).run, []
@@ -197,14 +202,14 @@ def _named(path: Path) -> tuple[Path, str, list[str]]:
 
 def _newest(folder: Path) -> tuple[Path, str, list[str]]:
     found: Found = newest_checkpoint(folder, _run_id(folder))
-    lines = [f"{path.name} is passed over: it {reason}" for path, reason in found.skipped]
+    lines = [f"{path.name} is passed over: {reason}" for path, reason in found.skipped]
     if found.path is not None and found.manifest is not None:
         return found.path, found.manifest.run, lines
     if not lines:
         raise ConfigError(
             "there is no checkpoint to go on from",
             where=str(folder),
-            fix="Leave --resume out to start afresh.",
+            fix=_AFRESH,
         )
     raise CheckpointError(
         f"none of its checkpoints can be used ({'; '.join(lines)})",
@@ -217,7 +222,10 @@ def _run_id(folder: Path) -> str | None:
     """Which run the folder holds, as its recipe says; None if it does not say."""
     if not (folder / RECIPE).is_file():
         return None
-    facts = read_recipe(folder).get("_run")
+    try:
+        facts = read_recipe(folder).get("_run")
+    except (DataError, OSError):  # the checkpoints have recipes of their own
+        return None
     return facts.get("id") if isinstance(facts, dict) else None
 
 
@@ -262,12 +270,15 @@ def write_progress(folder: Path, progress: Progress, args: TrainingArguments) ->
 
 
 def read_progress(folder: Path) -> Progress:
-    """The progress of a checkpoint; an empty one where the number of ranks was another.
+    """The progress of a checkpoint; what another version wrote beside it is left out.
 
     Raises:
-        CheckpointError: It holds none.
+        CheckpointError: It holds none, or none that can be read.
     """
     try:
-        return Progress(**json.loads((folder / PROGRESS).read_text(encoding="utf-8")))
+        told = json.loads((folder / PROGRESS).read_text(encoding="utf-8"))
+        return Progress(**{f.name: told[f.name] for f in fields(Progress) if f.name in told})
+    except FileNotFoundError:
+        raise CheckpointError(f"has no {PROGRESS}", where=str(folder)) from None
     except (OSError, ValueError, TypeError) as error:
-        raise CheckpointError(f"has no {PROGRESS}", where=str(folder)) from error
+        raise CheckpointError(f"{PROGRESS} cannot be read ({error})", where=str(folder)) from error

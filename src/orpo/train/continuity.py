@@ -32,6 +32,8 @@ class Continuity:
         first: Whether the coming step is the first of its epoch.
         epoch_over: Whether what comes at an epoch's end has begun.
         figures: Gradient norm and learning rate of the last step.
+        lines: Lines of metrics.jsonl ahead of the summary, which a run that goes on writes anew;
+            None until the last step.
     """
 
     run: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
@@ -44,6 +46,7 @@ class Continuity:
     first: bool = False
     epoch_over: bool = False
     figures: tuple[Any, Any] = (None, None)
+    lines: int | None = None
     _restore: Callable[[], None] | None = None
 
     def begin_epoch(self, *, resumed: bool) -> None:

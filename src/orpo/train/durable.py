@@ -18,8 +18,16 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import IntervalStrategy
 
 from orpo.config import ORPOConfig
-from orpo.errors import CheckpointError
-from orpo.run_folder import checkpoint_name, read_manifest, read_recipe, rotate, run_lock, sweep
+from orpo.errors import CheckpointError, OrpoError, TrainingError
+from orpo.run_folder import (
+    checkpoint_name,
+    read_manifest,
+    read_recipe,
+    rotate,
+    run_lock,
+    set_aside,
+    sweep,
+)
 from orpo.train.checkpoints import (
     Progress,
     committing,
@@ -36,6 +44,7 @@ from orpo.train.randomness import keep_randomness
 from orpo.train.ranks import most_of_ranks
 from orpo.train.recorder import RunRecorder
 from orpo.train.same_run import check_same_run
+from orpo.train.schedule import follow, settings_of
 from orpo.train.signals import StopRequested
 from orpo.train.wrappers import whole_weights
 
@@ -54,6 +63,7 @@ class DurableTrainer(Trainer):
     _continuity: Continuity
     _recorder: RunRecorder
     _watchdog: Watchdog
+    _checked: tuple[str | bool, Path, str, list[tuple[str, str]]] | None = None
 
     # Going on
 
@@ -63,11 +73,13 @@ class DurableTrainer(Trainer):
         folder, first = Path(str(self.args.output_dir)), self.is_world_process_zero()
         watching = self._watchdog.watching(folder, self.args.process_index)
         at_start = self.args.eval_on_start
-        with run_lock(folder) if first else contextlib.nullcontext():
+        with run_lock(folder) if first else contextlib.nullcontext() as without_lock:
             if first:
                 sweep(folder)
             self._continuity = Continuity()
-            checkpoint = self._go_on_from(folder, asked) if asked else None
+            if without_lock:
+                self._tell("unlocked", without_lock)
+            checkpoint = self._go_on_from(asked) if asked else None
             self.args.eval_on_start = at_start and checkpoint is None
             try:
                 with watching:
@@ -76,21 +88,48 @@ class DurableTrainer(Trainer):
                 if self.stopped:
                     step = self.state.global_step
                     self._record("stopped", f"stopped at step {step} of {self.state.max_steps}")
+            except TrainingError as error:
+                with contextlib.suppress(OrpoError):  # a full disk may not take this line either
+                    self._record("failed", str(error))
+                raise
             finally:
                 self.args.eval_on_start = at_start
 
-    def _go_on_from(self, folder: Path, asked: str | bool) -> str:
-        """Find the checkpoint, and make sure that it is this run's."""
-        path, run, passed_over = find_checkpoint(asked, folder)
-        for line in passed_over:
-            self._tell("passed_over", line)
+    def check_resume(self, asked: str | bool) -> Path:
+        """Find the checkpoint to go on from, and make sure that it is this run's.
+
+        Nothing is written. `train`, asked for the same, takes it without reading it once more.
+
+        Args:
+            asked: True for the newest one in the run folder that verifies, or a path.
+
+        Raises:
+            CheckpointError: The one that is asked for, or all that are there, cannot be used.
+            ConfigError: There is none, or it is another run's.
+        """
+        path, run, passed_over = find_checkpoint(asked, Path(str(self.args.output_dir)))
         now = {**self._recorder.recipe(self.args)}
-        for line in check_same_run(read_recipe(path), now, allow=self.args.resume_changed):
-            self._tell("changed", line)
+        changed = check_same_run(read_recipe(path), now, allow=self.args.resume_changed)
+        lines = [("passed_over", line) for line in passed_over]
+        self._checked = asked, path, run, [*lines, *(("changed", line) for line in changed)]
+        return path
+
+    def _go_on_from(self, asked: str | bool) -> str:
+        if self._checked is None or self._checked[0] != asked:
+            self.check_resume(asked)
+        assert self._checked is not None
+        (_, path, run, lines), self._checked = self._checked, None
+        for kind, line in lines:
+            self._tell(kind, line)
         progress, step = read_progress(path), read_manifest(path).step
         self._continuity = Continuity(run, resumed=progress, committed=step)
-        self._recorder.resumed_lines = progress.metric_lines
+        self._recorder.go_on_from(path, self.args, progress.metric_lines)
         self._tell("resumed", f"going on from {path.name}", step=step)
+        folder, first = Path(str(self.args.output_dir)), self.is_world_process_zero()
+        moved = set_aside(folder, after=step, run=run) if first else {}
+        if moved:
+            names = ", ".join(f"{old.name} as {new.name}" for old, new in moved.items())
+            self._tell("abandoned", f"what comes after it is set aside: {names}", step=step)
         return str(path)
 
     def _begin_epoch(self) -> None:
@@ -103,6 +142,7 @@ class DurableTrainer(Trainer):
 
     def _finalize_training(self, *args: Any, **kwargs: Any) -> Any:
         self._make_up()  # where the run went on from its very end, and no epoch has begun
+        self._continuity.lines = self._recorder.lines
         return super()._finalize_training(*args, **kwargs)
 
     def _make_up(self) -> None:
@@ -129,6 +169,14 @@ class DurableTrainer(Trainer):
             )
         control.should_log = control.should_evaluate = False
 
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """As in transformers; settings that have changed knowingly are those given now."""
+        given = settings_of(self.optimizer)
+        bases = list(getattr(self.lr_scheduler, "base_lrs", []))
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is not None and not self.is_deepspeed_enabled:
+            follow(self.optimizer, self.lr_scheduler, given, bases)
+
     def _take_up(self, progress: Progress) -> None:
         """Sum on where the checkpoint was written, so that the next log is of all its steps."""
         rank, sums = self.args.process_index, progress.loss_sums
@@ -141,10 +189,11 @@ class DurableTrainer(Trainer):
     def _progress(self) -> Progress:
         """What a run that goes on from here has to know."""
         grad_norm, learning_rate = self._continuity.figures
+        lines = self._continuity.lines
         return Progress(
             loss_sums=[float(self._tr_loss)],
             last_logged=self._globalstep_last_logged,
-            metric_lines=self._recorder.lines,
+            metric_lines=self._recorder.lines if lines is None else lines,
             evaluate=self._continuity.evaluate,
             epoch_end=self._continuity.before_epoch_end(self.state.epoch),
             grad_norm=None if grad_norm is None else float(grad_norm),
@@ -174,6 +223,11 @@ class DurableTrainer(Trainer):
             with self._stopping_at_once():
                 samples = [] if ends else fetch()
         except StopRequested:
+            ends = True
+        except RuntimeError:  # the signal has ended the loader's processes as well
+            stop = stop_of(self.callback_handler.callbacks)
+            if stop is None or stop.received is None:
+                raise
             ends = True
         self._watchdog.enter(EXCHANGING)
         if self._agreed_to_stop(ends=ends):
@@ -215,7 +269,15 @@ class DurableTrainer(Trainer):
     def _commit_the_end(self) -> None:
         """A signal in the last step stops a run that has nothing left to do: it is saved too."""
         self._continuity.told = self._agreed_to_stop()
-        if self._continuity.told and self._continuity.committed != self.state.global_step:
+        if self._continuity.told:
+            self.commit_here()
+
+    def commit_here(self) -> None:
+        """Commit a checkpoint of the steps taken, if there is none yet; every rank must call it."""
+        step, best = self.state.global_step, self.state.best_model_checkpoint
+        if self.args.load_best_model_at_end and best is not None and not self.is_in_train:
+            return  # by now the weights are those of another step
+        if self._continuity.committed != step:
             self._save_checkpoint(self.model_wrapped, None)
 
     @property
@@ -239,6 +301,8 @@ class DurableTrainer(Trainer):
         step, folder = self.state.global_step, Path(self._get_output_dir(trial))
         self._recorder.flush(self.args)
         saving = self._watchdog.during(SAVING)
+        if self._continuity.stopping or self._continuity.told:
+            saving = self._with_optimizer(saving)
         with saving, committing(folder, step, self._continuity.run, self.args) as aside:
             self._continuity.aside = aside
             try:
@@ -246,11 +310,22 @@ class DurableTrainer(Trainer):
             finally:
                 self._continuity.aside = None
             self._complete(folder, aside / checkpoint_name(step))
-        self._continuity.committed = step
+            resumable = not self.args.save_only_model
+        self._continuity.committed = step if resumable else self._continuity.committed
         if self.args.should_save:
             self._rotate(folder)
         if self.args.push_to_hub:
             self._push_from_checkpoint(str(folder / checkpoint_name(step)))
+
+    @contextlib.contextmanager
+    def _with_optimizer(self, saving: contextlib.AbstractContextManager[None]) -> Iterator[None]:
+        """A run that is stopped goes on, also one that asks for save_only_model."""
+        asked, self.args.save_only_model = self.args.save_only_model, False
+        try:
+            with saving:
+                yield
+        finally:
+            self.args.save_only_model = asked
 
     def _complete(self, folder: Path, inner: Path) -> None:
         """Add to a checkpoint what transformers does not know of."""
@@ -263,6 +338,7 @@ class DurableTrainer(Trainer):
             state.best_model_checkpoint = str(best)
             state.save_to_json(str(inner / TRAINER_STATE_NAME))
         self._recorder.write_recipe(self.args, inner)
+        self._recorder.copy_metrics(self.args, inner)
 
     def _rotate(self, folder: Path) -> None:
         limit, best = self.args.save_total_limit, self.state.best_model_checkpoint

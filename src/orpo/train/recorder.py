@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
@@ -20,6 +21,7 @@ from orpo.train.checkpoints import explain_write_error
 
 __all__ = ["RunRecorder", "model_facts", "versions"]
 
+_LONGEST_LINE = 2**20
 _PACKAGES = ("orpo", "torch", "transformers", "accelerate", "datasets", "peft", "tokenizers")
 
 
@@ -53,15 +55,30 @@ class RunRecorder(TrainerCallback):
 
     Attributes:
         lines: Lines of metrics.jsonl that this run has written.
-        resumed_lines: How many of them belong to the checkpoint that the run goes on from; None
-            in a fresh run.
     """
 
     def __init__(self, facts: Callable[[], dict[str, Any]]) -> None:
         self._facts = facts
         self._before: list[str] = []  # lines logged ahead of the first step
         self.lines = 0
-        self.resumed_lines: int | None = None
+        self._resumed: list[str] | None = None  # lines up to the checkpoint; None in a fresh run
+
+    def go_on_from(self, checkpoint: Path, args: TrainingArguments, lines: int) -> None:
+        """Take the lines of metrics.jsonl that were logged up to a checkpoint.
+
+        Args:
+            checkpoint: Its folder, which holds a copy of them.
+            args: Name the run folder, whose own file may have been shortened since.
+            lines: How many there are.
+        """
+        copy = checkpoint / METRICS
+        path = copy if copy.is_file() else Path(args.output_dir) / METRICS
+        self._resumed = _first_lines(path, lines)
+
+    def copy_metrics(self, args: TrainingArguments, checkpoint: Path) -> None:
+        """Give a checkpoint the lines that were logged up to it."""
+        lines = _first_lines(Path(args.output_dir) / METRICS, self.lines)
+        (checkpoint / METRICS).write_text("".join(lines), encoding="utf-8")
 
     def recipe(self, args: TrainingArguments) -> dict[str, Any]:
         """Every setting as resolved, and what was found out while running; no secrets."""
@@ -108,14 +125,14 @@ class RunRecorder(TrainerCallback):
             return
         self.write_recipe(args)
         path = Path(args.output_dir) / METRICS
-        kept = before if self.resumed_lines is None else _first_lines(path, self.resumed_lines)
+        kept = before if self._resumed is None else self._resumed
         fresh = path.with_suffix(".new")
         with fresh.open("w", encoding="utf-8") as file:
             file.write("".join(kept))
             file.flush()
             os.fsync(file.fileno())
         fresh.replace(path)  # at once, so that a kill loses no line
-        self.lines, self.resumed_lines = len(kept), None
+        self.lines, self._resumed = len(kept), None
 
     def on_log(
         self,
@@ -156,13 +173,28 @@ class RunRecorder(TrainerCallback):
 
 
 def _append(path: Path, line: str) -> None:
+    size = _whole_lines(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a", encoding="utf-8") as file:
+            file.truncate(size)  # a line that a kill had cut off
             file.write(line)
     except OSError as error:
+        with contextlib.suppress(OSError):  # no half line
+            os.truncate(path, size)
         reason = explain_write_error(error, path.parent) or str(error)
         raise SaveError(f"{path} could not be written: {reason}") from error
+
+
+def _whole_lines(path: Path) -> int:
+    """Bytes up to the end of the last line that is whole."""
+    if not path.is_file():
+        return 0
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - _LONGEST_LINE))
+        tail = file.read()
+    return size - (len(tail) - (tail.rfind(b"\n") + 1))
 
 
 def _first_lines(path: Path, count: int) -> list[str]:

@@ -46,7 +46,7 @@ from orpo.train.models import (
     resolve_tokenizer,
     vocabulary_size,
 )
-from orpo.train.preflight import make_plan
+from orpo.train.preflight import Plan, make_plan
 from orpo.train.ranks import agreed_engine, deal, most_of_ranks
 from orpo.train.recorder import RunRecorder, model_facts
 from orpo.train.speed import speed_up
@@ -265,8 +265,10 @@ class ORPOTrainer(DurableTrainer):
         )
         resumed = self._continuity.resumed
         if resumed is not None:  # other micro-batches would round differently
-            plan = dataclasses.replace(
-                plan, **{name: getattr(resumed, name) for name in ("max_tokens", "compile_blocks")}
+            asked = self.args.compile_blocks
+            plan = Plan(
+                resumed.max_tokens or plan.max_tokens,
+                bool(resumed.compile_blocks) if asked is None else plan.compile_blocks,
             )
         self._planned_tokens, self._compiled = plan.max_tokens, plan.compile_blocks
         self._undo = speed_up(self, compiled=plan.compile_blocks)
