@@ -175,9 +175,7 @@ class ORPOConfig(TrainingArguments):
     )
     model_revision: str | None = _help("Branch, tag or commit of a model given by Hub id.")
     trust_remote_code: bool = _help("Allow a model's own code to run.", False)
-    resume_changed: bool = _help(
-        "Go on although settings changed that make it another run.", False
-    )
+    resume_changed: bool = _help("Go on although settings changed that make it another run.", False)
     on_nonfinite: str = _help("Loss or gradient that is not finite: stop or skip.", "stop")
     max_nonfinite_steps: int = _help("Steps of a run that on_nonfinite=skip may leave out.", 10)
     stall_timeout: float | None = _help(
