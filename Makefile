@@ -15,7 +15,7 @@ demo: .venv/installed
 
 # Two processes of one thread each are faster than one of two: most tests are small.
 test: lint types rooms
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .

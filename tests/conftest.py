@@ -40,10 +40,6 @@ settings.register_profile(
     derandomize=True,  # the same examples everywhere; "explore" draws new ones
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
-if "ORPO_CACHE" not in os.environ:  # never the user's own
-    os.environ["ORPO_CACHE"] = tempfile.mkdtemp(prefix="orpo-tests-")
-    atexit.register(shutil.rmtree, os.environ["ORPO_CACHE"], ignore_errors=True)
-
 settings.register_profile("explore", settings.get_profile("orpo"), derandomize=False)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "orpo"))
 
@@ -59,6 +55,11 @@ _TEXTS = (
     "Human: What is it?\n\nAssistant: I think that this is an answer, and another one.\n\n",
     "你好,请问今天的天气怎么样?我觉得这个问题的答案是这样的。\n",
 )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest test first: where two processes share the tests, it would be the last one."""
+    items.sort(key=lambda item: item.path.name != "test_readme.py")
 
 
 @pytest.fixture(scope="session")
