@@ -163,9 +163,7 @@ class TestJudging:
 
     def test_the_same_name_with_other_content(self) -> None:
         changes = recipe_changes(recipe(), recipe(run={"data_fingerprint": "xyz"}))
-        assert [str(change) for change in changes.breaking] == [
-            "the prepared pairs are other ones"
-        ]
+        assert [str(change) for change in changes.breaking] == ["the prepared pairs are other ones"]
 
     def test_facts(self) -> None:
         settings = {"default": {"r": 8, "lora_alpha": 16}}
