@@ -13,10 +13,12 @@ import psutil
 import pytest
 import torch
 from peft import LoraConfig
+from safetensors.torch import load_file
+from torch import nn
 from transformers import TrainerCallback
 
-from orpo.errors import ConfigError
-from orpo.run_folder import newest_checkpoint, read_run
+from orpo.errors import ConfigError, NonFiniteError
+from orpo.run_folder import checkpoints, newest_checkpoint, read_run
 from orpo.train import StopOnSignal
 from orpo.train.identity import frozen_weights
 from tests.train.small import text_rows, tiny_llama
@@ -105,3 +107,47 @@ def test_a_line_of_the_events_that_a_kill_cut_off_goes(tmp_path: Path) -> None:
     trainer_for(tmp_path, **plan).train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
     kinds = [event.get("kind", event["message"]) for event in read_run(tmp_path).events]
     assert kinds == ["whole", "resumed", "abandoned"]
+
+
+class Plant(TrainerCallback):
+    """Makes one weight NaN, before a step or right after one."""
+
+    def __init__(self, step: int, moment: str) -> None:
+        self.step, self.moment = step, moment
+
+    def plant(self, model: nn.Module, step: int, moment: str) -> None:
+        if (step, moment) == (self.step, self.moment):
+            with torch.no_grad():
+                model.get_parameter("model.layers.1.mlp.up_proj.weight")[3, 4] = float("nan")
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.plant(kwargs["model"], state.global_step + 1, "before")
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.plant(kwargs["model"], state.global_step, "after")
+
+
+@pytest.mark.parametrize(
+    ("moment", "said"),
+    [
+        ("before", r"the loss is not finite at optimizer step 4 \(rows .*the step was not taken"),
+        ("after", r"not finite after optimizer step 4 \(model\.layers\.1\.mlp\.up_proj\.weight\)"),
+    ],
+)
+def test_a_weight_that_is_not_finite_never_reaches_the_disk(
+    tmp_path: Path, moment: str, said: str
+) -> None:
+    plan = {"max_steps": 8, "save_steps": 2}
+    whole = trainer_for(tmp_path / "whole", **plan)
+    whole.train()
+    run = tmp_path / "run"
+    trainer = trainer_for(run, **plan, callbacks=[Plant(4, moment)])
+    with pytest.raises(NonFiniteError, match=said):
+        trainer.train()
+    assert [path.name for path in checkpoints(run)] == ["checkpoint-2"]
+    weights = load_file(run / "checkpoint-2" / "model.safetensors")
+    assert all(bool(weight.isfinite().all()) for weight in weights.values())
+    resumed = trainer_for(run, **plan)
+    resumed.train(resume_from_checkpoint=True)
+    for ours, theirs in zip(resumed.model.parameters(), whole.model.parameters(), strict=True):
+        assert torch.equal(ours, theirs)

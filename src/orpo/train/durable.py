@@ -18,7 +18,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import IntervalStrategy
 
 from orpo.config import ORPOConfig
-from orpo.errors import CheckpointError, OrpoError, TrainingError
+from orpo.errors import CheckpointError, NonFiniteError, OrpoError, TrainingError
 from orpo.run_folder import (
     checkpoint_name,
     read_manifest,
@@ -39,6 +39,7 @@ from orpo.train.checkpoints import (
 from orpo.train.continuity import Continuity, stop_of
 from orpo.train.guards import Watchdog
 from orpo.train.guards.watchdog import EVALUATING, EXCHANGING, LOADING, SAVING
+from orpo.train.guards.weights import spoilt_weights
 from orpo.train.hub import push_checkpoint
 from orpo.train.randomness import keep_randomness
 from orpo.train.ranks import most_of_ranks
@@ -299,6 +300,7 @@ class DurableTrainer(Trainer):
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """As in transformers, but written aside, described, and committed by all ranks."""
         step, folder = self.state.global_step, Path(self._get_output_dir(trial))
+        self._refuse_spoilt_weights()
         self._recorder.flush(self.args)
         saving = self._watchdog.during(SAVING)
         if self._continuity.stopping or self._continuity.told:
@@ -316,6 +318,17 @@ class DurableTrainer(Trainer):
             self._rotate(folder)
         if self.args.push_to_hub:
             self._push_from_checkpoint(str(folder / checkpoint_name(step)))
+
+    def _refuse_spoilt_weights(self) -> None:
+        """An optimizer step may overflow though its gradients were finite."""
+        names = spoilt_weights(self.model)
+        if most_of_ranks(len(names), self.args.device):
+            step, last = self.state.global_step, self._continuity.committed
+            said = f"weights are not finite after optimizer step {step} ({', '.join(names[:5])})"
+            found = "none was saved before" if last is None else f"the newest is of step {last}"
+            raise NonFiniteError(
+                f"{said}; no checkpoint was written of it, {found}. Lower learning_rate."
+            )
 
     @contextlib.contextmanager
     def _with_optimizer(self, saving: contextlib.AbstractContextManager[None]) -> Iterator[None]:
