@@ -72,6 +72,32 @@ SETTINGS: dict[str, Any] = {
 }
 
 
+@pytest.mark.parametrize(
+    "settings", [{}, {"max_grad_norm": 0.01}, {"max_tokens_per_microbatch": 200}]
+)
+def test_clipping_with_the_guards_own_norm_is_the_usual_clipping(
+    make_trainer: Make, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any]
+) -> None:
+    def weights() -> tuple[dict[str, Tensor], list[Any]]:
+        trainer = make_trainer(train_dataset=text_rows(), logging_steps=1, **(SETTINGS | settings))
+        trainer.train()
+        norms = [line["grad_norm"] for line in trainer.state.log_history if "grad_norm" in line]
+        return copy.deepcopy(trainer.model.state_dict()), norms
+
+    passes = []
+    usual = torch.nn.utils.clip_grad_norm_
+    monkeypatch.setattr(
+        torch.nn.utils, "clip_grad_norm_", lambda *a, **k: passes.append(1) or usual(*a, **k)
+    )
+    ours, our_norms = weights()
+    assert not passes
+    monkeypatch.setattr(NonFiniteGuard, "total_norm", lambda self: None)
+    theirs, their_norms = weights()
+    assert len(passes) == SETTINGS["max_steps"] == len(our_norms)
+    assert same(ours, theirs)
+    assert our_norms == their_norms
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 @pytest.mark.parametrize("tokens", [None, 200])
 def test_a_spoilt_loss_names_the_step_and_the_row_and_takes_no_step(

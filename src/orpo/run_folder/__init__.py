@@ -7,6 +7,7 @@ from orpo.run_folder.checkpoints import (
     newest_checkpoint,
     rotate,
     set_aside,
+    verify_resumable,
 )
 from orpo.run_folder.commit import commit, commit_files, stage, staging, sweep, unfinished
 from orpo.run_folder.files import (
@@ -21,6 +22,7 @@ from orpo.run_folder.files import (
     read_run,
     write_json,
     write_jsonl,
+    write_text,
     write_yaml,
 )
 from orpo.run_folder.lock import lock_holder, run_lock
@@ -56,7 +58,9 @@ __all__ = [
     "sweep",
     "unfinished",
     "verify",
+    "verify_resumable",
     "write_json",
     "write_jsonl",
+    "write_text",
     "write_yaml",
 ]

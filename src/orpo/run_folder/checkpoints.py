@@ -11,8 +11,9 @@ from orpo.run_folder.commit import delete
 from orpo.run_folder.manifest import Manifest, read_manifest, verify
 
 __all__ = ["Found", "checkpoint_name", "checkpoints", "newest_checkpoint", "rotate", "set_aside"]
+__all__ += ["verify_resumable"]
 
-_NAME = re.compile(r"checkpoint-(\d+)")
+_NAME = re.compile(r"checkpoint-\d+")
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,8 @@ def checkpoints(folder: Path) -> list[Path]:
     """The checkpoints of a run, oldest first, whatever state they are in."""
     if not folder.is_dir():
         return []
-    found = [(_NAME.fullmatch(path.name), path) for path in folder.iterdir() if path.is_dir()]
-    return [path for _, path in sorted((int(match[1]), path) for match, path in found if match)]
+    found = (path for path in folder.iterdir() if _NAME.fullmatch(path.name) and path.is_dir())
+    return sorted(found, key=_step_of)
 
 
 def newest_checkpoint(folder: Path, run: str | None = None) -> Found:
@@ -53,15 +54,28 @@ def newest_checkpoint(folder: Path, run: str | None = None) -> Found:
     skipped: list[tuple[Path, str]] = []
     for path in reversed(checkpoints(folder)):
         try:
-            found = read_manifest(path)
-            if run is not None and found.run != run:
-                raise CheckpointError("belongs to another run", where=str(path))
-            if not found.resumable:
-                raise CheckpointError("holds no optimizer (save_only_model)", where=str(path))
-            return Found(path, verify(path), skipped)
+            return Found(path, verify_resumable(path, run), skipped)
         except CheckpointError as error:
             skipped.append((path, error.what))
     return Found(skipped=skipped)
+
+
+def verify_resumable(path: Path, run: str | None = None) -> Manifest:
+    """Make sure that a run can go on from a checkpoint; the cheap questions come first.
+
+    Args:
+        path: Its folder.
+        run: Which run it must belong to; None for any.
+
+    Raises:
+        CheckpointError: It cannot; says why.
+    """
+    found = read_manifest(path)
+    if run is not None and found.run != run:
+        raise CheckpointError("belongs to another run", where=str(path))
+    if not found.resumable:
+        raise CheckpointError("holds no optimizer (save_only_model)", where=str(path))
+    return verify(path)
 
 
 def rotate(folder: Path, keep: int, *, run: str, best: str | None = None) -> list[Path]:

@@ -33,6 +33,7 @@ __all__ = [
     "read_run",
     "write_json",
     "write_jsonl",
+    "write_text",
     "write_yaml",
 ]
 
@@ -125,21 +126,21 @@ def read_recipe(folder: Path) -> dict[str, Any]:
 
 def write_yaml(path: Path, value: Any) -> None:
     """Write settings in the order given."""
-    _write(path, yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=100))
+    write_text(path, yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=100))
 
 
 def write_json(path: Path, value: Any) -> None:
     """Write one JSON value, indented."""
-    _write(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> None:
     """Write one JSON object per line."""
-    _write(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
-def _write(path: Path, text: str) -> None:
-    """All of it or nothing, whenever the process is killed."""
+def write_text(path: Path, text: str) -> None:
+    """Write all of it or nothing, whenever the process is killed."""
     fresh = path.with_name(f".{path.name}.new")
     with fresh.open("w", encoding="utf-8") as file:
         file.write(text)

@@ -24,11 +24,10 @@ from orpo.run_folder import (
     commit,
     commit_files,
     newest_checkpoint,
-    read_manifest,
     read_recipe,
     stage,
     staging,
-    verify,
+    verify_resumable,
 )
 
 __all__ = [
@@ -195,9 +194,7 @@ def _named(path: Path) -> tuple[Path, str, list[str]]:
         )
     if checkpoints(path):  # it is a run folder
         return _newest(path)
-    if not read_manifest(path).resumable:
-        raise CheckpointError("holds no optimizer (save_only_model)", where=str(path))
-    return path, verify(path).run, []
+    return path, verify_resumable(path).run, []
 
 
 def _newest(folder: Path) -> tuple[Path, str, list[str]]:

@@ -109,7 +109,7 @@ class DurableTrainer(Trainer):
             ConfigError: There is none, or it is another run's.
         """
         path, run, passed_over = find_checkpoint(asked, Path(str(self.args.output_dir)))
-        now = {**self._recorder.recipe(self.args)}
+        now = self._recorder.recipe(self.args)
         changed = check_same_run(read_recipe(path), now, allow=self.args.resume_changed)
         lines = [("passed_over", line) for line in passed_over]
         self._checked = asked, path, run, [*lines, *(("changed", line) for line in changed)]
@@ -210,9 +210,13 @@ class DurableTrainer(Trainer):
 
     def _agreed_to_stop(self, *, ends: bool = False) -> bool:
         """Whether any rank was told to stop, or is at its end; every rank must ask."""
+        return bool(most_of_ranks(int(ends or self._told_to_stop), self.args.device))
+
+    @property
+    def _told_to_stop(self) -> bool:
+        """Whether a signal has reached this rank."""
         stop = stop_of(self.callback_handler.callbacks)
-        wanted = ends or (stop is not None and stop.received is not None)
-        return bool(most_of_ranks(int(wanted), self.args.device))
+        return stop is not None and stop.received is not None
 
     def _next_samples(self, fetch: Callable[[], list[Any]]) -> list[Any] | None:
         """The batches of the coming step; None where the run ends instead, on all ranks."""
@@ -226,8 +230,7 @@ class DurableTrainer(Trainer):
         except StopRequested:
             ends = True
         except RuntimeError:  # the signal has ended the loader's processes as well
-            stop = stop_of(self.callback_handler.callbacks)
-            if stop is None or stop.received is None:
+            if not self._told_to_stop:
                 raise
             ends = True
         self._watchdog.enter(EXCHANGING)
@@ -301,11 +304,11 @@ class DurableTrainer(Trainer):
         """As in transformers, but written aside, described, and committed by all ranks."""
         step, folder = self.state.global_step, Path(self._get_output_dir(trial))
         self._refuse_spoilt_weights()
-        self._recorder.flush(self.args)
-        saving = self._watchdog.during(SAVING)
-        if self._continuity.stopping or self._continuity.told:
-            saving = self._with_optimizer(saving)
-        with saving, committing(folder, step, self._continuity.run, self.args) as aside:
+        with (
+            self._watchdog.during(SAVING),
+            self._with_optimizer(),
+            committing(folder, step, self._continuity.run, self.args) as aside,
+        ):
             self._continuity.aside = aside
             try:
                 super()._save_checkpoint(model, trial)
@@ -331,12 +334,12 @@ class DurableTrainer(Trainer):
             )
 
     @contextlib.contextmanager
-    def _with_optimizer(self, saving: contextlib.AbstractContextManager[None]) -> Iterator[None]:
+    def _with_optimizer(self) -> Iterator[None]:
         """A run that is stopped goes on, also one that asks for save_only_model."""
-        asked, self.args.save_only_model = self.args.save_only_model, False
+        asked, stopped = self.args.save_only_model, self._continuity.stopping
+        self.args.save_only_model = asked and not (stopped or self._continuity.told)
         try:
-            with saving:
-                yield
+            yield
         finally:
             self.args.save_only_model = asked
 

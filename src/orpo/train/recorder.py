@@ -16,7 +16,7 @@ from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from orpo.errors import SaveError
-from orpo.run_folder import EVENTS, METRICS, RECIPE, write_yaml
+from orpo.run_folder import EVENTS, METRICS, RECIPE, write_text, write_yaml
 from orpo.train.checkpoints import explain_write_error
 
 __all__ = ["RunRecorder", "model_facts", "versions"]
@@ -126,12 +126,7 @@ class RunRecorder(TrainerCallback):
         self.write_recipe(args)
         path = Path(args.output_dir) / METRICS
         kept = before if self._resumed is None else self._resumed
-        fresh = path.with_suffix(".new")
-        with fresh.open("w", encoding="utf-8") as file:
-            file.write("".join(kept))
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(path)  # at once, so that a kill loses no line
+        write_text(path, "".join(kept))  # at once, so that a kill loses no line
         self.lines, self._resumed = len(kept), None
 
     def on_log(
@@ -151,13 +146,6 @@ class RunRecorder(TrainerCallback):
             self._before.append(line)
         self.lines += 1
         _append(Path(args.output_dir) / METRICS, line)
-
-    def flush(self, args: TrainingArguments) -> None:
-        """Wait until the disk has the metrics, so that a checkpoint never knows more than they."""
-        path = Path(args.output_dir) / METRICS
-        if args.process_index == 0 and path.is_file():
-            with path.open("a", encoding="utf-8") as file:
-                os.fsync(file.fileno())
 
     def on_train_end(
         self,

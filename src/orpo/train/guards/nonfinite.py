@@ -63,6 +63,7 @@ class NonFiniteGuard(TrainerCallback):
         self._watched: list[Watched] = []
         self._checked = 0  # micro-batches that were looked at already
         self._norms: Tensor | None = None
+        self._precision: torch.dtype | None = None  # the norms' own, if it is one
         self._looked = False
         self._norm: Tensor | float | None = None
 
@@ -91,8 +92,21 @@ class NonFiniteGuard(TrainerCallback):
         if gradients:
             # The largest entry would do, but takes forty times as long on a processor.
             norms = torch._foreach_norm(gradients, 2)
+            self._precision = norms[0].dtype if len({n.dtype for n in norms}) == 1 else None
             device = norms[0].device  # a model may be spread over several
             self._norms = torch.stack([norm.float().to(device) for norm in norms])
+
+    def total_norm(self) -> Tensor | None:
+        """The norm of all gradients of this process, made of what `look` measured: no second pass.
+
+        Returns:
+            A tensor of shape (), fp32, equal to `torch.nn.utils.get_total_norm` to the bit; None
+            where nothing was measured, or not in fp32.
+        """
+        if self._norms is None or self._precision is not torch.float32:
+            return None
+        total: Tensor = torch.linalg.vector_norm(self._norms, 2)
+        return total
 
     def watch_norm(self, norm: Tensor | float | None) -> None:
         """Take note of the norm of all gradients: an infinite one makes NaNs where one clips."""
