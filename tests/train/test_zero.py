@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from tests.train.accelerate_configs import environment
@@ -62,7 +63,10 @@ def test_two_ranks_take_the_steps_of_one(
     expected = [line["loss"] for line in one.state.log_history if "loss" in line]
     assert found["losses"] == pytest.approx(expected, rel=1e-5)
     assert found["after"] == pytest.approx(one.evaluate()["eval_loss"], rel=1e-5)
+    assert found["losses again"] == found["losses"]  # resumed without a pickle being run
+    weights = "adapter_model.safetensors" if what == "lora" else "model.safetensors"
+    written, again = load_file(tmp_path / "run" / weights), load_file(tmp_path / "again" / weights)
+    assert all(torch.equal(again[name], weight) for name, weight in written.items())
     if what == "full":
-        written = load_file(tmp_path / "run" / "model.safetensors")
         for name, weight in weights_of(one).items():
             assert float((written[name] - weight).abs().max()) < 1e-4, name

@@ -51,6 +51,7 @@ from orpo.train.models import (
 from orpo.train.preflight import Plan, make_plan
 from orpo.train.ranks import agreed_engine, deal, most_of_ranks
 from orpo.train.recorder import RunRecorder, model_facts
+from orpo.train.safe_loading import as_data
 from orpo.train.speed import speed_up
 from orpo.train.step_loss import StepLoss, count_items
 from orpo.train.wrappers import divided_once, gathering, reduce_always, scoring
@@ -477,8 +478,12 @@ class ORPOTrainer(DurableTrainer):
         return None, torch.cat(tables[: len(parts)])[order], rows
 
     def _prepare_for_training(self, *args: Any, **kwargs: Any) -> Any:
-        with divided_once(self):
+        with divided_once(self), as_data():
             return super()._prepare_for_training(*args, **kwargs)
+
+    def _load_best_model(self) -> None:
+        with as_data():
+            super()._load_best_model()
 
     def evaluation_loop(
         self,

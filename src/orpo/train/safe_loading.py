@@ -1,0 +1,110 @@
+"""Checkpoints in pieces are read as data: nothing in their files can have anything called.
+
+`torch.distributed.checkpoint` (FSDP2) reads its index with `pickle.load`, and DeepSpeed its files
+with `torch.load(weights_only=False)`: both run whatever code a file names. What they have to read
+is plain, so it is read by name of what it may hold.
+"""
+
+from __future__ import annotations
+
+import pickle
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.distributed.checkpoint as dist_cp
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.filesystem import FileSystemReader
+from torch.distributed.checkpoint.metadata import Metadata, StorageMeta
+
+from orpo.errors import CheckpointError
+
+__all__ = ["as_data"]
+
+_REFUSED = "which is never run"
+_INDEX = "torch.distributed.checkpoint.metadata"
+_ALLOWED = {
+    (_INDEX, "BytesStorageMetadata"),
+    (_INDEX, "ChunkStorageMetadata"),
+    (_INDEX, "Metadata"),
+    (_INDEX, "MetadataIndex"),
+    (_INDEX, "StorageMeta"),
+    (_INDEX, "TensorProperties"),
+    (_INDEX, "TensorStorageMetadata"),
+    (_INDEX, "_MEM_FORMAT_ENCODING"),
+    ("torch.distributed.checkpoint.filesystem", "_StorageInfo"),
+    ("torch.serialization", "_get_layout"),
+    ("torch", "Size"),
+    ("collections", "OrderedDict"),
+    ("pathlib", "PosixPath"),
+    ("pathlib", "PurePosixPath"),
+    ("pathlib._local", "PosixPath"),  # where Python 3.13 keeps it
+}
+_OF_DEEPSPEED = (
+    ("deepspeed.runtime.fp16.loss_scaler", "LossScaler"),
+    ("deepspeed.runtime.fp16.loss_scaler", "DynamicLossScaler"),
+    ("deepspeed.runtime.zero.config", "ZeroStageEnum"),
+    ("deepspeed.utils.tensor_fragment", "fragment_address"),
+)
+
+
+class _IndexUnpickler(pickle.Unpickler):
+    """Knows the classes of an index, and numbers' dtypes; nothing else has a name here."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        dtype = module == "torch" and isinstance(getattr(torch, name, None), torch.dtype)
+        if (module, name) in _ALLOWED or dtype:
+            return super().find_class(module, name)
+        raise pickle.UnpicklingError(f"its index names {module}.{name}, {_REFUSED}")
+
+
+class _Reader(FileSystemReader):
+    """Reads the index of a checkpoint in pieces without running what it names."""
+
+    def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
+        with self.fs.create_stream(self._get_metadata_path(kwargs.get("rank")), "rb") as file:
+            found = _IndexUnpickler(file).load()
+        if not isinstance(found, Metadata):
+            raise pickle.UnpicklingError("its index is none")
+        found.storage_meta = found.storage_meta or StorageMeta()
+        found.storage_meta.load_id = self.load_id
+        return found
+
+
+@contextmanager
+def as_data() -> Iterator[None]:
+    """Within it, checkpoints of FSDP2 and DeepSpeed are read without running code.
+
+    Raises:
+        pickle.UnpicklingError: Within it, on a file that names anything but data.
+        CheckpointError: Within it, if the pieces cannot be put together.
+    """
+    load = torch.load
+    setattr(dist_cp, "FileSystemReader", _Reader)  # noqa: B010 - a name that others look up
+    setattr(torch, "load", _weights_only(load))  # noqa: B010
+    try:
+        with torch.serialization.safe_globals(_classes_of_deepspeed()):
+            yield
+    except CheckpointException as error:  # of all ranks, and no `Exception`
+        reasons = dict.fromkeys(str(failure[0]) for failure in error.failures.values())
+        if any(_REFUSED in reason for reason in reasons):
+            raise pickle.UnpicklingError(" ".join(reasons)) from error
+        raise CheckpointError(f"its pieces cannot be read ({' '.join(reasons)})") from error
+    finally:
+        setattr(dist_cp, "FileSystemReader", FileSystemReader)  # noqa: B010
+        setattr(torch, "load", load)  # noqa: B010
+
+
+def _weights_only(load: Callable[..., Any]) -> Callable[..., Any]:
+    def weights_only(*args: Any, **kwargs: Any) -> Any:
+        return load(*args, **{**kwargs, "weights_only": True})
+
+    return weights_only
+
+
+def _classes_of_deepspeed() -> list[Any]:
+    """What its checkpoints hold beside tensors, as far as it is imported already."""
+    found = [getattr(sys.modules.get(module), name, None) for module, name in _OF_DEEPSPEED]
+    return [one for one in found if one is not None]
