@@ -168,6 +168,17 @@ def test_a_folder_with_a_model_is_kept(train: Train, tmp_path: Path, name: str) 
     assert name == "config.json" or not held.exists()
 
 
+def test_a_run_that_cannot_fit_does_not_take_the_place_of_another(
+    train: Train, finished_run: Path, copied: Copied, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = copied(finished_run)
+    before = content(run)
+    monkeypatch.setattr("orpo.engine.memory.available_bytes", lambda device: 1 << 16)
+    with pytest.raises(ConfigError, match="memory"):
+        train(run, overwrite=True, learning_rate=0.5)
+    assert content(run) == before
+
+
 def test_another_runs_checkpoint_does_not_take_the_place_of_a_run(
     train: Train, finished_run: Path, copied: Copied, tmp_path: Path
 ) -> None:

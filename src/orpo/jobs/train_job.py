@@ -220,8 +220,9 @@ def run_training(
             for line in [*trainer.notes, *(a.summary() for a in trainer.ledgers.values())]:
                 say(line)
             _look_at(rows, held_out, trainer, say, strict=job.strict)
+            trainer.check_memory()
             if first and is_replaced(job, resume_from):
-                clear(folder)  # by now the model and the data were accepted
+                clear(folder)  # by now model, data and memory were accepted
             return _train(job, trainer, held_out or (), resume_from, say, grade)
     except StopRequested:
         number = stop.number or int(signal.SIGTERM)  # it may have reached another rank only

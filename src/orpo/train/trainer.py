@@ -259,13 +259,23 @@ class ORPOTrainer(DurableTrainer):
                 self.engine.release(self.model)
                 self._undo()
 
-    def _plan(self) -> None:
-        """Refuse what cannot fit; find out how large micro-batches may be, and what to compile."""
+    def check_memory(self) -> Plan | None:
+        """Refuse what cannot fit, before anything is touched; None where it cannot be foreseen.
+
+        Raises:
+            ConfigError: A pair alone needs more memory than there is.
+        """
         if self._in_pieces or transformer(self.model) is None:
-            return
-        plan = make_plan(
+            return None
+        return make_plan(
             self.model, self.engine, self.args, self.train_dataset, self.accelerator.autocast
         )
+
+    def _plan(self) -> None:
+        """Refuse what cannot fit; find out how large micro-batches may be, and what to compile."""
+        plan = self.check_memory()
+        if plan is None:
+            return
         resumed = self._continuity.resumed
         if resumed is not None:  # other micro-batches would round differently
             asked = self.args.compile_blocks
