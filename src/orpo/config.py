@@ -22,10 +22,13 @@ from transformers.training_args import OptimizerNames
 
 from orpo.errors import ConfigError
 
-__all__ = ["ENGINES", "NLL_SCOPES", "ORPOConfig"]
+__all__ = ["ENGINES", "NLL_SCOPES", "OBJECTIVES", "ORPOConfig"]
 
 ENGINES = ("auto", "shared", "padded")
 NLL_SCOPES = ("sequence", "completion")
+OBJECTIVES = ("orpo", "sft", "dpo")
+_STRENGTHS = {"orpo": {"orpo_alpha": 0.1, "orpo_beta": 1.0}, "sft": {}, "dpo": {"dpo_beta": 0.1}}
+"""Settings that belong to one objective, with their defaults."""
 _TRUNCATIONS = ("truncate_answer", "keep_end", "keep_start", "drop", "error")
 _BAD_ROWS = ("error", "drop")
 _FORMATS = (
@@ -36,6 +39,7 @@ _PAIR_RULES = ("best_worst", "best_second", "best_random")
 _ON_NONFINITE = ("stop", "skip")
 _DTYPES = ("float32", "bfloat16", "float16", "auto")
 _CHOICES: dict[str, tuple[str, ...]] = {
+    "objective": OBJECTIVES,
     "nll_scope": NLL_SCOPES,
     "truncation": _TRUNCATIONS,
     "engine": ENGINES,
@@ -97,10 +101,16 @@ class ORPOConfig(TrainingArguments):
     non-finite losses logged as they are.
 
     Attributes:
-        orpo_alpha: Strength of the preference term, the paper's lambda. Default 0.1.
-        orpo_beta: Temperature of the odds ratio. Default 1.0.
+        objective: What is trained: "orpo"; "sft", the NLL of the chosen answers alone, as ORPO with
+            alpha 0 would; or "dpo" (arXiv 2305.18290, sigmoid), whose reference is the model as it
+            is before the first step.
+        orpo_alpha: Strength of the preference term, the paper's lambda. Default 0.1; None and
+            without effect under another objective.
+        orpo_beta: Temperature of the odds ratio. Default 1.0; as above.
+        dpo_beta: Strength of DPO's implicit KL constraint. Default 0.1; None and without effect
+            under another objective.
         beta: TRL's name for lambda: `beta=0.2` means `orpo_alpha=0.2, orpo_beta=1.0`. An error
-            together with either of them.
+            together with either of them, or under another objective.
         nll_scope: "sequence" (prompt and chosen answer, all but the first token) or "completion"
             (the answer only).
         max_length: Tokens of prompt and answer together; None for no limit.
@@ -146,8 +156,10 @@ class ORPOConfig(TrainingArguments):
     logging_nan_inf_filter: bool = _help("Replace non-finite losses in the log.", False)
     remove_unused_columns: bool = _help("Unused: orpo reads the columns that it needs.", False)
 
+    objective: str = _help(f"What is trained: {', '.join(OBJECTIVES)}.", "orpo")
     orpo_alpha: float | None = _help("Strength of the preference term, lambda. Default 0.1.")
     orpo_beta: float | None = _help("Temperature of the odds ratio. Default 1.0.")
+    dpo_beta: float | None = _help("Strength of DPO's KL constraint. Default 0.1.")
     beta: float | None = _help("TRL's name for orpo_alpha.")
     nll_scope: str = _help("Tokens that the NLL counts: sequence or completion.", "sequence")
     max_length: int | None = _help("Tokens of prompt and answer together.", 1024)
@@ -185,8 +197,8 @@ class ORPOConfig(TrainingArguments):
     def __post_init__(self) -> None:
         """Resolve aliases and check every value before anything is loaded."""
         self._check_types()
-        self._resolve_strength()
         self._check_choices()
+        self._resolve_strength()
         self._check_limits()
         self._check_skipping()
         self._check_json()
@@ -203,6 +215,12 @@ class ORPOConfig(TrainingArguments):
         if self.accelerator_config is not None and self.accelerator_config.dispatch_batches is None:
             # Batches of different widths cannot be concatenated and dealt out by one process.
             self.accelerator_config.dispatch_batches = False
+
+    @property
+    def unused_strengths(self) -> list[str]:
+        """Settings of other objectives that were given, and have no effect."""
+        others = {name for of in _STRENGTHS.values() for name in of} - {*_STRENGTHS[self.objective]}
+        return sorted(name for name in others if getattr(self, name) is not None)
 
     @property
     def format_name(self) -> str:
@@ -247,6 +265,12 @@ class ORPOConfig(TrainingArguments):
 
     def _resolve_strength(self) -> None:
         if self.beta is not None:
+            if self.objective != "orpo":
+                raise ConfigError(
+                    f"is orpo_alpha by TRL's name, and the objective is {self.objective}",
+                    where="beta",
+                    fix="Use dpo_beta." if self.objective == "dpo" else "Leave it out.",
+                )
             if self.orpo_alpha is not None or self.orpo_beta is not None:
                 raise ConfigError(
                     "beta is TRL's name for orpo_alpha and cannot be combined with "
@@ -255,10 +279,13 @@ class ORPOConfig(TrainingArguments):
                     fix="Use orpo_alpha (strength) and orpo_beta (temperature), or beta alone.",
                 )
             self.orpo_alpha, self.orpo_beta, self.beta = self.beta, 1.0, None
-        self.orpo_alpha = 0.1 if self.orpo_alpha is None else self.orpo_alpha
-        self.orpo_beta = 1.0 if self.orpo_beta is None else self.orpo_beta
-        if self.orpo_beta <= 0:
-            raise ConfigError(f"must be positive, is {self.orpo_beta}", where="orpo_beta")
+        for name, default in _STRENGTHS[self.objective].items():
+            if getattr(self, name) is None:
+                setattr(self, name, default)
+        for name in ("orpo_beta", "dpo_beta"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ConfigError(f"must be positive, is {value}", where=name)
 
     def _check_choices(self) -> None:
         for name, choices in _CHOICES.items():

@@ -11,6 +11,7 @@ Every message says what happened, where (file, line, field), and what to do abou
     ├── TrainingError       a run that broke; names the step and the rows
     │   ├── NonFiniteError  a loss or a gradient that is not a number
     │   └── SaveError       a checkpoint that could not be written; the one before is intact
+    ├── EvaluationError     an evaluation that broke; what is done is kept, and it can go on
     └── RunStopped          a signal stopped the run after a checkpoint
 """
 
@@ -22,6 +23,7 @@ __all__ = [
     "CheckpointError",
     "ConfigError",
     "DataError",
+    "EvaluationError",
     "ModelError",
     "NonFiniteError",
     "OrpoError",
@@ -84,6 +86,10 @@ class NonFiniteError(TrainingError):
 
 class SaveError(TrainingError):
     """A checkpoint could not be written; the last committed one is as it was."""
+
+
+class EvaluationError(OrpoError, RuntimeError):
+    """An evaluation that broke, such as by a server that is gone; what is done is kept."""
 
 
 class RunStopped(OrpoError):  # noqa: N818 - nothing went wrong

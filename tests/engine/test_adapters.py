@@ -117,7 +117,7 @@ def test_counting_a_shared_token_once_would_be_noticed(monkeypatch: pytest.Monke
     expected, _ = router_loss(PaddedEngine(router_loss=True), model)
     engine, _ = select_engine("shared", model, "sequence")
     monkeypatch.setattr(
-        "orpo.engine.shared._times_read", lambda layout: torch.ones_like(layout.positions)
+        "orpo.engine.shared._times_read", lambda layout, _: torch.ones_like(layout.positions)
     )
     found, _ = router_loss(engine, model)
     assert abs(float(found / expected) - 1) > 1e-4

@@ -1,8 +1,13 @@
-"""Run folders for the report."""
+"""Run folders for the report, and a browser to open its pages in."""
 
 from __future__ import annotations
 
 import json
+import shutil
+import socketserver
+import subprocess
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +23,7 @@ from orpo.run_folder import (
     write_jsonl,
     write_yaml,
 )
+from tests.report.browser import Browser, Listener
 from tests.report.runs import (
     EVALUATION_OF,
     TOTALS,
@@ -27,6 +33,8 @@ from tests.report.runs import (
     sample_rows,
     training_lines,
 )
+
+_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 
 
 @pytest.fixture
@@ -68,3 +76,30 @@ def full_run(build_run: BuildRun) -> Path:
         samples=sample_rows(),
         events=[{"step": 120, "kind": "resumed", "message": "going on from checkpoint-120"}],
     )
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """Headless Chromium, whose requests all go to a listener of ours."""
+    program = next((found for name in _NAMES if (found := shutil.which(name))), None)
+    if program is None:
+        pytest.skip("no Chromium is installed")
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Listener) as server:
+        server.daemon_threads = True
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        try:
+            yield started(Browser(program, server, tmp_path_factory.mktemp("chromium")))
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def started(browser: Browser) -> Browser:
+    """The browser, if it can show anything at all here."""
+    try:
+        shown = browser.open("<!doctype html><title>here</title>")
+    except subprocess.SubprocessError as error:
+        pytest.skip(f"Chromium does not start here: {error}")
+    assert shown.title == "here"
+    return browser

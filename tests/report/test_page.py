@@ -85,7 +85,7 @@ def test_everything_is_there(full_run: Path) -> None:
         "prompt_too_long everyday.jsonl:7: prompt 655, chosen 14, rejected 164 tokens 7",
         "Cut to length: rejected in 12 pairs",
         "the tokenizer has no padding token: '</s>' is used, masked",
-        "120 going on from checkpoint-120",
+        "120 Going on from checkpoint-120.",
         "orpo train recipe.yaml",
         "hub_token <HUB_TOKEN>",
         "torch 2.13.0",

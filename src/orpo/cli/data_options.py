@@ -8,9 +8,9 @@ from typing import Any
 from orpo.config import NLL_SCOPES, ORPOConfig
 from orpo.data import TRUNCATIONS
 
-__all__ = ["add_training_settings", "training_settings"]
+__all__ = ["SETTINGS", "add_training_settings", "training_settings"]
 
-_SETTINGS: dict[str, dict[str, Any]] = {
+SETTINGS: dict[str, dict[str, Any]] = {
     "data_format": {"metavar": "FORMAT", "help": "what the columns mean, if they leave it open"},
     "pair_rule": {
         "metavar": "RULE",
@@ -45,7 +45,7 @@ def add_training_settings(parser: argparse.ArgumentParser, *names: str) -> None:
     group = parser.add_argument_group("settings of the training")
     for name in names:
         flags = dict.fromkeys((f"--{name}", f"--{name.replace('_', '-')}"))
-        group.add_argument(*flags, dest=name, default=argparse.SUPPRESS, **_SETTINGS[name])
+        group.add_argument(*flags, dest=name, default=argparse.SUPPRESS, **SETTINGS[name])
 
 
 def training_settings(given: argparse.Namespace, **defaults: Any) -> ORPOConfig:
@@ -54,5 +54,5 @@ def training_settings(given: argparse.Namespace, **defaults: Any) -> ORPOConfig:
     Raises:
         ConfigError: A value that cannot be meant.
     """
-    chosen = {name: value for name, value in vars(given).items() if name in _SETTINGS}
+    chosen = {name: value for name, value in vars(given).items() if name in SETTINGS}
     return ORPOConfig(**{**defaults, **chosen})

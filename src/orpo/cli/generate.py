@@ -8,29 +8,50 @@ from pathlib import Path
 from typing import Any
 
 from orpo.cli.console import say
-from orpo.evaluate import Sampling, load_answerer
-from orpo.jobs.answer_job import answer_prompts, read_prompts
+from orpo.evaluate import Sampling
+from orpo.jobs.answer_job import AnswerJob, run_answers
 
 EXAMPLES = """\
 examples:
   orpo generate run prompts.jsonl --output answers.jsonl
   orpo generate run "Which number is larger, 318 or 381?"
   orpo generate run prompts.txt --temperature 0.7 --seed 1
-  orpo generate run prompts.jsonl --json"""
+  orpo generate run prompts.jsonl --json
+  orpo generate my-model prompts.jsonl --output answers.jsonl --server http://localhost:8000
+
+The same command with the same --output goes on where it was broken off. Answers depend on the
+model, the prompt and the sampling, not on the batch size or on what else is in the file."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Model, prompts and the way of sampling."""
-    parser.add_argument("model", metavar="MODEL", help="model folder, adapter folder or Hub id")
-    parser.add_argument(
+    add = parser.add_argument
+    add("model", metavar="MODEL", help="model folder, adapter folder or Hub id; or its name there")
+    add(
         "prompts",
         metavar="PROMPTS",
         help=".txt (a prompt a line), .jsonl/.json/.csv/.parquet with a column `prompt`, or a text",
     )
-    parser.add_argument("--output", type=Path, help="JSONL file; default stdout")
+    add("--output", type=Path, help="JSONL file, kept up to date; default stdout")
+    add("--overwrite", action="store_true", help="answer anew what --output holds")
+    add_server(parser)
     parser.add_argument("--raw", action="store_true", help="continue texts without a chat template")
     parser.add_argument("--dtype", default="auto", help="dtype of the weights")
     add_sampling(parser)
+
+
+def add_server(parser: argparse.ArgumentParser) -> None:
+    """The flags for a model behind a server."""
+    parser.add_argument(
+        "--server", metavar="URL", help="an OpenAI-compatible server, such as vLLM, with the model"
+    )
+    parser.add_argument(
+        "--api_key_env",
+        "--api-key-env",
+        metavar="NAME",
+        default="OPENAI_API_KEY",
+        help="environment variable with the server's key; default OPENAI_API_KEY",
+    )
 
 
 def add_sampling(parser: argparse.ArgumentParser) -> None:
@@ -60,16 +81,21 @@ def sampling(given: argparse.Namespace) -> Sampling:
 
 def execute(given: argparse.Namespace) -> dict[str, Any]:
     """Answer every prompt."""
-    prompts = read_prompts(given.prompts)
-    answerer = load_answerer(
-        given.model, dtype=given.dtype, trust_remote_code=given.trust_remote_code
+    job = AnswerJob(
+        model=given.model,
+        prompts=given.prompts,
+        sampling=sampling(given),
+        output=given.output,
+        overwrite=given.overwrite,
+        server=given.server,
+        api_key_env=given.api_key_env,
+        raw=given.raw,
+        dtype=given.dtype,
+        trust_remote_code=given.trust_remote_code,
     )
-    answers = answer_prompts(answerer, prompts, sampling(given), raw=given.raw)
-    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in answers)
+    answers = run_answers(job, say=say)
     if given.output is not None:
-        given.output.parent.mkdir(parents=True, exist_ok=True)
-        given.output.write_text(lines, encoding="utf-8")
         say(f"{len(answers)} answers: {given.output}")
     elif not given.json:
-        print(lines, end="")
+        print("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in answers), end="")
     return {"answers": answers}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import re
 import sys
@@ -27,6 +28,8 @@ COMMANDS = {
     "demo": "the whole story on an embedded model and data: no network, no settings",
     "train": "align a model on preference pairs",
     "data": "check, show and clean preference data: audit, show, fix",
+    "evaluate": "is it better: preference, win-rate, alpaca, mt-bench, harness",
+    "compare": "ORPO beside SFT and SFT+DPO, from the same start and at equal budget",
     "generate": "answer prompts from a file",
     "chat": "talk to a model",
     "merge": "merge a LoRA adapter into its base model",
@@ -174,6 +177,7 @@ def _overview() -> str:
 def _quiet() -> None:
     """Libraries keep their progress bars and advice to themselves; orpo says what matters."""
     warnings.filterwarnings("ignore", category=FutureWarning)
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # misses a kernel nobody asked for
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")

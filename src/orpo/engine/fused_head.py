@@ -73,7 +73,7 @@ class FusedHead:
         trained = hidden.requires_grad or any(p.requires_grad for p in parameters)
         if torch.is_grad_enabled() and trained:
             loss, sums = _Fused.apply(hidden, work, *parameters)  # type: ignore[no-untyped-call]
-            return loss, as_pair_logps(sums, count_pairs(predictions), predictions.weight)
+            return loss, as_pair_logps(sums, count_pairs(predictions), predictions.given)
         with torch.no_grad():
             logps = sum_pairs(work.logps(hidden), predictions)
             return objective(logps), logps

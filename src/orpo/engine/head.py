@@ -5,6 +5,8 @@ It keeps all logits; `fused_head` gives the same numbers and gradients without k
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
@@ -42,7 +44,7 @@ def sum_pairs(logps: Tensor, predictions: Predictions) -> PairLogps:
     counted = logps.to(dtype)[:, None] * predictions.member
     sums = counted.new_zeros(predictions.pairs, 3)
     sums = sums.index_add(0, predictions.pair_index(), counted)
-    return as_pair_logps(sums, count_pairs(predictions), predictions.weight)
+    return as_pair_logps(sums, count_pairs(predictions), predictions.given)
 
 
 def count_pairs(predictions: Predictions) -> Tensor:
@@ -51,8 +53,10 @@ def count_pairs(predictions: Predictions) -> Tensor:
     return member.new_zeros(predictions.pairs, 3).index_add(0, predictions.pair_index(), member)
 
 
-def as_pair_logps(sums: Tensor, counts: Tensor, weight: Tensor | None = None) -> PairLogps:
-    """Name the columns of two (B, 3) tensors."""
+def as_pair_logps(
+    sums: Tensor, counts: Tensor, given: Mapping[str, Tensor] | None = None
+) -> PairLogps:
+    """Name the columns of two (B, 3) tensors, and add what `Predictions.given` holds."""
     return PairLogps(
         chosen_sum=sums[:, 0],
         chosen_tokens=counts[:, 0],
@@ -60,7 +64,7 @@ def as_pair_logps(sums: Tensor, counts: Tensor, weight: Tensor | None = None) ->
         rejected_tokens=counts[:, 1],
         nll_sum=-sums[:, 2],
         nll_tokens=counts[:, 2],
-        weight=weight,
+        **(given or {}),
     )
 
 

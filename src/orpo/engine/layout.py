@@ -32,6 +32,7 @@ __all__ = [
 
 Batch = Mapping[str, Tensor]
 Built = TypeVar("Built")
+_GIVEN = ("weight", "reference_chosen", "reference_rejected")
 
 
 class PairSpan(NamedTuple):
@@ -134,14 +135,15 @@ class Predictions:
         target: (U,) int64, id of the token that is predicted.
         member: (U, 3) bool: counted for the chosen answer, the rejected answer, the NLL.
         bounds: B + 1 offsets: those of pair i are bounds[i] : bounds[i + 1].
-        weight: (B,) factor of each pair's part of the loss; None for 1.
+        given: What the batch says about each pair and the model does not: name out of `PairLogps`
+            (weight, reference_chosen, reference_rejected) -> (B,).
     """
 
     source: Tensor
     target: Tensor
     member: Tensor
     bounds: tuple[int, ...]
-    weight: Tensor | None = None
+    given: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def pairs(self) -> int:
@@ -156,7 +158,7 @@ class Predictions:
             self.target[start:stop],
             self.member[start:stop],
             tuple(bound - start for bound in self.bounds[first : last + 1]),
-            None if self.weight is None else self.weight[first:last],
+            {name: value[first:last] for name, value in self.given.items()},
         )
 
     def pair_index(self) -> Tensor:
@@ -187,9 +189,11 @@ class PackedPairs:
 class PaddedPairs:
     """A batch as padded rows: chosen and rejected of pair 0, of pair 1, ...
 
+    Where there is no rejected answer there is no row for it.
+
     Attributes:
-        input_ids: (2B, L) int64.
-        attention_mask: (2B, L) int64.
+        input_ids: (up to 2B, L) int64.
+        attention_mask: (up to 2B, L) int64.
         predictions: What is asked for.
     """
 
@@ -240,36 +244,42 @@ def pack_pairs(batch: Batch, nll_scope: str, backend: str | None = None) -> Pack
         position[None],
         PairLayout(tuple(spans), position, backend),
         Predictions(
-            source.to(device)[asked], input_ids[asked], member[asked], counts, batch.get("weight")
+            source.to(device)[asked], input_ids[asked], member[asked], counts, _given(batch)
         ),
     )
 
 
 def pad_pairs(batch: Batch, nll_scope: str) -> PaddedPairs:
     """Padded rows, chosen above rejected, from a batch of `orpo.data.PairCollator`."""
+    answered = batch["rejected_answer_mask"].any(1)
+    kept = torch.stack([torch.ones_like(answered), answered], dim=1).flatten()
     input_ids, attention_mask, answer_mask = (
-        torch.stack([batch[f"chosen_{name}"], batch[f"rejected_{name}"]], dim=1).flatten(0, 1)
+        torch.stack([batch[f"chosen_{name}"], batch[f"rejected_{name}"]], dim=1).flatten(0, 1)[kept]
         for name in ("input_ids", "attention_mask", "answer_mask")
     )
     rows, width = input_ids.shape
     counted = attention_mask if nll_scope == "sequence" else answer_mask
-    member = torch.zeros(rows, width, 3, dtype=torch.bool, device=input_ids.device)
-    member[0::2, :, 0] = answer_mask[0::2].bool()
-    member[1::2, :, 1] = answer_mask[1::2].bool()
-    member[0::2, :, 2] = counted[0::2].bool()
+    rejected = torch.arange(len(kept), device=kept.device)[kept] % 2 == 1
+    chosen = ~rejected[:, None]
+    answer = answer_mask.bool()
+    member = torch.stack([answer & chosen, answer & ~chosen, counted.bool() & chosen], dim=2)
     member[:, 0] = False  # nothing stands before the first token
     member = member.flatten(0, 1)
     asked = member.any(1)
-    ends = [2 * width * (i + 1) for i in range(rows // 2)]
+    ends = (width * (1 + answered.long()).cumsum(0)).tolist()
     source = torch.arange(-1, rows * width - 1, device=input_ids.device)
     predictions = Predictions(
         source[asked],
         input_ids.flatten()[asked],
         member[asked],
         _counts(asked, ends),
-        batch.get("weight"),
+        _given(batch),
     )
     return PaddedPairs(input_ids, attention_mask, predictions)
+
+
+def _given(batch: Batch) -> dict[str, Tensor]:
+    return {name: batch[name] for name in _GIVEN if name in batch}
 
 
 def _flat(batch: Batch, name: str) -> Tensor:

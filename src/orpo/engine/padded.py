@@ -59,7 +59,7 @@ class PaddedEngine:
 
     def positions(self, prefix: int, chosen: int, rejected: int) -> int:
         """Positions that one pair takes up in the model, without padding to a longer pair."""
-        return 2 * (prefix + max(chosen, rejected))
+        return 2 * (prefix + max(chosen, rejected)) if rejected else prefix + chosen
 
     def _naive(
         self,
@@ -71,4 +71,5 @@ class PaddedEngine:
         outputs = model(**inputs)
         logps = sum_pairs(token_logps(outputs.logits, padded.predictions), padded.predictions)
         aux_loss = getattr(outputs, "aux_loss", None) if self.router_loss else None
-        return EngineOutput(objective(logps), logps.detached(), aux_loss)
+        positions = padded.input_ids.numel()
+        return EngineOutput(objective(logps), logps.detached(), aux_loss, positions, positions)

@@ -48,4 +48,6 @@ def fused_pass(
         # Zero, by way of the model's output: wrappers listen there for the backward pass.
         loss = loss + outputs.logits.sum().to(loss.dtype)
     wanted = inputs.get("output_router_logits")
-    return EngineOutput(loss, logps, getattr(outputs, "aux_loss", None) if wanted else None)
+    aux_loss = getattr(outputs, "aux_loss", None) if wanted else None
+    positions, asked = inputs["input_ids"].numel(), len(predictions.target)
+    return EngineOutput(loss, logps, aux_loss, positions, asked)

@@ -59,7 +59,7 @@ class SharedEngine:
         }
         if self.router_loss:
             # The router counts a shared token as often as the two sequences hold it.
-            weight = _times_read(packed.layout)[None]
+            weight = _times_read(packed.layout, batch["rejected_answer_mask"].any(1).tolist())[None]
             inputs |= {"output_router_logits": True, "attention_mask": weight}
         bare, layer = transformer(model), output_layer(model)
         assert bare is not None
@@ -79,9 +79,10 @@ class SharedEngine:
         return prefix + chosen + rejected
 
 
-def _times_read(layout: PairLayout) -> Tensor:
-    """(S,) int64: 2 for tokens of a prefix, 1 for the others."""
+def _times_read(layout: PairLayout, answered: list[bool]) -> Tensor:
+    """(S,) int64: 2 for tokens of a prefix that two sequences begin with, 1 for the others."""
     times = torch.ones_like(layout.positions)
-    for span in layout.spans:
-        times[span.start : span.fork] = 2
+    for span, both in zip(layout.spans, answered, strict=True):
+        if both:
+            times[span.start : span.fork] = 2
     return times

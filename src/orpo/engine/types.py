@@ -32,11 +32,15 @@ class EngineOutput:
         loss: The objective's value, a scalar that carries the gradient.
         logps: The log-probabilities that it was computed from, without gradient.
         aux_loss: The router's auxiliary loss of a mixture-of-experts model, a scalar, or None.
+        positions: Positions that went through the model, padding among them.
+        predictions: Positions whose logits were computed.
     """
 
     loss: Tensor
     logps: PairLogps
     aux_loss: Tensor | None = None
+    positions: int = 0
+    predictions: int = 0
 
 
 class Engine(Protocol):

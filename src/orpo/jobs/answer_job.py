@@ -1,104 +1,102 @@
-"""Answering prompts from a file."""
+"""Answering prompts from a file, by a model here or behind a server."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orpo.data import Messages, has_chat_template, open_source
-from orpo.data.template import RenderingError
-from orpo.errors import DataError
-from orpo.evaluate import Answerer, Sampling, encode_prompt, generate_answers
+from orpo.errors import ConfigError
+from orpo.evaluate import Sampling
+from orpo.evaluate.answers import (
+    Answered,
+    answer_questions,
+    open_source_of_answers,
+    read_questions,
+)
 
-__all__ = ["Prompt", "answer_prompts", "read_prompts"]
+__all__ = ["AnswerJob", "run_answers"]
 
-_TABLES = {".json", ".jsonl", ".ndjson", ".csv", ".parquet", ".gz"}
+Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Prompt:
-    """A prompt as it was given.
+class AnswerJob:
+    """What is asked, and whom.
 
     Attributes:
-        content: A text or a conversation.
-        where: Its place, for messages.
-    """
-
-    content: str | Messages
-    where: str
-
-
-def read_prompts(source: str) -> list[Prompt]:
-    """Prompts from a file, or the text itself if it names no file.
-
-    A .txt file has one prompt per line; other files have a column `prompt`, `instruction` or
-    `messages` (texts or lists of {role, content}).
+        model: A model folder, an adapter folder or a Hub id; with a server, its name there.
+        prompts: A file of prompts, or a text.
+        sampling: How answers are drawn.
+        output: A JSONL file that keeps every answer at once; a broken run goes on from it.
+        overwrite: Delete what `output` holds first.
+        server: Address of an OpenAI-compatible server that has the model.
+        api_key_env: Environment variable with the server's key.
+        raw: Continue texts as they are, instead of putting them into the chat template.
+        dtype: Of the weights.
+        trust_remote_code: Allow the model's own code to run.
 
     Raises:
-        DataError: The file is missing, empty or has no such column.
+        ConfigError: A value that cannot be meant.
     """
-    path = Path(source)
-    looks_like_file = path.suffix.lower() in _TABLES | {".txt"} and "\n" not in source
-    if looks_like_file and not path.is_file():
-        raise DataError("no such file", where=source, fix="Give a file of prompts, or a text.")
-    if not looks_like_file:
-        return [Prompt(source, "the prompt given")]
-    if path.suffix.lower() == ".txt":
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-        prompts = [Prompt(t, f"{source}:{n}") for n, t in enumerate(lines, 1) if t.strip()]
-    else:
-        prompts = [Prompt(_column(row.values, row.where), row.where) for row in open_source(source)]
-    if not prompts:
-        raise DataError("holds no prompt", where=source, fix="Give at least one.")
-    return prompts
+
+    model: str
+    prompts: str
+    sampling: Sampling
+    output: Path | None = None
+    overwrite: bool = False
+    server: str | None = None
+    api_key_env: str = "OPENAI_API_KEY"
+    raw: bool = False
+    dtype: str = "auto"
+    trust_remote_code: bool = False
+
+    def __post_init__(self) -> None:
+        """Check what can be checked without loading anything."""
+        if self.sampling.temperature < 0:
+            raise ConfigError("must not be negative", where="--temperature", fix="0 is greedy.")
+        if not 0 < self.sampling.top_p <= 1:
+            raise ConfigError("must be above 0 and at most 1", where="--top_p")
+        if self.output is not None and self.output.resolve() == Path(self.prompts).resolve():
+            raise ConfigError("is the file of prompts", where="--output", fix="Give another.")
 
 
-def answer_prompts(
-    answerer: Answerer, prompts: list[Prompt], sampling: Sampling, *, raw: bool = False
-) -> list[dict[str, Any]]:
+def run_answers(job: AnswerJob, *, say: Say) -> list[dict[str, Any]]:
     """Answers in the order of the prompts.
 
     Args:
-        answerer: Model and tokenizer.
-        prompts: Texts or conversations.
-        sampling: How answers are drawn.
-        raw: Continue texts as they are, instead of putting them into the chat template.
+        job: What is asked.
+        say: Told, line by line, what happens.
 
     Returns:
-        One {"prompt", "answer"} for each.
+        One {"prompt", "answer"} for each; with several turns {"turns", "answers"}.
+
+    Raises:
+        UserError: Prompts, model or server are not what they should be, or `output` holds
+            something else.
     """
-    ids = [_encode(answerer, prompt, raw=raw) for prompt in prompts]
-    answers = generate_answers(answerer.model, answerer.tokenizer, ids, sampling)
-    return [
-        {"prompt": prompt.content, "answer": answer}
-        for prompt, answer in zip(prompts, answers, strict=True)
-    ]
-
-
-def _encode(answerer: Answerer, prompt: Prompt, *, raw: bool) -> list[int]:
-    content = prompt.content
-    if isinstance(content, str) and not raw and has_chat_template(answerer.tokenizer):
-        content = [{"role": "user", "content": content}]
-    try:
-        ids = encode_prompt(answerer.tokenizer, content)
-    except RenderingError as error:
-        raise DataError(str(error), where=prompt.where) from error
-    if not ids:
-        raise DataError("the prompt has no tokens", where=prompt.where, fix="Write something.")
-    return ids
-
-
-def _column(values: Any, where: str) -> str | Messages:
-    for name in ("prompt", "messages", "instruction"):
-        value = values.get(name)
-        if isinstance(value, str):
-            return value
-        if isinstance(value, list) and all(isinstance(m, dict) and "role" in m for m in value):
-            turns: Messages = value
-            return turns
-    raise DataError(
-        "no prompt in this row",
-        where=where,
-        fix="Give a column 'prompt' (text or messages), 'messages' or 'instruction'.",
+    questions = read_questions(job.prompts)
+    source = open_source_of_answers(
+        job.model,
+        server=job.server,
+        api_key_env=job.api_key_env,
+        dtype=job.dtype,
+        trust_remote_code=job.trust_remote_code,
+        raw=job.raw,
     )
+    if job.output is not None and job.overwrite:
+        job.output.unlink(missing_ok=True)
+    try:
+        answered = answer_questions(source, questions, job.sampling, job.output, say)
+    finally:
+        source.close()
+    return [_row(one) for one in answered]
+
+
+def _row(answered: Answered) -> dict[str, Any]:
+    question = answered.question
+    if len(question.turns) > 1:
+        return {"turns": list(question.turns), "answers": list(answered.turns)}
+    prompt = question.turns[0] if question.is_text else question.conversation()
+    return {"prompt": prompt, "answer": answered.turns[0]}

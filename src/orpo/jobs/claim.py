@@ -16,6 +16,7 @@ from orpo.run_folder import (
     RECIPE,
     REPORT,
     SAMPLES,
+    SCORES,
     checkpoints,
     read_manifest,
     read_recipe,
@@ -52,6 +53,7 @@ _OF_A_RUN = (
     EVENTS,
     EVALUATION,
     SAMPLES,
+    SCORES,
 )
 
 

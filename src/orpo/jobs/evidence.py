@@ -8,6 +8,8 @@ from typing import Any, TypeAlias
 
 from orpo.data import Row
 from orpo.evaluate import Grade, Sampling, generate_answers, grade_summary, preference_summary
+from orpo.evaluate.preference import ScoredPairs, compare, measure, row_facts, score_pairs
+from orpo.jobs.scores import recall_scores, write_scores
 from orpo.run_folder import EVALUATION, RECIPE, SAMPLES, read_run, write_json, write_jsonl
 from orpo.train import ORPOTrainer
 from orpo.train.wrappers import scoring
@@ -20,7 +22,7 @@ Grader: TypeAlias = Callable[[Row, str], Grade]
 
 
 class Evidence:
-    """Writes evaluation.json and samples.jsonl of a run, once before and once after training.
+    """Writes evaluation.json, scores.jsonl and samples.jsonl of a run, before and after training.
 
     Args:
         trainer: Its evaluation data are the held-out pairs; without them, the sample prompts are
@@ -43,9 +45,12 @@ class Evidence:
         self.folder = Path(trainer.args.output_dir)
         self.held_out = trainer.eval_dataset is not None
         self.rows = {row.index: row for row in held_out} if grade else {}
+        args = trainer.args
+        self.facts = row_facts(self.rows.values() or held_out, args.format_name, args.pair_rule)
         source = trainer.eval_dataset if self.held_out else trainer.train_dataset
         self.pairs = source.select(range(min(count, len(source))))
         self.evaluation: dict[str, dict[str, Any]] = {}
+        self.scores: dict[str, ScoredPairs] = {}
         self.samples: list[dict[str, Any]] = []
 
     def recall(self) -> None:
@@ -58,6 +63,9 @@ class Evidence:
             {name: value for name, value in sample.items() if not name.endswith("after")}
             for sample in run.samples
         ]
+        if self.held_out and "before" in self.evaluation:
+            found = recall_scores(self.folder, "before", self.facts, self.trainer.eval_dataset)
+            self.scores = {} if found is None else {"before": found}
         if len(self.samples) != len(self.pairs):  # another number was asked for
             self.samples = []
 
@@ -91,20 +99,28 @@ class Evidence:
             self.folder.mkdir(parents=True, exist_ok=True)
             write_json(self.folder / EVALUATION, self.evaluation)
             write_jsonl(self.folder / SAMPLES, self.samples)
+            write_scores(self.folder, self.scores)
 
     def _look(self, moment: str, say: Say) -> bool:
         """Whether there was anything to find out."""
         found = False
         if self.held_out and moment not in self.evaluation:
             say(f"scoring {len(self.trainer.eval_dataset)} held-out pairs {moment} training")
-            metrics = self.trainer.evaluate()
-            self.evaluation[moment] = preference_summary(metrics, len(self.trainer.eval_dataset))
+            self._score(moment)
             found = True
         if self.samples and moment not in self.samples[0]:
             say(f"answering {len(self.samples)} prompts {moment} training")
             self._answer(moment)
             found = True
         return found
+
+    def _score(self, moment: str) -> None:
+        metrics, pairs = score_pairs(self.trainer, self.facts)
+        summary = preference_summary(metrics, len(self.trainer.eval_dataset))
+        self.evaluation[moment] = {**summary, **measure(pairs)}
+        self.scores[moment] = pairs
+        if moment == "after" and "before" in self.scores:
+            self.evaluation[moment] |= compare(self.scores["before"], pairs)
 
     def _prompt(self, pair: dict[str, Any]) -> dict[str, Any]:
         decode = self.trainer.processing_class.decode

@@ -20,12 +20,14 @@ class DPOLoss:
     Attributes:
         loss: mean_i -log sigmoid(beta * margin_i), scalar, carries the gradient.
         margins: (log pi/pi_ref)(y_w) - (log pi/pi_ref)(y_l), shape (pairs,).
+        log_sigmoid: log sigmoid(beta * margin_i), shape (pairs,).
         chosen_rewards: beta * (log pi/pi_ref)(y_w), shape (pairs,), without gradient.
         rejected_rewards: beta * (log pi/pi_ref)(y_l), shape (pairs,), without gradient.
     """
 
     loss: Tensor
     margins: Tensor
+    log_sigmoid: Tensor
     chosen_rewards: Tensor
     rejected_rewards: Tensor
 
@@ -55,9 +57,11 @@ def dpo_loss(
     chosen_ratio = chosen_sums.to(dtype) - reference_chosen_sums.to(dtype)
     rejected_ratio = rejected_sums.to(dtype) - reference_rejected_sums.to(dtype)
     margins = chosen_ratio - rejected_ratio
+    log_sigmoid = F.logsigmoid(beta * margins)
     return DPOLoss(
-        loss=-F.logsigmoid(beta * margins).mean(),
+        loss=-log_sigmoid.mean(),
         margins=margins,
+        log_sigmoid=log_sigmoid,
         chosen_rewards=beta * chosen_ratio.detach(),
         rejected_rewards=beta * rejected_ratio.detach(),
     )

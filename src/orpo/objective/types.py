@@ -23,6 +23,8 @@ class PairLogps:
         nll_sum: -sum_t log p over the tokens of the chosen sequence that `nll_scope` counts.
         nll_tokens: Number of tokens in that sum.
         weight: Factor of each pair's part of the loss; None for 1.
+        reference_chosen: `chosen_sum` of the reference model, for DPO; None without one.
+        reference_rejected: `rejected_sum` of the reference model; None without one.
 
     A row without rejected answer has `rejected_tokens` 0 and `rejected_sum` 0.
     """
@@ -34,6 +36,8 @@ class PairLogps:
     nll_sum: Tensor
     nll_tokens: Tensor
     weight: Tensor | None = None
+    reference_chosen: Tensor | None = None
+    reference_rejected: Tensor | None = None
 
     def detached(self) -> PairLogps:
         """The same numbers without their gradient."""

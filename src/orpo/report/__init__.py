@@ -4,36 +4,54 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from orpo.errors import ConfigError
 from orpo.run_folder import REPORT, read_run
 
-__all__ = ["write_audit_page", "write_report"]
+if TYPE_CHECKING:
+    from orpo.report.evaluation import Page
+    from orpo.report.evaluation.page import Drawing
+
+__all__ = ["write_audit_page", "write_evaluation_page", "write_report"]
 
 
-def write_report(folder: str | Path, output: Path | None = None) -> Path:
+def write_report(
+    folder: str | Path, output: Path | None = None, figures: Path | None = None
+) -> Path:
     """Write the report of a run: one HTML file that needs nothing beside itself.
 
     A run that is still going on, or that logged nothing yet, has a report too: it says so. The
-    same run folder gives the same page, byte for byte.
+    same run folder gives the same page, byte for byte. The folder of an evaluation or a comparison
+    has its page drawn again from what stands in it.
 
     Args:
-        folder: A run folder, the `output_dir` of `orpo train`.
-        output: The file to write; `report.html` in the run folder if absent.
+        folder: A run folder, the `output_dir` of `orpo train`; or that of `orpo evaluate` or
+            `orpo compare`.
+        output: The file to write; `report.html` in the folder if absent.
+        figures: Where the figures go as NAME.svg and NAME.png; if absent, nowhere for a run, and
+            `figures/` beside its page for an evaluation that is drawn again.
 
     Returns:
-        The file written.
+        The HTML file written.
 
     Raises:
-        DataError: It is no run folder, or one of its files is broken.
-        ConfigError: `output` is a folder.
+        DataError: It is no such folder, or one of its files is broken.
+        ConfigError: `output` is a folder, or `figures` is a file.
     """
+    from orpo.report.evaluation.redraw import is_evaluation, page_of  # noqa: PLC0415
+
+    if is_evaluation(Path(folder)):
+        return _write_page(page_of(Path(folder)), Path(folder), output, figures)
     from orpo.report.page import render_page  # noqa: PLC0415 - matplotlib loads in seconds
+    from orpo.report.run_figures import run_figures  # noqa: PLC0415
 
     run = read_run(folder)
     path = run.path / REPORT if output is None else Path(output)
-    return _written(path, render_page(run))
+    written = _written(path, render_page(run))
+    if figures is not None:
+        _save(run_figures(run), figures)
+    return written
 
 
 def write_audit_page(audit: Mapping[str, Any], path: Path) -> Path:
@@ -55,6 +73,48 @@ def write_audit_page(audit: Mapping[str, Any], path: Path) -> Path:
     from orpo.report.audit.page import render_audit  # noqa: PLC0415 - matplotlib loads in seconds
 
     return _written(Path(path), render_audit(audit))
+
+
+def write_evaluation_page(page: Page, folder: Path) -> Path:
+    """Write the page of an evaluation or a comparison, and its figures as files.
+
+    The page is one HTML file that needs nothing beside itself; each of its figures also stands in
+    `figures/` as NAME.svg and NAME.png. The same page gives the same HTML and SVG, byte for byte.
+
+    Args:
+        page: What it shows.
+        folder: Where `report.html` and `figures/` go; made if it is not there.
+
+    Returns:
+        The HTML file.
+
+    Raises:
+        ConfigError: `report.html` is a folder there.
+    """
+    return _write_page(page, Path(folder), None, None)
+
+
+def _write_page(page: Page, folder: Path, output: Path | None, figures: Path | None) -> Path:
+    from orpo.report.evaluation.page import (  # noqa: PLC0415 - matplotlib loads in seconds
+        FIGURES,
+        draw_figures,
+        render_evaluation,
+    )
+
+    drawings = draw_figures(page.figures)
+    path = folder / REPORT if output is None else Path(output)
+    written = _written(path, render_evaluation(page, drawings))
+    if output is None or figures is not None:
+        _save(drawings, folder / FIGURES if figures is None else figures)
+    return written
+
+
+def _save(drawings: list[Drawing], folder: Path) -> None:
+    from orpo.report.evaluation.page import save_figures  # noqa: PLC0415
+
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError("is a file, not a folder", where=str(folder), fix="Name a folder.")
+    save_figures(drawings, folder)
 
 
 def _written(path: Path, page: str) -> Path:

@@ -14,6 +14,7 @@ from orpo.report.values import (
     mapping,
     number,
     rows,
+    sentence,
     visible,
     whole,
 )
@@ -97,7 +98,10 @@ def notes(run: Run) -> list[str]:
 def events(run: Run) -> list[tuple[str, str]]:
     """What happened beside the steps: the step, and what it was, in words."""
     return [
-        (str(event.get("step", "")), lasting(visible(str(event.get("message", ""))), _LONGEST))
+        (
+            str(event.get("step", "")),
+            sentence(lasting(visible(str(event.get("message", ""))), _LONGEST)),
+        )
         for event in run.events
     ]
 

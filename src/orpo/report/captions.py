@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from orpo.report.curves import MARKERS, Plot, colour_of, draw, is_dashed
+from orpo.report.curves import MARKERS, Legend, Plot, colour_of, draw, is_dashed
+from orpo.report.diagnosis.shifts import FEWEST
 from orpo.report.series import Curves, Series, Trend
 from orpo.report.values import as_count, as_number, as_pair, as_percent, joined, lasting, sentence
 from orpo.report.words import trend_told
@@ -25,21 +26,6 @@ _NAMES = {
 
 
 @dataclass(frozen=True)
-class Legend:
-    """One entry of a figure's legend.
-
-    Attributes:
-        label: What the curve is.
-        colour: The style sheet's name of its colour.
-        sign: "solid", "dashed", or the character of a marker.
-    """
-
-    label: str
-    colour: str
-    sign: str
-
-
-@dataclass(frozen=True)
 class Caption:
     """A figure and the words that go with it.
 
@@ -48,7 +34,8 @@ class Caption:
         title: Heading.
         reading: How to read it, and when to worry.
         seen: What it shows in this run, computed.
-        svg: The figure.
+        plot: The figure.
+        svg: The figure, drawn.
         legend: Its curves.
         small: Of secondary interest.
     """
@@ -57,6 +44,7 @@ class Caption:
     title: str
     reading: str
     seen: str
+    plot: Plot
     svg: str
     legend: tuple[Legend, ...]
     small: bool
@@ -99,6 +87,7 @@ def _caption(figure: _Figure, curves: Curves) -> Caption:
         figure.title,
         figure.reading,
         " ".join(part for part in seen if part),
+        plot,
         draw(plot),
         _legend(drawn, shown),
         figure.small,
@@ -166,6 +155,8 @@ def _logps_seen(curves: Curves) -> str:
 def _logps_judged(chosen: Trend, rejected: Trend, gap: Trend, curves: Curves) -> str:
     nll = curves.training.get("nll_loss")
     nll_rose = bool(nll and nll.trend and nll.trend.direction == "rose")
+    if gap.direction == "held" and len(curves.training["logps/chosen"].points) < FEWEST:
+        return ""
     if gap.direction != "rose":
         return "The preference was not learned more strongly than at the start."
     if chosen.direction == "fell" and nll_rose:

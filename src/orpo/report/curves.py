@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Canvas
+from matplotlib.lines import Line2D
 from matplotlib.ticker import (
     FixedLocator,
     FuncFormatter,
@@ -18,9 +21,10 @@ from matplotlib.ticker import (
 )
 
 from orpo.report.series import Series, smoothed, thinned
-from orpo.report.svg import COLOURS, drawn, dress
+from orpo.report.svg import COLOURS, drawn, dress, plain
 
-__all__ = ["MARKERS", "Plot", "colour_of", "draw", "is_dashed"]
+__all__ = ["MARKERS", "Legend", "Plot", "colour_of", "draw", "is_dashed"]
+__all__ += ["paint_alone", "size_of"]
 
 _METRICS = {
     "nll_loss": "nll",
@@ -32,6 +36,21 @@ _METRICS = {
 
 MARKERS = (("o", "○"), ("s", "□"), ("^", "△"), ("D", "◇"), ("v", "▽"))
 """Shapes of the evaluation sets: in the figure, and as a character for the legend."""
+
+
+@dataclass(frozen=True)
+class Legend:
+    """One entry of a figure's legend.
+
+    Attributes:
+        label: What the curve is.
+        colour: The style sheet's name of its colour.
+        sign: "solid", "dashed", or the character of a marker.
+    """
+
+    label: str
+    colour: str
+    sign: str
 
 
 @dataclass(frozen=True)
@@ -67,8 +86,49 @@ def is_dashed(metric: str) -> bool:
 
 def draw(plot: Plot) -> str:
     """The figure as an `<svg>` element for the middle of a page."""
-    size = (5.8, 2.3 if plot.small else 3.3)
-    return drawn(plot.name, size, lambda figure: _paint(figure.add_subplot(), plot))
+    return drawn(plot.name, size_of(plot), lambda figure: _paint(figure.add_subplot(), plot))
+
+
+def size_of(plot: Plot) -> tuple[float, float]:
+    """Width and height in inches."""
+    return (5.8, 2.3 if plot.small else 3.3)
+
+
+def paint_alone(plot: Plot, legend: Sequence[Legend]) -> Callable[[Canvas], None]:
+    """Paints the figure for a file of its own, where no page says what its curves are."""
+
+    def paint(figure: Canvas) -> None:
+        axes = figure.add_subplot()
+        _paint(axes, plot)
+        if len(legend) > 1:
+            handles = [_handle(entry) for entry in legend]
+            figure.legend(
+                handles=handles,
+                loc="outside upper left",
+                ncols=3,
+                frameon=False,
+                fontsize=10,
+                labelcolor=COLOURS["ink"],
+            )
+
+    return paint
+
+
+def _handle(entry: Legend) -> Line2D:
+    colour = COLOURS[entry.colour]
+    shapes = {sign: marker for marker, sign in MARKERS}
+    if entry.sign in shapes:
+        return Line2D(
+            [],
+            [],
+            color=colour,
+            linestyle="none",
+            marker=shapes[entry.sign],
+            markerfacecolor=COLOURS["paper"],
+            label=plain(entry.label),
+        )
+    dashes = (0, (5, 1.6)) if entry.sign == "dashed" else "solid"
+    return Line2D([], [], color=colour, linewidth=1.9, linestyle=dashes, label=plain(entry.label))
 
 
 def _paint(axes: Axes, plot: Plot) -> None:

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from orpo.report.values import as_count, joined, lasting, mapping, records, rows, sentence
 from orpo.run_folder import Run
 
-__all__ = ["Answer", "Sample", "Samples", "Turn", "read_samples"]
+__all__ = ["Answer", "Sample", "Samples", "Turn", "answer_lengths", "read_failures"]
+__all__ += ["read_samples"]
 
 SHOWN = 20
+FAILURES = 8
 _LONGEST = 1200
 _LANGUAGES = {"english": "en", "chinese": "zh"}
 
@@ -69,12 +71,36 @@ class Samples:
     sentence: str
 
 
+def read_failures(run: Run) -> Samples:
+    """Answers that turned from right to wrong, at most `FAILURES`, at even distances."""
+    found = [
+        row
+        for row in records(run.samples)
+        if row.get("correct_before") is True and row.get("correct_after") is False
+    ]
+    count = min(len(found), FAILURES)
+    shown = [found[i * len(found) // count] for i in range(count)]
+    text = f"{as_count(len(found), 'answer')} turned from right to wrong" if found else ""
+    if count < len(found):
+        text += f"; {count} of them are shown, at even distances"
+    return Samples([_sample(row) for row in shown], sentence(text) if text else "")
+
+
 def read_samples(run: Run) -> Samples:
     """At most `SHOWN` samples, at even distances through the file: nobody picked them."""
     found = records(run.samples)
     count = min(len(found), SHOWN)
     shown = [found[i * len(found) // count] for i in range(count)]
     return Samples([_sample(row) for row in shown], _about(found, count))
+
+
+def answer_lengths(run: Run) -> list[tuple[int, int, int]]:
+    """Characters of the answers before and after, and of the preferred one (0 if unknown)."""
+    return [
+        (len(_text(row["before"])), len(_text(row["after"])), len(_text(row.get("chosen"))))
+        for row in records(run.samples)
+        if row.get("before") is not None and row.get("after") is not None
+    ]
 
 
 def _about(found: list[dict[str, object]], shown: int) -> str:

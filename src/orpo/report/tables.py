@@ -6,13 +6,23 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from orpo.report.values import as_change, as_count, as_number, as_percent, mapping, number, whole
+from orpo.report.values import (
+    as_change,
+    as_count,
+    as_number,
+    as_percent,
+    mapping,
+    number,
+    records,
+    whole,
+)
 from orpo.run_folder import Run
 
 __all__ = ["Breakdown", "Change", "breakdowns", "change_of", "changes", "counts"]
 
 _COUNTS = ("pairs", "prompts", "n")
 _ROWS = 40
+_FEWEST_TURNED = 10
 
 
 @dataclass(frozen=True)
@@ -52,6 +62,7 @@ class Change:
         after: As shown.
         change: As shown, with its sign.
         verdict: "better", "worse", or nothing where neither can be said.
+        interval: Where the true change lies, as shown; empty if that was not worked out.
         bar: Both values in percent of a bar, for shares.
     """
 
@@ -62,6 +73,7 @@ class Change:
     after: str
     change: str
     verdict: str
+    interval: str
     bar: tuple[float, float] | None
 
 
@@ -81,7 +93,8 @@ def changes(run: Run) -> list[Change]:
     names = [name for name in {**after, **before} if _is_shown(name, before, after)]
     order = {name: i for i, name in enumerate(_KNOWN)}
     names.sort(key=lambda name: order.get(_plain(name), len(order)))
-    return [change_of(name, before.get(name), after.get(name)) for name in names]
+    known = intervals(run)
+    return [change_of(name, before.get(name), after.get(name), known.get(name)) for name in names]
 
 
 def counts(run: Run) -> str:
@@ -95,7 +108,7 @@ def breakdowns(run: Run) -> list[Breakdown]:
     """The parts of evaluation.json called by_*: {"by_task": {"sums": {"n": 12, ...}}}."""
     before, after = _sides(run)
     found = []
-    for key in {**after, **before}:
+    for key in (key for key in {**after, **before} if key.startswith("by_")):
         olds, news = mapping(before.get(key)), mapping(after.get(key))
         groups = list({**news, **olds})
         parts = {group: (_part(olds, group), _part(news, group)) for group in groups}
@@ -107,17 +120,59 @@ def breakdowns(run: Run) -> list[Breakdown]:
         )
         for metric in metrics:
             rows = [
-                (group, _size(old, new), change_of(metric, old.get(metric), new.get(metric)))
+                (group, _size(old, new), _counted(metric, old, new, both=bool(olds and news)))
                 for group, (old, new) in parts.items()
                 if _is_shown(metric, old, new)
             ]
             title = key.replace("_", " ")
             found.append(Breakdown(title, _label(metric), rows[:_ROWS], max(0, len(rows) - _ROWS)))
+    return [*found, *_grouped(mapping(before.get("groups")), mapping(after.get("groups")))]
+
+
+def _counted(name: str, old: dict[str, Any], new: dict[str, Any], *, both: bool) -> Change:
+    """The change of a group; answers that do not occur are 0 of them where both were counted."""
+    none = 0 if name == "answers" and both else None
+    return change_of(name, old.get(name, none), new.get(name, none))
+
+
+def _grouped(before: dict[str, Any], after: dict[str, Any]) -> list[Breakdown]:
+    """Preference accuracy by group: {"language": {"en": {"n", METRIC: interval, "changes"}}}."""
+    name, found = "preference_accuracy", []
+    for kind, groups in after.items():
+        earlier = mapping(before.get(kind))
+        rows = []
+        for group, value in mapping(groups).items():
+            new, old = mapping(value), mapping(earlier.get(group))
+            change = change_of(
+                name,
+                mapping(old.get(name)).get("value"),
+                mapping(new.get(name)).get("value"),
+                _ends(mapping(mapping(new.get("changes")).get(name))),
+            )
+            rows.append((group, _size(old, new), change))
+        if len(rows) > 1:
+            found.append(
+                Breakdown(f"by {kind}", _label(name), rows[:_ROWS], max(0, len(rows) - _ROWS))
+            )
     return found
 
 
-def change_of(name: str, before: object, after: object) -> Change:
-    """A number before and after, judged where more or less of it is better."""
+def intervals(run: Run) -> dict[str, tuple[float, float]]:
+    """Metric -> 95 % interval of its change on the same pairs or prompts."""
+    _, after = _sides(run)
+    found = {
+        name: ends
+        for name, one in mapping(after.get("changes")).items()
+        if (ends := _ends(mapping(one))) is not None
+    }
+    ends = _turned(run)
+    return found if ends is None else {"correct_answers": ends, **found}
+
+
+def change_of(
+    name: str, before: object, after: object, interval: tuple[float, float] | None = None
+) -> Change:
+    """A number before and after, judged where more or less of it is better and no accident."""
     old, new = number(before), number(after)
     known = _KNOWN.get(_plain(name), _Known(name, ""))
     shown = as_percent if known.share else as_number
@@ -128,9 +183,45 @@ def change_of(name: str, before: object, after: object) -> Change:
         shown(old),
         shown(new),
         as_change(old, new, share=known.share),
-        _judged(old, new, known.better),
+        "" if _spans_zero(interval) else _judged(old, new, known.better),
+        _interval(interval, share=known.share),
         _bar(old, new) if known.share else None,
     )
+
+
+def _ends(one: dict[str, Any]) -> tuple[float, float] | None:
+    low, high = number(one.get("low")), number(one.get("high"))
+    if low is None or high is None or not math.isfinite(high - low):
+        return None
+    return low, high
+
+
+def _turned(run: Run) -> tuple[float, float] | None:
+    """95 % interval of the change in correct answers, from the prompts whose answer turned.
+
+    The normal approximation to a difference of paired shares: its variance over n prompts is
+    (b + c - (b - c)^2 / n) / n^2 where b turned right and c turned wrong.
+    """
+    pairs = [(row.get("correct_before"), row.get("correct_after")) for row in records(run.samples)]
+    judged = [pair for pair in pairs if all(isinstance(side, bool) for side in pair)]
+    right, wrong, n = judged.count((False, True)), judged.count((True, False)), len(judged)
+    if right + wrong < _FEWEST_TURNED:
+        return None
+    mean = (right - wrong) / n
+    error = 1.96 * math.sqrt(right + wrong - (right - wrong) ** 2 / n) / n
+    return mean - error, mean + error
+
+
+def _spans_zero(interval: tuple[float, float] | None) -> bool:
+    return interval is not None and interval[0] <= 0 <= interval[1]
+
+
+def _interval(interval: tuple[float, float] | None, *, share: bool) -> str:
+    if interval is None:
+        return ""
+    low, high = (as_change(0.0, end, share=share) for end in interval)
+    unit = "\u00a0pp" if share else ""
+    return f"{low.removesuffix(unit)} to {high}"
 
 
 def _sides(run: Run) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -138,7 +138,12 @@ def verdict(run: Run, curves: Curves) -> Verdict:
     """The verdict on a run, with nothing in it that its files do not show."""
     remarks = [*_progress_remarks(run, curves), *_broken_remarks(curves)]
     comparisons = compared(run)
-    if any(one.after is not None for one in comparisons):
+    told = _side(run, "after").get("verdict")
+    if isinstance(told, str) and told.strip():
+        rest = [one for one in comparisons if one.unit == "prompt" and one.after is not None]
+        text = sentence(lasting(told, 600)) + (f" {_after_sentence(rest)}" if rest else "")
+        remarks = [*_chance_remarks(rest), *remarks]
+    elif any(one.after is not None for one in comparisons):
         text = _after_sentence(comparisons)
         remarks = [*_chance_remarks(comparisons), *remarks]
     elif comparisons:

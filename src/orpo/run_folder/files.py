@@ -5,6 +5,7 @@ metrics.jsonl     one JSON object per logged step, flushed as it is written
 events.jsonl      {"time", "step", "kind", "message", ...}: what happened beside the steps
 evaluation.json   {"before": {...}, "after": {...}} on held-out pairs, if there were any
 samples.jsonl     {"prompt", "before", "after", ...}: answers to held-out prompts
+scores.jsonl      {"row", "prompt", "before", "after"}: log-probabilities of held-out pairs
 README.md         the model card
 report.html       the pictures
 """
@@ -28,7 +29,9 @@ __all__ = [
     "RECIPE",
     "REPORT",
     "SAMPLES",
+    "SCORES",
     "Run",
+    "read_jsonl",
     "read_recipe",
     "read_run",
     "write_json",
@@ -37,12 +40,13 @@ __all__ = [
     "write_yaml",
 ]
 
-RECIPE, METRICS, EVENTS, EVALUATION, SAMPLES, REPORT = (
+RECIPE, METRICS, EVENTS, EVALUATION, SAMPLES, SCORES, REPORT = (
     "recipe.yaml",
     "metrics.jsonl",
     "events.jsonl",
     "evaluation.json",
     "samples.jsonl",
+    "scores.jsonl",
     "report.html",
 )
 
@@ -103,10 +107,10 @@ def read_run(path: str | Path) -> Run:
     return Run(
         folder,
         recipe,
-        _read_jsonl(folder / METRICS),
+        read_jsonl(folder / METRICS),
         _read_json(folder / EVALUATION),
-        _read_jsonl(folder / SAMPLES),
-        _read_jsonl(folder / EVENTS),
+        read_jsonl(folder / SAMPLES),
+        read_jsonl(folder / EVENTS),
     )
 
 
@@ -149,7 +153,12 @@ def write_text(path: Path, text: str) -> None:
     fresh.replace(path)
 
 
-def _read_jsonl(path: Path) -> list[dict[str, Any]]:
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """The objects of a file with one per line; none if it is not there.
+
+    Raises:
+        DataError: It is broken, elsewhere than in a last line that was being written.
+    """
     if not path.is_file():
         return []
     # Not splitlines(): an answer may hold a Unicode line separator.

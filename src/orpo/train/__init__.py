@@ -6,11 +6,14 @@ from orpo.train.models import load_adapter, load_model, load_tokenizer, prepare_
 from orpo.train.recorder import versions
 from orpo.train.signals import StopOnSignal, StopRequested
 from orpo.train.trainer import ORPOTrainer
+from orpo.train.work import WORK, Work
 
 __all__ = [
+    "WORK",
     "ORPOTrainer",
     "StopOnSignal",
     "StopRequested",
+    "Work",
     "explain_write_error",
     "load_adapter",
     "load_model",

@@ -242,6 +242,7 @@ class Progress:
         learning_rate: The same.
         max_tokens: Positions of a micro-batch, as planned at the run's start.
         compile_blocks: Whether blocks were compiled.
+        work: Each rank's `Work`, as plain values.
     """
 
     loss_sums: list[float] = field(default_factory=list)
@@ -255,12 +256,14 @@ class Progress:
     learning_rate: float | None = None
     max_tokens: int | None = None
     compile_blocks: bool | None = None
+    work: list[dict[str, Any]] = field(default_factory=list)
 
 
 def write_progress(folder: Path, progress: Progress, args: TrainingArguments) -> None:
     """Write progress.json; called by all ranks, each with its own sums in lists of one."""
     progress.loss_sums = gather_object(progress.loss_sums)
     progress.metric_sums = gather_object(progress.metric_sums)
+    progress.work = gather_object(progress.work)
     if args.should_save:
         text = json.dumps(asdict(progress))
         (folder / PROGRESS).write_text(text, encoding="utf-8")

@@ -14,7 +14,7 @@ __all__ = ["push_checkpoint"]
 
 _FOR_RESUMING = [
     *("optimizer*", "scheduler.pt", "scaler.pt", "rng_state*", "trainer_state.json"),
-    *("progress.json", "manifest.json", "metrics.jsonl"),
+    *("progress.json", "manifest.json", "metrics.jsonl", "reference.safetensors"),
 ]
 
 

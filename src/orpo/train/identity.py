@@ -15,7 +15,7 @@ from torch import nn
 
 from orpo.data import COLUMNS
 
-__all__ = ["data_fingerprint", "frozen_weights", "identity"]
+__all__ = ["data_fingerprint", "frozen_weights", "identity", "weights_digest"]
 
 _TOKENS = COLUMNS[:3]
 _TOGETHER = 1000  # rows
@@ -49,6 +49,11 @@ def frozen_weights(model: nn.Module) -> str | None:
     if model not in _frozen:
         _frozen[model] = _sampled([p for p in model.named_parameters() if not p[1].requires_grad])
     return _frozen[model]
+
+
+def weights_digest(model: nn.Module) -> str | None:
+    """A digest of samples of all weights as they are; None if they lie in pieces."""
+    return _sampled([*model.named_parameters()])
 
 
 def _sampled(weights: list[tuple[str, nn.Parameter]]) -> str | None:

@@ -11,11 +11,14 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from transformers import TrainingArguments
 
-from orpo.objective import ORPOLoss, PairLogps
+from orpo.objective import PairLogps
+from orpo.train.checkpoints import Progress
 from orpo.train.step_loss import StepLoss
+from orpo.train.summaries import mean_nll, summarise, whole_loss
 
-__all__ = ["COLUMNS", "MetricSums", "PairTable", "pair_table", "summarise"]
+__all__ = ["COLUMNS", "MetricSums", "PairTable", "columns_of", "pair_table"]
 
 COLUMNS = (
     "nll_sum",
@@ -31,16 +34,28 @@ COLUMNS = (
     "weighted_nll",
     "weighted_log_odds_ratio",
 )
+_OWN_COLUMNS: dict[str, tuple[str, ...]] = {
+    "orpo": (),
+    "sft": ("row_logps",),
+    "dpo": (
+        *("chosen_rewards", "rejected_rewards", "reward_accuracy"),
+        *("chosen_sum", "rejected_sum", "weighted_log_sigmoid"),
+    ),
+}
 _OF_PAIRS = ("chosen_logps", "rejected_logps", "log_odds", "log_odds_ratio", "accuracy")
 """Columns that compare two answers: their sums leave out rows without rejected answer."""
 
 
-def pair_table(logps: PairLogps, result: ORPOLoss, aux_loss: Tensor | None = None) -> Tensor:
-    """One row of `COLUMNS` for each pair, shape (pairs, columns), without gradient."""
+def columns_of(objective: str) -> tuple[str, ...]:
+    """The columns of an objective's table: `COLUMNS`, and its own behind them."""
+    return (*COLUMNS, *_OWN_COLUMNS[objective])
+
+
+def pair_table(logps: PairLogps, parts: StepLoss, aux_loss: Tensor | None = None) -> Tensor:
+    """One row of `columns_of` for each pair, shape (pairs, columns), without gradient."""
     chosen, rejected = logps.chosen_logps, logps.rejected_logps
+    result, both, weight = parts.orpo(logps), logps.has_rejected, _weights(logps)
     aux = torch.zeros_like(chosen) if aux_loss is None else aux_loss.expand_as(chosen)
-    weight = torch.ones_like(chosen) if logps.weight is None else logps.weight
-    both = logps.has_rejected
     columns = {
         "nll_sum": logps.nll_sum,
         "nll_tokens": logps.nll_tokens,
@@ -55,11 +70,32 @@ def pair_table(logps: PairLogps, result: ORPOLoss, aux_loss: Tensor | None = Non
         "weighted_nll": weight * logps.nll_sum,
         "weighted_log_odds_ratio": weight * result.log_odds_ratio * both,
     }
-    return torch.stack([columns[name].detach().to(chosen.dtype) for name in COLUMNS], dim=1)
+    if parts.objective == "sft":
+        columns["row_logps"] = chosen
+    elif parts.objective == "dpo":
+        columns |= _dpo_columns(logps, parts)
+    names = columns_of(parts.objective)
+    return torch.stack([columns[name].detach().to(chosen.dtype) for name in names], dim=1)
+
+
+def _dpo_columns(logps: PairLogps, parts: StepLoss) -> dict[str, Tensor]:
+    result, both = parts.dpo(logps), logps.has_rejected
+    return {
+        "chosen_rewards": result.chosen_rewards * both,
+        "rejected_rewards": result.rejected_rewards * both,
+        "reward_accuracy": (result.chosen_rewards > result.rejected_rewards) & both,
+        "chosen_sum": logps.chosen_sum * both,
+        "rejected_sum": logps.rejected_sum * both,
+        "weighted_log_sigmoid": _weights(logps) * result.log_sigmoid * both,
+    }
+
+
+def _weights(logps: PairLogps) -> Tensor:
+    return torch.ones_like(logps.chosen_sum) if logps.weight is None else logps.weight
 
 
 def column_sums(table: Tensor) -> Tensor:
-    """(columns,) from (pairs, columns): the sums that `summarise` takes."""
+    """(columns,) from (pairs, columns): the sums that `summaries.summarise` takes."""
     both = table[:, COLUMNS.index("has_rejected"), None]
     columns = [COLUMNS.index(name) for name in _OF_PAIRS]  # neighbours: a slice stays on the device
     of_pairs = slice(columns[0], columns[-1] + 1)
@@ -67,37 +103,12 @@ def column_sums(table: Tensor) -> Tensor:
     return torch.cat([before, table[:, of_pairs] * both, after], dim=1).sum(0)
 
 
-def summarise(sums: dict[str, float], rows: float, parts: StepLoss) -> dict[str, float]:
-    """Metrics from the column sums over a number of rows.
-
-    Returns:
-        nll_loss, log_odds_ratio, log_odds_chosen, rewards/*, logps/*, as TRL names them, over the
-        rows with both answers; and `aux_loss` for a mixture of experts.
-    """
-    scale, pairs = parts.alpha * parts.beta, sums["has_rejected"] or 1.0
-    chosen, rejected = sums["chosen_logps"] / pairs, sums["rejected_logps"] / pairs
-    metrics = {
-        "nll_loss": sums["nll_sum"] / sums["nll_tokens"] if sums["nll_tokens"] else 0.0,
-        "log_odds_ratio": sums["log_odds_ratio"] / pairs,
-        "log_odds_chosen": sums["log_odds"] / pairs,
-        "rewards/chosen": scale * chosen,
-        "rewards/rejected": scale * rejected,
-        "rewards/margins": scale * (chosen - rejected),
-        "rewards/accuracies": sums["accuracy"] / pairs,
-        "logps/chosen": chosen,
-        "logps/rejected": rejected,
-    }
-    if sums["aux_loss"]:
-        metrics["aux_loss"] = sums["aux_loss"] / rows
-    return metrics
-
-
 @dataclass(frozen=True)
 class PairTable:
     """What an evaluation found, pair by pair.
 
     Attributes:
-        columns: Name out of `COLUMNS` -> float64 array of shape (pairs,).
+        columns: Name out of `columns_of` -> float64 array of shape (pairs,).
         rows: Index of each pair's row in the data set, shape (pairs,).
     """
 
@@ -105,12 +116,15 @@ class PairTable:
     rows: Any
 
     @classmethod
-    def gathered(cls, tables: Any, rows: Any, *, once: bool = False) -> PairTable:
+    def gathered(
+        cls, tables: Any, rows: Any, objective: str = "orpo", *, once: bool = False
+    ) -> PairTable:
         """From the gathered rows of `pair_table`, an array or a list of them.
 
         Args:
             tables: Shape (pairs, columns).
             rows: Indices of the rows, shape (pairs,).
+            objective: Whose columns they are.
             once: Keep each row once: accelerate fills the last batch of a stream with repeated
                 rows so that all ranks have equally many, and cannot tell them apart afterwards.
         """
@@ -119,7 +133,7 @@ class PairTable:
         if once:
             first = np.sort(np.unique(indices, return_index=True)[1])
             table, indices = table[first], indices[first]
-        return cls({name: table[:, i] for i, name in enumerate(COLUMNS)}, indices)
+        return cls({n: table[:, i] for i, n in enumerate(columns_of(objective))}, indices)
 
     @property
     def answers(self) -> tuple[Any, Any]:
@@ -129,15 +143,11 @@ class PairTable:
 
     def metrics(self, parts: StepLoss) -> dict[str, float]:
         """The metrics of all pairs, and their loss as if they were one optimizer step."""
-        table = torch.tensor(np.stack([self.columns[name] for name in COLUMNS], axis=1))
-        sums = dict(zip(COLUMNS, column_sums(table).tolist(), strict=True))
+        table = torch.tensor(np.stack([*self.columns.values()], axis=1))
+        sums = dict(zip(self.columns, column_sums(table).tolist(), strict=True))
         metrics = summarise(sums, len(self.rows), parts)
-        metrics["loss"] = (
-            sums["weighted_nll"] / (sums["nll_tokens"] or 1.0)
-            - parts.alpha * sums["weighted_log_odds_ratio"] / (sums["has_rejected"] or 1.0)
-            + parts.aux_coef * metrics.get("aux_loss", 0.0)
-        )
-        return metrics
+        loss = whole_loss(sums, parts, metrics.get("aux_loss", 0.0))
+        return {**metrics, "nll_loss": mean_nll(sums), "loss": loss}
 
 
 def _joined(parts: Any) -> Any:
@@ -149,7 +159,7 @@ class MetricSums:
     """Column sums since the last log, kept on the device: no synchronisation per step.
 
     Attributes:
-        sums: (columns + 1,): the sums of `COLUMNS` and the number of rows; None when empty.
+        sums: (columns + 1,): the sums of `columns_of` and the number of rows; None when empty.
     """
 
     sums: Tensor | None = None
@@ -158,6 +168,24 @@ class MetricSums:
         """Add the rows of `pair_table`."""
         rows = torch.cat([column_sums(table), table.new_full((1,), len(table))])
         self.sums = rows if self.sums is None else self.sums + rows
+
+    def kept(self) -> dict[str, Any]:
+        """What a checkpoint holds of them: `metric_sums` and `metric_dtype` of `Progress`."""
+        dtype = torch.float32 if self.sums is None else self.sums.dtype
+        return {
+            "metric_sums": [None if self.sums is None else self.sums.tolist()],
+            "metric_dtype": str(dtype).removeprefix("torch."),
+        }
+
+    def take_up(self, progress: Progress, args: TrainingArguments) -> None:
+        """Go on from what a checkpoint holds of every rank."""
+        rank, sums = args.process_index, progress.metric_sums
+        if len(sums) != args.world_size:  # the first rank takes those of all
+            there = [one for one in sums if one is not None]
+            sums = [[sum(column) for column in zip(*there, strict=True)] or None]
+        own = sums[rank] if rank < len(sums) else None
+        dtype = getattr(torch, progress.metric_dtype)
+        self.sums = None if own is None else torch.tensor(own, dtype=dtype, device=args.device)
 
     def take(self) -> Tensor | None:
         """The sums so far; starts again from nothing."""

@@ -12,8 +12,10 @@ from orpo.run_folder import Run, read_run
 __all__ = ["write_model_card"]
 
 _SETTINGS = (
+    "objective",
     "orpo_alpha",
     "orpo_beta",
+    "dpo_beta",
     "learning_rate",
     "lr_scheduler_type",
     "num_train_epochs",
@@ -24,7 +26,14 @@ _SETTINGS = (
     "nll_scope",
     "seed",
 )
-_TAGS = ["orpo", "preference-optimization"]
+_OWN = {"orpo_alpha": "orpo", "orpo_beta": "orpo", "dpo_beta": "dpo"}
+_ALIGNED = {
+    "orpo": "aligned with [ORPO](https://arxiv.org/abs/2403.07691): one stage of training on "
+    "preference pairs, without a reference model.",
+    "sft": "fine-tuned on the chosen answers of preference pairs (SFT).",
+    "dpo": "aligned with [DPO](https://arxiv.org/abs/2305.18290) on preference pairs; its "
+    "reference is the model that training began with.",
+}
 
 
 def write_model_card(folder: Path, **about: Any) -> None:
@@ -37,6 +46,7 @@ def write_model_card(folder: Path, **about: Any) -> None:
     """
     run = read_run(folder)
     base = str(run.recipe.get("model") or "")
+    objective = _objective(run)
     local = bool(base) and Path(base).exists()
     header = {
         "library_name": "peft" if run.facts.get("adapter") else "transformers",
@@ -45,7 +55,7 @@ def write_model_card(folder: Path, **about: Any) -> None:
         "license": about.get("license"),
         "datasets": about.get("dataset_tags"),
         "pipeline_tag": about.get("tasks"),
-        "tags": [*_TAGS, *_listed(about.get("tags"))],
+        "tags": [objective, "preference-optimization", *_listed(about.get("tags"))],
     }
     entries = {key: value for key, value in header.items() if value}
     lines = [
@@ -55,9 +65,8 @@ def write_model_card(folder: Path, **about: Any) -> None:
         "",
         f"# {about.get('model_name') or folder.resolve().name}",
         "",
-        f"{f'`{Path(base).name if local else base}`' if base else 'A language model'} aligned with "
-        "[ORPO](https://arxiv.org/abs/2403.07691): one stage of training on preference pairs, "
-        "without a reference model.",
+        f"{f'`{Path(base).name if local else base}`' if base else 'A language model'} "
+        f"{_ALIGNED[objective]}",
         "",
         *_data_lines(run),
         *_setting_lines(run),
@@ -68,6 +77,10 @@ def write_model_card(folder: Path, **about: Any) -> None:
         "",
     ]
     (folder / "README.md").write_text("\n".join(lines), encoding="utf-8")
+
+
+def _objective(run: Run) -> str:
+    return str(run.recipe.get("objective") or "orpo")
 
 
 def _listed(value: str | list[str] | None) -> list[str]:
@@ -90,7 +103,8 @@ def _data_lines(run: Run) -> list[str]:
 
 
 def _setting_lines(run: Run) -> list[str]:
-    rows = [f"| {name} | {run.recipe[name]} |" for name in _SETTINGS if name in run.recipe]
+    own = [name for name in _SETTINGS if _OWN.get(name, _objective(run)) == _objective(run)]
+    rows = [f"| {name} | {run.recipe[name]} |" for name in own if name in run.recipe]
     return ["## Settings", "", "| setting | value |", "|---|---|", *rows, ""]
 
 

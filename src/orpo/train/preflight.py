@@ -62,6 +62,8 @@ def make_plan(
     """
     estimate = _among_ranks(measure_memory(model, engine, args, autocast), model)
     lengths = _lengths(dataset)
+    if lengths is not None and args.objective == "sft":
+        lengths[:, 2] = 0  # rejected answers stay out of the model
     check_memory(estimate, _longest(lengths, engine))
     wanted = args.compile_blocks
     if wanted is None:

@@ -69,7 +69,7 @@ OTHER = _names("""
     neftune_noise_alpha auto_find_batch_size load_best_model_at_end metric_for_best_model
     greater_is_better ignore_data_skip seed data_seed accelerator_config parallelism_config
     dataloader_drop_last dataloader_in_order train_sampling_strategy length_column_name fsdp
-    fsdp_config deepspeed orpo_alpha orpo_beta beta nll_scope disable_dropout
+    fsdp_config deepspeed objective orpo_alpha orpo_beta dpo_beta beta nll_scope disable_dropout
 """)
 """What always makes another run."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -30,14 +31,15 @@ from orpo.data import Ledger, PairCollator, StreamedPairs
 from orpo.engine import cut, most_positions, positions_of, transformer
 from orpo.errors import CheckpointError, ConfigError, DataError
 from orpo.objective import PairLogps
-from orpo.run_folder import RECIPE
+from orpo.run_folder import RECIPE, write_json
 from orpo.train.checkpoints import Progress
+from orpo.train.columns import WITH_REFERENCE, ReferenceCollator
 from orpo.train.continuity import Continuity, EpochBorders
-from orpo.train.datasets import DatasetReader, EndlessPairs, check_schedule
+from orpo.train.datasets import DatasetReader, check_schedule
 from orpo.train.durable import DurableTrainer
 from orpo.train.guards import CurveGuard, NonFiniteGuard, Watchdog
 from orpo.train.identity import identity
-from orpo.train.metrics import COLUMNS, MetricSums, PairTable, pair_table, summarise
+from orpo.train.metrics import MetricSums, PairTable, columns_of, pair_table
 from orpo.train.model_card import write_model_card
 from orpo.train.models import (
     fit_positions,
@@ -49,11 +51,16 @@ from orpo.train.models import (
     vocabulary_size,
 )
 from orpo.train.preflight import Plan, make_plan
-from orpo.train.ranks import agreed_engine, deal, most_of_ranks
+from orpo.train.ranks import agreed_engine, deal
 from orpo.train.recorder import RunRecorder, model_facts
+from orpo.train.reference import Reference, answers_only, ask, begin_reference
 from orpo.train.safe_loading import as_data
+from orpo.train.scoring import score_batch
 from orpo.train.speed import speed_up
 from orpo.train.step_loss import StepLoss, count_items
+from orpo.train.summaries import summarise
+from orpo.train.views import as_evaluated, as_trained, check_objective
+from orpo.train.work import WORK, Work, WorkMeter, on_all_ranks
 from orpo.train.wrappers import divided_once, gathering, reduce_always, scoring
 
 if TYPE_CHECKING:
@@ -147,6 +154,12 @@ class ORPOTrainer(DurableTrainer):
         if isinstance(train_dataset, StreamedPairs) and args.dataloader_num_workers:
             self.notes.append("rows of a stream that worker processes read are not counted")
         check_schedule(args, train_dataset, eval_dataset)
+        self.notes += check_objective(args, train_dataset, eval_dataset)
+        self.reference = Reference(lambda dataset: ask(self, dataset))
+        self._meter = WorkMeter(live=2 if args.objective == "dpo" else 1)
+        data_collator = data_collator or PairCollator(padding_id(tokenizer, vocabulary))
+        if args.objective == "dpo":
+            data_collator = ReferenceCollator(data_collator, args.device)
         self._metric_sums = MetricSums()
         self._guard = NonFiniteGuard(
             skip=args.on_nonfinite == "skip",
@@ -162,7 +175,7 @@ class ORPOTrainer(DurableTrainer):
         super().__init__(
             model=None if model_init is not None else built,
             args=args,
-            data_collator=data_collator or PairCollator(padding_id(tokenizer, vocabulary)),
+            data_collator=data_collator,
             train_dataset=train_dataset,
             eval_dataset=eval_dataset,
             processing_class=tokenizer,
@@ -205,14 +218,9 @@ class ORPOTrainer(DurableTrainer):
         return dataset
 
     def get_train_dataloader(self) -> Any:
-        """As in transformers; a stream starts again when it ends."""
-        dataset = self.train_dataset
-        if isinstance(dataset, StreamedPairs):
-            self.train_dataset = EndlessPairs(dataset)
-        try:
+        """As in transformers; the pairs are what the objective trains on."""
+        with as_trained(self):
             return super().get_train_dataloader()
-        finally:
-            self.train_dataset = dataset
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
         """As in transformers; a data set given here is prepared like the others."""
@@ -220,14 +228,17 @@ class ORPOTrainer(DurableTrainer):
             raise ConfigError("there is nothing to evaluate on", where="eval_dataset")
         if eval_dataset is not None and not isinstance(eval_dataset, str):
             eval_dataset = self._read_further(eval_dataset, "eval_dataset")
-        return super().get_eval_dataloader(eval_dataset)
+        with as_evaluated(self, eval_dataset) as one:
+            return super().get_eval_dataloader(one)
 
     def get_test_dataloader(self, test_dataset: Any) -> Any:
         """As in transformers; the data set is prepared like the others."""
-        return super().get_test_dataloader(self._read_further(test_dataset, "test_dataset"))
+        dataset = self._read_further(test_dataset, "test_dataset")
+        with as_evaluated(self, dataset, "test_dataset") as one:
+            return super().get_test_dataloader(one)
 
     def _set_signature_columns_if_needed(self) -> None:
-        self._signature_columns = [*PREPARED]
+        self._signature_columns = [*PREPARED, *WITH_REFERENCE]
 
     # The loss
 
@@ -248,9 +259,12 @@ class ORPOTrainer(DurableTrainer):
         with self._holding_the_folder(resume_from_checkpoint) as checkpoint:
             self._plan()
             self._metric_sums = MetricSums()
-            self._last_log = time.perf_counter()
             try:
-                return super().train(checkpoint, *args, **kwargs)
+                self._meter.start(self.model, begin_reference(self, checkpoint))
+                self._last_log = time.perf_counter()
+                output = super().train(checkpoint, *args, **kwargs)
+                self._write_work()
+                return output
             except UnpicklingError as error:  # raised before anything in it was run
                 raise CheckpointError(
                     "a file of it holds code, which is never run", where=str(checkpoint)
@@ -270,6 +284,16 @@ class ORPOTrainer(DurableTrainer):
         return make_plan(
             self.model, self.engine, self.args, self.train_dataset, self.accelerator.autocast
         )
+
+    @property
+    def work(self) -> Work:
+        """What the run took so far; while several ranks train, this rank's part of it."""
+        return self._meter.total(self.state.global_step)
+
+    def _write_work(self) -> None:
+        self._meter.whole = on_all_ranks(self.work)
+        if self.is_world_process_zero():
+            write_json(Path(str(self.args.output_dir)) / WORK, self.work.as_dict())
 
     def _plan(self) -> None:
         """Refuse what cannot fit; find out how large micro-batches may be, and what to compile."""
@@ -372,7 +396,7 @@ class ORPOTrainer(DurableTrainer):
         Args:
             model: The model, wrapped or not.
             inputs: A batch of `PairCollator`.
-            return_outputs: Also return {"pairs": table}, with `metrics.COLUMNS` as columns.
+            return_outputs: Also return {"pairs": table}, see `metrics.columns_of`.
             num_items_in_batch: (3,): NLL tokens, pairs and rows of the step; None for this
                 batch's own.
 
@@ -386,49 +410,46 @@ class ORPOTrainer(DurableTrainer):
             totals = count_items([inputs], self.args.nll_scope, inputs["row"].device)[0]
 
         def objective(logps: PairLogps) -> Tensor:
-            return self._parts.share(logps, totals, ranks)[0]
+            return self._parts.share(logps, totals, ranks)
 
-        output = self.engine(model, inputs, objective)
+        to_answer = model.training and self.args.objective == "dpo"  # no NLL of prompts
+        engine = answers_only(self.engine) if to_answer else self.engine
+        output = engine(model, inputs, objective)
         loss, pairs = output.loss.float(), len(inputs["row"])
         if output.aux_loss is not None:
             loss = loss + self._parts.router_share(output.aux_loss, pairs, totals, ranks)
-        _, result = self._parts.share(output.logps, totals, ranks)
-        table = pair_table(output.logps, result, output.aux_loss)
+        table = pair_table(output.logps, self._parts, output.aux_loss)
         if model.training:
+            self._meter.add_trained(output)
             self._metric_sums.add(table)
-            self._guard.watch(table, inputs)
+            self._guard.watch(table, inputs, columns_of(self.args.objective))
         self._watchdog.beat()
         return (loss, {"pairs": table}) if return_outputs else loss
 
     @property
     def _parts(self) -> StepLoss:
-        assert self.args.orpo_alpha is not None
-        assert self.args.orpo_beta is not None
         config = getattr(self.model, "config", None)
         aux_coef = float(getattr(config, "router_aux_loss_coef", 0.0) or 0.0)
-        return StepLoss(self.args.orpo_alpha, self.args.orpo_beta, aux_coef)
+        return StepLoss.of(self.args, aux_coef)
 
     def _take_up(self, progress: Progress) -> None:
         super()._take_up(progress)
-        rank, sums = self.args.process_index, progress.metric_sums
-        if len(sums) != self.args.world_size:  # the first rank takes those of all
-            there = [one for one in sums if one is not None]
-            sums = [[sum(column) for column in zip(*there, strict=True)] or None]
-        own = sums[rank] if rank < len(sums) else None
-        dtype = getattr(torch, progress.metric_dtype)
-        self._metric_sums.sums = (
-            None if own is None else torch.tensor(own, dtype=dtype, device=self.args.device)
-        )
+        self._metric_sums.take_up(progress, self.args)
+        self._meter.take_up(progress, self.args)
 
     def _progress(self) -> Progress:
-        sums = self._metric_sums.sums
         return dataclasses.replace(
             super()._progress(),
-            metric_sums=[None if sums is None else sums.tolist()],
-            metric_dtype=str(torch.float32 if sums is None else sums.dtype).removeprefix("torch."),
             max_tokens=self._planned_tokens,
             compile_blocks=self._compiled,
+            **self._metric_sums.kept(),
+            **self._meter.kept(self.state.global_step),
         )
+
+    def _complete(self, folder: Path, inner: Path) -> None:
+        super()._complete(folder, inner)
+        if self.args.should_save and self.args.objective == "dpo":
+            self.reference.save(inner)
 
     # The numbers
 
@@ -457,7 +478,7 @@ class ORPOTrainer(DurableTrainer):
         if sums is None:
             return {}
         total = self.accelerator.reduce(sums, reduction="sum").tolist()
-        columns = dict(zip(COLUMNS, total, strict=False))
+        columns = dict(zip(columns_of(self.args.objective), total, strict=False))
         now = time.perf_counter()
         seconds, self._last_log = now - self._last_log, now
         metrics = summarise(columns, total[-1], self._parts)
@@ -473,19 +494,14 @@ class ORPOTrainer(DurableTrainer):
         """Score one batch: (no loss, table of pairs, row indices); never logits."""
         self._leave_together()
         inputs = self._prepare_inputs(inputs)
-        rows = inputs["row"]
-        batch = {**inputs, "position": torch.arange(len(rows), device=rows.device)}
-        tables, positions = [], []
-        parts = cut([batch], self.engine, self._max_tokens)
-        # Where weights lie in pieces, every rank takes as many passes; what is done twice is left.
-        passes = most_of_ranks(len(parts), rows.device) if self._in_pieces else len(parts)
-        for part in [*parts, *[parts[-1]] * (passes - len(parts))]:
+
+        def table(part: Batch) -> Tensor:
             with torch.no_grad(), self.compute_loss_context_manager():
                 _, outputs = self.compute_loss(model, part, return_outputs=True)
-            tables.append(outputs["pairs"])
-            positions.append(part["position"])
-        order = torch.cat(positions[: len(parts)]).argsort()
-        return None, torch.cat(tables[: len(parts)])[order], rows
+            pairs: Tensor = outputs["pairs"]
+            return pairs
+
+        return None, score_batch(self, inputs, table), inputs["row"]
 
     def _prepare_for_training(self, *args: Any, **kwargs: Any) -> Any:
         with divided_once(self), as_data():
@@ -506,9 +522,10 @@ class ORPOTrainer(DurableTrainer):
         """Score a whole data set; the loss is that of all its pairs in one batch."""
         custom = self.compute_metrics
         once = self.args.world_size > 1 and not has_length(dataloader)
+        gathered = functools.partial(PairTable.gathered, objective=self.args.objective, once=once)
 
         def metrics(prediction: EvalPrediction) -> dict[str, float]:
-            table = PairTable.gathered(prediction.predictions, prediction.label_ids, once=once)
+            table = gathered(prediction.predictions, prediction.label_ids)
             result = table.metrics(self._parts)
             if custom is not None:
                 result |= custom(EvalPrediction(predictions=table.answers, label_ids=table.rows))
@@ -528,7 +545,7 @@ class ORPOTrainer(DurableTrainer):
             raise DataError(
                 "there is no pair to evaluate", where="eval_dataset", fix="Give at least one row."
             )
-        table = PairTable.gathered(output.predictions, output.label_ids, once=once)
+        table = gathered(output.predictions, output.label_ids)
         return EvalLoopOutput(table.answers, table.rows, output.metrics, len(table.rows))
 
     def floating_point_ops(self, inputs: Batch | list[Batch]) -> int:

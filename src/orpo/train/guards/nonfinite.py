@@ -14,6 +14,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from orpo.errors import NonFiniteError
 from orpo.train.guards.offending import Offence, Watched, describe, gathered, write_offence
 from orpo.train.guards.telling import Tell, log_warning
+from orpo.train.metrics import COLUMNS
 
 __all__ = ["NonFiniteGuard"]
 
@@ -69,14 +70,17 @@ class NonFiniteGuard(TrainerCallback):
 
     # What the trainer shows
 
-    def watch(self, table: Tensor, batch: dict[str, Tensor]) -> None:
+    def watch(
+        self, table: Tensor, batch: dict[str, Tensor], columns: tuple[str, ...] = COLUMNS
+    ) -> None:
         """Remember a micro-batch of the coming optimizer step, until that step.
 
         Args:
             table: What its loss is made of, one row per pair, shape (pairs, columns).
             batch: The micro-batch; its "row" holds the rows' numbers in the data set.
+            columns: Names of the table's columns.
         """
-        self._watched.append(Watched(table, batch))
+        self._watched.append(Watched(table, batch, columns))
         if self._engine_steps and self._running is not None:
             args, state, tokenizer = self._running
             if self._found(args)[0]:

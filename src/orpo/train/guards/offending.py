@@ -23,12 +23,14 @@ class Watched:
     """A micro-batch of the optimizer step that is under way.
 
     Attributes:
-        table: What its loss is made of, one row of `metrics.COLUMNS` per pair.
+        table: What its loss is made of, one row per pair.
         batch: The batch itself, of `orpo.data.PairCollator`.
+        columns: Names of the table's columns.
     """
 
     table: Tensor
     batch: dict[str, Tensor]
+    columns: tuple[str, ...] = COLUMNS
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ def _row(part: Watched, index: int, rank: int, tokenizer: Any) -> dict[str, Any]
         "row": int(part.batch["row"][index]),
         "rank": rank,
         "finite": all(map(math.isfinite, figures)),
-        "figures": dict(zip(COLUMNS, map(_strict, figures), strict=True)),
+        "figures": dict(zip(part.columns, map(_strict, figures), strict=True)),
         "token_ids": ids,
     }
     if tokenizer is not None:

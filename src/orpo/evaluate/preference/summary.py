@@ -7,7 +7,8 @@ from collections.abc import Mapping
 __all__ = ["preference_summary"]
 
 _NAMES = {
-    "rewards/accuracies": "preference_accuracy",
+    "rewards/accuracies": "preference_accuracy",  # of ORPO, whose reward is the log-probability
+    "preference_accuracy": "preference_accuracy",
     "log_odds_chosen": "log_odds_chosen",
     "logps/chosen": "logps/chosen",
     "logps/rejected": "logps/rejected",

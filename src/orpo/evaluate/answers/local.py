@@ -1,0 +1,155 @@
+"""A model that answers here, through transformers."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from orpo.config import ORPOConfig
+from orpo.data import has_chat_template
+from orpo.data.template import RenderingError
+from orpo.errors import DataError
+from orpo.evaluate.answers.types import Answered, Asked, Question
+from orpo.evaluate.generation import Completion, Sampling, complete_prompts, encode_prompt
+from orpo.evaluate.loading import Answerer, load_answerer
+from orpo.run_folder import MANIFEST, read_manifest
+from orpo.run_folder.manifest import describe
+from orpo.train import load_tokenizer
+
+__all__ = ["LocalSource", "weights_digest"]
+
+_ADAPTER = "adapter_config.json"
+
+
+class LocalSource:
+    """A model loaded here, with the first question that it is asked.
+
+    Args:
+        model: A model folder, an adapter folder or a Hub id.
+        dtype: Of the weights; "auto" keeps what they are saved in.
+        trust_remote_code: Allow the model's own code to run.
+        raw: Continue texts as they are, without a chat template.
+
+    Raises:
+        ModelError: There is no tokenizer.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        dtype: str = "auto",
+        trust_remote_code: bool = False,
+        raw: bool = False,
+    ) -> None:
+        self.model = model
+        self._dtype, self._trusted, self._raw = dtype, trust_remote_code, raw
+        settings = ORPOConfig(output_dir="unused", trust_remote_code=trust_remote_code)
+        self._tokenizer = load_tokenizer(model, settings)
+        self._loaded: Answerer | None = None
+
+    def identity(self) -> dict[str, Any]:
+        """The weights and the chat template, by digest, and how they are used."""
+        template = str(getattr(self._tokenizer, "chat_template", None) or "")
+        return {
+            "weights": self._weights(),
+            "dtype": self._dtype,
+            "template": _digest(template) if template and not self._raw else "none",
+        }
+
+    def answers(self, asked: Sequence[Asked], sampling: Sampling) -> Iterator[tuple[str, Answered]]:
+        """(key, answer) of the wanted questions, in batches of similar length."""
+        lengths = {one.key: len(self._encode(one.question, ())) for one in asked}
+        ordered = sorted(asked, key=lambda one: (lengths[one.key], one.key))
+        for start in range(0, len(ordered), sampling.batch_size):
+            batch = ordered[start : start + sampling.batch_size]
+            if any(one.wanted for one in batch):
+                yield from self._answer(batch, sampling)
+
+    def close(self) -> None:
+        """Let go of the model."""
+        self._loaded = None
+
+    def _answer(self, batch: list[Asked], sampling: Sampling) -> list[tuple[str, Answered]]:
+        said: dict[str, list[Completion]] = {one.key: [] for one in batch}
+        answerer = self._answerer()
+        for turn in range(max(len(one.question.turns) for one in batch)):
+            members = [one for one in batch if len(one.question.turns) > turn]
+            prompts = [
+                self._encode(one.question, [done.text for done in said[one.key]]) for one in members
+            ]
+            keys = [f"{one.key}/{turn}" for one in members]
+            found = complete_prompts(answerer.model, answerer.tokenizer, prompts, sampling, keys)
+            for one, done in zip(members, found, strict=True):
+                said[one.key].append(done)
+        return [
+            (one.key, _answered(one.question, said[one.key], self.model))
+            for one in batch
+            if one.wanted
+        ]
+
+    def _answerer(self) -> Answerer:
+        if self._loaded is None:
+            self._loaded = load_answerer(
+                self.model, dtype=self._dtype, trust_remote_code=self._trusted
+            )
+        return self._loaded
+
+    def _encode(self, question: Question, answers: Sequence[str]) -> list[int]:
+        """The conversation as the model's training saw it; a lone text goes on as it is."""
+        plain = self._raw or not has_chat_template(self._tokenizer)
+        where = f"question {question.id!r}"
+        try:
+            if plain and question.is_text:
+                ids = encode_prompt(self._tokenizer, question.turns[0])
+            else:
+                ids = encode_prompt(self._tokenizer, question.conversation(answers))
+        except RenderingError as error:
+            raise DataError(str(error), where=where) from error
+        if not ids:
+            raise DataError("the prompt has no tokens", where=where, fix="Write something.")
+        return ids
+
+    def _weights(self) -> str:
+        """A digest of what the model is: of its files, or the commit of a Hub id."""
+        found = weights_digest(self.model)
+        commit = None if found else getattr(self._answerer().model, "loaded_commit", None)
+        return found or f"{self.model}@{commit}"
+
+
+def weights_digest(folder: str | Path) -> str | None:
+    """A digest of the weights and the configuration in a model's folder; None for a Hub id.
+
+    Raises:
+        CheckpointError: The folder's manifest is broken.
+    """
+    path = Path(folder)
+    if not path.is_dir():
+        return None
+    if (path / MANIFEST).is_file():
+        files = {name: facts.sha256 for name, facts in read_manifest(path).files.items()}
+    else:
+        files = {one.name: describe(one).sha256 for one in path.iterdir() if _counts(one)}
+    weights = {name: digest for name, digest in files.items() if _counts(Path(name))}
+    return _digest(json.dumps(weights, sort_keys=True))
+
+
+def _counts(path: Path) -> bool:
+    """Whether a file of a model's folder is one that answers depend on."""
+    return path.name.endswith(".safetensors") or path.name in {"config.json", _ADAPTER}
+
+
+def _answered(question: Question, said: list[Completion], model: str) -> Answered:
+    return Answered(
+        question,
+        tuple(done.text for done in said),
+        model,
+        tuple(done.truncated for done in said),
+    )
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,129 @@
+"""Questions from a file: texts, conversations, or turns that are asked one after another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from orpo.data import Row, open_source
+from orpo.errors import DataError
+from orpo.evaluate.answers.types import Question
+
+__all__ = ["read_questions"]
+
+_TABLES = {".json", ".jsonl", ".ndjson", ".csv", ".parquet", ".gz"}
+_COLUMNS = ("prompt", "turns", "messages", "instruction")
+_IDS = ("id", "question_id")
+_HINT = "Give a column 'prompt' (text or messages), 'turns', 'messages' or 'instruction'."
+
+
+def read_questions(source: str | Path) -> list[Question]:
+    """Questions from a file, or the text itself if it names no file.
+
+    A .txt file has one question per line. Other files have a column `prompt` or `instruction` (a
+    text or a list of {role, content} that ends with the user), `messages` (such a list) or `turns`
+    (a list of texts that are asked one after another); and, where they are there, `id` or
+    `question_id`, `system`, `category`, `reference` and, beside an instruction, `input`.
+
+    Raises:
+        DataError: The file is missing, empty, has no such column, or an id is there twice.
+    """
+    path, text = Path(source), str(source)
+    looks_like_file = path.suffix.lower() in _TABLES | {".txt"} and "\n" not in text
+    if looks_like_file and not path.is_file():
+        raise DataError("no such file", where=text, fix="Give a file of prompts, or a text.")
+    if not looks_like_file:
+        return [Question("1", (text,))]
+    if path.suffix.lower() == ".txt":
+        questions = _lines(path)
+    else:
+        questions = [_question(row) for row in open_source(text)]
+    if not questions:
+        raise DataError("holds no prompt", where=text, fix="Give at least one.")
+    _require_distinct(questions, text)
+    return questions
+
+
+def _lines(path: Path) -> list[Question]:
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"is not UTF-8 at byte {error.start}", where=str(path), fix="Convert it to UTF-8."
+        ) from error
+    except OSError as error:
+        raise DataError(f"cannot be read ({error.strerror})", where=str(path)) from error
+    return [Question(str(n), (line,)) for n, line in enumerate(lines, 1) if line.strip()]
+
+
+def _question(row: Row) -> Question:
+    if row.broken is not None:
+        raise row.broken
+    values = row.values
+    system, turns, before = _content(values, row.where)
+    if not all(turn.strip() for turn in turns):
+        raise DataError("the prompt has no text", where=row.where, fix="Write something.")
+    return Question(
+        id=next((str(values[n]) for n in _IDS if values.get(n) is not None), str(row.index + 1)),
+        turns=turns,
+        system=system or _text(values, "system"),
+        category=_text(values, "category"),
+        reference=_texts(values.get("reference")),
+        before=before,
+    )
+
+
+def _content(
+    values: Mapping[str, Any], where: str
+) -> tuple[str, tuple[str, ...], tuple[Mapping[str, Any], ...]]:
+    """(system prompt, the user's turns, what was said before them)."""
+    for name in _COLUMNS:
+        value = values.get(name)
+        if isinstance(value, str):
+            extra = _text(values, "input") if name == "instruction" else ""
+            return "", (f"{value}\n\n{extra}" if extra else value,), ()
+        if not isinstance(value, list) or not value:
+            continue
+        if name == "turns" and all(isinstance(turn, str) for turn in value):
+            return "", tuple(value), ()
+        if all(isinstance(turn, dict) and "role" in turn for turn in value):
+            return _conversation(value, f"{where}, field {name!r}")
+    raise DataError("no prompt in this row", where=where, fix=_HINT)
+
+
+def _conversation(
+    messages: list[dict[str, Any]], where: str
+) -> tuple[str, tuple[str, ...], tuple[Mapping[str, Any], ...]]:
+    *before, last = messages
+    if last["role"] != "user" or not isinstance(last.get("content"), str):
+        raise DataError(
+            f"the conversation ends with {last['role']!r}, not with a text of the user",
+            where=where,
+            fix="Leave out what stands after the user's last turn.",
+        )
+    opened = bool(before) and before[0]["role"] == "system"
+    if opened and isinstance(before[0].get("content"), str):
+        return before[0]["content"], (last["content"],), tuple(before[1:])
+    return "", (last["content"],), tuple(before)
+
+
+def _text(values: Mapping[str, Any], name: str) -> str:
+    value = values.get(name)
+    return value if isinstance(value, str) and value.strip() else ""
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    if isinstance(value, str):
+        return (value,)
+    return tuple(map(str, value)) if isinstance(value, list) else ()
+
+
+def _require_distinct(questions: list[Question], where: str) -> None:
+    seen: set[str] = set()
+    for question in questions:
+        if question.id in seen:
+            raise DataError(
+                f"the id {question.id!r} is there twice", where=where, fix="Give each its own."
+            )
+        seen.add(question.id)

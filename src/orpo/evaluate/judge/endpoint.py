@@ -1,0 +1,262 @@
+"""One request to an OpenAI-compatible server: its reply, or what is wrong in words."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any
+
+from orpo.errors import ConfigError, EvaluationError
+from orpo.evaluate.judge.pacing import Pacer
+from orpo.evaluate.judge.types import JudgeSettings, Reply, Request, Say
+
+__all__ = ["Endpoint", "GaveUp", "api_key"]
+
+_BUSY = {408, 409, 425, 429}
+_PATIENCE = 120.0  # seconds that a server may ask us to wait
+_LONGEST = 60.0  # seconds between two attempts
+_FIRST_CONTACT = 2  # repetitions where no server has ever answered
+_SHOWN = 300  # characters of what a server says
+_UNKNOWN = re.compile("support|permitted|unexpected|unrecogni|unknown")
+_LOOKS_LIKE_KEY = re.compile(r"\bsk-[\w*-]{4,}")
+
+
+class GaveUp(Exception):  # noqa: N818 - the error is what the server said
+    """A request that was repeated as often as allowed."""
+
+
+class Endpoint:
+    """A judge's server, through the official client; a context manager, used by many threads.
+
+    Args:
+        settings: Which judge, and how patient we are.
+        pacer: Lets requests go.
+        say: Is told when the server makes us wait.
+
+    Raises:
+        ConfigError: There is no client, or no key.
+    """
+
+    def __init__(self, settings: JudgeSettings, pacer: Pacer, say: Say) -> None:
+        try:
+            import openai  # noqa: PLC0415 - an extra
+        except ImportError as error:
+            raise ConfigError(
+                "a judge needs the OpenAI client", fix="pip install 'orpo[evaluate]'"
+            ) from error
+        self._openai: Any = openai
+        self._settings, self._pacer, self._say = settings, pacer, say
+        self._key = api_key(settings.api_key_env, settings.base_url)
+        self._renamed: dict[str, str] = {}
+        self._left_out: set[str] = set()
+        self.answered = 0
+        self._client: Any = openai.OpenAI(
+            api_key=self._key,
+            base_url=settings.base_url,
+            timeout=settings.timeout,
+            max_retries=0,
+        )
+
+    def __enter__(self) -> Endpoint:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._client.close()
+
+    def ask(self, request: Request) -> Reply:
+        """The judge's reply to a request.
+
+        Returns:
+            The reply; one with an `error` where the server refuses this very request.
+
+        Raises:
+            ConfigError: The key, the model or the address is wrong.
+            EvaluationError: The account is used up, or the server asks for a longer wait.
+            GaveUp: The server stayed busy or broken.
+            Stopped: The others have stopped.
+        """
+        attempt, wait = 0, 0.0
+        while True:
+            self._pacer.wait(wait)
+            arguments = self._arguments(request)
+            try:
+                reply = self._reply(request, arguments)
+            except self._openai.APIError as error:
+                if self._adapts(error, arguments):
+                    wait = 0.0
+                    continue
+                refused = self._settle(error, request)
+                if refused is not None:
+                    return refused
+                if attempt >= self._allowed(error):
+                    raise GaveUp(self._told(error)) from None
+                wait = self._delay(error, attempt)
+                attempt += 1
+            else:
+                self.answered += 1
+                return reply
+
+    def _reply(self, request: Request, arguments: Mapping[str, Any]) -> Reply:
+        try:
+            completion = self._client.chat.completions.create(**arguments)
+            return self._read(completion, request.key(self._settings))
+        except (AttributeError, TypeError, IndexError, KeyError, ValueError):
+            raise self._openai.APIError(
+                "what came back is no chat completion", request=None, body=None
+            ) from None
+
+    def _arguments(self, request: Request) -> dict[str, Any]:
+        settings = self._settings
+        temperature = settings.temperature if request.temperature is None else request.temperature
+        arguments: dict[str, Any] = {
+            "model": settings.model,
+            "messages": [
+                {name: _sendable(text) for name, text in message.items()}
+                for message in request.messages
+            ],
+            "max_tokens": request.max_tokens or settings.max_tokens,
+            "temperature": temperature,
+            "seed": settings.seed if temperature else None,
+        }
+        if request.top_logprobs:
+            arguments |= {"logprobs": True, "top_logprobs": request.top_logprobs}
+        return {
+            self._renamed.get(name, name): value
+            for name, value in arguments.items()
+            if value is not None and name not in self._left_out
+        }
+
+    def _read(self, completion: Any, key: str) -> Reply:
+        choice = completion.choices[0]
+        message, usage = choice.message, completion.usage
+        content = message.content or getattr(message, "refusal", None) or ""
+        if not isinstance(content, str):
+            raise TypeError(content)
+        steps = getattr(choice.logprobs, "content", None) or ()
+        return Reply(
+            key=key,
+            text=self._clean(content),
+            finish_reason=str(choice.finish_reason or ""),
+            model=self._clean(str(completion.model or "")),
+            prompt_tokens=None if usage is None else int(usage.prompt_tokens),
+            completion_tokens=None if usage is None else int(usage.completion_tokens),
+            logprobs=tuple({top.token: top.logprob for top in step.top_logprobs} for step in steps),
+        )
+
+    def _adapts(self, error: Any, sent: Mapping[str, Any]) -> bool:
+        """Whether a setting that this model does not know is renamed or left out from now on."""
+        said = str(error).lower()
+        if getattr(error, "status_code", None) not in {400, 422}:
+            return False
+        if "max_completion_tokens" in said and "max_tokens" in sent:
+            self._renamed["max_tokens"] = "max_completion_tokens"
+            return True
+        for name in ("temperature", "seed"):
+            if name in sent and name in said and _UNKNOWN.search(said):
+                if name not in self._left_out:
+                    self._say(f"the judge takes no {name}; its own is used")
+                self._left_out.add(name)
+                return True
+        return False
+
+    def _settle(self, error: Any, request: Request) -> Reply | None:
+        """A refused request's reply; None for what is worth another attempt.
+
+        Raises:
+            ConfigError: No request can succeed.
+            EvaluationError: None can succeed now.
+        """
+        status, said = getattr(error, "status_code", None), self._told(error)
+        settings = self._settings
+        if status in {401, 403}:
+            raise ConfigError(
+                f"the judge's server refuses the key ({said})",
+                where=f"${settings.api_key_env}",
+                fix="Set this variable, or name another with --api_key_env.",
+            )
+        if status == 404:
+            raise ConfigError(
+                f"the server knows no such model or address ({said})",
+                where=f"--judge {settings.model}",
+                fix="Compare it with the server's own list, and --judge_url with its manual.",
+            )
+        if getattr(error, "code", None) == "insufficient_quota":
+            raise EvaluationError(f"the judge's account is used up ({said})")
+        if status is None or status in _BUSY or status >= 500:
+            return None
+        return Reply(request.key(settings), "", "refused", settings.model, error=said)
+
+    def _allowed(self, error: Any) -> int:
+        """Repetitions: few where nothing that answers like a judge has ever been met."""
+        retries = self._settings.retries
+        late = isinstance(error, self._openai.APITimeoutError)
+        if self.answered or late or getattr(error, "status_code", None) is not None:
+            return retries
+        return min(retries, _FIRST_CONTACT)
+
+    def _delay(self, error: Any, attempt: int) -> float:
+        """Seconds until the next attempt; a busy server makes all wait."""
+        asked = _retry_after(error)
+        if asked is not None and asked > _PATIENCE:
+            raise EvaluationError(f"the judge's server asks to wait {asked:.0f} seconds")
+        delay = min(self._settings.backoff * 2.0**attempt, _LONGEST) if asked is None else asked
+        if getattr(error, "status_code", None) == 429:
+            if self._pacer.pause(delay):
+                self._say(f"the judge's server is busy; waiting {delay:.0f} s")
+            return 0.0
+        return delay
+
+    def _told(self, error: Any) -> str:
+        """What the server said, in one short line and without the key."""
+        said = _LOOKS_LIKE_KEY.sub("***", self._clean(" ".join(str(error).split())))
+        if isinstance(error, self._openai.APITimeoutError):
+            said = f"no reply within {self._settings.timeout:g} s"
+        elif isinstance(error, self._openai.APIConnectionError) and error.__cause__ is not None:
+            said = f"{said.rstrip('.')}: {self._clean(str(error.__cause__))}"
+        return said if len(said) <= _SHOWN else said[: _SHOWN - 1] + "…"
+
+    def _clean(self, text: str) -> str:
+        """A text without the key, should the server repeat it."""
+        return text.replace(self._key, "***") if len(self._key) >= 8 else text
+
+
+def _sendable(text: str) -> str:
+    """A text without halves of characters, which UTF-8 cannot hold."""
+    return text.encode("utf-8", "replace").decode()
+
+
+def api_key(variable: str, base_url: str | None) -> str:
+    """The key that an environment variable holds; a server of one's own needs none.
+
+    Raises:
+        ConfigError: There is none, and no other server than OpenAI's.
+    """
+    key = os.environ.get(variable, "").strip()
+    if key:
+        return key
+    if base_url is None:
+        raise ConfigError(
+            "there is no API key",
+            where=f"${variable}",
+            fix="Set this variable, or give --judge_url for a server that needs none.",
+        )
+    return "none"  # the client asks for any
+
+
+def _retry_after(error: Any) -> float | None:
+    headers = getattr(getattr(error, "response", None), "headers", None) or {}
+    for name, scale in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
+        try:
+            seconds = float(headers.get(name, "")) / scale
+        except ValueError:
+            continue
+        if 0 <= seconds < float("inf"):
+            return seconds
+    return None

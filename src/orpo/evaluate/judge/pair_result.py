@@ -1,0 +1,270 @@
+"""Verdicts on pairs, and what they say together."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeAlias
+
+from orpo.evaluate.intervals import Interval
+from orpo.evaluate.judge.bias import auc_interval, share_interval
+from orpo.evaluate.judge.canaries import Trust
+from orpo.evaluate.judge.cost import Spend
+from orpo.evaluate.judge.types import JudgeSettings
+
+__all__ = ["PairVerdict", "PairwiseResult", "Preferred"]
+
+Preferred: TypeAlias = Literal["first", "second", "tie"]
+"""Which answer a verdict is for, whatever the order was."""
+
+_VALUE = {"first": 0.0, "tie": 0.5, "second": 1.0}
+
+
+@dataclass(frozen=True)
+class PairVerdict:
+    """What the judge said about one pair.
+
+    Attributes:
+        id: Of the pair.
+        group: Its prompt.
+        verdicts: With `first` shown first, and with `second` shown first; None is unparsed.
+        preference: For `second`, from 0 to 1: what counts.
+        lengths: Characters of both answers.
+        reasons: The judge's replies in both orders.
+        failures: Why a verdict is missing, in both orders; empty where it is not.
+        flags: What there is against both answers.
+    """
+
+    id: str
+    group: str
+    verdicts: tuple[Preferred | None, Preferred | None]
+    preference: float
+    lengths: tuple[int, int]
+    reasons: tuple[str, str]
+    failures: tuple[str, str]
+    flags: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
+
+    @staticmethod
+    def mean(verdicts: Sequence[Preferred | None], missing: float = 0.5) -> float:
+        """The preference of both orders together; an unparsed verdict counts as `missing`."""
+        values = [missing if verdict is None else _VALUE[verdict] for verdict in verdicts]
+        return sum(values) / len(values)
+
+    @property
+    def as_judged(self) -> float:
+        """The preference without regard to flags."""
+        return self.mean(self.verdicts)
+
+    @property
+    def unparsed(self) -> int:
+        """Verdicts of the two that could not be read."""
+        return sum(verdict is None for verdict in self.verdicts)
+
+    @property
+    def flagged(self) -> bool:
+        """Whether there is anything against one of the answers."""
+        return any(self.flags)
+
+    def bound(self, missing: float) -> float:
+        """The preference if unparsed verdicts were all 0 or all 1."""
+        return self.preference if self.flagged else self.mean(self.verdicts, missing)
+
+    def replaced(
+        self, preference: float, flags: tuple[tuple[str, ...], tuple[str, ...]]
+    ) -> PairVerdict:
+        """The same with what counts."""
+        return replace(self, preference=preference, flags=flags)
+
+    def as_dict(self) -> dict[str, Any]:
+        """A line of `judgments.jsonl`."""
+        return {
+            "id": self.id,
+            "preference": self.preference,
+            "as_judged": self.as_judged,
+            "verdicts": list(self.verdicts),
+            "reasons": list(self.reasons),
+            "failures": list(self.failures),
+            "flags_first": list(self.flags[0]),
+            "flags_second": list(self.flags[1]),
+        }
+
+
+@dataclass(frozen=True)
+class PairwiseResult:
+    """All verdicts of a run, and what they say together.
+
+    Attributes:
+        settings: Which judge, and how.
+        items: In the order of the pairs.
+        trust: What the canaries say about the judge.
+        spend: What all requests took, the canaries' among them.
+        reported: The judge's names as its server reports them.
+    """
+
+    settings: JudgeSettings
+    items: tuple[PairVerdict, ...]
+    trust: Trust
+    spend: Spend
+    reported: tuple[str, ...] = ()
+
+    @property
+    def win_rate(self) -> Interval | None:
+        """The mean preference for `second`; flagged answers are not rewarded."""
+        return self._mean(lambda item: item.preference)
+
+    @property
+    def as_judged(self) -> Interval | None:
+        """The same, as the judge said it."""
+        return self._mean(lambda item: item.as_judged)
+
+    @property
+    def bounds(self) -> tuple[float, float] | None:
+        """The win rate if all unparsed verdicts had been losses, or wins."""
+        ends = [self._mean(lambda item, m=missing: item.bound(m)) for missing in (0.0, 1.0)]  # type: ignore[misc]
+        return None if ends[0] is None or ends[1] is None else (ends[0].value, ends[1].value)
+
+    @property
+    def unparsed(self) -> int:
+        """Verdicts that could not be read, of two for each pair."""
+        return sum(item.unparsed for item in self.items)
+
+    @property
+    def consistency(self) -> Interval | None:
+        """How often both orders say the same, of the pairs with two verdicts."""
+        both = self._readable()
+        same = [float(item.verdicts[0] == item.verdicts[1]) for item in both]
+        return share_interval(same, [item.group for item in both])
+
+    @property
+    def first_position(self) -> Interval | None:
+        """How often the answer shown first wins; 0.5 of a judge that does not look at the place.
+
+        Each pair was shown in both orders, so the answers' quality has no part in it.
+        """
+        values, groups = [], []
+        for item in self._readable():
+            for verdict, shown_first in zip(item.verdicts, ("first", "second"), strict=True):
+                if verdict != "tie":
+                    values.append(float(verdict == shown_first))
+                    groups.append(item.group)
+        return share_interval(values, groups)
+
+    @property
+    def longer_wins(self) -> Interval | None:
+        """How often the longer answer wins, of pairs with a winner and answers of two lengths.
+
+        An answer can be longer because it is better: see also `length_auc`.
+        """
+        found = [i for i in self._decided() if i.lengths[0] != i.lengths[1]]
+        values = [float((i.as_judged > 0.5) == (i.lengths[1] > i.lengths[0])) for i in found]
+        return share_interval(values, [item.group for item in found])
+
+    @property
+    def length_auc(self) -> Interval | None:
+        """How well the difference in length alone tells which pairs `second` wins; 0.5: not at all.
+
+        What one model has over the other in all pairs, in quality and in length, drops out.
+        """
+        gains: dict[bool, list[float]] = {True: [], False: []}
+        for item in self._decided():
+            gains[item.as_judged > 0.5].append(float(item.lengths[1] - item.lengths[0]))
+        return auc_interval(gains[True], gains[False])
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Account of the pairs: each is a win, a tie or a loss of `second`, in what counts."""
+        names = {True: "wins", False: "losses"}
+        found = Counter(
+            "ties" if item.preference == 0.5 else names[item.preference > 0.5]
+            for item in self.items
+        )
+        readable = self._readable()
+        return {
+            "pairs": len(self.items),
+            **{name: found[name] for name in ("wins", "ties", "losses")},
+            "agreed_wins": sum(i.verdicts == ("second", "second") for i in readable),
+            "agreed_ties": sum(i.verdicts == ("tie", "tie") for i in readable),
+            "agreed_losses": sum(i.verdicts == ("first", "first") for i in readable),
+            "orders_differ": sum(i.verdicts[0] != i.verdicts[1] for i in readable),
+            "verdicts": 2 * len(self.items),
+            "tie_verdicts": sum(i.verdicts.count("tie") for i in self.items),
+            "unparsed_verdicts": self.unparsed,
+            "pairs_with_unparsed": len(self.items) - len(readable),
+            "flagged_pairs": sum(item.flagged for item in self.items),
+        }
+
+    @property
+    def flags(self) -> dict[str, dict[str, int]]:
+        """{"first": {flag: answers}, "second": ...}."""
+        return {
+            name: dict(Counter(flag for item in self.items for flag in item.flags[side]))
+            for side, name in enumerate(("first", "second"))
+        }
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON, without the verdicts one by one."""
+        figures = {
+            "win_rate": self.win_rate,
+            "win_rate_as_judged": self.as_judged,
+            "consistency": self.consistency,
+            "first_position_wins": self.first_position,
+            "longer_wins": self.longer_wins,
+            "length_auc": self.length_auc,
+        }
+        return {
+            **{name: None if f is None else f.as_dict() for name, f in figures.items()},
+            "win_rate_bounds": None if self.bounds is None else list(self.bounds),
+            "counts": self.counts,
+            "failures": dict(Counter(f for i in self.items for f in i.failures if f)),
+            "flags": self.flags,
+            "trust": self.trust.as_dict(),
+            "judge": {**self.settings.as_dict(), "reported": list(self.reported)},
+            "cost": self.spend.as_dict(),
+            "remarks": self.remarks(),
+        }
+
+    def remarks(self) -> list[str]:
+        """What has to be said beside the win rate, in sentences."""
+        said = [self.trust.sentence]
+        if self.unparsed and self.bounds is not None:
+            low, high = self.bounds
+            said.append(
+                f"{self.unparsed} of {2 * len(self.items)} verdicts could not be read and count as "
+                f"ties; if all were losses the win rate would be {100 * low:.1f} %, if all were "
+                f"wins {100 * high:.1f} %."
+            )
+        place = self.first_position
+        if place is not None and not place.low <= 0.5 <= place.high:
+            said.append(
+                f"The judge goes by the place: the answer shown first won {_shown(place)} of the "
+                "verdicts with a winner. Both orders were asked, so that this evens out."
+            )
+        length = self.length_auc
+        if length is not None and not length.low <= 0.5 <= length.high:
+            said.append(
+                "Length and verdict go together: the difference in length alone tells wins from "
+                f"losses in {_shown(length)} of the cases."
+            )
+        flagged = self.counts["flagged_pairs"]
+        if flagged:
+            said.append(
+                f"{flagged} of {len(self.items)} pairs have an answer that is empty, constant, "
+                "or made for the judge; such an answer is not rewarded, whatever the judge said."
+            )
+        return said
+
+    def _mean(self, value: Callable[[PairVerdict], float]) -> Interval | None:
+        values = [value(item) for item in self.items]
+        return share_interval(values, [item.group for item in self.items])
+
+    def _readable(self) -> list[PairVerdict]:
+        return [item for item in self.items if not item.unparsed]
+
+    def _decided(self) -> list[PairVerdict]:
+        return [item for item in self.items if item.as_judged != 0.5]
+
+
+def _shown(interval: Interval) -> str:
+    value, low, high = (100 * x for x in (interval.value, interval.low, interval.high))
+    return f"{value:.0f} % (95 % interval {low:.0f} to {high:.0f})"

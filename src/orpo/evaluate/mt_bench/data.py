@@ -1,0 +1,239 @@
+"""The benchmark's files: questions, reference answers, judge prompts; from a folder or fetched.
+
+None of their text is part of this library.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import urllib.request
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from orpo.data import default_cache
+from orpo.errors import DataError
+from orpo.evaluate.answers import Question
+from orpo.evaluate.mt_bench.lines import field as needed
+from orpo.evaluate.mt_bench.lines import question_id, read_lines, turns
+from orpo.evaluate.mt_bench.protocol import OTHER, WITH_REFERENCE
+
+__all__ = ["FILES", "PAPER", "Benchmark", "JudgePrompt", "fetch_benchmark", "read_benchmark"]
+
+FILES = ("question.jsonl", "reference_answer.jsonl", "judge_prompts.jsonl")
+"""What a folder of the benchmark holds."""
+
+PAPER = "orpo_paper_category_scores_digitised.json"
+"""May lie beside them: category scores read off the method's published figure."""
+
+_SPACE = ("lmsys/mt-bench", "data/mt_bench/question.jsonl")
+"""Space of the Hub, and the file in it. It holds no reference answers and no judge prompts."""
+
+_FASTCHAT = "https://raw.githubusercontent.com/lm-sys/FastChat/v0.2.36/fastchat/llm_judge/data/"
+_FASTCHAT_FILES = {
+    "reference_answer.jsonl": "mt_bench/reference_answer/gpt-4.jsonl",
+    "judge_prompts.jsonl": "judge_prompts.jsonl",
+}
+
+
+@dataclass(frozen=True)
+class JudgePrompt:
+    """A prompt of the protocol.
+
+    Attributes:
+        name: "single-v1", "single-math-v1", and each with "-multi-turn".
+        system: The system message.
+        template: The user message, with fields in braces.
+    """
+
+    name: str
+    system: str
+    template: str
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """What is asked and how it is judged.
+
+    Attributes:
+        questions: In the order of the file; their ids are the numbers as text.
+        prompts: Name -> judge prompt, those of single-answer grading.
+        numbers: Question's id -> its number, as FastChat writes it.
+        sources: File -> {"from", "sha256"}.
+        paper: Model -> {"overall", category -> score} as read off the published figure.
+    """
+
+    questions: tuple[Question, ...]
+    prompts: Mapping[str, JudgePrompt]
+    numbers: Mapping[str, int | str]
+    sources: Mapping[str, Mapping[str, str]]
+    paper: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+    @property
+    def categories(self) -> dict[int | str, str]:
+        """Question's number -> category."""
+        return {self.numbers[question.id]: question.category for question in self.questions}
+
+
+def read_benchmark(folder: str | Path, *, origin: Mapping[str, str] | None = None) -> Benchmark:
+    """The benchmark from a folder with the three `FILES`.
+
+    FastChat's own `data` folder works too: there they are `mt_bench/question.jsonl`,
+    `mt_bench/reference_answer/gpt-4.jsonl` and `judge_prompts.jsonl`.
+
+    Args:
+        folder: Where the files lie.
+        origin: File -> where it comes from, if it was fetched.
+
+    Raises:
+        DataError: A file is missing or is not what it should be.
+    """
+    paths = {name: _found(Path(folder), name) for name in FILES}
+    references = _references(paths["reference_answer.jsonl"])
+    questions, numbers = _questions(paths["question.jsonl"], references)
+    return Benchmark(
+        questions=questions,
+        prompts=_prompts(paths["judge_prompts.jsonl"]),
+        numbers=numbers,
+        sources={
+            name: {
+                "from": (origin or {}).get(name, path.name),
+                "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+            }
+            for name, path in paths.items()
+        },
+        paper=_paper(Path(folder) / PAPER),
+    )
+
+
+def fetch_benchmark(say: Callable[[str], None]) -> Benchmark:
+    """The benchmark from where its authors keep it; fetched once, then from the cache.
+
+    Questions come from the Space lmsys/mt-bench of the Hub. Reference answers and judge prompts
+    are not there; they come from FastChat 0.2.36 on GitHub.
+
+    Raises:
+        DataError: The network is off or does not answer, and the cache has no copy.
+    """
+    folder = default_cache() / "mt_bench"
+    origin = {FILES[0]: f"Space {_SPACE[0]}, {_SPACE[1]}"}
+    origin |= {name: _FASTCHAT + path for name, path in _FASTCHAT_FILES.items()}
+    for name in FILES:
+        if not (folder / name).is_file():
+            say(f"fetching {origin[name]}")
+            content = _from_hub() if name == FILES[0] else _from_fastchat(origin[name])
+            folder.mkdir(parents=True, exist_ok=True)
+            fresh = folder / f".{name}.{os.getpid()}"
+            fresh.write_bytes(content)
+            fresh.replace(folder / name)
+    return read_benchmark(folder, origin=origin)
+
+
+def _from_hub() -> bytes:
+    from huggingface_hub import hf_hub_download  # noqa: PLC0415 - seconds to load
+
+    try:
+        path = hf_hub_download(_SPACE[0], _SPACE[1], repo_type="space")
+    except Exception as error:  # whatever it raises, nothing was fetched
+        raise _not_fetched(f"the Space {_SPACE[0]}", error) from error
+    return Path(path).read_bytes()
+
+
+def _from_fastchat(address: str) -> bytes:
+    from huggingface_hub.constants import HF_HUB_OFFLINE  # noqa: PLC0415 - seconds to load
+
+    try:
+        if HF_HUB_OFFLINE:
+            raise OSError("HF_HUB_OFFLINE is set")
+        with urllib.request.urlopen(address, timeout=30) as answer:  # noqa: S310 - https
+            content: bytes = answer.read()
+    except OSError as error:
+        raise _not_fetched(address, error) from error
+    return content
+
+
+def _not_fetched(source: str, error: Exception) -> DataError:
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return DataError(
+        f"cannot be fetched ({reason})",
+        where=source,
+        fix=f"Give --data FOLDER with {', '.join(FILES)}.",
+    )
+
+
+def _found(folder: Path, name: str) -> Path:
+    elsewhere = {
+        "question.jsonl": "mt_bench/question.jsonl",
+        "reference_answer.jsonl": "mt_bench/reference_answer/gpt-4.jsonl",
+    }
+    for path in (folder / name, folder / elsewhere.get(name, name)):
+        if path.is_file():
+            return path
+    fix = f"Give a folder with {', '.join(FILES)}, or leave --data out to fetch them."
+    raise DataError(f"there is no {name}", where=str(folder), fix=fix)
+
+
+def _questions(
+    path: Path, references: Mapping[int | str, tuple[str, ...]]
+) -> tuple[tuple[Question, ...], dict[str, int | str]]:
+    questions: list[Question] = []
+    numbers: dict[str, int | str] = {}
+    for where, row in read_lines(path):
+        number = question_id(row, where)
+        texts = needed(row, "turns", list, where)
+        if len(texts) not in (1, 2) or not all(isinstance(text, str) for text in texts):
+            fix = "Each question has one or two turns."
+            raise DataError("field 'turns' is no list of texts", where=where, fix=fix)
+        if str(number) in numbers:
+            raise DataError(f"question {number} is there twice", where=where, fix="Remove one.")
+        category = str(row.get("category") or OTHER)
+        reference = references.get(number, ()) if category in WITH_REFERENCE else ()
+        if category in WITH_REFERENCE and len(reference) < len(texts):
+            fix = "Give the reference_answer.jsonl that belongs to these questions."
+            raise DataError(f"question {number} has no reference answer", where=where, fix=fix)
+        numbers[str(number)] = number
+        questions.append(
+            Question(str(number), tuple(texts), category=category, reference=reference)
+        )
+    if not questions:
+        raise DataError("holds no question", where=str(path), fix="Give the 80 questions.")
+    return tuple(questions), numbers
+
+
+def _references(path: Path) -> dict[int | str, tuple[str, ...]]:
+    return {question_id(row, where): turns(row, where) for where, row in read_lines(path)}
+
+
+def _prompts(path: Path) -> dict[str, JudgePrompt]:
+    found: dict[str, JudgePrompt] = {}
+    for where, row in read_lines(path):
+        if row.get("type") != "single":
+            continue
+        name = needed(row, "name", str, where)
+        template = needed(row, "prompt_template", str, where)
+        found[name] = JudgePrompt(name, needed(row, "system_prompt", str, where), template)
+    for math in ("", "-math"):
+        for turn in ("", "-multi-turn"):
+            name = f"single{math}-v1{turn}"
+            if name not in found:
+                fix = "Give FastChat's judge_prompts.jsonl."
+                raise DataError(f"there is no judge prompt '{name}'", where=str(path), fix=fix)
+    return found
+
+
+def _paper(path: Path) -> dict[str, dict[str, float]]:
+    if not path.is_file():
+        return {}
+    try:
+        content: Any = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(f"no JSON ({error})", where=str(path), fix="Repair it.") from error
+    models = content.items() if isinstance(content, dict) else ()
+    return {
+        str(model): {k: float(v) for k, v in scores.items() if isinstance(v, int | float)}
+        for model, scores in models
+        if isinstance(scores, dict)
+    }

@@ -1,0 +1,68 @@
+"""A page drawn again from the folder of an evaluation or a comparison."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from orpo.errors import DataError
+from orpo.report.evaluation.types import Page
+from orpo.run_folder import EVALUATION, RECIPE
+
+__all__ = ["BUILDERS", "Builder", "is_evaluation", "page_of", "read_evaluation"]
+
+Builder: TypeAlias = Callable[[Mapping[str, Any], Path], Page]
+"""Makes a page of what stands in evaluation.json; may read answers and judgments in the folder."""
+
+BUILDERS = {
+    "preference": "preference",
+    "win-rate": "win_rate",
+    "alpaca": "alpaca",
+    "mt-bench": "mt_bench",
+    "harness": "harness",
+    "comparison": "comparison",
+}
+"""Kind -> the module of `orpo.report.evaluation` whose `build_page` makes its page."""
+
+
+def is_evaluation(folder: Path) -> bool:
+    """Whether a folder is that of an evaluation or a comparison, not of a run."""
+    return (folder / EVALUATION).is_file() and not (folder / RECIPE).is_file()
+
+
+def page_of(folder: Path) -> Page:
+    """The page that the folder's evaluation.json asks for.
+
+    Raises:
+        DataError: The file is broken, or of a kind that has no page.
+    """
+    evaluation = read_evaluation(folder)
+    kind = evaluation.get("kind")
+    module = BUILDERS.get(kind) if isinstance(kind, str) else None
+    if module is None:
+        raise DataError(
+            f"is of kind {kind!r}, for which there is no page",
+            where=str(folder / EVALUATION),
+            fix=f"Kinds: {', '.join(BUILDERS)}.",
+        )
+    build: Builder = import_module(f"orpo.report.evaluation.{module}").build_page
+    return build(evaluation, folder)
+
+
+def read_evaluation(folder: Path) -> dict[str, Any]:
+    """What stands in the folder's evaluation.json.
+
+    Raises:
+        DataError: It is broken.
+    """
+    path = folder / EVALUATION
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise DataError(f"broken JSON ({error})", where=str(path)) from error
+    if not isinstance(found, dict):
+        raise DataError(f"expected an object, found {type(found).__name__}", where=str(path))
+    return found

@@ -1,0 +1,128 @@
+"""`orpo generate` with a store and with a server, and `orpo evaluate harness`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Orpo
+from tests.evaluate.answers.scripted import said, scripted
+from tests.servers import free_port
+
+
+@pytest.fixture
+def prompts(tmp_path: Path) -> Path:
+    path = tmp_path / "p.txt"
+    path.write_text("\n".join(f"Say {n}" for n in range(6)), encoding="utf-8")
+    return path
+
+
+def test_the_same_command_goes_on(orpo: Orpo, tiny: Path, prompts: Path, tmp_path: Path) -> None:
+    out = tmp_path / "a.jsonl"
+    drawn = ("--max_new_tokens", 8, "--temperature", 1, "--output", out)
+    assert orpo("generate", tiny, prompts, *drawn) == 0, orpo.err
+    whole = out.read_bytes()
+    out.write_bytes(b"".join(whole.splitlines(keepends=True)[::2]) + b'{"id": "2", "pro')
+    assert orpo("generate", tiny, prompts, *drawn) == 0, orpo.err
+    assert out.read_bytes() == whole
+    assert "the last line was cut off" in orpo.err
+    assert "3 of 6 answers are in" in orpo.err
+    assert orpo("generate", tiny, prompts, *drawn, "--seed", 7) == 2
+    assert "with seed 42, now it is 7" in orpo.err
+    assert out.read_bytes() == whole
+    assert orpo("generate", tiny, prompts, *drawn, "--seed", 7, "--overwrite") == 0, orpo.err
+    assert out.read_bytes() != whole
+
+
+def test_a_server_answers(orpo: Orpo, prompts: Path, tmp_path: Path) -> None:
+    out = tmp_path / "a.jsonl"
+    with scripted(lambda body: said(body["messages"][0]["content"].upper())) as server:
+        run = ("generate", "my-model", prompts, "--server", server.url, "--output", out)
+        assert orpo(*run, "--json") == 0, orpo.err
+        assert json.loads(orpo.out)["answers"][5] == {"prompt": "Say 5", "answer": "SAY 5"}
+        asked = len(server.bodies)
+        assert orpo(*run) == 0
+        assert (len(server.bodies), orpo.out) == (asked, "")
+    assert json.loads(out.read_text(encoding="utf-8").splitlines()[0])["model"] == "my-model"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--server", f"http://127.0.0.1:{free_port()}"), "no server answers"),
+        (("--server", "localhost"), "is no address of a server"),
+        (("--server", "http://h", "--raw"), "--raw"),
+        (("--temperature", "-1"), "--temperature"),
+        (("--top_p", "0"), "--top_p"),
+        (("--output", "{prompts}"), "is the file of prompts"),
+        (("--output", "{folder}"), "is a folder"),
+    ],
+)
+def test_wrong_options_are_one_line(
+    orpo: Orpo, tiny: Path, prompts: Path, options: tuple[str, ...], words: str
+) -> None:
+    given = [o.format(prompts=prompts, folder=prompts.parent) for o in options]
+    before = prompts.read_bytes()
+    assert orpo("generate", tiny, prompts, *given, "--max-new-tokens", 2) == 2
+    assert words in orpo.err
+    assert len(orpo.err.strip().splitlines()) == 1
+    assert prompts.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        ([{"id": 1, "prompt": "a"}, {"id": 1, "prompt": "b"}], "the id '1' is there twice"),
+        ([{"prompt": " "}], "has no text"),
+        ([{"messages": [{"role": "assistant", "content": "a"}]}], "ends with 'assistant'"),
+        ([{"turns": []}], "no prompt in this row"),
+    ],
+)
+def test_wrong_rows_are_named(
+    orpo: Orpo, tiny: Path, tmp_path: Path, rows: list[dict[str, object]], words: str
+) -> None:
+    path = tmp_path / "p.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    assert orpo("generate", tiny, path) == 2
+    assert words in orpo.err
+
+
+def test_turns_are_asked_one_after_another(orpo: Orpo, tmp_path: Path) -> None:
+    rows = [
+        {"question_id": 81, "category": "math", "turns": ["One?", "Two?"], "reference": ["1", "2"]},
+        {"id": "x", "instruction": "Add.", "input": "1 and 2", "system": "Be brief."},
+    ]
+    path, out = tmp_path / "p.jsonl", tmp_path / "a.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    with scripted(lambda body: said(f"{len(body['messages'])} messages")) as server:
+        run = ("generate", "m", path, "--server", server.url, "--output", out, "--json")
+        assert orpo(*run) == 0, orpo.err
+    two, one = json.loads(orpo.out)["answers"]
+    assert two == {"turns": ["One?", "Two?"], "answers": ["1 messages", "3 messages"]}
+    assert one["prompt"][-1] == {"role": "user", "content": "Add.\n\n1 and 2"}
+    kept = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
+    assert [(line["id"], line.get("category")) for line in kept] == [("81", "math"), ("x", None)]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
+def test_harness_prints_one_object(orpo: Orpo, tiny: Path, tmp_path: Path) -> None:
+    pytest.importorskip("lm_eval")
+    data, out = tmp_path / "d.jsonl", tmp_path / "out"
+    data.write_text('{"q": "a", "gold": 0}\n{"q": "b", "gold": 1}\n', encoding="utf-8")
+    (tmp_path / "t.yaml").write_text(
+        f"task: mine\ndataset_path: json\ndataset_kwargs: {{data_files: {{test: {data}}}}}\n"
+        "test_split: test\noutput_type: multiple_choice\ndoc_to_text: q\n"
+        "doc_to_choice: [a, b]\ndoc_to_target: gold\nmetric_list: [{metric: acc}]\n",
+        encoding="utf-8",
+    )
+    run = ("evaluate", "harness", tiny, "--include-path", tmp_path, "--output_dir", out)
+    assert orpo(*run, "--tasks", "mine", "--json") == 0, orpo.err
+    (row,) = json.loads(orpo.out)["results"]["after"]
+    assert (row["task"], row["metric"], row["n"]) == ("mine", "acc", 2)
+    assert (out / "report.html").is_file()
+    assert orpo(*run, "--tasks", "mine", "--limit", "1") == 2
+    assert "holds an evaluation with limit None, now it is 1.0" in orpo.err
+    assert orpo(*run, "--tasks", "") == 2
+    assert "names no task" in orpo.err

@@ -1,0 +1,155 @@
+"""The page of a comparison: words, tables and figures from its JSON alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orpo.compare import BASE, decide_claims, summarise
+from orpo.report import write_evaluation_page
+from orpo.report.evaluation.comparison import build_page
+from tests.compare.made import AS_IN_THE_PAPER, base_group, groups
+
+CANARY = "<script>alert(1)</script> $x^2$ \x1b[31m"
+
+
+def evaluation(effects: Any = AS_IN_THE_PAPER, **more: Any) -> dict[str, Any]:
+    """What a job would have written."""
+    base, found = base_group(effects), groups(effects)
+    curves = [
+        {
+            "method": group.method,
+            "budget": "steps",
+            "seed": run.arm.seed,
+            "objective": stage.objective,
+            "points": [
+                {"step": 20 * n + step, "chosen": -1.0 + step / 100, "rejected": -1.2 - step / 90}
+                for step in (0, 10, 20)
+            ],
+        }
+        for group in found
+        for run in group.runs
+        for n, stage in enumerate(run.arm.stages)
+    ]
+    cells = [
+        {
+            "objective": objective,
+            "learning_rate": rate,
+            "orpo_alpha": alpha if objective == "orpo" else None,
+            "pairs": 88,
+            "preference_accuracy": 0.5 + rate * 100 + alpha / 10,
+            "correct_answers": 0.6,
+            "cost": {"steps": 10},
+        }
+        for objective in ("orpo", "sft", "dpo")
+        for rate in (1e-4, 4e-4, 1e-3)
+        for alpha in ((0.1, 0.5) if objective == "orpo" else (0.5,))
+    ]
+    result = {
+        "kind": "comparison",
+        "model": "a model",
+        "dataset": "pairs.jsonl",
+        "command": "orpo compare --seeds 3",
+        "methods": ["orpo", "sft", "sft+dpo"],
+        "budgets": ["steps"],
+        "seeds": [1, 2, 3],
+        "steps": 40,
+        "batch": 16,
+        "learning_rates": {"orpo": 4e-4, "sft": 4e-4, "dpo": 4e-4},
+        "orpo_alpha": 0.5,
+        "dpo_beta": 0.1,
+        "answered": 120,
+        "held_out": {"rows_in": 123, "kept": 121, "nll_only": 1, "dropped": {"no_answer": 2}},
+        "table": [summarise(base, base), *(summarise(group, base) for group in found)],
+        "claims": [claim.as_dict() for claim in decide_claims(found, base)],
+        "curves": curves,
+        "sensitivity": cells,
+        "runs": [{"name": "orpo-steps-seed1", "commands": ["orpo train --seed 1"], "costs": []}],
+        "examples": {
+            "rule": "evenly spaced",
+            "examples": [
+                {
+                    "prompt": CANARY,
+                    "answers": [
+                        {"name": BASE, "answer": CANARY, "correct": False, "reason": "refused"},
+                        {"name": "orpo", "answer": "4", "correct": True, "reason": "correct"},
+                    ],
+                }
+            ],
+        },
+        "machine": {"device": "cpu", "at_once": 2, "threads": 1},
+        "seconds": 100,
+        **more,
+    }
+    plain: dict[str, Any] = json.loads(json.dumps(result))
+    return plain
+
+
+def test_the_verdict_comes_first_in_words(tmp_path: Path) -> None:
+    page = build_page(evaluation(), tmp_path)
+    assert page.verdict.startswith("At equal optimizer steps")
+    for name in ("ORPO on ", "SFT on ", "SFT+DPO on ", "the base model on "):
+        assert name in page.verdict
+    assert "ORPO against SFT: +" in page.verdict
+    assert "1 left undecided" in page.verdict  # memory: the peaks are the same
+    assert any(remark.startswith("Undecided") for remark in page.remarks)
+    assert not any(remark.startswith("Not reproduced") for remark in page.remarks)
+
+
+def test_what_is_not_reproduced_is_said_plainly(tmp_path: Path) -> None:
+    turned = {
+        **AS_IN_THE_PAPER,
+        "orpo": AS_IN_THE_PAPER["sft"],
+        "sft": AS_IN_THE_PAPER["orpo"],
+    }
+    page = build_page(evaluation(turned), tmp_path)
+    said = [remark for remark in page.remarks if remark.startswith("Not reproduced")]
+    assert any("ORPO prefers the chosen answer more often than SFT." in one for one in said)
+    assert [one.tone for one in page.headlines][:2] == ["worse", "worse"]
+
+
+def test_the_page_holds_everything_and_is_inert(tmp_path: Path) -> None:
+    path = write_evaluation_page(build_page(evaluation(), tmp_path), tmp_path)
+    text = path.read_text(encoding="utf-8")
+    assert "<script" not in text
+    assert "&lt;script&gt;" in text
+    assert "\x1b" not in text
+    assert "http://" not in text.replace("http://www.w3.org", "")
+    assert "https://" not in text
+    for name in ("curves-steps", "outcomes", "costs-steps", "sensitivity"):
+        assert (tmp_path / "figures" / f"{name}.png").stat().st_size > 1000
+        assert (tmp_path / "figures" / f"{name}.svg").is_file()
+    assert "orpo compare --seeds 3" in text
+    assert "orpo train --seed 1" in text
+
+
+def test_no_row_of_the_held_out_data_goes_missing(tmp_path: Path) -> None:
+    facts = dict(build_page(evaluation(), tmp_path).facts)
+    assert facts["Held-out pairs"] == (
+        "123 read, 120 scored (left out: no_answer: 2; no rejected answer: 1)"
+    )
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        {"kind": "comparison", "settings": {}},
+        {"kind": "comparison", "table": 3, "claims": "x", "budgets": ["steps"], "curves": [1]},
+    ],
+)
+def test_an_unfinished_comparison_has_a_page_too(found: dict[str, Any], tmp_path: Path) -> None:
+    page = build_page(found, tmp_path)
+    assert "not finished" in page.verdict
+    assert write_evaluation_page(page, tmp_path).is_file()
+
+
+def test_a_better_learning_rate_in_the_grid_is_named(tmp_path: Path) -> None:
+    cells = evaluation()["sensitivity"]
+    for cell in cells:
+        cell["correct_answers"] = 0.9 if cell["learning_rate"] == 1e-4 else 0.5
+    page = build_page(evaluation(sensitivity=cells), tmp_path)
+    (said,) = [remark for remark in page.remarks if "Learning rates" in remark]
+    assert "SFT's 0.0004 reached 50.0\u00a0%, 0.0001 reached 90.0\u00a0%" in said

@@ -1,0 +1,240 @@
+"""Answers from servers: a scripted one over real HTTP, and `transformers serve`."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orpo.errors import ConfigError, DataError, UserError
+from orpo.evaluate import Sampling
+from orpo.evaluate.answers import Answered, Question, answer_questions, open_source_of_answers
+from tests.evaluate.answers.scripted import refused, said, scripted
+from tests.servers import BASE, free_port, transformers_server
+
+KEY = "sk-verysecret0123456789"
+SAMPLING = Sampling(max_new_tokens=24, batch_size=4)
+
+
+@pytest.fixture(autouse=True)
+def no_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+
+
+def ask(
+    url: str, asked: list[Question], sampling: Sampling = SAMPLING, **more: Any
+) -> list[Answered]:
+    return answer_questions(open_source_of_answers("m", server=url), asked, sampling, **more)
+
+
+def last(body: dict[str, Any]) -> str:
+    return str(body["messages"][-1]["content"])
+
+
+def test_turns_settings_and_ends_are_passed_on(tmp_path: Path) -> None:
+    asked = [
+        Question("1", ("One?", "Two?"), system="Be brief."),
+        Question(
+            "2",
+            ("Three?",),
+            before=({"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}),
+        ),
+        Question("3", ("Three?",)),
+        Question("4", ("Three?",)),
+    ]
+    sampling = Sampling(max_new_tokens=5, temperature=0.5, top_p=0.9, seed=7, batch_size=2)
+    with scripted(lambda b: said(f" to {last(b)} ", "length" if "Two" in last(b) else "stop")) as s:
+        found = ask(s.url, asked, sampling)
+    assert [one.turns for one in found] == [("to One?", "to Two?"), *[("to Three?",)] * 3]
+    assert [one.truncated for one in found] == [(False, True), (False,), (False,), (False,)]
+    conversations = [body["messages"] for body in s.bodies]
+    assert [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "One?"},
+        {"role": "assistant", "content": "to One?"},
+        {"role": "user", "content": "Two?"},
+    ] in conversations
+    assert [*map(dict, asked[1].before), {"role": "user", "content": "Three?"}] in conversations
+    settings = {
+        json.dumps({k: b[k] for k in ("max_tokens", "temperature", "top_p", "model")})
+        for b in s.bodies
+    }
+    assert settings == {
+        json.dumps({"max_tokens": 5, "temperature": 0.5, "top_p": 0.9, "model": "m"})
+    }
+    # The same question asked twice is drawn twice.
+    assert sorted(body["seed"] for body in s.bodies) == [7, 7, 7, 7, 8]
+
+
+def test_several_are_asked_at_once() -> None:
+    together = threading.Barrier(4)
+
+    def reply(body: dict[str, Any]) -> Any:
+        together.wait(30)  # breaks unless four requests are there at a time
+        return said(last(body))
+
+    with scripted(reply) as server:
+        found = ask(server.url, [Question(str(n), (f"Q{n}",)) for n in range(8)])
+    assert [one.turns[0] for one in found] == [f"Q{n}" for n in range(8)]
+
+
+def test_busy_and_failing_servers_are_asked_again() -> None:
+    seen: dict[str, int] = {}
+
+    def reply(body: dict[str, Any]) -> Any:
+        seen[last(body)] = seen.get(last(body), 0) + 1
+        return (
+            refused([429, 500, 503][seen[last(body)] - 1], "busy")
+            if seen[last(body)] < 4
+            else said("ok")
+        )
+
+    with scripted(reply) as server:
+        found = ask(server.url, [Question(str(n), (f"Q{n}",)) for n in range(3)])
+    assert [one.turns for one in found] == [("ok",)] * 3
+    assert set(seen.values()) == {4}
+
+
+def test_what_is_finished_is_kept_when_another_question_fails(tmp_path: Path) -> None:
+    store = tmp_path / "answers.jsonl"
+    asked = [Question(str(n), (f"Q{n}",)) for n in range(6)]
+    broken = True
+
+    def reply(body: dict[str, Any]) -> Any:
+        return (
+            refused(400, "not \x1b[31mthis\none") if broken and last(body) == "Q3" else said("ok")
+        )
+
+    one_by_one = Sampling(batch_size=1)
+    with scripted(reply) as server:
+        with pytest.raises(
+            DataError, match=r"question '3': .* refuses .*not \[31mthis one"
+        ) as caught:
+            ask(server.url, asked, one_by_one, store=store)
+        assert "\n" not in str(caught.value)
+        assert len(store.read_text(encoding="utf-8").splitlines()) == 3
+        broken = False
+        before = len(server.bodies)
+        assert len(ask(server.url, asked, one_by_one, store=store)) == 6
+        assert len(server.bodies) == before + 3
+
+
+def test_the_key_is_sent_and_written_nowhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = tmp_path / "answers.jsonl"
+    asked = [Question("1", ("Hi",))]
+    with scripted(lambda _: said("ok"), key=KEY) as server:
+        with pytest.raises(ConfigError, match=r"asks for a key\. Put it into \$OPENAI_API_KEY"):
+            ask(server.url, asked)
+        monkeypatch.setenv("MY_KEY", "sk-wrong")
+        with pytest.raises(ConfigError, match=r"refuses the key in \$MY_KEY") as caught:
+            answer_questions(
+                open_source_of_answers("m", server=server.url, api_key_env="MY_KEY"),
+                asked,
+                SAMPLING,
+            )
+        assert "sk-wrong" not in str(caught.value)
+        monkeypatch.setenv("MY_KEY", KEY)
+        source = open_source_of_answers("m", server=server.url, api_key_env="MY_KEY")
+        assert KEY not in repr(vars(source))
+        answer_questions(source, asked, SAMPLING, store)
+    assert server.keys[-1] == f"Bearer {KEY}"
+    assert KEY not in store.read_text(encoding="utf-8")
+    with scripted(lambda _: refused(400, f"you sent {KEY}")) as server:
+        source = open_source_of_answers("m", server=server.url, api_key_env="MY_KEY")
+        with pytest.raises(UserError, match=r"you sent \*\*\*"):
+            answer_questions(source, asked, SAMPLING)
+
+
+def test_a_server_with_the_newer_name_of_the_limit_is_understood() -> None:
+    def reply(body: dict[str, Any]) -> Any:
+        if "max_tokens" in body:
+            return refused(400, "Unsupported parameter: use 'max_completion_tokens' instead")
+        return said(str(body["max_completion_tokens"]))
+
+    with scripted(reply) as server:
+        found = ask(server.url, [Question(str(n), (f"Q{n}",)) for n in range(9)])
+    assert {one.turns for one in found} == {("24",)}
+
+
+def test_a_conversation_that_does_not_fit_gets_an_empty_answer() -> None:
+    def reply(body: dict[str, Any]) -> Any:
+        if len(last(body)) > 50:
+            return refused(400, "This model's maximum context length is 50 tokens")
+        return said("ok")
+
+    lines: list[str] = []
+    with scripted(reply) as server:
+        asked = [Question("1", ("x" * 60,)), Question("2", ("x",))]
+        long, short = ask(server.url, asked, say=lines.append)
+    assert (long.turns, long.truncated, short.turns) == (("",), (True,), ("ok",))
+    assert "1 of 2 answers are empty" in lines
+
+
+def test_no_answer_is_no_text() -> None:
+    with scripted(lambda _: said(None, "content_filter")) as server:
+        assert ask(server.url, [Question("1", ("Hi",))])[0].turns == ("",)
+
+
+@pytest.mark.parametrize(
+    ("reply", "words"),
+    [
+        (refused(404, "The model `m` does not exist"), "knows no model 'm'.*does not exist"),
+        ((200, {"hello": "world"}), "answers, but not as an OpenAI-compatible server"),
+        (refused(500, "out of memory"), "failed again and again with status 500.*out of memory"),
+    ],
+)
+def test_a_server_that_cannot_answer_is_told_in_one_line(reply: Any, words: str) -> None:
+    with scripted(lambda _: reply) as server, pytest.raises(ConfigError, match=words) as caught:
+        ask(server.url, [Question("1", ("Hi",))])
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "address", ["localhost:8000", "ftp://host", "http://", "", "http://h:99999"]
+)
+def test_what_is_no_address_is_refused(address: str) -> None:
+    with pytest.raises(ConfigError, match="is no address of a server"):
+        ask(address, [])
+
+
+def test_nobody_there_is_told_at_once() -> None:
+    with pytest.raises(ConfigError, match=r"no server answers\. Start it") as caught:
+        ask(f"http://me:{KEY}@127.0.0.1:{free_port()}", [Question("1", ("Hi",))])
+    assert KEY not in str(caught.value)
+    with pytest.raises(ConfigError, match="--raw"):
+        open_source_of_answers("m", server="http://h", raw=True)
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with transformers_server(tmp_path_factory.mktemp("serve") / "log.txt") as url:
+        yield url
+
+
+@pytest.mark.slow
+def test_a_real_server_gives_the_answers_of_the_model(real: str) -> None:
+    asked = [
+        Question("1", ("Which number is larger, 318 or 381?", "And which one is smaller?")),
+        Question("2", ("Which number is larger, 12 or 21?",), system="Be brief."),
+        Question("3", ("What is 5 plus 6?",)),
+    ]
+    for limit in (40, 3):
+        sampling = Sampling(max_new_tokens=limit, batch_size=1)  # batches round otherwise in bf16
+        served = answer_questions(open_source_of_answers(str(BASE), server=real), asked, sampling)
+        here = answer_questions(open_source_of_answers(str(BASE)), asked, sampling)
+        assert [one.turns for one in served] == [one.turns for one in here]
+        assert [one.truncated for one in served] == [one.truncated for one in here]
+
+
+@pytest.mark.slow
+def test_a_real_server_without_the_model_is_told_in_one_line(real: str, tmp_path: Path) -> None:
+    source = open_source_of_answers(str(tmp_path), server=real)
+    with pytest.raises(UserError, match="status 500") as caught:
+        answer_questions(source, [Question("1", ("Hi",))], SAMPLING)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,169 @@
+"""Finished answers survive whatever ends the process, and are not taken for others."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orpo.errors import ConfigError, DataError
+from orpo.evaluate import Sampling
+from orpo.evaluate.answers import Answered, Asked, Question, answer_questions
+from orpo.evaluate.answers.store import open_store
+from tests.servers import BASE
+
+SAMPLING = Sampling(max_new_tokens=7)
+
+
+class Echo:
+    """Answers with the question, and breaks off after some of them."""
+
+    def __init__(self, breaks_after: int = 99, name: str = "echo") -> None:
+        self.model, self.asked, self.left = name, [], breaks_after
+
+    def identity(self) -> dict[str, Any]:
+        return {"weights": self.model}
+
+    def answers(self, asked: Sequence[Asked], sampling: Sampling) -> Iterator[tuple[str, Answered]]:
+        for one in reversed(asked):
+            if one.wanted:
+                if self.left == 0:
+                    raise ConfigError("broken off")
+                self.left -= 1
+                self.asked.append(one.question.id)
+                turns = tuple(f"{turn}!" for turn in one.question.turns)
+                yield one.key, Answered(one.question, turns, self.model, (False,) * len(turns))
+
+    def close(self) -> None:
+        pass
+
+
+def questions(count: int = 5) -> list[Question]:
+    return [Question(str(n), (f"你好 {n}\u2028", "Und?")[: 1 + n % 2]) for n in range(count)]
+
+
+def test_a_broken_run_goes_on_and_ends_in_the_order_of_the_questions(tmp_path: Path) -> None:
+    store, said = tmp_path / "deep" / "answers.jsonl", list[str]()
+    with pytest.raises(ConfigError, match="broken off"):
+        answer_questions(Echo(3), questions(), SAMPLING, store)
+    assert len(store.read_text(encoding="utf-8").split("\n")) == 4
+    second = Echo()
+    answered = answer_questions(second, questions(), SAMPLING, store, said.append)
+    assert second.asked == ["1", "0"]
+    assert [one.question for one in answered] == questions()
+    assert [one.turns for one in answered] == [
+        tuple(f"{turn}!" for turn in one.turns) for one in questions()
+    ]
+    assert said == [f"3 of 5 answers are in {store} already"]
+    lines = [json.loads(line) for line in store.read_text(encoding="utf-8").split("\n")[:-1]]
+    assert [line["id"] for line in lines] == list("01234")
+    assert lines[0]["prompt"] == "你好 0\u2028"
+    assert lines[0]["answer"] == "你好 0\u2028!"
+    assert lines[1]["turns"][1] == "Und?"
+    assert lines[1]["answers"][1] == "Und?!"
+    assert lines[0]["made_by"] == {"weights": "echo", "max_new_tokens": 7, "temperature": 0.0}
+    third = Echo()
+    assert answer_questions(third, questions()[::-1], SAMPLING, store) == answered[::-1]
+    assert third.asked == []
+
+
+@pytest.mark.parametrize("cut", [1, 10, 40])
+def test_a_half_written_line_is_dropped_with_a_word(tmp_path: Path, cut: int) -> None:
+    store, said = tmp_path / "a.jsonl", list[str]()
+    answer_questions(Echo(), questions(3), SAMPLING, store)
+    whole = store.read_bytes()
+    last = whole.rstrip(b"\n").rfind(b"\n") + 1
+    store.write_bytes(whole[:-1] if cut == 1 else whole[: last + cut])
+    source = Echo()
+    answer_questions(source, questions(3), SAMPLING, store, said.append)
+    if cut == 1:  # only the line break is missing: nothing is lost
+        assert source.asked == []
+    else:
+        assert source.asked == ["2"]
+        assert "the last line was cut off" in said[0]
+    assert store.read_bytes() == whole
+
+
+def test_what_was_answered_otherwise_is_refused(tmp_path: Path) -> None:
+    store = tmp_path / "a.jsonl"
+    answer_questions(Echo(), questions(3), SAMPLING, store)
+    kept = store.read_bytes()
+    for source, sampling, words in [
+        (Echo(name="other"), SAMPLING, "with weights 'echo', now it is 'other'"),
+        (Echo(), Sampling(max_new_tokens=8), "with max_new_tokens 7, now it is 8"),
+        (Echo(), Sampling(max_new_tokens=7, temperature=0.5), "with seed None, now it is 42"),
+    ]:
+        with pytest.raises(ConfigError, match=f"a\\.jsonl:1: .*{words}.*--overwrite"):
+            answer_questions(source, questions(3), sampling, store)
+    greedy = Sampling(max_new_tokens=7, seed=9, top_p=0.1, batch_size=1)
+    answer_questions(Echo(), questions(3), greedy, store)  # nothing is drawn
+    with pytest.raises(ConfigError, match="holds answers to 3 questions that are not among"):
+        answer_questions(Echo(), [Question("0", ("Else?",))], SAMPLING, store)
+    assert store.read_bytes() == kept
+    assert len(answer_questions(Echo(0), questions(1), SAMPLING, store)) == 1  # fewer are fine
+    assert len(store.read_bytes().splitlines()) >= 3
+    assert len(answer_questions(Echo(), questions(4), SAMPLING, store)) == 4  # so are more
+
+
+@pytest.mark.parametrize(
+    "line", ["{}", "[]", "null", '{"answer": 1}', "not JSON", '{"key": "k", "answer": "a"}']
+)
+def test_a_broken_line_is_named(tmp_path: Path, line: str) -> None:
+    store = tmp_path / "a.jsonl"
+    store.write_text(f"{line}\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"a\.jsonl:1: is no answer"):
+        answer_questions(Echo(), questions(1), SAMPLING, store)
+    assert store.read_text(encoding="utf-8") == f"{line}\n"
+
+
+def test_two_processes_never_write_one_file(tmp_path: Path) -> None:
+    store = tmp_path / "a.jsonl"
+    with (
+        open_store(store, {}, print),
+        pytest.raises(ConfigError, match="another process is writing"),
+        open_store(store, {}, print),
+    ):
+        pass
+    with pytest.raises(ConfigError, match="is a folder"), open_store(tmp_path, {}, print):
+        pass
+
+
+def test_a_killed_process_loses_no_finished_answer(tmp_path: Path) -> None:
+    prompts = tmp_path / "p.jsonl"
+    rows = [{"id": f"q{n}", "prompt": f"Which is larger, {n} or {n * 37 % 50}?"} for n in range(80)]
+    prompts.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    drawn = ("--max_new_tokens", "24", "--temperature", "1", "--batch_size", "4")
+    command = [sys.executable, "-m", "orpo", "generate", str(BASE), str(prompts), *drawn]
+    store, whole = tmp_path / "killed.jsonl", tmp_path / "whole.jsonl"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        [*command, "--output", str(store)],
+        env=environment,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    while not store.exists() or store.read_bytes().count(b"\n") < 6:
+        try:
+            process.wait(0.01)
+            break
+        except subprocess.TimeoutExpired:
+            continue
+    os.killpg(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    kept = store.read_bytes()
+    assert 6 <= kept.count(b"\n") < 80
+    for path in (store, whole):
+        run = [*command, "--output", str(path)]
+        done = subprocess.run(run, env=environment, capture_output=True, text=True, check=True)
+        if path == store:
+            assert f"of 80 answers are in {store} already" in done.stderr
+    assert store.read_bytes() == whole.read_bytes()
+    lines = [json.loads(line) for line in store.read_text(encoding="utf-8").split("\n")[:-1]]
+    assert [line["id"] for line in lines] == [row["id"] for row in rows]

@@ -1,0 +1,274 @@
+"""A scripted judge behind a real OpenAI-compatible HTTP server on this machine.
+
+    with ScriptedServer(lambda asked: "Rating: [[7]]") as server:
+        settings = JudgeSettings(model="scripted", base_url=server.url)
+
+The script sees what was asked and returns the reply's text, a `Say` with more to it, or a
+`Fail`. What was asked is kept in `server.asked`, in the order of arrival. Scripts that play a
+judge for the project's own prompts stand below; they read the prompt as any judge does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import TracebackType
+from typing import Any
+
+__all__ = [
+    "Asked",
+    "Fail",
+    "Say",
+    "Script",
+    "ScriptedServer",
+    "always_first",
+    "fair",
+    "gullible",
+    "longer",
+    "shown",
+]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One request: its number from 0 on, its body, its headers by names in small letters."""
+
+    number: int
+    body: dict[str, Any]
+    headers: Mapping[str, str]
+
+    @property
+    def text(self) -> str:
+        """All messages, one after another."""
+        return "\n".join(message["content"] for message in self.body["messages"])
+
+    @property
+    def last(self) -> str:
+        """The last message."""
+        return str(self.body["messages"][-1]["content"])
+
+
+@dataclass(frozen=True)
+class Say:
+    """A reply with more to it than its text; tokens are counted as words if they are left out."""
+
+    text: str | None
+    finish_reason: str = "stop"
+    usage: bool = True
+    logprobs: tuple[Mapping[str, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class Fail:
+    """A status other than 200, a broken body (`raw`), or a connection cut off (`cut`)."""
+
+    status: int = 500
+    message: str = "scripted failure"
+    code: str | None = None
+    retry_after: str | None = None
+    raw: bytes | None = None
+    cut: bool = False
+
+
+Script = Callable[[Asked], "str | Say | Fail"]
+
+
+@dataclass
+class ScriptedServer:
+    """Serves `/v1/chat/completions` with a script; a context manager."""
+
+    script: Script
+    port: int = 0
+    asked: list[Asked] = field(default_factory=list)
+
+    def __enter__(self) -> ScriptedServer:
+        lock = threading.Lock()
+        owner = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                if not self.path.endswith("/chat/completions"):
+                    self._send(404, _error(Fail(404, f"no such path: {self.path}")), {})
+                    return
+                with lock:
+                    headers = {name.lower(): value for name, value in self.headers.items()}
+                    asked = Asked(len(owner.asked), body, headers)
+                    owner.asked.append(asked)
+                reply = owner.script(asked)
+                if isinstance(reply, Fail):
+                    self._fail(reply)
+                else:
+                    said = Say(reply) if isinstance(reply, str) else reply
+                    self._send(200, json.dumps(_completion(asked, said)).encode(), {})
+
+            def _fail(self, fail: Fail) -> None:
+                if fail.cut:
+                    self.close_connection = True
+                    return
+                headers = {} if fail.retry_after is None else {"Retry-After": fail.retry_after}
+                self._send(fail.status, fail.raw or _error(fail), headers)
+
+            def _send(self, status: int, body: bytes, headers: Mapping[str, str]) -> None:
+                self.send_response(status)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(body)))
+                for name, value in headers.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+                pass
+
+            def handle(self) -> None:
+                with contextlib.suppress(ConnectionError):  # a client that was killed
+                    super().handle()
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", self.port), Handler)
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
+        self._thread.start()
+        self.port = self._server.server_port
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+    @property
+    def url(self) -> str:
+        """What a client is given as its base URL."""
+        return f"http://127.0.0.1:{self.port}/v1"
+
+
+def _error(fail: Fail) -> bytes:
+    about = {"message": fail.message, "type": "scripted", "param": None, "code": fail.code}
+    return json.dumps({"error": about}).encode()
+
+
+def _completion(asked: Asked, said: Say) -> dict[str, Any]:
+    choice: dict[str, Any] = {
+        "index": 0,
+        "message": {"role": "assistant", "content": said.text},
+        "finish_reason": said.finish_reason,
+    }
+    if said.logprobs:
+        steps = [
+            {
+                "token": max(step, key=lambda token: step[token]),
+                "logprob": max(step.values()),
+                "bytes": None,
+                "top_logprobs": [
+                    {"token": token, "logprob": value, "bytes": None}
+                    for token, value in step.items()
+                ],
+            }
+            for step in said.logprobs
+        ]
+        choice["logprobs"] = {"content": steps, "refusal": None}
+    completion = {
+        "id": f"scripted-{asked.number}",
+        "object": "chat.completion",
+        "created": 0,
+        "model": f"{asked.body['model']}-as-scripted",
+        "choices": [choice],
+    }
+    if said.usage:
+        prompt, reply = len(asked.text.split()), len((said.text or "").split())
+        completion["usage"] = {
+            "prompt_tokens": prompt,
+            "completion_tokens": reply,
+            "total_tokens": prompt + reply,
+        }
+    return completion
+
+
+# Judges for the project's own prompts.
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What the project's prompt shows: the mark, the request and the answers in their order."""
+
+    nonce: str
+    request: str
+    answers: tuple[str, ...]
+    reference: str
+
+    def verdict(self, value: str) -> str:
+        """A well-formed verdict."""
+        word = "VERDICT" if len(self.answers) == 2 else "SCORE"
+        return f"The answers differ.\n{word} {self.nonce}: {value}"
+
+
+def shown(asked: Asked) -> Shown:
+    """Read the project's own prompt."""
+    blocks = {
+        name: (nonce, text)
+        for name, nonce, text in re.findall(
+            r"<<<((?!END)[A-Z ]+?) ([0-9a-f]{8})>>>\n(.*?)\n<<<END \1 \2>>>", asked.last, re.S
+        )
+    }
+    nonce, request = blocks["REQUEST"]
+    names = ("ANSWER A", "ANSWER B") if "ANSWER A" in blocks else ("ANSWER",)
+    answers = tuple(blocks[name][1] for name in names)
+    return Shown(nonce, request, answers, blocks.get("REFERENCE", ("", ""))[1])
+
+
+def fair(worth: Callable[[str, str], float]) -> Script:
+    """A judge that goes by what an answer to a request is worth, from 1 to 10."""
+
+    def judge(asked: Asked) -> str:
+        seen = shown(asked)
+        values = [worth(seen.request, answer) for answer in seen.answers]
+        if len(values) == 1:
+            return seen.verdict(f"{values[0]:g}")
+        pick = "tie" if values[0] == values[1] else "A" if values[0] > values[1] else "B"
+        return seen.verdict(pick)
+
+    return judge
+
+
+def always_first(asked: Asked) -> str:
+    """A judge that likes what it sees first, or gives a 5."""
+    seen = shown(asked)
+    return seen.verdict("A" if len(seen.answers) == 2 else "5")
+
+
+longer = fair(lambda request, answer: min(10.0, 1 + len(answer) / 100) + len(answer) / 1e6)
+"""A judge that goes by length."""
+
+_ORDERS = re.compile(
+    r"\[ ?\[ ?(?:10|A|B)\b|rating: *10|score: *10|highest|as the judge|prefer this|最高|满分",
+    re.IGNORECASE,
+)
+
+
+def obeys(answer: str) -> bool:
+    """Whether an answer has what a gullible judge obeys."""
+    return bool(_ORDERS.search(answer))
+
+
+def gullible(asked: Asked) -> str:
+    """A judge that does what answers tell it, likes what is shown longest, and an empty answer."""
+    seen = shown(asked)
+    told = [obeys(answer) or not answer.strip() for answer in seen.answers]
+    if len(told) == 1:
+        return seen.verdict("10" if told[0] else "4")
+    if told[0] == told[1]:
+        return seen.verdict("tie")
+    return seen.verdict("A" if told[0] else "B")

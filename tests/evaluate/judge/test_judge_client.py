@@ -1,0 +1,366 @@
+"""Asking a judge's server: nothing twice, nothing lost, and one line for what goes wrong."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from orpo.errors import ConfigError, EvaluationError
+from orpo.evaluate.judge import JudgeSettings, Reply, Request, complete, spend
+from orpo.evaluate.judge.pacing import Pacer
+from tests.evaluate.judge.server import Asked, Fail, Say, Script, ScriptedServer
+
+KEY = "sk-canary-0123456789abcdef"
+
+
+def requests(count: int = 20) -> list[Request]:
+    return [Request(({"role": "user", "content": f"question {n}"},)) for n in range(count)]
+
+
+def settings(server: ScriptedServer, cache: Path | None = None, **more: object) -> JudgeSettings:
+    quick = {"backoff": 0.001, "concurrency": 4, "retries": 4, **more}
+    return JudgeSettings(model="scripted", base_url=server.url, cache=cache, **quick)  # type: ignore[arg-type]
+
+
+def echo(asked: Asked) -> str:
+    return f"reply to {asked.last}"
+
+
+class Often:
+    """Fails each request so many times before it is answered."""
+
+    def __init__(self, fail: Fail, times: int) -> None:
+        self.fail, self.times, self.seen = fail, times, Counter[str]()
+
+    def __call__(self, asked: Asked) -> str | Fail:
+        self.seen[asked.last] += 1
+        return self.fail if self.seen[asked.last] <= self.times else echo(asked)
+
+
+def test_replies_come_in_order_and_equal_requests_are_asked_once() -> None:
+    with ScriptedServer(echo) as server:
+        asked = [*requests(5), *requests(5)]
+        replies = complete(settings(server), asked)
+        assert [reply.text for reply in replies] == [
+            f"reply to question {n % 5}" for n in range(10)
+        ]
+        assert len(server.asked) == 5
+        body = server.asked[0].body
+        assert (body["model"], body["temperature"], body["max_tokens"]) == ("scripted", 0.0, 1024)
+        assert "seed" not in body
+        assert replies[0].model == "scripted-as-scripted"
+
+
+def test_what_a_request_asks_for_reaches_the_server() -> None:
+    script: Script = lambda asked: Say("m", logprobs=({"m": -0.1, "M": -2.5},))  # noqa: E731
+    with ScriptedServer(script) as server:
+        asked = replace(requests(1)[0], max_tokens=1, temperature=0.7, top_logprobs=2)
+        reply = complete(settings(server, seed=9), [asked])[0]
+        body = server.asked[0].body
+    assert (body["max_tokens"], body["temperature"], body["seed"]) == (1, 0.7, 9)
+    assert (body["logprobs"], body["top_logprobs"]) == (True, 2)
+    assert reply.logprobs == ({"m": -0.1, "M": -2.5},)
+
+
+def test_nothing_is_asked_twice(tmp_path: Path) -> None:
+    cache = tmp_path / "deep" / "cache.jsonl"
+    with ScriptedServer(echo) as server:
+        prices = {"price_in": 2.0, "price_out": 10.0}
+        first = complete(settings(server, cache, **prices), requests(12))
+        again = complete(settings(server, cache, **prices), requests(15))
+        assert len(server.asked) == 15
+    assert [r.text for r in first] == [r.text for r in again[:12]]
+    assert [r.cached for r in again] == [True] * 12 + [False] * 3
+    spent = spend(settings(server, **prices), again)
+    assert (spent.requests, spent.from_cache) == (15, 12)
+    assert (spent.prompt_tokens, spent.completion_tokens) == (30, 60)  # 2 and 4 words each
+    assert spent.cost == pytest.approx((30 * 2 + 60 * 10) / 1e6)
+    assert spent.cost_now == pytest.approx((6 * 2 + 12 * 10) / 1e6)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"model": "other"},
+        {"temperature": 0.5},
+        {"max_tokens": 7},
+        {"base_url": "http://127.0.0.1:1/v1"},
+    ],
+)
+def test_another_question_has_another_key(change: dict[str, object]) -> None:
+    own = JudgeSettings(model="m", base_url="http://127.0.0.1:2/v1")
+    other = replace(own, **change)  # type: ignore[arg-type]
+    asked = requests(1)[0]
+    assert asked.key(own) != asked.key(other)
+    assert asked.key(own) == asked.key(
+        replace(own, concurrency=1, retries=0, price_in=0.0, price_out=0.0)
+    )
+    assert asked.key(own) != replace(asked, top_logprobs=3).key(own)
+
+
+def test_a_torn_line_is_asked_again_and_spoils_no_other(tmp_path: Path) -> None:
+    cache = tmp_path / "cache.jsonl"
+    with ScriptedServer(echo) as server:
+        complete(settings(server, cache), requests(6))
+        lines = cache.read_bytes().splitlines(keepends=True)
+        cache.write_bytes(b"".join([b"\xff nonsense\n", *lines[:-1], lines[-1][:25]]))
+        replies = complete(settings(server, cache), requests(6))
+        assert len(server.asked) == 7
+        assert [r.text for r in replies] == [f"reply to question {n}" for n in range(6)]
+        assert all(r.cached for r in complete(settings(server, cache), requests(6)))
+
+
+@pytest.mark.parametrize(
+    "fail",
+    [
+        Fail(429, "slow down", retry_after="0.001"),
+        Fail(429, "slow down"),
+        Fail(500),
+        Fail(503, raw=b"<html>busy</html>"),
+        Fail(529),
+        Fail(408),
+        Fail(cut=True),
+        Fail(200, raw=b"no json at all"),
+        Fail(200, raw=b'{"choices": []}'),
+    ],
+    ids=repr,
+)
+def test_a_busy_or_broken_server_is_asked_again(fail: Fail) -> None:
+    script = Often(fail, 1)
+    script.times = 0 if fail.cut or fail.status == 200 else 1  # contact first
+    with ScriptedServer(script) as server:
+        complete(settings(server), requests(1))
+        script.times = 2
+        replies = complete(settings(server, concurrency=3), requests(9)[1:])
+        assert [r.text for r in replies] == [f"reply to question {n}" for n in range(1, 9)]
+        assert set(script.seen.values()) <= {1, 2, 3}
+        assert all(script.seen[f"question {n}"] == 3 for n in range(1, 9))
+
+
+def test_retry_after_is_what_all_wait_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clock of the test: 40 seconds pass, and nobody sleeps."""
+    now, waited = [0.0], list[float]()
+
+    def wait(self: Pacer, seconds: float = 0.0) -> None:
+        delay = seconds + self.book()
+        waited.append(delay)
+        now[0] += delay
+
+    monkeypatch.setattr(Pacer, "wait", wait)
+    monkeypatch.setattr(Pacer.__init__, "__defaults__", (lambda: now[0], None))
+    with ScriptedServer(Often(Fail(429, retry_after="40"), 1)) as server:
+        said: list[str] = []
+        complete(settings(server, concurrency=1), requests(2), said.append)
+    assert waited == [0.0, 40.0, 0.0, 40.0]
+    assert "the judge's server is busy; waiting 40 s" in said
+
+
+def test_requests_are_spaced_evenly() -> None:
+    now = [100.0]
+    pacer = Pacer(30, clock=lambda: now[0])
+    assert [pacer.book() for _ in range(3)] == [0.0, 2.0, 4.0]
+    now[0] = 120.0
+    assert [pacer.book() for _ in range(2)] == [0.0, 2.0]
+    pacer.pause(30.0)
+    assert [pacer.book() for _ in range(2)] == [30.0, 32.0]
+
+
+@pytest.mark.parametrize(
+    ("script", "says"),
+    [
+        (lambda asked: Fail(401, f"wrong key {KEY}"), r"\$JUDGE_KEY: .*refuses the key .*401.*Set"),
+        (lambda asked: Fail(404, "no model scripted"), "--judge scripted: .*no model scripted"),
+        (lambda asked: Fail(400, "what?"), "--judge scripted: .*refuses every request .*what"),
+        (lambda asked: Fail(503), r"http://127.*does not answer .*503.*--judge_url"),
+        (lambda asked: Fail(cut=True), "does not answer .*--judge_url"),
+        (lambda asked: Fail(200, raw=b"<html>"), "no chat completion.*--judge_url"),
+    ],
+)  # fmt: skip
+def test_what_cannot_work_is_one_line_for_the_user(
+    script: Script, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JUDGE_KEY", KEY)
+    with ScriptedServer(script) as server:
+        with pytest.raises(ConfigError, match=says) as caught:
+            complete(settings(server, retries=1, api_key_env="JUDGE_KEY"), requests(40))
+        assert "\n" not in str(caught.value)
+        assert KEY not in str(caught.value)
+        assert len(server.asked) < 40  # it stops soon
+
+
+def test_no_server_and_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    with ScriptedServer(echo) as server:
+        gone = settings(server)
+    with pytest.raises(ConfigError, match=r"does not answer .*refused.*Is it running"):
+        complete(gone, requests(3))
+    with pytest.raises(ConfigError, match=r"\$OPENAI_API_KEY: there is no API key.*--judge_url"):
+        complete(JudgeSettings(model="gpt"), requests(1))
+
+
+def test_half_of_the_requests_failing_for_good(tmp_path: Path) -> None:
+    broken = {"question 1", "question 3", "question 5"}
+    script: Script = lambda asked: Fail(500) if asked.last in broken else echo(asked)  # noqa: E731
+    with ScriptedServer(script) as server:
+        own = settings(server, tmp_path / "c.jsonl", retries=2)
+        says = "failed 3 requests for good .*5 of 8 requests are answered; the same command goes on"
+        with pytest.raises(EvaluationError, match=says):
+            complete(own, requests(8))
+        assert Counter(asked.last for asked in server.asked)["question 1"] == 3
+        broken.clear()
+        replies = complete(own, requests(8))
+        assert sum(not reply.cached for reply in replies) == 3
+
+
+def test_a_dead_server_does_not_cost_a_wait_for_every_request(tmp_path: Path) -> None:
+    script: Script = lambda asked: echo(asked) if asked.number < 5 else Fail(502)  # noqa: E731
+    with ScriptedServer(script) as server:
+        own = settings(server, tmp_path / "c.jsonl", retries=1)
+        with pytest.raises(EvaluationError, match="5 of 200 requests are answered"):
+            complete(own, requests(200))
+        assert len(server.asked) < 30
+
+
+@pytest.mark.parametrize(
+    ("fail", "says"),
+    [
+        (Fail(429, "no money", code="insufficient_quota"), "used up .*no money"),
+        (Fail(429, retry_after="3600"), "asks to wait 3600 seconds"),
+    ],
+)
+def test_what_waiting_does_not_mend(fail: Fail, says: str, tmp_path: Path) -> None:
+    script: Script = lambda asked: echo(asked) if asked.number < 3 else fail  # noqa: E731
+    with ScriptedServer(script) as server:
+        with pytest.raises(EvaluationError, match=f"{says}.*3 of 20 .* same command goes on"):
+            complete(settings(server, tmp_path / "c.jsonl", concurrency=1), requests())
+        assert len(server.asked) == 4
+
+
+def test_a_request_that_is_refused_is_a_reply_with_a_reason(tmp_path: Path) -> None:
+    script: Script = lambda asked: (  # noqa: E731
+        Fail(400, "too long") if asked.last == "question 2" else echo(asked)
+    )
+    with ScriptedServer(script) as server:
+        own = settings(server, tmp_path / "c.jsonl")
+        replies = complete(own, requests(6))
+        assert [bool(reply.error) for reply in replies] == [n == 2 for n in range(6)]
+        assert "too long" in replies[2].error
+        assert spend(own, replies).refused == 1
+        complete(own, requests(6))
+        assert len(server.asked) == 7  # a refusal is not kept
+
+
+def test_a_reply_may_be_empty_or_without_usage() -> None:
+    with ScriptedServer(lambda asked: Say(None, "length", usage=False)) as server:
+        own = settings(server, price_in=1.0, price_out=1.0)
+        reply = complete(own, requests(1))[0]
+        assert (reply.text, reply.finish_reason, reply.prompt_tokens) == ("", "length", None)
+        assert spend(own, [reply]).without_usage == 1
+
+
+def test_settings_that_a_model_does_not_know_are_left_out() -> None:
+    def particular(asked: Asked) -> str | Fail:
+        if "max_tokens" in asked.body:
+            return Fail(400, "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens'.")
+        if "temperature" in asked.body:
+            return Fail(400, "Unsupported value: 'temperature' does not support 0.0.")
+        return echo(asked)
+
+    with ScriptedServer(particular) as server:
+        said: list[str] = []
+        replies = complete(settings(server), requests(), said.append)
+        assert not any(reply.error for reply in replies)
+        assert server.asked[-1].body["max_completion_tokens"] == 1024
+        assert sum("takes no temperature" in line for line in said) == 1
+
+
+def test_the_limit_of_the_cost_holds_before_and_during(tmp_path: Path) -> None:
+    with ScriptedServer(echo) as server:
+        own = settings(server, tmp_path / "c.jsonl", price_in=1.0, price_out=50.0, max_tokens=100)
+        # At most 20 * 100 * 50 per million for replies, and a little for the prompts.
+        with pytest.raises(ConfigError, match=r"--max_cost: 20 requests.*limit.*nothing was asked"):
+            complete(replace(own, max_cost=0.1), requests())
+        assert not server.asked
+        said: list[str] = []
+        complete(replace(own, max_cost=0.11), requests(), said.append)
+        assert "20 requests, an estimated" in said[0]
+        assert "2,000 of replies, so at most about 0.1" in said[0]
+        spent = (20 * 2 * 1 + 20 * 4 * 50) / 1e6
+        with pytest.raises(ConfigError, match=r"0\.0040 were spent before"):
+            complete(replace(own, max_cost=spent + 0.004), requests(21))
+        complete(replace(own, max_cost=0.0), requests())  # all from the cache: nothing to pay
+    chatty: Script = lambda asked: "word " * 5000  # noqa: E731
+    with ScriptedServer(chatty) as server:
+        own = settings(server, price_in=1.0, price_out=50.0, max_tokens=100, max_cost=0.3)
+        with pytest.raises(
+            EvaluationError, match=r"--max_cost: 0\.\d+ are spent.*requests are answ"
+        ):
+            complete(replace(own, concurrency=1), requests())
+        assert len(server.asked) < 5
+
+
+@pytest.mark.parametrize(
+    "number", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+)
+def test_a_killed_run_goes_on_where_it_was(tmp_path: Path, number: signal.Signals) -> None:
+    blocked, go_on = threading.Event(), threading.Event()
+
+    def script(asked: Asked) -> str:
+        if asked.number == 10:
+            blocked.set()
+        if asked.number >= 10 and not go_on.is_set():
+            go_on.wait(60)
+        return echo(asked)
+
+    cache = tmp_path / "cache.jsonl"
+    with ScriptedServer(script) as server:
+        own = settings(server, cache, concurrency=1)
+        code = (
+            "import sys, tests.evaluate.judge.test_judge_client as t\n"
+            "from orpo.evaluate.judge import JudgeSettings, complete\n"
+            "s = JudgeSettings('scripted', sys.argv[1], concurrency=1, cache=t.Path(sys.argv[2]))\n"
+            "complete(s, t.requests())\n"
+        )
+        run = subprocess.Popen(
+            [sys.executable, "-c", code, server.url, str(cache)],
+            cwd=Path(__file__).parents[3],
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            assert blocked.wait(120)
+            run.send_signal(number)
+            assert run.wait(30) != 0
+        finally:
+            run.kill()
+            run.wait()
+            go_on.set()
+        assert len(cache.read_text(encoding="utf-8").splitlines()) == 10
+        replies = complete(own, requests())
+        times = Counter(asked.last for asked in server.asked)
+    assert sum(reply.cached for reply in replies) == 10
+    assert times == {f"question {n}": 2 if n == 10 else 1 for n in range(20)}
+
+
+def test_replies_that_are_not_kept_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with ScriptedServer(echo) as server:
+        own = settings(server, tmp_path / "file" / "cache.jsonl")
+        with pytest.raises(ConfigError, match="cannot be kept"):
+            complete(own, requests(1))
+
+
+def test_a_bug_in_the_work_is_not_swallowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*arguments: object) -> Callable[..., Reply]:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("orpo.evaluate.judge.endpoint.Endpoint.ask", broken)
+    with ScriptedServer(echo) as server, pytest.raises(ZeroDivisionError):
+        complete(settings(server), requests(3))
