@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -27,6 +28,14 @@ PATIENCE = 150
 
 def command(*words: object) -> list[str]:
     return [sys.executable, *map(str, words)]
+
+
+def numbers(found: Any, name: str = "") -> dict[str, float]:
+    """Every number of nested dicts and lists, by its path."""
+    if isinstance(found, dict | list):
+        parts = found.items() if isinstance(found, dict) else enumerate(found)
+        return {k: v for key, part in parts for k, v in numbers(part, f"{name}/{key}").items()}
+    return {name: float(found)} if isinstance(found, int | float) else {}
 
 
 @contextmanager
@@ -114,7 +123,9 @@ def test_two_ranks_are_the_run_of_one(
     assert max(float((ours[n] - theirs[n]).abs().max()) for n in theirs) < 1e-5
     alone = json.loads((one / "evaluation.json").read_text())
     for moment in ("before", "after"):
-        assert result["evaluation"][moment] == pytest.approx(alone[moment], rel=1e-4)
+        ours, theirs = numbers(result["evaluation"][moment]), numbers(alone[moment])
+        assert ours == pytest.approx(theirs, rel=1e-3, abs=1e-4)
+        assert len(ours) > 20
     assert (both / "samples.jsonl").read_text() == (one / "samples.jsonl").read_text()
 
 

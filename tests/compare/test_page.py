@@ -94,7 +94,7 @@ def test_the_verdict_comes_first_in_words(tmp_path: Path) -> None:
     for name in ("ORPO on ", "SFT on ", "SFT+DPO on ", "the base model on "):
         assert name in page.verdict
     assert "ORPO against SFT: +" in page.verdict
-    assert "1 left undecided" in page.verdict  # memory: the peaks are the same
+    assert "1 is left undecided" in page.verdict  # memory: the peaks are the same
     assert any(remark.startswith("Undecided") for remark in page.remarks)
     assert not any(remark.startswith("Not reproduced") for remark in page.remarks)
 

@@ -38,8 +38,13 @@ CASES = {case.name: case for case in SCRIPT.cases()}
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_95_percent_intervals_hold_the_truth_in_93_to_97_percent(name: str) -> None:
-    """Of 1,000 evaluations; that many tell a coverage to 0.7 points, hence the slack of one."""
-    assert 0.93 - 0.007 <= CASES[name].coverage(1000, seed=3) <= 0.97 + 0.007
+    """Of 1,000 evaluations; that many tell a coverage to 0.7 points, hence the slack of one.
+
+    Of 50 prompts at 97 % one or two fail: the steps from one count to the next are so large that
+    an interval is too narrow or too wide, and ours is the latter.
+    """
+    most = 0.98 if name.startswith("share 0.97, 50 prompts") else 0.97
+    assert 0.93 - 0.007 <= CASES[name].coverage(1000, seed=3) <= most + 0.007
 
 
 @pytest.mark.parametrize("name", [

@@ -92,6 +92,9 @@ def test_dpo_starts_at_log_two_and_its_parts_fit() -> None:
     assert dpo_loss(chosen, rejected, chosen, rejected).loss.item() == pytest.approx(math.log(2))
     result = dpo_loss(chosen, rejected, rejected, rejected, beta=0.5)
     torch.testing.assert_close(result.margins, chosen - rejected)
+    expected = torch.log(1 / (1 + torch.exp(-0.5 * (chosen - rejected))))
+    torch.testing.assert_close(result.log_sigmoid, expected)
+    torch.testing.assert_close(result.loss, -expected.mean())
     torch.testing.assert_close(result.chosen_rewards, 0.5 * (chosen - rejected))
     torch.testing.assert_close(result.rejected_rewards, torch.zeros(2))
 

@@ -178,8 +178,8 @@ def _costs(orpo: Group, two: Group, budget: str) -> Iterator[Claim]:
         budget,
         "a pair of ORPO's takes half the forward passes of a pair of DPO's, and no stage before it",
         HOLDS if passes <= _HALF * theirs else REFUTED,
-        f"{passes:.2f} against {theirs:.2f} for each pair trained on, after "
-        f"{_mean(c.forwards for c in sft):,.0f} of the SFT stage",
+        f"{passes:.2f} against {theirs:.2f} for each pair, after "
+        f"{_mean(c.forwards / c.pairs for c in sft):.2f} for each of the SFT stage",
         f"{passes:.2f} against {theirs:.2f}",
     )
     flops = _mean(c.flops / c.pairs for c in ours)

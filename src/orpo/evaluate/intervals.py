@@ -31,7 +31,7 @@ __all__ = ["Interval", "mean_interval", "paired_interval"]
 
 Floats: TypeAlias = NDArray[np.float64]
 
-_FEW = 8
+_FEW = 16
 """With fewer prompts than this a bootstrap has too few samples to draw; Student's t stands."""
 _CELLS = 4_000_000
 """Most cells of the table (draws x prompts) that are held at once."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from orpo.errors import CheckpointError, ConfigError
 from orpo.run_folder import (
+    AUDIT,
     EVALUATION,
     EVENTS,
     MANIFEST,
@@ -51,6 +52,7 @@ _OF_A_RUN = (
     REPORT,
     METRICS,
     EVENTS,
+    AUDIT,
     EVALUATION,
     SAMPLES,
     SCORES,

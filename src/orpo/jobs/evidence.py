@@ -10,7 +10,7 @@ from orpo.data import Row
 from orpo.evaluate import Grade, Sampling, generate_answers, grade_summary, preference_summary
 from orpo.evaluate.preference import ScoredPairs, compare, measure, row_facts, score_pairs
 from orpo.jobs.scores import recall_scores, write_scores
-from orpo.run_folder import EVALUATION, RECIPE, SAMPLES, read_run, write_json, write_jsonl
+from orpo.run_folder import AUDIT, EVALUATION, RECIPE, SAMPLES, read_run, write_json, write_jsonl
 from orpo.train import ORPOTrainer
 from orpo.train.wrappers import scoring
 
@@ -31,6 +31,9 @@ class Evidence:
         count: Prompts to answer.
         sampling: How they are answered.
         grade: Checks answers, if they can be checked.
+
+    Attributes:
+        audit: What the quick audit of the training data found; its dict, to be written beside.
     """
 
     def __init__(
@@ -49,6 +52,7 @@ class Evidence:
         self.facts = row_facts(self.rows.values() or held_out, args.format_name, args.pair_rule)
         source = trainer.eval_dataset if self.held_out else trainer.train_dataset
         self.pairs = source.select(range(min(count, len(source))))
+        self.audit: dict[str, Any] = {}
         self.evaluation: dict[str, dict[str, Any]] = {}
         self.scores: dict[str, ScoredPairs] = {}
         self.samples: list[dict[str, Any]] = []
@@ -97,6 +101,7 @@ class Evidence:
         due = found or moment == "after" or not (self.folder / EVALUATION).exists()
         if due and self.trainer.is_world_process_zero():
             self.folder.mkdir(parents=True, exist_ok=True)
+            write_json(self.folder / AUDIT, self.audit)
             write_json(self.folder / EVALUATION, self.evaluation)
             write_jsonl(self.folder / SAMPLES, self.samples)
             write_scores(self.folder, self.scores)

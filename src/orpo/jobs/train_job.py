@@ -17,7 +17,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 
 from orpo.config import ORPOConfig
 from orpo.data import Mixture, Row, Source
-from orpo.data.audit import headlines, quick_audit
+from orpo.data.audit import Audit, headlines, quick_audit
 from orpo.errors import CheckpointError, ConfigError, DataError, RunStopped, SaveError
 from orpo.evaluate import Sampling
 from orpo.jobs.claim import claim, clear, is_replaced
@@ -219,11 +219,14 @@ def run_training(
             trainer.say = say
             for line in [*trainer.notes, *(a.summary() for a in trainer.ledgers.values())]:
                 say(line)
-            _look_at(rows, held_out, trainer, say, strict=job.strict)
+            audit = _look_at(rows, held_out, trainer, say, strict=job.strict)
             trainer.check_memory()
             if first and is_replaced(job, resume_from):
                 clear(folder)  # by now model, data and memory were accepted
-            return _train(job, trainer, held_out or (), resume_from, say, grade)
+            sampling = Sampling(max_new_tokens=job.sample_tokens, batch_size=32)
+            evidence = Evidence(trainer, held_out or (), job.samples, sampling, grade)
+            evidence.audit = audit.as_dict()
+            return _train(trainer, evidence, resume_from, say)
     except StopRequested:
         number = stop.number or int(signal.SIGTERM)  # it may have reached another rank only
         raise RunStopped(_stopped(job, stop, trainer, folder), number) from None
@@ -235,16 +238,9 @@ def run_training(
 
 
 def _train(
-    job: TrainJob,
-    trainer: ORPOTrainer,
-    held_out: Iterable[Row],
-    resume_from: str | bool,
-    say: Say,
-    grade: Grader | None,
+    trainer: ORPOTrainer, evidence: Evidence, resume_from: str | bool, say: Say
 ) -> TrainResult:
     folder = Path(str(trainer.args.output_dir))
-    sampling = Sampling(max_new_tokens=job.sample_tokens, batch_size=32)
-    evidence = Evidence(trainer, held_out, job.samples, sampling, grade)
     if resume_from:
         checkpoint = trainer.check_resume(resume_from)  # before anything is written
         if _is_finished(trainer, checkpoint, evidence):
@@ -357,7 +353,7 @@ def _look_at(
     say: Say,
     *,
     strict: bool,
-) -> None:
+) -> Audit:
     """The quick part of the audit, and its three most important findings."""
     account = trainer.ledgers["train_dataset"].as_dict()
     args = trainer.args
@@ -377,6 +373,7 @@ def _look_at(
         raise DataError(
             f"the audit says {found[0].rstrip('.')}", where="--strict", fix="See `orpo data audit`."
         )
+    return audit
 
 
 def _own_tokenizer(job: TrainJob, config: ORPOConfig) -> Any:

@@ -12,12 +12,9 @@ from orpo.report.diagnosis.rules import TITLES, summary
 from orpo.report.diagnosis.types import observed
 from orpo.report.series import Curves
 from orpo.report.values import mapping
-from orpo.run_folder import Run
+from orpo.run_folder import AUDIT, Run
 
-__all__ = ["AUDIT", "Diagnosis", "Point", "data_findings", "diagnosis_of"]
-
-AUDIT = "audit.json"
-"""What `orpo data audit --json` gave, if it stands in the run folder."""
+__all__ = ["Diagnosis", "Point", "data_findings", "diagnosis_of"]
 
 
 @dataclass(frozen=True)

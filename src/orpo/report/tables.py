@@ -20,7 +20,7 @@ from orpo.run_folder import Run
 
 __all__ = ["Breakdown", "Change", "breakdowns", "change_of", "changes", "counts"]
 
-_COUNTS = ("pairs", "prompts", "n")
+_COUNTS = ("pairs", "prompts", "n", "compared")
 _ROWS = 40
 _FEWEST_TURNED = 10
 
@@ -132,7 +132,25 @@ def breakdowns(run: Run) -> list[Breakdown]:
 def _counted(name: str, old: dict[str, Any], new: dict[str, Any], *, both: bool) -> Change:
     """The change of a group; answers that do not occur are 0 of them where both were counted."""
     none = 0 if name == "answers" and both else None
-    return change_of(name, old.get(name, none), new.get(name, none))
+    first, second = old.get(name, none), new.get(name, none)
+    return change_of(name, first, second, _of_shares(number(first), number(second), old, new))
+
+
+def _of_shares(
+    before: float | None, after: float | None, old: dict[str, Any], new: dict[str, Any]
+) -> tuple[float, float] | None:
+    """95 % interval of the change of a share, as if both groups had been drawn apart.
+
+    Where the same prompts were answered twice, the true one is narrower.
+    """
+    first, second = whole(old.get("n")), whole(new.get("n"))
+    if before is None or after is None or not first or not second:
+        return None
+    if not (0 <= before <= 1 and 0 <= after <= 1):
+        return None
+    error = math.sqrt(before * (1 - before) / first + after * (1 - after) / second)
+    change = after - before
+    return max(change - 1.96 * error, -1.0), min(change + 1.96 * error, 1.0)
 
 
 def _grouped(before: dict[str, Any], after: dict[str, Any]) -> list[Breakdown]:

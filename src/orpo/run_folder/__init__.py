@@ -11,6 +11,7 @@ from orpo.run_folder.checkpoints import (
 )
 from orpo.run_folder.commit import commit, commit_files, stage, staging, sweep, unfinished
 from orpo.run_folder.files import (
+    AUDIT,
     EVALUATION,
     EVENTS,
     METRICS,
@@ -32,6 +33,7 @@ from orpo.run_folder.manifest import MANIFEST, Manifest, read_manifest, verify
 from orpo.run_folder.trust import ensure_as_committed
 
 __all__ = [
+    "AUDIT",
     "EVALUATION",
     "EVENTS",
     "MANIFEST",

@@ -3,9 +3,11 @@
 recipe.yaml       every setting as resolved; `_run` holds versions, engine, data accounts
 metrics.jsonl     one JSON object per logged step, flushed as it is written
 events.jsonl      {"time", "step", "kind", "message", ...}: what happened beside the steps
+audit.json        what the quick audit of the training data found
 evaluation.json   {"before": {...}, "after": {...}} on held-out pairs, if there were any
 samples.jsonl     {"prompt", "before", "after", ...}: answers to held-out prompts
 scores.jsonl      {"row", "prompt", "before", "after"}: log-probabilities of held-out pairs
+work.json         what training took: sequences, positions and operations, counted
 README.md         the model card
 report.html       the pictures
 """
@@ -23,6 +25,7 @@ import yaml
 from orpo.errors import DataError
 
 __all__ = [
+    "AUDIT",
     "EVALUATION",
     "EVENTS",
     "METRICS",
@@ -40,7 +43,8 @@ __all__ = [
     "write_yaml",
 ]
 
-RECIPE, METRICS, EVENTS, EVALUATION, SAMPLES, SCORES, REPORT = (
+AUDIT, RECIPE, METRICS, EVENTS, EVALUATION, SAMPLES, SCORES, REPORT = (
+    "audit.json",
     "recipe.yaml",
     "metrics.jsonl",
     "events.jsonl",

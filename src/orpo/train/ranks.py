@@ -19,7 +19,7 @@ from orpo.data import merge_batches, select_pairs
 from orpo.engine import Engine, cut, even_bins, pack_bins, positions_of, select_engine
 from orpo.errors import OrpoError
 
-__all__ = ["agreed_engine", "deal", "most_of_ranks"]
+__all__ = ["agreed_engine", "deal", "in_entries", "most_of_ranks"]
 
 Batch = dict[str, Tensor]
 
@@ -70,6 +70,8 @@ def deal(samples: list[Batch], engine: Engine, max_tokens: int, ranks: int) -> l
         Every rank gets as many micro-batches, which wrappers that gather weights rely on; where a
         rank has fewer pairs than that, those of the others are larger than `max_tokens`.
     """
+    if not samples:
+        return []
     if ranks == 1:
         return cut(samples, engine, max_tokens)
     device = samples[0]["row"].device
@@ -84,6 +86,15 @@ def deal(samples: list[Batch], engine: Engine, max_tokens: int, ranks: int) -> l
     bins = even_bins([sizes[i] for i in own], count, neighbours=engine.pads)
     parts = [select_pairs(everything, [own[i] for i in pairs]) for pairs in bins]
     return [{key: value.to(device) for key, value in part.items()} for part in parts]
+
+
+def in_entries(parts: list[Batch], entries: int) -> list[list[Batch]]:
+    """Micro-batches as so many entries of an optimizer step, in order.
+
+    The last is not empty: in it gradients are exchanged.
+    """
+    ends = [len(parts) * (i + 1) // entries for i in range(entries)]
+    return [parts[first:last] for first, last in zip([0, *ends], ends, strict=False)]
 
 
 def _exchange(batch: Batch, ranks: int) -> list[Batch]:

@@ -160,6 +160,9 @@ def begin_reference(trainer: ORPOTrainer, checkpoint: str | None) -> Work:
         return Work()
     stop = stop_of(trainer.callback_handler.callbacks)
     at_once = stop is not None and trainer.args.world_size == 1
+    if trainer.is_world_process_zero():
+        pairs = sum(len(dataset) for dataset in data.values())
+        trainer.say(f"the reference, the model as it is, scores {pairs} pairs once")
     with (
         stop.at_once() if stop is not None and at_once else contextlib.nullcontext(),
         trainer._watchdog.during(EVALUATING),

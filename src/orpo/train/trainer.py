@@ -51,7 +51,7 @@ from orpo.train.models import (
     vocabulary_size,
 )
 from orpo.train.preflight import Plan, make_plan
-from orpo.train.ranks import agreed_engine, deal
+from orpo.train.ranks import agreed_engine, deal, in_entries
 from orpo.train.recorder import RunRecorder, model_facts
 from orpo.train.reference import Reference, answers_only, ask, begin_reference
 from orpo.train.safe_loading import as_data
@@ -95,6 +95,7 @@ class ORPOTrainer(DurableTrainer):
     Attributes:
         ledgers: Name of a data set -> what became of each of its rows.
         notes: What was decided on the user's behalf, one line each.
+        reference: What DPO's reference says about the pairs; empty under another objective.
         run_facts: Further entries of the run folder's recipe.yaml, such as the data set's name.
 
     Raises:
@@ -334,16 +335,8 @@ class ORPOTrainer(DurableTrainer):
             return [], None
         counts = count_items(samples, self.args.nll_scope, device)
         totals = self.accelerator.gather(counts).sum(0)
-        return self._deal(samples), totals
-
-    def _deal(self, samples: list[Batch]) -> list[list[Batch]]:
-        if not samples:
-            return []
         parts = deal(samples, self.engine, self._max_tokens, self.args.world_size)
-        entries = len(samples)
-        # From the end: gradients are exchanged in the last entry, which must not be empty.
-        ends = [len(parts) * (i + 1) // entries for i in range(entries)]
-        return [parts[first:last] for first, last in zip([0, *ends], ends, strict=False)]
+        return in_entries(parts, len(samples)), totals
 
     def training_step(
         self,

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import datasets
+import pyarrow.compute as pc
 
 from orpo.config import ORPOConfig
 from orpo.data import StreamedPairs
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from orpo.train.trainer import ORPOTrainer
 
 __all__ = ["as_evaluated", "as_trained", "check_objective"]
+
+_TOGETHER = 10_000  # rows
 
 
 def check_objective(args: ORPOConfig, train_dataset: Any, eval_dataset: Any) -> list[str]:
@@ -39,10 +42,17 @@ def check_objective(args: ORPOConfig, train_dataset: Any, eval_dataset: Any) -> 
                 where=name,
                 fix="Pass a map-style data set.",
             )
-    alone = 0 if train_dataset is None else sum(not ids for ids in train_dataset["rejected_ids"])
+    alone = 0 if train_dataset is None else _without_rejected(train_dataset)
     if alone:
         notes.append(f"{alone} rows without rejected answer teach nothing: the objective is dpo")
     return notes
+
+
+def _without_rejected(pairs: datasets.Dataset) -> int:
+    """Rows that have no rejected answer."""
+    tables = pairs.with_format("arrow").iter(_TOGETHER)
+    lengths = (pc.list_value_length(table.column("rejected_ids")) for table in tables)
+    return sum(int(pc.sum(pc.equal(each, 0)).as_py() or 0) for each in lengths)
 
 
 @contextlib.contextmanager

@@ -141,6 +141,7 @@ def _tables(found: dict[str, Any], budgets: list[str]) -> Iterator[Table]:
     for budget in budgets:
         of = [r for r in records(found.get("table")) if r.get("budget") in {"", budget}]
         yield _outcomes(of, budget)
+        yield _levels(of, budget)
         yield _costs(of, budget)
     cells = records(found.get("sensitivity"))
     if cells:
@@ -158,13 +159,22 @@ def _outcomes(of: list[dict[str, Any]], budget: str) -> Table:
         cells = [told_as(row.get("method")), share_with_interval(row.get("preference_accuracy"))]
         cells += [share_with_interval(row.get("correct_answers"))] * checked
         cells += [share_with_interval(row.get("judged"))] * judged
-        levels = [_level(row, name) for name in ("chosen_logps", "rejected_logps", "margin")]
-        body.append((*cells, *levels))
+        body.append(tuple(cells))
     return Table(
         f"Held-out pairs, at {BUDGETS[budget]}",
-        (*heads, "Chosen", "Rejected", "Chosen − rejected"),
+        tuple(heads),
         tuple(body),
-        f"Means over seeds and pairs with 95 % intervals over both. {_UNITS}",
+        "Means over seeds and pairs, with 95 % intervals over both.",
+    )
+
+
+def _levels(of: list[dict[str, Any]], budget: str) -> Table:
+    names = ("chosen_logps", "rejected_logps", "margin")
+    return Table(
+        f"How likely the held-out answers are, at {BUDGETS[budget]}",
+        ("Method", "Chosen", "Rejected", "Chosen − rejected"),
+        tuple((told_as(row.get("method")), *(_level(row, name) for name in names)) for row in of),
+        f"In brackets the change from the base model, with its 95 % interval. {_UNITS}",
     )
 
 
@@ -175,7 +185,7 @@ def _level(row: dict[str, Any], name: str) -> str:
     by, low, high = (number(change.get(key)) for key in ("value", "low", "high"))
     if by is None or low is None or high is None:
         return text
-    return f"{text} ({signed(by, 3)}; {signed(low, 3)} to {signed(high, 3)})"
+    return f"{text} ({signed(by, 2)}, {signed(low, 2)} to {signed(high, 2)})"
 
 
 def _costs(of: list[dict[str, Any]], budget: str) -> Table:

@@ -43,9 +43,9 @@ def _figures(found: dict[str, Any]) -> Iterator[Figure]:
                 f"curves-{budget}",
                 f"Held-out answers during training, at {BUDGETS[budget]}",
                 "Log-probability per token of the chosen (solid) and the rejected answers "
-                "(dashed), thin for each seed and thick for their mean. SFT raises both where both "
-                "lines climb; a preference is learned where they part. The vertical line is where "
-                "DPO begins.",
+                "(dashed), thin for each seed and thick for their mean. Where both lines climb, "
+                "both answers become more likely; where they part, a preference is learned. The "
+                "dotted vertical line is where DPO begins.",
                 (3.1 * len(curves) + 0.6, 3.5),
                 partial(_paint_curves, curves),
             )

@@ -76,7 +76,11 @@ def verdict(found: dict[str, Any]) -> str:
     if not total:
         return first
     words = {_HOLDS: "reproduced", _REFUTED: "not reproduced", _OPEN: "left undecided"}
-    shown = [f"{count} {words[word]}" for word, count in counts.items() if count]
+    shown = [
+        f"{count} {'is' if count == 1 else 'are'} {words[word]}"
+        for word, count in counts.items()
+        if count
+    ]
     return f"{first} Of {as_count(total, 'claim')} of the paper {joined(shown)}."
 
 
