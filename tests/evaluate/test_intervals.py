@@ -118,7 +118,7 @@ def test_the_score_error_is_that_of_the_constrained_maximum() -> None:
 ])  # fmt: skip
 def test_students_quantile(freedom: int, quantile: float) -> None:
     """Published tables."""
-    assert intervals._student(0.95, freedom) == pytest.approx(quantile, abs=1e-6)
+    assert intervals.student_quantile(0.95, freedom) == pytest.approx(quantile, abs=1e-6)
 
 
 def test_all_right_is_not_all_there_is() -> None:

@@ -207,8 +207,7 @@ def _memory(orpo: Group, two: Group, budget: str) -> Claim:
         "ORPO needs less memory than SFT+DPO",
         HOLDS if found.low > 0 else REFUTED if found.high < 0 else OPEN,
         f"peaks of {_mib(ours)} against {_mib(theirs)} MiB, {_mib(beyond)} against {_mib(beside)} "
-        "beyond the loaded model; DPO's reference is computed once, before its training, so that "
-        "no second model lies in memory here either",
+        "of them beyond the loaded model",
         f"{_mib(ours)} against {_mib(theirs)} MiB",
         found.as_dict(),
     )

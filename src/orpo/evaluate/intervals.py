@@ -193,7 +193,7 @@ def _mean_ends(
     if error <= 1e-12 * float(np.abs(values).max()):
         return mean, mean
     if count < _FEW:
-        reach = error * _student(level, count - 1)
+        reach = error * student_quantile(level, count - 1)
         return mean - reach, mean + reach
     studentized = _studentized(residuals, sizes, draws, seed)
     low, high = np.quantile(studentized, ((1 - level) / 2, (1 + level) / 2))
@@ -235,7 +235,7 @@ def _score_ends(
     quantile = NormalDist().inv_cdf((1 + level) / 2)
     if 1 < len(sizes) < len(differences):
         residuals = np.bincount(groups, differences - differences.mean()).astype(np.float64)
-        quantile = _student(level, _freedom(residuals))
+        quantile = student_quantile(level, _freedom(residuals))
 
     def beyond(delta: float) -> bool:
         """Whether a true difference of `delta` does not go with what was seen."""
@@ -295,7 +295,7 @@ def _border(beyond: Callable[[float], bool], inside: float, outside: float) -> f
 
 
 @cache
-def _student(level: float, freedom: int) -> float:
+def student_quantile(level: float, freedom: int) -> float:
     """Student's quantile: |t| stays below it with probability `level`.
 
     The distribution in closed form for whole degrees of freedom: Abramowitz and Stegun, 26.7.3

@@ -26,11 +26,10 @@ from orpo.evaluate.answers import answer_questions, open_source_of_answers
 from orpo.evaluate.judge import Comparison, JudgeSettings, compare_pairs
 from orpo.evaluate.win_rates import JudgedPair, WinRate, rated, summary
 from orpo.jobs.alpaca_verdicts import annotated_pairs, why_not_comparable
+from orpo.jobs.evaluation_folder import ANSWERS, claim_folder
 from orpo.jobs.judged_folder import (
-    ANSWERS,
     Answering,
     about_the_judge,
-    claim_folder,
     finish,
     named,
 )

@@ -15,7 +15,7 @@ from orpo.errors import DataError
 from orpo.evaluate import Answerer, load_answerer
 from orpo.evaluate.answers.local import weights_digest
 from orpo.evaluate.harness import HarnessPlan, changes, find_tasks, run_task
-from orpo.jobs.judged_folder import ANSWERS, claim_folder
+from orpo.jobs.evaluation_folder import ANSWERS, claim_folder
 from orpo.run_folder import EVALUATION, write_json, write_jsonl
 from orpo.train import versions
 

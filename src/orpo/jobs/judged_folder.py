@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-import json
-import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from orpo.errors import ConfigError
 from orpo.evaluate.judge import PairwiseResult
 from orpo.evaluate.win_rates import JudgedPair
-from orpo.run_folder import EVALUATION, RECIPE, REPORT, write_json, write_jsonl
+from orpo.jobs.evaluation_folder import JUDGMENTS
+from orpo.run_folder import EVALUATION, write_json, write_jsonl
 from orpo.train import versions
 
 __all__ = [
-    "ANSWERS",
-    "JUDGMENTS",
     "Answering",
     "about_the_judge",
-    "claim_folder",
     "finish",
     "named",
 ]
-
-ANSWERS, JUDGMENTS = "answers.jsonl", "judgments.jsonl"
 
 
 @dataclass(frozen=True)
@@ -49,51 +42,6 @@ class Answering:
 def named(model: str) -> str:
     """What a model is called: the end of its folder, or its id."""
     return Path(model).resolve().name if Path(model).is_dir() else model
-
-
-def claim_folder(
-    folder: Path, settings: Mapping[str, Any], answers: Sequence[str], *, overwrite: bool
-) -> None:
-    """Make sure that a folder is ours to write into, and holds nothing of other settings.
-
-    Args:
-        folder: Made if it is not there.
-        settings: What the result depends on.
-        answers: Names of the files with answers that an earlier evaluation may have left.
-        overwrite: Replace what other settings have left; answers stay if only the judge is
-            another one.
-
-    Raises:
-        ConfigError: It is a file or a run folder, or holds an evaluation with other settings.
-    """
-    where = f"--output_dir {folder}"
-    if folder.exists() and not folder.is_dir():
-        raise ConfigError("is no folder", where=where, fix="Name another one.")
-    if (folder / RECIPE).exists():
-        raise ConfigError("is the folder of a run", where=where, fix="Name another one.")
-    folder.mkdir(parents=True, exist_ok=True)
-    kept, now = _kept(folder / EVALUATION), json.loads(json.dumps(settings))
-    other = [name for name in dict.fromkeys((*kept, *now)) if kept.get(name) != now.get(name)]
-    if overwrite:
-        judge_only = all(name.startswith("judge") for name in other)
-        for name in (*(() if judge_only else answers), JUDGMENTS, EVALUATION, REPORT, "figures"):
-            path = folder / name
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-    elif other and (folder / EVALUATION).exists():
-        before, after = kept.get(other[0]), now.get(other[0])
-        raise ConfigError(
-            f"holds an evaluation with {other[0]} {before!r}, now it is {after!r}",
-            where=where,
-            fix="Name another folder, or give --overwrite.",
-        )
-
-
-def _kept(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))["settings"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def about_the_judge(result: PairwiseResult) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -27,15 +26,16 @@ from orpo.evaluate.mt_bench import (
     write_answers,
     write_judgments,
 )
+from orpo.jobs.evaluation_folder import ANSWERS, JUDGMENTS, claim_folder
 from orpo.jobs.mt_bench_result import Graded, evaluation, read_also
-from orpo.run_folder import EVALUATION, RECIPE, REPORT, write_json
+from orpo.run_folder import EVALUATION, write_json
 from orpo.train import versions
 
 __all__ = ["MTBenchJob", "run_mt_bench"]
 
 Say = Callable[[str], None]
 
-ANSWERS, JUDGMENTS, STORE = "answers.jsonl", "judgments.jsonl", "answers"
+STORE = "answers"
 _SAME = (
     "model",
     "server",
@@ -50,16 +50,6 @@ _SAME = (
     "dtype",
 )
 """Settings that one folder has one value of."""
-
-_OURS = (
-    ANSWERS,
-    JUDGMENTS,
-    f"{STORE}/temperature-*.jsonl",
-    EVALUATION,
-    REPORT,
-    "figures/radar.*",
-    "figures/turns.*",
-)
 
 
 @dataclass(frozen=True)
@@ -206,35 +196,8 @@ def run_mt_bench(job: MTBenchJob, *, say: Say) -> dict[str, Any]:
 
 
 def _claim(job: MTBenchJob) -> None:
-    """The folder is ours to write into, and its results are of the same settings."""
-    folder = job.output_dir
-    where = f"--output_dir {folder}"
-    if folder.exists() and not folder.is_dir():
-        raise ConfigError("is no folder", where=where, fix="Name another one.")
-    if (folder / RECIPE).exists():
-        raise ConfigError("is the folder of a run", where=where, fix="Name another one.")
-    for path in (found for name in _OURS if job.overwrite for found in folder.glob(name)):
-        path.unlink()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        reason = f"cannot be made ({error.strerror})"
-        raise ConfigError(reason, where=where, fix="Name another one.") from error
-    path = folder / EVALUATION
-    if not path.exists():
-        return
-    try:
-        kept = json.loads(path.read_text(encoding="utf-8"))["settings"]
-    except (OSError, ValueError, KeyError, TypeError):
-        kept = {}
-    now = job.settings()
-    for name in _SAME:
-        if kept.get(name) != now.get(name):
-            raise ConfigError(
-                f"holds an evaluation with {name} {kept.get(name)!r}, now it is {now.get(name)!r}",
-                where=where,
-                fix="Name another folder, or give --overwrite.",
-            )
+    answers = (ANSWERS, STORE)
+    claim_folder(job.output_dir, job.settings(), answers, overwrite=job.overwrite, among=_SAME)
 
 
 def _judged(

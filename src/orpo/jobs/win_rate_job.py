@@ -18,11 +18,10 @@ from orpo.evaluate.answers import (
 )
 from orpo.evaluate.judge import Comparison, JudgeSettings, compare_pairs, conversation
 from orpo.evaluate.win_rates import JudgedPair, rated, summary
+from orpo.jobs.evaluation_folder import ANSWERS, claim_folder
 from orpo.jobs.judged_folder import (
-    ANSWERS,
     Answering,
     about_the_judge,
-    claim_folder,
     finish,
     named,
 )

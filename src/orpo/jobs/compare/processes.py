@@ -41,7 +41,8 @@ class Pool:
 
     def __init__(self, at_once: int) -> None:
         self.at_once = at_once
-        self.threads = max(1, cores() // at_once)
+        asked = os.environ.get("OMP_NUM_THREADS", "")
+        self.threads = int(asked) if asked.isdigit() else max(1, cores() // at_once)
         self._running: set[subprocess.Popen[str]] = set()
         self._lock = threading.Lock()
         self._stopped = False

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from orpo.report.account import short_name
 from orpo.report.evaluation.comparison_figures import comparison_figures
 from orpo.report.evaluation.comparison_words import (
     BUDGETS,
@@ -49,7 +50,7 @@ def build_page(
     budgets = [name for name in BUDGETS if name in rows(found.get("budgets"))]
     return Page(
         kicker="Comparison",
-        title=f"ORPO beside SFT and SFT+DPO: {found.get('model', 'a model')}",
+        title=f"ORPO beside SFT and SFT+DPO: {short_name(found.get('model')) or 'a model'}",
         verdict=verdict(found),
         remarks=tuple(remarks(found)),
         headlines=tuple(_headlines(found)),
@@ -90,8 +91,8 @@ def _first_of_each(found: dict[str, Any]) -> list[dict[str, Any]]:
 def _facts(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
     held_out, machine = mapping(found.get("held_out")), mapping(found.get("machine"))
     base = next(iter(records(found.get("table"))), {})
-    yield "Model", str(found.get("model", "–"))
-    yield "Training data", str(found.get("dataset", "–"))
+    yield "Model", short_name(found.get("model")) or "–"
+    yield "Training data", short_name(found.get("dataset")) or "–"
     scored, left_out = number(base.get("pairs")), mapping(held_out.get("dropped"))
     if scored is not None:
         read = number(held_out.get("rows_in")) or scored
@@ -211,14 +212,15 @@ def _costs(of: list[dict[str, Any]], budget: str) -> Table:
                 "–" if beyond is None else f"{beyond / _MIB:,.0f} MiB",
             )
         )
-    heads = ("Method", "Stages", "Steps", "Pairs trained on", "Forward passes", "GFLOPs")
+    heads = ("Method", "Stages", "Steps", "Pairs", "Forward passes", "GFLOPs")
     return Table(
         f"What a run cost, at {BUDGETS[budget]}",
-        (*heads, "Time", "Peak memory", "of it beyond the loaded model"),
+        (*heads, "Time", "Peak memory", "Beyond rest"),
         tuple(body),
         "Counted and measured in each run's own process, means over seeds. A forward pass is one "
         "answer with its prompt; DPO's reference counts, evaluations do not. Time is that of "
-        "training; memory is the most that any stage held.",
+        "training; memory is the most that any stage held, and what of it came on top of the "
+        "process with its model loaded.",
     )
 
 

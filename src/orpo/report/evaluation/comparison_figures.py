@@ -286,9 +286,18 @@ def _paint_rates(
         for x, y in used:
             axes.plot([x], [y], marker="o", markersize=13, fillstyle="none", color=COLOURS["ink"])
     axes.xaxis.set_minor_locator(NullLocator())
-    ticks = sorted({number(cell.get("learning_rate")) or 0.0 for cell in cells})
+    ticks = _apart(sorted({number(cell.get("learning_rate")) or 0.0 for cell in cells}))
     axes.set_xticks(ticks, [as_number(tick) for tick in ticks], rotation=45)
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.0f} %"))
     axes.set_xlabel("learning rate", color=COLOURS["muted"])
     axes.set_title("by objective", color=COLOURS["ink"], fontsize=11)
     legend(axes)
+
+
+def _apart(rates: list[float]) -> list[float]:
+    """Those whose labels do not lie upon the one before, on a logarithmic axis."""
+    kept: list[float] = []
+    for rate in rates:
+        if not kept or rate > 1.5 * kept[-1]:
+            kept.append(rate)
+    return kept

@@ -68,8 +68,9 @@ def verdict(found: dict[str, Any]) -> str:
         f"At {BUDGETS[budget]} the chosen answer is the more likely one for {joined(shares)}."
         f"{_against_sft(found, budget)}"
     )
+    claims = [c for c in records(found.get("claims")) if c.get("budget") in {"", budget}]
     counts = {
-        word: sum(claim.get("verdict") == word for claim in records(found.get("claims")))
+        word: sum(claim.get("verdict") == word for claim in claims)
         for word in (_HOLDS, _REFUTED, _OPEN)
     }
     total = sum(counts.values())
@@ -81,7 +82,7 @@ def verdict(found: dict[str, Any]) -> str:
         for word, count in counts.items()
         if count
     ]
-    return f"{first} Of {as_count(total, 'claim')} of the paper {joined(shown)}."
+    return f"{first} Of {as_count(total, 'claim')} of the paper {joined(shown)} there."
 
 
 def _against_sft(found: dict[str, Any], budget: str) -> str:
@@ -96,17 +97,12 @@ def _against_sft(found: dict[str, Any], budget: str) -> str:
 
 def remarks(found: dict[str, Any]) -> Iterator[str]:
     """What is not as the paper says, and what limits these figures."""
-    for claim in records(found.get("claims")):
-        word = claim.get("verdict")
-        if word in {_REFUTED, _OPEN}:
-            at = BUDGETS.get(str(claim.get("budget")))
-            where = f" (at {at})" if at else ""
-            head = "Not reproduced" if word == _REFUTED else "Undecided"
-            yield f"{head}{where}: {claim.get('claim')}. Found: {claim.get('evidence')}."
+    yield from _against_the_paper(found)
     if "sft+dpo" in rows(found.get("methods")):
         yield (
             "SFT+DPO divides its budget between two stages of equally many steps; its DPO starts "
-            "from its SFT, whose weights are also the reference."
+            "from its SFT, whose weights are also the reference; that is asked once, ahead of "
+            "DPO's training, so that no second model lies in memory there either."
         )
     seeds = len(rows(found.get("seeds")))
     if seeds == 1:
@@ -114,6 +110,22 @@ def remarks(found: dict[str, Any]) -> Iterator[str]:
     yield from _rates(found)
     judge = mapping(found.get("judge"))
     yield from (sentence(str(line)) for line in rows(judge.get("remarks")))
+
+
+def _against_the_paper(found: dict[str, Any]) -> Iterator[str]:
+    """Each claim that does not hold, once, with what was found at either budget."""
+    heads = {_REFUTED: "Not reproduced", _OPEN: "Undecided"}
+    said: dict[tuple[str, str], list[str]] = {}
+    for claim in records(found.get("claims")):
+        word = str(claim.get("verdict"))
+        if word not in heads:
+            continue
+        at = BUDGETS.get(str(claim.get("budget")))
+        where = f" at {at}" if at else ""
+        key = (heads[word], str(claim.get("claim")))
+        said.setdefault(key, []).append(f"{claim.get('evidence')}{where}")
+    for (head, claim_in_words), evidence in said.items():
+        yield f"{head}: {claim_in_words}. Found: {'; '.join(evidence)}."
 
 
 def _rates(found: dict[str, Any]) -> Iterator[str]:
