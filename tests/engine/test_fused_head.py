@@ -90,7 +90,9 @@ def everything(head: Any, transform: LogitTransform, kind: str, factor: float) -
 
 def sums(logps: PairLogps) -> dict[str, Tensor]:
     """Sums and counts; the pairs' weights only pass through."""
-    return {name: value for name, value in vars(logps).items() if value is not None}
+    return {
+        name: value for name, value in vars(logps).items() if value is not None and name != "weight"
+    }
 
 
 def farthest(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> float:

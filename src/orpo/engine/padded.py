@@ -58,8 +58,12 @@ class PaddedEngine:
         """Nothing was changed."""
 
     def positions(self, prefix: int, chosen: int, rejected: int) -> int:
-        """Positions that one pair takes up in the model, without padding to a longer pair."""
-        return 2 * (prefix + max(chosen, rejected)) if rejected else prefix + chosen
+        """Positions that one pair takes up in the model at most, without padding to a longer pair.
+
+        Lengths do not tell a row without rejected answer, which takes up half of them, from one
+        whose rejected answer is the beginning of its chosen one.
+        """
+        return 2 * (prefix + max(chosen, rejected))
 
     def _naive(
         self,
