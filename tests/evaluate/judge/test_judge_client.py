@@ -324,7 +324,9 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path: Path, number: signal.Signal
     with ScriptedServer(script) as server:
         own = settings(server, cache, concurrency=1)
         code = (
-            "import sys, tests.evaluate.judge.test_judge_client as t\n"
+            "import signal, sys, tests.evaluate.judge.test_judge_client as t\n"
+            # A shell's background job begins with SIGINT ignored, and so do its children.
+            "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
             "from orpo.evaluate.judge import JudgeSettings, complete\n"
             "s = JudgeSettings('scripted', sys.argv[1], concurrency=1, cache=t.Path(sys.argv[2]))\n"
             "complete(s, t.requests())\n"
