@@ -35,7 +35,7 @@ assets: .venv/installed
 	$(BIN)/python scripts/make_demo_assets.py
 
 clean:
-	rm -rf .venv orpo-demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv orpo-demo orpo-compare orpo-eval-* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
