@@ -101,7 +101,10 @@ class StopOnSignal(TrainerCallback):
         if os.getpid() != self._process:
             return _as_a_worker(number)
         self.received = signal.Signals(number)
+        ignored = self._previous.get(self.received) is signal.SIG_IGN  # as in a background job
         self.restore()  # a second signal does what it always did
+        if ignored:
+            signal.signal(number, signal.SIG_DFL)
         # Sent to the whole group, it ends a data loader's processes; torch would raise in the save.
         self._of_children = signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
         if self._at_once:
