@@ -37,10 +37,13 @@ if "ORPO_CACHE" not in os.environ:  # never the user's own
 settings.register_profile(
     "orpo",
     deadline=None,
+    max_examples=50,  # "explore" draws more
     derandomize=True,  # the same examples everywhere; "explore" draws new ones
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
-settings.register_profile("explore", settings.get_profile("orpo"), derandomize=False)
+settings.register_profile(
+    "explore", settings.get_profile("orpo"), derandomize=False, max_examples=200
+)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "orpo"))
 
 CHATML = (
