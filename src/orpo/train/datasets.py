@@ -31,7 +31,7 @@ from orpo.data import (
 from orpo.errors import ConfigError, DataError, ModelError
 from orpo.train.models import give_plain_template
 
-__all__ = ["DatasetReader", "EndlessPairs", "check_schedule"]
+__all__ = ["DatasetReader", "EndlessPairs", "check_schedule", "named_sets"]
 
 _STREAMS = (torch.utils.data.IterableDataset, datasets.IterableDataset)
 
@@ -82,7 +82,7 @@ class DatasetReader:
             ModelError: It holds token ids that the model does not know.
         """
         if isinstance(dataset, dict):
-            return {key: self._one(value, f"{name}[{key}]") for key, value in dataset.items()}
+            return {key: self._one(value, _part(name, key)) for key, value in dataset.items()}
         return self._one(dataset, name)
 
     def one(self, dataset: Any, name: str) -> Any:
@@ -142,6 +142,24 @@ class DatasetReader:
                 where=name,
                 fix="Use the model's own tokenizer, or model.resize_token_embeddings(...) first.",
             )
+
+
+def named_sets(train: Any, evaluated: Any) -> dict[str, Any]:
+    """The data sets of a run that there are, by what messages call them; training comes first.
+
+    Args:
+        train: What is trained on, or None.
+        evaluated: One data set, a dict of them, or None.
+    """
+    parts = {"eval_dataset": evaluated}
+    if isinstance(evaluated, dict):
+        parts = {_part("eval_dataset", key): value for key, value in evaluated.items()}
+    found = {"train_dataset": train, **parts}
+    return {name: dataset for name, dataset in found.items() if dataset is not None}
+
+
+def _part(name: str, key: Any) -> str:
+    return f"{name}[{key}]"
 
 
 def check_schedule(args: ORPOConfig, train_dataset: Any, eval_dataset: Any) -> None:

@@ -19,7 +19,7 @@ from orpo.data import merge_batches, select_pairs
 from orpo.engine import Engine, cut, even_bins, pack_bins, positions_of, select_engine
 from orpo.errors import OrpoError
 
-__all__ = ["agreed_engine", "deal", "in_entries", "most_of_ranks"]
+__all__ = ["agreed_engine", "deal", "gathered", "in_entries", "most_of_ranks"]
 
 Batch = dict[str, Tensor]
 
@@ -55,6 +55,15 @@ def most_of_ranks(number: int, device: torch.device) -> int:
     found = torch.tensor(number, device=device)
     torch.distributed.all_reduce(found, torch.distributed.ReduceOp.MAX)
     return int(found)
+
+
+def gathered(own: Any, ranks: int) -> list[Any]:
+    """What every rank brings, in the order of ranks; every rank must ask."""
+    if ranks == 1:
+        return [own]
+    found: list[Any] = [None] * ranks
+    torch.distributed.all_gather_object(found, own)
+    return found
 
 
 def deal(samples: list[Batch], engine: Engine, max_tokens: int, ranks: int) -> list[Batch]:

@@ -27,9 +27,10 @@ from orpo.errors import CheckpointError, ConfigError
 from orpo.objective import PairLogps
 from orpo.train.columns import ReferencedPairs
 from orpo.train.continuity import stop_of
-from orpo.train.guards.offending import gathered
+from orpo.train.datasets import named_sets
 from orpo.train.guards.watchdog import EVALUATING
 from orpo.train.identity import data_fingerprint, weights_digest
+from orpo.train.ranks import gathered
 from orpo.train.scoring import score_batch
 from orpo.train.work import Work, scored
 from orpo.train.wrappers import scoring
@@ -150,11 +151,7 @@ def begin_reference(trainer: ORPOTrainer, checkpoint: str | None) -> Work:
     """
     if trainer.args.objective != "dpo":
         return Work()
-    evaluated: Any = trainer.eval_dataset
-    several = evaluated if isinstance(evaluated, dict) else {"": evaluated}
-    data = {f"eval_dataset[{k}]" if k else "eval_dataset": v for k, v in several.items()}
-    data = {"train_dataset": trainer.train_dataset, **data}
-    data = {name: dataset for name, dataset in data.items() if dataset is not None}
+    data = named_sets(trainer.train_dataset, trainer.eval_dataset)
     if checkpoint is not None:
         trainer.reference.go_on_from(Path(checkpoint), data)
         return Work()

@@ -292,7 +292,7 @@ class ORPOTrainer(DurableTrainer):
         return self._meter.total(self.state.global_step)
 
     def _write_work(self) -> None:
-        self._meter.whole = on_all_ranks(self.work)
+        self._meter.whole = on_all_ranks(self.work, self.args.world_size)
         if self.is_world_process_zero():
             write_json(Path(str(self.args.output_dir)) / WORK, self.work.as_dict())
 

@@ -13,7 +13,7 @@ from orpo.config import ORPOConfig
 from orpo.data import StreamedPairs
 from orpo.errors import ConfigError
 from orpo.train.columns import ChosenOnly
-from orpo.train.datasets import EndlessPairs
+from orpo.train.datasets import EndlessPairs, named_sets
 
 if TYPE_CHECKING:
     from orpo.train.trainer import ORPOTrainer
@@ -33,10 +33,8 @@ def check_objective(args: ORPOConfig, train_dataset: Any, eval_dataset: Any) -> 
     notes = [f"{name} is not used: the objective is {args.objective}" for name in given]
     if args.objective != "dpo":
         return notes
-    several = eval_dataset if isinstance(eval_dataset, dict) else {"": eval_dataset}
-    evaluated = {f"eval_dataset[{k}]" if k else "eval_dataset": v for k, v in several.items()}
-    for name, dataset in {"train_dataset": train_dataset, **evaluated}.items():
-        if dataset is not None and not isinstance(dataset, datasets.Dataset):
+    for name, dataset in named_sets(train_dataset, eval_dataset).items():
+        if not isinstance(dataset, datasets.Dataset):
             raise ConfigError(
                 "objective=dpo asks its reference once for every pair, and a stream has no end",
                 where=name,

@@ -11,15 +11,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from transformers import TrainingArguments
 
 from orpo.engine import EngineOutput
 from orpo.train.checkpoints import Progress
+from orpo.train.ranks import gathered
 
 __all__ = ["WORK", "ModelCost", "Work", "WorkMeter", "on_all_ranks", "scored"]
 
@@ -181,9 +181,8 @@ class WorkMeter:
         if self._second is not None:
             rejected, self._second = int(self._second), None
             self._before += Work(sequences_trained=rejected, sequences_live=self.live * rejected)
-        counted = {f.name: getattr(self._before, f.name) for f in fields(Work)}
         flops = 0.0 if self.cost is None else self.cost.flops(self._before)
-        return Work(**{**counted, "steps": steps, "flops": flops})
+        return replace(self._before, steps=steps, flops=flops)
 
 
 def scored(output: EngineOutput) -> Work:
@@ -196,12 +195,6 @@ def scored(output: EngineOutput) -> Work:
     )
 
 
-def on_all_ranks(own: Work) -> Work:
+def on_all_ranks(own: Work, ranks: int) -> Work:
     """The work of all ranks together; every rank must ask."""
-    ready = torch.distributed.is_available() and torch.distributed.is_initialized()
-    if not ready:
-        return own
-    found: list[Any] = [None] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(found, own)
-    together = sum(found, Work())
-    return Work(**{**vars(together), "steps": own.steps})
+    return replace(sum(gathered(own, ranks), Work()), steps=own.steps)

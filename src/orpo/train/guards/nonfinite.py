@@ -12,9 +12,10 @@ from torch.distributed.tensor import DTensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from orpo.errors import NonFiniteError
-from orpo.train.guards.offending import Offence, Watched, describe, gathered, write_offence
+from orpo.train.guards.offending import Offence, Watched, describe, write_offence
 from orpo.train.guards.telling import Tell, log_warning
 from orpo.train.metrics import COLUMNS
+from orpo.train.ranks import gathered
 
 __all__ = ["NonFiniteGuard"]
 

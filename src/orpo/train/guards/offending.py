@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from orpo.train.metrics import COLUMNS
 
-__all__ = ["Offence", "Watched", "describe", "gathered", "write_offence"]
+__all__ = ["Offence", "Watched", "describe", "write_offence"]
 
 _NAMED_PARAMETERS = 20
 
@@ -123,12 +122,3 @@ def write_offence(path: Path, offence: Offence) -> None:
     text = json.dumps(head)[:-1] + ', "rows": [\n' + ",\n".join(lines) + "\n]}\n"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
-
-
-def gathered(own: Any, ranks: int) -> list[Any]:
-    """What every rank brings, in the order of ranks."""
-    if ranks == 1:
-        return [own]
-    found: list[Any] = [None] * ranks
-    torch.distributed.all_gather_object(found, own)
-    return found
