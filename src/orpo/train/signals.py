@@ -35,7 +35,7 @@ class StopOnSignal(TrainerCallback):
         self._whole_block = False
         self._at_once = False
         self._process = os.getpid()
-        self._of_children: Any = None
+        self._at_the_end: dict[signal.Signals, Any] = {}
 
     @property
     def number(self) -> int:
@@ -51,7 +51,7 @@ class StopOnSignal(TrainerCallback):
     def __exit__(self, *error: object) -> None:
         """Stop listening."""
         self._whole_block = self._at_once = False
-        self._hear_of_children()
+        self._undo()
         self.restore()
 
     @contextlib.contextmanager
@@ -86,7 +86,7 @@ class StopOnSignal(TrainerCallback):
     ) -> None:
         """Stop listening, or go back to stopping at once."""
         self._at_once = self._whole_block
-        self._hear_of_children()
+        self._undo()
         if not self._whole_block:
             self.restore()
 
@@ -104,17 +104,20 @@ class StopOnSignal(TrainerCallback):
         ignored = self._previous.get(self.received) is signal.SIG_IGN  # as in a background job
         self.restore()  # a second signal does what it always did
         if ignored:
-            signal.signal(number, signal.SIG_DFL)
+            self._until_the_end(self.received, signal.SIG_DFL)
         # Sent to the whole group, it ends a data loader's processes; torch would raise in the save.
-        self._of_children = signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
+        self._until_the_end(signal.SIGCHLD, lambda _number, _frame: None)
         if self._at_once:
             raise StopRequested(self.received.name)
         return None
 
-    def _hear_of_children(self) -> None:
-        if self._of_children is not None:
-            signal.signal(signal.SIGCHLD, self._of_children)
-            self._of_children = None
+    def _until_the_end(self, number: signal.Signals, handler: Any) -> None:
+        self._at_the_end[number] = signal.signal(number, handler)
+
+    def _undo(self) -> None:
+        for number, handler in self._at_the_end.items():
+            signal.signal(number, handler)
+        self._at_the_end = {}
 
     def restore(self) -> None:
         """Give the signals back to whoever had them."""
