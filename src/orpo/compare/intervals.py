@@ -14,7 +14,7 @@ import statistics
 from collections.abc import Hashable, Sequence
 from dataclasses import replace
 
-from orpo.evaluate.intervals import Interval, mean_interval, paired_interval
+from orpo.evaluate.intervals import Interval, is_share, mean_interval, paired_interval
 
 __all__ = ["change_interval", "level_interval"]
 
@@ -36,7 +36,7 @@ def level_interval(runs: Runs, prompts: Sequence[Hashable], *, level: float = 0.
     flat, clusters = _flat(runs, prompts)
     over_prompts = mean_interval(flat, clusters, level=level)
     means = [statistics.fmean(run) for run in runs]
-    return _widened(over_prompts, means, (0.0, 1.0) if _is_share(flat) else None)
+    return _widened(over_prompts, means, (0.0, 1.0) if is_share(flat) else None)
 
 
 def change_interval(
@@ -62,7 +62,7 @@ def change_interval(
     second, _ = _flat(after, prompts)
     over_prompts = paired_interval(first, second, clusters, level=level)
     means = [statistics.fmean(b) - statistics.fmean(a) for a, b in zip(before, after, strict=True)]
-    both = _is_share(first) and _is_share(second)
+    both = is_share(first) and is_share(second)
     return _widened(over_prompts, means, (-1.0, 1.0) if both else None)
 
 
@@ -84,7 +84,3 @@ def _widened(found: Interval, means: Sequence[float], ends: tuple[float, float] 
     )
     least, most = ends or (-math.inf, math.inf)
     return replace(found, low=max(found.value - below, least), high=min(found.value + above, most))
-
-
-def _is_share(values: Sequence[float]) -> bool:
-    return all(value in {0.0, 0.5, 1.0} for value in values)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import csv
 import gzip
-import hashlib
 import json
 import re
 import zlib
@@ -23,6 +22,7 @@ from typing import IO, Any, cast
 
 from orpo.data.types import Row
 from orpo.errors import DataError
+from orpo.run_folder.manifest import describe
 
 __all__ = ["Source", "iterate_dataset", "open_source"]
 
@@ -68,13 +68,8 @@ class Source:
         """What the rows depend on: names and content of files; None for a Hub id."""
         path = Path(self.spec).expanduser()
         files = sorted(path.rglob("*")) if path.is_dir() else [path]
-        contents = [(str(file), _digest(file)) for file in files if file.is_file()]
+        contents = [(str(file), describe(file).sha256) for file in files if file.is_file()]
         return [self.spec, *contents] if contents else None
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _reader(spec: str) -> Iterator[Row]:

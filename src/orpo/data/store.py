@@ -27,6 +27,7 @@ import pyarrow as pa
 
 from orpo.data.types import Ledger, TokenizedPair
 from orpo.errors import DataError
+from orpo.run_folder.manifest import describe
 
 __all__ = ["COLUMNS", "PairStore", "default_cache"]
 
@@ -80,7 +81,7 @@ class PairStore:
             return None
         try:
             plain = json.loads((self.home / "ledger.json").read_text("utf-8"))
-            if plain.pop("sha256") != _digest(self.home / "pairs.arrow"):
+            if plain.pop("sha256") != describe(self.home / "pairs.arrow").sha256:
                 return None
             ledger = Ledger.from_dict(plain)
             pairs = datasets.Dataset.from_file(str(self.home / "pairs.arrow"))
@@ -119,15 +120,10 @@ class PairStore:
         """The data set that was written; kept under its name where there is one."""
         folder = self.draft
         if self.home is not None and ledger.rows_in >= _WORTH_KEEPING:
-            plain = {**ledger.as_dict(), "sha256": _digest(self.draft / "pairs.arrow")}
+            plain = {**ledger.as_dict(), "sha256": describe(self.draft / "pairs.arrow").sha256}
             (self.draft / "ledger.json").write_text(json.dumps(plain), "utf-8")
             folder = self.home if _moved(self.draft, self.home) else self.draft
         return datasets.Dataset.from_file(str(folder / "pairs.arrow"))
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _moved(draft: Path, home: Path) -> bool:

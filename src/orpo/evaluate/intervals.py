@@ -27,7 +27,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Interval", "mean_interval", "paired_interval"]
+__all__ = ["Interval", "is_share", "mean_interval", "paired_interval"]
 
 Floats: TypeAlias = NDArray[np.float64]
 
@@ -90,7 +90,7 @@ def mean_interval(
     """
     found = _checked(values, level)
     groups = _groups(clusters, len(found))
-    if share if share is not None else _is_share(found):
+    if share if share is not None else is_share(found):
         if found.min() < 0 or found.max() > 1:
             raise ValueError("a share is between 0 and 1")
         low, high = _score_ends(2 * found - 1, groups, level)
@@ -129,7 +129,7 @@ def paired_interval(
     first, second = _checked(before, level), _checked(after, level)
     groups = _groups(clusters, len(first))
     change = second - first
-    if share if share is not None else _is_share(first) and _is_share(second):
+    if share if share is not None else is_share(first) and is_share(second):
         if min(first.min(), second.min()) < 0 or max(first.max(), second.max()) > 1:
             raise ValueError("a share is between 0 and 1")
         ends = _score_ends(change, groups, level)
@@ -169,7 +169,8 @@ def _groups(clusters: Sequence[Hashable] | None, count: int) -> NDArray[np.int64
     return np.array([numbers.setdefault(cluster, len(numbers)) for cluster in clusters])
 
 
-def _is_share(values: Floats) -> bool:
+def is_share(values: Sequence[float] | Floats) -> bool:
+    """Whether the values are those of a share: lost, drawn, won."""
     return bool(np.isin(values, (0.0, 0.5, 1.0)).all())
 
 

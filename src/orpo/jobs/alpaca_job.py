@@ -22,7 +22,7 @@ from orpo.evaluate.alpaca import (
 )
 from orpo.evaluate.alpaca.annotations import OFFICIAL_ANNOTATOR
 from orpo.evaluate.alpaca.data import BASELINE, HUB, complaint
-from orpo.evaluate.answers import answer_questions, open_source_of_answers
+from orpo.evaluate.answers import answer_questions, open_source_of_answers, spread
 from orpo.evaluate.judge import Comparison, JudgeSettings, compare_pairs
 from orpo.evaluate.win_rates import JudgedPair, WinRate, rated, summary
 from orpo.jobs.alpaca_verdicts import annotated_pairs, why_not_comparable
@@ -222,7 +222,7 @@ def _answered(job: AlpacaJob, benchmark: Benchmark, say: Say) -> _Found:
             fix="It holds the instructions and the baseline's answers; give a folder with it, or "
             "--annotations.",
         )
-    chosen = _chosen(job, len(baseline.instructions))
+    chosen = spread(range(len(baseline.instructions)), job.limit)
     outputs, account = _outputs(job, baseline, chosen, say)
     pairs = [
         (index, output) for index, output in zip(chosen, outputs, strict=True) if output is not None
@@ -240,16 +240,11 @@ def _answered(job: AlpacaJob, benchmark: Benchmark, say: Say) -> _Found:
     ]
     result = compare_pairs(job.judge, items, say)
     judged = [
-        JudgedPair(
+        JudgedPair.of(
+            item,
+            verdict,
             index=index,
-            prompt=item.prompt if isinstance(item.prompt, str) else "",
-            baseline=item.first,
-            answer=item.second,
-            lengths=verdict.lengths,
-            preference=verdict.preference,
-            as_judged=verdict.as_judged,
-            flags=verdict.flags,
-            reasons=verdict.reasons,
+            prompt=baseline.instructions[index],
             category=baseline.datasets[index],
         )
         for (index, _), item, verdict in zip(pairs, items, result.items, strict=True)
@@ -260,13 +255,6 @@ def _answered(job: AlpacaJob, benchmark: Benchmark, say: Say) -> _Found:
     )
     facts |= {"judged_by": "judge", "not_comparable": comparable, **about_the_judge(result)}
     return _Found(judged, account, facts)
-
-
-def _chosen(job: AlpacaJob, count: int) -> list[int]:
-    """The indexes that are asked, spread over all of them if there is a limit."""
-    if job.limit is None or job.limit >= count:
-        return list(range(count))
-    return [place * count // job.limit for place in range(job.limit)]
 
 
 def _outputs(

@@ -7,7 +7,6 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +73,7 @@ def run_harness(job: HarnessJob, *, say: Say) -> dict[str, Any]:
         found = {"before": work.measure("before", job.baseline), **found}
     evaluation |= {
         "models": {"after": job.model, **({"before": job.baseline} if job.baseline else {})},
-        "versions": {**versions(), "lm_eval": version("lm_eval")},
+        "versions": versions("lm_eval"),
         "account": _account(found["after"]["scores"]),
         "notes": [note for one in found.values() for note in one["notes"]],
         "results": {

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +71,7 @@ def finish(
     Returns:
         What stands in evaluation.json.
     """
-    evaluation = {**evaluation, "versions": _versions()}
+    evaluation = {**evaluation, "versions": versions("openai", "scikit-learn")}
     if pairs:
         write_jsonl(folder / JUDGMENTS, [_line(pair) for pair in pairs])
     write_json(folder / EVALUATION, evaluation)
@@ -92,13 +91,3 @@ def _line(pair: JudgedPair) -> dict[str, Any]:
         "flags_model": list(pair.flags[1]),
         "reasons": list(pair.reasons),
     }
-
-
-def _versions() -> dict[str, str]:
-    found = dict(versions())
-    for name in ("openai", "scikit-learn"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found

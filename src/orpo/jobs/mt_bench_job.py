@@ -5,13 +5,12 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from orpo.errors import ConfigError, DataError
 from orpo.evaluate import Sampling
-from orpo.evaluate.answers import Answered, open_source_of_answers
+from orpo.evaluate.answers import Answered, open_source_of_answers, spread
 from orpo.evaluate.judge import JudgeSettings
 from orpo.evaluate.mt_bench import (
     MAX_NEW_TOKENS,
@@ -184,7 +183,7 @@ def run_mt_bench(job: MTBenchJob, *, say: Say) -> dict[str, Any]:
     result = {
         **evaluation(job.called, graded, also),
         "settings": {**job.settings(), "command": _command(job)},
-        "versions": _versions(),
+        "versions": versions("openai"),
     }
     write_judgments(job.output_dir / JUDGMENTS, graded.judgments)
     write_json(job.output_dir / EVALUATION, result)
@@ -239,11 +238,7 @@ def _facts(job: MTBenchJob, grading: Grading) -> dict[str, Any]:
 
 def _benchmark(job: MTBenchJob, say: Say) -> Benchmark:
     benchmark = read_benchmark(job.data) if job.data else fetch_benchmark(say)
-    if job.limit is None or job.limit >= len(benchmark.questions):
-        return benchmark
-    every = benchmark.questions
-    some = tuple(every[place * len(every) // job.limit] for place in range(job.limit))
-    return replace(benchmark, questions=some)
+    return replace(benchmark, questions=tuple(spread(benchmark.questions, job.limit)))
 
 
 def _ask(job: MTBenchJob, benchmark: Benchmark, say: Say) -> list[Answered]:
@@ -292,10 +287,3 @@ def _command(job: MTBenchJob) -> str:
     words += ["--also", *job.also] if job.also else []
     words += ["--output_dir", str(job.output_dir)]
     return shlex.join(words)
-
-
-def _versions() -> dict[str, str]:
-    try:
-        return {**versions(), "openai": version("openai")}
-    except PackageNotFoundError:
-        return versions()

@@ -15,6 +15,7 @@ from orpo.evaluate.answers import (
     answer_questions,
     open_source_of_answers,
     read_questions,
+    spread,
 )
 from orpo.evaluate.judge import Comparison, JudgeSettings, compare_pairs, conversation
 from orpo.evaluate.win_rates import JudgedPair, rated, summary
@@ -119,17 +120,8 @@ def run_win_rate(job: WinRateJob, *, say: Say) -> dict[str, Any]:
     ]
     result = compare_pairs(job.judge, items, say)
     pairs = [
-        JudgedPair(
-            index=item.group,
-            prompt=item.group,
-            baseline=item.first,
-            answer=item.second,
-            lengths=verdict.lengths,
-            preference=verdict.preference,
-            as_judged=verdict.as_judged,
-            flags=verdict.flags,
-            reasons=verdict.reasons,
-            category=question.category,
+        JudgedPair.of(
+            item, verdict, index=item.group, prompt=item.group, category=question.category
         )
         for question, item, verdict in zip(questions, items, result.items, strict=True)
     ]
@@ -159,9 +151,7 @@ def _questions(job: WinRateJob) -> list[Question]:
                 where=job.prompts,
                 fix="Give prompts of one turn; turns before it can stand in `messages`.",
             )
-    if job.limit is None or job.limit >= len(every):
-        return every
-    return [every[place * len(every) // job.limit] for place in range(job.limit)]
+    return spread(every, job.limit)
 
 
 def _answers(

@@ -25,10 +25,10 @@ _LONGEST_LINE = 2**20
 _PACKAGES = ("orpo", "torch", "transformers", "accelerate", "datasets", "peft", "tokenizers")
 
 
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that a run depends on."""
+def versions(*more: str) -> dict[str, str]:
+    """Versions of Python and of the packages that a run depends on, and of others if installed."""
     found = {"python": platform.python_version()}
-    for name in _PACKAGES:
+    for name in (*_PACKAGES, *more):
         try:
             found[name] = version(name)
         except PackageNotFoundError:

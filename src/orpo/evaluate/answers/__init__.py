@@ -2,7 +2,7 @@
 
 from orpo.evaluate.answers.answering import answer_questions
 from orpo.evaluate.answers.opening import open_source_of_answers
-from orpo.evaluate.answers.questions import read_questions
+from orpo.evaluate.answers.questions import read_questions, spread
 from orpo.evaluate.answers.types import Answered, AnswerSource, Asked, Question
 
 __all__ = [
@@ -13,4 +13,5 @@ __all__ = [
     "answer_questions",
     "open_source_of_answers",
     "read_questions",
+    "spread",
 ]

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from orpo.data import Row, open_source
 from orpo.errors import DataError
 from orpo.evaluate.answers.types import Question
 
-__all__ = ["read_questions"]
+__all__ = ["read_questions", "spread"]
+
+_T = TypeVar("_T")
 
 _TABLES = {".json", ".jsonl", ".ndjson", ".csv", ".parquet", ".gz"}
 _COLUMNS = ("prompt", "turns", "messages", "instruction")
@@ -43,6 +45,14 @@ def read_questions(source: str | Path) -> list[Question]:
         raise DataError("holds no prompt", where=text, fix="Give at least one.")
     _require_distinct(questions, text)
     return questions
+
+
+def spread(every: Sequence[_T], limit: int | None) -> list[_T]:
+    """So many of them, from the beginning to the end; all of them without a limit."""
+    count = len(every)
+    if limit is None or limit >= count:
+        return list(every)
+    return [every[place * count // limit] for place in range(limit)]
 
 
 def _lines(path: Path) -> list[Question]:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from orpo.evaluate.intervals import mean_interval
+from orpo.evaluate.judge import Comparison, PairVerdict
 from orpo.evaluate.win_rates.controlled import length_controlled_win_rate
 from orpo.evaluate.win_rates.plain import in_percent, win_rate
 from orpo.evaluate.win_rates.types import Columns, WinRate
@@ -48,6 +49,24 @@ class JudgedPair:
     flags: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
     reasons: tuple[str, ...] = ()
     category: str = ""
+
+    @classmethod
+    def of(
+        cls, item: Comparison, verdict: PairVerdict, *, index: Any, prompt: str, category: str
+    ) -> JudgedPair:
+        """What a judge said about two answers, the first of them the baseline's."""
+        return cls(
+            index=index,
+            prompt=prompt,
+            baseline=item.first,
+            answer=item.second,
+            lengths=verdict.lengths,
+            preference=verdict.preference,
+            as_judged=verdict.as_judged,
+            flags=verdict.flags,
+            reasons=verdict.reasons,
+            category=category,
+        )
 
     @property
     def flagged(self) -> bool:
