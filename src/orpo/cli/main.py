@@ -34,6 +34,7 @@ COMMANDS = {
     "chat": "talk to a model",
     "merge": "merge a LoRA adapter into its base model",
     "report": "draw the report of a run folder",
+    "convert-config": "a recipe from the settings of TRL, LLaMA-Factory, Axolotl or ms-swift",
     "bench": "speed and memory beside TRL's trainer, on the same rows",
     "doctor": "what is installed and would be chosen; or what of a run folder is sound",
 }
@@ -135,7 +136,7 @@ def _dispatch(arguments: list[str]) -> int:
     if count is not None:
         return launch_ranks(arguments, count)
     _quiet()
-    command: Any = import_module(f"orpo.cli.{name}")
+    command: Any = import_module(f"orpo.cli.{name.replace('-', '_')}")
     parser = Parser(
         prog=f"orpo {name}",
         description=COMMANDS[name].capitalize() + ".",

@@ -1,0 +1,167 @@
+"""What becomes of every key of another trainer's settings: none is passed over, none twice.
+
+keys = converted + not needed + not supported
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+__all__ = ["FILL_IN", "Computed", "Key", "Kind", "Ledger", "Outcome", "Setting"]
+
+Kind: TypeAlias = Literal["converted", "not needed", "not supported"]
+
+FILL_IN = "FILL_IN"
+"""Stands where a value could not be read; `orpo train` refuses it, so that it is not forgotten."""
+
+
+@dataclass(frozen=True)
+class Computed:
+    """A value that only running the file would tell.
+
+    Attributes:
+        text: What stands there.
+    """
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Key:
+    """A setting as its file has it.
+
+    Attributes:
+        name: What it is called there; parts of nested settings are joined by dots.
+        value: A plain value, or `Computed`.
+        where: File and line.
+    """
+
+    name: str
+    value: Any
+    where: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a key.
+
+    Attributes:
+        key: The key.
+        kind: One of three.
+        said: The settings it became, why it is not needed, or what to do instead.
+    """
+
+    key: Key
+    kind: Kind
+    said: str
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A line of the recipe.
+
+    Attributes:
+        name: A field of `TrainJob` or `ORPOConfig`.
+        value: A plain value.
+        source: The key that it comes from, or whose default it is.
+    """
+
+    name: str
+    value: Any
+    source: str
+
+
+class Ledger:
+    """Takes keys one by one, and keeps what became of them.
+
+    Args:
+        peer: Whose settings they are, for messages.
+        keys: All of them; of several with one name the last one counts.
+
+    Attributes:
+        settings: Lines of the recipe by name, in the order in which they were decided.
+        outcomes: What became of the keys that were taken.
+        launch: Flags of `orpo train` that are no setting, such as the number of ranks.
+    """
+
+    def __init__(self, peer: str, keys: Sequence[Key]) -> None:
+        self.peer = peer
+        self.settings: dict[str, Setting] = {}
+        self.outcomes: list[Outcome] = []
+        self.launch: list[str] = []
+        self._open: dict[str, Key] = {}
+        for key in keys:
+            earlier = self._open.pop(key.name, None)
+            if earlier is not None:
+                self._settle(earlier, "not needed", f"given again at {key.where}, which counts")
+            self._open[key.name] = key
+
+    @property
+    def names(self) -> list[str]:
+        """Keys that are still open."""
+        return list(self._open)
+
+    def has(self, name: str) -> bool:
+        """Whether a key is still open."""
+        return name in self._open
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """The value of an open key; the default if there is none, or nothing was set."""
+        key = self._open.get(name)
+        return default if key is None or key.value is None else key.value
+
+    def where(self, name: str) -> str:
+        """File and line of an open key."""
+        return self._open[name].where
+
+    def converted(self, name: str, settings: Mapping[str, Any], note: str = "") -> None:
+        """A key becomes settings; one whose value is computed becomes a blank to fill in."""
+        key = self._open.pop(name)
+        if isinstance(key.value, Computed):
+            for setting in settings:
+                self._set(setting, FILL_IN, f"{key.where} computes it: {key.value.text}")
+            said = f"is computed ({key.value.text}): fill in {', '.join(settings)}"
+            self._settle(key, "not supported", said)
+            return
+        for setting, value in settings.items():
+            self._set(setting, value, f"{key.name}, {key.where}" + (f"; {note}" if note else ""))
+        becomes = ", ".join(f"{setting}: {_shown(value)}" for setting, value in settings.items())
+        self._settle(key, "converted", becomes + (f" ({note})" if note else ""))
+
+    def not_needed(self, name: str, why: str) -> None:
+        """A key has nothing to decide here."""
+        self._settle(self._open.pop(name), "not needed", why)
+
+    def not_supported(self, name: str, instead: str) -> None:
+        """A key cannot be carried over; says what to do."""
+        self._settle(self._open.pop(name), "not supported", instead)
+
+    def default(self, source: str, settings: Mapping[str, Any]) -> None:
+        """What holds where the file says nothing, written out because our default is another."""
+        for name, value in settings.items():
+            if name not in self.settings:
+                self._set(name, value, source)
+
+    def close(self) -> None:
+        """Settle what no rule has taken: empty keys need nothing, others are unknown."""
+        for name in self.names:
+            if self._open[name].value is None:
+                self.not_needed(name, "is empty")
+            else:
+                self.not_supported(
+                    name, f"is no key of {self.peer} that is known here: look up what it does"
+                )
+
+    def _set(self, name: str, value: Any, source: str) -> None:
+        self.settings[name] = Setting(name, value, source)
+
+    def _settle(self, key: Key, kind: Kind, said: str) -> None:
+        self.outcomes.append(Outcome(key, kind, said))
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, bool) or value is None:
+        return {True: "true", False: "false", None: "null"}[value]
+    return str(value)

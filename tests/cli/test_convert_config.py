@@ -1,0 +1,77 @@
+"""`orpo convert-config`, and `orpo train` with what it wrote."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Orpo
+
+pytestmark = pytest.mark.filterwarnings("ignore:`gradient_checkpointing`:FutureWarning")
+
+
+@pytest.fixture
+def given(tmp_path: Path, tiny: Path, pairs: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Settings of LLaMA-Factory, with data that its registry names."""
+    monkeypatch.chdir(tmp_path)
+    registry = {"pairs": {"file_name": pairs.name, "ranking": True}}
+    Path("dataset_info.json").write_text(json.dumps(registry))
+    Path("lf.yaml").write_text(
+        f"model_name_or_path: {tiny}\nstage: dpo\npref_loss: orpo\npref_beta: 0.2\n"
+        "finetuning_type: lora\ndataset: pairs\ndataset_dir: .\ntemplate: llama3\n"
+        "cutoff_len: 200\noutput_dir: run\nlearning_rate: 1e-3\nmax_steps: 2\n"
+        "per_device_train_batch_size: 2\nsave_strategy: 'no'\nuse_cpu: true\n"
+    )
+    return "lf.yaml"
+
+
+def test_the_recipe_trains(given: str, orpo: Orpo) -> None:
+    assert orpo("convert-config", given, "--output", "recipe.yaml") == 0
+    assert "15 keys = 10 converted + 4 not needed + 1 not supported" in orpo.err
+    assert "template (lf.yaml:8)" in orpo.err
+    assert "next: orpo train recipe.yaml" in orpo.err
+    assert orpo.out == ""
+    recipe = Path("recipe.yaml").read_text(encoding="utf-8")
+    assert "orpo_alpha: 0.2" in recipe
+    assert "# pref_beta, lf.yaml:4" in recipe
+    assert orpo("train", "recipe.yaml", "--json") == 0
+    assert json.loads(orpo.out)["steps"] == 2
+    assert Path("run/adapter_model.safetensors").is_file()
+
+
+def test_json_is_the_account_and_nothing_else(given: str, orpo: Orpo) -> None:
+    assert orpo("convert-config", given, "--json") == 0
+    found = json.loads(orpo.out)
+    parts = ("converted", "not_needed", "not_supported")
+    assert found["keys"] == sum(len(found[part]) for part in parts) == 15
+    assert found["from"] == "llama-factory"
+    assert found["settings"]["nll_scope"] == "completion"
+    assert found["recipe"] is None
+
+
+def test_without_output_the_recipe_is_printed(given: str, orpo: Orpo) -> None:
+    assert orpo("convert-config", given) == 0
+    assert orpo.out.startswith("# Converted from lf.yaml: settings of LLaMA-Factory")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["none.yaml"], "none.yaml: no such file"),
+        (["lf.yaml", "--from", "unsloth"], "unsloth"),
+        (["lf.yaml", "--output", "lf.yaml"], "is there already"),
+        (["bad.yaml"], "learning_rate: must be at least 0"),
+        ([], "FILE"),
+    ],
+)
+def test_mistakes_are_one_line_and_exit_code_2(
+    arguments: list[str], said: str, given: str, orpo: Orpo
+) -> None:
+    text = Path(given).read_text(encoding="utf-8")
+    Path("bad.yaml").write_text(text.replace("1e-3", "-1"), encoding="utf-8")
+    assert orpo("convert-config", *arguments) == 2
+    assert said in orpo.err
+    assert len(orpo.err.strip().splitlines()) == 1
+    assert orpo.out == ""

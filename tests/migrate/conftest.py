@@ -1,0 +1,37 @@
+"""Files of settings, and what becomes of them."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from orpo.cli.options import resolve_settings
+from orpo.config import ORPOConfig
+from orpo.jobs import TrainJob
+from orpo.migrate import Conversion, convert, recipe_text
+
+PUBLISHED = Path(__file__).parent / "published"
+"""Small files with the keys of the trainers' own examples."""
+
+
+def resolved(conversion: Conversion, folder: Path) -> tuple[TrainJob, ORPOConfig]:
+    """What `orpo train RECIPE --model M --dataset D` makes of it, where the recipe lacks them."""
+    recipe = folder / "recipe.yaml"
+    recipe.write_text(recipe_text(conversion), encoding="utf-8")
+    flags = {name: f"the {name}" for name in conversion.missing}
+    return resolve_settings(str(recipe), argparse.Namespace(**flags))
+
+
+@pytest.fixture
+def converted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Conversion]:
+    """`converted("name.yaml", text)`: the conversion of a file that is written for it."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(name: str, text: str, asked: str | None = None) -> Conversion:
+        Path(name).write_text(text, encoding="utf-8")
+        return convert([name], asked)
+
+    return run
