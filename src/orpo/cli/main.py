@@ -33,6 +33,7 @@ COMMANDS = {
     "generate": "answer prompts from a file",
     "chat": "talk to a model",
     "merge": "merge a LoRA adapter into its base model",
+    "push": "put a run's model on the Hub, with a card of its real numbers",
     "report": "draw the report of a run folder",
     "convert-config": "a recipe from the settings of TRL, LLaMA-Factory, Axolotl or ms-swift",
     "bench": "speed and memory beside TRL's trainer, on the same rows",

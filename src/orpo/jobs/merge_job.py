@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from orpo.errors import CheckpointError, ConfigError, ModelError, SaveError
 from orpo.evaluate import Answerer, is_adapter, load_answerer
-from orpo.run_folder import commit_files, read_manifest, stage
+from orpo.run_folder import MANIFEST, commit_files, read_manifest, stage, verify
 from orpo.train import explain_write_error
 
-__all__ = ["merge_adapter"]
+__all__ = ["MERGED", "merge_adapter", "merge_once", "merged_folder"]
+
+MERGED = "merged"
+"""Where a run folder keeps its adapter merged, for what cannot load adapters."""
 
 
 def merge_adapter(run: str, output: str, *, dtype: str = "auto") -> Path:
@@ -65,3 +69,30 @@ def _save(merged: Answerer, run: Path, target: Path) -> None:
         commit_files(staged, target, run=name, step=step)
     finally:
         shutil.rmtree(staged, ignore_errors=True)
+
+
+def merged_folder(run: Path) -> Path | None:
+    """The merged model that `merge_once` has left of this very adapter; None if there is none."""
+    folder = run / MERGED
+    try:
+        of_run, merged = read_manifest(run), verify(folder)
+    except CheckpointError:
+        return None
+    same = (merged.run, merged.step) == (of_run.run, of_run.step)
+    return folder if same and merged.kind == "model" else None
+
+
+def merge_once(run: Path, *, say: Callable[[str], None]) -> Path:
+    """The adapter of a run as a whole model in its folder, `merged`; made where it is not there.
+
+    Raises:
+        As `merge_adapter`.
+    """
+    found = merged_folder(run)
+    if found is not None:
+        return found
+    folder = run / MERGED
+    if (folder / MANIFEST).is_file():  # of an adapter that was since trained anew
+        shutil.rmtree(folder)
+    say(f"merging the adapter into its base model: {folder}")
+    return merge_adapter(str(run), str(folder))

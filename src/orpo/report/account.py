@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import dataclass
 
 from orpo.report.values import (
@@ -19,10 +18,9 @@ from orpo.report.values import (
     whole,
 )
 from orpo.report.words import progress
-from orpo.run_folder import Run
+from orpo.run_folder import Run, short_name
 
-__all__ = ["Dataset", "Drop", "datasets", "events", "facts", "notes", "settings", "short_name"]
-__all__ += ["versions"]
+__all__ = ["Dataset", "Drop", "datasets", "events", "facts", "notes", "settings", "versions"]
 
 _LONGEST = 400
 
@@ -131,17 +129,6 @@ def facts(run: Run) -> list[tuple[str, str]]:
         ("Engine", str(found.get("engine") or "")),
     ]
     return [(name, lasting(value, 200)) for name, value in entries if value]
-
-
-def short_name(value: object) -> str:
-    """A Hub id as it is, a path by its last part, several names one after the other."""
-    if isinstance(value, list):
-        return ", ".join(filter(None, (short_name(one) for one in value)))
-    if isinstance(value, dict):
-        return ", ".join(short_name(name) for name in value)
-    text = str(value or "")
-    is_path = text.startswith((".", "/", "~", "\\")) or re.match(r"[A-Za-z]:\\", text)
-    return re.split(r"[/\\]", text.rstrip("/\\"))[-1] if is_path else text
 
 
 def _facts(run: Run) -> dict[str, object]:

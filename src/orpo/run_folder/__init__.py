@@ -30,6 +30,7 @@ from orpo.run_folder.files import (
 )
 from orpo.run_folder.lock import lock_holder, run_lock
 from orpo.run_folder.manifest import MANIFEST, Manifest, read_manifest, verify
+from orpo.run_folder.names import base_model_id, hub_datasets, hub_id, short_name
 from orpo.run_folder.trust import ensure_as_committed
 
 __all__ = [
@@ -45,11 +46,14 @@ __all__ = [
     "Found",
     "Manifest",
     "Run",
+    "base_model_id",
     "checkpoint_name",
     "checkpoints",
     "commit",
     "commit_files",
     "ensure_as_committed",
+    "hub_datasets",
+    "hub_id",
     "lock_holder",
     "newest_checkpoint",
     "read_jsonl",
@@ -59,6 +63,7 @@ __all__ = [
     "rotate",
     "run_lock",
     "set_aside",
+    "short_name",
     "stage",
     "staging",
     "sweep",

@@ -1,7 +1,7 @@
 """Training: a thin trainer over `transformers.Trainer`, its guards and its run folder."""
 
+from orpo.train.card import About, model_card, write_model_card
 from orpo.train.checkpoints import explain_write_error
-from orpo.train.model_card import write_model_card
 from orpo.train.models import load_adapter, load_model, load_tokenizer, prepare_tokenizer
 from orpo.train.recorder import versions
 from orpo.train.signals import StopOnSignal, StopRequested
@@ -10,6 +10,7 @@ from orpo.train.work import WORK, Work
 
 __all__ = [
     "WORK",
+    "About",
     "ORPOTrainer",
     "StopOnSignal",
     "StopRequested",
@@ -18,6 +19,7 @@ __all__ = [
     "load_adapter",
     "load_model",
     "load_tokenizer",
+    "model_card",
     "prepare_tokenizer",
     "versions",
     "write_model_card",

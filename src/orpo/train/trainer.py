@@ -32,6 +32,7 @@ from orpo.engine import cut, most_positions, positions_of, transformer
 from orpo.errors import CheckpointError, ConfigError, DataError
 from orpo.objective import PairLogps
 from orpo.run_folder import RECIPE, write_json
+from orpo.train.card import write_model_card
 from orpo.train.checkpoints import Progress
 from orpo.train.columns import WITH_REFERENCE, ReferenceCollator
 from orpo.train.continuity import Continuity, EpochBorders
@@ -40,7 +41,6 @@ from orpo.train.durable import DurableTrainer
 from orpo.train.guards import CurveGuard, NonFiniteGuard, Watchdog
 from orpo.train.identity import identity
 from orpo.train.metrics import MetricSums, PairTable, columns_of, pair_table
-from orpo.train.model_card import write_model_card
 from orpo.train.models import (
     fit_positions,
     name_of,

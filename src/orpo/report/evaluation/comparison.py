@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from orpo.report.account import short_name
 from orpo.report.evaluation.comparison_figures import comparison_figures
 from orpo.report.evaluation.comparison_words import (
     BUDGETS,
@@ -28,6 +27,7 @@ from orpo.report.values import (
     rows,
     sentence,
 )
+from orpo.run_folder import short_name
 
 __all__ = ["build_page"]
 

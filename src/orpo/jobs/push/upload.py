@@ -1,0 +1,198 @@
+"""Sending a plan to the Hub: one commit, all of it or nothing."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+import yaml
+from huggingface_hub import (
+    CommitOperationAdd,
+    CommitOperationDelete,
+    HfApi,
+    ModelCard,
+    get_token,
+    is_offline_mode,
+)
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    HfHubHTTPError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from orpo.errors import ConfigError, OrpoError
+from orpo.jobs.push.licence import licence_in
+from orpo.jobs.push.public import scrubbed
+from orpo.jobs.push.types import PushJob, PushPlan
+from orpo.run_folder import RECIPE
+
+__all__ = ["Hub"]
+
+# What a request that got no answer raises: of the HTTP library that huggingface_hub is built on,
+# which is another one from version to version.
+_UNANSWERED: type[BaseException] = HfHubHTTPError.__bases__[0]
+_OF_THE_REPOSITORY = {".gitattributes", "README.md", "LICENSE"}
+_OF_A_MODEL = (".safetensors", ".safetensors.index.json", ".bin", ".gguf", ".pt", ".pth")
+
+
+class Hub:
+    """The Hub that HF_ENDPOINT names, with the token that is set.
+
+    Args:
+        job: Names the repository and the branch.
+
+    Raises:
+        ConfigError: There is no token, or the Hub is not to be asked.
+    """
+
+    def __init__(self, job: PushJob) -> None:
+        if is_offline_mode():
+            raise ConfigError(
+                "is set: nothing can be sent",
+                where="HF_HUB_OFFLINE",
+                fix="Unset it, or add --dry_run to see what would be sent.",
+            )
+        self._job, self._token = job, get_token()
+        if not self._token:
+            raise ConfigError(
+                "there is no Hub token",
+                where="orpo push",
+                fix="Log in with `hf auth login`, or set HF_TOKEN to a token that can write.",
+            )
+        self._api = HfApi(token=self._token)
+
+    @property
+    def token(self) -> str:
+        """The token, to look for it in what is sent."""
+        return str(self._token)
+
+    def licence_of(self, base_model: str | None) -> dict[str, str]:
+        """What the card of a model of the Hub says of its licence; nothing if it cannot be read."""
+        if not base_model:
+            return {}
+        try:
+            card: Any = ModelCard(self._file(base_model, "README.md"))
+            return licence_in(card.data.to_dict())
+        except (OSError, ValueError, EntryNotFoundError, _UNANSWERED):
+            return {}
+
+    def check(self, run_id: str) -> set[str]:
+        """Make sure that the repository can take this run.
+
+        Args:
+            run_id: The run that is pushed.
+
+        Returns:
+            The files that are there, empty where there is no such repository or branch.
+
+        Raises:
+            ConfigError: It holds another model, or is public where a private one was asked for.
+        """
+        job = self._job
+        with self._explained():
+            try:
+                found = self._api.repo_info(job.repo)
+                if job.private and not found.private:
+                    raise ConfigError(
+                        "is there already, and public",
+                        where=job.repo,
+                        fix="Make it private on the Hub, name another one, or drop --private.",
+                    )
+                files = set(self._api.list_repo_files(job.repo, revision=job.revision))
+            except RevisionNotFoundError:
+                return set()
+            except RepositoryNotFoundError as error:
+                if error.response.status_code == HTTPStatus.UNAUTHORIZED and not self._knows_us():
+                    raise
+                return set()
+            others = files - _OF_THE_REPOSITORY
+            if others and not job.overwrite and self._run_there(files) != run_id:
+                raise ConfigError(
+                    f"holds something else already ({', '.join(sorted(others)[:3])})",
+                    where=job.repo,
+                    fix="Name another repository, or give --overwrite to replace its model.",
+                )
+        return files
+
+    def push(self, plan: PushPlan, there: set[str]) -> str:
+        """Make the repository where it is not there, and commit.
+
+        Args:
+            plan: What is sent; every file must have its content.
+            there: The files that the repository holds.
+
+        Returns:
+            The address of the commit.
+        """
+        job = self._job
+        with self._explained():
+            self._api.create_repo(job.repo, private=job.private or None, exist_ok=True)
+            if job.revision:
+                self._api.create_branch(job.repo, branch=job.revision, exist_ok=True)
+            names = {one.name for one in plan.files}
+            stale = sorted(n for n in there - names if n.endswith(_OF_A_MODEL))
+            operations: list[Any] = [CommitOperationDelete(path_in_repo=name) for name in stale]
+            for one in plan.files:
+                assert one.content is not None
+                operations.append(CommitOperationAdd(one.name, one.content))
+            done = self._api.create_commit(
+                job.repo, operations, commit_message=plan.message, revision=job.revision
+            )
+        return str(done.commit_url)
+
+    def _knows_us(self) -> bool:
+        try:
+            self._api.whoami()
+        except HfHubHTTPError:
+            return False
+        return True
+
+    def _run_there(self, files: set[str]) -> str | None:
+        """The run whose recipe the repository holds."""
+        if RECIPE not in files:
+            return None
+        text = self._file(self._job.repo, RECIPE, self._job.revision)
+        try:
+            return str(yaml.safe_load(text)["_run"]["id"])
+        except (yaml.YAMLError, KeyError, TypeError):
+            return None
+
+    def _file(self, repo: str, name: str, revision: str | None = None) -> str:
+        """A text file of a repository, not through the cache."""
+        with tempfile.TemporaryDirectory(prefix="orpo-push-") as folder:
+            path = self._api.hf_hub_download(repo, name, revision=revision, local_dir=folder)
+            return Path(path).read_text(encoding="utf-8")
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """What the Hub or the way to it brings about, as one line without the token."""
+        try:
+            yield
+        except (RuntimeError, OSError, ValueError, _UNANSWERED) as error:
+            if isinstance(error, ConfigError):
+                raise
+            cause = error.__cause__ if isinstance(error, RuntimeError) else None
+            raise self._told(cause or error) from None
+
+    def _told(self, error: BaseException) -> OrpoError:
+        if isinstance(error, HfHubHTTPError):
+            return self._refused(error)
+        reason = " ".join(scrubbed(str(error) or type(error).__name__, self._token).split())
+        if isinstance(error, _UNANSWERED):
+            return OrpoError(f"{self._api.endpoint} cannot be reached: {reason}")
+        return OrpoError(f"{self._job.repo}: {reason}")
+
+    def _refused(self, error: HfHubHTTPError) -> ConfigError:
+        status = error.response.status_code
+        said = scrubbed(error.server_message or str(error).splitlines()[0], self._token)
+        what, fix = {
+            401: ("the Hub does not know this token", "`hf auth login`, or another HF_TOKEN."),
+            403: ("this token may not write here", "Use one with write access, or another owner."),
+            404: ("there is no such repository, or it is hidden", "Check owner and name."),
+        }.get(status, (f"the Hub refused it ({status})", ""))
+        return ConfigError(f"{what}: {said}" if said else what, where=self._job.repo, fix=fix)

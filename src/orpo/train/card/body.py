@@ -1,0 +1,210 @@
+"""The text of a card: what the model is, what was measured, what it was made of."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from orpo.run_folder import AUDIT, Run, base_model_id, short_name
+from orpo.train.card.header import dataset_names, objective_of
+
+if TYPE_CHECKING:
+    from orpo.train.card.write import About
+
+__all__ = ["card_body"]
+
+_SETTINGS = (
+    "objective",
+    "orpo_alpha",
+    "orpo_beta",
+    "dpo_beta",
+    "learning_rate",
+    "lr_scheduler_type",
+    "num_train_epochs",
+    "max_steps",
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "max_length",
+    "nll_scope",
+    "seed",
+)
+_OWN = {"orpo_alpha": "orpo", "orpo_beta": "orpo", "dpo_beta": "dpo"}
+_ALIGNED = {
+    "orpo": "aligned with [ORPO](https://arxiv.org/abs/2403.07691): one stage of training on "
+    "preference pairs, without a reference model.",
+    "sft": "fine-tuned on the chosen answers of preference pairs (SFT).",
+    "dpo": "aligned with [DPO](https://arxiv.org/abs/2305.18290) on preference pairs; its "
+    "reference is the model that training began with.",
+}
+
+
+def card_body(run: Run, about: About, name: str) -> str:
+    """Everything after the header."""
+    base = about.base_model or base_model_id(run) or short_name(run.recipe.get("model"))
+    lines = [
+        f"# {_plain(name)}",
+        "",
+        f"{_code(base) if base else 'A language model'} {_ALIGNED[objective_of(run)]}",
+        "",
+        *_result_lines(run),
+        *_use_lines(run, about),
+        *_data_lines(run),
+        *_licence_lines(about, base),
+        *_setting_lines(run),
+        *_picture_lines(about),
+        "## Versions",
+        "",
+        ", ".join(f"{k} {v}" for k, v in run.facts.get("versions", {}).items()),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _use_lines(run: Run, about: About) -> list[str]:
+    if not about.repo:
+        return []
+    adapter = bool(run.facts.get("adapter")) and not about.merged
+    package, kind = ("peft", "AutoPeftModelForCausalLM") if adapter else _WHOLE
+    imports = f"from {package} import {kind}\nfrom transformers import AutoTokenizer"
+    return [
+        "## Use",
+        "",
+        "```python",
+        imports if adapter else f"from {package} import {kind}, AutoTokenizer",
+        "",
+        f'model = {kind}.from_pretrained("{about.repo}")',
+        f'tokenizer = AutoTokenizer.from_pretrained("{about.repo}")',
+        _IN_TURNS if _has_template(run.path) else _AS_TEXT,
+        "answer = model.generate(**inputs, max_new_tokens=256)",
+        'print(tokenizer.decode(answer[0, inputs["input_ids"].shape[1] :], '
+        "skip_special_tokens=True))",
+        "```",
+        "",
+    ]
+
+
+_WHOLE = ("transformers", "AutoModelForCausalLM")
+_AS_TEXT = 'inputs = tokenizer("...", return_tensors="pt")'
+_IN_TURNS = """\
+messages = [{"role": "user", "content": "..."}]
+inputs = tokenizer.apply_chat_template(
+    messages, add_generation_prompt=True, return_tensors="pt", return_dict=True
+)"""
+
+
+def _has_template(folder: Path) -> bool:
+    settings = folder / "tokenizer_config.json"
+    return (folder / "chat_template.jinja").is_file() or (
+        settings.is_file() and '"chat_template"' in settings.read_text(encoding="utf-8")
+    )
+
+
+def _data_lines(run: Run) -> list[str]:
+    lines = ["## Data", ""]
+    named = [short_name(name) for name in dataset_names(run)]
+    if named:
+        lines += [", ".join(map(_code, named)), ""]
+    for name, account in run.facts.get("data", {}).items():
+        dropped = ", ".join(f"{n} {reason}" for reason, n in account["dropped"].items())
+        lines.append(
+            f"- {name}: {account['rows_in']} rows, {account['kept']} kept"
+            + (f", dropped: {dropped}" if dropped else "")
+        )
+    return [*lines, "", *_audit_lines(run)]
+
+
+def _audit_lines(run: Run) -> list[str]:
+    """The verdict of the audit and what it found, without a word of the rows themselves."""
+    try:
+        audit = json.loads((run.path / AUDIT).read_text(encoding="utf-8"))
+        found = [one for one in audit["findings"] if one["verdict"] != "ok"]
+        lines = [
+            f"- {one['verdict']}: {_plain(one['title'])} ({one['count']} of {one['of']} rows)"
+            for one in found
+        ]
+        verdict = str(audit["verdict"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+    said = "nothing stands out" if verdict == "ok" else f"the worst verdict is “{verdict}”"
+    return [f"`orpo data audit`, quick part: {said}.", "", *lines, *([""] if lines else [])]
+
+
+def _licence_lines(about: About, base: str) -> list[str]:
+    named = about.licence.get("license_name") or about.licence.get("license")
+    if named:
+        link = about.licence.get("license_link")
+        return ["## Licence", "", f"{_plain(named)}{f' ({link})' if link else ''}", ""]
+    if not about.repo:  # a card that nobody but the owner of the folder reads
+        return []
+    of_base = f" Ask what the licences of {_code(base)} and of the data allow." if base else ""
+    return ["## Licence", "", f"Not known: none was named when this model was pushed.{of_base}", ""]
+
+
+def _setting_lines(run: Run) -> list[str]:
+    objective = objective_of(run)
+    own = [name for name in _SETTINGS if _OWN.get(name, objective) == objective]
+    rows = [f"| {name} | {_plain(run.recipe[name])} |" for name in own if name in run.recipe]
+    return ["## Settings", "", "| setting | value |", "|---|---|", *rows, ""]
+
+
+def _picture_lines(about: About) -> list[str]:
+    if not about.pictures:
+        return []
+    shown = [f"![{_plain(title)}]({path})" for title, path in about.pictures.items()]
+    return ["## Curves", "", *shown, ""]
+
+
+def _result_lines(run: Run) -> list[str]:
+    """Held-out pairs before and after; without such, the last numbers that were logged."""
+    before, after = run.evaluation.get("before", {}), run.evaluation.get("after", {})
+    if after:
+        verdict: Any = after.get("verdict")
+        intervals: Any = after.get("intervals")
+        rows = [
+            f"| {n} | {_shown(before.get(n))} | {_shown(after[n])}{_range(intervals, n)} |"
+            for n in _numbers(after)
+        ]
+        said = [_plain(verdict), ""] if isinstance(verdict, str) else []
+        ranges = " (95 % interval)" if intervals else ""
+        head = f"| metric | before | after{ranges} |"
+        lines = _table("Results on held-out pairs", head, rows)
+        return [*lines[:2], *said, *lines[2:]]
+    lines = []
+    for what, logged in (("Training", run.training), ("Evaluation", run.evaluations)):
+        if logged:
+            last = logged[-1]
+            rows = [f"| {name} | {_shown(last[name])} |" for name in _numbers(last)]
+            lines += _table(f"{what} metrics at step {last['step']}", "| metric | value |", rows)
+    return lines
+
+
+def _table(title: str, head: str, rows: list[str]) -> list[str]:
+    rule = "|" + "---|" * (head.count("|") - 1)
+    return [f"## {title}", "", head, rule, *rows, ""]
+
+
+def _numbers(line: dict[str, Any]) -> list[str]:
+    return [n for n, value in line.items() if isinstance(value, int | float) and n != "step"]
+
+
+def _shown(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, int | float) else "–"
+
+
+def _range(intervals: Any, name: str) -> str:
+    found = intervals.get(name) if isinstance(intervals, dict) else None
+    low, high = (found.get(end) for end in ("low", "high")) if isinstance(found, dict) else (0, 0)
+    if not isinstance(found, dict) or low is None or high is None:
+        return ""
+    return f" ({_shown(low)} to {_shown(high)})"
+
+
+def _plain(text: object) -> str:
+    """Names and values from outside, on one line and without markup of their own."""
+    return re.sub(r"([\\`|<>\[\]])", r"\\\1", " ".join(str(text).split()))
+
+
+def _code(text: str) -> str:
+    return f"`{' '.join(text.split()).replace('`', chr(39))}`"
