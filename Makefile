@@ -8,7 +8,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= 0
 
-.PHONY: demo test lint types rooms format assets clean
+.PHONY: demo docs test lint types rooms format assets clean
 
 demo: .venv/installed
 	$(BIN)/orpo demo
@@ -16,6 +16,10 @@ demo: .venv/installed
 # Two processes of one thread each are faster than one of two: most tests are small.
 test: lint types rooms
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
+# The pages of docs/ and the API reference, to be read without a server: site/index.html.
+docs: .venv/installed-dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .
@@ -35,7 +39,7 @@ assets: .venv/installed
 	$(BIN)/python scripts/make_demo_assets.py
 
 clean:
-	rm -rf .venv orpo-demo orpo-compare orpo-eval-* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv site orpo-demo orpo-compare orpo-eval-* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

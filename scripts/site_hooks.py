@@ -1,0 +1,62 @@
+"""What mkdocs.yml calls while it builds the site: pages that stand outside of docs/, and formulas.
+
+README.md, its translation, CONTRIBUTING.md and CHANGELOG.md are pages of the site too; links between
+them and docs/ are right on GitHub, and are turned here. A fenced block `math` holds LaTeX, as GitHub
+reads it, and becomes MathML, which browsers draw by themselves: nothing is fetched.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path, PurePosixPath
+from posixpath import normpath, relpath
+from typing import Any
+
+from latex2mathml.converter import convert
+from mkdocs.structure.files import File
+
+ROOT = Path(__file__).parent.parent
+PAGES = {
+    "README.md": "index.md",
+    "README.zh-CN.md": "zh.md",
+    "CONTRIBUTING.md": "contributing.md",
+    "CHANGELOG.md": "changes.md",
+}
+"""A file of the repository -> its page."""
+
+_LINK = re.compile(r"(?<=\]\()(?![a-z]+:|#)([^)#\s]+)")
+
+
+def on_config(config: Any) -> Any:
+    """Add the fence to superfences."""
+    fences = config.mdx_configs.setdefault("pymdownx.superfences", {})
+    fences["custom_fences"] = [{"name": "math", "class": "math", "format": _formula}]
+    return config
+
+
+def on_files(files: Any, *, config: Any) -> Any:
+    """Add the pages that stand outside of docs/."""
+    for name, page in PAGES.items():
+        text = (ROOT / name).read_text(encoding="utf-8")
+        files.append(File.generated(config, page, content=text))
+    return files
+
+
+def on_page_markdown(markdown: str, *, page: Any, **_others: Any) -> str:
+    """Turn links that leave or enter docs/."""
+    place = page.file.src_uri
+    names = {written: name for name, written in PAGES.items()}
+    at = PurePosixPath(names.get(place, f"docs/{place}")).parent
+
+    def turned(link: re.Match[str]) -> str:
+        target = normpath(str(at / link[1]))
+        found = PAGES.get(target, target.removeprefix("docs/"))
+        return relpath(found, str(PurePosixPath(place).parent))
+
+    return _LINK.sub(turned, markdown)
+
+
+def _formula(source: str, *_args: Any, **_options: Any) -> str:
+    r"""A block; a line that ends in `\\` ends a formula."""
+    lines = [line.removesuffix("\\\\") for line in source.strip().splitlines()]
+    return "".join(f'<div class="formula">{convert(line, display="block")}</div>' for line in lines)
