@@ -1,8 +1,8 @@
-"""What mkdocs.yml calls while it builds the site: pages that stand outside of docs/, and formulas.
+"""What mkdocs.yml calls while it builds: pages that stand outside of docs/, and formulas.
 
-README.md, its translation, CONTRIBUTING.md and CHANGELOG.md are pages of the site too; links between
-them and docs/ are right on GitHub, and are turned here. A fenced block `math` holds LaTeX, as GitHub
-reads it, and becomes MathML, which browsers draw by themselves: nothing is fetched.
+README.md, its translation, CONTRIBUTING.md and CHANGELOG.md are pages of the site too; links
+between them and docs/ are right on GitHub, and are turned here. A fenced block `math` holds LaTeX,
+as GitHub reads it, and becomes MathML, which browsers draw by themselves: nothing is fetched.
 """
 
 from __future__ import annotations

@@ -62,7 +62,7 @@ _TEXTS = (
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest test first: where two processes share the tests, it would be the last one."""
-    items.sort(key=lambda item: item.path.name != "test_readme.py")
+    items.sort(key=lambda item: item.path.name != "test_docs.py")
 
 
 @pytest.fixture(scope="session")

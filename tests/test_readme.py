@@ -1,13 +1,10 @@
-"""The two READMEs say the same, and every command in them runs as printed."""
+"""The two READMEs say the same; tests/test_docs.py runs their commands."""
 
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
-import pytest
-
-from tests.documents import ROOT, blocks_of, workplace
+from tests.documents import ROOT, blocks_of
 
 READMES = (ROOT / "README.md", ROOT / "README.zh-CN.md")
 
@@ -32,13 +29,3 @@ def test_links_point_to_files_that_exist() -> None:
         for target in re.findall(r"\]\(([^)#]+)\)", readme.read_text(encoding="utf-8")):
             if "://" not in target:
                 assert (ROOT / target).exists(), f"{readme.name}: {target}"
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-def test_every_command_runs_as_printed(tmp_path: Path) -> None:
-    """In order, in one folder: later commands use what earlier ones made."""
-    with workplace(tmp_path) as place:
-        # `make test` runs this test; `make demo` is `orpo demo` in a new environment
-        assert place.follow(READMES[0], skip=("make ",)) >= 9
-    assert (tmp_path / "orpo-demo" / "report.html").is_file()

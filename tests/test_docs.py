@@ -1,0 +1,118 @@
+"""The site builds without a warning, and what README and docs/ say to type runs as printed."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.documents import ROOT, Workplace, blocks_of, workplace
+from tests.evaluate.alpaca.small import write_set
+from tests.evaluate.judge.server import Asked, ScriptedServer, longer
+from tests.evaluate.mt_bench.files import small_benchmark
+
+DOCS = ROOT / "docs"
+PAGES = sorted(DOCS.rglob("*.md"))
+KINDS = {"sh", "python", "yaml", "json", "text", "math", "bash"}
+BESIDE = ("benchmarks", "examples", "notebooks", "recipes", "scripts")
+_COMMAND = re.compile(r"^(orpo|python|pip|make|accelerate|torchrun) ", re.M)
+_INDENTED = re.compile(r"^    (orpo|python|pip|make|accelerate|torchrun) ", re.M)
+
+
+def _reply(asked: Asked) -> str:
+    """What the documents' servers say: a judge's verdict where one is asked for, or an answer."""
+    if "<<<REQUEST" in asked.last:
+        return str(longer(asked))
+    return "Rating: [[7]]" if "[[" in asked.text else "The answer is 25."
+
+
+@pytest.fixture(scope="module")
+def read(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workplace]:
+    """The repository's folder as a reader of README.md leaves it, and the servers of a reader.
+
+    Benchmarks that a reader would fetch are small ones in the same formats.
+    """
+    folder = tmp_path_factory.mktemp("readme")
+    for name in BESIDE:
+        if (ROOT / name).exists():
+            (folder / name).symlink_to(ROOT / name)
+    with ScriptedServer(_reply) as server, workplace(folder) as bare:
+        servers = dict.fromkeys(("OPENAI_BASE_URL", "JUDGE_URL", "SERVER"), server.url)
+        cache = {"HF_DATASETS_CACHE": str(tmp_path_factory.mktemp("datasets"))}
+        place = replace(bare, environment={**bare.environment, **servers, **cache})
+        assert place.run("orpo demo").returncode == 0  # `make demo` in an environment that is there
+        assert place.follow(ROOT / "README.md", skip=("make demo",)) >= 4
+        small_benchmark(folder / "mt_bench")
+        write_set(folder / "alpaca_eval")
+        yield place
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_every_command_of_the_readme_runs_as_printed(read: Workplace) -> None:
+    assert (read.folder / "orpo-demo" / "report.html").is_file()
+    assert (read.folder / "run" / "report.html").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(DOCS)))
+def test_every_block_of_a_page_runs_as_printed(page: Path, read: Workplace, tmp_path: Path) -> None:
+    """In order, in a copy of the folder that the README leaves."""
+    if not any(block.kind in {"sh", "python"} for block in blocks_of(page)):
+        pytest.skip("nothing to run")
+    folder = shutil.copytree(read.folder, tmp_path / "folder", symlinks=True)
+    replace(read, folder=Path(folder)).follow(page)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(DOCS)))
+def test_nothing_to_type_hides_from_the_tests(page: Path) -> None:
+    """A command stands in a block that is run; a shell reads the scripts of a cluster."""
+    assert not _INDENTED.search(page.read_text(encoding="utf-8"))
+    for block in blocks_of(page):
+        assert block.kind in KINDS, f"{page.name}:{block.line}"
+        needs_what_is_not_here = page.name == "performance.md" and "TOKENIZER" in block.text
+        if block.kind == "text" and not needs_what_is_not_here:
+            assert not _COMMAND.search(block.text), f"{page.name}:{block.line}"
+        if block.kind == "bash":
+            subprocess.run(["bash", "-n"], input=block.text.encode(), check=True)
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Any:
+    """A build's settings, strict: a broken link or a page outside of the navigation is an error."""
+    config = pytest.importorskip("mkdocs.config")
+    return config.load_config(
+        str(ROOT / "mkdocs.yml"), site_dir=str(tmp_path / "site"), docs_dir=str(DOCS), strict=True
+    )
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # mkdocs' and its plugins' own
+def test_the_site_builds_without_a_warning_and_asks_nobody(site: Any) -> None:
+    from mkdocs.commands.build import build
+
+    build(site)
+    pages = sorted(Path(site.site_dir).rglob("*.html"))
+    assert len(pages) > len(PAGES)
+    fetched = re.compile(r'<(?:script|link|img|iframe)\b[^>]*\b(?:src|href)="(?:https?:)?//[^"]*"')
+    for page in pages:
+        text = page.read_text(encoding="utf-8")
+        assert not fetched.search(text), page.name
+        assert "Traceback" not in text
+    reference = (Path(site.site_dir) / "api" / "objective.html").read_text(encoding="utf-8")
+    assert 'id="orpo.orpo_loss"' in reference
+    assert "<math" in (Path(site.site_dir) / "how-it-works.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", ["demo", "pipelines"])
+def test_a_picture_is_what_its_script_draws(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    script = __import__({"demo": "draw_result", "pipelines": "draw_pipelines"}[name])
+    numbers = script.json.loads(script.NUMBERS.read_text(encoding="utf-8"))
+    assert script.picture(numbers) == script.PICTURE.read_text(encoding="utf-8")
