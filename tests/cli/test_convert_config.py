@@ -62,7 +62,8 @@ def test_without_output_the_recipe_is_printed(given: str, orpo: Orpo) -> None:
         (["none.yaml"], "none.yaml: no such file"),
         (["lf.yaml", "--from", "unsloth"], "unsloth"),
         (["lf.yaml", "--output", "lf.yaml"], "is there already"),
-        (["bad.yaml"], "learning_rate: must be at least 0"),
+        (["bad.yaml"], "learning_rate, bad.yaml:11: must be at least 0"),
+        (["odd.yaml"], "another kind"),
         ([], "FILE"),
     ],
 )
@@ -71,7 +72,15 @@ def test_mistakes_are_one_line_and_exit_code_2(
 ) -> None:
     text = Path(given).read_text(encoding="utf-8")
     Path("bad.yaml").write_text(text.replace("1e-3", "-1"), encoding="utf-8")
+    Path("odd.yaml").write_text(text.replace("output_dir: run", "output_dir: [1]"))
     assert orpo("convert-config", *arguments) == 2
     assert said in orpo.err
     assert len(orpo.err.strip().splitlines()) == 1
     assert orpo.out == ""
+
+
+def test_settings_for_another_machine_are_not_refused_here(given: str, orpo: Orpo) -> None:
+    with Path(given).open("a", encoding="utf-8") as file:
+        file.write("tf32: true\nfp16: true\ntorch_compile: true\noptim: adamw_8bit\n")
+    assert orpo("convert-config", given, "--json") == 0
+    assert json.loads(orpo.out)["settings"]["tf32"] is True

@@ -15,6 +15,12 @@ from orpo.run_folder import write_text
 
 __all__ = ["ConvertJob", "Converted", "run_convert"]
 
+_OF_THE_DEVICE = (
+    *("tf32", "bf16", "fp16", "bf16_full_eval", "fp16_full_eval", "use_cpu", "torch_compile"),
+    *("torch_compile_backend", "torch_compile_mode", "ddp_backend"),
+)
+"""What depends on the machine that trains, which need not be this one."""
+
 
 @dataclass(frozen=True)
 class ConvertJob:
@@ -83,16 +89,25 @@ def run_convert(job: ConvertJob, *, say: Say) -> Converted:
 
 
 def _check(conversion: Conversion) -> None:
-    """Build what `orpo train` would build, as far as the recipe says it."""
-    blanks = conversion.blanks
-    known = {name: value for name, value in conversion.values.items() if name not in blanks}
-    job_names = {f.name for f in fields(TrainJob)}
-    needed = {"model": "MODEL", "dataset": "DATASET"}
-    TrainJob(**{**needed, **{n: v for n, v in known.items() if n in job_names}})
-    training = {n: v for n, v in known.items() if n not in job_names}
+    """Build what `orpo train` would build, as far as the recipe says it and any machine can."""
+    left_out = {*conversion.blanks, *_OF_THE_DEVICE}
+    known = {name: value for name, value in conversion.values.items() if name not in left_out}
     if not (known.get("eval_dataset") or known.get("held_out")):
-        training = {n: v for n, v in training.items() if n not in {"eval_strategy", "eval_steps"}}
-    ORPOConfig(**training)
+        known = {n: v for n, v in known.items() if n not in {"eval_strategy", "eval_steps"}}
+    of_job = {f.name for f in fields(TrainJob)}
+    needed = {"model": "MODEL", "dataset": "DATASET"}
+    try:
+        TrainJob(**{**needed, **{n: v for n, v in known.items() if n in of_job}})
+        ORPOConfig(**{n: v for n, v in known.items() if n not in of_job}, use_cpu=True)
+    except ConfigError as error:
+        setting = next((s for s in conversion.settings if s.name == error.where.strip("-")), None)
+        place = error.where if setting is None else setting.source.partition(";")[0]
+        raise ConfigError(error.what, where=place, fix=error.fix) from error
+    except (TypeError, ValueError, AttributeError, KeyError) as error:
+        raise ConfigError(
+            f"holds a value of another kind than is expected ({error})",
+            where=", ".join(conversion.files),
+        ) from error
 
 
 def _tell(conversion: Conversion, say: Say) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,7 @@ def read_mapping(path: Path) -> list[Key]:
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         values = yaml.safe_load(text)
+        json.dumps(values, default=str, skipkeys=True)  # what holds itself is refused
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise ConfigError(f"cannot be read ({error.problem})", where=f"{path}:{line}") from error
