@@ -20,7 +20,7 @@ from tests.evaluate.mt_bench.files import small_benchmark
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
 KINDS = {"sh", "python", "yaml", "json", "text", "math", "bash"}
-BESIDE = ("benchmarks", "examples", "notebooks", "recipes", "scripts")
+BESIDE = ("benchmarks", "examples", "notebooks", "recipes", "scripts", "src")
 _COMMAND = re.compile(r"^(orpo|python|pip|make|accelerate|torchrun) ", re.M)
 _INDENTED = re.compile(r"^    (orpo|python|pip|make|accelerate|torchrun) ", re.M)
 

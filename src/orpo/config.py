@@ -37,6 +37,7 @@ _FORMATS = (
 )
 _PAIR_RULES = ("best_worst", "best_second", "best_random")
 _ON_NONFINITE = ("stop", "skip")
+_QUANTIZE = ("none", "4bit")
 _DTYPES = ("float32", "bfloat16", "float16", "auto")
 _CHOICES: dict[str, tuple[str, ...]] = {
     "objective": OBJECTIVES,
@@ -47,6 +48,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "data_format": _FORMATS,
     "pair_rule": _PAIR_RULES,
     "model_dtype": _DTYPES,
+    "quantize": _QUANTIZE,
     "on_nonfinite": _ON_NONFINITE,
     "lr_scheduler_type": tuple(SchedulerType),
     "optim": tuple(OptimizerNames),
@@ -134,6 +136,8 @@ class ORPOConfig(TrainingArguments):
         chat_template: Path of a Jinja file that replaces the tokenizer's chat template.
         chat_template_kwargs: Extra variables for the chat template, as JSON or dict.
         model_dtype: Dtype of the weights of a model given by path or id.
+        quantize: "4bit" keeps the layers of such a model in NF4 with quantised scales
+            (bitsandbytes); an adapter is trained on them (QLoRA, arXiv 2305.14314).
         model_revision: Branch, tag or commit of a model and tokenizer given by Hub id.
         model_init_kwargs: Extra arguments of `from_pretrained` for such a model.
         trust_remote_code: Allow a model's own code to run. Off unless asked.
@@ -182,6 +186,7 @@ class ORPOConfig(TrainingArguments):
         "Extra variables for the chat template, as JSON."
     )
     model_dtype: str = _help(f"Weights of a model given by name: {', '.join(_DTYPES)}.", "float32")
+    quantize: str = _help("Layers of a model given by name: none or 4bit (QLoRA).", "none")
     model_init_kwargs: dict[str, Any] | str | None = _help(
         "Extra arguments of from_pretrained for a model given by name, as JSON."
     )

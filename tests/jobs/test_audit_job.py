@@ -11,7 +11,8 @@ import pytest
 from orpo.config import ORPOConfig
 from orpo.data import Row
 from orpo.errors import ConfigError, DataError, ModelError
-from orpo.jobs.audit_job import AuditJob, _Sample, run_audit
+from orpo.jobs.audit_job import AuditJob, run_audit
+from orpo.jobs.sample import Sample
 from tests.train.small import byte_tokenizer, tiny_llama
 
 SAID: list[str] = []
@@ -114,7 +115,7 @@ def test_mistakes_are_the_users(tmp_path: Path, pairs: Path) -> None:
 def test_every_row_has_the_same_chance_to_be_drawn() -> None:
     drawn: Counter[int] = Counter()
     for seed in range(400):
-        sample = _Sample(5, seed)
+        sample = Sample(5, seed)
         assert [row.index for row in sample.passing(Row({}, "", i) for i in range(20))] == [
             *range(20)
         ]
@@ -125,6 +126,6 @@ def test_every_row_has_the_same_chance_to_be_drawn() -> None:
 
 
 def test_fewer_rows_than_are_drawn() -> None:
-    sample = _Sample(5, 0)
+    sample = Sample(5, 0)
     assert len(list(sample.passing(Row({}, "", i) for i in range(3)))) == 3
     assert [row.index for row in sample.rows] == [0, 1, 2]

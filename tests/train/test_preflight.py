@@ -10,7 +10,7 @@ import pytest
 from orpo import ORPOConfig, ORPOTrainer
 from orpo.engine import MemoryEstimate, PaddedEngine, SharedEngine
 from orpo.errors import ConfigError
-from orpo.train.preflight import LongestPair, _optimizer_bytes, check_memory, longest_pair
+from orpo.train.preflight import LongestPair, check_memory, longest_pair, optimizer_bytes
 from tests.train.small import Stream, text_rows
 
 Make = Callable[..., ORPOTrainer]
@@ -85,4 +85,4 @@ def test_what_was_asked_for_is_taken(make_trainer: Make) -> None:
     ("optim", "size"), [("adamw_torch", 8), ("adamw_8bit", 2), ("adafactor", 0), ("sgd", 0)]
 )
 def test_states_of_the_optimizer(optim: str, size: int) -> None:
-    assert _optimizer_bytes(ORPOConfig(optim=optim)) == size
+    assert optimizer_bytes(ORPOConfig(optim=optim)) == size

@@ -14,15 +14,18 @@ from orpo.jobs.launch import launch, launched, program
 __all__ = ["launch_ranks", "ranks_asked_for"]
 
 _FLAG = "--nproc"
+_ONE = {"-h", "--help", "--dry_run", "--dry-run"}
 
 
 def ranks_asked_for(arguments: Sequence[str]) -> int | None:
-    """The number after `--nproc` in a command line of `orpo train`; None in a rank itself.
+    """The number after `--nproc` in a command line of `orpo train`.
+
+    None in a rank itself, and for a dry run, which is one process.
 
     Raises:
         ConfigError: It is no number.
     """
-    if launched() or not arguments or arguments[0] != "train" or {"-h", "--help"} & {*arguments}:
+    if launched() or not arguments or arguments[0] != "train" or _ONE & {*arguments}:
         return None
     given = None
     for word, following in zip(arguments, [*arguments[1:], ""], strict=True):

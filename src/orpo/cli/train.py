@@ -8,10 +8,12 @@ from typing import Any
 import torch
 
 from orpo.cli.console import before_after_table, console, say
+from orpo.cli.dry_run_table import add_dry_run, assumptions, show_dry_run
 from orpo.cli.options import add_settings, resolve_settings
 from orpo.cli.progress import TrainingProgress
 from orpo.errors import ConfigError
 from orpo.jobs import run_training
+from orpo.jobs.dry_run_job import run_dry_run
 from orpo.jobs.launch import follow_launcher, launched, rank
 
 EXAMPLES = """\
@@ -23,6 +25,7 @@ examples:
   orpo train recipe.yaml --max_steps 100
   orpo train recipe.yaml --resume
   orpo train recipe.yaml --nproc 4
+  orpo train recipe.yaml --dry_run --gpu a100-80 --price_per_hour 2
   accelerate launch --config_file recipes/accelerate/fsdp2.yaml -m orpo train recipe.yaml"""
 
 _DEFAULTS = {"output_dir": "orpo-run"}
@@ -35,10 +38,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--nproc", type=int, metavar="N", help="ranks to start on this machine, one per GPU"
     )
     add_settings(parser)
+    add_dry_run(parser)
 
 
 def execute(given: argparse.Namespace) -> dict[str, Any] | None:
     """Train and say what came of it; of several ranks the first one speaks."""
+    assumed = assumptions(given)
+    if assumed is not None:
+        job, config = resolve_settings(given.recipe, given, _DEFAULTS)
+        dry = run_dry_run(job, config, say=say, assumed=assumed)
+        show_dry_run(dry)
+        return dry.as_dict()
     if launched():
         follow_launcher()
         _require_gpus(given)

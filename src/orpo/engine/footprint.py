@@ -2,7 +2,8 @@
 
 For a model of N weights, V tokens, width d and L layers on R ranks:
 
-    weights       b_w N                     b_w: 4 in fp32, 2 in bf16, about 0.53 in 4 bits
+    weights       b_w N                     b_w: 4 in fp32, 2 in bf16, 0.52 in 4 bits; under QLoRA
+                                            norms, embedding and output layer stay in fp32
     gradients     4 T                       T weights are trained: N, or those of the adapter
     states        8 T                       AdamW's two moments in fp32
     copies        2 N                       of the weights for autocast, where they are in fp32
@@ -21,14 +22,23 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Literal, TypeAlias
 
-__all__ = ["ADAPTER_RANK", "Footprint", "ModelShape", "Weights", "Wrapper", "footprint"]
+__all__ = [
+    "ADAPTER_RANK",
+    "FOUR_BITS",
+    "Counted",
+    "Footprint",
+    "ModelShape",
+    "Weights",
+    "Wrapper",
+    "footprint",
+]
 
 Wrapper: TypeAlias = Literal["one", "ddp", "zero2", "zero3", "fsdp2"]
 Weights: TypeAlias = Literal["full", "lora", "qlora"]
 
 ADAPTER_RANK = 16
-_FOUR_BITS = 0.53
-"""Bytes of a weight in NF4 with quantised block scales (64 weights a block)."""
+FOUR_BITS = 0.5 + 1 / 64 + 4 / (64 * 256)
+"""Bytes of a weight in NF4 with quantised block scales (64 weights a block, 256 scales a block)."""
 _LOGITS = 1 << 30
 """Bytes of logits at a time, see `FusedHead.budget_bytes`."""
 
@@ -44,6 +54,7 @@ class ModelShape:
         vocabulary: Number of tokens V.
         keys: Width of keys (and of values): heads that have their own times their size.
         tied: Whether the output layer is the embedding.
+        counted: All weights, where they were counted because the model is of another kind.
     """
 
     width: int
@@ -52,10 +63,13 @@ class ModelShape:
     vocabulary: int
     keys: int
     tied: bool = False
+    counted: int | None = None
 
     @property
     def layer(self) -> int:
         """Weights of one layer."""
+        if self.counted is not None:
+            return (self.counted - self.outer - self.width) // self.layers
         attention = 2 * self.width * self.width + 2 * self.width * self.keys
         return attention + 3 * self.width * self.mlp + 2 * self.width
 
@@ -65,14 +79,54 @@ class ModelShape:
         return self.width * self.vocabulary
 
     @property
+    def outer(self) -> int:
+        """Weights of the embedding and of the output layer."""
+        return self.head * (1 if self.tied else 2)
+
+    @property
     def total(self) -> int:
         """All weights."""
-        return self.layers * self.layer + self.width + self.head * (1 if self.tied else 2)
+        if self.counted is not None:
+            return self.counted
+        return self.layers * self.layer + self.width + self.outer
 
     def adapter(self, rank: int) -> int:
         """Weights of a LoRA adapter on every linear layer but the output layer."""
         d, m, k = self.width, self.mlp, self.keys
         return self.layers * rank * (2 * (d + d) + 2 * (d + k) + 3 * (d + m))
+
+
+@dataclass(frozen=True)
+class Counted:
+    """Bytes of a model's tensors, all of them together, whoever holds them.
+
+    Attributes:
+        weights: The weights, with those of an adapter.
+        gradients: Of the trained ones.
+        states: The optimizer's.
+        cast: Copies that autocast keeps of the weights of matrix products.
+        full: Whether all weights are trained; else an adapter is.
+    """
+
+    weights: int
+    gradients: int
+    states: int
+    cast: int
+    full: bool
+
+    @classmethod
+    def by_shape(cls, shape: ModelShape, weights: Weights, *, autocast: bool) -> Counted:
+        """From the shape alone: AdamW; all weights in fp32, or an adapter of `ADAPTER_RANK`."""
+        full = weights == "full"
+        trained = shape.total if full else shape.adapter(ADAPTER_RANK)
+        held = {
+            "full": 4.0 * shape.total,
+            "lora": 2.0 * shape.total,
+            "qlora": FOUR_BITS * (shape.total - shape.outer) + 4.0 * shape.outer,
+        }[weights]
+        cast = 2 * (shape.total - (0 if shape.tied else shape.head)) if full and autocast else 0
+        adapter = 0 if full else 4 * trained
+        return cls(int(held) + adapter, 4 * trained, 8 * trained, cast, full)
 
 
 @dataclass(frozen=True)
@@ -104,7 +158,7 @@ class Footprint:
 def footprint(
     shape: ModelShape,
     *,
-    weights: Weights = "full",
+    weights: Weights | Counted = "full",
     wrapper: Wrapper = "one",
     ranks: int = 1,
     tokens: int = 4096,
@@ -117,7 +171,7 @@ def footprint(
     Args:
         shape: The model.
         weights: "full" trains all weights, kept in fp32; "lora" an adapter of rank `ADAPTER_RANK`
-            on weights in bf16; "qlora" the same on weights in 4 bits.
+            on weights in bf16; "qlora" the same on layers in 4 bits; or what was counted.
         wrapper: What divides the model among the ranks, if anything.
         ranks: Devices.
         tokens: Positions that go through the model at once (`max_tokens_per_microbatch`).
@@ -125,31 +179,27 @@ def footprint(
         autocast: Computation in bf16; else in the dtype of the weights.
         logits: Most bytes of logits at a time.
     """
-    full, in_pieces = weights == "full", wrapper in ("zero3", "fsdp2")
-    trained = shape.total if full else shape.adapter(ADAPTER_RANK)
-    size = {"full": 4.0, "lora": 2.0, "qlora": _FOUR_BITS}[weights]
-    held = size * shape.total + (0 if full else 4 * trained)
+    if not isinstance(weights, Counted):
+        weights = Counted.by_shape(shape, weights, autocast=autocast)
+    in_pieces = wrapper in ("zero3", "fsdp2")
     pieces = ranks if in_pieces else 1
     divided = ranks if in_pieces or wrapper == "zero2" else 1
+    full = weights.full
     computed = 2 if autocast or not full else 4
     return Footprint(
-        weights=int(held / pieces),
-        gradients=4 * trained // divided,
-        states=8 * trained // divided,
-        copies=_copies(shape, trained, wrapper, ranks, full=full, autocast=autocast),
+        weights=weights.weights // pieces,
+        gradients=weights.gradients // divided,
+        states=weights.states // divided,
+        copies=_copies(shape, weights, wrapper, ranks),
         head=logits + (4 * shape.head if full else 0),
         activations=tokens * _per_token(shape, computed, checkpointing=checkpointing, full=full),
     )
 
 
-def _copies(
-    shape: ModelShape, trained: int, wrapper: Wrapper, ranks: int, *, full: bool, autocast: bool
-) -> int:
+def _copies(shape: ModelShape, counted: Counted, wrapper: Wrapper, ranks: int) -> int:
     if wrapper in ("zero3", "fsdp2"):
-        outer = shape.head * (1 if shape.tied else 2)
-        return 2 * (2 * shape.layer + outer)  # two layers, the embedding and the output layer
-    cast = 2 * (shape.total - (0 if shape.tied else shape.head)) if full and autocast else 0
-    return cast + (4 * trained if wrapper == "ddp" and ranks > 1 else 0)
+        return 2 * (2 * shape.layer + shape.outer)  # two layers, embedding and output layer
+    return counted.cast + (counted.gradients if wrapper == "ddp" and ranks > 1 else 0)
 
 
 def _per_token(shape: ModelShape, size: int, *, checkpointing: bool, full: bool) -> int:

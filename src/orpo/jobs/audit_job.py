@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from random import Random
 
 from orpo.config import ORPOConfig
-from orpo.data import LengthPolicy, PairTokenizer, Row, open_source
+from orpo.data import LengthPolicy, PairTokenizer, open_source
 from orpo.data.audit import Audit, AuditPlan, audit_rows
 from orpo.errors import ConfigError
 from orpo.jobs.audit_measure import measure_training
+from orpo.jobs.sample import Sample
 from orpo.jobs.tokenizing import named_tokenizer
 
 __all__ = ["AuditJob", "run_audit"]
@@ -75,7 +75,7 @@ def run_audit(job: AuditJob, *, say: Say) -> Audit:
         data_format="" if config.data_format == "auto" else config.data_format,
         pair_rule=config.pair_rule,
     )
-    sample = _Sample(_MEASURED, config.seed)
+    sample = Sample(_MEASURED, config.seed)
     rows = sample.passing(open_source(job.dataset))
     held = open_source(job.eval_dataset) if job.eval_dataset else None
     audit = audit_rows(plan, rows, held, say)
@@ -93,21 +93,3 @@ def _tokenizer(job: AuditJob) -> PairTokenizer | None:
     variables = config.chat_template_kwargs
     assert isinstance(variables, dict)
     return PairTokenizer(named_tokenizer(name, config), LengthPolicy(None), variables)
-
-
-class _Sample:
-    """A few rows drawn from a stream while it passes, each with the same chance."""
-
-    def __init__(self, count: int, seed: int) -> None:
-        self.rows: list[Row] = []
-        self._count, self._random = count, Random(seed)  # noqa: S311 - nothing secret is drawn
-
-    def passing(self, rows: Iterable[Row]) -> Iterator[Row]:
-        """The same rows."""
-        for number, row in enumerate(rows):
-            place = number if number < self._count else self._random.randint(0, number)
-            if number < self._count:
-                self.rows.append(row)
-            elif place < self._count:
-                self.rows[place] = row
-            yield row

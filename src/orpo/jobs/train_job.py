@@ -43,7 +43,7 @@ from orpo.train import (
     write_model_card,
 )
 
-__all__ = ["TrainJob", "TrainResult", "run_training"]
+__all__ = ["TrainJob", "TrainResult", "adapter_of", "run_training", "tokenizer_of"]
 
 _DECIDE_THE_END = ("max_steps", "num_train_epochs", "eval_dataset", "samples", "sample_tokens")
 
@@ -337,8 +337,8 @@ def build_trainer(
         args=config,
         train_dataset=rows,
         eval_dataset=held_out,
-        tokenizer=_own_tokenizer(job, config),
-        peft_config=_adapter(job),
+        tokenizer=tokenizer_of(job, config),
+        peft_config=adapter_of(job),
         callbacks=callbacks,
     )
     trainer.remove_callback(PrinterCallback)  # stdout belongs to --json
@@ -376,13 +376,15 @@ def _look_at(
     return audit
 
 
-def _own_tokenizer(job: TrainJob, config: ORPOConfig) -> Any:
+def tokenizer_of(job: TrainJob, config: ORPOConfig) -> Any:
+    """The tokenizer that a job names, or None: then it is the model's."""
     if not job.tokenizer:
         return None
     return load_tokenizer(job.tokenizer, config, of_model=job.tokenizer == job.model)
 
 
-def _adapter(job: TrainJob) -> Any:
+def adapter_of(job: TrainJob) -> Any:
+    """The peft config of the adapter that a job trains, or None."""
     if job.lora_r is None:
         return None
     from peft import LoraConfig  # noqa: PLC0415

@@ -27,6 +27,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_N
 from orpo.data import PLAIN_TEMPLATE
 from orpo.errors import ConfigError, ModelError, UserError
 from orpo.run_folder import ensure_as_committed
+from orpo.train.quantize import check_quantize, in_four_bits
 
 if TYPE_CHECKING:
     from peft import PeftConfig
@@ -34,25 +35,31 @@ if TYPE_CHECKING:
     from orpo.config import ORPOConfig
 
 __all__ = [
+    "ADAPTER_FILE",
+    "UNREADABLE",
     "add_adapter",
     "disable_dropout",
     "ensure_trainable",
+    "fetching",
     "fit_positions",
     "give_plain_template",
     "load_adapter",
     "load_model",
     "load_tokenizer",
+    "located",
     "name_of",
     "padding_id",
     "prepare_tokenizer",
+    "read_config",
     "resolve_model",
     "resolve_tokenizer",
+    "unloadable",
     "vocabulary_size",
 ]
 
 ModelInit: TypeAlias = Callable[..., nn.Module]
 
-_ADAPTER_FILE = "adapter_config.json"
+ADAPTER_FILE = "adapter_config.json"
 _ADAPTER_WEIGHTS = "adapter_model.safetensors"
 _DROPOUT_IN_CONFIG = ("blt", "falcon", "gpt_neo", "gptj", "persimmon")
 _FETCHING = ("revision", "token", "cache_dir", "local_files_only", "subfolder")
@@ -61,7 +68,7 @@ _FIXES = {
     "adapter": "Give a folder with adapter_config.json and adapter_model.safetensors.",
     "tokenizer": "Pass tokenizer=..., or give a folder with tokenizer.json, or a Hub id.",
 }
-_UNREADABLE = (
+UNREADABLE = (
     ImportError,
     KeyError,
     OSError,
@@ -94,6 +101,9 @@ def resolve_model(
             where="model_init_kwargs",
         )
     assert model is not None
+    by_name = isinstance(model, str | Path)
+    adapted = by_name and Path(str(model), ADAPTER_FILE).is_file()
+    check_quantize(args, by_name=by_name, adapter=adapted or peft_config is not None)
     loaded = load_model(str(model), args) if isinstance(model, str | Path) else model
     return _ready(loaded, args, peft_config), None
 
@@ -138,31 +148,44 @@ def load_model(name: str, args: ORPOConfig) -> PreTrainedModel:
         ModelError: It cannot be loaded; says what is missing.
         CheckpointError: Its files are not what was committed.
     """
-    name = _located(name)
-    if Path(name, _ADAPTER_FILE).is_file() and not Path(name, "config.json").is_file():
+    name = located(name)
+    if Path(name, ADAPTER_FILE).is_file() and not Path(name, "config.json").is_file():
         return load_adapter(name, args, trained=True)
     ensure_as_committed(Path(name))
     kwargs: dict[str, Any] = {
         "dtype": args.model_dtype,
         "trust_remote_code": args.trust_remote_code,
+        **in_four_bits(args),
         **_init_kwargs(args),
-        **_fetching(args),
+        **fetching(args),
         "use_safetensors": True,
     }
     try:
-        config = AutoConfig.from_pretrained(
-            name, trust_remote_code=kwargs["trust_remote_code"], **_fetching(args)
-        )
-        ensure_trainable(config, name)
+        read_config(name, args)
         model: PreTrainedModel
         model, report = AutoModelForCausalLM.from_pretrained(
             name, output_loading_info=True, **kwargs
         )
-    except _UNREADABLE as error:
-        raise _unloadable("model", name, error) from error
+    except UNREADABLE as error:
+        raise unloadable("model", name, error) from error
     _require_all_weights(report["missing_keys"], name)
     cast(Any, model).loaded_commit = _commit_of(name, args)
     return model
+
+
+def read_config(name: str, args: ORPOConfig) -> Any:
+    """The configuration of a model that can be trained; `name` as `located` gives it.
+
+    Raises:
+        ModelError: There is none, or the model does not continue a text.
+    """
+    trusted = _init_kwargs(args).get("trust_remote_code", args.trust_remote_code)
+    try:
+        config = AutoConfig.from_pretrained(name, trust_remote_code=trusted, **fetching(args))
+    except UNREADABLE as error:
+        raise unloadable("model", name, error) from error
+    ensure_trainable(config, name)
+    return config
 
 
 def load_adapter(folder: str, args: ORPOConfig, *, trained: bool) -> PreTrainedModel:
@@ -185,11 +208,11 @@ def load_adapter(folder: str, args: ORPOConfig, *, trained: bool) -> PreTrainedM
             f"the adapter has no {_ADAPTER_WEIGHTS}", where=folder, fix=_FIXES["adapter"]
         )
     try:
-        described = json.loads(Path(folder, _ADAPTER_FILE).read_text(encoding="utf-8"))
+        described = json.loads(Path(folder, ADAPTER_FILE).read_text(encoding="utf-8"))
         if not described.get("base_model_name_or_path"):
             raise ModelError(
                 "the adapter does not name its base model",
-                where=str(Path(folder, _ADAPTER_FILE)),
+                where=str(Path(folder, ADAPTER_FILE)),
                 fix="Set base_model_name_or_path.",
             )
         of_base = copy.copy(args)
@@ -197,8 +220,8 @@ def load_adapter(folder: str, args: ORPOConfig, *, trained: bool) -> PreTrainedM
         base = load_model(described["base_model_name_or_path"], of_base)
         with _older_name_allowed():
             model: PreTrainedModel = PeftModel.from_pretrained(base, folder, is_trainable=trained)
-    except _UNREADABLE as error:
-        raise _unloadable("adapter", folder, error) from error
+    except UNREADABLE as error:
+        raise unloadable("adapter", folder, error) from error
     return model
 
 
@@ -215,20 +238,20 @@ def load_tokenizer(
     Raises:
         ModelError: There is none.
     """
-    name = _located(name, "tokenizer_config.json")
-    fetching = {k: v for k, v in _fetching(args).items() if of_model or k != "revision"}
+    name = located(name, "tokenizer_config.json")
+    where = {k: v for k, v in fetching(args).items() if of_model or k != "revision"}
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            name, trust_remote_code=args.trust_remote_code, **fetching
+            name, trust_remote_code=args.trust_remote_code, **where
         )
-    except _UNREADABLE as error:
-        raise _unloadable("tokenizer", name, error) from error
+    except UNREADABLE as error:
+        raise unloadable("tokenizer", name, error) from error
     return tokenizer
 
 
 def _commit_of(name: str, args: ORPOConfig) -> str | None:
     """The commit of a Hub id that was loaded; None for a folder."""
-    where = {"revision": _revision(args), "cache_dir": _fetching(args).get("cache_dir")}
+    where = {"revision": _revision(args), "cache_dir": fetching(args).get("cache_dir")}
     found = None if Path(name).is_dir() else try_to_load_from_cache(name, "config.json", **where)
     return Path(found).parent.name if isinstance(found, str) else None
 
@@ -239,11 +262,11 @@ def _init_kwargs(args: ORPOConfig) -> dict[str, Any]:
 
 def _revision(args: ORPOConfig) -> str | None:
     """The revision that is asked for, under either of its names."""
-    found: str | None = _fetching(args).get("revision")
+    found: str | None = fetching(args).get("revision")
     return found
 
 
-def _fetching(args: ORPOConfig) -> dict[str, Any]:
+def fetching(args: ORPOConfig) -> dict[str, Any]:
     """Those of the model's arguments that say where its files are."""
     given = {"revision": args.model_revision, **_init_kwargs(args)}
     return {key: given[key] for key in _FETCHING if given.get(key) is not None}
@@ -417,7 +440,7 @@ def _older_name_allowed() -> Iterator[None]:
         yield
 
 
-def _located(name: str, *enough: str) -> str:
+def located(name: str, *enough: str) -> str:
     """The folder of this name, or the name as a Hub id.
 
     A name that looks like a path must exist, so that no Hub error hides a typing mistake. Beside
@@ -425,7 +448,7 @@ def _located(name: str, *enough: str) -> str:
     """
     path = Path(name).expanduser()
     if path.is_dir():
-        if not any((path / file).is_file() for file in ("config.json", _ADAPTER_FILE, *enough)):
+        if not any((path / file).is_file() for file in ("config.json", ADAPTER_FILE, *enough)):
             raise ModelError(
                 "the folder holds no model (no config.json)",
                 where=name,
@@ -450,7 +473,8 @@ def _require_all_weights(missing: Any, name: str) -> None:
         )
 
 
-def _unloadable(what: str, name: str, error: Exception) -> UserError:
+def unloadable(what: str, name: str, error: Exception) -> UserError:
+    """The error of whatever a library says about a model, an adapter or a tokenizer."""
     if isinstance(error, UserError):
         return error
     first = next((line.strip() for line in str(error).splitlines() if line.strip()), repr(error))

@@ -17,7 +17,16 @@ from orpo.config import ORPOConfig
 from orpo.engine import Engine, MemoryEstimate, Precision, can_compile, estimate_memory, pays
 from orpo.errors import ConfigError
 
-__all__ = ["LongestPair", "Plan", "check_memory", "longest_pair", "make_plan", "measure_memory"]
+__all__ = [
+    "LongestPair",
+    "Plan",
+    "check_memory",
+    "longest_pair",
+    "make_plan",
+    "measure_memory",
+    "optimizer_bytes",
+    "pair_lengths",
+]
 
 _STATE_BYTES = {"8bit": 2, "4bit": 1, "adafactor": 0, "sgd": 0, "lomo": 0, "rmsprop": 4}
 """Bytes of optimizer states per trained parameter, by what is in the optimizer's name."""
@@ -61,7 +70,7 @@ def make_plan(
         ConfigError: The run cannot fit into the memory that is there.
     """
     estimate = _among_ranks(measure_memory(model, engine, args, autocast), model)
-    lengths = _lengths(dataset)
+    lengths = pair_lengths(dataset)
     if lengths is not None and args.objective == "sft":
         lengths[:, 2] = 0  # rejected answers stay out of the model
     check_memory(estimate, _longest(lengths, engine))
@@ -84,7 +93,7 @@ def _operations(model: nn.Module, args: ORPOConfig, lengths: Any) -> float:
 
 def longest_pair(dataset: Any, engine: Engine) -> LongestPair | None:
     """The longest pair of a prepared data set; None for a stream, which must be read to know."""
-    return _longest(_lengths(dataset), engine)
+    return _longest(pair_lengths(dataset), engine)
 
 
 def _longest(lengths: Any, engine: Engine) -> LongestPair | None:
@@ -107,7 +116,7 @@ def measure_memory(
         args: The settings.
         autocast: The precision in which the model will run.
     """
-    size = _optimizer_bytes(args)
+    size = optimizer_bytes(args)
     return estimate_memory(
         model,
         engine.head,
@@ -154,7 +163,7 @@ def check_memory(estimate: MemoryEstimate, longest: LongestPair | None) -> None:
     )
 
 
-def _lengths(dataset: Any) -> Any:
+def pair_lengths(dataset: Any) -> Any:
     """(pairs, 4) int64: tokens of prompt, chosen and rejected answer, and the row."""
     if isinstance(dataset, datasets.Dataset):
         table = dataset.data.table if dataset._indices is None else dataset.flatten_indices().data
@@ -170,7 +179,8 @@ def _lengths(dataset: Any) -> Any:
 _SIDES = ("prompt", "chosen", "rejected")
 
 
-def _optimizer_bytes(args: TrainingArguments) -> int:
+def optimizer_bytes(args: TrainingArguments) -> int:
+    """Bytes of optimizer states per trained parameter in fp32."""
     name = str(getattr(args.optim, "value", args.optim))
     return next((size for part, size in _STATE_BYTES.items() if part in name), _ADAM)
 

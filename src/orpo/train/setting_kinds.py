@@ -61,8 +61,8 @@ DATA = _names("""
 """What the prepared pairs are made from; the same pairs are the same, whatever made them."""
 
 OTHER = _names("""
-    model model_revision model_dtype model_init_kwargs trust_remote_code lora_r lora_alpha
-    lora_dropout lora_target_modules learning_rate lr_scheduler_type lr_scheduler_kwargs
+    model model_revision model_dtype model_init_kwargs quantize trust_remote_code lora_r
+    lora_alpha lora_dropout lora_target_modules learning_rate lr_scheduler_type lr_scheduler_kwargs
     warmup_steps optim optim_args weight_decay adam_beta1 adam_beta2 adam_epsilon
     optim_target_modules average_tokens_across_devices max_grad_norm label_smoothing_factor bf16
     fp16 tf32 bf16_full_eval fp16_full_eval use_liger_kernel liger_kernel_config

@@ -108,7 +108,7 @@ def _measured(
         settings = {**spec.settings, **_OF_THE_TRAINING, "output_dir": folder}
         settings |= {"objective": "orpo", "dpo_beta": None}
         if not isinstance(model, str):
-            settings["model_init_kwargs"] = None
+            settings |= {"model_init_kwargs": None, "quantize": "none"}
         config = ORPOConfig(**settings)
         tokenizer = spec.job.get("tokenizer")
         trainer = ORPOTrainer(

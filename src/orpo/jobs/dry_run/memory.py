@@ -1,0 +1,196 @@
+"""Does it fit: the memory of a device at the peak of a step, and what would make it fit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from orpo.config import ORPOConfig
+from orpo.engine import most_positions
+from orpo.engine.footprint import Counted, Footprint, ModelShape, Wrapper, footprint
+from orpo.jobs.dry_run.assumptions import Fleet
+
+__all__ = ["MemoryNeed", "Setup", "need_of", "setup_of"]
+
+_SHARE = 0.9
+"""Part of a device that the formula may fill: it does not know fragmentation and buffers."""
+_LOGITS = {"cuda": 1 << 30, "cpu": 256 << 20}
+_GIB = 1 << 30
+
+
+@dataclass(frozen=True)
+class Setup:
+    """All that the memory of a step depends on.
+
+    Attributes:
+        shape: The model's sizes.
+        counted: Bytes of its tensors.
+        wrapper: What divides them.
+        ranks: Devices.
+        kind: "cuda" or "cpu".
+        memory: Bytes of a device.
+        longest: Positions of the longest pair.
+        most: Positions of the pairs that a device has in a step.
+        asked: `max_tokens_per_microbatch`, if it is set.
+        checkpointing: Gradient checkpointing.
+        autocast: Computation in half precision.
+    """
+
+    shape: ModelShape
+    counted: Counted
+    wrapper: Wrapper
+    ranks: int
+    kind: str
+    memory: int
+    longest: int
+    most: int
+    asked: int | None
+    checkpointing: bool
+    autocast: bool
+
+    @property
+    def room(self) -> int:
+        """Bytes that may be used."""
+        return int(_SHARE * self.memory)
+
+    @property
+    def tokens(self) -> int:
+        """Positions of a micro-batch, as the trainer plans them; never less than a pair has."""
+        planned = self.asked or most_positions(self.kind)
+        if self.asked is None and self.wrapper in ("one", "ddp"):  # planned from the memory
+            fixed, slope = self.at(0).total, self.at(1).total - self.at(0).total
+            planned = min(planned, (self.room - fixed) // max(1, slope))
+        return max(self.longest, min(planned, self.most))
+
+    def at(self, tokens: int) -> Footprint:
+        """The footprint with micro-batches of so many positions."""
+        return footprint(
+            self.shape,
+            weights=self.counted,
+            wrapper=self.wrapper,
+            ranks=self.ranks,
+            tokens=tokens,
+            checkpointing=self.checkpointing,
+            autocast=self.autocast,
+            logits=_LOGITS[self.kind],
+        )
+
+    @property
+    def footprint(self) -> Footprint:
+        """Of a step of the run."""
+        return self.at(self.tokens)
+
+    @property
+    def fits(self) -> bool:
+        """Whether it does, with a margin."""
+        return self.footprint.total <= self.room
+
+
+@dataclass(frozen=True)
+class MemoryNeed:
+    """What a device holds, and what that means.
+
+    Attributes:
+        parts: Bytes by what they are for.
+        tokens: Positions of a micro-batch.
+        available: Bytes of the device.
+        fits: Whether there is room, with a margin.
+        verdict: In words, with what to change.
+    """
+
+    parts: Footprint
+    tokens: int
+    available: int
+    fits: bool
+    verdict: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        parts = {**asdict(self.parts), "total": self.parts.total}
+        rest = ("tokens", "available", "fits", "verdict")
+        return {"parts": parts, **{name: getattr(self, name) for name in rest}}
+
+
+def setup_of(
+    shape: ModelShape, counted: Counted, config: ORPOConfig, fleet: Fleet, pair: tuple[int, float]
+) -> Setup:
+    """The setup of a run.
+
+    Args:
+        shape: The model's sizes.
+        counted: Bytes of its tensors.
+        config: The settings.
+        fleet: The devices.
+        pair: Positions of the longest pair, and of the mean pair.
+    """
+    longest, mean = pair
+    batch = config.per_device_train_batch_size * config.gradient_accumulation_steps
+    return Setup(
+        shape=shape,
+        counted=counted,
+        wrapper=fleet.wrapper,
+        ranks=fleet.ranks,
+        kind=fleet.device.kind,
+        memory=fleet.device.memory,
+        longest=longest,
+        most=max(longest, int(batch * mean)),
+        asked=config.max_tokens_per_microbatch,
+        checkpointing=bool(config.gradient_checkpointing),
+        autocast=bool(config.bf16 or config.fp16),
+    )
+
+
+def need_of(setup: Setup) -> MemoryNeed:
+    """What a device needs, and whether it has it."""
+    parts, fits = setup.footprint, setup.fits
+    share = parts.total / setup.memory
+    numbers = f"{_gib(parts.total)} of {_gib(setup.memory)} GiB ({share:.0%})"
+    if fits:
+        verdict = f"fits: {numbers}"
+    else:
+        ways = list(_remedies(setup))
+        advice = " or ".join(ways[:2]) if ways else "a smaller model or a larger device"
+        verdict = f"does not fit: {numbers}; what would fit: {advice}"
+    return MemoryNeed(parts, setup.tokens, setup.memory, fits, verdict)
+
+
+def _remedies(setup: Setup) -> Iterator[str]:
+    """Changes of the recipe after which it fits, the smallest first."""
+    shape = setup.shape
+    tight = replace(setup, asked=setup.longest)
+    checkpointed = replace(setup, checkpointing=True)
+    both = replace(tight, checkpointing=True)
+    lora, qlora = (
+        replace(both, counted=Counted.by_shape(shape, kind, autocast=setup.autocast))
+        for kind in ("lora", "qlora")
+    )
+    full = setup.counted.full
+    ways = [
+        (not setup.checkpointing, checkpointed, "gradient_checkpointing: true"),
+        (True, tight, f"max_tokens_per_microbatch: {setup.longest}"),
+        (
+            not setup.checkpointing,
+            both,
+            f"gradient_checkpointing: true with max_tokens_per_microbatch: {setup.longest}",
+        ),
+        (full, lora, "lora_r: 16 with model_dtype: bfloat16 and gradient_checkpointing: true"),
+        (
+            setup.kind == "cuda" and setup.wrapper in ("one", "ddp"),
+            qlora,
+            "lora_r: 16 with quantize: 4bit and gradient_checkpointing: true",
+        ),
+    ]
+    for possible, changed, words in ways:
+        if possible and changed.fits:
+            yield words
+    if setup.kind == "cuda":
+        for ranks in (2, 4, 8, 16, 32, 64):
+            spread = replace(both, wrapper="fsdp2", ranks=ranks)
+            if ranks > setup.ranks and spread.fits:
+                yield f"{ranks} devices with FSDP2 and gradient_checkpointing: true"
+                return
+
+
+def _gib(size: int) -> str:
+    return f"{size / _GIB:.1f}"

@@ -1,0 +1,401 @@
+"""A dry run: its estimate against real runs and real models, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, LlamaConfig
+
+from orpo import ORPOConfig
+from orpo.engine.footprint import ADAPTER_RANK, Counted, ModelShape
+from orpo.errors import ConfigError, DataError, ModelError, UserError
+from orpo.jobs import TrainJob, run_training
+from orpo.jobs.dry_run.assumptions import Assumptions, Fleet
+from orpo.jobs.dry_run.devices import DEVICES
+from orpo.jobs.dry_run.memory import Setup, need_of
+from orpo.jobs.dry_run.reading import SAMPLED
+from orpo.jobs.dry_run_job import DryRun, run_dry_run
+from orpo.jobs.train_job import adapter_of
+from orpo.run_folder import run_lock
+from orpo.train.models import add_adapter, load_model
+from orpo.train.outline import count_bytes, load_outline, shape_of
+from tests.train.small import byte_tokenizer, text_rows, tiny_llama
+
+HERE = Assumptions(gpu="cpu", memory_gib=8, device_tflops=0.1)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model with its tokenizer."""
+    folder = tmp_path_factory.mktemp("base")
+    tiny_llama().save_pretrained(folder)
+    byte_tokenizer().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def outline(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model without weights: nothing but its configuration and tokenizer."""
+    folder = tmp_path_factory.mktemp("outline")
+    tiny_llama().config.save_pretrained(folder)
+    byte_tokenizer().save_pretrained(folder)
+    return folder
+
+
+def write_rows(path: Path, rows: list[Any]) -> str:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return str(path)
+
+
+@pytest.fixture
+def pairs(tmp_path: Path) -> str:
+    return write_rows(tmp_path / "pairs.jsonl", text_rows(22))
+
+
+def settings(folder: Path, **more: Any) -> ORPOConfig:
+    given = {"use_cpu": True, "report_to": "none", "max_length": 128, "save_strategy": "no"}
+    return ORPOConfig(output_dir=str(folder / "run"), **{**given, **more})
+
+
+def dry(job: TrainJob, config: ORPOConfig, assumed: Assumptions = HERE) -> DryRun:
+    return run_dry_run(job, config, say=lambda line: None, assumed=assumed)
+
+
+class TestAgainstRealRuns:
+    @pytest.mark.parametrize(
+        "more",
+        [
+            {"num_train_epochs": 2, "gradient_accumulation_steps": 2},
+            {"max_steps": 3, "objective": "sft"},
+            {"max_steps": 3, "objective": "dpo", "nll_scope": "completion"},
+        ],
+        ids=["orpo", "sft", "dpo"],
+    )
+    def test_steps_positions_and_operations(
+        self, more: dict[str, Any], base: Path, pairs: str, tmp_path: Path
+    ) -> None:
+        """Whole epochs agree exactly; of a part of one the pairs are of other lengths."""
+        job = TrainJob(model=str(base), dataset=[pairs], samples=0, held_out=0.2)
+        more = {"per_device_train_batch_size": 3, **more}
+        foreseen = dry(job, settings(tmp_path, **more)).plan
+        assert not (tmp_path / "run").exists()
+        result = run_training(job, settings(tmp_path, **more), say=lambda line: None)
+        work = json.loads((tmp_path / "run" / "work.json").read_text())
+        assert (foreseen.steps, foreseen.pairs) == (result.steps, work["pairs"])
+        near = 1e-6 if "num_train_epochs" in more else 0.3
+        assert foreseen.positions == pytest.approx(work["positions_trained"], rel=near)
+        assert foreseen.flops == pytest.approx(work["flops"], rel=near)
+
+
+class TestAgainstRealModels:
+    @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "auto"])
+    @pytest.mark.parametrize("rank", [None, 4])
+    def test_bytes_of_the_weights(self, dtype: str, rank: int | None, base: Path) -> None:
+        job = TrainJob(model=str(base), dataset=["x"], lora_r=rank)
+        config = ORPOConfig(output_dir="unused", use_cpu=True, model_dtype=dtype)
+        real = load_model(str(base), config)
+        if rank is not None:
+            real = add_adapter(real, adapter_of(job), config)
+        counted = count_bytes(_outline_of(job, config), config)
+        assert counted.weights == sum(p.nbytes for p in real.parameters())
+        assert counted.gradients == sum(p.nbytes for p in real.parameters() if p.requires_grad)
+
+    @pytest.mark.filterwarnings("ignore:bitsandbytes")
+    def test_bytes_in_four_bits(self, tmp_path: Path) -> None:
+        bitsandbytes = pytest.importorskip("bitsandbytes")
+        from peft import prepare_model_for_kbit_training
+
+        shape = ModelShape(width=256, layers=2, mlp=704, vocabulary=2048, keys=128)
+        model = tiny_llama(
+            vocab_size=2048, hidden_size=256, intermediate_size=704, num_attention_heads=4
+        )
+        model.save_pretrained(tmp_path)
+        config = ORPOConfig(output_dir="unused", use_cpu=True, quantize="4bit")
+        job = TrainJob(model=str(tmp_path), dataset=["x"], lora_r=ADAPTER_RANK)
+        real = prepare_model_for_kbit_training(
+            load_model(str(tmp_path), config), use_gradient_checkpointing=False
+        )
+        assert isinstance(real.model.layers[0].mlp.up_proj, bitsandbytes.nn.Linear4bit)
+        held = sum(p.nbytes for p in real.parameters())
+        for parameter in real.parameters():
+            state = getattr(parameter, "quant_state", None)
+            held += state.absmax.nbytes + state.state2.absmax.nbytes if state else 0
+        adapter = 4 * shape.adapter(ADAPTER_RANK)
+        counted = count_bytes(_outline_of(job, config), config)
+        assert counted.weights - adapter == pytest.approx(held, rel=0.005)
+        by_shape = Counted.by_shape(shape, "qlora", autocast=True)
+        assert by_shape.weights - adapter == pytest.approx(held, rel=0.005)
+        assert (counted.gradients, counted.states) == (by_shape.gradients, by_shape.states)
+
+    @pytest.mark.parametrize("tied", [False, True])
+    def test_a_llamas_shape_is_its_own(self, tied: bool, tmp_path: Path) -> None:
+        LlamaConfig(
+            hidden_size=64,
+            num_hidden_layers=3,
+            intermediate_size=96,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            vocab_size=500,
+            tie_word_embeddings=tied,
+        ).save_pretrained(tmp_path)
+        config = ORPOConfig(output_dir="unused", use_cpu=True, bf16=True)
+        model = load_outline(str(tmp_path), config, None)
+        by_hand = ModelShape(width=64, layers=3, mlp=96, vocabulary=500, keys=32, tied=tied)
+        found = shape_of(model)
+        assert (found.total, found.layer, found.outer) == (
+            by_hand.total,
+            by_hand.layer,
+            by_hand.outer,
+        )
+        counted = count_bytes(model, config)
+        expected = Counted.by_shape(by_hand, "full", autocast=True)
+        assert (counted.weights, counted.gradients, counted.states) == (
+            expected.weights,
+            expected.gradients,
+            expected.states,
+        )
+        assert counted.cast == pytest.approx(expected.cast, rel=0.02)  # norms are not cast
+        assert {p.device.type for p in model.parameters()} == {"meta"}
+
+
+def _outline_of(job: TrainJob, config: ORPOConfig) -> torch.nn.Module:
+    assert job.model is not None
+    return load_outline(job.model, config, adapter_of(job))
+
+
+class TestWhatIsNeeded:
+    def test_no_weights_and_nothing_written(
+        self, outline: Path, pairs: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("ORPO_CACHE", str(tmp_path / "cache"))
+        before = sorted(tmp_path.rglob("*"))
+        told: list[str] = []
+        job = TrainJob(model=str(outline), dataset=[pairs], held_out=0.2)
+        found = run_dry_run(job, settings(tmp_path), say=told.append, assumed=HERE)
+        assert sorted(tmp_path.rglob("*")) == before
+        assert any("rows = " in line for line in told)
+        assert found.memory.fits
+        assert found.plan.hours == found.plan.device_hours
+        assert json.loads(json.dumps(found.as_dict()))["settings"]["max_length"] == 128
+
+    def test_of_many_rows_some_are_drawn(self, outline: Path, tmp_path: Path) -> None:
+        rows = write_rows(tmp_path / "many.jsonl", [*text_rows(SAMPLED), {"prompt": "odd"}])
+        job = TrainJob(model=str(outline), dataset=[rows])
+        with pytest.raises(DataError, match=rf"many.jsonl:{SAMPLED + 1}"):
+            dry(job, settings(tmp_path))
+        found = dry(job, settings(tmp_path, on_bad_row="drop"))
+        seen = found.data["train_dataset"]
+        assert (seen.rows, seen.sampled, seen.whole) == (SAMPLED + 1, SAMPLED, False)
+        assert seen.pairs == pytest.approx(SAMPLED, abs=2)
+        assert found.pair.longest == 2 * 128  # a longer one may be among the others
+        assert any("drawn" in line for line in found.assumptions)
+
+    def test_numbers_of_data_that_are_not_here(
+        self, outline: Path, pairs: str, tmp_path: Path
+    ) -> None:
+        job = TrainJob(model=str(outline), dataset=[pairs], held_out=0.25)
+        assumed = Assumptions(
+            gpu="h100",
+            ranks=2,
+            pairs=8000,
+            pair_tokens=(10.0, 20.0, 30.0),
+            price_per_hour=3.0,
+            utilisation=0.5,
+        )
+        plan = dry(job, settings(tmp_path, num_train_epochs=1), assumed).plan
+        assert (plan.pairs, plan.positions) == (6000, 6000 * 60)
+        assert plan.steps == 375  # of 2 ranks of 8 pairs
+        operations = plan.flops + plan.evaluation_flops
+        assert plan.hours == pytest.approx(operations / (2 * 989e12 * 0.5) / 3600)
+        assert plan.cost == pytest.approx(3 * 2 * (plan.hours or 0))
+        assert plan.evaluation_flops == pytest.approx(plan.flops * 2 * 2000 / 6000 / 3, rel=1e-3)
+
+
+class TestWhatWouldFail:
+    def test_a_folder_that_is_taken(self, outline: Path, pairs: str, tmp_path: Path) -> None:
+        job = TrainJob(model=str(outline), dataset=[pairs])
+        folder = tmp_path / "run"
+        folder.mkdir()
+        (folder / "recipe.yaml").write_text("model: x\n")
+        with pytest.raises(ConfigError, match="already holds a run"):
+            dry(job, settings(tmp_path))
+        (folder / "recipe.yaml").unlink()
+        with run_lock(folder), pytest.raises(ConfigError, match="another run is writing"):
+            dry(job, settings(tmp_path))
+
+    @pytest.mark.parametrize(
+        ("job", "config", "says"),
+        [
+            ({"resume": "newest"}, {}, "nothing to go on with"),
+            ({"held_out": 0.001}, {}, "one side empty"),
+            ({"model": "nowhere/at-all/never"}, {}, "no such model folder"),
+            ({}, {"quantize": "4bit"}, "--lora_r"),
+            ({}, {"eval_strategy": "steps", "eval_steps": 2}, "eval_dataset"),
+            ({"lora_r": 4, "lora_target_modules": "nothing"}, {}, "peft_config"),
+            ({}, {"max_length": 4}, "no pair is left"),
+        ],
+    )
+    def test_in_the_words_of_the_run(
+        self,
+        job: dict[str, Any],
+        config: dict[str, Any],
+        says: str,
+        outline: Path,
+        pairs: str,
+        tmp_path: Path,
+    ) -> None:
+        asked = TrainJob(**{"model": str(outline), "dataset": [pairs], **job})
+        with pytest.raises(UserError, match=says) as caught:
+            dry(asked, settings(tmp_path, **config))
+        assert "\n" not in str(caught.value)
+
+    def test_an_empty_evaluation_set(self, outline: Path, pairs: str, tmp_path: Path) -> None:
+        empty = write_rows(tmp_path / "empty.jsonl", [])
+        job = TrainJob(model=str(outline), dataset=[pairs], eval_dataset=empty)
+        with pytest.raises(DataError, match=r"empty.jsonl: the data set is empty"):
+            dry(job, settings(tmp_path))
+
+    def test_tokens_that_the_model_does_not_know(self, pairs: str, tmp_path: Path) -> None:
+        tiny_llama(vocab_size=40).config.save_pretrained(tmp_path / "small")
+        byte_tokenizer().save_pretrained(tmp_path / "small")
+        with pytest.raises(ModelError, match="outside the model's vocabulary of 40"):
+            dry(TrainJob(model=str(tmp_path / "small"), dataset=[pairs]), settings(tmp_path))
+
+    def test_a_launcher(
+        self, outline: Path, pairs: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        job, config = TrainJob(model=str(outline), dataset=[pairs]), settings(tmp_path)
+        monkeypatch.setenv("WORLD_SIZE", "2")
+        with pytest.raises(ConfigError, match="--ranks"):
+            dry(job, config)
+
+    def test_memory(self, outline: Path, pairs: str, tmp_path: Path) -> None:
+        config = settings(tmp_path)
+        small = Assumptions(gpu="cpu", memory_gib=0.01, device_tflops=0.1)
+        found = dry(TrainJob(model=str(outline), dataset=[pairs]), config, small)
+        assert not found.memory.fits
+        assert found.memory.verdict.startswith("does not fit: 0.3 of 0.0 GiB")
+        strict = TrainJob(model=str(outline), dataset=[pairs], strict=True)
+        with pytest.raises(UserError, match="--strict"):
+            dry(strict, config, small)
+
+
+SEVEN = ModelShape(width=4096, layers=32, mlp=14336, vocabulary=32000, keys=1024)
+
+
+def setup(**changes: Any) -> Setup:
+    counted = Counted.by_shape(SEVEN, "full", autocast=True)
+    given: dict[str, Any] = {
+        "shape": SEVEN,
+        "counted": counted,
+        "wrapper": "one",
+        "ranks": 1,
+        "kind": "cuda",
+        "memory": 80 << 30,
+        "longest": 2048,
+        "most": 10**6,
+        "asked": None,
+        "checkpointing": True,
+        "autocast": True,
+    }
+    return Setup(**{**given, **changes})
+
+
+class TestVerdict:
+    def test_what_would_fit_is_said_and_does(self) -> None:
+        verdict = need_of(setup()).verdict
+        assert verdict.startswith("does not fit")
+        assert "lora_r: 16" in verdict
+        assert need_of(setup(counted=Counted.by_shape(SEVEN, "lora", autocast=True))).fits
+        spread = need_of(setup(wrapper="ddp", ranks=8, memory=40 << 30))
+        assert "quantize" in spread.verdict or "lora_r" in spread.verdict
+
+    def test_checkpointing_comes_first(self) -> None:
+        lora = Counted.by_shape(SEVEN, "lora", autocast=True)
+        tight = setup(counted=lora, checkpointing=False, memory=24 << 30)
+        assert not tight.fits
+        assert "gradient_checkpointing: true" in need_of(tight).verdict
+
+    def test_micro_batches_are_planned_from_the_memory_unless_they_are_given(self) -> None:
+        lora = Counted.by_shape(SEVEN, "lora", autocast=True)
+        planned = setup(counted=lora, memory=24 << 30)
+        assert planned.longest < planned.tokens < 16384
+        assert planned.footprint.total <= planned.room
+        assert planned.at(planned.tokens + 100).total > planned.room
+        assert setup(counted=lora, asked=4096).tokens == 4096
+        assert setup(counted=lora, asked=100).tokens == 2048  # a pair is never divided
+        assert setup(counted=lora, most=3000).tokens == 3000
+        assert setup(counted=lora, wrapper="fsdp2", ranks=8).tokens == 16384
+
+
+class TestAssumptions:
+    @pytest.mark.parametrize(
+        ("given", "says"),
+        [
+            ({"gpu": "abacus"}, "--gpu: 'abacus' is none of cpu"),
+            ({"ranks": 0}, "--ranks: must be positive"),
+            ({"wrapper": "cling"}, "--wrapper"),
+            ({"utilisation": 35.0}, "is a share"),
+            ({"price_per_hour": -1.0}, "negative"),
+            ({"pair_tokens": (1.0, 0.0, 1.0)}, "three positive numbers"),
+            ({"memory_gib": float("nan")}, "--memory_gib"),
+            ({"accelerate_config": "x.yaml", "ranks": 2}, "says ranks and wrapper itself"),
+        ],
+    )
+    def test_that_cannot_be_meant(self, given: dict[str, Any], says: str) -> None:
+        with pytest.raises(ConfigError, match=says):
+            Assumptions(**given)
+
+    def fleet(self, given: dict[str, Any], **more: Any) -> Fleet:
+        config = ORPOConfig(output_dir="unused", use_cpu=True, **more)
+        return Fleet.of(Assumptions(gpu="h100", **given), config)
+
+    @pytest.mark.parametrize(
+        ("name", "ranks", "wrapper"),
+        [("ddp", 8, "ddp"), ("fsdp2", 8, "fsdp2"), ("zero2", 8, "zero2"), ("zero3", 8, "zero3")],
+    )
+    def test_configs_of_accelerate(self, name: str, ranks: int, wrapper: str) -> None:
+        path = Path(__file__).parents[2] / "recipes" / "accelerate" / f"{name}.yaml"
+        found = self.fleet({"accelerate_config": str(path)})
+        assert (found.ranks, found.wrapper) == (ranks, wrapper)
+
+    def test_ranks_and_wrapper(self) -> None:
+        assert self.fleet({}).wrapper == "one"
+        assert self.fleet({"ranks": 4}).wrapper == "ddp"
+        assert self.fleet({"ranks": 4, "wrapper": "fsdp2"}).wrapper == "fsdp2"
+        with pytest.raises(ConfigError, match="needs several devices"):
+            self.fleet({"wrapper": "fsdp2"})
+        with pytest.raises(ConfigError, match="four bits cannot be divided by fsdp2"):
+            self.fleet({"ranks": 4, "wrapper": "fsdp2"}, quantize="4bit")
+
+    def test_a_file_that_is_none(self, tmp_path: Path) -> None:
+        (tmp_path / "x.yaml").write_text("just: a file\n")
+        for name in ("x.yaml", "nowhere.yaml"):
+            with pytest.raises(ConfigError, match="no config of accelerate"):
+                self.fleet({"accelerate_config": str(tmp_path / name)})
+
+    def test_what_is_given_wins(self) -> None:
+        found = self.fleet({"memory_gib": 10.0, "device_tflops": 100.0, "utilisation": 0.5})
+        assert found.device.memory == 10 << 30
+        assert found.flops_per_second == 50e12
+        assert DEVICES["h100"].memory == 80 << 30
+
+
+@pytest.mark.filterwarnings("ignore:bitsandbytes")
+def test_four_bits_are_trained_on_as_a_setting_says(tmp_path: Path, pairs: str) -> None:
+    pytest.importorskip("bitsandbytes")
+    tiny_llama(hidden_size=128, intermediate_size=256).save_pretrained(tmp_path / "base")
+    byte_tokenizer().save_pretrained(tmp_path / "base")
+    job = TrainJob(model=str(tmp_path / "base"), dataset=[pairs], lora_r=4, samples=0)
+    config = settings(tmp_path, quantize="4bit", max_steps=1)
+    foreseen = dry(job, settings(tmp_path, quantize="4bit", max_steps=1))
+    run_training(job, config, say=lambda line: None)
+    assert (tmp_path / "run" / "adapter_model.safetensors").is_file()
+    work = json.loads((tmp_path / "run" / "work.json").read_text())
+    assert foreseen.plan.flops == pytest.approx(work["flops"], rel=0.3)
+    whole = AutoModelForCausalLM.from_pretrained(tmp_path / "base")
+    assert foreseen.model["weights"] == whole.num_parameters()
