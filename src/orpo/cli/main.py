@@ -30,6 +30,7 @@ COMMANDS = {
     "data": "check, show and clean preference data: audit, show, fix",
     "evaluate": "is it better: preference, win-rate, alpaca, mt-bench, harness",
     "compare": "ORPO beside SFT and SFT+DPO, from the same start and at equal budget",
+    "tune": "learning rate and lambda by short runs on held-out pairs",
     "generate": "answer prompts from a file",
     "chat": "talk to a model",
     "merge": "merge a LoRA adapter into its base model",

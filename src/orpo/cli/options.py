@@ -15,7 +15,7 @@ from orpo.config import ORPOConfig
 from orpo.errors import ConfigError
 from orpo.jobs import TrainJob
 
-__all__ = ["add_settings", "resolve_settings"]
+__all__ = ["add_settings", "given_settings", "resolve_settings"]
 
 _JOB = {f.name for f in fields(TrainJob)}
 _CONFIG = {f.name for f in fields(ORPOConfig) if f.init}
@@ -60,14 +60,27 @@ def resolve_settings(
     Raises:
         ConfigError: An unknown field or a value that cannot be meant; names file, line and field.
     """
-    flags = {name: value for name, value in vars(given).items() if name in _JOB | _CONFIG}
-    settings = {**(defaults or {}), **(_read_recipe(recipe) if recipe else {}), **flags}
+    settings = {**(defaults or {}), **given_settings(recipe, given)}
     for name in ("eval_strategy", "eval_steps"):  # nothing to evaluate on
         if name in settings and not (settings.get("eval_dataset") or settings.get("held_out")):
             settings.pop(name)
     job = TrainJob(**{k: v for k, v in settings.items() if k in _JOB})
     config = ORPOConfig(**{k: v for k, v in settings.items() if k in _CONFIG})
     return job, config
+
+
+def given_settings(recipe: str | None, given: argparse.Namespace) -> dict[str, Any]:
+    """What the recipe and the flags say, and nothing else; flags win.
+
+    Args:
+        recipe: As in `resolve_settings`.
+        given: As in `resolve_settings`.
+
+    Raises:
+        ConfigError: An unknown field in the recipe.
+    """
+    flags = {name: value for name, value in vars(given).items() if name in _JOB | _CONFIG}
+    return {**(_read_recipe(recipe) if recipe else {}), **flags}
 
 
 def _read_recipe(path: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from accelerate.utils import broadcast_object_list
-from transformers import PrinterCallback, TrainerCallback
+from transformers import PreTrainedModel, PrinterCallback, TrainerCallback
 from transformers.trainer import TRAINER_STATE_NAME
 
 from orpo.config import ORPOConfig
@@ -329,15 +329,28 @@ def build_trainer(
     rows: Iterable[Row],
     held_out: Iterable[Row] | None,
     callbacks: list[TrainerCallback] | None = None,
+    *,
+    model: PreTrainedModel | None = None,
+    tokenizer: Any = None,
 ) -> ORPOTrainer:
-    """The trainer of a job with its data read."""
+    """The trainer of a job with its data read.
+
+    Args:
+        job: Names of model and data.
+        config: Every setting of the training.
+        rows: What it trains on.
+        held_out: What it evaluates, if anything.
+        callbacks: Further ones.
+        model: The job's model, where it is loaded already; it is trained in place.
+        tokenizer: Its tokenizer, likewise.
+    """
     assert job.model is not None
     trainer = ORPOTrainer(
-        model=job.model,
+        model=job.model if model is None else model,
         args=config,
         train_dataset=rows,
         eval_dataset=held_out,
-        tokenizer=tokenizer_of(job, config),
+        tokenizer=tokenizer_of(job, config) if tokenizer is None else tokenizer,
         peft_config=adapter_of(job),
         callbacks=callbacks,
     )

@@ -24,13 +24,17 @@ BUILDERS = {
     "mt-bench": "mt_bench",
     "harness": "harness",
     "comparison": "comparison",
+    "tuning": "tuning",
 }
 """Kind -> the module of `orpo.report.evaluation` whose `build_page` makes its page."""
 
 
 def is_evaluation(folder: Path) -> bool:
-    """Whether a folder is that of an evaluation or a comparison, not of a run."""
-    return (folder / EVALUATION).is_file() and not (folder / RECIPE).is_file()
+    """Whether a folder is that of an evaluation, a comparison or a tuning, not of a run."""
+    if not (folder / EVALUATION).is_file():
+        return False
+    # A tuning recommends a recipe; a run's own evaluation is of no kind.
+    return not (folder / RECIPE).is_file() or "kind" in read_evaluation(folder)
 
 
 def page_of(folder: Path) -> Page:

@@ -1,0 +1,1 @@
+"""What `orpo tune` is made of: short runs, the study that they belong to, and the choice."""

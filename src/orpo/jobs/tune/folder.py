@@ -1,0 +1,63 @@
+"""The folder of a tuning: whose it is, and what an earlier call left in it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from orpo.errors import ConfigError
+from orpo.jobs.tune.spec import TuneJob
+from orpo.jobs.tune.study import JOURNAL
+from orpo.run_folder import EVALUATION, RECIPE, REPORT, write_json
+
+__all__ = ["KIND", "claim_tuning", "kept_comparison"]
+
+KIND = "tuning"
+_OURS = (JOURNAL, f"{JOURNAL}.lock", EVALUATION, RECIPE, REPORT)
+
+
+def claim_tuning(job: TuneJob, *, overwrite: bool) -> None:
+    """Make the folder this tuning's, or go on with it.
+
+    Args:
+        job: Its output folder.
+        overwrite: Delete what an earlier tuning left in it; a storage elsewhere stays as it is.
+
+    Raises:
+        ConfigError: It holds something else.
+    """
+    folder = job.folder
+    if _read(folder).get("kind") == KIND:
+        if overwrite:
+            for name in _OURS:
+                (folder / name).unlink(missing_ok=True)
+            shutil.rmtree(folder / "figures", ignore_errors=True)
+            write_json(folder / EVALUATION, {"kind": KIND, "finished": False})
+        return
+    if folder.is_dir() and any(path.name != ".lock" for path in folder.iterdir()):
+        raise ConfigError(
+            "holds something that is no tuning",
+            where=str(folder),
+            fix="Give another --output_dir.",
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / EVALUATION, {"kind": KIND, "finished": False})
+
+
+def kept_comparison(folder: Path, key: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The comparison that an earlier call made of the same two recipes."""
+    kept = _read(folder).get("comparison")
+    if isinstance(kept, dict) and kept.get("key") == json.loads(json.dumps(key)):
+        return kept
+    return None
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    try:
+        found = json.loads((folder / EVALUATION).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}

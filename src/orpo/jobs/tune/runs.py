@@ -1,0 +1,371 @@
+"""The short runs: one model and one tokenised data set in memory, a fresh copy for each run.
+
+A run computes what `orpo train` computes with the same settings and as many steps: the same
+trainer takes the same steps from the same weights. Its held-out evaluations draw no random number
+that the training would have drawn.
+"""
+
+from __future__ import annotations
+
+import copy
+import gc
+import math
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import EvalPrediction, TrainerCallback
+
+from orpo.compare import Grader, Outcome, measure_outcomes
+from orpo.config import ORPOConfig
+from orpo.data import Row
+from orpo.errors import ConfigError, TrainingError
+from orpo.evaluate import Sampling
+from orpo.evaluate.preference import ScoredPairs, row_facts, token_counts
+from orpo.jobs.held_out import hold_out
+from orpo.jobs.train_job import build_trainer
+from orpo.jobs.tune.score import pair_scores
+from orpo.jobs.tune.spec import TuneJob, Values
+from orpo.train import ORPOTrainer, load_model
+from orpo.train.identity import data_fingerprint, weights_digest
+
+__all__ = ["Finished", "Pruned", "Runs", "Speed"]
+
+_CHOOSING = 0.5
+_MOST_CHOOSING = 256
+_SPLIT = 240307691
+"""Seed of the sides that held-out prompts fall on: the same whatever a study's seed is, and nobody
+else's: the same draw that held a prompt out would put it on one and the same side again."""
+_PROBE = 6
+_ANSWERED_AT_ONCE = 64
+_QUIET: dict[str, Any] = {
+    "save_strategy": "no",
+    "eval_strategy": "no",
+    "eval_on_start": False,
+    "load_best_model_at_end": False,
+    "push_to_hub": False,
+    "report_to": "none",
+    "disable_tqdm": True,
+}
+
+Report = Callable[[int, float], bool]
+"""Told the step and the score so far; says whether the run is not worth its end."""
+
+
+class Pruned(Exception):  # noqa: N818 - nothing went wrong
+    """A run was given up: others were better by then."""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A run that came to its end.
+
+    Attributes:
+        pairs: Held-out pairs with the log-probabilities that the trained model gives them.
+        seconds: What it took, looks and last scores included.
+    """
+
+    pairs: ScoredPairs
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What this machine takes, in seconds.
+
+    Attributes:
+        step: One optimizer step.
+        around: Making a trainer, and scoring the pairs that trials are chosen by, once.
+        testing: Scoring the test pairs, and answering their prompts if answers are checked.
+    """
+
+    step: float
+    around: float
+    testing: float
+
+    def run(self, steps: int) -> float:
+        """A whole trial, with two looks on the way."""
+        return steps * self.step + 3 * self.around
+
+    def comparison(self, steps: int) -> float:
+        """Two more runs, both tested."""
+        return 2 * (self.run(steps) + self.testing)
+
+
+class Runs:
+    """Trains and measures.
+
+    Args:
+        job: What is tuned.
+        grade: Checks answers of the final comparison.
+        callbacks: Makes callbacks for each run, such as a progress display.
+
+    Attributes:
+        notes: What was decided on the user's behalf, and the account of the data's rows.
+        facts: By content: the weights that runs start from, and the data.
+        full_steps: Steps that the recipe itself takes.
+        batch: Pairs of a step.
+
+    Raises:
+        UserError: A model or data that cannot be used.
+    """
+
+    def __init__(
+        self,
+        job: TuneJob,
+        *,
+        grade: Grader | None = None,
+        callbacks: Callable[[], list[TrainerCallback]] = list,
+    ) -> None:
+        self.job, self.grade, self._callbacks = job, grade, callbacks
+        config = job.config
+        rows, held = job.train.split(config)
+        if held is None:
+            raise ConfigError("held-out pairs are needed", where="--eval_dataset")
+        held = list(held)
+        reading = {"data_format": config.format_name, "pair_rule": config.pair_rule}
+        share = min(_CHOOSING, _MOST_CHOOSING / max(len(held), 1))
+        test, choosing = hold_out(held, share, _SPLIT, "the held-out rows", **reading)
+        self._test_rows: list[Row] = list(test)
+        assert job.train.model is not None
+        self._tokenizer: Any = None
+        self._model = load_model(job.train.model, config)
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
+            first = self._trainer(
+                self._config(job.start, 1, config.seed, scratch),
+                rows,
+                {"choosing": choosing, "test": test},
+            )
+            self._tokenizer = first.processing_class
+            self._train = first.train_dataset
+            self._choosing, self._test = (first.eval_dataset[name] for name in ("choosing", "test"))
+            first.check_memory()
+            self.notes = [*first.notes, *(a.summary() for a in first.ledgers.values())]
+            self.engine = first.engine.name
+            del first
+        self._facts = row_facts(choosing, config.format_name, config.pair_rule)
+        self._lengths = token_counts(self._choosing)
+        self.batch = config.per_device_train_batch_size * config.gradient_accumulation_steps
+        epochs = math.ceil(float(config.num_train_epochs) * len(self._train) / self.batch)
+        self.full_steps = config.max_steps if config.max_steps > 0 else epochs
+        self.facts = {
+            "weights": weights_digest(self._model),
+            "train": data_fingerprint(self._train),
+            "choosing": data_fingerprint(self._choosing),
+            "test": data_fingerprint(self._test),
+        }
+
+    @property
+    def prompts(self) -> list[str]:
+        """The prompt of each pair that trials are chosen by, as their scores are ordered."""
+        pairs = [row for row in sorted(self._lengths) if self._lengths[row][1] > 0]
+        return [self._facts[row].prompt if row in self._facts else f"row {row}" for row in pairs]
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Rows of each side."""
+        sides = {"train": self._train, "choosing": self._choosing, "test": self._test}
+        return {name: len(side) for name, side in sides.items()}
+
+    def run(
+        self,
+        values: Values,
+        steps: int,
+        seed: int,
+        report: Report | None = None,
+    ) -> Finished:
+        """Train, and score the pairs that trials are chosen by.
+
+        Args:
+            values: The two knobs.
+            steps: Optimizer steps, with the whole schedule.
+            seed: Of the order of the data, and of an adapter's first weights.
+            report: Asked at a third and at two thirds of the steps.
+
+        Raises:
+            Pruned: `report` said that it is not worth its end.
+            TrainingError: It broke.
+        """
+        begun = time.perf_counter()
+        looks = _Looks(steps, report)
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
+            config = self._config(values, steps, seed, scratch)
+            trainer = self._trainer(config, self._train, self._choosing, [looks])
+            trainer.compute_metrics = lambda prediction: looks.see(self._scored(prediction))
+            try:
+                trainer.train()
+                if looks.pruned:
+                    raise Pruned
+                trainer.evaluate()
+            finally:
+                _forget(trainer)
+        assert looks.pairs is not None
+        return Finished(looks.pairs, time.perf_counter() - begun)
+
+    def test(self, values: Values, steps: int, seed: int) -> list[Outcome]:
+        """Train, and put the model to the test that no trial has seen.
+
+        Raises:
+            TrainingError: It broke.
+        """
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
+            config = self._config(values, steps, seed, scratch)
+            trainer = self._trainer(config, self._train, self._test)
+            try:
+                trainer.train()
+                outcomes = self._tested(trainer, self._asked)
+            finally:
+                _forget(trainer)
+        for one in outcomes:
+            _require_finite(one.chosen_logps, one.rejected_logps)
+        return outcomes
+
+    def speed(self) -> Speed:
+        """Take a few steps of the recipe's own, and measure what they take."""
+        clock = _Clock()
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
+            begun = time.perf_counter()
+            config = self._config(self.job.start, _PROBE, self.job.config.seed, scratch)
+            trainer = self._trainer(config, self._train, self._choosing, [clock])
+            made = time.perf_counter() - begun
+            try:
+                trainer.train()
+                begun = time.perf_counter()
+                trainer.evaluate()
+                scoring = time.perf_counter() - begun
+                testing = scoring * len(self._test) / len(self._choosing)
+                testing += self._answering(trainer, testing)
+            finally:
+                _forget(trainer)
+        return Speed(clock.step, max(scoring, made), testing)
+
+    def _answering(self, trainer: ORPOTrainer, scoring: float) -> float:
+        """Seconds of answering the prompts of the test, from some of them."""
+        asked = min(self._asked, len(self._test))
+        few = min(asked, _ANSWERED_AT_ONCE)
+        if not few:
+            return 0.0
+        trainer.eval_dataset = self._test
+        begun = time.perf_counter()
+        self._tested(trainer, few)
+        return max(time.perf_counter() - begun - scoring, 0.0) * asked / few
+
+    @property
+    def _asked(self) -> int:
+        return self.job.train.samples if self.grade else 0
+
+    def _tested(self, trainer: ORPOTrainer, answers: int) -> list[Outcome]:
+        train, config = self.job.train, self.job.config
+        return measure_outcomes(
+            trainer,
+            self._test_rows,
+            answers=answers,
+            sampling=Sampling(train.sample_tokens, batch_size=_ANSWERED_AT_ONCE, seed=config.seed),
+            grade=self.grade,
+        )
+
+    def _config(self, values: Values, steps: int, seed: int, folder: str) -> ORPOConfig:
+        settings = {**self.job.of_trials(), **_QUIET, **values.as_dict()}
+        settings |= {"max_steps": steps, "seed": seed, "output_dir": folder}
+        settings |= {"logging_steps": max(1, steps // 3), "warmup_steps": self._warmup()}
+        settings |= {"metric_for_best_model": None, "hub_model_id": None}
+        return ORPOConfig(**settings)
+
+    def _warmup(self) -> float:
+        """Warm-up steps as a share of the run: a short run has a short warm-up."""
+        asked = float(self.job.config.warmup_steps)
+        return asked if asked < 1 else min(asked / max(self.full_steps, 1), 0.5)
+
+    def _trainer(
+        self,
+        config: ORPOConfig,
+        rows: Any,
+        held_out: Any,
+        callbacks: Sequence[TrainerCallback] = (),
+    ) -> ORPOTrainer:
+        config.model_init_kwargs = {}  # they were heeded when the model was loaded
+        trainer = build_trainer(
+            self.job.train,
+            config,
+            rows,
+            held_out,
+            [*callbacks, *self._callbacks()],
+            model=copy.deepcopy(self._model),
+            tokenizer=self._tokenizer,
+        )
+        trainer.say = _unheard
+        return trainer
+
+    def _scored(self, prediction: EvalPrediction) -> ScoredPairs:
+        answers = prediction.predictions
+        found = ScoredPairs.of(prediction.label_ids, answers, self._facts, self._lengths)
+        if found.not_finite:
+            raise TrainingError(f"{found.not_finite} held-out pairs have no finite log-probability")
+        return found
+
+
+class _Looks(TrainerCallback):
+    """Scores at a third and at two thirds of the steps, and at the end."""
+
+    def __init__(self, steps: int, report: Report | None) -> None:
+        self._report, self.pruned = report, False
+        self._at = {steps // 3, 2 * steps // 3} - {0} if report and steps >= 3 else set()
+        self.pairs: ScoredPairs | None = None
+
+    def see(self, pairs: ScoredPairs) -> dict[str, float]:
+        """Keep what was scored; the score is one of the evaluation's metrics."""
+        self.pairs = pairs
+        if not len(pairs):
+            raise ConfigError("no held-out pair has both answers", where="--eval_dataset")
+        return {"score": float(pair_scores(pairs.chosen, pairs.rejected).mean())}
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Ask for a look."""
+        control.should_evaluate = control.should_evaluate or state.global_step in self._at
+
+    def on_evaluate(
+        self, args: Any, state: Any, control: Any, metrics: Any = None, **kwargs: Any
+    ) -> None:
+        """Go on, or not."""
+        if state.global_step in self._at and self._report is not None:
+            self._at.discard(state.global_step)
+            if self._report(state.global_step, float(metrics["eval_score"])):
+                self.pruned = control.should_training_stop = True
+
+
+class _Clock(TrainerCallback):
+    """Seconds of a step, the first one left out: it is slower."""
+
+    def __init__(self) -> None:
+        self._times: list[float] = []
+
+    @property
+    def step(self) -> float:
+        return (self._times[-1] - self._times[0]) / (len(self._times) - 1)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Note the time."""
+        if torch.accelerator.is_available():
+            torch.accelerator.synchronize()
+        self._times.append(time.perf_counter())
+
+
+def _require_finite(*values: float) -> None:
+    if not all(abs(value) < float("inf") for value in values):
+        raise TrainingError("held-out pairs have no finite log-probability")
+
+
+def _unheard(_line: str) -> None:
+    """A guard's word on one of many runs: its score says it too."""
+
+
+def _forget(trainer: ORPOTrainer) -> None:
+    """Give the memory back before the next model is copied."""
+    parts: Any = trainer
+    parts.model = parts.model_wrapped = parts.optimizer = parts.lr_scheduler = None
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
