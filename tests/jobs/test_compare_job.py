@@ -57,6 +57,14 @@ def test_no_prompt_is_on_two_sides_and_no_row_is_lost(tmp_path: Path, pairs: str
     assert data.rows + data.test_rows + data.choosing_rows == 40
 
 
+def test_a_small_share_that_is_held_out_has_two_sides_too(tmp_path: Path) -> None:
+    path = tmp_path / "many.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in text_rows(400)), encoding="utf-8")
+    train = TrainJob(model="m", dataset=[str(path)], held_out=0.1)
+    data = prepared(job(tmp_path, str(path), train=train)).data
+    assert 0.15 < data.choosing_rows / (data.choosing_rows + data.test_rows) < 0.35
+
+
 def test_sides_stay_whatever_the_seeds_are(tmp_path: Path, pairs: str) -> None:
     first = prepared(job(tmp_path, pairs)).data
     settings = {**job(tmp_path, pairs).settings, "seed": 7}

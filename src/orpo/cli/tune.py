@@ -75,7 +75,7 @@ def execute(given: argparse.Namespace) -> dict[str, Any]:
         shown[:] = [TrainingProgress()] if console.is_terminal else []
         return [*shown]
 
-    job = _job(given)
+    job = job_of(given)
     overwrite = bool(getattr(given, "overwrite", False))
     try:
         result = run_tune(job, say=say, overwrite=overwrite, callbacks=progress)
@@ -90,7 +90,12 @@ def execute(given: argparse.Namespace) -> dict[str, Any]:
     return result
 
 
-def _job(given: argparse.Namespace) -> TuneJob:
+def job_of(given: argparse.Namespace) -> TuneJob:
+    """What a command line asks for.
+
+    Raises:
+        ConfigError: A value that cannot be meant.
+    """
     if "objective" in vars(given):
         raise ConfigError("is ORPO here", where="--objective", fix="Leave it out.")
     own = given_settings(given.recipe, given)

@@ -25,6 +25,8 @@ _CHOOSING = 0.25
 _MOST_CHOOSING = 128
 _SPLIT = 42
 """Seed of the sides that prompts fall on: the same whatever the runs' seeds are."""
+_HOLDING_OUT = 43
+"""Another one: the draw that held a prompt out would put it on one and the same side again."""
 
 
 class Data:
@@ -103,7 +105,7 @@ def prepare_data(folder: Path, job: TrainJob, config: ORPOConfig) -> Data:
     if job.eval_dataset:
         rows, held = Source(spec), Source(job.eval_dataset)
     else:
-        rows, held = hold_out(Source(spec), job.held_out, _SPLIT, spec, **reading)
+        rows, held = hold_out(Source(spec), job.held_out, _HOLDING_OUT, spec, **reading)
     share = min(_CHOOSING, _MOST_CHOOSING / max(_count(held), 1))
     test, choosing = hold_out(held, share, _SPLIT, "the held-out rows", **reading)
     counts = {

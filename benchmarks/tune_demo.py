@@ -1,0 +1,90 @@
+"""Does `orpo tune` find a recipe at least as good as the one chosen by hand, within its budget?
+
+    python benchmarks/tune_demo.py [--minutes 8] [--seeds 1 2] [--output_dir tune-demo]
+
+Runs `orpo tune` on the embedded model and data, once for each seed, and prints what its own test
+says at the trials' length. Then it trains the recommended recipe and the one of `orpo demo` for the
+demo's whole epoch, with a seed that neither saw, and compares them on the same test pairs:
+preference accuracy, the score that was tuned, and greedy answers checked for being right. What a
+folder holds already is not run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from orpo.cli.main import main as orpo
+from orpo.cli.tune import configure, job_of
+from orpo.demo.story import grade
+from orpo.jobs.tune.result import measures_of
+from orpo.jobs.tune.runs import Runs
+from orpo.jobs.tune.spec import Values
+from orpo.run_folder import write_json
+
+_MEASURES = {"score": 1, "preference_accuracy": 100, "correct_answers": 100}
+_FRESH_SEED = 1000
+
+
+def main() -> None:
+    """Tune, compare, print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--minutes", type=float, default=8)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--output_dir", type=Path, default=Path("tune-demo"))
+    given = parser.parse_args()
+    for seed in given.seeds:
+        folder = given.output_dir / f"seed{seed}"
+        found = _tuned(folder, seed, given.minutes)
+        values = found["recommended"]["values"]
+        print(
+            f"seed {seed}: {found['account']} trials of {found['steps']} steps in "
+            f"{found['seconds']:.0f} s of {60 * given.minutes:.0f}: {Values(**values)}"
+        )
+        if found["comparison"] is not None:
+            _print(f"  at {found['steps']} steps", found["comparison"]["measures"])
+        whole = _at_full_length(folder, Values(**values), seed)
+        _print(f"  at {whole['steps']} steps", whole["measures"])
+
+
+def _tuned(folder: Path, seed: int, minutes: float) -> dict[str, Any]:
+    evaluation = folder / "evaluation.json"
+    if not (evaluation.is_file() and json.loads(evaluation.read_text("utf-8")).get("finished")):
+        words = ["--minutes", str(minutes), "--seed", str(seed), "--output_dir", str(folder)]
+        if orpo(["tune", *words]):
+            raise SystemExit(1)
+    found: dict[str, Any] = json.loads(evaluation.read_text("utf-8"))
+    return found
+
+
+def _at_full_length(folder: Path, values: Values, seed: int) -> dict[str, Any]:
+    path = folder / "full-length.json"
+    if path.is_file():
+        kept: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        return kept
+    parser = argparse.ArgumentParser()
+    configure(parser)
+    job = job_of(parser.parse_args(["--output_dir", str(folder)]))
+    runs = Runs(job, grade=grade)
+    start, best = (
+        runs.test(one, runs.full_steps, _FRESH_SEED + seed) for one in (job.start, values)
+    )
+    found = {"steps": runs.full_steps, "measures": measures_of(start, best)}
+    write_json(path, found)
+    return found
+
+
+def _print(head: str, measures: dict[str, Any]) -> None:
+    for name, scale in _MEASURES.items():
+        start, best, change = (measures[name][one] for one in ("start", "best", "change"))
+        low, high = scale * change["low"], scale * change["high"]
+        print(
+            f"{head}: {name} {scale * start['value']:.3f} -> {scale * best['value']:.3f}, "
+            f"{scale * change['value']:+.3f} ({low:+.3f} to {high:+.3f}): {change['verdict']}"
+        )
+
+
+if __name__ == "__main__":
+    main()
