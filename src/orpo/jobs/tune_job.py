@@ -29,6 +29,7 @@ from orpo.run_folder import EVALUATION, run_lock, write_json
 __all__ = ["TuneJob", "run_tune"]
 
 Say = Callable[[str], None]
+_BATCH = " The batch is in"  # of a folder that is gone with its run
 _OF_THE_TEST = 1
 """Added to the seed for the two runs of the comparison: no trial has seen their order of data."""
 
@@ -141,7 +142,7 @@ class _Tuning:
             self._study.keep(trial, seconds=time.perf_counter() - begun)
             self._study.prune(trial)
         except TrainingError as error:
-            self._study.fail(trial, str(error))
+            self._study.fail(trial, str(error).partition(_BATCH)[0])
         except BaseException as error:
             again = values if isinstance(error, Stopped) else None
             reason = "stopped" if again else f"{type(error).__name__}: {error}"
@@ -211,7 +212,7 @@ class _Tuning:
         start, best = self._study.start, choice.best.values
         broken = any(one.start and one.state == "failed" for one in tried)
         whole = any(one.start and one.state == "complete" for one in tried)
-        if best == start or (broken and not whole):
+        if any(one.start for one in choice.near) or (broken and not whole):
             return None
         seed, steps = self.job.config.seed + _OF_THE_TEST, self._study.steps
         key = {"start": start.as_dict(), "best": best.as_dict(), "steps": steps, "seed": seed}

@@ -11,7 +11,7 @@ from orpo.jobs.tune.spec import TuneJob
 
 __all__ = ["Budget", "plan_steps"]
 
-_TRIALS = 12
+_TRIALS = 8
 """So many whole trials are to fit into the time, where the steps of a trial are not given."""
 _FEWEST_STEPS = 20
 _FEWEST_TRIALS = 2

@@ -41,7 +41,7 @@ def result_of(
         comparison: What the test says; None without one.
     """
     told = told_trials(tried, choice)
-    verdict = verdict_of(study.start, choice.best.values, comparison)
+    verdict = verdict_of(study.start, choice, comparison)
     values = study.start if verdict["keep_start"] else choice.best.values
     return {
         "kind": KIND,

@@ -40,6 +40,8 @@ _SPLIT = 240307691
 """Seed of the sides that held-out prompts fall on: the same whatever a study's seed is, and nobody
 else's: the same draw that held a prompt out would put it on one and the same side again."""
 _PROBE = 6
+_HARMLESS = 1e-9
+"""A learning rate at which nothing breaks, to see how long a step takes."""
 _ANSWERED_AT_ONCE = 64
 _QUIET: dict[str, Any] = {
     "save_strategy": "no",
@@ -183,7 +185,7 @@ class Runs:
             values: The two knobs.
             steps: Optimizer steps, with the whole schedule.
             seed: Of the order of the data, and of an adapter's first weights.
-            report: Asked at a third and at two thirds of the steps.
+            report: Asked at half and at three quarters of the steps.
 
         Raises:
             Pruned: `report` said that it is not worth its end.
@@ -224,11 +226,12 @@ class Runs:
         return outcomes
 
     def speed(self) -> Speed:
-        """Take a few steps of the recipe's own, and measure what they take."""
+        """Take a few steps, and measure what they take."""
         clock = _Clock()
+        gentle = Values(_HARMLESS, self.job.start.orpo_alpha)
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
             begun = time.perf_counter()
-            config = self._config(self.job.start, _PROBE, self.job.config.seed, scratch)
+            config = self._config(gentle, _PROBE, self.job.config.seed, scratch)
             trainer = self._trainer(config, self._train, self._choosing, [clock])
             made = time.perf_counter() - begun
             try:
@@ -308,11 +311,14 @@ class Runs:
 
 
 class _Looks(TrainerCallback):
-    """Scores at a third and at two thirds of the steps, and at the end."""
+    """Scores at half and at three quarters of the steps, and at the end.
+
+    Not earlier: a high learning rate looks worse than it will be until its schedule has come down.
+    """
 
     def __init__(self, steps: int, report: Report | None) -> None:
         self._report, self.pruned = report, False
-        self._at = {steps // 3, 2 * steps // 3} - {0} if report and steps >= 3 else set()
+        self._at = {steps // 2, 3 * steps // 4} - {0} if report and steps >= 4 else set()
         self.pairs: ScoredPairs | None = None
 
     def see(self, pairs: ScoredPairs) -> dict[str, float]:

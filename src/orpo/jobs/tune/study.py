@@ -32,6 +32,7 @@ _DETAILS = "orpo"
 _STARTUP = 5
 """Trials that are drawn before the sampler relies on what it has seen."""
 _BEFORE_PRUNING = 3
+_TRIES, _PAUSE = 4, 0.2
 _PATIENCE = 60.0
 """Seconds that a process waits for the one that has just begun the study to describe it."""
 
@@ -215,13 +216,24 @@ def public_storage(job: TuneJob) -> str:
 
 
 def _storage(job: TuneJob) -> optuna.storages.BaseStorage:
-    from optuna.storages import JournalStorage, RDBStorage  # noqa: PLC0415
+    from optuna.storages import JournalStorage  # noqa: PLC0415
     from optuna.storages.journal import JournalFileBackend  # noqa: PLC0415
 
     if "://" in job.storage:
-        return RDBStorage(job.storage)
+        return _database(job.storage)
     path = Path(job.storage) if job.storage else job.folder / JOURNAL
     return JournalStorage(JournalFileBackend(str(path)))
+
+
+def _database(url: str) -> optuna.storages.BaseStorage:
+    """Two processes that make its tables at the same time get into each other's way once."""
+    from optuna.storages import RDBStorage  # noqa: PLC0415
+
+    for _ in range(_TRIES - 1):
+        with contextlib.suppress(Exception):
+            return RDBStorage(url)
+        time.sleep(_PAUSE)
+    return RDBStorage(url)
 
 
 @contextlib.contextmanager
@@ -251,7 +263,7 @@ def _details(study: optuna.Study, job: TuneJob) -> dict[str, Any]:
                 where=f"--storage {public_storage(job)}",
                 fix="Give another --study.",
             )
-        time.sleep(0.2)
+        time.sleep(_PAUSE)
     found: dict[str, Any] = study.user_attrs[_DETAILS]
     return found
 

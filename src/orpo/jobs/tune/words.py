@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from orpo.jobs.tune.choice import Choice
 from orpo.jobs.tune.spec import Values
 
 __all__ = ["band_words", "recipe_words", "verdict_of"]
@@ -12,19 +13,30 @@ __all__ = ["band_words", "recipe_words", "verdict_of"]
 _BETTER, _WORSE, _UNTOLD, _SAME = "better", "worse", "cannot be told apart", "the same"
 
 
-def verdict_of(start: Values, best: Values, comparison: Mapping[str, Any] | None) -> dict[str, Any]:
+def verdict_of(
+    start: Values, choice: Choice, comparison: Mapping[str, Any] | None
+) -> dict[str, Any]:
     """Which of the two to take, and why.
 
-    The best of the trials is recommended unless the test says that it is worse: chosen as the best
-    of several it looks better than it is, and the test has not seen it.
+    The recipe's own values stand unless the trials tell the best one apart from them, and the test
+    does not say that it is worse: chosen as the best of several it looks better than it is.
 
     Returns:
         verdict: "better", "worse", "cannot be told apart", "the same" or "not compared";
         keep_start: whether the start is recommended; why: a sentence.
     """
+    best = choice.best.values
     if best == start:
         why = f"No trial was better than the recipe's own {start}."
         return {"verdict": _SAME, "keep_start": True, "why": why}
+    beside = [one for one in choice.near if one.start]
+    if beside:
+        behind = choice.behind[beside[0].number].as_dict()
+        why = (
+            f"The recipe's own {start} stands: no trial can be told apart from it for the better. "
+            f"Beside the best of them, {best}, its score is {_signed(behind)}."
+        )
+        return {"verdict": _UNTOLD, "keep_start": True, "why": why}
     if comparison is None:
         why = f"{best} was the best of the trials; it was not compared with {start} on other pairs."
         return {"verdict": "not compared", "keep_start": False, "why": _sentence(why)}

@@ -29,7 +29,7 @@ _MEASURES = {
     "score": "Score",
     "correct_answers": "Right answers",
     "preference_accuracy": "Prefers the chosen answer",
-    "chosen_logps": "Log-probability per token of the chosen answer",
+    "chosen_logps": "l(chosen), per token",
 }
 _SHARES = {"correct_answers", "preference_accuracy"}
 _NEUTRAL = {"chosen_logps"}
@@ -58,7 +58,9 @@ def build_page(evaluation: Mapping[str, Any], folder: Path) -> Page:
     recommended = mapping(found.get("recommended"))
     if not recommended:
         raise DataError(
-            "no trial has come to its end", where=str(folder), fix="Run `orpo tune` again."
+            "the tuning is not finished: no trial has come to its end yet",
+            where=str(folder),
+            fix="Run the same command again.",
         )
     return Page(
         kicker="Tuning",
@@ -157,7 +159,7 @@ def _tables(found: dict[str, Any], recommended: dict[str, Any]) -> Iterator[Tabl
     if measures:
         yield Table(
             "The test: pairs that no trial has seen",
-            ("", "Start", "Best of the trials", "Change", "Verdict"),
+            ("", "Start", "Best trial", "Change", "Verdict"),
             tuple(
                 (label, *_compared(name, mapping(measures[name])))
                 for name, label in _MEASURES.items()

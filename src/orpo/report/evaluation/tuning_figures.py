@@ -119,7 +119,7 @@ def _dress_map(axes: Axes, space: dict[str, Any], trials: list[Trial]) -> None:
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(FuncFormatter(lambda value, _: as_number(value)))
     axes.tick_params(which="minor", length=0)
-    legend(axes, loc="upper left", markerscale=0.7)
+    legend(axes, loc="lower left", bbox_to_anchor=(0, 1), ncols=2, markerscale=0.7)
 
 
 def _paint_lines(axes: Axes, trials: list[Trial], best: object) -> None:
@@ -139,10 +139,10 @@ def _paint_lines(axes: Axes, trials: list[Trial], best: object) -> None:
         if low is not None and high is not None:
             axes.plot([low, high], [y, y], color=colour, linewidth=2.0)
         marker = "*" if one.get("number") == best else "D" if one.get("start") else "o"
-        axes.plot([middle], [y], marker, color=colour, markersize=7)
+        axes.plot([middle], [y], marker, color=colour, markersize=12 if marker == "*" else 7)
         rate, alpha = (as_number(number(one.get(n))) for n in ("learning_rate", "orpo_alpha"))
         labels.append(f"{rate}, λ {alpha}")
-    axes.axvline(0.0, color=COLOURS["rule"], linewidth=1.2)
+    axes.axvline(0.0, color=COLOURS["rule"], linewidth=1.2, zorder=0.5)
     axes.set_ylim(max(len(shown), 1) - 0.5, -0.5)
     axes.set_yticks(range(len(shown)), labels)
     axes.tick_params(axis="y", labelcolor=COLOURS["ink"], labelsize=9.5)

@@ -1,0 +1,413 @@
+"""The runs, the study and the choice of a tuning."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import mpmath
+import optuna
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import TrainerCallback
+
+from orpo import ORPOConfig
+from orpo.errors import ConfigError, RunStopped, TrainingError
+from orpo.jobs import TrainJob, run_training
+from orpo.jobs.tune.budget import Budget, plan_steps
+from orpo.jobs.tune.choice import choose
+from orpo.jobs.tune.runs import Pruned, Runs, Speed
+from orpo.jobs.tune.score import pair_scores
+from orpo.jobs.tune.spec import Space, TuneJob, Values
+from orpo.jobs.tune.study import JOURNAL, Study, Tried, public_storage
+from orpo.jobs.tune.words import verdict_of
+from orpo.jobs.tune_job import run_tune
+from orpo.run_folder import read_run
+from tests.train.small import byte_tokenizer, text_rows, tiny_llama
+
+STEPS = 6
+SETTINGS: dict[str, Any] = {
+    "learning_rate": 1e-3,
+    "orpo_alpha": 0.5,
+    "per_device_train_batch_size": 4,
+    "max_length": 128,
+    "use_cpu": True,
+}
+START = Values(1e-3, 0.5)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model and forty pairs."""
+    folder = tmp_path_factory.mktemp("tune")
+    tiny_llama().save_pretrained(folder / "base")
+    byte_tokenizer().save_pretrained(folder / "base")
+    lines = [json.dumps(row) + "\n" for row in text_rows(40)]
+    (folder / "pairs.jsonl").write_text("".join(lines), encoding="utf-8")
+    return folder
+
+
+def job(place: Path, folder: Path, **changes: Any) -> TuneJob:
+    train = TrainJob(model=str(place / "base"), dataset=[str(place / "pairs.jsonl")], held_out=0.4)
+    made = TuneJob(
+        train=train, settings=SETTINGS, folder=folder, minutes=None, trials=3, steps=STEPS
+    )
+    return replace(made, **changes)
+
+
+def unheard(_line: str) -> None:
+    """Nobody listens."""
+
+
+class Losses(TrainerCallback):
+    """Writes down what a run logs."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[int, float]] = []
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+        if "loss" in logs:
+            self.seen.append((state.global_step, logs["loss"]))
+
+
+# The runs
+
+
+@pytest.mark.parametrize("lora_r", [None, 2])
+def test_a_trial_computes_what_orpo_train_computes(
+    place: Path, tmp_path: Path, lora_r: int | None
+) -> None:
+    """After other runs in the same process, and with its looks on the way."""
+    losses = Losses()
+    made = job(place, tmp_path / "out")
+    made = replace(made, train=replace(made.train, lora_r=lora_r))
+    runs = Runs(made, callbacks=lambda: [losses])
+    with pytest.raises(Pruned):
+        runs.run(Values(3e-2, 2.0), STEPS, 7, lambda *_: True)
+    losses.seen.clear()
+    looked: list[int] = []
+    done = runs.run(START, STEPS, 42, lambda step, _: bool(looked.append(step)))
+    assert looked == [3, 4]
+    config = ORPOConfig(
+        **SETTINGS, output_dir=str(tmp_path / "run"), max_steps=STEPS, logging_steps=2, seed=42
+    )
+    run_training(replace(made.train, samples=0), config, say=unheard)
+    alone = [(one["step"], one["loss"]) for one in read_run(tmp_path / "run").training]
+    assert losses.seen == alone
+    assert len(alone) == 3
+    assert done.pairs.account["pairs"] == runs.sizes["choosing"]
+
+
+def test_no_prompt_is_on_two_of_the_three_sides(place: Path, tmp_path: Path) -> None:
+    runs = Runs(job(place, tmp_path))
+    assert sum(runs.sizes.values()) == 40
+    assert all(runs.sizes.values())
+    sides = [runs._train, runs._choosing, runs._test]
+    prompts = [{tuple(row["prompt_ids"]) for row in side} for side in sides]
+    assert not prompts[0] & prompts[1]
+    assert not prompts[0] & prompts[2]
+    assert not prompts[1] & prompts[2]
+
+
+# The score
+
+
+@given(
+    st.floats(-60, -1e-6, allow_nan=False),
+    st.floats(-60, -1e-6, allow_nan=False),
+)
+def test_the_score_is_the_loss_of_the_paper_with_one_lambda(chosen: float, rejected: float) -> None:
+    """Held to fifty digits of the paper's own equations."""
+    with mpmath.workdps(50):
+        odds = [mpmath.e**one / (1 - mpmath.e**one) for one in map(mpmath.mpf, (chosen, rejected))]
+        ratio = odds[0] / odds[1]
+        expected = chosen + 0.1 * mpmath.log(ratio / (1 + ratio))
+    (score,) = pair_scores([chosen], [rejected])
+    assert score == pytest.approx(float(expected), rel=1e-9, abs=1e-12)
+    assert score <= 0
+
+
+# The choice
+
+
+def tried(number: int, levels: list[float], *, start: bool = False, rate: float = 1e-3) -> Tried:
+    """A whole trial whose chosen answers have these log-probabilities."""
+    rejected = [level - 1.0 for level in levels]
+    score = float(pair_scores(levels, rejected).mean())
+    values = Values(rate, 0.1)
+    return Tried(number, values, "complete", start, score, 9, tuple(levels), tuple(rejected))
+
+
+PROMPTS = [f"prompt {n}" for n in range(40)]
+LEVELS = [-0.5 - n % 7 / 10 for n in range(40)]
+
+
+def test_what_is_clearly_behind_is_not_near() -> None:
+    noise = [level + (0.2 if n % 2 else -0.21) for n, level in enumerate(LEVELS)]
+    behind = [level - 0.1 for level in LEVELS]
+    trials = [
+        tried(0, behind, start=True, rate=1e-5),
+        tried(1, LEVELS, rate=1e-4),
+        tried(2, noise, rate=3e-4),
+        Tried(3, Values(1.0, 1.0), "failed", reason="NaN"),
+    ]
+    choice = choose(trials, PROMPTS)
+    assert choice is not None
+    assert choice.best.number == 1
+    assert [one.number for one in choice.near] == [1, 2]
+    assert choice.band == {"learning_rate": (1e-4, 3e-4), "orpo_alpha": (0.1, 0.1)}
+    assert choice.edges(Space((1e-5, 1e-2), (0.01, 2.0))) == []
+    assert choice.edges(Space((9e-5, 1e-2), (0.01, 0.11))) == [
+        ("learning_rate", "lowest"),
+        ("orpo_alpha", "highest"),
+    ]
+
+
+def test_of_equal_trials_the_first_is_the_best() -> None:
+    trials = [tried(0, LEVELS, start=True), tried(1, LEVELS)]
+    choice = choose(trials, PROMPTS)
+    assert choice is not None
+    assert choice.best.number == 0
+    assert len(choice.near) == 2
+    assert choose([Tried(0, START, "pruned", score=-1.0)], PROMPTS) is None
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict", "kept"),
+    [
+        (0.01, 0.2, "better", False),
+        (-0.2, 0.2, "cannot be told apart", False),
+        (-0.2, -0.01, "worse", True),
+        (None, None, "cannot be told apart", False),
+    ],
+)
+def test_the_start_stands_where_the_test_says_that_the_best_is_worse(
+    low: float | None, high: float | None, verdict: str, kept: bool
+) -> None:
+    change = {"value": 0.0, "low": low, "high": high}
+    far = tried(0, [level - 1.0 for level in LEVELS], start=True)
+    choice = choose([far, tried(1, LEVELS)], PROMPTS)
+    assert choice is not None
+    found = verdict_of(START, choice, {"measures": {"score": {"change": change}}})
+    assert (found["verdict"], found["keep_start"]) == (verdict, kept)
+
+
+def test_the_start_stands_where_the_trials_tell_nothing_apart_from_it() -> None:
+    noise = [level + (0.2 if n % 2 else -0.21) for n, level in enumerate(LEVELS)]
+    choice = choose([tried(0, noise, start=True), tried(1, LEVELS, rate=1e-4)], PROMPTS)
+    assert choice is not None
+    assert choice.best.number == 1
+    found = verdict_of(START, choice, None)
+    assert (found["verdict"], found["keep_start"]) == ("cannot be told apart", True)
+
+
+# The budget
+
+
+def test_steps_are_as_many_as_leave_time_for_eight_trials_and_the_test(
+    place: Path, tmp_path: Path
+) -> None:
+    speed = Speed(step=0.5, around=1.0, testing=10.0)
+    made = job(place, tmp_path, minutes=10, trials=None, steps=None)
+    steps = plan_steps(made, speed, 1000, Budget(10))
+    assert 8 * speed.run(steps) + speed.comparison(steps) == pytest.approx(600, rel=0.02)
+    assert plan_steps(made, speed, 30, Budget(10)) == 30  # never longer than the recipe
+    assert plan_steps(replace(made, steps=7), speed, 1000, Budget(10)) == 7
+    without = replace(made, minutes=None, trials=5)
+    assert plan_steps(without, speed, 1000, Budget(None)) == 250
+
+
+def test_too_little_time_is_told_with_what_a_trial_takes(place: Path, tmp_path: Path) -> None:
+    speed = Speed(step=3.0, around=1.0, testing=10.0)
+    made = job(place, tmp_path, minutes=1, trials=None, steps=None)
+    with pytest.raises(ConfigError, match=r"trial of 20 steps takes about 63 s.*at least 5\.0"):
+        plan_steps(made, speed, 1000, Budget(1))
+
+
+def test_a_trial_is_begun_only_if_the_test_fits_behind_it() -> None:
+    speed = Speed(step=1.0, around=0.0, testing=5.0)
+    budget = Budget(10)
+    budget.begun -= 600 - 41  # 41 s are left
+    assert budget.allows(speed, 10)  # 10 + 2 x (10 + 5)
+    assert not budget.allows(speed, 11)
+    budget.whole.append(12.0)  # trials turned out to take longer
+    assert not budget.allows(speed, 10)
+
+
+# The study
+
+
+def begun(place: Path, folder: Path, **changes: Any) -> tuple[TuneJob, Study]:
+    made = job(place, folder, **changes)
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = {"space": made.space.as_dict(), "start": made.start.as_dict(), "seed": 1}
+    return made, Study.begin(made, settings, STEPS)
+
+
+def test_the_first_trial_is_what_the_user_had_also_outside_of_the_range(
+    place: Path, tmp_path: Path
+) -> None:
+    _, study = begun(place, tmp_path, learning_rates=(1e-6, 1e-5))
+    trial, values = study.ask()
+    assert values == START
+    study.complete(trial, -1.0)
+    for _ in range(8):
+        trial, values = study.ask()
+        assert 1e-6 <= values.learning_rate <= 1e-5
+        assert 0.01 <= values.orpo_alpha <= 2.0
+        study.complete(trial, -values.orpo_alpha)
+    rows = study.tried()
+    assert [one.start for one in rows] == [True] + [False] * 8
+    assert rows[0].values == START
+
+
+def test_the_same_seed_draws_the_same_trials_and_another_draws_others(
+    place: Path, tmp_path: Path
+) -> None:
+    drawn = []
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        made = job(place, tmp_path / name)
+        made.folder.mkdir()
+        settings = {"space": made.space.as_dict(), "start": made.start.as_dict(), "seed": seed}
+        study = Study.begin(made, settings, STEPS)
+        own = []
+        for _ in range(8):
+            trial, values = study.ask()
+            own.append(values)
+            study.complete(trial, -abs(math.log(values.learning_rate / 3e-4)))
+        drawn.append(own)
+    assert drawn[0] == drawn[1]
+    assert drawn[0][0] == drawn[2][0]
+    assert drawn[0][1:] != drawn[2][1:]
+
+
+def test_a_killed_process_loses_its_trial_for_a_while_only(place: Path, tmp_path: Path) -> None:
+    """The child is killed with two trials on record as running: the start, and one drawn."""
+    made, study = begun(place, tmp_path)
+    child = os.fork()
+    if child == 0:
+        study.ask()
+        study.ask()
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+    found = Study.find(made)
+    assert found is not None
+    before = found.tried()
+    assert [one.state for one in before] == ["running", "running"]
+    assert found.sweep() == 2
+    assert found.sweep() == 0
+    again = [found.ask() for _ in before]
+    assert [values for _, values in again] == [one.values for one in before]
+    assert again[0][0].user_attrs["start"] is True
+    states = [one.state for one in found.tried()]
+    assert states == ["cut off", "cut off", "running", "running"]
+
+
+def test_trials_that_run_elsewhere_are_left_alone(place: Path, tmp_path: Path) -> None:
+    _, study = begun(place, tmp_path)
+    trial, _ = study.ask()
+    trial.set_user_attr("worker", "another-host 1")
+    mine, _ = study.ask()
+    assert study.sweep() == 0
+    assert mine.number == 1
+
+
+@pytest.mark.parametrize("storage", ["", "shared.journal", "sqlite:///shared.db"])
+def test_who_comes_second_joins(
+    place: Path, tmp_path: Path, storage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    made, first = begun(place, tmp_path / "one", storage=storage)
+    second = made if not storage else replace(made, folder=tmp_path / "two")
+    joined = Study.begin(second, {"seed": 9, "never": "looked at"}, 99)
+    assert joined.steps == STEPS
+    assert joined.details == first.details
+    numbers = {study.ask()[0].number for study in (first, joined, first)}
+    assert numbers == {0, 1, 2}
+    assert (tmp_path / "one" / JOURNAL).is_file() == (storage == "")
+
+
+def test_a_storage_that_cannot_be_reached_is_one_line(place: Path, tmp_path: Path) -> None:
+    for storage in (
+        "sqlite:////nowhere/at/all/study.db",
+        "nonsense://study",
+        str(tmp_path / "no" / "such" / "folder" / "study.journal"),
+    ):
+        with pytest.raises(ConfigError, match="--storage") as error:
+            Study.find(job(place, tmp_path, storage=storage))
+        assert "\n" not in str(error.value)
+
+
+def test_a_study_of_somebody_else_is_not_taken(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orpo.jobs.tune.study._PATIENCE", -1.0)
+    url = f"sqlite:///{tmp_path / 'other.db'}"
+    optuna.create_study(study_name="orpo", storage=url)
+    with pytest.raises(ConfigError, match="not of orpo tune"):
+        Study.find(job(place, tmp_path, storage=url))
+
+
+def test_a_password_is_never_shown(place: Path, tmp_path: Path) -> None:
+    made = job(place, tmp_path, storage="postgresql://me:secret@host:5432/db")
+    assert public_storage(made) == "postgresql://***@host:5432/db"
+
+
+# The whole of it
+
+
+class Signalled(TrainerCallback):
+    """Sends a signal to its own process in the second run that is longer than the probe's."""
+
+    runs = 0
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        Signalled.runs += 1
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if Signalled.runs == 3 and state.global_step == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_what_is_interrupted_goes_on(place: Path, tmp_path: Path) -> None:
+    made = job(place, tmp_path / "out")
+    Signalled.runs = 0
+    with pytest.raises(RunStopped, match="1 trials are kept") as stopped:
+        run_tune(made, say=unheard, callbacks=lambda: [Signalled()])
+    assert stopped.value.signal_number == signal.SIGINT
+    assert (made.folder / "recipe.yaml").is_file()
+    kept = json.loads((made.folder / "evaluation.json").read_text("utf-8"))
+    assert kept["finished"] is False
+    assert kept["account"]["cut off"] == 1
+    result = run_tune(made, say=unheard)
+    assert result["finished"] is True
+    account = result["account"]
+    assert account["complete"] + account["pruned"] == made.trials
+    assert account["cut off"] == 1
+    rows = {one["number"]: one for one in result["trials"]}
+    assert rows[1]["state"] == "cut off"
+    assert rows[2]["learning_rate"] == rows[1]["learning_rate"]
+    assert rows[2]["orpo_alpha"] == rows[1]["orpo_alpha"]
+
+
+def test_what_breaks_is_counted_with_its_reason(place: Path, tmp_path: Path) -> None:
+    made = job(place, tmp_path / "out", trials=2, learning_rates=(1e25, 1e30))
+    result = run_tune(made, say=unheard)
+    assert result["account"]["failed"] == 1
+    assert result["account"]["complete"] == 1
+    (broken,) = [one for one in result["trials"] if one["state"] == "failed"]
+    assert broken["reason"]
+    assert result["recommended"]["values"] == START.as_dict()
+    assert result["recommended"]["verdict"] == "the same"
+
+
+def test_where_everything_breaks_it_says_why(place: Path, tmp_path: Path) -> None:
+    made = job(place, tmp_path / "out", trials=1, settings={**SETTINGS, "learning_rate": 1e30})
+    with pytest.raises(TrainingError, match="no trial came to its end"):
+        run_tune(made, say=unheard)
