@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from orpo.errors import DataError
-from orpo.report.account import short_name
 from orpo.report.evaluation.tuning_figures import tuning_figure
 from orpo.report.evaluation.types import Headline, Page, Table
 from orpo.report.values import (
@@ -22,6 +21,7 @@ from orpo.report.values import (
     sentence,
     whole,
 )
+from orpo.run_folder.names import short_name
 
 __all__ = ["build_page"]
 
