@@ -13,14 +13,12 @@ os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
 os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "0")
 
-import atexit
 import copy
 import gzip
 import json
-import shutil
 import tarfile
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +28,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from tokenizers.trainers import BpeTrainer
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-if "ORPO_CACHE" not in os.environ:  # never the user's own
-    os.environ["ORPO_CACHE"] = tempfile.mkdtemp(prefix="orpo-tests-")
-    atexit.register(shutil.rmtree, os.environ["ORPO_CACHE"], ignore_errors=True)
+from tests import forked
 
 settings.register_profile(
     "orpo",
@@ -63,6 +59,18 @@ _TEXTS = (
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest test first: where two processes share the tests, it would be the last one."""
     items.sort(key=lambda item: item.path.name != "test_docs.py")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _nothing_is_left_behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What tests, and processes that they start, leave in temporary folders goes with pytest's."""
+    scratch = tmp_path_factory.mktemp("scratch")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tempfile, "tempdir", str(scratch))
+        patch.setenv("TMPDIR", str(scratch))
+        patch.setenv("ORPO_CACHE", str(scratch / "cache"))  # never the user's own
+        yield
+        forked.close()
 
 
 @pytest.fixture(scope="session")

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
+from tests import forked
+from tests.forked import ROOT
+
+__all__ = ["ROOT", "Block", "Workplace", "blocks_of", "workplace"]
+
 _FENCE = re.compile(r"^( *)```(\w+)(?: title=\"([^\"]+)\")?[^\n]*\n(.*?)^\1```$", re.M | re.S)
-_SERVER = Path(__file__).parent / "forked.py"
 
 
 @dataclass(frozen=True)
@@ -55,30 +56,8 @@ def blocks_of(document: Path) -> list[Block]:
 @contextmanager
 def workplace(folder: Path) -> Iterator[Workplace]:
     """A folder in which commands run; `orpo` and `python` there start without importing anew."""
-    with tempfile.TemporaryDirectory(prefix="orpo-commands-") as made:
-        socket, programs = Path(made, "socket"), Path(made, "bin")
-        programs.mkdir()
-        for name in ("orpo", "python"):
-            program = programs / name
-            again = [sys.executable, "-I", "-S", str(_SERVER), "run", str(socket), name]
-            program.write_text(f'#!/bin/sh\nexec {shlex.join(again)} "$@"\n', encoding="utf-8")
-            program.chmod(0o755)
-        environment = {
-            **os.environ,
-            "PATH": f"{programs}:{Path(sys.executable).parent}:{os.environ['PATH']}",
-            "HF_HUB_OFFLINE": "1",
-        }
-        server = subprocess.Popen(
-            [sys.executable, str(_SERVER), "serve", str(socket)],
-            env=environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-        )
-        with server:
-            assert server.stdout is not None
-            assert server.stdout.readline() == b"ready\n"
-            yield Workplace(folder, environment)
-            server.kill()
+    programs = f"{forked.programs()}:{Path(sys.executable).parent}:{os.environ['PATH']}"
+    yield Workplace(folder, {**os.environ, "PATH": programs, "HF_HUB_OFFLINE": "1"})
 
 
 @dataclass(frozen=True)

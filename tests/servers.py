@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import orpo
+from tests import forked
 
 BASE = Path(orpo.__file__).parent / "demo" / "assets" / "base"
 """A real chat model of 2 million parameters."""
@@ -44,7 +45,7 @@ def transformers_server(log: Path) -> Iterator[str]:
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     with log.open("wb") as said:
         process = subprocess.Popen(
-            [str(program), "serve", "--host", "127.0.0.1", "--port", str(port)],
+            [forked.python(), str(program), "serve", "--host", "127.0.0.1", "--port", str(port)],
             stdout=said,
             stderr=subprocess.STDOUT,
             env=environment,

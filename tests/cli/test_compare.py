@@ -6,13 +6,13 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests import forked
 from tests.cli.conftest import Orpo
 
 METHODS = ("orpo", "sft", "sft+dpo")
@@ -54,7 +54,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(words: list[str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "orpo", "compare", *words],
+        [forked.python(), "-m", "orpo", "compare", *words],
         capture_output=True,
         text=True,
         check=False,
@@ -69,7 +69,7 @@ def compared(
     folder = tmp_path_factory.mktemp("compared") / "out"
     words = arguments(tiny, data, folder)
     first = subprocess.Popen(
-        [sys.executable, "-m", "orpo", "compare", *words],
+        [forked.python(), "-m", "orpo", "compare", *words],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,

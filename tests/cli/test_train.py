@@ -14,6 +14,7 @@ import yaml
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
+from tests import forked
 from tests.cli.conftest import Orpo
 
 SHORT = ("--per_device_train_batch_size", "4", "--logging_steps", "1", "--max_length", "128")
@@ -207,7 +208,7 @@ def test_sigterm_commits_a_checkpoint_and_exits_143(
     assert "Traceback" not in said
     (checkpoint,) = run.glob("checkpoint-*")
     step = int(checkpoint.name.split("-")[1])
-    more = [*command, "--resume", "--max_steps", str(step + 2)]
+    more = [forked.python(), *command[1:], "--resume", "--max_steps", str(step + 2)]
     done = subprocess.run(list(map(str, more)), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     steps = [line["step"] for line in metrics(run) if "loss" in line]

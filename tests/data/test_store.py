@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import os
-from collections.abc import Iterator
+import pickle
+import tempfile
+import weakref
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -143,3 +147,50 @@ def test_drafts_of_killed_programs_do_not_pile_up(source: Source, prepare: Prepa
     os.utime(old, (0, 0))
     prepare(source, "d")
     assert (old.exists(), new.exists()) == (False, True)
+
+
+class TestScratch:
+    """Data sets that are not kept lie in a folder that lives as long as they do."""
+
+    @pytest.fixture
+    def folders(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[Path]]:
+        scratch = tmp_path / "scratch"
+        scratch.mkdir()
+        monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+        return lambda: [*scratch.iterdir()]
+
+    def test_goes_with_the_data_set(
+        self, source: Source, prepare: Preparation, folders: Callable[[], list[Path]]
+    ) -> None:
+        pairs, _ = dataclasses.replace(prepare, cache=None)(source, "d")
+        whole, derived = pairs.to_dict(), pairs.shuffle(seed=0).with_format("numpy")
+        assert len(folders()) == 1
+        assert len(pickle.loads(pickle.dumps(derived))[:]["row"]) == ROWS  # it has the file's name
+        del pairs
+        gc.collect()
+        assert folders() == []
+        assert sorted(derived[:]["row"]) == whole["row"]  # what is mapped is there
+
+    def test_outlives_a_forked_worker(
+        self, source: Source, prepare: Preparation, folders: Callable[[], list[Path]]
+    ) -> None:
+        pairs, _ = dataclasses.replace(prepare, cache=None)(source, "d")
+        (finalizer,) = [
+            one for one in weakref.finalize._registry if one.peek()[1] is stores._remove
+        ]
+        worker = os.fork()
+        if worker == 0:
+            finalizer()
+            os._exit(0)
+        assert os.waitpid(worker, 0)[1] == 0
+        assert len(folders()) == 1
+        assert len(pairs) == ROWS
+
+    def test_goes_if_reading_fails(
+        self, tmp_path: Path, prepare: Preparation, folders: Callable[[], list[Path]]
+    ) -> None:
+        (tmp_path / "bad.jsonl").write_text('{"prompt": "p", "chosen": "c"}\n' * 9)
+        with pytest.raises(DataError):
+            dataclasses.replace(prepare, cache=None)(Source(str(tmp_path / "bad.jsonl")), "d")
+        gc.collect()
+        assert folders() == []

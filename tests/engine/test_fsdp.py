@@ -5,17 +5,17 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests import forked
 
 
 @pytest.mark.slow
 def test_weights_in_pieces_have_the_gradients_of_the_whole(tmp_path: Path) -> None:
     out = tmp_path / "result.json"
-    launch = ["torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    command = [sys.executable, "-m", *launch, "-m", "tests.engine.fsdp_worker", str(out)]
+    command = forked.two_ranks("tests.engine.fsdp_worker", out)
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     root = Path(__file__).parents[2]
     run = subprocess.run(

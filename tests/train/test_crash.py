@@ -11,7 +11,6 @@ import os
 import random
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing import Any
 import pytest
 
 from orpo.run_folder import checkpoints
+from tests import forked
 from tests.train.whole_runs import differences
 
 REPOSITORY = Path(__file__).parents[2]
@@ -31,7 +31,7 @@ class Worker:
     """Trains in processes of its own, which it kills as it is told."""
 
     def __init__(self) -> None:
-        command = [sys.executable, "-m", "tests.train.crash_worker"]
+        command = [forked.python(), "-m", "tests.train.crash_worker"]
         self._process = subprocess.Popen(
             command,
             cwd=REPOSITORY,

@@ -6,7 +6,6 @@ import copy
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +22,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from orpo import ConfigError, NonFiniteError, ORPOConfig, ORPOTrainer
 from orpo.train.guards import NonFiniteGuard
 from orpo.train.metrics import COLUMNS
+from tests import forked
 from tests.train.small import byte_tokenizer, text_rows, tiny_llama
 
 Make = Callable[..., ORPOTrainer]
@@ -486,9 +486,8 @@ def test_an_engine_that_steps_by_itself_is_stopped_before_the_backward_pass(
 
 def on_two_ranks(mode: str, out: Path) -> list[dict[str, Any]]:
     """What each of two real processes found, talking over gloo."""
-    launch = ["torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     run = subprocess.run(
-        [sys.executable, "-m", *launch, "-m", "tests.train.guards_worker", mode, str(out)],
+        forked.two_ranks("tests.train.guards_worker", mode, out),
         cwd=Path(__file__).parents[2],
         env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
         capture_output=True,

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from orpo import ORPOTrainer
+from tests import forked
 from tests.train.one_step import MeanOfMeans, quiet_trainer, step_gradients
 from tests.train.oracle_fp64 import gradients, pairs_of, relative_difference
 from tests.train.small import text_rows, tiny_llama
@@ -91,9 +91,8 @@ def test_an_incomplete_last_step_counts_its_own_pairs(tmp_path: Path) -> None:
 def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What two real processes found, talking over gloo."""
     out = tmp_path_factory.mktemp("ranks")
-    launch = ["torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     run = subprocess.run(
-        [sys.executable, "-m", *launch, "-m", "tests.train.ranks_worker", str(out)],
+        forked.two_ranks("tests.train.ranks_worker", out),
         cwd=REPOSITORY,
         env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
         capture_output=True,

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -24,6 +23,7 @@ from orpo.train import WORK, Work
 from orpo.train.preflight import Plan
 from orpo.train.reference import REFERENCE, Reference
 from orpo.train.step_loss import StepLoss
+from tests import forked
 from tests.train.objectives_worker import run
 from tests.train.one_step import quiet_trainer, step_gradients
 from tests.train.oracle_fp64 import (
@@ -512,9 +512,8 @@ def test_an_adapter_trains_and_its_frozen_weights_cost_less(tmp_path: Path, obje
 def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What two real processes found, talking over gloo."""
     out = tmp_path_factory.mktemp("ranks")
-    launch = ["torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     done = subprocess.run(
-        [sys.executable, "-m", *launch, "-m", "tests.train.objectives_worker", str(out)],
+        forked.two_ranks("tests.train.objectives_worker", out),
         cwd=Path(__file__).parents[2],
         env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
         capture_output=True,

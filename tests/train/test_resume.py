@@ -28,6 +28,7 @@ from orpo.errors import CheckpointError, ConfigError, NonFiniteError
 from orpo.run_folder import checkpoints, read_manifest
 from orpo.train import StopOnSignal
 from orpo.train.checkpoints import Progress, read_progress
+from tests import forked
 from tests.train.small import Stream, text_rows, tiny_llama
 from tests.train.whole_runs import differences, lines_of, same_bits, trainer_for
 
@@ -308,10 +309,9 @@ def test_another_recipe_is_refused(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_two_ranks_go_on_to_the_bit(tmp_path: Path) -> None:
     """The signal reached one of them; both commit the same checkpoint, and end."""
-    launch = ["torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     for mode in ("begin", "go on"):
         done = subprocess.run(
-            [sys.executable, "-m", *launch, "-m", "tests.train.resume_worker", mode, str(tmp_path)],
+            forked.two_ranks("tests.train.resume_worker", mode, tmp_path),
             cwd=REPOSITORY,
             env={**os.environ, "OMP_NUM_THREADS": "1"},
             capture_output=True,

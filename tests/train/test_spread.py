@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ import torch
 from safetensors.torch import load_file
 
 from orpo import ORPOTrainer
+from tests import forked
 from tests.train.oracle_fp64 import relative_difference
 from tests.train.small import text_rows
 from tests.train.spread_worker import SCENARIOS, STEPS, FirstGradients, trainer_of, weights_of
@@ -29,9 +29,8 @@ REPOSITORY = Path(__file__).parents[2]
 def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What two real processes found, talking over gloo."""
     out = tmp_path_factory.mktemp("spread")
-    launch = ["torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     done = subprocess.run(
-        [sys.executable, "-m", *launch, "-m", "tests.train.spread_worker", str(out)],
+        forked.two_ranks("tests.train.spread_worker", out),
         cwd=REPOSITORY,
         env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
         capture_output=True,

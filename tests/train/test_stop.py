@@ -9,7 +9,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from orpo.run_folder import checkpoints, verify
+from tests import forked
 from tests.train.small import byte_tokenizer, text_rows, tiny_llama
 from tests.train.whole_runs import differences
 
@@ -69,7 +69,7 @@ class Commands:
             lines = [json.dumps(row) + "\n" for row in text_rows(count)]
             (folder / f"{name}.jsonl").write_text("".join(lines))
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.train.stop_worker"],
+            [forked.python(), "-m", "tests.train.stop_worker"],
             cwd=REPOSITORY,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from orpo import ConfigError, ORPOConfig
 from orpo.train.guards import Watchdog
+from tests import forked
 
 REPOSITORY = Path(__file__).parents[2]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-TORCHRUN = ["torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m"]
 
 
-def run(mode: str, out: Path, timeout: float, *launch: str) -> subprocess.CompletedProcess[str]:
+def run(mode: str, out: Path, timeout: float) -> subprocess.CompletedProcess[str]:
     """A training run in processes of its own; a hang of theirs fails the test."""
-    command = ["-m", *launch, "tests.train.stall_worker", mode, str(out), str(timeout)]
+    words = ("tests.train.stall_worker", mode, str(out), str(timeout))
     return subprocess.run(
-        [sys.executable, *command],
+        forked.two_ranks(*words) if mode == "rank" else [forked.python(), "-m", *words],
         cwd=REPOSITORY,
         env=ENVIRONMENT,
         capture_output=True,
@@ -53,7 +52,7 @@ def test_a_loader_that_blocks_ends_the_run(tmp_path: Path, mode: str) -> None:
 
 @pytest.mark.slow
 def test_a_rank_that_never_arrives_ends_all(tmp_path: Path) -> None:
-    ended = run("rank", tmp_path, 4, *TORCHRUN)
+    ended = run("rank", tmp_path, 4)
     assert ended.returncode == 1, ended.stderr[-4000:]
     lines = [text for text in ended.stderr.splitlines() if "orpo: nothing has moved" in text]
     assert lines
@@ -79,6 +78,7 @@ SUSPENDED = """\
 import os, signal, threading
 from pathlib import Path
 from orpo.train.guards import Watchdog
+print(os.getpid(), flush=True)
 with Watchdog(4.0).watching(Path.cwd(), 0):
     os.kill(os.getpid(), signal.SIGSTOP)
     threading.Event().wait(1)  # its thread comes to look
@@ -89,15 +89,18 @@ print("went on")
 @pytest.mark.slow
 def test_a_suspended_process_is_no_stall(tmp_path: Path) -> None:
     with subprocess.Popen(
-        [sys.executable, "-c", SUSPENDED],
+        [forked.python(), "-c", SUSPENDED],
         cwd=tmp_path,
         env=ENVIRONMENT,
         stdout=subprocess.PIPE,
         text=True,
     ) as process:
-        os.waitpid(process.pid, os.WUNTRACED)  # until it is stopped
+        assert process.stdout is not None
+        suspended = psutil.Process(int(process.stdout.readline()))
+        while suspended.status() != psutil.STATUS_STOPPED:
+            time.sleep(0.01)
         time.sleep(5)  # longer than its timeout
-        os.kill(process.pid, signal.SIGCONT)
+        suspended.resume()
         output, _ = process.communicate(timeout=60)
     assert (process.returncode, output) == (0, "went on\n")
 
@@ -106,6 +109,7 @@ STALLED = """\
 import sys, threading
 from pathlib import Path
 from orpo.train.guards import Watchdog
+
 def tell(kind, message):
     Path("told").write_text(kind + ": " + message)
 watchdog = Watchdog(0.3, tell)
@@ -122,7 +126,7 @@ def test_a_stall_is_told_and_shown_even_if_it_cannot_be_written(
     if not writable:
         folder.write_text("a file where the folder should be")
     ended = subprocess.run(
-        [sys.executable, "-c", STALLED, str(folder)],
+        [forked.python(), "-c", STALLED, str(folder)],
         cwd=tmp_path,
         env=ENVIRONMENT,
         capture_output=True,

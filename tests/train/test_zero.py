@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests import forked
 from tests.train.accelerate_configs import environment
 from tests.train.small import text_rows
 from tests.train.spread_worker import trainer_of, weights_of
@@ -29,13 +29,9 @@ pytestmark = [
 def test_two_ranks_take_the_steps_of_one(
     stage: int, engine: str, what: str, tmp_path: Path
 ) -> None:
-    launch = ("torch.distributed.run", "--standalone", "--nproc_per_node", "2")
     given = environment(f"zero{stage}", "--mixed_precision", "no")
     done = subprocess.run(
-        [
-            *(sys.executable, "-m", *launch, "-m", "tests.train.zero_worker"),
-            *(str(tmp_path), engine, what),
-        ],
+        forked.two_ranks("tests.train.zero_worker", tmp_path, engine, what),
         cwd=Path(__file__).parents[2],
         env={
             **os.environ,

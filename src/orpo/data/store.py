@@ -8,13 +8,13 @@ A kept data set is a folder of two files, written under another name and renamed
 
 from __future__ import annotations
 
-import atexit
 import hashlib
 import json
 import os
 import shutil
 import tempfile
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache, cached_property
@@ -67,7 +67,9 @@ class PairStore:
     @cached_property
     def draft(self) -> Path:
         """Where it is written; beside its home, so that it can be renamed."""
-        return _scratch_folder(None if self.home is None else self.home.parent)
+        folder = _scratch_folder(None if self.home is None else self.home.parent)
+        self._removed = _removed_with(self, folder)
+        return folder
 
     @staticmethod
     def key(*parts: object) -> str:
@@ -117,13 +119,20 @@ class PairStore:
             ) from error
 
     def finish(self, ledger: Ledger) -> datasets.Dataset:
-        """The data set that was written; kept under its name where there is one."""
+        """The data set that was written: kept under its name, or as long as the object lives.
+
+        What was derived from it can be read even then: the file is mapped.
+        """
         folder = self.draft
         if self.home is not None and ledger.rows_in >= _WORTH_KEEPING:
             plain = {**ledger.as_dict(), "sha256": describe(self.draft / "pairs.arrow").sha256}
             (self.draft / "ledger.json").write_text(json.dumps(plain), "utf-8")
             folder = self.home if _moved(self.draft, self.home) else self.draft
-        return datasets.Dataset.from_file(str(folder / "pairs.arrow"))
+        pairs = datasets.Dataset.from_file(str(folder / "pairs.arrow"))
+        self._removed.detach()
+        if folder == self.draft:
+            _removed_with(pairs, folder)
+        return pairs
 
 
 def _moved(draft: Path, home: Path) -> bool:
@@ -138,16 +147,24 @@ def _moved(draft: Path, home: Path) -> bool:
 
 
 def _scratch_folder(beside: Path | None) -> Path:
-    """A new folder that is removed when the program ends."""
+    """A new folder."""
     folder = ""
     if beside is not None:
         with suppress(OSError):  # a cache that cannot be written is no reason not to train
             beside.mkdir(parents=True, exist_ok=True)
             _remove_leftovers(beside)
             folder = tempfile.mkdtemp(prefix="draft-", dir=beside)
-    folder = folder or tempfile.mkdtemp(prefix="orpo-")
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return Path(folder)
+    return Path(folder or tempfile.mkdtemp(prefix="orpo-"))
+
+
+def _removed_with(owner: Any, folder: Path) -> weakref.finalize[[Path, int], Any]:
+    """Have a folder removed when an object is, or when the program ends."""
+    return weakref.finalize(owner, _remove, folder, os.getpid())
+
+
+def _remove(folder: Path, process: int) -> None:
+    if os.getpid() == process:  # a loader's forked worker has the object too, not the folder
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _remove_leftovers(folder: Path) -> None:

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from orpo.errors import ConfigError, DataError
 from orpo.evaluate import Sampling
 from orpo.evaluate.answers import Answered, Asked, Question, answer_questions
 from orpo.evaluate.answers.store import open_store
+from tests import forked
 from tests.servers import BASE
 
 SAMPLING = Sampling(max_new_tokens=7)
@@ -140,7 +140,7 @@ def test_a_killed_process_loses_no_finished_answer(tmp_path: Path) -> None:
     rows = [{"id": f"q{n}", "prompt": f"Which is larger, {n} or {n * 37 % 50}?"} for n in range(80)]
     prompts.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     drawn = ("--max_new_tokens", "24", "--temperature", "1", "--batch_size", "4")
-    command = [sys.executable, "-m", "orpo", "generate", str(BASE), str(prompts), *drawn]
+    command = [forked.python(), "-m", "orpo", "generate", str(BASE), str(prompts), *drawn]
     store, whole = tmp_path / "killed.jsonl", tmp_path / "whole.jsonl"
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(

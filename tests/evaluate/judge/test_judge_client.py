@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import subprocess
-import sys
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -16,6 +15,7 @@ import pytest
 from orpo.errors import ConfigError, EvaluationError
 from orpo.evaluate.judge import JudgeSettings, Reply, Request, complete, spend
 from orpo.evaluate.judge.pacing import Pacer
+from tests import forked
 from tests.evaluate.judge.server import Asked, Fail, Say, Script, ScriptedServer
 
 KEY = "sk-canary-0123456789abcdef"
@@ -332,7 +332,7 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path: Path, number: signal.Signal
             "complete(s, t.requests())\n"
         )
         run = subprocess.Popen(
-            [sys.executable, "-c", code, server.url, str(cache)],
+            [forked.python(), "-c", code, server.url, str(cache)],
             cwd=Path(__file__).parents[3],
             stderr=subprocess.DEVNULL,
         )
