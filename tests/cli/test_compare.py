@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from tests import forked
@@ -17,6 +18,7 @@ from tests.cli.conftest import Orpo
 
 METHODS = ("orpo", "sft", "sft+dpo")
 STEPS = 4
+FAMILY = "ORPO_TESTS_FAMILY"  # a variable that runs inherit
 
 
 def arguments(tiny: Path, data: Path, folder: Path) -> list[str]:
@@ -72,8 +74,8 @@ def compared(
         [forked.python(), "-m", "orpo", "compare", *words],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
+        env={**os.environ, FAMILY: str(folder)},
         text=True,
-        start_new_session=True,
     )
     assert first.stderr is not None
     for line in first.stderr:  # until something is finished
@@ -85,24 +87,24 @@ def compared(
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("cost.json")}
     assert before, "nothing was finished before the kill"
     assert not (folder / "report.html").exists()
-    _wait_for_the_end_of(first.pid)
+    _wait_for_the_end_of(str(folder))
     done = run(words)
     assert done.returncode == 0, done.stderr
     assert all(path.stat().st_mtime_ns == then for path, then in before.items())
     return folder, json.loads(done.stdout), done.stderr
 
 
-def _wait_for_the_end_of(session: int) -> None:
+def _wait_for_the_end_of(family: str) -> None:
     """The runs of a killed comparison end by themselves."""
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        try:
-            os.killpg(session, 0)
-        except ProcessLookupError:
-            return
-        os.sched_yield()
-    os.killpg(session, signal.SIGKILL)
-    pytest.fail("a run outlived its comparison")
+    runs = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.environ().get(FAMILY) == family:
+                runs.append(process)
+    _, left = psutil.wait_procs(runs, timeout=60)
+    for process in left:
+        process.kill()
+    assert not left, "a run outlived its comparison"
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +18,22 @@ import pytest
 import yaml
 from safetensors.torch import load_file
 
+from tests import forked
 from tests.cli.conftest import Orpo
 
 ROOT = Path(__file__).parents[2]
 SHORT = ("--logging_steps", "1", "--max_length", "128", "--learning_rate", "1e-3")
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
 PATIENCE = 150
+FAMILY = "ORPO_TESTS_FAMILY"  # a variable that ranks inherit
 
 
 def command(*words: object) -> list[str]:
+    return [forked.python(), *map(str, words)]
+
+
+def new_process(*words: object) -> list[str]:
+    """Nothing is imported in it, nor in the ranks that it starts."""
     return [sys.executable, *map(str, words)]
 
 
@@ -41,19 +48,26 @@ def numbers(found: Any, name: str = "") -> dict[str, float]:
 @contextmanager
 def running(words: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
     """A process whose words go to a file; nothing of it outlives the block."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", FAMILY: str(log)}
     with log.open("wb") as file:
         process = subprocess.Popen(words, cwd=ROOT, env=environment, stdout=file, stderr=file)
-    family = [psutil.Process(process.pid)]
     try:
         yield process
     finally:
-        if family[0].is_running():
-            family += family[0].children(recursive=True)
-        for member in family:
-            if member.is_running():
+        for member in family(log):
+            with suppress(psutil.NoSuchProcess):
                 member.kill()
         process.wait()
+
+
+def family(log: Path) -> list[psutil.Process]:
+    """The process whose words go to this file, and all that come from it."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if process.environ().get(FAMILY) == str(log):
+                found.append(process)
+    return found
 
 
 def until(happened: Callable[[], bool], what: str) -> None:
@@ -63,9 +77,8 @@ def until(happened: Callable[[], bool], what: str) -> None:
         time.sleep(0.05)
 
 
-def rank_one(launcher: int) -> psutil.Process:
-    ranks = psutil.Process(launcher).children(recursive=True)
-    return next(p for p in ranks if p.environ().get("RANK") == "1")
+def rank_one(log: Path) -> psutil.Process:
+    return next(p for p in family(log) if p.environ().get("RANK") == "1")
 
 
 def steps(run: Path) -> list[int]:
@@ -104,7 +117,7 @@ def test_two_ranks_are_the_run_of_one(
     ranked = (*train, batch, 2, "--output_dir", both, "--json")
     config = ROOT / "recipes" / "accelerate" / "ddp.yaml"
     words = {
-        "nproc": command("-m", "orpo", *ranked, "--nproc", 2),
+        "nproc": new_process("-m", "orpo", *ranked, "--nproc", 2),
         "accelerate": command(
             *("-m", "accelerate.commands.launch", "--config_file", config, "--num_processes", 2),
             *("--mixed_precision", "no", "-m", "orpo", *ranked),
@@ -147,7 +160,7 @@ def test_sigterm_commits_one_checkpoint_and_a_killed_rank_ends_the_resumed_run(
 
     with running(command(*train, "--resume"), log) as process:
         until(lambda: f"step {step + 2}/" in log.read_text(), "the run did not go on")
-        rank_one(process.pid).kill()
+        rank_one(log).kill()
         assert process.wait(PATIENCE) == 1
     last = log.read_text().strip().splitlines()[-1]
     assert last.startswith("error: rank 1 was killed by SIGKILL")
@@ -160,12 +173,12 @@ def test_under_torchrun_a_killed_rank_ends_the_run_too(
     tiny: Path, pairs: Path, tmp_path: Path
 ) -> None:
     run, log = tmp_path / "run", tmp_path / "log"
-    orpo = Path(sys.executable).with_name("orpo")
+    orpo = forked.programs() / "orpo"
     train = ("--no-python", orpo, "train", "--model", tiny, "--dataset", pairs, *SHORT)
     train += ("--max_steps", 100000, "--samples", 0, "--output_dir", run)
     with running(command(*TORCHRUN, *train), log) as process:
         until(lambda: "step 3/" in log.read_text(), "training did not begin")
-        rank_one(process.pid).kill()
+        rank_one(log).kill()
         assert process.wait(PATIENCE) != 0
     said = log.read_text()
     assert said.count("step 3/") == 1

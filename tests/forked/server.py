@@ -14,6 +14,7 @@ import gc
 import importlib
 import json
 import os
+import pkgutil
 import runpy
 import selectors
 import signal
@@ -205,8 +206,8 @@ def import_everything() -> None:
     import orpo.cli.main
 
     orpo.cli.main._quiet()
-    commands = [f"orpo.cli.{name}" for name in orpo.cli.main.COMMANDS]
-    for name in (*commands, *_IMPORTED):
+    modules = {module.name for module in pkgutil.iter_modules(orpo.cli.__path__)} - {"__main__"}
+    for name in (*(f"orpo.cli.{module}" for module in modules), *_IMPORTED):
         importlib.import_module(name)
     gc.collect()
     gc.freeze()  # a collection would go through all of it, in every process

@@ -11,7 +11,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
@@ -455,7 +454,7 @@ class TestFailure:
             "for _ in range(9): _append(pathlib.Path(sys.argv[1]), 29 * 'a' + '\\n')\n"
         )
         done = subprocess.run(
-            [sys.executable, "-c", code, str(path)],
+            [forked.python(), "-c", code, str(path)],
             cwd=REPOSITORY,
             capture_output=True,
             text=True,
