@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from orpo.jobs.dry_run.assumptions import Assumptions, Fleet
 from orpo.jobs.dry_run.devices import DEVICES
 from orpo.jobs.dry_run.memory import Setup, need_of
 from orpo.jobs.dry_run.reading import SAMPLED
+from orpo.jobs.dry_run.work import never_reached
 from orpo.jobs.dry_run_job import DryRun, run_dry_run
 from orpo.jobs.train_job import adapter_of
 from orpo.run_folder import run_lock
@@ -214,6 +216,15 @@ class TestWhatIsNeeded:
         assert plan.cost == pytest.approx(3 * 2 * (plan.hours or 0))
         assert plan.evaluation_flops == pytest.approx(plan.flops * 2 * 2000 / 6000 / 3, rel=1e-3)
 
+    def test_what_lies_beyond_the_end(self, outline: Path, pairs: str, tmp_path: Path) -> None:
+        told: list[str] = []
+        job = TrainJob(model=str(outline), dataset=[pairs])
+        config = settings(tmp_path, max_steps=5, warmup_steps=5, save_strategy="steps")
+        found = run_dry_run(job, config, say=told.append, assumed=HERE)
+        assert [line.split()[0] for line in found.notes[-2:]] == ["warmup_steps", "save_steps"]
+        assert told[-2:] == found.notes[-2:]
+        assert never_reached(settings(tmp_path, max_steps=5, warmup_steps=4), 5) == []
+
 
 class TestWhatWouldFail:
     def test_a_folder_that_is_taken(self, outline: Path, pairs: str, tmp_path: Path) -> None:
@@ -313,6 +324,15 @@ class TestVerdict:
         assert need_of(setup(counted=Counted.by_shape(SEVEN, "lora", autocast=True))).fits
         spread = need_of(setup(wrapper="ddp", ranks=8, memory=40 << 30))
         assert "quantize" in spread.verdict or "lora_r" in spread.verdict
+
+    def test_what_is_said_is_all_that_it_takes(self) -> None:
+        """Micro-batches of the size that was asked for would be too large for the remedy too."""
+        asked = setup(memory=24 << 30, asked=30_000)
+        lora = Counted.by_shape(SEVEN, "lora", autocast=True)
+        assert not replace(asked, counted=lora).fits
+        assert replace(asked, counted=lora, asked=2048).fits
+        verdict = need_of(asked).verdict
+        assert "lora_r: 16, model_dtype: bfloat16, max_tokens_per_microbatch: 2048" in verdict
 
     def test_checkpointing_comes_first(self) -> None:
         lora = Counted.by_shape(SEVEN, "lora", autocast=True)

@@ -24,7 +24,7 @@ from orpo.jobs.claim import claim
 from orpo.jobs.dry_run.assumptions import Assumptions, Fleet
 from orpo.jobs.dry_run.memory import MemoryNeed, need_of, setup_of
 from orpo.jobs.dry_run.reading import Seen, audit_of, look
-from orpo.jobs.dry_run.work import PairSize, Plan, plan_of
+from orpo.jobs.dry_run.work import PairSize, Plan, never_reached, plan_of
 from orpo.jobs.train_job import TrainJob, adapter_of, tokenizer_of
 from orpo.run_folder import lock_holder
 from orpo.train import load_tokenizer, prepare_tokenizer
@@ -140,6 +140,10 @@ def run_dry_run(
     for line in found:
         say(line)
     dry = _estimate(job, config, assumed, model, fleet, data, audit, notes)
+    beyond = never_reached(config, dry.plan.steps)
+    dry.notes.extend(beyond)
+    for line in beyond:
+        say(line)
     _judge(dry, job, found)
     return dry
 

@@ -150,8 +150,8 @@ def need_of(setup: Setup) -> MemoryNeed:
         verdict = f"fits: {numbers}"
     else:
         ways = list(_remedies(setup))
-        advice = " or ".join(ways[:2]) if ways else "a smaller model or a larger device"
-        verdict = f"does not fit: {numbers}; what would fit: {advice}"
+        advice = "; or ".join(ways[:2]) if ways else "a smaller model or a larger device"
+        verdict = f"does not fit: {numbers}; what would: {advice}"
     return MemoryNeed(parts, setup.tokens, setup.memory, fits, verdict)
 
 
@@ -165,31 +165,26 @@ def _remedies(setup: Setup) -> Iterator[str]:
         replace(both, counted=Counted.by_shape(shape, kind, autocast=setup.autocast))
         for kind in ("lora", "qlora")
     )
-    full = setup.counted.full
+    full, on_gpu = setup.counted.full, setup.kind == "cuda"
+    tokens = f"max_tokens_per_microbatch: {setup.longest}"
+    often = "" if setup.checkpointing else ", gradient_checkpointing: true"
+    small = often if setup.tokens == setup.longest else f"{often}, {tokens}"
+    in_four_bits = on_gpu and full and setup.wrapper in ("one", "ddp")
     ways = [
         (not setup.checkpointing, checkpointed, "gradient_checkpointing: true"),
-        (True, tight, f"max_tokens_per_microbatch: {setup.longest}"),
-        (
-            not setup.checkpointing,
-            both,
-            f"gradient_checkpointing: true with max_tokens_per_microbatch: {setup.longest}",
-        ),
-        (full, lora, "lora_r: 16 with model_dtype: bfloat16 and gradient_checkpointing: true"),
-        (
-            setup.kind == "cuda" and setup.wrapper in ("one", "ddp"),
-            qlora,
-            "lora_r: 16 with quantize: 4bit and gradient_checkpointing: true",
-        ),
+        (setup.tokens > setup.longest, tight, tokens),
+        (not setup.checkpointing, both, small.removeprefix(", ")),
+        (full, lora, f"lora_r: 16, model_dtype: bfloat16{small}"),
+        (in_four_bits, qlora, f"lora_r: 16, quantize: 4bit, model_dtype: bfloat16{small}"),
     ]
     for possible, changed, words in ways:
         if possible and changed.fits:
             yield words
-    if setup.kind == "cuda":
-        for ranks in (2, 4, 8, 16, 32, 64):
-            spread = replace(both, wrapper="fsdp2", ranks=ranks)
-            if ranks > setup.ranks and spread.fits:
-                yield f"{ranks} devices with FSDP2 and gradient_checkpointing: true"
-                return
+    for ranks in (2, 4, 8, 16, 32, 64) if on_gpu else ():
+        spread = replace(both, wrapper="fsdp2", ranks=ranks)
+        if ranks > setup.ranks and spread.fits:
+            yield f"{ranks} devices with FSDP2{small}"
+            return
 
 
 def _gib(size: int) -> str:

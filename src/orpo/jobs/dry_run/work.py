@@ -10,7 +10,7 @@ from orpo.config import ORPOConfig
 from orpo.jobs.dry_run.assumptions import Fleet
 from orpo.train.work import ModelCost, Work
 
-__all__ = ["PairSize", "Plan", "plan_of"]
+__all__ = ["PairSize", "Plan", "never_reached", "plan_of"]
 
 _HOUR = 3600.0
 
@@ -116,6 +116,22 @@ def plan_of(
     price = None if together is None or fleet.price is None else together * fleet.price
     positions = pairs * size.positions(config)
     return Plan(per_step, steps, epochs, pairs, positions, flops, looks, hours, together, price)
+
+
+def never_reached(config: ORPOConfig, steps: int) -> list[str]:
+    """Settings that lie beyond the end of so many optimizer steps, one line each."""
+    lines = []
+    if config.warmup_steps >= steps > 1:
+        lines.append(
+            f"warmup_steps is {config.warmup_steps:g} of {steps} steps: the learning rate never "
+            "reaches its maximum, or only at the end"
+        )
+    means = {"eval": "nothing is evaluated in between", "save": "no checkpoint before the end"}
+    for name, meaning in means.items():
+        strategy, every = (getattr(config, f"{name}_{what}") for what in ("strategy", "steps"))
+        if strategy == "steps" and every and every > steps:
+            lines.append(f"{name}_steps is {every:g} of {steps} steps: {meaning}")
+    return lines
 
 
 def _steps_per_epoch(config: ORPOConfig, ranks: int, pairs: int) -> int:
