@@ -146,7 +146,7 @@ def picture(numbers: dict[str, Any]) -> str:
     for y, words in (
         (
             _HEIGHT - 40,
-            f"Measured by `{numbers['command']}` on the embedded model of 2 million parameters: "
+            f"Measured by {numbers['command']} on the embedded model of 2 million parameters: "
             f"{numbers['steps']} steps of {numbers['batch']} rows, {numbers['seeds']} seeds, "
             f"{numbers['held_out_pairs']} held-out pairs; 95 % intervals.",
         ),
