@@ -21,6 +21,8 @@ DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
 KINDS = {"sh", "python", "yaml", "json", "text", "math", "bash"}
 BESIDE = ("benchmarks", "examples", "notebooks", "recipes", "scripts", "src")
+NEEDS_MORE = ("TOKENIZER", "postgresql://host")
+"""In what is shown and not run: another tokenizer, several machines."""
 _COMMAND = re.compile(r"^(orpo|python|pip|make|accelerate|torchrun) ", re.M)
 _INDENTED = re.compile(r"^    (orpo|python|pip|make|accelerate|torchrun) ", re.M)
 
@@ -77,8 +79,7 @@ def test_nothing_to_type_hides_from_the_tests(page: Path) -> None:
     assert not _INDENTED.search(page.read_text(encoding="utf-8"))
     for block in blocks_of(page):
         assert block.kind in KINDS, f"{page.name}:{block.line}"
-        needs_what_is_not_here = page.name == "performance.md" and "TOKENIZER" in block.text
-        if block.kind == "text" and not needs_what_is_not_here:
+        if block.kind == "text" and not any(words in block.text for words in NEEDS_MORE):
             assert not _COMMAND.search(block.text), f"{page.name}:{block.line}"
         if block.kind == "bash":
             subprocess.run(["bash", "-n"], input=block.text.encode(), check=True)
