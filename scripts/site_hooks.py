@@ -35,11 +35,24 @@ def on_config(config: Any) -> Any:
 
 
 def on_files(files: Any, *, config: Any) -> Any:
-    """Add the pages that stand outside of docs/."""
+    """Add the pages that stand outside of docs/, and the other files that pages link to."""
     for name, page in PAGES.items():
         text = (ROOT / name).read_text(encoding="utf-8")
         files.append(File.generated(config, page, content=text))
+    for path in sorted(_linked() - PAGES.keys()):
+        if not path.startswith("docs/") and (ROOT / path).is_file():
+            files.append(File.generated(config, path, abs_src_path=str(ROOT / path)))
     return files
+
+
+def _linked() -> set[str]:
+    """What documents link to, as paths in the repository."""
+    documents = [*(ROOT / name for name in PAGES), *(ROOT / "docs").rglob("*.md")]
+    return {
+        normpath(str(document.relative_to(ROOT).parent / target))
+        for document in documents
+        for target in _LINK.findall(document.read_text(encoding="utf-8"))
+    }
 
 
 def on_page_markdown(markdown: str, *, page: Any, **_others: Any) -> str:
