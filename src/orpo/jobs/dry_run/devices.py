@@ -46,16 +46,16 @@ def _gpu(name: str, gib: int, tflops: float, source: str) -> Device:
 
 
 DEVICES = {
-    "b200": _gpu("NVIDIA B200", 180, 2250, "NVIDIA DGX B200 data sheet"),
-    "h200": _gpu("NVIDIA H200 SXM", 141, 989, "NVIDIA H200 data sheet"),
-    "h100": _gpu("NVIDIA H100 SXM", 80, 989, "NVIDIA H100 data sheet"),
-    "a100-80": _gpu("NVIDIA A100 80GB", 80, 312, "NVIDIA A100 data sheet"),
-    "a100-40": _gpu("NVIDIA A100 40GB", 40, 312, "NVIDIA A100 data sheet"),
-    "l40s": _gpu("NVIDIA L40S", 48, 362, "NVIDIA L40S data sheet"),
-    "a10": _gpu("NVIDIA A10", 24, 125, "NVIDIA A10 data sheet"),
-    "l4": _gpu("NVIDIA L4", 24, 121, "NVIDIA L4 data sheet"),
-    "rtx4090": _gpu("NVIDIA RTX 4090", 24, 165, "NVIDIA Ada architecture whitepaper"),
-    "rtx3090": _gpu("NVIDIA RTX 3090", 24, 71, "NVIDIA GA102 architecture whitepaper"),
+    "b200": _gpu("NVIDIA B200", 180, 2250, "nvidia.com/en-us/data-center/dgx-b200"),
+    "h200": _gpu("NVIDIA H200 SXM", 141, 989, "nvidia.com/en-us/data-center/h200"),
+    "h100": _gpu("NVIDIA H100 SXM", 80, 989, "nvidia.com/en-us/data-center/h100"),
+    "a100-80": _gpu("NVIDIA A100 80GB", 80, 312, "nvidia.com/en-us/data-center/a100"),
+    "a100-40": _gpu("NVIDIA A100 40GB", 40, 312, "nvidia.com/en-us/data-center/a100"),
+    "l40s": _gpu("NVIDIA L40S", 48, 362, "nvidia.com/en-us/data-center/l40s"),
+    "a10": _gpu("NVIDIA A10", 24, 125, "nvidia.com/en-us/data-center/products/a10-gpu"),
+    "l4": _gpu("NVIDIA L4", 24, 121, "nvidia.com/en-us/data-center/l4"),
+    "rtx4090": _gpu("NVIDIA RTX 4090", 24, 165, "NVIDIA's whitepaper of the Ada architecture"),
+    "rtx3090": _gpu("NVIDIA RTX 3090", 24, 71, "NVIDIA's whitepaper of the GA102 architecture"),
 }
 """Names of `--gpu`; rates as their maker states them, memory as it is sold."""
 
