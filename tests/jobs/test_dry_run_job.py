@@ -116,7 +116,9 @@ class TestAgainstRealModels:
             vocab_size=2048, hidden_size=256, intermediate_size=704, num_attention_heads=4
         )
         model.save_pretrained(tmp_path)
-        config = ORPOConfig(output_dir="unused", use_cpu=True, quantize="4bit")
+        config = ORPOConfig(
+            output_dir="unused", use_cpu=True, quantize="4bit", model_dtype="bfloat16"
+        )
         job = TrainJob(model=str(tmp_path), dataset=["x"], lora_r=ADAPTER_RANK)
         real = prepare_model_for_kbit_training(
             load_model(str(tmp_path), config), use_gradient_checkpointing=False
