@@ -52,7 +52,7 @@ def transformers_server(log: Path) -> Iterator[str]:
             start_new_session=True,
         )
         try:
-            _wait(process, f"http://127.0.0.1:{port}/health", log)
+            wait_for(process, f"http://127.0.0.1:{port}/health", log)
             yield f"http://127.0.0.1:{port}"
         finally:
             with contextlib.suppress(ProcessLookupError):
@@ -60,7 +60,8 @@ def transformers_server(log: Path) -> Iterator[str]:
             process.wait()
 
 
-def _wait(process: subprocess.Popen[bytes], address: str, log: Path) -> None:
+def wait_for(process: subprocess.Popen[bytes], address: str, log: Path) -> None:
+    """Wait until something answers at an address, or the process has ended."""
     deadline = time.monotonic() + _START
     while time.monotonic() < deadline:
         with (

@@ -12,7 +12,12 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedTokenizerBase,
+    TrainerCallback,
+)
 
 from orpo import ConfigError, ORPOConfig, ORPOTrainer
 from orpo.run_folder import read_run
@@ -243,6 +248,18 @@ class TestSaving:
             train_dataset=text_rows(),
         )
         again.train()
+
+    def test_servers_learn_where_an_answer_ends(
+        self, make_trainer: Make, small_tokenizer: PreTrainedTokenizerBase
+    ) -> None:
+        """A base model knows EOS; its new chat template ends a turn with another token."""
+        model = tiny_llama(vocab_size=len(small_tokenizer))
+        trainer = make_trainer(model=model, train_dataset=text_rows(), tokenizer=small_tokenizer)
+        for _ in range(2):
+            trainer.save_model()
+            written = (folder_of(trainer) / "generation_config.json").read_text()
+            end_of_turn = small_tokenizer.convert_tokens_to_ids("<|im_end|>")
+            assert json.loads(written)["eos_token_id"] == [2, end_of_turn]
 
     def test_the_same_seed_gives_the_same_run(self, make_trainer: Make) -> None:
         runs = []

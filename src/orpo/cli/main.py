@@ -35,6 +35,8 @@ COMMANDS = {
     "chat": "talk to a model",
     "merge": "merge a LoRA adapter into its base model",
     "push": "put a run's model on the Hub, with a card of its real numbers",
+    "serve": "hand a model over to an OpenAI-compatible server",
+    "export": "write a model as GGUF, with llama.cpp's own converter",
     "report": "draw the report of a run folder",
     "convert-config": "a recipe from the settings of TRL, LLaMA-Factory, Axolotl or ms-swift",
     "bench": "speed and memory beside TRL's trainer, on the same rows",
@@ -148,11 +150,21 @@ def _dispatch(arguments: list[str]) -> int:
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
     command.configure(parser)
-    given = parser.parse_args(arguments[1:])
+    own, passed_on = _parted(arguments[1:], command)
+    given = parser.parse_args(own)
+    given.passed_on = passed_on
     result = command.execute(given)
     if given.json and result is not None:
         print_json(result)
     return 0
+
+
+def _parted(arguments: list[str], command: Any) -> tuple[list[str], list[str]]:
+    """A command's own arguments, and what stands after `--` for the program that it starts."""
+    if not getattr(command, "PASSES_ON", False) or "--" not in arguments:
+        return arguments, []
+    at = arguments.index("--")
+    return arguments[:at], arguments[at + 1 :]
 
 
 def print_json(result: Any) -> None:

@@ -1,5 +1,6 @@
 """Rows -> pairs -> token ids -> batches, with every row accounted for."""
 
+from orpo.data.endings import answer_endings
 from orpo.data.lengths import TRUNCATIONS, LengthPolicy
 from orpo.data.mix import Mixture, Selection
 from orpo.data.pack import PairCollator, merge_batches, select_pairs
@@ -42,6 +43,7 @@ __all__ = [
     "Template",
     "TextPair",
     "TokenizedPair",
+    "answer_endings",
     "default_cache",
     "has_chat_template",
     "is_prepared",

@@ -17,7 +17,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from orpo.data import LengthPolicy, Messages, PairTokenizer, PreferencePair, Row, TokenizedPair
+from orpo.data import LengthPolicy, Messages, PairTokenizer, answer_endings
 
 __all__ = [
     "Completion",
@@ -113,19 +113,7 @@ def stop_ids(tokenizer: PreTrainedTokenizerBase, model: nn.Module | None = None)
 
     EOS, the end of turn that the chat template writes, and those of the model's own settings.
     """
-    ids = {int(tokenizer.eos_token_id)}
-    if tokenizer.chat_template:
-        answer = {"role": "assistant", "content": "a"}
-        other = {"role": "assistant", "content": "b"}
-        pair = PreferencePair(
-            Row({}, "probe", 0),
-            prompt=[{"role": "user", "content": "a"}],
-            chosen=answer,
-            rejected=other,
-        )
-        tokens = PairTokenizer(tokenizer, LengthPolicy(None))(pair)
-        if isinstance(tokens, TokenizedPair):
-            ids.add(tokens.chosen_ids[-1])
+    ids = answer_endings(tokenizer)
     own = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
     ids.update([own] if isinstance(own, int) else own or [])
     return sorted(ids)

@@ -11,7 +11,7 @@ from typing import Any
 from orpo.errors import CheckpointError, ConfigError, ModelError, SaveError
 from orpo.evaluate import Answerer, is_adapter, load_answerer
 from orpo.run_folder import MANIFEST, commit_files, read_manifest, stage, verify
-from orpo.train import explain_write_error
+from orpo.train import explain_write_error, remember_endings
 
 __all__ = ["MERGED", "merge_adapter", "merge_once", "merged_folder"]
 
@@ -64,6 +64,7 @@ def _save(merged: Answerer, run: Path, target: Path) -> None:
     staged = stage(target, "model")
     try:
         model: Any = merged.model
+        remember_endings(model, merged.tokenizer)
         model.save_pretrained(staged)
         merged.tokenizer.save_pretrained(staged)
         commit_files(staged, target, run=name, step=step)

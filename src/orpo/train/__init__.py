@@ -2,7 +2,13 @@
 
 from orpo.train.card import About, model_card, write_model_card
 from orpo.train.checkpoints import explain_write_error
-from orpo.train.models import load_adapter, load_model, load_tokenizer, prepare_tokenizer
+from orpo.train.models import (
+    load_adapter,
+    load_model,
+    load_tokenizer,
+    prepare_tokenizer,
+    remember_endings,
+)
 from orpo.train.recorder import versions
 from orpo.train.signals import StopOnSignal, StopRequested
 from orpo.train.trainer import ORPOTrainer
@@ -21,6 +27,7 @@ __all__ = [
     "load_tokenizer",
     "model_card",
     "prepare_tokenizer",
+    "remember_endings",
     "versions",
     "write_model_card",
 ]

@@ -24,7 +24,7 @@ from transformers import (
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
-from orpo.data import PLAIN_TEMPLATE
+from orpo.data import PLAIN_TEMPLATE, answer_endings
 from orpo.errors import ConfigError, ModelError, UserError
 from orpo.run_folder import ensure_as_committed
 from orpo.train.quantize import check_quantize, in_four_bits
@@ -51,6 +51,7 @@ __all__ = [
     "padding_id",
     "prepare_tokenizer",
     "read_config",
+    "remember_endings",
     "resolve_model",
     "resolve_tokenizer",
     "unloadable",
@@ -381,6 +382,21 @@ def give_plain_template(tokenizer: PreTrainedTokenizerBase) -> str:
         "the tokenizer has no chat template: messages are written as "
         "'Human: ... Assistant: ...' transcripts, and this template is saved with the model"
     )
+
+
+def remember_endings(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Put what ends an answer into the model's own settings of generation.
+
+    Whoever generates with the saved model, a server above all, looks there and nowhere else.
+    """
+    settings = getattr(model, "generation_config", None)
+    if settings is None:
+        return
+    own = settings.eos_token_id
+    known = [] if own is None else [own] if isinstance(own, int) else list(own)
+    missing = sorted(answer_endings(tokenizer) - set(known))
+    if missing:
+        settings.eos_token_id = [*known, *missing]
 
 
 def add_adapter(model: PreTrainedModel, peft_config: PeftConfig, args: ORPOConfig) -> nn.Module:

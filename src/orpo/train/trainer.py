@@ -46,6 +46,7 @@ from orpo.train.models import (
     name_of,
     padding_id,
     prepare_tokenizer,
+    remember_endings,
     resolve_model,
     resolve_tokenizer,
     vocabulary_size,
@@ -589,6 +590,7 @@ class ORPOTrainer(DurableTrainer):
         folder, writes = output_dir or self.args.output_dir, self.args.should_save
         # Ranks that write nothing take part where a model was sharded as it was loaded.
         model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+        remember_endings(model, self.processing_class)
         model.save_pretrained(folder, state_dict=state_dict, is_main_process=writes)
         if writes:
             self.processing_class.save_pretrained(folder)

@@ -1,0 +1,158 @@
+"""`orpo serve`: a real `transformers serve`, and the commands that others are started with."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Orpo
+from tests.jobs.small_run import flip, train
+from tests.servers import BASE, free_port, wait_for
+
+_QUESTION = "How many words are in this list: sugar, doctor, apple? Answer in one sentence."
+
+
+@pytest.fixture(scope="module")
+def adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train(tmp_path_factory.mktemp("serve"), lora_r=2, samples=0)
+
+
+@pytest.fixture
+def vllm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A program of this name that writes down what it was started with; the file of it."""
+    told, program = tmp_path / "told", tmp_path / "bin" / "vllm"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" > {shlex.quote(str(told))}\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    return told
+
+
+@pytest.mark.slow
+def test_the_server_answers_as_generate_does(orpo: Orpo, tmp_path: Path) -> None:
+    """The command becomes the server; its greedy answer is that of `orpo generate`."""
+    from openai import OpenAI
+
+    assert orpo("generate", BASE, _QUESTION, "--max_new_tokens", 32, "--json") == 0, orpo.err
+    expected = json.loads(orpo.out)["answers"][0]["answer"]
+    port, log = free_port(), tmp_path / "log"
+    command = [sys.executable, "-m", "orpo", "serve", str(BASE), "--engine", "transformers"]
+    with log.open("wb") as said:
+        process = subprocess.Popen(
+            [*command, "--host", "127.0.0.1", "--port", str(port), "--", "--dtype", "float32"],
+            stdout=said,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            url = f"http://127.0.0.1:{port}"
+            wait_for(process, f"{url}/health", log)
+            with OpenAI(base_url=f"{url}/v1", api_key="none") as client:
+                reply = client.chat.completions.create(
+                    model=str(BASE),
+                    messages=[{"role": "user", "content": _QUESTION}],
+                    temperature=0,
+                    max_tokens=32,
+                )
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    assert reply.choices[0].message.content == expected
+    assert f"answers as model '{BASE}'" in " ".join(log.read_text().split())
+
+
+def test_vllm_gets_the_base_the_adapter_and_the_template(
+    orpo: Orpo, vllm: Path, adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "execv", lambda program, command: subprocess.run(command, check=True))
+    mine = Path(shutil.copytree(adapter, tmp_path / "run"))
+    (mine / "manifest.json").unlink()
+    (mine / "chat_template.jinja").write_text("{{ messages[0]['content'] }}")
+    assert orpo("serve", mine, "--port", free_port(), "--", "--seed", "7") == 0, orpo.err
+    told = vllm.read_text().splitlines()
+    base = str(adapter.parent / "base")
+    assert told[:4] == ["serve", base, "--tokenizer", str(mine)]
+    flags = dict(pairwise(told))
+    assert "--enable-lora" in told
+    assert flags["--lora-modules"] == f"run={mine}"
+    assert flags["--max-lora-rank"] == "8", "the least that vLLM takes for rank 2"
+    assert flags["--chat-template"] == str(mine / "chat_template.jinja")
+    assert told[-2:] == ["--seed", "7"]
+
+
+def test_a_whole_model_keeps_its_name_in_vllm(orpo: Orpo, vllm: Path, tiny: Path) -> None:
+    assert orpo("serve", tiny, "--dry_run", "--json", "--host", "0.0.0.0") == 0, orpo.err
+    plan = json.loads(orpo.out)
+    assert plan["engine"] == "vllm", "it is there, so auto takes it"
+    assert plan["command"][2:5] == [str(tiny), "--served-model-name", tiny.name]
+    assert plan["curl"].startswith("curl http://localhost:8000/v1/chat/completions")
+    assert json.loads(shlex.split(plan["curl"])[-1])["model"] == tiny.name
+    assert "the server wants no key" in orpo.err
+    assert not vllm.exists()
+
+
+def test_transformers_gets_an_adapter_merged_once(
+    orpo: Orpo, adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = []
+    monkeypatch.setattr("orpo.cli.serve.hand_over", lambda plan: started.append(plan.command))
+    mine = Path(shutil.copytree(adapter, tmp_path / "run"))
+    run = ("serve", mine, "--engine", "transformers", "--port", free_port())
+    assert orpo(*run, "--dry_run") == 0, orpo.err
+    assert not (mine / "merged").exists()
+    assert "has no chat template" in orpo.err
+    assert orpo(*run) == 0, orpo.err
+    written = (mine / "merged" / "model.safetensors").stat().st_mtime_ns
+    assert orpo(*run) == 0, orpo.err
+    assert (mine / "merged" / "model.safetensors").stat().st_mtime_ns == written
+    assert [command[1:3] for command in started] == [["serve", str(mine / "merged")]] * 2
+    flip(mine / "merged" / "model.safetensors")
+    assert orpo(*run) == 0, orpo.err
+    assert "merging the adapter" in orpo.err, "what is damaged is made anew"
+
+
+def test_a_port_in_use_is_one_line(orpo: Orpo, tiny: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert orpo("serve", tiny, "--host", "127.0.0.1", "--port", port) == 2
+    assert "is taken by another program" in orpo.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("nowhere/",), "no such model folder"),
+        (("{folder}",), "holds no model"),
+        (("{tiny}", "--engine", "vllm"), "pip install vllm"),
+        (("{tiny}", "--port", "70000"), "must be 1 to 65535"),
+        (("{tiny}", "--host", "no.such.host.invalid", "--engine", "transformers"), "--host"),
+        (("{tiny}", "--engine", "other"), "invalid choice"),
+    ],
+)
+def test_wrong_input_is_one_line(
+    orpo: Orpo, tiny: Path, tmp_path: Path, arguments: tuple[str, ...], words: str
+) -> None:
+    assert orpo("serve", *(one.format(tiny=tiny, folder=tmp_path) for one in arguments)) == 2
+    assert words in orpo.err
+    assert len(orpo.err.strip().splitlines()) == 1
+
+
+def test_without_a_server_it_says_what_to_install(
+    orpo: Orpo, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orpo.jobs.serve_job.find_spec", lambda name: None)
+    monkeypatch.setenv("PATH", "")
+    assert orpo("serve", tiny) == 2
+    assert "pip install 'orpo[serve]'" in orpo.err
