@@ -82,6 +82,7 @@ def test_nothing_to_type_hides_from_the_tests(page: Path) -> None:
         if block.kind == "text" and not any(words in block.text for words in NEEDS_MORE):
             assert not _COMMAND.search(block.text), f"{page.name}:{block.line}"
         if block.kind == "bash":
+            assert block.title, f"{page.name}:{block.line}: a script has a name, a command is sh"
             subprocess.run(["bash", "-n"], input=block.text.encode(), check=True)
 
 
