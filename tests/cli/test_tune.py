@@ -188,6 +188,7 @@ def test_mistakes_give_exit_code_2(
     assert said in last
     assert "secret" not in orpo.err
     assert "Traceback" not in orpo.err
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_folder_with_something_else_is_left_alone(orpo: Orpo, tmp_path: Path) -> None:

@@ -37,6 +37,7 @@ SETTINGS: dict[str, Any] = {
     "orpo_alpha": 0.5,
     "per_device_train_batch_size": 4,
     "max_length": 128,
+    "warmup_steps": 2,
     "use_cpu": True,
 }
 START = Values(1e-3, 0.5)

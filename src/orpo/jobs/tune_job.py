@@ -10,11 +10,11 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from orpo.errors import RunStopped, TrainingError
+from orpo.errors import RunStopped, TrainingError, UserError
 from orpo.jobs.compare.worker import load_checker
 from orpo.jobs.tune.budget import Budget, plan_steps
 from orpo.jobs.tune.choice import Choice, choose
-from orpo.jobs.tune.folder import claim_tuning, kept_comparison
+from orpo.jobs.tune.folder import claim_tuning, kept_comparison, leave_nothing
 from orpo.jobs.tune.identity import identity_of, require_same
 from orpo.jobs.tune.recipe import write_recipe
 from orpo.jobs.tune.result import measures_of, result_of
@@ -61,15 +61,21 @@ def run_tune(
     grade = load_checker(job.checker) if job.checker else None
     with run_lock(job.folder), Stop() as stop:
         budget = Budget(job.minutes)
-        claim_tuning(job, overwrite=overwrite)
-        found = Study.find(job)  # a storage that cannot be reached is told of before anything loads
-        runs = Runs(job, grade=grade, callbacks=callbacks)
-        for line in runs.notes:
-            say(line)
-        work = _Tuning(job, runs, budget, stop, say)
+        fresh = claim_tuning(job, overwrite=overwrite)
+        work: _Tuning | None = None
         try:
+            found = Study.find(job)  # a storage out of reach is told of before anything loads
+            runs = Runs(job, grade=grade, callbacks=callbacks)
+            for line in runs.notes:
+                say(line)
+            work = _Tuning(job, runs, budget, stop, say)
             work.search(found)
+        except UserError:
+            if fresh and (work is None or work.study is None):
+                leave_nothing(job.folder)
+            raise
         except Stopped:
+            assert work is not None
             work.conclude(compared=False)
             raise RunStopped(work.stopped_words(), stop.number) from None
         return work.conclude(compared=True)

@@ -13,14 +13,14 @@ from orpo.jobs.tune.spec import TuneJob
 from orpo.jobs.tune.study import JOURNAL
 from orpo.run_folder import EVALUATION, RECIPE, REPORT, write_json
 
-__all__ = ["KIND", "claim_tuning", "kept_comparison"]
+__all__ = ["KIND", "claim_tuning", "kept_comparison", "leave_nothing"]
 
 KIND = "tuning"
 _OURS = (JOURNAL, f"{JOURNAL}.lock", EVALUATION, RECIPE, REPORT)
 
 
-def claim_tuning(job: TuneJob, *, overwrite: bool) -> None:
-    """Make the folder this tuning's, or go on with it.
+def claim_tuning(job: TuneJob, *, overwrite: bool) -> bool:
+    """Make the folder this tuning's, or go on with it; whether it held none before.
 
     Args:
         job: Its output folder.
@@ -36,7 +36,7 @@ def claim_tuning(job: TuneJob, *, overwrite: bool) -> None:
                 (folder / name).unlink(missing_ok=True)
             shutil.rmtree(folder / "figures", ignore_errors=True)
             write_json(folder / EVALUATION, {"kind": KIND, "finished": False})
-        return
+        return False
     if folder.is_dir() and any(path.name != ".lock" for path in folder.iterdir()):
         raise ConfigError(
             "holds something that is no tuning",
@@ -45,6 +45,13 @@ def claim_tuning(job: TuneJob, *, overwrite: bool) -> None:
         )
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / EVALUATION, {"kind": KIND, "finished": False})
+    return True
+
+
+def leave_nothing(folder: Path) -> None:
+    """Take back what `claim_tuning` wrote: nothing was begun."""
+    for name in _OURS:
+        (folder / name).unlink(missing_ok=True)
 
 
 def kept_comparison(folder: Path, key: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -134,6 +134,7 @@ class Runs:
         self._test_rows: list[Row] = list(test)
         assert job.train.model is not None
         self._tokenizer: Any = None
+        self.full_steps = max(config.max_steps, 1)
         self._model = load_model(job.train.model, config)
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
             first = self._trainer(
@@ -152,7 +153,8 @@ class Runs:
         self._lengths = token_counts(self._choosing)
         self.batch = config.per_device_train_batch_size * config.gradient_accumulation_steps
         epochs = math.ceil(float(config.num_train_epochs) * len(self._train) / self.batch)
-        self.full_steps = config.max_steps if config.max_steps > 0 else epochs
+        if config.max_steps <= 0:
+            self.full_steps = epochs
         self.facts = {
             "weights": weights_digest(self._model),
             "train": data_fingerprint(self._train),
@@ -273,14 +275,14 @@ class Runs:
     def _config(self, values: Values, steps: int, seed: int, folder: str) -> ORPOConfig:
         settings = {**self.job.of_trials(), **_QUIET, **values.as_dict()}
         settings |= {"max_steps": steps, "seed": seed, "output_dir": folder}
-        settings |= {"logging_steps": max(1, steps // 3), "warmup_steps": self._warmup()}
+        settings |= {"logging_steps": max(1, steps // 3), "warmup_steps": self._warmup(steps)}
         settings |= {"metric_for_best_model": None, "hub_model_id": None}
         return ORPOConfig(**settings)
 
-    def _warmup(self) -> float:
-        """Warm-up steps as a share of the run: a short run has a short warm-up."""
+    def _warmup(self, steps: int) -> float:
+        """Steps of warm-up, or their share: as large a part of a short run as of the recipe."""
         asked = float(self.job.config.warmup_steps)
-        return asked if asked < 1 else min(asked / max(self.full_steps, 1), 0.5)
+        return asked if asked < 1 else round(asked * steps / self.full_steps)
 
     def _trainer(
         self,
