@@ -37,6 +37,7 @@ SETTINGS: dict[str, Any] = {
     "orpo_alpha": 0.5,
     "per_device_train_batch_size": 4,
     "max_length": 128,
+    "num_train_epochs": 1,
     "warmup_steps": 2,
     "use_cpu": True,
 }
