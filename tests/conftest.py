@@ -14,6 +14,7 @@ os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "0")
 
 import copy
+import gc
 import gzip
 import json
 import tarfile
@@ -71,6 +72,13 @@ def _nothing_is_left_behind(tmp_path_factory: pytest.TempPathFactory) -> Iterato
         patch.setenv("ORPO_CACHE", str(scratch / "cache"))  # never the user's own
         yield
         forked.close()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _imported_once() -> None:
+    """Every training run collects garbage: not among all that was imported, each time."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -43,6 +43,7 @@ __all__ = [
     "write_yaml",
 ]
 
+_DUMPER: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # ten times as fast, where it is
 AUDIT, RECIPE, METRICS, EVENTS, EVALUATION, SAMPLES, SCORES, REPORT = (
     "audit.json",
     "recipe.yaml",
@@ -134,7 +135,8 @@ def read_recipe(folder: Path) -> dict[str, Any]:
 
 def write_yaml(path: Path, value: Any) -> None:
     """Write settings in the order given."""
-    write_text(path, yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=100))
+    style: dict[str, Any] = {"sort_keys": False, "allow_unicode": True, "width": 100}
+    write_text(path, yaml.dump(value, Dumper=_DUMPER, **style))
 
 
 def write_json(path: Path, value: Any) -> None:

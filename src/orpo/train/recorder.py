@@ -8,6 +8,7 @@ import os
 import platform
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, cast
@@ -29,11 +30,18 @@ def versions(*more: str) -> dict[str, str]:
     """Versions of Python and of the packages that a run depends on, and of others if installed."""
     found = {"python": platform.python_version()}
     for name in (*_PACKAGES, *more):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
+        if known := _version(name):
+            found[name] = known
     return found
+
+
+@cache
+def _version(package: str) -> str:
+    """Of an installed package, as it was when first asked; empty if it is not installed."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
 
 
 def model_facts(model: nn.Module) -> dict[str, Any]:
