@@ -2,6 +2,7 @@
 
     python scripts/make_notebooks.py               write them and run them: outputs are kept in them
     python scripts/make_notebooks.py --only zh-CN  one of them
+    python scripts/make_notebooks.py --texts       after changes of texts: the outputs stay
 
 A file of cells is Markdown. `<!-- en -->` and `<!-- zh-CN -->` open a text in either language, and
 a fence that begins with "python cell" is a cell of code for both of them; words behind it are the
@@ -14,6 +15,7 @@ Running needs `pip install 'orpo[notebook]'` and no network; it takes two or thr
 from __future__ import annotations
 
 import argparse
+import ast
 import re
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -141,6 +143,24 @@ def execute(notebook: NotebookNode) -> NotebookNode:
     return notebook
 
 
+def with_outputs_of(ran: NotebookNode, notebook: NotebookNode) -> NotebookNode:
+    """A notebook with the outputs that the same code had before; it is changed, and returned.
+
+    Raises:
+        ValueError: The code is another one.
+    """
+    olds, news = ([c for c in one.cells if c.cell_type == "code"] for one in (ran, notebook))
+    if [_bare(cell.source) for cell in olds] != [_bare(cell.source) for cell in news]:
+        raise ValueError("the code has changed: run it, without --texts")
+    for old, new in zip(olds, news, strict=True):
+        new.outputs, new.execution_count = old.outputs, old.execution_count
+    return notebook
+
+
+def _bare(code: str) -> str:
+    return ast.dump(ast.parse(code))
+
+
 def faults(notebook: NotebookNode) -> list[str]:
     """What must not be in a notebook that is given to readers; empty if there is nothing."""
     found = []
@@ -160,13 +180,17 @@ def main() -> None:
     """Write the notebooks."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("--only", choices=LANGUAGES, help="one language")
-    only = parser.parse_args().only
-    for language in [only] if only else LANGUAGES:
-        notebook = execute(build(language))
+    parser.add_argument("--texts", action="store_true", help="keep the outputs that are there")
+    given = parser.parse_args()
+    for language in [given.only] if given.only else LANGUAGES:
+        path, notebook = NOTEBOOKS / LANGUAGES[language], build(language)
+        if given.texts:
+            with_outputs_of(nbformat.read(path, as_version=4), notebook)
+        else:
+            execute(notebook)
         wrong = faults(notebook)
         if wrong:
             raise SystemExit("\n".join(wrong))
-        path = NOTEBOOKS / LANGUAGES[language]
         nbformat.write(notebook, path)
         print(f"{path.name}: {path.stat().st_size:,} bytes")
 

@@ -75,6 +75,15 @@ def test_each_text_is_in_its_language() -> None:
             assert not re.search(r"^\s*#.*[\u4e00-\u9fff]", one.source, re.M)
 
 
+def test_outputs_stay_while_the_code_does() -> None:
+    ran, changed = on_disk("en"), make_notebooks.build("zh-CN")
+    kept = code_of(make_notebooks.with_outputs_of(ran, changed))
+    assert [cell.outputs for cell in kept] == [cell.outputs for cell in code_of(ran)]
+    kept[0].source += "\nmore = 1"
+    with pytest.raises(ValueError, match="the code has changed"):
+        make_notebooks.with_outputs_of(ran, changed)
+
+
 def test_every_exercise_has_a_folded_solution() -> None:
     cells = make_notebooks.build("en").cells
     number = re.compile(r"^\*\*\d+\.\*\*", re.M)
