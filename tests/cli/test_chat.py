@@ -1,0 +1,235 @@
+"""`orpo chat` as a user has it: in a terminal, piped, and two models side by side."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import select
+import stat
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from orpo.evaluate import load_answerer
+from orpo.jobs import chat_job
+from tests.cli.conftest import Orpo
+
+_LIMIT = 120.0
+_IN_A_TERMINAL = (
+    "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
+    "os.execv(sys.executable, [sys.executable, '-m', 'orpo', *sys.argv[1:]])"
+)
+
+
+@pytest.fixture(scope="module")
+def adapter(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An adapter of `tiny` that answers quite differently."""
+    folder = tmp_path_factory.mktemp("chat") / "adapter"
+    config = LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM")
+    with warnings.catch_warnings():  # peft asks transformers by an older name
+        warnings.simplefilter("ignore", FutureWarning)
+        model = get_peft_model(AutoModelForCausalLM.from_pretrained(tiny), config)
+    model.save_pretrained(folder)
+    weights = folder / "adapter_model.safetensors"
+    torch.manual_seed(1)
+    save_file({n: torch.randn_like(one) for n, one in load_file(weights).items()}, weights)
+    AutoTokenizer.from_pretrained(tiny).save_pretrained(folder)
+    return folder
+
+
+def say(monkeypatch: pytest.MonkeyPatch, *lines: str) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("".join(f"{line}\n" for line in lines)))
+
+
+class Terminal:
+    """A program with a terminal of its own."""
+
+    def __init__(self, *arguments: object, state: Path) -> None:
+        self._ours, theirs = os.openpty()
+        environment = {**os.environ, "XDG_STATE_HOME": str(state), "TERM": "xterm", "COLUMNS": "80"}
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", _IN_A_TERMINAL, *map(str, arguments)],
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            env=environment,
+            start_new_session=True,
+        )
+        os.close(theirs)
+        self._unread = ""
+
+    def until(self, words: str) -> str:
+        """What is shown up to these words."""
+        while words not in self._unread:
+            ready, _, _ = select.select([self._ours], [], [], _LIMIT)
+            assert ready, f"no {words!r} in {self._unread!r}"
+            try:
+                self._unread += os.read(self._ours, 65536).decode(errors="replace")
+            except OSError as error:  # the program has ended
+                raise AssertionError(f"no {words!r} in {self._unread!r}") from error
+        before, _, self._unread = self._unread.partition(words)
+        return before
+
+    def type(self, keys: str) -> None:
+        os.write(self._ours, keys.encode())
+
+    def ended(self) -> int:
+        return self._process.wait(_LIMIT)
+
+    def __enter__(self) -> Terminal:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.wait()
+        os.close(self._ours)
+
+
+@pytest.mark.slow
+def test_a_terminal_edits_recalls_and_interrupts(tiny: Path, adapter: Path, tmp_path: Path) -> None:
+    history = tmp_path / "state" / "orpo" / "chat_history"
+    history.parent.mkdir(parents=True)
+    history.write_text("Said in an earlier chat\n")
+    endless = ("--max_new_tokens", 10**6)
+    with Terminal("chat", adapter, "--beside", tiny, *endless, state=tmp_path / "state") as chat:
+        chat.until("you> ")
+        chat.type("\x1b[A\r")  # the arrow upwards
+        assert "Said in an earlier chat" in chat.until("┡")
+        for _ in range(2):  # Ctrl-C ends each side's answer, and not the chat
+            chat.until("┡")  # drawn anew: something was said
+            chat.type("\x03")
+            chat.until("[interrupted]")
+        chat.until("you> ")
+        chat.type("now\x01/save \x05.txt\r")  # to the beginning of the line, and to its end
+        chat.until("saved: now.txt")
+        chat.until("you> ")
+        chat.type("/undo\r")
+        chat.until("taken back: Said in an earlier chat")
+        chat.until("you> ")
+        chat.type("/nonsense\r")
+        chat.until("there is no /nonsense")
+        chat.until("you> ")
+        chat.type("/exit\r")
+        assert chat.ended() == 0
+    lines = ["Said in an earlier chat"] * 2 + ["/save now.txt", "/undo", "/nonsense", "/exit"]
+    assert history.read_text().splitlines() == lines
+    assert stat.S_IMODE(history.stat().st_mode) == 0o600
+    base, tuned = map(json.loads, Path("now.txt").read_text().splitlines())
+    Path("now.txt").unlink()
+    assert [base["model"], tuned["model"]] == [str(tiny), str(adapter)]
+    assert base["messages"][1]["content"] != tuned["messages"][1]["content"]
+
+
+def test_two_models_go_on_from_their_own_answers(
+    orpo: Orpo, tiny: Path, adapter: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    how = ("--max_new_tokens", 6, "--system", "Be short.")
+    expected = []
+    for model in (tiny, adapter):
+        say(monkeypatch, "Say 1", "Say 2")
+        assert orpo("chat", model, *how, "--json") == 0, orpo.err
+        expected.append(json.loads(orpo.out)["messages"])
+    assert expected[0] != expected[1]
+    say(monkeypatch, "Say 1", "Say 2")
+    assert orpo("chat", adapter, "--beside", "--json", *how) == 0, orpo.err
+    told = json.loads(orpo.out)
+    assert told["model"] == str(adapter)
+    assert told["beside"] == {"model": str(tiny), "messages": expected[0]}
+    assert told["messages"] == expected[1]
+    say(monkeypatch, "Say 1")
+    assert orpo("chat", adapter, "--beside", tiny, *how) == 0, orpo.err
+    first = [messages[2]["content"] for messages in expected]
+    assert orpo.out == f"[{tiny.name}]\n{first[0]}\n\n[adapter]\n{first[1]}\n\n"
+
+
+def test_an_adapter_and_its_base_are_one_model_in_memory(
+    tiny: Path, adapter: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = []
+    monkeypatch.setattr(
+        chat_job, "load_answerer", lambda name, **how: loaded.append(name) or load_answerer(name)
+    )
+    chat = chat_job.open_chat(chat_job.ChatJob(str(adapter), beside=chat_job.ITS_BASE))
+    assert loaded == [str(adapter)]
+    assert [side.speaker.name for side in chat.sides] == [str(tiny), str(adapter)]
+
+
+def test_a_line_can_be_taken_back_asked_again_and_saved(
+    orpo: Orpo, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved = tmp_path / "chat.jsonl"
+    lines = ("Say 1", "Say 2", "/undo", "/retry", "//etc", "/tmp or what?", "/undo", "/system Be.")
+    say(monkeypatch, *lines, "Say 3", "/system", f"/save {saved}", "/help", "/quit", "never")
+    how = ("--max_new_tokens", 4, "--temperature", 1)
+    assert orpo("chat", tiny, *how, "--json") == 0, orpo.err
+    turns = json.loads(orpo.out)["messages"]
+    assert [one["content"] for one in turns[::2]] == ["Say 1", "/etc", "Say 3"]
+    assert json.loads(saved.read_text()) == {"model": str(tiny), "messages": turns}
+    assert "taken back: Say 2" in orpo.err
+    assert "/retry        ask the last question again" in orpo.err
+    say(monkeypatch, "Say 1", "/retry")
+    assert orpo("chat", tiny, *how) == 0
+    first, second = orpo.out.splitlines()
+    assert first != second, "another draw"
+    say(monkeypatch, "Say 1", f"/save {saved}")
+    assert orpo("chat", tiny, *how) == 2
+    assert "is there already" in orpo.err
+    assert json.loads(saved.read_text())["messages"] == turns
+
+
+def test_a_terminal_is_not_steered_by_an_answer(
+    orpo: Orpo, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def answer(self: object, turns: object, how: object, seed: int, hear: object) -> str:
+        hear("a\x1b[2Jb\x9bc")
+        return ""
+
+    monkeypatch.setattr("orpo.evaluate.conversation.Speaker.answer", answer)
+    say(monkeypatch, "Say 1")
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    assert orpo("chat", tiny) == 0
+    assert orpo.out == "a␛[2Jb\ufffdc\n"
+
+
+@pytest.mark.parametrize(
+    ("lines", "arguments", "words"),
+    [
+        (("Say",), ("--beside",), "does not say which model it started from"),
+        (("Say",), ("--beside", "./nowhere"), "no such model folder"),
+        (("Say",), ("--beside", "{tiny}"), "is the model itself"),
+        (("/undo",), (), "there is nothing to take back"),
+        (("/save",), (), "/save: needs the name of a file"),
+        (("/save /no/such/folder/x",), (), "cannot be written"),
+        (("Say", "x" * 600), ("--max_new_tokens", 2), "with /undo, or start again with /reset"),
+    ],
+)
+def test_wrong_input_is_one_line(
+    orpo: Orpo,
+    tiny: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    lines: tuple[str, ...],
+    arguments: tuple[object, ...],
+    words: str,
+) -> None:
+    say(monkeypatch, *lines)
+    assert orpo("chat", tiny, *(str(one).format(tiny=tiny) for one in arguments)) == 2
+    assert words in orpo.err.splitlines()[-1]
+    assert orpo.err.count("error:") == 1
+    assert "Traceback" not in orpo.err
+
+
+def test_what_is_piped_is_not_kept(
+    orpo: Orpo, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    say(monkeypatch, "Say 1")
+    assert orpo("chat", tiny, "--max_new_tokens", 2) == 0
+    assert not list(tmp_path.iterdir())
