@@ -156,3 +156,6 @@ def test_without_a_server_it_says_what_to_install(
     monkeypatch.setenv("PATH", "")
     assert orpo("serve", tiny) == 2
     assert "pip install 'orpo[serve]'" in orpo.err
+    assert orpo("serve", tiny, "--engine", "vllm", "--dry_run") == 0, "a dry run goes on"
+    assert "pip install vllm" in orpo.err
+    assert orpo.out.startswith("vllm serve ")

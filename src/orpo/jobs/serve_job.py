@@ -116,7 +116,7 @@ def plan_serve(job: ServeJob, *, say: Callable[[str], None], dry: bool = False) 
     Args:
         job: What is served, and where.
         say: Told what takes time.
-        dry: Change nothing: an adapter that has to be merged is not, and the port is not tried.
+        dry: Change nothing: no adapter is merged, and neither port nor program need be there.
 
     Raises:
         ModelError: There is no such model.
@@ -125,9 +125,13 @@ def plan_serve(job: ServeJob, *, say: Callable[[str], None], dry: bool = False) 
     """
     _look_at(job.model)
     engine, program = _engine(job.engine)
+    notes = _notes(job)
+    if program is None:
+        if not dry:
+            raise _not_installed(engine)
+        notes.append(str(_not_installed(engine)))
     if not dry:
         _ensure_free(job.host, job.port)
-    notes = _notes(job)
     adapter = is_adapter(job.model)
     if engine == "vllm":
         name = Path(job.model).resolve().name if Path(job.model).is_dir() else job.model
@@ -139,7 +143,8 @@ def plan_serve(job: ServeJob, *, say: Callable[[str], None], dry: bool = False) 
         what = [name]
     where = ["--host", job.host, "--port", str(job.port)]
     url = f"http://{_EVERYWHERE.get(job.host, job.host)}:{job.port}"
-    return ServePlan(engine, [*program, *what, *where, *job.extra], name, url, notes)
+    command = [program or engine, "serve", *what, *where, *job.extra]
+    return ServePlan(engine, command, name, url, notes)
 
 
 def hand_over(plan: ServePlan) -> NoReturn:
@@ -164,22 +169,23 @@ def _look_at(model: str) -> None:
     ensure_as_committed(folder)
 
 
-def _engine(wanted: str) -> tuple[str, list[str]]:
-    """The server and how its command begins."""
-    vllm, transformers = shutil.which("vllm"), _transformers()
-    if wanted in {"auto", "vllm"} and vllm:
-        return "vllm", [vllm, "serve"]
-    if wanted == "vllm":
-        raise ConfigError(
-            "vLLM is not installed", where="--engine vllm", fix="pip install vllm (it wants a GPU)."
-        )
-    if transformers is None:
-        raise ConfigError(
+def _engine(wanted: str) -> tuple[str, str | None]:
+    """The server to take, and its program; None where it is not installed."""
+    vllm = shutil.which("vllm")
+    if wanted == "vllm" or (wanted == "auto" and vllm):
+        return "vllm", vllm
+    return "transformers", _transformers()
+
+
+def _not_installed(engine: str) -> ConfigError:
+    what = {
+        "vllm": ("vLLM is not installed", "pip install vllm (it wants a GPU)."),
+        "transformers": (
             "no server is installed",
-            where="orpo serve",
-            fix="pip install 'orpo[serve]' for `transformers serve`, or pip install vllm.",
-        )
-    return "transformers", [transformers, "serve"]
+            "pip install 'orpo[serve]' for `transformers serve`, or pip install vllm.",
+        ),
+    }
+    return ConfigError(what[engine][0], where="orpo serve", fix=what[engine][1])
 
 
 def _transformers() -> str | None:
