@@ -3,10 +3,12 @@
 README.md, its translation, CONTRIBUTING.md and CHANGELOG.md are pages of the site too; links
 between them and docs/ are right on GitHub, and are turned here. A fenced block `math` holds LaTeX,
 as GitHub reads it, and becomes MathML, which browsers draw by themselves: nothing is fetched.
+The table of settings is read out of orpo/config.py.
 """
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path, PurePosixPath
 from posixpath import normpath, relpath
@@ -66,7 +68,33 @@ def on_page_markdown(markdown: str, *, page: Any, **_others: Any) -> str:
         found = PAGES.get(target, target.removeprefix("docs/"))
         return relpath(found, str(PurePosixPath(place).parent))
 
-    return _LINK.sub(turned, markdown)
+    return _LINK.sub(turned, markdown).replace("<!-- settings -->", _settings())
+
+
+def _settings() -> str:
+    """A table of the fields of `ORPOConfig`, read without importing it."""
+    tree = ast.parse((ROOT / "src" / "orpo" / "config.py").read_text(encoding="utf-8"))
+    config = next(n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == "ORPOConfig")
+    strengths = _strengths(tree)
+    rows = ["| setting | type | default |", "|---|---|---|"]
+    for field in config.body:
+        if isinstance(field, ast.AnnAssign) and isinstance(field.value, ast.Call):
+            name, given = ast.unparse(field.target), field.value.args[1:]
+            default = ast.unparse(given[0]).strip("'") if given else strengths.get(name)
+            kind = ast.unparse(field.annotation).replace("|", "or")
+            rows.append(f"| `{name}` | `{kind}` | `{default}` |")
+    return "\n".join(rows)
+
+
+def _strengths(tree: ast.Module) -> dict[str, float]:
+    """Defaults that depend on the objective: `_STRENGTHS` of orpo.config."""
+    for node in tree.body:
+        if isinstance(node, ast.AnnAssign | ast.Assign) and node.value is not None:
+            targets = [node.target] if isinstance(node, ast.AnnAssign) else node.targets
+            if ast.unparse(targets[0]) == "_STRENGTHS":
+                of: dict[str, dict[str, float]] = ast.literal_eval(node.value)
+                return {name: value for one in of.values() for name, value in one.items()}
+    raise LookupError("orpo.config has no _STRENGTHS")
 
 
 def _formula(source: str, *_args: Any, **_options: Any) -> str:
