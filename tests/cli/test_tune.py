@@ -94,6 +94,7 @@ def test_two_processes_share_a_study(shared: tuple[Path, list[dict[str, Any]], s
     assert sorted(map(int, told)) == numbers
     drawn = {(trial["learning_rate"], trial["orpo_alpha"]) for trial in longer["trials"]}
     assert len(drawn) == len(numbers)
+    assert "study.db" not in results[0]["command"]  # an address may hold a password
 
 
 @pytest.mark.slow

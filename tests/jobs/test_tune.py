@@ -115,6 +115,8 @@ def test_no_prompt_is_on_two_of_the_three_sides(place: Path, tmp_path: Path) -> 
     assert not prompts[0] & prompts[1]
     assert not prompts[0] & prompts[2]
     assert not prompts[1] & prompts[2]
+    warm_up = [runs._config(START, steps, 1, str(tmp_path)).warmup_steps for steps in (3, 6, 60)]
+    assert warm_up == [1, 2, 20]  # as large a part as of the recipe's six steps
 
 
 # The score
@@ -287,6 +289,17 @@ def test_the_same_seed_draws_the_same_trials_and_another_draws_others(
     assert drawn[0] == drawn[1]
     assert drawn[0][0] == drawn[2][0]
     assert drawn[0][1:] != drawn[2][1:]
+
+
+def test_processes_that_join_do_not_draw_the_same(place: Path, tmp_path: Path) -> None:
+    made, study = begun(place, tmp_path)
+    study.ask()
+    drawn = []
+    for _ in range(3):
+        joined = Study.find(made)
+        assert joined is not None
+        drawn.append(joined.ask()[1])
+    assert len(set(drawn)) == 3
 
 
 def test_a_killed_process_loses_its_trial_for_a_while_only(place: Path, tmp_path: Path) -> None:
