@@ -20,6 +20,7 @@ def card_header(run: Run, about: About, name: str) -> ModelCardData:
     names = dataset_names(run)
     base = about.base_model or base_model_id(run)
     adapter = bool(run.facts.get("adapter")) and not about.merged
+    results = _results(run)
     words = [objective_of(run), "preference-optimization", *about.tags, *map(_as_tag, names)]
     return ModelCardData(
         library_name="peft" if adapter else "transformers",
@@ -29,8 +30,8 @@ def card_header(run: Run, about: About, name: str) -> ModelCardData:
         language=about.language,
         datasets=[*about.datasets, *hub_datasets(names)] or None,
         tags=[word for word in words if word],
-        model_name=name,
-        eval_results=_results(run) or None,
+        model_name=name if results else None,
+        eval_results=results or None,
         license=about.licence.get("license"),
         license_name=about.licence.get("license_name"),
         license_link=about.licence.get("license_link"),
