@@ -18,9 +18,11 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from orpo.evaluate import load_answerer
+from orpo.errors import DataError
+from orpo.evaluate import Answerer, Sampling, load_answerer
 from orpo.jobs import chat_job
 from tests.cli.conftest import Orpo
+from tests.train.small import tiny_llama
 
 _LIMIT = 120.0
 _IN_A_TERMINAL = (
@@ -160,6 +162,21 @@ def test_an_adapter_and_its_base_are_one_model_in_memory(
     chat = chat_job.open_chat(chat_job.ChatJob(str(adapter), beside=chat_job.ITS_BASE))
     assert loaded == [str(adapter)]
     assert [side.speaker.name for side in chat.sides] == [str(tiny), str(adapter)]
+
+
+def test_a_question_that_one_side_cannot_take_was_never_asked(tiny: Path, adapter: Path) -> None:
+    how = Sampling(max_new_tokens=2)
+    chat = chat_job.open_chat(
+        chat_job.ChatJob(str(adapter), beside=chat_job.ITS_BASE, sampling=how)
+    )
+    chat.ask("Say 1", lambda side: lambda piece: None)
+    before = [list(side.turns) for side in chat.sides]
+    other = chat.sides[1].speaker._answerer
+    short = tiny_llama(max_position_embeddings=8).eval()
+    chat.sides[1].speaker._answerer = Answerer(short, other.tokenizer)
+    with pytest.raises(DataError, match="/undo"):
+        chat.ask("Say 2", lambda side: lambda piece: None)
+    assert [side.turns for side in chat.sides] == before
 
 
 def test_a_line_can_be_taken_back_asked_again_and_saved(
