@@ -26,7 +26,8 @@ from tests.train.small import tiny_llama
 
 _LIMIT = 120.0
 _IN_A_TERMINAL = (
-    "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
+    "import fcntl, os, signal, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
+    "signal.signal(signal.SIGINT, signal.SIG_DFL); "  # a background job's children ignore it
     "os.execv(sys.executable, [sys.executable, '-m', 'orpo', *sys.argv[1:]])"
 )
 
