@@ -14,6 +14,7 @@ from tests.cli.conftest import Orpo
 from tests.documents import workplace
 
 STEPS, TRIALS = 4, 4
+SECRET = "hf_" + "x" * 30
 
 
 def words(tiny: Path, data: Path, folder: Path | str, **more: Any) -> list[str]:
@@ -68,7 +69,7 @@ def shared(
     folder = tmp_path_factory.mktemp("shared")
     (folder / "my_checks.py").write_text(CHECKER, encoding="utf-8")
     more = {"storage": f"sqlite:///{folder / 'study.db'}", "checker": "my_checks:grade"}
-    more |= {"samples": 2, "sample_tokens": 4}
+    more |= {"samples": 2, "sample_tokens": 4, "hub_token": SECRET}
     one, two = (
         " ".join(["orpo tune --json", *words(tiny, data, name, **more)]) for name in ("one", "two")
     )
@@ -95,6 +96,13 @@ def test_two_processes_share_a_study(shared: tuple[Path, list[dict[str, Any]], s
     drawn = {(trial["learning_rate"], trial["orpo_alpha"]) for trial in longer["trials"]}
     assert len(drawn) == len(numbers)
     assert "study.db" not in results[0]["command"]  # an address may hold a password
+
+
+@pytest.mark.slow
+def test_no_token_is_written_anywhere(shared: tuple[Path, Any, str]) -> None:
+    files = [path for path in shared[0].rglob("*") if path.is_file()]
+    assert len(files) > 10
+    assert not [path.name for path in files if SECRET.encode() in path.read_bytes()]
 
 
 @pytest.mark.slow

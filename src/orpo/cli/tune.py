@@ -48,6 +48,7 @@ _DEMO_CHECKER = "orpo.demo.story:grade"
 _DEFAULTS = {"output_dir": "orpo-tune", "samples": 200}
 _HELD_OUT = 0.1
 _MINUTES = 10.0
+_SECRETS = ("--storage", "--hub_token", "--hub-token", "--model_init_kwargs", "--model-init-kwargs")
 _SETTINGS = {f.name for f in fields(ORPOConfig) if f.init}
 
 
@@ -126,7 +127,7 @@ def job_of(given: argparse.Namespace) -> TuneJob:
         storage=given.storage,
         study=given.study,
         checker=given.checker or (_DEMO_CHECKER if demo else ""),
-        command=shlex.join(["orpo", "tune", *_without_storage(sys.argv[2:])]),
+        command=shlex.join(["orpo", "tune", *_without_secrets(sys.argv[2:])]),
     )
 
 
@@ -134,12 +135,15 @@ def _ends(given: list[float] | None) -> tuple[float, float] | None:
     return None if given is None else (given[0], given[1])
 
 
-def _without_storage(words: list[str]) -> list[str]:
-    """The command line without what may be a password."""
+def _without_secrets(words: list[str]) -> list[str]:
+    """The command line without what may be a password or a token."""
     kept: list[str] = []
     for word in words:
-        if kept and kept[-1] == "--storage":
-            kept.append("STORAGE")
+        flag, given, _ = word.partition("=")
+        if kept and kept[-1] in _SECRETS:
+            kept.append("...")
+        elif flag in _SECRETS and given:
+            kept.append(f"{flag}=...")
         else:
-            kept.append("--storage=STORAGE" if word.startswith("--storage=") else word)
+            kept.append(word)
     return kept

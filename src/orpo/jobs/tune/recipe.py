@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -13,8 +11,6 @@ from orpo.jobs.tune.spec import TuneJob, Values
 from orpo.run_folder import RECIPE, write_text
 
 __all__ = ["write_recipe"]
-
-_REPLACED = ("learning_rate", "orpo_alpha", "beta", "output_dir", "overwrite")
 
 
 def write_recipe(job: TuneJob, values: Values, words: list[str]) -> Path:
@@ -26,15 +22,10 @@ def write_recipe(job: TuneJob, values: Values, words: list[str]) -> Path:
         words: What a reader has to know, one paragraph each; written as comments.
     """
     path = job.folder / RECIPE
-    kept = {k: v for k, v in job.recipe.items() if k not in _REPLACED and v is not None}
-    settings: Mapping[str, Any] = {
-        **kept,
-        **values.as_dict(),
-        "output_dir": str(job.folder / "run"),
-    }
+    settings = {**job.kept(), **values.as_dict(), "output_dir": str(job.folder / "run")}
     head = [f"orpo train {path}", *words, "Names of files are as seen from where it was tuned."]
     lines = [line for text in head for line in (*textwrap.wrap(text, 96), "")]
     comments = "\n".join(f"# {line}".rstrip() for line in lines[:-1])
-    body = yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True, width=100)
+    body = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True, width=100)
     write_text(path, f"{comments}\n{body}")
     return path

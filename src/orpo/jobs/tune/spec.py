@@ -19,7 +19,7 @@ __all__ = ["Space", "TuneJob", "Values"]
 _RATES = {"full": (1e-6, 1e-4), "adapter": (1e-5, 1e-3)}
 _AROUND = 10.0
 _ALPHAS = (0.01, 2.0)
-_NOT_FOR_TRIALS = ("output_dir", "learning_rate", "orpo_alpha", "beta", "max_steps")
+_OF_ONE_RUN = ("output_dir", "learning_rate", "orpo_alpha", "beta", "hub_token")
 
 
 @dataclass(frozen=True)
@@ -163,8 +163,20 @@ class TuneJob:
         return Space(self.learning_rates or around, self.alphas or _ALPHAS)
 
     def of_trials(self) -> dict[str, Any]:
-        """The settings that all trials have in common, as given."""
-        return {k: v for k, v in self.settings.items() if k not in _NOT_FOR_TRIALS}
+        """The settings that all trials have in common, as given; no token among them."""
+        left_out = (*_OF_ONE_RUN, "max_steps")
+        return self._public({k: v for k, v in self.settings.items() if k not in left_out})
+
+    def kept(self) -> dict[str, Any]:
+        """What the user gave, without a token, the two knobs and the folder."""
+        left_out = (*_OF_ONE_RUN, "overwrite")
+        given = {k: v for k, v in self.recipe.items() if k not in left_out and v is not None}
+        return self._public(given)
+
+    def _public(self, settings: dict[str, Any]) -> dict[str, Any]:
+        if settings.get("model_init_kwargs"):
+            settings["model_init_kwargs"] = self.config.without_secrets().model_init_kwargs
+        return settings
 
 
 def _require_range(flag: str, ends: tuple[float, float]) -> None:
