@@ -232,6 +232,12 @@ class ORPOConfig(TrainingArguments):
         """The name of the data's format; empty where it is to be recognised."""
         return "" if self.data_format == "auto" else self.data_format
 
+    @property
+    def holds_secrets(self) -> bool:
+        """Whether a Hub token is among the settings."""
+        given = _as_dict(self.model_init_kwargs, "model_init_kwargs")
+        return bool(self.hub_token or any(given.get(name) for name in _SECRETS))
+
     def without_secrets(self) -> ORPOConfig:
         """A copy that may be written to a file or sent to a logger: it holds no Hub token."""
         public = copy.copy(self)

@@ -201,3 +201,14 @@ def test_a_task_that_refuses_its_input_is_one_line_and_stops_the_others(
     lost = replace(good, kind="no such kind")
     with pytest.raises(TrainingError, match=r"exit code 1.*KeyError"):
         Pool(1).run([[lost]], done.__setitem__)
+
+
+@pytest.mark.parametrize(
+    "given", [{"hub_token": "hf_abc"}, {"model_init_kwargs": '{"token": "hf_abc"}'}]
+)
+def test_a_token_is_refused_and_not_repeated(
+    tmp_path: Path, pairs: str, given: dict[str, Any]
+) -> None:
+    with pytest.raises(ConfigError, match="HF_TOKEN") as refused:
+        job(tmp_path, pairs, settings=given)
+    assert "hf_abc" not in str(refused.value)

@@ -73,7 +73,12 @@ class CompareJob:
                     f"must be positive, is {rate}", where=f"--{objective}_learning_rate"
                 )
         _require_one_split(self.train)
-        self.config("orpo")
+        if self.config("orpo").holds_secrets:
+            raise ConfigError(
+                "a comparison writes its settings down, and a token would stand among them",
+                where="--hub_token or --model_init_kwargs",
+                fix="Set HF_TOKEN in the environment instead.",
+            )
 
     @property
     def first_seed(self) -> int:
