@@ -17,6 +17,7 @@ import copy
 import gc
 import gzip
 import json
+import sys
 import tarfile
 import tempfile
 from collections.abc import Callable, Iterator
@@ -79,6 +80,12 @@ def _imported_once() -> None:
     """Every training run collects garbage: not among all that was imported, each time."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture
+def forked_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes of the code under test are forked, and need not import everything anew."""
+    monkeypatch.setattr(sys, "executable", forked.python())
 
 
 @pytest.fixture(scope="session")

@@ -4,27 +4,19 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from tests import forked
 from tests.cli.conftest import Orpo
 
 SHORT = ("--precision", "fp32", "--steps", 2, "--max_length", 256, "--batch-size", 2)
 HAS_TRL = importlib.util.find_spec("trl") is not None
 
 
-@pytest.fixture
-def _forked_sides(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each side is a process of its own, which need not import everything anew."""
-    monkeypatch.setattr(sys, "executable", forked.python())
-
-
-@pytest.mark.usefixtures("_forked_sides")
+@pytest.mark.usefixtures("forked_python")
 @pytest.mark.parametrize(
     "peers",
     [
@@ -56,7 +48,7 @@ def test_a_table_for_people_and_one_line_for_machines(
     assert "pairs/s" in orpo.err
 
 
-@pytest.mark.usefixtures("_forked_sides")
+@pytest.mark.usefixtures("forked_python")
 def test_a_side_that_breaks_down_is_one_line(
     orpo: Orpo, tiny: Path, pairs: Path, tmp_path: Path
 ) -> None:

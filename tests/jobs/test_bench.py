@@ -226,6 +226,7 @@ def test_sides_take_turns_in_swapped_order() -> None:
     assert taken == ["a", "b", "b", "a", "a", "b"]
 
 
+@pytest.mark.usefixtures("forked_python")
 def test_workers_step_when_told_and_end_with_their_reader(model: Path, tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
@@ -249,6 +250,7 @@ def test_workers_step_when_told_and_end_with_their_reader(model: Path, tmp_path:
             refused.receive("ready")
 
 
+@pytest.mark.usefixtures("forked_python")
 def test_no_worker_outlives_an_interrupt(model: Path, tmp_path: Path) -> None:
     started: list[Worker] = []
 
@@ -262,6 +264,7 @@ def test_no_worker_outlives_an_interrupt(model: Path, tmp_path: Path) -> None:
     assert started[0]._process.poll() == -signal.SIGKILL
 
 
+@pytest.mark.usefixtures("forked_python")
 def test_a_killed_worker_is_one_error_and_no_hang(model: Path, tmp_path: Path) -> None:
     with workers([spec_of(model, tmp_path / "side")]) as (worker,):
         os.kill(worker._process.pid, signal.SIGKILL)

@@ -179,6 +179,7 @@ def test_a_checker_that_cannot_be_loaded(name: str) -> None:
         load_checker(name)
 
 
+@pytest.mark.usefixtures("forked_python")
 def test_a_task_that_refuses_its_input_is_one_line_and_stops_the_others(
     tmp_path: Path, pairs: str
 ) -> None:

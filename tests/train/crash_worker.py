@@ -34,6 +34,8 @@ SETTINGS: dict[str, Any] = {
     "save_total_limit": 2,
     "eval_strategy": "steps",
     "eval_steps": 4,
+    "gradient_accumulation_steps": 1,  # it is files that this is about
+    "gradient_checkpointing": False,
 }
 _EVENTS = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.truncate", "os.link")
 _REMOVALS = ("os.remove", "os.rmdir")  # of a whole tree: names relative to an open folder
