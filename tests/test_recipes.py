@@ -6,8 +6,10 @@ The Hub's cache that this needs has the published configurations and columns; se
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ import pytest
 import yaml
 from scripts import recipe_table
 
-from tests.documents import ROOT, Workplace, workplace
+from tests.documents import ROOT, Workplace
 from tests.hub_cache import make_hub_cache
 
 RECIPES = recipe_table.recipes()
@@ -33,8 +35,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workplace]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HF_HOME", str(make_hub_cache(tmp_path_factory.mktemp("hub"))))
         patch.delenv("HF_DATASETS_CACHE", raising=False)
-        with workplace(folder) as made:
-            yield made
+        # New processes: the Hub's library reads HF_HOME once, and a warm server has it already.
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        yield Workplace(folder, {**os.environ, "PATH": path, "HF_HUB_OFFLINE": "1"})
 
 
 @pytest.fixture(scope="module")
