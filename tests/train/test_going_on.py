@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import shutil
 import signal
@@ -26,7 +27,7 @@ from tests.train.whole_runs import lines_of, trainer_for
 
 
 class Send(TrainerCallback):
-    """Sends a signal to this process and its children, in a step."""
+    """Sends a signal to this process and its loader's workers, in a step."""
 
     def __init__(self, number: signal.Signals, step: int) -> None:
         self.number, self.step = number, step
@@ -34,7 +35,8 @@ class Send(TrainerCallback):
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.global_step + 1 == self.step:
-            children = psutil.Process().children()
+            workers = multiprocessing.active_children()  # and not the server of tests.forked
+            children = [psutil.Process(worker.pid) for worker in workers]
             pids = [str(pid) for pid in (os.getpid(), *(child.pid for child in children))]
             # From outside: torch's worker processes take a signal of their parent otherwise.
             subprocess.run(["kill", f"-{self.number.value}", *pids], check=True)
