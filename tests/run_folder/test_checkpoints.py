@@ -212,6 +212,12 @@ class TestSetAside:
         verify(tmp_path / "abandoned-checkpoint-10")
         assert (tmp_path / "abandoned-checkpoint-6" / "model.safetensors").is_file()
 
+    def test_all_of_them(self, tmp_path: Path) -> None:
+        make(tmp_path, 2)
+        make(tmp_path, 4, run="b")
+        assert len(set_aside(tmp_path)) == 2
+        assert not checkpoints(tmp_path)
+
     def test_twice(self, tmp_path: Path) -> None:
         for _ in range(3):
             for step in (2, 4):

@@ -111,6 +111,18 @@ def test_a_line_of_the_events_that_a_kill_cut_off_goes(tmp_path: Path) -> None:
     assert kinds == ["whole", "resumed", "abandoned"]
 
 
+def test_a_run_that_begins_in_the_folder_of_another_keeps_its_checkpoints_apart(
+    tmp_path: Path,
+) -> None:
+    trainer_for(tmp_path, max_steps=4, save_steps=2).train()
+    before = (tmp_path / "checkpoint-4" / "model.safetensors").read_bytes()
+    trainer_for(tmp_path, max_steps=2, save_steps=2, seed=1).train()
+    assert [path.name for path in checkpoints(tmp_path)] == ["checkpoint-2"]
+    assert (tmp_path / "abandoned-checkpoint-4" / "model.safetensors").read_bytes() == before
+    (told,) = [event for event in read_run(tmp_path).events if event["kind"] == "abandoned"]
+    assert told["message"].startswith("another run's checkpoints are set aside: checkpoint-2 as ")
+
+
 class Plant(TrainerCallback):
     """Makes one weight NaN, before a step or right after one."""
 

@@ -105,23 +105,23 @@ def rotate(folder: Path, keep: int, *, run: str, best: str | None = None) -> lis
     return gone
 
 
-def set_aside(folder: Path, *, after: int, run: str) -> dict[Path, Path]:
-    """Rename the checkpoints that come after the one that a run goes on from.
+def set_aside(folder: Path, *, after: int = 0, run: str | None = None) -> dict[Path, Path]:
+    """Rename the checkpoints that come after the one that a run goes on from, or all of them.
 
     To what the run is about to do they are no continuation: left in place, they would be taken for
     its newest. Nothing of them is lost.
 
     Args:
         folder: The run folder.
-        after: The step of the checkpoint that the run goes on from.
-        run: Which run's; one that does not say whose it is goes too.
+        after: The step of the checkpoint that the run goes on from; 0 if it begins.
+        run: Which run's; one that does not say whose it is goes too. None for every run's.
 
     Returns:
         Where each of them was -> where it is.
     """
     moved = {}
     for path in checkpoints(folder):
-        if _step_of(path) > after and _run_of(path) in {run, None}:
+        if _step_of(path) > after and (run is None or _run_of(path) in {run, None}):
             name, count = f"abandoned-{path.name}", 1
             while (folder / name).exists():
                 count += 1

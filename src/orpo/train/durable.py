@@ -81,6 +81,8 @@ class DurableTrainer(Trainer):
             if without_lock:
                 self._tell("unlocked", without_lock)
             checkpoint = self._go_on_from(asked) if asked else None
+            if checkpoint is None:
+                self._set_aside("another run's checkpoints are set aside")
             self.args.eval_on_start = at_start and checkpoint is None
             try:
                 with watching:
@@ -126,12 +128,16 @@ class DurableTrainer(Trainer):
         self._continuity = Continuity(run, resumed=progress, committed=step)
         self._recorder.go_on_from(path, self.args, progress.metric_lines)
         self._tell("resumed", f"going on from {path.name}", step=step)
-        folder, first = Path(str(self.args.output_dir)), self.is_world_process_zero()
-        moved = set_aside(folder, after=step, run=run) if first else {}
-        if moved:
-            names = ", ".join(f"{old.name} as {new.name}" for old, new in moved.items())
-            self._tell("abandoned", f"what comes after it is set aside: {names}", step=step)
+        self._set_aside("what comes after it is set aside", after=step, run=run)
         return str(path)
+
+    def _set_aside(self, why: str, *, after: int = 0, run: str | None = None) -> None:
+        """Rename the checkpoints that are not before this run's next one, and say so."""
+        if self.is_world_process_zero():
+            moved = set_aside(Path(str(self.args.output_dir)), after=after, run=run)
+            names = ", ".join(f"{old.name} as {new.name}" for old, new in moved.items())
+            if moved:
+                self._tell("abandoned", f"{why}: {names}", step=after)
 
     def _begin_epoch(self) -> None:
         """Take down, or take up, what the coming steps begin with."""
