@@ -38,24 +38,25 @@ HEADER = (
 
 
 def grid(given: argparse.Namespace) -> Iterator[BenchJob]:
-    """The cells, the cheap ones first."""
-    quick = given.grid == "quick"
+    """The cells, the cheap ones first; steps of one pair, which vary most, four times as many."""
+    quick, against = given.grid == "quick", tuple(given.against.split(","))
+    theirs_on = "trl-default" if any(peer.startswith("trl") for peer in against) else "on"
     for lora in (False,) if quick else (False, True):
         for rows, batch_size in (
             *(("dataset", size) for size in ((4,) if quick else (1, 4, 8))),
             ("ultrafeedback-like", 4),
         ):
-            for checkpointing in ("trl-default", "off"):
+            for checkpointing in (theirs_on, "off"):
                 yield BenchJob(
                     model=given.model,
                     dataset=given.dataset,
                     rows=rows,
                     batch_sizes=(batch_size,),
-                    against=tuple(given.against.split(",")),
+                    against=against,
                     gradient_checkpointing=checkpointing,
                     lora=lora,
                     precision=given.precision,
-                    steps=given.steps,
+                    steps=given.steps * (4 if batch_size == 1 else 1),
                     warmup=given.warmup,
                 )
 

@@ -80,7 +80,15 @@ def test_an_error_of_the_user_fits_on_one_line() -> None:
     assert isinstance(error, ValueError)
 
 
-def test_large_tensors_lie_on_large_pages_unless_the_user_says_otherwise() -> None:
-    code = "import os, orpo; print(os.environ['THP_MEM_ALLOC_ENABLE'])"
-    assert run_python("import os; os.environ.pop('THP_MEM_ALLOC_ENABLE', None);" + code) == "1\n"
-    assert run_python("import os; os.environ['THP_MEM_ALLOC_ENABLE'] = '0';" + code) == "0\n"
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("THP_MEM_ALLOC_ENABLE", "1"),
+        ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128"),
+        ("LRU_CACHE_CAPACITY", "128"),
+    ],
+)
+def test_memory_is_used_with_care_unless_the_user_says_otherwise(name: str, value: str) -> None:
+    code = f"import os, orpo; print(os.environ['{name}'])"
+    assert run_python(f"import os; os.environ.pop('{name}', None);" + code) == f"{value}\n"
+    assert run_python(f"import os; os.environ['{name}'] = '0';" + code) == "0\n"

@@ -308,7 +308,15 @@ def test_settings_are_checked_before_anything_is_loaded(
         BenchJob(**{"model": "m", "rows": "hh-like", **settings})
 
 
-def test_trl_runs_with_the_pages_that_its_users_have() -> None:
-    assert _environment("trl")["THP_MEM_ALLOC_ENABLE"] == "0"
-    assert _environment("trl-grouped")["THP_MEM_ALLOC_ENABLE"] == "0"
-    assert _environment("orpo")["THP_MEM_ALLOC_ENABLE"] == os.environ["THP_MEM_ALLOC_ENABLE"]
+@pytest.mark.parametrize(
+    ("name", "by_itself"),
+    [
+        ("THP_MEM_ALLOC_ENABLE", "0"),
+        ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "1024"),
+        ("LRU_CACHE_CAPACITY", "1024"),
+    ],
+)
+def test_trl_runs_with_the_memory_settings_that_its_users_have(name: str, by_itself: str) -> None:
+    assert _environment("trl")[name] == by_itself
+    assert _environment("trl-grouped")[name] == by_itself
+    assert _environment("orpo")[name] == os.environ[name] != by_itself

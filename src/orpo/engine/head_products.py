@@ -22,6 +22,9 @@ from orpo.objective.log_odds import compute_dtype
 
 __all__ = ["LogitTransform", "Product", "product_dtype", "product_of", "slices"]
 
+_CACHED = 4 << 20
+"""Bytes that stay in a processor's cache while they are worked on."""
+
 
 @dataclass(frozen=True)
 class LogitTransform:
@@ -111,9 +114,20 @@ class _Sums:
             total.add_(part)
 
     def add_outer(self, index: int, left: Tensor, right: Tensor) -> None:
-        """left^T right, without a copy of the result where dtypes allow it."""
-        total = self._totals[index]
-        if total is not None and total.dtype == left.dtype:
+        """left^T right, without a copy of the result where dtypes allow it.
+
+        A processor widens it by slices that stay in its cache: 16 bits of all of it, in memory that
+        is taken anew, would cost as much as the product.
+        """
+        total, wide = self._totals[index], compute_dtype(self._parameters[index])
+        if left.device.type == "cpu" and left.dtype != wide:
+            size = (left.shape[1], right.shape[1])
+            result = right.new_empty(size, dtype=wide) if total is None else total
+            for rows in slices(size[0], max(1, _CACHED // (left.itemsize * size[1]))):
+                part = left[:, rows].T @ right
+                _ = result[rows].copy_(part) if total is None else result[rows].add_(part)
+            self._totals[index] = result
+        elif total is not None and total.dtype == left.dtype:
             total.addmm_(left.T, right)
         else:
             self.add(index, left.T @ right)
@@ -239,7 +253,7 @@ def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def _block(logits: Tensor) -> int:
     """Rows whose float32 copy stays in the cache of a processor, or saturates an accelerator."""
-    size = 4 << 20 if logits.device.type == "cpu" else 256 << 20
+    size = _CACHED if logits.device.type == "cpu" else 256 << 20
     return max(1, size // (4 * logits.shape[1]))
 
 

@@ -144,10 +144,18 @@ def take_turns(sides: Sequence[Worker], rounds: int) -> list[dict[str, Step]]:
     return taken
 
 
+_WITHOUT_ORPO = {
+    "THP_MEM_ALLOC_ENABLE": "0",
+    "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "1024",
+    "LRU_CACHE_CAPACITY": "1024",
+}
+"""What torch and oneDNN do by themselves."""
+
+
 def _environment(side: str) -> dict[str, str]:
     environment = {**_QUIET, **os.environ}
     if side.startswith("trl"):  # what importing orpo sets is not what TRL's users have
-        environment["THP_MEM_ALLOC_ENABLE"] = "0"
+        environment |= _WITHOUT_ORPO
     if torch.cuda.device_count() > 1:  # Trainer would split the batch among all of them
         visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")
         environment["CUDA_VISIBLE_DEVICES"] = visible[0]
