@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from orpo.engine import Engine, PaddedEngine
+from orpo.engine import Engine, PaddedEngine, head_products
 from orpo.engine.fused_head import FusedHead, LogitTransform, _Work
 from orpo.engine.head import sum_pairs, token_logps
 from orpo.engine.head_products import product_of
@@ -295,3 +295,19 @@ def test_half_precision_is_as_good_as_the_naive_head(dtype: torch.dtype) -> None
     (plain, plain_weight), (ours, ours_weight) = errors
     assert ours < 1.2 * plain
     assert ours_weight < 1.2 * plain_weight
+
+
+@pytest.mark.parametrize("rows", [7, 1000])
+@pytest.mark.parametrize("sliced", [1, 5, VOCABULARY])
+def test_a_wide_gradient_is_added_up_by_slices(
+    sliced: int, rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(head_products, "_CACHED", sliced * WIDTH * 2)
+    layer = make_layer("no bias").bfloat16()
+    hidden = hidden_states().detach().bfloat16().requires_grad_()
+    head = FusedHead(budget=rows * VOCABULARY * 8)
+    loss, _ = head(layer, hidden, PREDICTIONS, orpo_like)
+    loss.backward()
+    expected = everything(naive, LogitTransform(), "no bias", 1.0)["weight"]
+    apart = (layer.weight.grad.double() - expected).abs().max() / expected.abs().max()
+    assert 0 < apart < 2**-6

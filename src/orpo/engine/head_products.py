@@ -116,8 +116,7 @@ class _Sums:
     def add_outer(self, index: int, left: Tensor, right: Tensor) -> None:
         """left^T right, without a copy of the result where dtypes allow it.
 
-        A processor widens it by slices that stay in its cache: 16 bits of all of it, in memory that
-        is taken anew, would cost as much as the product.
+        A processor widens it by slices: its 16 bits are never in memory as a whole.
         """
         total, wide = self._totals[index], compute_dtype(self._parameters[index])
         if left.device.type == "cpu" and left.dtype != wide:
@@ -125,7 +124,10 @@ class _Sums:
             result = right.new_empty(size, dtype=wide) if total is None else total
             for rows in slices(size[0], max(1, _CACHED // (left.itemsize * size[1]))):
                 part = left[:, rows].T @ right
-                _ = result[rows].copy_(part) if total is None else result[rows].add_(part)
+                if total is None:
+                    result[rows] = part
+                else:
+                    result[rows] += part
             self._totals[index] = result
         elif total is not None and total.dtype == left.dtype:
             total.addmm_(left.T, right)

@@ -91,12 +91,11 @@ class Chat:
         """
         before = [list(side.turns) for side in self.sides]
         seed, self._drawn = self._sampling.seed + self._drawn, self._drawn + 1
-        opening = [{"role": "system", "content": self.system}] if self.system else []
         try:
             for side in self.sides:
                 side.turns.append({"role": "user", "content": text})
-                told = opening + side.turns
-                answer = side.speaker.answer(told, self._sampling, seed, hear(side))
+                messages = self._messages(side)
+                answer = side.speaker.answer(messages, self._sampling, seed, hear(side))
                 side.turns.append({"role": "assistant", "content": answer})
         except (DataError, KeyboardInterrupt):
             for side, turns in zip(self.sides, before, strict=True):
@@ -139,9 +138,13 @@ class Chat:
 
     def told(self) -> Iterable[dict[str, Any]]:
         """Each side's model and messages."""
-        opening = [{"role": "system", "content": self.system}] if self.system else []
         for side in self.sides:
-            yield {"model": side.speaker.name, "messages": opening + side.turns}
+            yield {"model": side.speaker.name, "messages": self._messages(side)}
+
+    def _messages(self, side: Side) -> list[dict[str, str]]:
+        """What a side was told and said, the system prompt first."""
+        opening = [{"role": "system", "content": self.system}] if self.system else []
+        return opening + side.turns
 
 
 def open_chat(job: ChatJob) -> Chat:
@@ -152,9 +155,11 @@ def open_chat(job: ChatJob) -> Chat:
         ModelError: A model cannot be loaded.
         CheckpointError: Its files are not what was committed.
     """
-    base = job.beside
+    base, own = job.beside, None
+    if base is not None:
+        own = baseline_of(PreferenceJob(job.model))
     if base == ITS_BASE:
-        base = baseline_of(PreferenceJob(job.model))
+        base = own
         if base is None:
             raise ConfigError(
                 f"{job.model} does not say which model it started from",
@@ -166,17 +171,16 @@ def open_chat(job: ChatJob) -> Chat:
     tuned = load_answerer(job.model, dtype=job.dtype, trust_remote_code=job.trust_remote_code)
     sides = [Side(Speaker(job.model, tuned))]
     if base is not None:
-        sides.insert(0, Side(_base_of(job, base, tuned)))
+        sides.insert(0, Side(_base(job, base, tuned, its_own=base == own)))
     return Chat(sides, job.sampling, job.system)
 
 
-def _base_of(job: ChatJob, base: str, tuned: Answerer) -> Speaker:
-    """The other model; one that the run started from is asked with the template of the run."""
-    own = baseline_of(PreferenceJob(job.model))
-    if is_adapter(job.model) and base == own:
+def _base(job: ChatJob, base: str, tuned: Answerer, *, its_own: bool) -> Speaker:
+    """The other model; the one that the run started from is asked with the template of the run."""
+    if is_adapter(job.model) and its_own:
         return Speaker(base, tuned, without_adapter=True)
     loaded = load_answerer(base, dtype=job.dtype, trust_remote_code=job.trust_remote_code)
     size = vocabulary_size(loaded.model)
-    if base == own and (size is None or len(tuned.tokenizer) <= size):
+    if its_own and (size is None or len(tuned.tokenizer) <= size):
         loaded = Answerer(loaded.model, tuned.tokenizer)
     return Speaker(base, loaded)

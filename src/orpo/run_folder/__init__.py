@@ -27,6 +27,7 @@ from orpo.run_folder.files import (
     write_jsonl,
     write_text,
     write_yaml,
+    yaml_text,
 )
 from orpo.run_folder.lock import lock_holder, run_lock
 from orpo.run_folder.manifest import MANIFEST, Manifest, read_manifest, verify
@@ -74,4 +75,5 @@ __all__ = [
     "write_jsonl",
     "write_text",
     "write_yaml",
+    "yaml_text",
 ]

@@ -41,6 +41,7 @@ __all__ = [
     "write_jsonl",
     "write_text",
     "write_yaml",
+    "yaml_text",
 ]
 
 _DUMPER: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # ten times as fast, where it is
@@ -135,8 +136,14 @@ def read_recipe(folder: Path) -> dict[str, Any]:
 
 def write_yaml(path: Path, value: Any) -> None:
     """Write settings in the order given."""
+    write_text(path, yaml_text(value))
+
+
+def yaml_text(value: Any) -> str:
+    """Settings in the order given, as they are written."""
     style: dict[str, Any] = {"sort_keys": False, "allow_unicode": True, "width": 100}
-    write_text(path, yaml.dump(value, Dumper=_DUMPER, **style))
+    text: str = yaml.dump(value, Dumper=_DUMPER, **style)
+    return text
 
 
 def write_json(path: Path, value: Any) -> None:

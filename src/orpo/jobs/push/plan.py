@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
 from orpo.errors import CheckpointError, ConfigError
 from orpo.jobs.merge_job import merged_folder
 from orpo.jobs.push.licence import licence_known_here
@@ -26,6 +24,7 @@ from orpo.run_folder import (
     lock_holder,
     read_manifest,
     read_run,
+    yaml_text,
 )
 from orpo.train import About, model_card
 
@@ -110,9 +109,7 @@ def plan_push(what: Pushable, licence: Mapping[str, str] | None = None) -> PushP
     )
     card = model_card(run, about)
     weights = _weights(what)
-    recipe = yaml.safe_dump(
-        public_recipe(run.recipe), sort_keys=False, allow_unicode=True, width=100
-    )
+    recipe = yaml_text(public_recipe(run.recipe))
     made = {_CARD: card.encode(), RECIPE: recipe.encode(), **_made_public(weights, base)}
     refuse_leaks(made.items(), None)
     files = [

@@ -32,8 +32,7 @@ def claim_tuning(job: TuneJob, *, overwrite: bool) -> bool:
     folder = job.folder
     if _read(folder).get("kind") == KIND:
         if overwrite:
-            for name in _OURS:
-                (folder / name).unlink(missing_ok=True)
+            leave_nothing(folder)
             shutil.rmtree(folder / "figures", ignore_errors=True)
             write_json(folder / EVALUATION, {"kind": KIND, "finished": False})
         return False
@@ -49,7 +48,7 @@ def claim_tuning(job: TuneJob, *, overwrite: bool) -> bool:
 
 
 def leave_nothing(folder: Path) -> None:
-    """Take back what `claim_tuning` wrote: nothing was begun."""
+    """Delete the files of a tuning; right after `claim_tuning`, what it wrote."""
     for name in _OURS:
         (folder / name).unlink(missing_ok=True)
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 import textwrap
 from pathlib import Path
 
-import yaml
-
 from orpo.jobs.tune.spec import TuneJob, Values
-from orpo.run_folder import RECIPE, write_text
+from orpo.run_folder import RECIPE, write_text, yaml_text
 
 __all__ = ["write_recipe"]
 
@@ -26,6 +24,5 @@ def write_recipe(job: TuneJob, values: Values, words: list[str]) -> Path:
     head = [f"orpo train {path}", *words, "Names of files are as seen from where it was tuned."]
     lines = [line for text in head for line in (*textwrap.wrap(text, 96), "")]
     comments = "\n".join(f"# {line}".rstrip() for line in lines[:-1])
-    body = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True, width=100)
-    write_text(path, f"{comments}\n{body}")
+    write_text(path, f"{comments}\n{yaml_text(settings)}")
     return path
