@@ -39,7 +39,7 @@ __version__ = "0.1.0"
 # take a tenth of a step on one pair. torch reads this at its first large tensor; 0 is off.
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 # oneDNN and torch keep compiled products by their shape, 1,024 each. Rows differ in length, so that
-# few come again in a later step: with 128 a step takes no longer, and 0.6 GiB less.
+# few come again in a later step: with 128 a step takes no longer, and half a GiB less.
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")
 os.environ.setdefault("LRU_CACHE_CAPACITY", "128")
 

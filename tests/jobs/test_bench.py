@@ -17,6 +17,7 @@ from orpo.errors import ConfigError, DataError, TrainingError
 from orpo.jobs.bench import BenchJob, bench_job
 from orpo.jobs.bench.figures import Side, against, side_figures
 from orpo.jobs.bench.flops import ModelSize, model_size, size_of, useful_flops
+from orpo.jobs.bench.memory import MemoryMeter
 from orpo.jobs.bench.processes import Step, Worker, _environment, take_turns, workers
 from orpo.jobs.bench.rows import (
     BenchRow,
@@ -35,6 +36,7 @@ from orpo.jobs.bench.synthetic import (
     words_of_texts,
     words_of_vocabulary,
 )
+from orpo.jobs.bench.worker import Pacemaker
 from tests.train.small import byte_tokenizer, text_rows, tiny_llama
 
 
@@ -224,6 +226,30 @@ def test_sides_take_turns_in_swapped_order() -> None:
     sides: list[Any] = [Recorder("a"), Recorder("b")]
     assert [set(found) for found in take_turns(sides, 3)] == [{"a", "b"}] * 3
     assert taken == ["a", "b", "b", "a", "a", "b"]
+
+
+def test_a_side_is_at_rest_until_every_side_has_taken_its_last_step() -> None:
+    happened: list[str] = []
+
+    class Recorder:
+        def send(self, kind: str, content: Any) -> None:
+            happened.append(kind)
+
+        def wait(self) -> None:
+            happened.append("rest")
+
+    class Meter(MemoryMeter):
+        def peak(self) -> int:
+            happened.append("at work")
+            return 0
+
+    channel: Any = Recorder()
+    pacemaker = Pacemaker(channel, Meter())
+    for _ in range(2):
+        pacemaker.on_step_begin(None, None, None, model=torch.nn.Linear(1, 1))
+        pacemaker.on_step_end(None, None, None)
+    pacemaker.on_train_end(None, None, None)
+    assert happened == ["ready", "rest", "step", "rest", "step", "rest", "at work", "done"]
 
 
 @pytest.mark.usefixtures("forked_python")

@@ -217,7 +217,7 @@ def _measure(
         with workers(specs) as started:
             facts = {worker.side: worker.receive("ready") for worker in started}
             steps = take_turns(started, job.rounds)
-            memory = {worker.side: worker.receive("done") for worker in started}
+            memory = {worker.side: worker.end() for worker in started}
     return {
         name: Side(
             facts[name],

@@ -92,13 +92,18 @@ class Worker:
         Raises:
             TrainingError: The process ended instead.
         """
-        assert self._process.stdin is not None
-        try:
-            self._process.stdin.write("go\n")
-            self._process.stdin.flush()
-        except OSError as error:
-            raise self._obituary() from error
+        self._go_on()
         return Step(**self.receive("step"))
+
+    def end(self) -> dict[str, Any]:
+        """Let it end, after its last step and that of every other side; the memory it took.
+
+        Raises:
+            TrainingError: The process ended before.
+        """
+        self._go_on()
+        memory: dict[str, Any] = self.receive("done")
+        return memory
 
     def close(self) -> None:
         """End the process, whatever it is doing."""
@@ -110,6 +115,14 @@ class Worker:
                 pipe.close()
             except OSError:  # what was still to be written has no reader
                 continue
+
+    def _go_on(self) -> None:
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write("go\n")
+            self._process.stdin.flush()
+        except OSError as error:
+            raise self._obituary() from error
 
     def _obituary(self) -> TrainingError:
         try:

@@ -2,8 +2,8 @@
 
 It speaks JSON, one object with one key per line: `ready` before the first step, `step` after each,
 `done` at the end, or `refused` with a message if the input was wrong. It speaks only when it is at
-rest, the next batch loaded, so that nothing of it runs while another side is measured. It ends
-when nobody listens any more.
+rest, the next batch loaded or all of them trained on, so that nothing of it runs while another side
+is measured: for its end it waits to be told as well. It ends when nobody listens any more.
 """
 
 from __future__ import annotations
@@ -83,9 +83,10 @@ class Pacemaker(TrainerCallback):
             self._loss = loss if math.isfinite(loss) else None
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """The last step's figures and the memory of all."""
+        """The last step's figures and, when every side has taken its last, the memory of all."""
         if self._steps:
             self._report()
+            self._channel.wait()
         memory = {"idle": self._meter.idle, "peak": self._meter.peak(), "exact": self._meter.exact}
         self._channel.send("done", memory)
 
