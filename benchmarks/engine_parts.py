@@ -76,14 +76,19 @@ def head_ms(layer: Any, repeat: int, *, compiled: bool) -> float:
     return median_ms(run, repeat)
 
 
-def attention_ms(config: Any, lengths: list[tuple[int, int, int]], repeat: int) -> float:
-    """One layer."""
+def layout_of(lengths: list[tuple[int, int, int]]) -> PairLayout:
+    """The packed row of some pairs: tokens of prompt, chosen and rejected answer."""
     spans: list[PairSpan] = []
     positions = []
     for p, c, r in lengths:
         spans.append(PairSpan(spans[-1].end if spans else 0, p, c, r))
         positions += [torch.arange(p + c), torch.arange(p, p + r)]
-    layout = PairLayout(tuple(spans), torch.cat(positions))
+    return PairLayout(tuple(spans), torch.cat(positions))
+
+
+def attention_ms(config: Any, lengths: list[tuple[int, int, int]], repeat: int) -> float:
+    """One layer."""
+    layout = layout_of(lengths)
     heads, groups = config.num_attention_heads, config.num_key_value_heads
     width = config.hidden_size // heads
     q, k, v = (
