@@ -3,16 +3,18 @@
     python benchmarks/attention_backends.py MODEL [--dtype bfloat16] [--repeat 9]
 
 MODEL is a folder or Hub id, of which only the numbers of heads are taken. Each back end gets the
-same random queries, keys and values of HH and UltraFeedback-like pairs. Prints one JSON line for
-each: the largest error of the output and of the three gradients, relative to the largest number of
-the definition in float64, beside the error of the definition in this dtype; milliseconds, forward
-and backward; and on a GPU, where it runs if there is one, the peak memory. A back end that cannot
-run says why.
+same random queries, keys and values of HH and UltraFeedback-like pairs: plain, with a sliding
+window shorter than the pairs, and with soft-capped scores. Prints one JSON line for each: the
+largest error of the output and of the three gradients, relative to the largest number of the
+definition in float64, beside the error of the definition in this dtype; milliseconds, forward and
+backward; and on a GPU, where it runs if there is one, the peak memory. A back end that cannot run
+says why.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import statistics
 import time
@@ -30,10 +32,19 @@ DEVICE = torch.accelerator.current_accelerator() or torch.device("cpu")
 CUDA = DEVICE.type == "cuda"
 
 
-def attend(name: str, inputs: list[Tensor], above: Tensor, layout: PairLayout) -> list[Tensor]:
+FEATURES: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "window of 100": {"window": 100},
+    "soft cap of 1": {"softcap": 1.0},
+}
+
+
+def attend(
+    name: str, inputs: list[Tensor], above: Tensor, layout: PairLayout, feature: dict[str, Any]
+) -> list[Tensor]:
     """The output and the gradients of query, key and value, in float64."""
     leaves = [x.detach().requires_grad_() for x in inputs]
-    out = BACKENDS[name](*leaves, layout, scale=inputs[0].shape[-1] ** -0.5)
+    out = BACKENDS[name](*leaves, layout, scale=inputs[0].shape[-1] ** -0.5, **feature)
     gradients = torch.autograd.grad(out, leaves, above.to(out))
     if CUDA:
         torch.cuda.synchronize()
@@ -47,7 +58,7 @@ def apart(found: list[Tensor], exact: list[Tensor]) -> float:
     )
 
 
-def measured(name: str, given: tuple[list[Tensor], Tensor, PairLayout], repeat: int) -> Any:
+def measured(name: str, given: tuple[Any, ...], repeat: int) -> Any:
     """Results, milliseconds and peak bytes of a back end."""
     found = attend(name, *given)  # compiles, where it does
     if CUDA:
@@ -82,12 +93,13 @@ def main() -> None:
             torch.randn(1, n, *size, device=DEVICE, dtype=dtype) for n in (heads, groups, groups)
         ]
         above = torch.randn(1, layout.tokens, heads, width, device=DEVICE)
-        exact = attend("dense", [x.double() for x in inputs], above, layout)
-        plain = apart(attend("dense", inputs, above, layout), exact)
-        for name in BACKENDS:
-            line: dict[str, Any] = {"rows": rows, "backend": name, "device": str(DEVICE)}
+        for (kind, feature), name in itertools.product(FEATURES.items(), BACKENDS):
+            exact = attend("dense", [x.double() for x in inputs], above, layout, feature)
+            plain = apart(attend("dense", inputs, above, layout, feature), exact)
+            line: dict[str, Any] = {"rows": rows, "attention": kind, "backend": name}
+            line["device"] = str(DEVICE)
             try:
-                found, ms, peak = measured(name, (inputs, above, layout), given.repeat)
+                found, ms, peak = measured(name, (inputs, above, layout, feature), given.repeat)
             except Exception as error:
                 line["cannot run"] = str(error).partition(". ")[0] or type(error).__name__
             else:

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import inspect
-import sys
 import types
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
-from torch.nn.attention import varlen
+from torch.nn.attention.flex_attention import create_block_mask
 
-from orpo.engine import attention_cuda
-from orpo.engine.backends import BACKENDS, Features, choose_backend
+from orpo.engine import attention_cuda, backends
+from orpo.engine.backends import BACKENDS, Features, attend, candidates, choose_backend
 from orpo.engine.layout import PairLayout, PairSpan, pack_pairs, pair_lengths
+from tests.engine.emulated import emulate_kernels
 from tests.engine.families import collate, pair_lists
 from tests.train.oracle_fp64 import Pair
 
@@ -186,81 +185,9 @@ def test_the_dtype_that_comes_in_goes_out(backend: str, dtype: torch.dtype) -> N
     assert all(x.grad is not None and x.grad.dtype == dtype for x in inputs)
 
 
-def flash(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    cu_q: Tensor,
-    cu_k: Tensor,
-    max_q: int,
-    max_k: int,
-    *,
-    scale: float,
-    window: tuple[int, int],
-    softcap: float = 0.0,
-) -> Tensor:
-    """What the kernels promise: sequence by sequence, the mask aligned to the bottom right."""
-    assert cu_q.dtype == cu_k.dtype == torch.int32
-    assert (int(cu_q.diff().max()), int(cu_k.diff().max())) == (max_q, max_k)
-    assert (int(cu_q[-1]), int(cu_k[-1])) == (len(q), len(k))
-    parts = []
-    for i in range(len(cu_q) - 1):
-        own_q, own_k = q[cu_q[i] : cu_q[i + 1]], k[cu_k[i] : cu_k[i + 1]]
-        own_v = v[cu_k[i] : cu_k[i + 1]]
-        repeated = [x.repeat_interleave(q.shape[1] // k.shape[1], dim=1) for x in (own_k, own_v)]
-        scores = torch.einsum("qhd,khd->hqk", own_q, repeated[0]) * scale
-        if softcap:
-            scores = softcap * torch.tanh(scores / softcap)
-        ahead = torch.arange(len(own_k)) - torch.arange(len(own_q))[:, None]
-        ahead = ahead - (len(own_k) - len(own_q))  # of the key, before the query's own place
-        seen = (ahead <= window[1]) if window[1] >= 0 else torch.ones_like(ahead).bool()
-        if window[0] >= 0:
-            seen &= ahead >= -window[0]
-        weights = scores.masked_fill(~seen, float("-inf")).softmax(-1)
-        parts.append(torch.einsum("hqk,khd->qhd", weights, repeated[1]))
-    return torch.cat(parts)
-
-
-def fake_flash_attn(  # noqa: PLR0917
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    cu_seqlens_q: Tensor,
-    cu_seqlens_k: Tensor,
-    max_seqlen_q: int,
-    max_seqlen_k: int,
-    dropout_p: float = 0.0,
-    softmax_scale: float | None = None,
-    causal: bool = False,
-    window_size: tuple[int, int] = (-1, -1),
-    softcap: float = 0.0,
-) -> Tensor:
-    assert causal
-    assert dropout_p == 0
-    assert softmax_scale is not None
-    window = (window_size[0], 0)
-    ends = (cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k)
-    return flash(q, k, v, *ends, scale=softmax_scale, window=window, softcap=softcap)
-
-
-def fake_varlen_attn(*args: Any, **kwargs: Any) -> Tensor:
-    bound = SIGNATURE.bind(*args, **kwargs)
-    bound.apply_defaults()
-    named = bound.arguments
-    assert named["enable_gqa"] == (named["query"].shape[1] != named["key"].shape[1])
-    return flash(*args, scale=named["scale"], window=named["window_size"])
-
-
-SIGNATURE = inspect.signature(varlen.varlen_attn)
-
-
 @pytest.fixture
 def kernels(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Plain torch in the place of the kernels that need a GPU."""
-    package = types.ModuleType("flash_attn")
-    package.flash_attn_varlen_func = fake_flash_attn  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "flash_attn", package)
-    monkeypatch.setattr(varlen, "varlen_attn", fake_varlen_attn)
+    emulate_kernels(monkeypatch)
 
 
 @pytest.mark.usefixtures("kernels")
@@ -282,15 +209,75 @@ def test_the_layout_for_varlen_attention(sizes: Lengths, window: int | None) -> 
     assert difference(way("varlen", window=window), dense, sizes) < 1e-10
 
 
-@settings(max_examples=25)
-@given(sizes=lengths, window=windows)
-def test_the_block_mask_is_the_mask(sizes: Lengths, window: int | None) -> None:
+long_lengths = st.lists(
+    st.tuples(st.integers(1, 300), st.integers(1, 300), st.integers(0, 300)),
+    min_size=1,
+    max_size=4,
+)
+
+
+@pytest.mark.parametrize("slab", [attention_cuda._SLAB, 1])
+@settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(sizes=long_lengths, window=st.sampled_from([None, 1, 40, 200]))
+@example(sizes=LONG, window=None)
+def test_the_block_mask_is_what_torch_makes_of_the_mask(
+    monkeypatch: pytest.MonkeyPatch, slab: int, sizes: Lengths, window: int | None
+) -> None:
     layout = layout_of(sizes)
-    block = attention_cuda.flex_mask(layout, window)
+    monkeypatch.setattr(attention_cuda, "_SLAB", slab)
+    found, sees = attention_cuda.flex_mask(layout, window), layout.sees(window)
+    size = (layout.tokens, layout.tokens)
+    expected = create_block_mask(lambda _b, _h, q, k: sees(q, k), None, None, *size, device="cpu")
+    assert found.seq_lengths == expected.seq_lengths
+    assert found.BLOCK_SIZE == expected.BLOCK_SIZE
+    for kind in ("kv", "full_kv", "q", "full_q"):
+        for name in (f"{kind}_num_blocks", f"{kind}_indices"):
+            ours, theirs = getattr(found, name), getattr(expected, name)
+            assert torch.equal(ours, theirs), name
+            assert ours.dtype == theirs.dtype
     index = torch.arange(layout.tokens)
     zero = torch.zeros((), dtype=torch.int64)
-    found = block.mask_mod(zero, zero, index[:, None], index[None, :])
-    assert torch.equal(found, layout.mask(window))
+    entries = found.mask_mod(zero, zero, index[:, None], index[None, :])
+    assert torch.equal(entries, layout.mask(window))
+
+
+@settings(max_examples=25)
+@given(sizes=lengths, window=windows)
+def test_the_masks_of_the_pairs_are_parts_of_the_mask(sizes: Lengths, window: int | None) -> None:
+    layout = layout_of(sizes)
+    whole = layout.mask(window)
+    found = layout.pair_masks(window)
+    assert [own for own, _ in found] == [slice(span.start, span.end) for span in layout.spans]
+    for own, mask in found:
+        assert torch.equal(mask, whole[own, own])
+        whole[own, own] = False
+    assert not whole.any()
+
+
+@pytest.mark.parametrize("window", [None, 4])
+def test_no_mask_of_the_whole_row_is_made(
+    monkeypatch: pytest.MonkeyPatch, window: int | None
+) -> None:
+    """Its S x S entries would be the largest thing in memory: 2 GiB for 16,384 positions."""
+    layout, sees, made = layout_of([(60, 20, 30)] * 6), PairLayout.sees, []
+
+    def watched(layout: PairLayout, window: int | None = None) -> Callable[..., Tensor]:
+        inner = sees(layout, window)
+
+        def seen(query: Tensor, key: Tensor) -> Tensor:
+            made.append(torch.broadcast_shapes(query.shape, key.shape).numel())
+            return inner(query, key)
+
+        return seen
+
+    monkeypatch.setattr(PairLayout, "sees", watched)
+    monkeypatch.setattr(attention_cuda, "_SLAB", 128 * 768)
+    layout.pair_masks(window)
+    attention_cuda.flex_mask(layout, window)
+    assert 0 < max(made) <= 128 * 768 < layout.tokens**2
+    made.clear()
+    layout.mask(window)
+    assert made == [layout.tokens**2]
 
 
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile:UserWarning")
@@ -367,7 +354,31 @@ def test_what_an_accelerator_gets(
     }
     fallback = "segmented" if feature else "sdpa"
     expected = kernel if kernel and able[kernel] else fallback
-    assert choose_backend(query, Features(1.0, **feature)) == expected  # type: ignore[arg-type]
+    asked = Features(1.0, **feature)
+    assert choose_backend(query, asked) == expected  # type: ignore[arg-type]
+    kernels = frozenset({"flash_attn", "varlen", "flex"})
+    assert choose_backend(query, asked, kernels) == fallback  # type: ignore[arg-type]
+    assert candidates(query, asked)[-1] == "segmented"  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_what_is_multiplied_in_half_precision_gets_the_kernels_for_it(
+    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype
+) -> None:
+    """Under autocast, rotary positions hand float32 to the attention of weights in float32."""
+    asked: list[torch.dtype] = []
+
+    def chosen(query: Tensor, _features: Features) -> list[str]:
+        asked.append(query.dtype)
+        return ["tiles"]
+
+    monkeypatch.setattr(backends, "candidates", chosen)
+    layout = layout_of(SHORT)
+    inputs = [x.detach().to(dtype) for x in random_qkv(layout.tokens)]
+    attend(torch.nn.Identity(), *inputs, layout, {})
+    with torch.autocast("cpu", torch.bfloat16):
+        attend(torch.nn.Identity(), *inputs, layout, {})
+    assert asked == [dtype, torch.bfloat16 if dtype == torch.float32 else dtype]
 
 
 def test_index_tensors_are_built_once() -> None:

@@ -163,7 +163,7 @@ def test_a_frozen_weight_costs_no_product(kind: str) -> None:
     layer, hidden = make_layer(kind), hidden_states()
     product = product_of(layer, LogitTransform(), hidden)
     with Largest() as seen:
-        _Work(product, PREDICTIONS, orpo_like, 1000).run(hidden.detach()[0])
+        _Work(product, PREDICTIONS, orpo_like, 1000, 1000).run(hidden.detach()[0])
     gradients = product.gradients()
     assert [g is not None for g in gradients] == [p.requires_grad for p in product.parameters()]
     assert ((VOCABULARY, WIDTH) in seen.made) == (kind == "no bias")
@@ -180,14 +180,15 @@ def predictions_of(counted: list[int]) -> Predictions:
     return Predictions(index, index, torch.ones(bounds[-1], 3).bool(), tuple(bounds))
 
 
-@given(counted=counts, rows=st.integers(1, 100))
-def test_groups_hold_every_pair_once(counted: list[int], rows: int) -> None:
-    work = _Work(None, predictions_of(counted), orpo_like, rows)  # type: ignore[arg-type]
+@given(counted=counts, rows=st.integers(1, 100), enough=st.integers(1, 100))
+def test_groups_hold_every_pair_once(counted: list[int], rows: int, enough: int) -> None:
+    work = _Work(None, predictions_of(counted), orpo_like, rows, enough)  # type: ignore[arg-type]
     groups = list(work.groups())
     assert [pair for first, last in groups for pair in range(first, last)] == [*range(len(counted))]
     for first, last in groups:
         assert first < last
         assert last == first + 1 or sum(counted[first:last]) <= rows
+        assert sum(counted[first : last - 1]) < enough
 
 
 @given(counted=counts, data=st.data())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -76,10 +77,10 @@ def test_soft_caps_and_sinks_keep_them_apart_too(family: str) -> None:
 
 @pytest.mark.parametrize("backend", ["dense", "segmented", "sdpa"])
 def test_a_mask_that_lets_it_see_is_noticed(monkeypatch: pytest.MonkeyPatch, backend: str) -> None:
-    def causal(layout: PairLayout, window: int | None = None) -> Tensor:
-        return torch.ones(layout.tokens, layout.tokens).tril().bool()
+    def causal(layout: PairLayout, window: int | None = None) -> Callable[[Tensor, Tensor], Tensor]:
+        return lambda query, key: query >= key
 
-    monkeypatch.setattr(PairLayout, "mask", causal)
+    monkeypatch.setattr(PairLayout, "sees", causal)
     model = model_of("llama")
     assert leaks(prepared(model, backend=backend), model)
 

@@ -13,7 +13,7 @@ import transformers as hf
 
 from orpo.engine import PaddedEngine, SharedEngine
 from orpo.engine.attention import PREFIX, packed_masks, prepare_attention, restore_attention
-from orpo.engine.backends import attend
+from orpo.engine.backends import attend, watched_backends
 from orpo.engine.layout import pack_pairs
 from tests.engine.families import collate, model_of, orpo_like, random_pairs
 
@@ -138,20 +138,27 @@ def test_what_packed_rows_cannot_give_is_refused(
 ) -> None:
     layout = pack_pairs(collate(random_pairs(1, [(4, 3, 2)])), "sequence").layout
     qkv = [torch.randn(1, 2, tokens, 4) for _ in range(3)]
-    with pytest.raises(ValueError, match=what):
+    with watched_backends() as used, pytest.raises(ValueError, match=what):
         attend(torch.nn.Identity(), *qkv, layout, settings)
-    assert layout.calls == []
+    assert used == set()
 
 
-def test_every_layer_says_which_back_end_it_used() -> None:
-    model = model_of("gemma2")
+@pytest.mark.parametrize(("family", "backend"), [("gemma2", "segmented"), ("llama", "tiles")])
+def test_layers_say_which_back_end_they_use(family: str, backend: str) -> None:
+    model = model_of(family)
     prepare_attention(model)
     packed = pack_pairs(collate(random_pairs(1, [(4, 3, 2)])), "sequence")
+    inputs = {
+        "input_ids": packed.input_ids,
+        "position_ids": packed.position_ids,
+        "pair_layout": packed.layout,
+        "use_cache": False,
+    }
+    with torch.no_grad(), packed_masks(), watched_backends() as used:
+        model(**inputs)
+    assert used == {backend}
     with torch.no_grad(), packed_masks():
-        model(
-            input_ids=packed.input_ids,
-            position_ids=packed.position_ids,
-            pair_layout=packed.layout,
-            use_cache=False,
-        )
-    assert packed.layout.calls == ["segmented", "segmented"]
+        model(**inputs)
+    with watched_backends() as used:
+        pass
+    assert used == set()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -20,6 +22,7 @@ from orpo.engine.layout import PackedPairs, PairLayout, PairSpan
 from orpo.engine.self_test import self_test
 from tests.engine.families import SHARED, model_of, prepared
 
+BF16 = functools.partial(torch.autocast, "cpu", torch.bfloat16)
 Plant = Callable[[pytest.MonkeyPatch], None]
 
 
@@ -43,11 +46,11 @@ def rejected_sees_chosen(patch: pytest.MonkeyPatch) -> None:
     def whole(span: PairSpan) -> list[tuple[tuple[slice, ...], int, int]]:
         return [((slice(span.start, span.end),), 0, span.start)]
 
-    def causal(layout: PairLayout, window: int | None = None) -> Tensor:
-        return torch.ones(layout.tokens, layout.tokens).tril().bool()
+    def causal(layout: PairLayout, window: int | None = None) -> Callable[[Tensor, Tensor], Tensor]:
+        return lambda query, key: query >= key
 
     patch.setattr(attention_tiles, "_two_sequences", whole)
-    patch.setattr(PairLayout, "mask", causal)
+    patch.setattr(PairLayout, "sees", causal)
 
 
 def pairs_see_each_other(patch: pytest.MonkeyPatch) -> None:
@@ -58,7 +61,7 @@ def pairs_see_each_other(patch: pytest.MonkeyPatch) -> None:
 
     mask = PairLayout.mask
     patch.setattr(PairLayout, "mask", one_pair)
-    patch.setattr(backends, "choose_backend", lambda query, features: "dense")
+    patch.setattr(backends, "choose_backend", lambda *_: "dense")
 
 
 def positions_go_on(patch: pytest.MonkeyPatch) -> None:
@@ -219,6 +222,37 @@ def test_the_prompt_is_longer_than_the_window(monkeypatch: pytest.MonkeyPatch, w
     assert self_test(model, SharedEngine()) is None
     ignores("window")(monkeypatch)
     assert self_test(model, SharedEngine()) is not None
+
+
+@pytest.mark.parametrize("precision", [contextlib.nullcontext, BF16])
+def test_of_long_texts_no_gradient_is_kept(
+    monkeypatch: pytest.MonkeyPatch, precision: Callable[[], Any]
+) -> None:
+    """A window of 4,096 tokens in a model of billions would not fit otherwise."""
+    model = model_of("mistral", sliding_window=600, max_position_embeddings=1024)
+    seen: list[tuple[int, bool]] = []
+
+    class Noting(SharedEngine):
+        def __call__(self, model: Any, batch: Any, objective: Any) -> Any:
+            longest = int(batch["chosen_attention_mask"].sum(1).max())
+            seen.append((longest, torch.is_grad_enabled()))
+            return super().__call__(model, batch, objective)
+
+    assert self_test(model, Noting(), precision) is None
+    assert seen == [(603 + 9, False), (12 + 9, True)]
+    ignores("window")(monkeypatch)
+    if precision is not BF16:  # 12 keys more than 600 are less than half precision tells apart
+        assert self_test(model, SharedEngine(), precision) is not None
+
+
+def test_gradients_are_compared_beside_long_texts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Autocast keeps the weights that it has rounded, without a gradient if there was none then."""
+    model = model_of("mistral", sliding_window=600, max_position_embeddings=1024)
+    gradient_goes_missing(monkeypatch)
+    for precision in (contextlib.nullcontext, BF16):
+        reason = self_test(model, SharedEngine(), precision)
+        assert reason is not None
+        assert reason.startswith("self-test: gradients ")
 
 
 def test_not_a_transformers_model() -> None:

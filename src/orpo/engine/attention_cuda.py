@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -28,6 +29,12 @@ __all__ = [
     "sdpa_attention",
     "varlen_attention",
 ]
+
+
+_BLOCK = 128
+"""Queries, and keys, of a block of FlexAttention's masks."""
+_SLAB = 1 << 23
+"""Entries of the mask that are computed at a time; the widest of them take 8 bytes."""
 
 
 class Varlen(NamedTuple):
@@ -205,15 +212,46 @@ def flex_attention(
 
 
 def flex_mask(layout: PairLayout, window: int | None) -> Any:
-    """The layout as FlexAttention's block mask."""
-    from torch.nn.attention.flex_attention import create_block_mask  # noqa: PLC0415
+    """The layout as FlexAttention's block mask, made without the S x S mask."""
+    from torch.nn.attention.flex_attention import BlockMask  # noqa: PLC0415
 
     sees, tokens = layout.sees(window), layout.tokens
 
     def seen(_b: Tensor, _h: Tensor, query: Tensor, key: Tensor) -> Tensor:
         return sees(query, key)
 
-    return create_block_mask(seen, None, None, tokens, tokens, device=layout.positions.device)
+    some, every = _blocks(sees, tokens, layout.positions.device)
+    return BlockMask.from_kv_blocks(
+        *_listed(some & ~every),
+        *_listed(every),
+        BLOCK_SIZE=_BLOCK,
+        mask_mod=seen,
+        seq_lengths=(tokens, tokens),
+    )
+
+
+def _blocks(
+    sees: Callable[[Tensor, Tensor], Tensor], tokens: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """(n, n) bool, n blocks of queries and of keys: any query sees any key, each sees each."""
+    count = -(-tokens // _BLOCK)
+    index = torch.arange(count * _BLOCK, device=device)
+    there, place = index < tokens, index.clamp(max=tokens - 1)
+    some, every = [], []
+    together = max(1, _SLAB // (_BLOCK * len(index)))  # blocks of queries
+    for own in torch.split(index, together * _BLOCK):
+        mask = sees(place[own, None], place[None]) & there[own, None] & there
+        blocks = mask.view(-1, _BLOCK, count, _BLOCK)
+        some.append(blocks.any(3).any(1))
+        every.append(blocks.all(3).all(1))
+    return torch.cat(some), torch.cat(every)
+
+
+def _listed(blocks: Tensor) -> tuple[Tensor, Tensor]:
+    """How many blocks of keys each block of queries has, and which; with batch and head, 1 each."""
+    numbers = blocks.sum(-1, dtype=torch.int32)
+    which = blocks.int().argsort(dim=-1, descending=True, stable=True).int()
+    return numbers[None, None], which[None, None]
 
 
 @functools.cache

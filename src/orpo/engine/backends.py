@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,9 +16,19 @@ from orpo.engine.attention_dense import dense_attention, segmented_attention
 from orpo.engine.attention_tiles import tiled_attention
 from orpo.engine.layout import PairLayout
 
-__all__ = ["BACKENDS", "Features", "attend", "choose_backend"]
+__all__ = [
+    "BACKENDS",
+    "Features",
+    "attend",
+    "candidates",
+    "choose_backend",
+    "kernels_of",
+    "watched_backends",
+]
 
 Backend = Callable[..., Tensor]
+
+_WATCHED: ContextVar[set[str] | None] = ContextVar("orpo_watched_backends", default=None)
 
 
 @dataclass(frozen=True)
@@ -89,28 +101,51 @@ def attend(
         softcap=settings.get("softcap"),
         sinks=settings.get("s_aux"),
     )
-    name = layout.backend or choose_backend(query, features)
-    layout.calls.append(name)
     kind = query.device.type
     if torch.is_autocast_enabled(kind) and query.dtype != torch.float64:
+        # Rotary positions have made float32 of what is multiplied in half precision.
         low = torch.get_autocast_dtype(kind)
         query, key, value = (x.to(low) for x in (query, key, value))
+    name = layout.backend or choose_backend(query, features, layout.avoid)
+    if (watched := _WATCHED.get()) is not None:
+        watched.add(name)
     with torch.autocast(kind, enabled=False):  # a back end says itself what it rounds
         return BACKENDS[name](query, key, value, layout, **features.arguments())
 
 
-def choose_backend(query: Tensor, features: Features) -> str:
-    """The fastest back end for a layer's inputs."""
+@contextlib.contextmanager
+def watched_backends() -> Iterator[set[str]]:
+    """Gathers the names of the back ends that layers use within it."""
+    found: set[str] = set()
+    token = _WATCHED.set(found)
+    try:
+        yield found
+    finally:
+        _WATCHED.reset(token)
+
+
+def choose_backend(query: Tensor, features: Features, avoid: frozenset[str] = frozenset()) -> str:
+    """The fastest back end for a layer's inputs; of those to avoid only if nothing else is left."""
+    names = candidates(query, features)
+    return next((name for name in names if name not in avoid), names[-1])
+
+
+def candidates(query: Tensor, features: Features) -> list[str]:
+    """The back ends that can take a layer's inputs, the fastest first."""
     plain = features.softcap is None and features.sinks is None
     if query.device.type != "cuda":
-        return "tiles" if plain else "segmented"
-    if features.sinks is not None:
-        return "segmented"
-    if query.dtype in (torch.float16, torch.bfloat16) and query.shape[-1] <= 256:
-        if attention_cuda.has_flash_attn():
-            return "flash_attn"
-        if plain and attention_cuda.has_varlen(query.device):
-            return "varlen"
-    if attention_cuda.has_triton():
-        return "flex"
-    return "sdpa" if plain else "segmented"
+        return ["tiles"] if plain else ["segmented"]
+    half = query.dtype in (torch.float16, torch.bfloat16) and query.shape[-1] <= 256
+    found = {
+        "flash_attn": half and features.sinks is None and attention_cuda.has_flash_attn(),
+        "varlen": half and plain and attention_cuda.has_varlen(query.device),
+        "flex": features.sinks is None and attention_cuda.has_triton(),
+        "sdpa": plain,
+        "segmented": True,
+    }
+    return [name for name, able in found.items() if able]
+
+
+def kernels_of(device: torch.device) -> frozenset[str]:
+    """Back ends that others' kernels compute, which have to be tried before they are trusted."""
+    return frozenset({"flash_attn", "varlen", "flex"} if device.type == "cuda" else ())

@@ -67,13 +67,13 @@ class PairLayout:
         spans: The pairs, in order.
         positions: (S,) int64, the position id of each token.
         backend: Name of the attention back end; None for the fastest one.
-        calls: The back ends that were used, one entry per attention layer that was called.
+        avoid: Names of back ends that are not used if there is another.
     """
 
     spans: tuple[PairSpan, ...]
     positions: Tensor
     backend: str | None = None
-    calls: list[str] = field(default_factory=list, repr=False, compare=False)
+    avoid: frozenset[str] = frozenset()
     _built: dict[Hashable, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @property
@@ -93,9 +93,9 @@ class PairLayout:
         return self.once(("pair masks", window), lambda: self._pair_masks(window))
 
     def _pair_masks(self, window: int | None) -> list[tuple[slice, Tensor]]:
-        mask = self.mask(window)
+        sees, index = self.sees(window), torch.arange(self.tokens, device=self.positions.device)
         owns = [slice(span.start, span.end) for span in self.spans]
-        return [(own, mask[own, own]) for own in owns]
+        return [(own, sees(index[own, None], index[None, own])) for own in owns]
 
     def mask(self, window: int | None = None) -> Tensor:
         """(S, S) bool, True where a query (row) attends to a key (column): by definition.
@@ -210,13 +210,19 @@ def pair_lengths(batch: Batch) -> Tensor:
     return torch.stack([prefix, chosen.sum(1) - prefix, rejected.sum(1) - prefix], dim=1)
 
 
-def pack_pairs(batch: Batch, nll_scope: str, backend: str | None = None) -> PackedPairs:
+def pack_pairs(
+    batch: Batch,
+    nll_scope: str,
+    backend: str | None = None,
+    avoid: frozenset[str] = frozenset(),
+) -> PackedPairs:
     """One packed row from a batch of `orpo.data.PairCollator`.
 
     Args:
         batch: Padded on the right.
         nll_scope: "sequence" or "completion", see `ORPOConfig`.
         backend: Name of the attention back end; None for the fastest one.
+        avoid: Names of back ends that are not used if there is another.
     """
     device, width = batch["chosen_input_ids"].device, batch["chosen_input_ids"].shape[1]
     spans: list[PairSpan] = []
@@ -242,7 +248,7 @@ def pack_pairs(batch: Batch, nll_scope: str, backend: str | None = None) -> Pack
     return PackedPairs(
         input_ids[None],
         position[None],
-        PairLayout(tuple(spans), position, backend),
+        PairLayout(tuple(spans), position, backend, avoid),
         Predictions(
             source.to(device)[asked], input_ids[asked], member[asked], counts, _given(batch)
         ),

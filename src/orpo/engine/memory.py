@@ -11,7 +11,6 @@ import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
 
 import psutil
 import torch
@@ -22,11 +21,9 @@ from orpo.engine.attention import transformer
 from orpo.engine.fused_head import FusedHead
 from orpo.engine.head_tap import output_layer, tap
 from orpo.engine.trial import on_trial
+from orpo.engine.types import Precision
 
-__all__ = ["MemoryEstimate", "Precision", "estimate_memory", "most_positions"]
-
-Precision: TypeAlias = Callable[[], contextlib.AbstractContextManager[Any]]
-"""Gives the context in which a model runs, such as automatic mixed precision."""
+__all__ = ["MemoryEstimate", "estimate_memory", "most_positions"]
 
 _TRIALS = (96, 224)
 """Positions of the two trials; what does not grow between them is not per position."""

@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from torch import nn
 from torch.nn.modules.dropout import _DropoutNd
 
 from orpo.engine.attention import transformer
+from orpo.engine.backends import kernels_of, watched_backends
 from orpo.engine.fused_head import FusedHead
 from orpo.engine.head_tap import output_layer, probe_transform
 from orpo.engine.padded import PaddedEngine
 from orpo.engine.self_test import self_test
 from orpo.engine.shared import SharedEngine
-from orpo.engine.types import Engine
+from orpo.engine.types import Engine, Precision
 from orpo.errors import ConfigError
 
 __all__ = ["expect_engine", "select_engine"]
 
 _SHARED_LAYERS = {"full_attention", "sliding_attention"}
+_PASSED = "self-test passed"
 
 
-def select_engine(requested: str, model: nn.Module | None, nll_scope: str) -> tuple[Engine, str]:
+def select_engine(
+    requested: str,
+    model: nn.Module | None,
+    nll_scope: str,
+    precision: Precision = contextlib.nullcontext,
+) -> tuple[Engine, str]:
     """The engine for a model, with one line that says why.
 
     The shared engine where its numbers are those of the model, which is tried out; else padded
@@ -32,6 +41,7 @@ def select_engine(requested: str, model: nn.Module | None, nll_scope: str) -> tu
         requested: `ORPOConfig.engine`.
         model: The model, not wrapped yet, on the device where it will be.
         nll_scope: `ORPOConfig.nll_scope`.
+        precision: The context in which the model will be trained; kernels are tried in it.
 
     Raises:
         ConfigError: The shared engine was asked for and cannot be used.
@@ -44,9 +54,13 @@ def select_engine(requested: str, model: nn.Module | None, nll_scope: str) -> tu
         assert model is not None
         assert head is not None
         shared = SharedEngine(nll_scope, router_loss, head)
-        reason = _obstacle(model) or _try_shared(model, shared)
+        reason = _obstacle(model)
         if reason is None:
-            return shared, "shared engine (prompts computed once, no padding; self-test passed)"
+            tried = _try_shared(model, shared, precision)
+            if isinstance(tried, tuple):
+                engine, how = tried
+                return engine, f"shared engine (prompts computed once, no padding; {how})"
+            reason = tried
     if requested == "shared":
         raise ConfigError(
             f"the shared engine cannot be used: {reason}",
@@ -77,12 +91,37 @@ def _find_head(model: nn.Module | None) -> tuple[FusedHead | None, str | None]:
     return FusedHead(transform), None
 
 
-def _try_shared(model: nn.Module, engine: SharedEngine) -> str | None:
-    """Test the engine, and leave the model as it is."""
+def _try_shared(
+    model: nn.Module, engine: SharedEngine, precision: Precision
+) -> tuple[SharedEngine, str] | str:
+    """The engine that passed its self-test and how, or why none did; the model is left as it is."""
+    kernels = kernels_of(next(model.parameters()).device)
     try:
-        return self_test(model, engine)
+        # First without kernels, in the precision of the weights: there the numbers are exact.
+        reason = self_test(model, replace(engine, avoid=kernels))
+        if reason is not None:
+            return reason
+        return _with_kernels(model, engine, kernels, precision) if kernels else (engine, _PASSED)
     finally:
         engine.release(model)
+
+
+def _with_kernels(
+    model: nn.Module, engine: SharedEngine, kernels: frozenset[str], precision: Precision
+) -> tuple[SharedEngine, str] | str:
+    """The same; a kernel that fails is left out, and the next one is tried."""
+    failed: dict[str, str] = {}
+    while True:
+        trial = replace(engine, avoid=frozenset(failed))
+        with watched_backends() as used:
+            reason = self_test(model, trial, precision)
+        if reason is None:
+            left_out = [f"without {name}, {why}" for name, why in failed.items()]
+            return trial, "; ".join([_PASSED, f"attention by {', '.join(sorted(used))}", *left_out])
+        faulty = sorted((used & kernels) - failed.keys())
+        if not faulty:
+            return reason
+        failed |= dict.fromkeys(faulty, reason)
 
 
 def _obstacle(model: nn.Module) -> str | None:

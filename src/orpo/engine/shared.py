@@ -36,12 +36,14 @@ class SharedEngine:
         router_loss: Ask a mixture-of-experts model for its auxiliary loss.
         head: The fused head.
         backend: Name of the attention back end; None for the fastest one.
+        avoid: Names of back ends that are not used if there is another.
     """
 
     nll_scope: str = "sequence"
     router_loss: bool = False
     head: FusedHead = field(default_factory=FusedHead)
     backend: str | None = None
+    avoid: frozenset[str] = frozenset()
     name: ClassVar[str] = "shared"
     pads: ClassVar[bool] = False
 
@@ -49,7 +51,7 @@ class SharedEngine:
         self, model: nn.Module, batch: Mapping[str, Tensor], objective: Objective
     ) -> EngineOutput:
         """Score a batch of `orpo.data.PairCollator` and apply the objective."""
-        packed = pack_pairs(batch, self.nll_scope, self.backend)
+        packed = pack_pairs(batch, self.nll_scope, self.backend, self.avoid)
         inputs = {
             "input_ids": packed.input_ids,
             "position_ids": packed.position_ids,

@@ -16,7 +16,15 @@ from transformers.integrations import is_deepspeed_zero3_enabled
 
 from orpo.config import ORPOConfig
 from orpo.data import merge_batches, select_pairs
-from orpo.engine import Engine, cut, even_bins, pack_bins, positions_of, select_engine
+from orpo.engine import (
+    Engine,
+    Precision,
+    cut,
+    even_bins,
+    pack_bins,
+    positions_of,
+    select_engine,
+)
 from orpo.errors import OrpoError
 
 __all__ = ["agreed_engine", "deal", "gathered", "in_entries", "most_of_ranks"]
@@ -24,7 +32,7 @@ __all__ = ["agreed_engine", "deal", "gathered", "in_entries", "most_of_ranks"]
 Batch = dict[str, Tensor]
 
 
-def agreed_engine(args: ORPOConfig, model: Any) -> tuple[Engine, str]:
+def agreed_engine(args: ORPOConfig, model: Any, precision: Precision) -> tuple[Engine, str]:
     """The engine that the first rank selects, with the line that says why.
 
     The others may hold no weights yet (FSDP). Only where weights lie on all ranks in pieces
@@ -34,11 +42,11 @@ def agreed_engine(args: ORPOConfig, model: Any) -> tuple[Engine, str]:
         ConfigError: On every rank, as on the first.
     """
     if args.world_size == 1 or is_deepspeed_zero3_enabled():
-        return select_engine(args.engine, model, args.nll_scope)
+        return select_engine(args.engine, model, args.nll_scope, precision)
     found: list[Any] = [None]
     if args.process_index == 0:
         try:
-            found = [select_engine(args.engine, model, args.nll_scope)]
+            found = [select_engine(args.engine, model, args.nll_scope, precision)]
         except OrpoError as error:
             found = [error]
     broadcast_object_list(found)
