@@ -21,7 +21,7 @@ import time
 from typing import Any
 
 import torch
-from engine_parts import ROWS, layout_of
+from engine_parts import ROWS
 from torch import Tensor
 from transformers import AutoConfig
 
@@ -85,8 +85,7 @@ def main() -> None:
     heads, groups = config.num_attention_heads, config.num_key_value_heads
     width = getattr(config, "head_dim", None) or config.hidden_size // heads
     for rows, lengths in ROWS.items():
-        layout = layout_of(lengths)
-        layout = PairLayout(layout.spans, layout.positions.to(DEVICE))
+        layout = PairLayout.of(lengths, DEVICE)
         torch.manual_seed(0)
         size = (layout.tokens, width)
         inputs = [

@@ -21,7 +21,7 @@ from transformers import AutoModelForCausalLM
 from orpo.engine import compile_blocks, estimate_memory, share_casts, uncompile_blocks
 from orpo.engine.attention_tiles import tiled_attention
 from orpo.engine.fused_head import FusedHead
-from orpo.engine.layout import PairLayout, PairSpan, Predictions
+from orpo.engine.layout import PairLayout, Predictions
 
 ROWS = {"hh": [(137, 43, 54), (200, 80, 40), (90, 30, 80)], "ultrafeedback": [(185, 305, 305)]}
 
@@ -76,19 +76,9 @@ def head_ms(layer: Any, repeat: int, *, compiled: bool) -> float:
     return median_ms(run, repeat)
 
 
-def layout_of(lengths: list[tuple[int, int, int]]) -> PairLayout:
-    """The packed row of some pairs: tokens of prompt, chosen and rejected answer."""
-    spans: list[PairSpan] = []
-    positions = []
-    for p, c, r in lengths:
-        spans.append(PairSpan(spans[-1].end if spans else 0, p, c, r))
-        positions += [torch.arange(p + c), torch.arange(p, p + r)]
-    return PairLayout(tuple(spans), torch.cat(positions))
-
-
 def attention_ms(config: Any, lengths: list[tuple[int, int, int]], repeat: int) -> float:
     """One layer."""
-    layout = layout_of(lengths)
+    layout = PairLayout.of(lengths)
     heads, groups = config.num_attention_heads, config.num_key_value_heads
     width = config.hidden_size // heads
     q, k, v = (

@@ -8,106 +8,199 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from orpo import ConfigError
-from orpo.engine import PaddedEngine, SharedEngine, backends, select_engine
+from orpo import ConfigError, ORPOConfig
+from orpo.engine import PaddedEngine, SharedEngine, attention_trial, backends, select_engine
 from orpo.engine import select as select_module
-from orpo.engine.backends import Features, watched_backends
+from orpo.engine.attention_trial import try_kernels
+from orpo.engine.backends import (
+    KERNELS,
+    AttentionCall,
+    Features,
+    kernels_of,
+    watched_attention,
+)
+from orpo.train.ranks import agreed_engine
 from tests.engine.emulated import emulate_kernels
 from tests.engine.families import collate, model_of, orpo_like, random_pairs
 
-BF16 = functools.partial(torch.autocast, "cpu", torch.bfloat16)
-KERNELS = frozenset({"flash_attn", "varlen"})
+BF16 = torch.bfloat16
+CPU = torch.device("cpu")
 PASSED = "shared engine (prompts computed once, no padding; self-test passed; attention by "
+Mistake = Callable[..., Tensor]
 
 
 def offered(query: Tensor, features: Features) -> list[str]:
-    plain, half = features.softcap is None, query.dtype == torch.bfloat16
+    plain, half = features.softcap is None, query.dtype == BF16
     able = {"flash_attn": half, "varlen": half and plain, "tiles": plain, "segmented": True}
-    return [name for name, there in able.items() if there]
+    return [
+        name
+        for name, there in able.items()
+        if (there and features.sinks is None) or name == "segmented"
+    ]
 
 
 @pytest.fixture(autouse=True)
 def accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
     emulate_kernels(monkeypatch)
-    monkeypatch.setattr(select_module, "kernels_of", lambda device: KERNELS)
+    for module in (select_module, attention_trial):
+        monkeypatch.setattr(module, "kernels_of", lambda device: KERNELS)
     monkeypatch.setattr(backends, "candidates", offered)
 
 
-def break_(patch: pytest.MonkeyPatch, name: str, wrong: Callable[..., Tensor]) -> None:
+def break_(patch: pytest.MonkeyPatch, name: str, wrong: Mistake) -> None:
     right = backends.BACKENDS[name]
-    patch.setitem(backends.BACKENDS, name, lambda *args, **asked: wrong(right, *args, **asked))
+    patch.setitem(backends.BACKENDS, name, functools.partial(wrong, right))
 
 
 def missing(*_args: Any, **_asked: Any) -> Tensor:
     raise ImportError("undefined symbol: planted\nand more lines")
 
 
-def no_window(right: Callable[..., Tensor], *args: Any, **asked: Any) -> Tensor:
+def no_window(right: Mistake, *args: Any, **asked: Any) -> Tensor:
     return right(*args, **{**asked, "window": None})
 
 
-def no_gradient(right: Callable[..., Tensor], query: Tensor, *args: Any, **asked: Any) -> Tensor:
-    return right(query.detach(), *args, **asked)
+def window_off_by(count: int, right: Mistake, *args: Any, **asked: Any) -> Tensor:
+    return right(*args, **{**asked, "window": asked["window"] + count})
+
+
+def no_softcap(right: Mistake, *args: Any, **asked: Any) -> Tensor:
+    return right(*args, **{**asked, "softcap": None})
+
+
+def other_scale(right: Mistake, *args: Any, scale: float, **asked: Any) -> Tensor:
+    return right(*args, scale=scale * 1.2, **asked)
+
+
+def no_gradient(right: Mistake, *args: Any, of: int = 0, **asked: Any) -> Tensor:
+    return right(*(x.detach() + 0 * x if i == of else x for i, x in enumerate(args)), **asked)
+
+
+class _StopsInBackward(torch.autograd.Function):
+    @staticmethod
+    def forward(_ctx: Any, x: Tensor) -> Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(_ctx: Any, *_above: Tensor) -> Tensor:
+        raise RuntimeError("planted in the backward pass")
+
+
+def no_backward(right: Mistake, *args: Any, **asked: Any) -> Tensor:
+    found: Tensor = _StopsInBackward.apply(right(*args, **asked))  # type: ignore[no-untyped-call]
+    return found
+
+
+def used_by(engine: Any, model: Any) -> set[str]:
+    with watched_attention() as calls, torch.autocast("cpu", BF16):
+        engine(model, collate(random_pairs(1, [(4, 3, 2)])), orpo_like)
+    return {call.backend for call in calls}
 
 
 @pytest.mark.parametrize("family", ["llama", "mistral", "gemma2"])
 def test_the_first_kernel_is_used_if_it_is_right(family: str) -> None:
     model = model_of(family)
-    engine, note = select_engine("auto", model, "sequence", BF16)
+    engine, note = select_engine("auto", model, "sequence", CPU, BF16)
     assert isinstance(engine, SharedEngine)
     assert engine.avoid == frozenset()
     assert note == PASSED + "flash_attn)"
-    with watched_backends() as used, BF16():
-        engine(model, collate(random_pairs(1, [(4, 3, 2)])), orpo_like)
-    assert used == {"flash_attn"}
+    assert used_by(engine, model) == {"flash_attn"}
 
 
 @pytest.mark.parametrize(
-    ("mistake", "why"),
+    ("family", "mistake", "why"),
     [
-        (missing, "undefined symbol: planted"),
-        (no_window, " apart from one sequence at a time"),
-        (no_gradient, "gradients "),
+        ("llama", missing, "undefined symbol: planted"),
+        ("llama", no_backward, "planted in the backward pass"),
+        ("llama", other_scale, "its output "),
+        ("llama", no_gradient, "its gradient of Q 1 apart"),
+        ("llama", functools.partial(no_gradient, of=1), "its gradient of K 1 apart"),
+        ("llama", functools.partial(no_gradient, of=2), "its gradient of V 1 apart"),
+        ("mistral", no_window, "its output "),
+        ("mistral", functools.partial(window_off_by, 1), "its output "),
+        ("mistral", functools.partial(window_off_by, -1), "its output "),
     ],
 )
 def test_a_kernel_that_fails_gives_way_to_the_next(
-    monkeypatch: pytest.MonkeyPatch, mistake: Callable[..., Tensor], why: str
+    monkeypatch: pytest.MonkeyPatch, family: str, mistake: Mistake, why: str
 ) -> None:
-    model = model_of("mistral")
+    model = model_of(family)
     break_(monkeypatch, "flash_attn", mistake)
-    engine, note = select_engine("shared", model, "sequence", BF16)
+    engine, note = select_engine("shared", model, "sequence", CPU, BF16)
     assert isinstance(engine, SharedEngine)
     assert engine.avoid == {"flash_attn"}
-    assert note.startswith(PASSED + "varlen; without flash_attn, self-test: ")
-    assert why in note
+    assert note.startswith(PASSED + "varlen; without flash_attn: " + why)
     assert "\n" not in note
-    with watched_backends() as used, BF16():
-        engine(model, collate(random_pairs(1, [(4, 3, 2)])), orpo_like)
+    assert used_by(engine, model) == {"varlen"}
+
+
+@pytest.mark.parametrize("window", [8, 4096])
+@pytest.mark.parametrize("off", [1, -1])
+def test_a_mistake_by_one_key_is_seen_however_long_the_window(
+    monkeypatch: pytest.MonkeyPatch, window: int, off: int
+) -> None:
+    """In half precision one key of 4,096 would not be."""
+    call = AttentionCall("tiles", 4, 2, 64, 64, torch.float32, 0.125, window=window)
+    assert try_kernels({call}, CPU, BF16) == ({"flash_attn"}, {})
+    break_(monkeypatch, "flash_attn", functools.partial(window_off_by, off))
+    used, failed = try_kernels({call}, CPU, BF16)
     assert used == {"varlen"}
+    assert set(failed) == {"flash_attn"}
 
 
-def test_without_any_kernel_there_is_still_the_shared_engine(
+@pytest.mark.parametrize("cap", [0.5, 50.0])
+def test_a_lost_soft_cap_is_seen_however_high(monkeypatch: pytest.MonkeyPatch, cap: float) -> None:
+    call = AttentionCall("segmented", 4, 2, 64, 64, torch.float32, 0.125, softcap=cap)
+    assert try_kernels({call}, CPU, BF16) == ({"flash_attn"}, {})
+    break_(monkeypatch, "flash_attn", no_softcap)
+    used, failed = try_kernels({call}, CPU, BF16)
+    assert used == {"segmented"}
+    assert set(failed) == {"flash_attn"}
+
+
+def test_layers_that_differ_are_tried_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What fails for one layer is left out for all of them, and what they get then is tried."""
+    plain = AttentionCall("tiles", 4, 2, 16, 16, torch.float32, 0.25)
+    calls = {plain, AttentionCall("tiles", 4, 2, 16, 16, torch.float32, 0.25, window=100)}
+    break_(monkeypatch, "flash_attn", no_window_if_any)
+    break_(monkeypatch, "varlen", missing)
+    used, failed = try_kernels(calls, CPU, BF16)
+    assert used == {"tiles"}
+    assert set(failed) == {"flash_attn", "varlen"}
+
+
+def no_window_if_any(right: Mistake, *args: Any, **asked: Any) -> Tensor:
+    return right(*args, **{name: value for name, value in asked.items() if name != "window"})
+
+
+def test_sinks_have_no_kernel_to_try() -> None:
+    call = AttentionCall("segmented", 4, 2, 16, 16, torch.float32, 0.25, sinks=True)
+    assert try_kernels({call}, CPU, BF16) == ({"segmented"}, {})
+
+
+def test_the_precision_of_the_weights_is_tried_where_no_other_is_asked_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for name in KERNELS:
-        break_(monkeypatch, name, no_window)
-    engine, note = select_engine("auto", model_of("mistral"), "sequence", BF16)
-    assert isinstance(engine, SharedEngine)
-    assert engine.avoid == KERNELS
-    assert note.startswith(PASSED + "tiles; without flash_attn, ")
-    assert "; without varlen, " in note
+    for name in ("flash_attn", "varlen"):
+        break_(monkeypatch, name, missing)
+    _, note = select_engine("auto", model_of("llama"), "sequence")
+    assert note == PASSED + "tiles)"
+    _, note = select_engine("auto", model_of("llama").to(BF16), "sequence")
+    assert note.startswith(PASSED + "tiles; without flash_attn: ")
+    assert "; without varlen: " in note
 
 
 def test_a_soft_cap_goes_past_the_kernel_that_knows_none(monkeypatch: pytest.MonkeyPatch) -> None:
     break_(monkeypatch, "flash_attn", missing)
-    _, note = select_engine("auto", model_of("gemma2"), "sequence", BF16)
-    assert note.startswith(PASSED + "segmented; without flash_attn, ")
+    _, note = select_engine("auto", model_of("gemma2"), "sequence", CPU, BF16)
+    assert note.startswith(PASSED + "segmented; without flash_attn: ")
 
 
 def test_kernels_are_not_tried_where_the_layout_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,31 +208,52 @@ def test_kernels_are_not_tried_where_the_layout_is_wrong(monkeypatch: pytest.Mon
     called: list[str] = []
     for name in ("tiles", "segmented"):
         break_(monkeypatch, name, no_window)
-    for name in KERNELS:
-        break_(monkeypatch, name, lambda right, *_, name=name, **__: called.append(name))
-    engine, note = select_engine("auto", model_of("mistral"), "sequence", BF16)
+    for name in ("flash_attn", "varlen"):
+        break_(monkeypatch, name, lambda *_, name=name, **__: called.append(name))
+    engine, note = select_engine("auto", model_of("mistral"), "sequence", CPU, BF16)
     assert isinstance(engine, PaddedEngine)
     assert note.startswith("padded engine (self-test: chosen_logps ")
     assert called == []
-
-
-def test_what_fails_in_mixed_precision_alone_is_padded(monkeypatch: pytest.MonkeyPatch) -> None:
-    def wrong_in_half(right: Callable[..., Tensor], query: Tensor, *args: Any, **asked: Any) -> Any:
-        found = right(query, *args, **asked)
-        return found * 3 if query.dtype == torch.bfloat16 else found
-
-    for name in (*KERNELS, "tiles"):
-        break_(monkeypatch, name, wrong_in_half)
-    engine, note = select_engine("auto", model_of("llama"), "sequence", BF16)
-    assert isinstance(engine, PaddedEngine)
-    assert note.startswith("padded engine (self-test: ")
     with pytest.raises(ConfigError, match="the shared engine cannot be used: self-test: "):
-        select_engine("shared", model_of("llama"), "sequence", BF16)
+        select_engine("shared", model_of("mistral"), "sequence", CPU, BF16)
 
 
-def test_the_model_is_left_as_it_was() -> None:
+def test_the_model_and_random_numbers_are_left_as_they_were() -> None:
     model = model_of("llama")
-    before = model.config._attn_implementation
-    select_engine("auto", model, "sequence", BF16)
+    before, random = model.config._attn_implementation, torch.get_rng_state()
+    select_engine("auto", model, "sequence", CPU, BF16)
     assert model.config._attn_implementation == before
+    assert torch.equal(torch.get_rng_state(), random)
     assert all(p.grad is None for p in model.parameters())
+
+
+def test_where_kernels_may_run() -> None:
+    assert kernels_of(torch.device("cuda", 1)) == KERNELS
+    assert kernels_of(CPU) == frozenset()
+    assert kernels_of(torch.device("mps")) == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("precision", "dtype"),
+    [({"bf16": True}, BF16), ({"bf16": False}, None)],
+)
+def test_a_run_tries_them_where_and_how_it_will_multiply(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    precision: dict[str, bool],
+    dtype: torch.dtype | None,
+) -> None:
+    """Also where the model is still elsewhere, as under FSDP."""
+    tried: list[tuple[torch.device, torch.dtype | None]] = []
+
+    def noting(calls: Any, device: torch.device, dtype: torch.dtype | None) -> Any:
+        tried.append((device, dtype))
+        return {"tiles"}, {"flash_attn": "planted"}
+
+    monkeypatch.setattr(select_module, "try_kernels", noting)
+    args = ORPOConfig(output_dir=str(tmp_path), use_cpu=True, report_to=[], **precision)
+    engine, note = agreed_engine(args, model_of("llama"))
+    assert tried == [(args.device, dtype)]
+    assert note == PASSED + "tiles; without flash_attn: planted)"
+    assert isinstance(engine, SharedEngine)
+    assert engine.avoid == {"flash_attn"}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import functools
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -16,13 +14,13 @@ from torch import Tensor
 from orpo import ConfigError
 from orpo.engine import PaddedEngine, SharedEngine, attention_tiles, backends, select_engine
 from orpo.engine import attention as attention_module
+from orpo.engine import self_test as self_test_module
 from orpo.engine import shared as shared_module
 from orpo.engine.fused_head import FusedHead
 from orpo.engine.layout import PackedPairs, PairLayout, PairSpan
 from orpo.engine.self_test import self_test
 from tests.engine.families import SHARED, model_of, prepared
 
-BF16 = functools.partial(torch.autocast, "cpu", torch.bfloat16)
 Plant = Callable[[pytest.MonkeyPatch], None]
 
 
@@ -224,13 +222,12 @@ def test_the_prompt_is_longer_than_the_window(monkeypatch: pytest.MonkeyPatch, w
     assert self_test(model, SharedEngine()) is not None
 
 
-@pytest.mark.parametrize("precision", [contextlib.nullcontext, BF16])
-def test_of_long_texts_no_gradient_is_kept(
-    monkeypatch: pytest.MonkeyPatch, precision: Callable[[], Any]
-) -> None:
+@pytest.mark.parametrize("family", ["mistral", "starcoder2"])
+def test_of_long_texts_nothing_is_kept(monkeypatch: pytest.MonkeyPatch, family: str) -> None:
     """A window of 4,096 tokens in a model of billions would not fit otherwise."""
-    model = model_of("mistral", sliding_window=600, max_position_embeddings=1024)
+    model = model_of(family, sliding_window=600, max_position_embeddings=1024)
     seen: list[tuple[int, bool]] = []
+    logits: list[int] = []
 
     class Noting(SharedEngine):
         def __call__(self, model: Any, batch: Any, objective: Any) -> Any:
@@ -238,21 +235,35 @@ def test_of_long_texts_no_gradient_is_kept(
             seen.append((longest, torch.is_grad_enabled()))
             return super().__call__(model, batch, objective)
 
-    assert self_test(model, Noting(), precision) is None
+    handle = model.lm_head.register_forward_hook(lambda *a: logits.append(a[2].shape[-2]))
+    assert self_test(model, Noting()) is None
+    handle.remove()
     assert seen == [(603 + 9, False), (12 + 9, True)]
+    assert max(logits) <= 12 + 9
     ignores("window")(monkeypatch)
-    if precision is not BF16:  # 12 keys more than 600 are less than half precision tells apart
-        assert self_test(model, SharedEngine(), precision) is not None
+    reason = self_test(model, SharedEngine())
+    assert reason is not None
+    assert reason.startswith("self-test: chosen_logps ")
 
 
 def test_gradients_are_compared_beside_long_texts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Autocast keeps the weights that it has rounded, without a gradient if there was none then."""
     model = model_of("mistral", sliding_window=600, max_position_embeddings=1024)
     gradient_goes_missing(monkeypatch)
-    for precision in (contextlib.nullcontext, BF16):
-        reason = self_test(model, SharedEngine(), precision)
-        assert reason is not None
-        assert reason.startswith("self-test: gradients ")
+    reason = self_test(model, SharedEngine())
+    assert reason is not None
+    assert reason.startswith("self-test: gradients ")
+
+
+def test_gradients_are_compared_where_every_parameter_is_large(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = model_of("llama")
+    monkeypatch.setattr(self_test_module, "_SMALL", 0)
+    assert self_test(model, SharedEngine()) is None
+    gradient_goes_missing(monkeypatch)
+    reason = self_test(model, SharedEngine())
+    assert reason is not None
+    assert reason.startswith("self-test: gradients ")
 
 
 def test_not_a_transformers_model() -> None:

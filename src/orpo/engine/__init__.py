@@ -10,12 +10,12 @@ from orpo.engine.compiling import (
     pays,
     uncompile_blocks,
 )
-from orpo.engine.memory import MemoryEstimate, estimate_memory, most_positions
+from orpo.engine.memory import MemoryEstimate, Precision, estimate_memory, most_positions
 from orpo.engine.microbatch import cut, even_bins, pack_bins, positions_of
 from orpo.engine.padded import PaddedEngine
 from orpo.engine.select import expect_engine, select_engine
 from orpo.engine.shared import SharedEngine
-from orpo.engine.types import Engine, EngineOutput, Objective, Precision
+from orpo.engine.types import Engine, EngineOutput, Objective
 
 __all__ = [
     "Engine",

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
+from torch.compiler import config as compiler
 
 from orpo.engine.attention_dense import pair_by_pair
 from orpo.engine.layout import PairLayout
@@ -31,9 +32,11 @@ __all__ = [
 ]
 
 
+_RECOMPILED = 64
+"""Kinds of FlexAttention that may be compiled: with a window or not, for a gradient or not, ..."""
 _BLOCK = 128
 """Queries, and keys, of a block of FlexAttention's masks."""
-_SLAB = 1 << 23
+_SLAB = 1 << 21
 """Entries of the mask that are computed at a time; the widest of them take 8 bytes."""
 
 
@@ -207,6 +210,8 @@ def flex_attention(
         block_mask=mask,
         scale=scale,
         enable_gqa=query.shape[1] != key.shape[1],
+        # Rows shorter than 128 would get the kernel for decoding, which some shapes do not have.
+        kernel_options={"FORCE_USE_FLEX_ATTENTION": True},
     )
     return result.transpose(1, 2)
 
@@ -258,4 +263,8 @@ def _listed(blocks: Tensor) -> tuple[Tensor, Tensor]:
 def _compiled_flex(device: str) -> Any:
     from torch.nn.attention.flex_attention import flex_attention as flex  # noqa: PLC0415
 
-    return torch.compile(flex, dynamic=True) if device == "cuda" else flex
+    if device != "cuda":
+        return flex
+    # Above the limit it would be computed as it is written: all scores, in memory.
+    compiler.recompile_limit = max(_RECOMPILED, compiler.recompile_limit)
+    return torch.compile(flex, dynamic=True, fullgraph=True)

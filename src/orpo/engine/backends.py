@@ -18,17 +18,20 @@ from orpo.engine.layout import PairLayout
 
 __all__ = [
     "BACKENDS",
+    "KERNELS",
+    "AttentionCall",
     "Features",
     "attend",
     "candidates",
     "choose_backend",
     "kernels_of",
-    "watched_backends",
+    "watched_attention",
 ]
 
 Backend = Callable[..., Tensor]
 
-_WATCHED: ContextVar[set[str] | None] = ContextVar("orpo_watched_backends", default=None)
+KERNELS = frozenset({"flash_attn", "varlen", "flex"})
+"""Back ends that others' kernels compute, which have to be tried before they are trusted."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,37 @@ class Features:
         """Those that are set, as keyword arguments of a back end."""
         return {name: value for name, value in vars(self).items() if value is not None}
 
+
+@dataclass(frozen=True)
+class AttentionCall:
+    """What a layer asked of its attention.
+
+    Attributes:
+        backend: The back end that it got.
+        heads: H.
+        key_heads: K.
+        width: D of queries and keys.
+        value_width: D of values.
+        dtype: Of what is multiplied.
+        scale: See `Features`.
+        window: See `Features`.
+        softcap: See `Features`.
+        sinks: Whether there are any.
+    """
+
+    backend: str
+    heads: int
+    key_heads: int
+    width: int
+    value_width: int
+    dtype: torch.dtype
+    scale: float
+    window: int | None = None
+    softcap: float | None = None
+    sinks: bool = False
+
+
+_WATCHED: ContextVar[set[AttentionCall] | None] = ContextVar("orpo_watched", default=None)
 
 BACKENDS: dict[str, Backend] = {
     "dense": dense_attention,
@@ -108,15 +142,29 @@ def attend(
         query, key, value = (x.to(low) for x in (query, key, value))
     name = layout.backend or choose_backend(query, features, layout.avoid)
     if (watched := _WATCHED.get()) is not None:
-        watched.add(name)
+        watched.add(_call(name, query, key, value, features))
     with torch.autocast(kind, enabled=False):  # a back end says itself what it rounds
         return BACKENDS[name](query, key, value, layout, **features.arguments())
 
 
+def _call(
+    backend: str, query: Tensor, key: Tensor, value: Tensor, features: Features
+) -> AttentionCall:
+    return AttentionCall(
+        backend,
+        *(query.shape[1], key.shape[1], query.shape[-1], value.shape[-1]),
+        query.dtype,
+        features.scale,
+        features.window,
+        features.softcap,
+        features.sinks is not None,
+    )
+
+
 @contextlib.contextmanager
-def watched_backends() -> Iterator[set[str]]:
-    """Gathers the names of the back ends that layers use within it."""
-    found: set[str] = set()
+def watched_attention() -> Iterator[set[AttentionCall]]:
+    """Gathers what layers ask of their attention within it."""
+    found: set[AttentionCall] = set()
     token = _WATCHED.set(found)
     try:
         yield found
@@ -147,5 +195,5 @@ def candidates(query: Tensor, features: Features) -> list[str]:
 
 
 def kernels_of(device: torch.device) -> frozenset[str]:
-    """Back ends that others' kernels compute, which have to be tried before they are trusted."""
-    return frozenset({"flash_attn", "varlen", "flex"} if device.type == "cuda" else ())
+    """Those of `KERNELS` that may run on a device."""
+    return KERNELS if device.type == "cuda" else frozenset()

@@ -12,7 +12,7 @@ with lie in P; they are computed once and counted for both.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
@@ -75,6 +75,22 @@ class PairLayout:
     backend: str | None = None
     avoid: frozenset[str] = frozenset()
     _built: dict[Hashable, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    @classmethod
+    def of(
+        cls,
+        lengths: Iterable[tuple[int, int, int]],
+        device: torch.device | None = None,
+        backend: str | None = None,
+        avoid: frozenset[str] = frozenset(),
+    ) -> PairLayout:
+        """The layout of pairs, from their numbers of tokens in P, C and R."""
+        spans: list[PairSpan] = []
+        positions = []
+        for prefix, chosen, rejected in lengths:
+            spans.append(PairSpan(spans[-1].end if spans else 0, prefix, chosen, rejected))
+            positions += [torch.arange(prefix + chosen), torch.arange(prefix, prefix + rejected)]
+        return cls(tuple(spans), torch.cat(positions).to(device), backend, avoid)
 
     @property
     def tokens(self) -> int:
@@ -225,18 +241,12 @@ def pack_pairs(
         avoid: Names of back ends that are not used if there is another.
     """
     device, width = batch["chosen_input_ids"].device, batch["chosen_input_ids"].shape[1]
-    spans: list[PairSpan] = []
-    for prefix, chosen, rejected in pair_lengths(batch).tolist():
-        spans.append(PairSpan(spans[-1].end if spans else 0, prefix, chosen, rejected))
-    second = width * len(spans)  # where the rejected rows begin in the flattened batch
-    cells, positions = [], []
-    for i, span in enumerate(spans):
-        first = torch.arange(span.prefix + span.chosen)
-        last = torch.arange(span.prefix, span.prefix + span.rejected)
-        cells += [i * width + first, second + i * width + last]
-        positions += [first, last]
-    cell = torch.cat(cells).to(device)
-    position = torch.cat(positions).to(device)
+    layout = PairLayout.of(pair_lengths(batch).tolist(), device, backend, avoid)
+    spans, position = layout.spans, layout.positions
+    row = torch.arange(len(spans))  # of the flattened batch; the rejected rows come second
+    sizes = [(span.prefix + span.chosen, span.rejected) for span in spans]
+    begins = torch.stack([row, len(spans) + row], dim=1).flatten() * width
+    cell = begins.repeat_interleave(torch.tensor(sizes).flatten()).to(device) + position
     input_ids = _flat(batch, "input_ids")[cell]
     member = _members(batch, spans, nll_scope, cell)
     source = torch.arange(len(cell)) - 1
@@ -248,7 +258,7 @@ def pack_pairs(
     return PackedPairs(
         input_ids[None],
         position[None],
-        PairLayout(tuple(spans), position, backend, avoid),
+        layout,
         Predictions(
             source.to(device)[asked], input_ids[asked], member[asked], counts, _given(batch)
         ),
@@ -292,7 +302,7 @@ def _flat(batch: Batch, name: str) -> Tensor:
     return torch.cat([batch[f"chosen_{name}"].flatten(), batch[f"rejected_{name}"].flatten()])
 
 
-def _members(batch: Batch, spans: list[PairSpan], nll_scope: str, cell: Tensor) -> Tensor:
+def _members(batch: Batch, spans: Sequence[PairSpan], nll_scope: str, cell: Tensor) -> Tensor:
     """(S, 3) bool: what each token of the packed row is counted for."""
     answer = _flat(batch, "answer_mask")[cell].bool()
     tail = torch.zeros(len(cell), dtype=torch.bool)

@@ -11,6 +11,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import psutil
 import torch
@@ -21,9 +22,11 @@ from orpo.engine.attention import transformer
 from orpo.engine.fused_head import FusedHead
 from orpo.engine.head_tap import output_layer, tap
 from orpo.engine.trial import on_trial
-from orpo.engine.types import Precision
 
-__all__ = ["MemoryEstimate", "estimate_memory", "most_positions"]
+__all__ = ["MemoryEstimate", "Precision", "estimate_memory", "most_positions"]
+
+Precision: TypeAlias = Callable[[], contextlib.AbstractContextManager[Any]]
+"""Gives the context in which a model runs, such as automatic mixed precision."""
 
 _TRIALS = (96, 224)
 """Positions of the two trials; what does not grow between them is not per position."""

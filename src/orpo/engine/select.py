@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import nn
 from torch.nn.modules.dropout import _DropoutNd
 
 from orpo.engine.attention import transformer
-from orpo.engine.backends import kernels_of, watched_backends
+from orpo.engine.attention_trial import try_kernels
+from orpo.engine.backends import KERNELS, kernels_of, watched_attention
 from orpo.engine.fused_head import FusedHead
 from orpo.engine.head_tap import output_layer, probe_transform
 from orpo.engine.padded import PaddedEngine
 from orpo.engine.self_test import self_test
 from orpo.engine.shared import SharedEngine
-from orpo.engine.types import Engine, Precision
+from orpo.engine.types import Engine
 from orpo.errors import ConfigError
 
 __all__ = ["expect_engine", "select_engine"]
@@ -30,7 +31,8 @@ def select_engine(
     requested: str,
     model: nn.Module | None,
     nll_scope: str,
-    precision: Precision = contextlib.nullcontext,
+    device: torch.device | None = None,
+    dtype: torch.dtype | None = None,
 ) -> tuple[Engine, str]:
     """The engine for a model, with one line that says why.
 
@@ -39,9 +41,10 @@ def select_engine(
 
     Args:
         requested: `ORPOConfig.engine`.
-        model: The model, not wrapped yet, on the device where it will be.
+        model: The model, not wrapped yet.
         nll_scope: `ORPOConfig.nll_scope`.
-        precision: The context in which the model will be trained; kernels are tried in it.
+        device: Where the model will be trained; None for where it is.
+        dtype: In which it will multiply; None for that of its weights.
 
     Raises:
         ConfigError: The shared engine was asked for and cannot be used.
@@ -56,7 +59,7 @@ def select_engine(
         shared = SharedEngine(nll_scope, router_loss, head)
         reason = _obstacle(model)
         if reason is None:
-            tried = _try_shared(model, shared, precision)
+            tried = _try_shared(model, shared, device, dtype)
             if isinstance(tried, tuple):
                 engine, how = tried
                 return engine, f"shared engine (prompts computed once, no padding; {how})"
@@ -92,36 +95,26 @@ def _find_head(model: nn.Module | None) -> tuple[FusedHead | None, str | None]:
 
 
 def _try_shared(
-    model: nn.Module, engine: SharedEngine, precision: Precision
+    model: nn.Module,
+    engine: SharedEngine,
+    device: torch.device | None,
+    dtype: torch.dtype | None,
 ) -> tuple[SharedEngine, str] | str:
-    """The engine that passed its self-test and how, or why none did; the model is left as it is."""
-    kernels = kernels_of(next(model.parameters()).device)
+    """The engine and how it passed, or why it did not; the model is left as it is."""
     try:
-        # First without kernels, in the precision of the weights: there the numbers are exact.
-        reason = self_test(model, replace(engine, avoid=kernels))
-        if reason is not None:
-            return reason
-        return _with_kernels(model, engine, kernels, precision) if kernels else (engine, _PASSED)
+        with watched_attention() as calls:
+            reason = self_test(model, replace(engine, avoid=KERNELS))
     finally:
         engine.release(model)
-
-
-def _with_kernels(
-    model: nn.Module, engine: SharedEngine, kernels: frozenset[str], precision: Precision
-) -> tuple[SharedEngine, str] | str:
-    """The same; a kernel that fails is left out, and the next one is tried."""
-    failed: dict[str, str] = {}
-    while True:
-        trial = replace(engine, avoid=frozenset(failed))
-        with watched_backends() as used:
-            reason = self_test(model, trial, precision)
-        if reason is None:
-            left_out = [f"without {name}, {why}" for name, why in failed.items()]
-            return trial, "; ".join([_PASSED, f"attention by {', '.join(sorted(used))}", *left_out])
-        faulty = sorted((used & kernels) - failed.keys())
-        if not faulty:
-            return reason
-        failed |= dict.fromkeys(faulty, reason)
+    if reason is not None:
+        return reason
+    device = device or next(model.parameters()).device
+    if not kernels_of(device):
+        return engine, _PASSED
+    used, failed = try_kernels(calls, device, dtype)
+    without = [f"without {name}: {why}" for name, why in failed.items()]
+    how = [_PASSED, f"attention by {', '.join(sorted(used))}", *without]
+    return replace(engine, avoid=frozenset(failed)), "; ".join(how)
 
 
 def _obstacle(model: nn.Module) -> str | None:

@@ -1,26 +1,25 @@
 """Trying an engine out before it is trusted: its numbers against one sequence at a time.
 
-The pairs are random tokens, longer than any sliding window that the model's positions allow for.
-Compared are the log-probabilities and the gradient of a few of the model's own parameters; of texts
-too long to be kept for a backward pass, the log-probabilities only.
+The pairs are random tokens, longer than a sliding window of up to some 4,500 positions. Compared
+are the log-probabilities and the gradient of a few of the model's own parameters; of texts too long
+to be kept for a backward pass, the log-probabilities of the answers only.
 """
 
 from __future__ import annotations
 
-import contextlib
+import inspect
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from orpo.data import PairCollator
+from orpo.engine.attention import transformer
 from orpo.engine.head import sum_pairs, token_logps
-from orpo.engine.head_products import slices
-from orpo.engine.layout import PaddedPairs, pad_pairs
+from orpo.engine.layout import Predictions, pad_pairs
 from orpo.engine.trial import on_trial
-from orpo.engine.types import Engine, Precision
+from orpo.engine.types import Engine
 from orpo.objective import PairLogps
 
 __all__ = ["self_test"]
@@ -33,24 +32,16 @@ _SMALL = 1 << 16
 """Parameters of at most this many numbers have their gradients compared."""
 
 
-def self_test(
-    model: nn.Module, engine: Engine, precision: Precision = contextlib.nullcontext
-) -> str | None:
+def self_test(model: nn.Module, engine: Engine) -> str | None:
     """Compare an engine with the model's stock path, one sequence at a time, naive head.
-
-    Args:
-        model: Not wrapped yet, on the device where it will be.
-        engine: What is tried.
-        precision: The context in which both run.
 
     Returns:
         None if they agree, else one line that says by how much they do not.
     """
     with on_trial(model):
-        for batch, differentiated in _random_batches(model):
-            # Anew for each: autocast's copies of weights that were made without gradient stay so.
-            with torch.set_grad_enabled(differentiated), precision():
-                reason = _compare(model, engine, batch, _watched(model) if differentiated else [])
+        for batch, short in _random_batches(model):
+            with torch.set_grad_enabled(short):
+                reason = _compare(model, engine, batch, _watched(model) if short else [])
             if reason is not None:
                 return f"self-test: {reason}"
     return None
@@ -59,16 +50,15 @@ def self_test(
 def _compare(
     model: nn.Module, engine: Engine, batch: Mapping[str, Tensor], watched: list[nn.Parameter]
 ) -> str | None:
-    expected = _one_at_a_time(model, pad_pairs(batch, engine.nll_scope))
+    expected = _one_at_a_time(model, batch, engine.nll_scope)
     expected_grads = _gradients(_objective(expected), watched)
     try:
         output = engine(model, batch, _objective)
         grads = _gradients(output.loss, watched)
-    except Exception as error:  # whatever a kernel raises: there is another way
+    except (ValueError, TypeError, RuntimeError, NotImplementedError) as error:
         return next(iter(str(error).splitlines()), type(error).__name__)
-    exact = _exact(model)
-    return _difference(output.logps, expected.detached(), exact=exact) or _apart(
-        grads, expected_grads, exact=exact
+    return _difference(output.logps, expected.detached(), model) or _apart(
+        grads, expected_grads, model
     )
 
 
@@ -78,19 +68,27 @@ def _objective(logps: PairLogps) -> Tensor:
     return (logps.nll_sum / logps.nll_tokens + chosen - 0.5 * rejected).sum()
 
 
-def _one_at_a_time(model: nn.Module, padded: PaddedPairs) -> PairLogps:
-    """What the model itself says: every sequence without padding, all of its logits."""
+def _one_at_a_time(model: nn.Module, batch: Mapping[str, Tensor], nll_scope: str) -> PairLogps:
+    """What the model itself says: every sequence without padding, the logits that are asked for."""
+    # Those of a long prompt would be the largest thing there is.
+    padded = pad_pairs(batch, nll_scope if torch.is_grad_enabled() else "completion")
     asked, width = padded.predictions, padded.input_ids.shape[1]
     logps = []
     for row, length in enumerate(padded.attention_mask.sum(1).tolist()):
-        logits = model(input_ids=padded.input_ids[row : row + 1, :length], use_cache=False).logits
         own = asked.source // width == row
         source, target = asked.source[own] - row * width, asked.target[own]
-        # A copy in float32 of all logits at once would be the largest thing there is.
-        for part in slices(len(source), _KEPT):
-            some = replace(asked, source=source[part], target=target[part])
-            logps.append(token_logps(logits, some))
+        kept: dict[str, Tensor] = {}
+        if not torch.is_grad_enabled() and _keeps_some_logits(model):
+            kept, source = {"logits_to_keep": source}, torch.arange(len(source)).to(source)
+        ids = padded.input_ids[row : row + 1, :length]
+        logits = model(input_ids=ids, use_cache=False, **kept).logits
+        logps.append(token_logps(logits, Predictions(source, target, asked.member[own], (0, 0))))
     return sum_pairs(torch.cat(logps), asked)
+
+
+def _keeps_some_logits(model: nn.Module) -> bool:
+    bare = transformer(model)
+    return bare is not None and "logits_to_keep" in inspect.signature(bare.forward).parameters
 
 
 def _gradients(loss: Tensor, watched: list[nn.Parameter]) -> list[Tensor]:
@@ -99,8 +97,8 @@ def _gradients(loss: Tensor, watched: list[nn.Parameter]) -> list[Tensor]:
     return list(torch.autograd.grad(loss, watched, allow_unused=True, materialize_grads=True))
 
 
-def _difference(found: PairLogps, expected: PairLogps, *, exact: bool) -> str | None:
-    tolerance = 1e-4 if exact else 5e-2
+def _difference(found: PairLogps, expected: PairLogps, model: nn.Module) -> str | None:
+    tolerance = 1e-4 if _exact(model) else 5e-2
     for name in ("chosen_logps", "rejected_logps"):
         ours, theirs = getattr(found, name), getattr(expected, name)
         apart = float((ours - theirs).abs().max())
@@ -109,8 +107,8 @@ def _difference(found: PairLogps, expected: PairLogps, *, exact: bool) -> str | 
     return None
 
 
-def _apart(found: list[Tensor], expected: list[Tensor], *, exact: bool) -> str | None:
-    tolerance = 1e-2 if exact else 0.25
+def _apart(found: list[Tensor], expected: list[Tensor], model: nn.Module) -> str | None:
+    tolerance = 1e-2 if _exact(model) else 0.25
     difference = sum(
         float((a.double() - b.double()).square().sum())
         for a, b in zip(found, expected, strict=True)
@@ -123,17 +121,18 @@ def _apart(found: list[Tensor], expected: list[Tensor], *, exact: bool) -> str |
 
 
 def _exact(model: nn.Module) -> bool:
-    parameters = list(model.parameters())
-    mixed = torch.is_autocast_enabled(parameters[0].device.type)
-    return not mixed and all(p.dtype in (torch.float32, torch.float64) for p in parameters)
+    return all(p.dtype in (torch.float32, torch.float64) for p in model.parameters())
 
 
 def _watched(model: nn.Module) -> list[nn.Parameter]:
-    return [p for p in model.parameters() if p.requires_grad and p.numel() <= _SMALL][:64]
+    """Small parameters that are trained, or the smallest two."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    small = [p for p in trained if p.numel() <= _SMALL][:64]
+    return small or sorted(trained, key=torch.numel)[:2]
 
 
 def _random_batches(model: nn.Module) -> list[tuple[dict[str, Tensor], bool]]:
-    """Batches of random pairs, and whether their gradients are to be compared."""
+    """Batches of random pairs, and whether they are short enough for a backward pass."""
     config: Any = getattr(model, "config", None)
     text = config.get_text_config() if hasattr(config, "get_text_config") else config
     positions = int(getattr(text, "max_position_embeddings", None) or _LONGEST)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from torch import Tensor, nn
 
@@ -14,7 +13,7 @@ from orpo.objective import PairLogps
 if TYPE_CHECKING:
     from orpo.engine.fused_head import FusedHead
 
-__all__ = ["Engine", "EngineOutput", "Objective", "Precision"]
+__all__ = ["Engine", "EngineOutput", "Objective"]
 
 Objective: TypeAlias = Callable[[PairLogps], Tensor]
 """From the log-probabilities of some pairs to their part of the loss, a scalar.
@@ -23,9 +22,6 @@ It must be a sum over pairs: objective(a and b) = objective(a) + objective(b). I
 engine, rather than applied to what the engine returns, because the fused head asks for the gradient
 of the loss pair by pair, before it lets go of the logits.
 """
-
-Precision: TypeAlias = Callable[[], contextlib.AbstractContextManager[Any]]
-"""Gives the context in which a model runs, such as automatic mixed precision."""
 
 
 @dataclass(frozen=True)

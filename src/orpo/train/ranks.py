@@ -16,15 +16,7 @@ from transformers.integrations import is_deepspeed_zero3_enabled
 
 from orpo.config import ORPOConfig
 from orpo.data import merge_batches, select_pairs
-from orpo.engine import (
-    Engine,
-    Precision,
-    cut,
-    even_bins,
-    pack_bins,
-    positions_of,
-    select_engine,
-)
+from orpo.engine import Engine, cut, even_bins, pack_bins, positions_of, select_engine
 from orpo.errors import OrpoError
 
 __all__ = ["agreed_engine", "deal", "gathered", "in_entries", "most_of_ranks"]
@@ -32,7 +24,7 @@ __all__ = ["agreed_engine", "deal", "gathered", "in_entries", "most_of_ranks"]
 Batch = dict[str, Tensor]
 
 
-def agreed_engine(args: ORPOConfig, model: Any, precision: Precision) -> tuple[Engine, str]:
+def agreed_engine(args: ORPOConfig, model: Any) -> tuple[Engine, str]:
     """The engine that the first rank selects, with the line that says why.
 
     The others may hold no weights yet (FSDP). Only where weights lie on all ranks in pieces
@@ -41,12 +33,14 @@ def agreed_engine(args: ORPOConfig, model: Any, precision: Precision) -> tuple[E
     Raises:
         ConfigError: On every rank, as on the first.
     """
+    half = torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else None
+    asked = (args.engine, model, args.nll_scope, args.device, half)
     if args.world_size == 1 or is_deepspeed_zero3_enabled():
-        return select_engine(args.engine, model, args.nll_scope, precision)
+        return select_engine(*asked)
     found: list[Any] = [None]
     if args.process_index == 0:
         try:
-            found = [select_engine(args.engine, model, args.nll_scope, precision)]
+            found = [select_engine(*asked)]
         except OrpoError as error:
             found = [error]
     broadcast_object_list(found)

@@ -194,7 +194,7 @@ class ORPOTrainer(DurableTrainer):
             optimizers=optimizers,
         )
         reduce_always(self)
-        self.engine, note = agreed_engine(args, self.model, self.accelerator.autocast)
+        self.engine, note = agreed_engine(args, self.model)
         self.notes.append(note)
         self._planned_tokens, self._compiled = most_positions(self.args.device.type), False
         self._undo: Callable[[], None] = lambda: None
