@@ -110,7 +110,8 @@ def tokenizer_folders(
     target = tmp_path_factory.mktemp("tokenizers")
     for archive in sorted((shared_data / "tokenizers").glob("*.tar.gz")):
         with tarfile.open(archive) as tar:
-            tar.extractall(target, filter="data")
+            tar.extraction_filter = getattr(tarfile, "data_filter", None)  # from 3.11.4 on
+            tar.extractall(target)
     return {folder.name: folder for folder in target.iterdir()}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import pickle
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,10 @@ import pytest
 import torch
 import torch.distributed.checkpoint as dist_cp
 from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
+from torch.distributed.checkpoint.metadata import _MEM_FORMAT_ENCODING, Metadata
 
 from orpo.errors import CheckpointError
-from orpo.train.safe_loading import as_data
+from orpo.train.safe_loading import _IndexUnpickler, as_data
 
 
 class Bomb:
@@ -99,3 +101,34 @@ def test_names_are_as_before_afterwards() -> None:
     with pytest.raises(RuntimeError, match="broke"), as_data():
         raise RuntimeError("broke")
     assert (dist_cp.FileSystemReader, torch.load) == before
+
+
+class Named:
+    """Pickled as `getattr(owner, name)`."""
+
+    def __init__(self, owner: Any, name: str) -> None:
+        self.owner, self.name = owner, name
+
+    def __reduce__(self) -> Any:
+        return getattr, (self.owner, self.name)
+
+
+def read(value: Any) -> Any:
+    return _IndexUnpickler(io.BytesIO(pickle.dumps(value))).load()
+
+
+def test_members_of_enumerations_are_read_as_every_python_writes_them() -> None:
+    """Before 3.11.4 as `getattr(kind, name)`."""
+    kind = _MEM_FORMAT_ENCODING
+    member = kind.TORCH_CONTIGUOUS_FORMAT
+    assert read(member) is member
+    assert read(Named(kind, member.name)) is member
+
+
+@pytest.mark.parametrize(
+    ("owner", "name"),
+    [(Metadata, "__init__"), (Path, "touch"), (_MEM_FORMAT_ENCODING, "__class__")],
+)
+def test_nothing_else_is_got_by_name(owner: Any, name: str) -> None:
+    with pytest.raises(pickle.UnpicklingError, match="which is never run"):
+        read(Named(owner, name))

@@ -7,6 +7,7 @@ is plain, so it is read by name of what it may hold.
 
 from __future__ import annotations
 
+import enum
 import pickle
 import sys
 from collections.abc import Callable, Iterator
@@ -57,7 +58,16 @@ class _IndexUnpickler(pickle.Unpickler):
         dtype = module == "torch" and isinstance(getattr(torch, name, None), torch.dtype)
         if (module, name) in _ALLOWED or dtype:
             return super().find_class(module, name)
+        if (module, name) == ("builtins", "getattr"):
+            return _member
         raise pickle.UnpicklingError(f"its index names {module}.{name}, {_REFUSED}")
+
+
+def _member(kind: Any, name: str) -> Any:
+    """In the place of `getattr`, with which Python before 3.11.4 names members of enumerations."""
+    if not isinstance(kind, enum.EnumType) or name not in kind.__members__:
+        raise pickle.UnpicklingError(f"its index names builtins.getattr, {_REFUSED}")
+    return kind[name]
 
 
 class _Reader(FileSystemReader):
