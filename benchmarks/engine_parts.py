@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
 from orpo.engine import compile_blocks, estimate_memory, share_casts, uncompile_blocks
@@ -23,6 +24,7 @@ from orpo.engine.attention_tiles import tiled_attention
 from orpo.engine.fused_head import FusedHead
 from orpo.engine.layout import PairLayout, Predictions
 
+LORA = LoraConfig(r=16, target_modules="all-linear", task_type="CAUSAL_LM")
 ROWS = {"hh": [(137, 43, 54), (200, 80, 40), (90, 30, 80)], "ultrafeedback": [(185, 305, 305)]}
 
 
@@ -50,13 +52,12 @@ def kept_bytes(model: Any) -> dict[str, float]:
         return round(found.per_position / 1.35 / layers / 1024, 1)
 
     result = {"plain": measure()}
-    handles = share_casts(model)
+    cast_again = share_casts(model)
     result["shared casts"] = measure()
     compile_blocks(model)
     result["shared casts, compiled"] = measure()
     uncompile_blocks(model)
-    for handle in handles:
-        handle.remove()
+    cast_again()
     return result
 
 
@@ -98,7 +99,7 @@ def main() -> None:
     repeat, head = given.repeat, model.get_output_embeddings()
     rows = {name: attention_ms(model.config, x, repeat) for name, x in ROWS.items()}
     eager, compiled = (head_ms(head, repeat, compiled=flag) for flag in (False, True))
-    kept = kept_bytes(model)
+    kept = {"full": kept_bytes(model), "LoRA": kept_bytes(get_peft_model(model, LORA))}
     print(json.dumps({"head ms": [eager, compiled], "attention ms": rows, "kept KiB": kept}))
 
 

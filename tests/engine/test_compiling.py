@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import peft
 import pytest
 import torch
 
@@ -29,10 +30,15 @@ from tests.engine.families import (
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # the compiler's own
-def test_compiled_blocks_and_head_give_the_same_numbers() -> None:
+@pytest.mark.parametrize("kind", ["full", "LoRA"])
+def test_compiled_blocks_and_head_give_the_same_numbers(kind: str) -> None:
     if not can_compile("cpu"):
         pytest.skip("there is no compiler here")
-    model, batch = model_of("llama"), collate(random_pairs(0, LENGTHS))
+    model: Any = model_of("llama")
+    batch = collate(random_pairs(0, LENGTHS))
+    if kind == "LoRA":
+        config = peft.LoraConfig(r=4, init_lora_weights=False, target_modules="all-linear")
+        model = peft.get_peft_model(model, config)
     engine = prepared(model)
     plain = of_engine(engine, model, batch)
     assert compile_blocks(model) == 3 * model.config.num_hidden_layers + 1

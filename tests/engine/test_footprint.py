@@ -14,6 +14,7 @@ from scripts.footprint_table import table
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from orpo.engine import share_casts
 from orpo.engine.footprint import ADAPTER_RANK, ModelShape, footprint
 from orpo.engine.head_tap import output_layer
 from orpo.engine.memory import _saved_bytes
@@ -42,6 +43,7 @@ def model_of(shape: ModelShape) -> LlamaForCausalLM:
 
 def measured(model: nn.Module, autocast: Callable[[], Any]) -> dict[str, int]:
     """Bytes of the tensors that a step leaves and of those that its forward pass keeps."""
+    share_casts(model)  # as every run does
     saved = _saved_bytes(model, output_layer(model), TOKENS, autocast)
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained)

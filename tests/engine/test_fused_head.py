@@ -312,3 +312,23 @@ def test_a_wide_gradient_is_added_up_by_slices(
     expected = everything(naive, LogitTransform(), "no bias", 1.0)["weight"]
     apart = (layer.weight.grad.double() - expected).abs().max() / expected.abs().max()
     assert 0 < apart < 2**-6
+
+
+@pytest.mark.parametrize("kind", ["no bias", "frozen"])
+def test_a_weight_is_rounded_once_for_all_groups(kind: str) -> None:
+    layer, rounded = make_layer(kind).float(), 0
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(
+            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            nonlocal rounded
+            result = func(*args, **(kwargs or {}))
+            if func is torch.ops.aten._to_copy.default and args[0].shape == layer.weight.shape:
+                rounded += 1
+            return result
+
+    hidden = hidden_states().float().detach().requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16), Watch():
+        FusedHead(budget=7 * VOCABULARY * 2)(layer, hidden, PREDICTIONS, orpo_like)
+    assert rounded == 1

@@ -14,6 +14,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 
+from orpo.engine.linear import is_linear
 from orpo.engine.padded import PaddedEngine
 from orpo.engine.shared import SharedEngine
 from orpo.engine.types import Engine
@@ -74,4 +75,4 @@ def _blocks(model: nn.Module) -> Iterator[nn.Module]:
 
 def _is_gated_mlp(module: nn.Module) -> bool:
     linear = [getattr(module, f"{name}_proj", None) for name in ("gate", "up", "down")]
-    return all(type(layer) is nn.Linear for layer in linear)
+    return all(is_linear(layer) for layer in linear)

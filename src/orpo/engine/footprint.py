@@ -106,6 +106,7 @@ class Counted:
         states: The optimizer's.
         cast: Copies that autocast keeps of the weights of matrix products.
         full: Whether all weights are trained; else an adapter is.
+        quantised: Whether the adapter's matrices are in 4 bits.
     """
 
     weights: int
@@ -113,6 +114,7 @@ class Counted:
     states: int
     cast: int
     full: bool
+    quantised: bool = False
 
     @classmethod
     def by_shape(cls, shape: ModelShape, weights: Weights, *, autocast: bool) -> Counted:
@@ -126,7 +128,8 @@ class Counted:
         }[weights]
         cast = 2 * (shape.total - (0 if shape.tied else shape.head)) if full and autocast else 0
         adapter = 0 if full else 4 * trained
-        return cls(int(held) + adapter, 4 * trained, 8 * trained, cast, full)
+        quantised = weights == "qlora"
+        return cls(int(held) + adapter, 4 * trained, 8 * trained, cast, full, quantised)
 
 
 @dataclass(frozen=True)
@@ -184,15 +187,15 @@ def footprint(
     in_pieces = wrapper in ("zero3", "fsdp2")
     pieces = ranks if in_pieces else 1
     divided = ranks if in_pieces or wrapper == "zero2" else 1
-    full = weights.full
-    computed = 2 if autocast or not full else 4
+    computed = 2 if autocast or not weights.full else 4
+    per_token = _per_token(shape, computed, weights, checkpointing=checkpointing)
     return Footprint(
         weights=weights.weights // pieces,
         gradients=weights.gradients // divided,
         states=weights.states // divided,
         copies=_copies(shape, weights, wrapper, ranks),
-        head=logits + (4 * shape.head if full else 0),
-        activations=tokens * _per_token(shape, computed, checkpointing=checkpointing, full=full),
+        head=logits + (4 * shape.head if weights.full else 0),
+        activations=tokens * per_token,
     )
 
 
@@ -202,18 +205,20 @@ def _copies(shape: ModelShape, counted: Counted, wrapper: Wrapper, ranks: int) -
     return counted.cast + (counted.gradients if wrapper == "ddp" and ranks > 1 else 0)
 
 
-def _per_token(shape: ModelShape, size: int, *, checkpointing: bool, full: bool) -> int:
+def _per_token(shape: ModelShape, size: int, counted: Counted, *, checkpointing: bool) -> int:
     """Bytes that a position keeps; `size` are those of a number in matrix products."""
     d, m, k = shape.width, shape.mlp, shape.keys
-    if full:
+    if counted.full:
         # Norms: input and normed value in fp32, the latter rounded for the matrices behind it.
         # Attention: query, key, value, the rotated ones, the result. MLP: gate, its activation,
         # up, their product.
         layer = 4 * 4 * d + size * 2 * d + size * (3 * d + 3 * k) + size * 4 * m
     else:
-        # Norms: input in fp32. An adapter keeps its own copy of what goes into each matrix.
+        # Norms: input in fp32. Adapters keep what goes into their matrices: one copy behind each
+        # norm, or one for each matrix in 4 bits, and those before the output and down matrices.
         # Attention: rotated query and key, value, result. MLP: gate, its activation, up.
-        layer = 4 * 2 * d + size * (6 * d + m) + size * (2 * d + 2 * k) + size * 3 * m
+        inputs = 6 if counted.quantised else 3
+        layer = 4 * 2 * d + size * (inputs * d + m) + size * (2 * d + 2 * k) + size * 3 * m
     ends = 4 * 4 * d  # the last norm, hidden states at the head and their gradient
     if checkpointing:
         return 4 * d * shape.layers + layer + ends

@@ -155,8 +155,9 @@ class _Dense:
         self._transform, self._dtype, self._compiled = transform, dtype, compiled
         bias = cast("Tensor | None", layer.bias)
         self._own: list[Tensor] = [layer.weight] if bias is None else [layer.weight, bias]
-        # Under autocast its cache holds the cast weight, for the model's own call of the layer too.
-        cached = torch.is_autocast_enabled(layer.weight.device.type)
+        # Autocast casts a trained weight once, for the model's own call of the layer too; a frozen
+        # one at every product.
+        cached = layer.weight.requires_grad and torch.is_autocast_enabled(layer.weight.device.type)
         self._weight = layer.weight if cached else layer.weight.detach().to(dtype)
         self._bias = bias if cached or bias is None else bias.detach().to(dtype)
         self._sums = _Sums(self._own)

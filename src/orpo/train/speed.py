@@ -33,15 +33,14 @@ def speed_up(trainer: _Trained, *, compiled: bool) -> Callable[[], None]:
         A function that leaves model and engine as they were.
     """
     model, engine = trainer.model, trainer.engine
-    handles = share_casts(model)
+    cast_again = share_casts(model)
     give_back = keep_freed_memory(next(model.parameters()).device.type)
     if compiled:
         compile_blocks(model)
         trainer.engine = compile_head(engine)
 
     def undo() -> None:
-        for handle in handles:
-            handle.remove()
+        cast_again()
         if compiled:
             uncompile_blocks(model)
         trainer.engine = engine
