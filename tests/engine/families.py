@@ -8,6 +8,7 @@ import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import peft
 import pytest
 import torch
 import transformers as hf
@@ -140,6 +141,15 @@ def model_of(family: str, **changes: Any) -> hf.PreTrainedModel:
             if "q_norm" not in name and "k_norm" not in name:
                 weight.mul_(3)  # sharper than at the start, so that attention matters
     return model.eval()
+
+
+def with_lora(family: str, **settings: Any) -> Any:
+    """The same with a random LoRA adapter on every matrix but the output layer."""
+    torch.manual_seed(0)
+    config = peft.LoraConfig(
+        r=4, init_lora_weights=False, target_modules="all-linear", task_type="CAUSAL_LM", **settings
+    )
+    return peft.get_peft_model(model_of(family), config)
 
 
 @functools.cache

@@ -15,7 +15,7 @@ from torch.nn.attention.flex_attention import create_block_mask
 
 from orpo.engine import attention_cuda, backends
 from orpo.engine.backends import BACKENDS, Features, attend, candidates, choose_backend
-from orpo.engine.layout import PairLayout, PairSpan, pack_pairs, pair_lengths
+from orpo.engine.layout import PairLayout, pack_pairs, pair_lengths
 from tests.engine.emulated import emulate_kernels
 from tests.engine.families import collate, pair_lists
 from tests.train.oracle_fp64 import Pair
@@ -35,15 +35,6 @@ lengths = st.lists(
     max_size=4,
 )
 windows = st.none() | st.integers(1, 8)
-
-
-def layout_of(sizes: Lengths) -> PairLayout:
-    spans: list[PairSpan] = []
-    positions = []
-    for prefix, chosen, rejected in sizes:
-        spans.append(PairSpan(spans[-1].end if spans else 0, prefix, chosen, rejected))
-        positions += [*range(prefix + chosen), *range(prefix, prefix + rejected)]
-    return PairLayout(tuple(spans), torch.tensor(positions))
 
 
 def random_qkv(tokens: int, dtype: torch.dtype = torch.float64) -> list[Tensor]:
@@ -98,7 +89,7 @@ def difference(ours: Callable[..., Tensor], theirs: Callable[..., Tensor], sizes
     """Largest difference of the outputs and of the gradients of queries, keys and values."""
     found = []
     for attention in (ours, theirs):
-        layout = layout_of(sizes)
+        layout = PairLayout.of(sizes)
         inputs = random_qkv(layout.tokens)
         output = attention(*inputs, layout)
         assert output.shape == (1, layout.tokens, HEADS, WIDTH)
@@ -162,7 +153,7 @@ def test_soft_caps_and_sinks(
 
 @pytest.mark.parametrize("backend", ["dense", "segmented"])
 def test_sinks_get_their_gradient(backend: str) -> None:
-    layout = layout_of(SHORT)
+    layout = PairLayout.of(SHORT)
     grads = []
     for attention in (BACKENDS[backend], by_definition):
         sinks = torch.linspace(-1, 2, HEADS, dtype=torch.float64).requires_grad_()
@@ -174,7 +165,7 @@ def test_sinks_get_their_gradient(backend: str) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("backend", PLAIN)
 def test_the_dtype_that_comes_in_goes_out(backend: str, dtype: torch.dtype) -> None:
-    layout = layout_of(SHORT)
+    layout = PairLayout.of(SHORT)
     inputs = [x.detach().to(dtype) for x in random_qkv(layout.tokens)]
     expected = by_definition(*(x.double() for x in inputs), layout, scale=SCALE)
     output = BACKENDS[backend](*(x.requires_grad_() for x in inputs), layout, scale=SCALE)
@@ -223,7 +214,7 @@ long_lengths = st.lists(
 def test_the_block_mask_is_what_torch_makes_of_the_mask(
     monkeypatch: pytest.MonkeyPatch, slab: int, sizes: Lengths, window: int | None
 ) -> None:
-    layout = layout_of(sizes)
+    layout = PairLayout.of(sizes)
     monkeypatch.setattr(attention_cuda, "_SLAB", slab)
     found, sees = attention_cuda.flex_mask(layout, window), layout.sees(window)
     size = (layout.tokens, layout.tokens)
@@ -244,7 +235,7 @@ def test_the_block_mask_is_what_torch_makes_of_the_mask(
 @settings(max_examples=25)
 @given(sizes=lengths, window=windows)
 def test_the_masks_of_the_pairs_are_parts_of_the_mask(sizes: Lengths, window: int | None) -> None:
-    layout = layout_of(sizes)
+    layout = PairLayout.of(sizes)
     whole = layout.mask(window)
     found = layout.pair_masks(window)
     assert [own for own, _ in found] == [slice(span.start, span.end) for span in layout.spans]
@@ -259,7 +250,7 @@ def test_no_mask_of_the_whole_row_is_made(
     monkeypatch: pytest.MonkeyPatch, window: int | None
 ) -> None:
     """Its S x S entries would be the largest thing in memory: 2 GiB for 16,384 positions."""
-    layout, sees, made = layout_of([(60, 20, 30)] * 6), PairLayout.sees, []
+    layout, sees, made = PairLayout.of([(60, 20, 30)] * 6), PairLayout.sees, []
 
     def watched(layout: PairLayout, window: int | None = None) -> Callable[..., Tensor]:
         inner = sees(layout, window)
@@ -284,7 +275,7 @@ def test_no_mask_of_the_whole_row_is_made(
 @pytest.mark.parametrize(("window", "softcap"), [(None, None), (4, None), (None, 1.5), (4, 1.5)])
 def test_flex_attention_uncompiled(window: int | None, softcap: float | None) -> None:
     """Forward only: there is no backward pass for it here."""
-    layout = layout_of(SHORT)
+    layout = PairLayout.of(SHORT)
     asked = {"scale": SCALE, "window": window, "softcap": softcap}
     with torch.no_grad():
         inputs = [x.float() for x in random_qkv(layout.tokens)]
@@ -373,7 +364,7 @@ def test_what_is_multiplied_in_half_precision_gets_the_kernels_for_it(
         return ["tiles"]
 
     monkeypatch.setattr(backends, "candidates", chosen)
-    layout = layout_of(SHORT)
+    layout = PairLayout.of(SHORT)
     inputs = [x.detach().to(dtype) for x in random_qkv(layout.tokens)]
     attend(torch.nn.Identity(), *inputs, layout, {})
     with torch.autocast("cpu", torch.bfloat16):
@@ -382,7 +373,7 @@ def test_what_is_multiplied_in_half_precision_gets_the_kernels_for_it(
 
 
 def test_index_tensors_are_built_once() -> None:
-    layout, built = layout_of(SHORT), []
+    layout, built = PairLayout.of(SHORT), []
 
     def build() -> str:
         built.append(1)

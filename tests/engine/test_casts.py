@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-import peft
 import pytest
 import torch
 from torch import nn
@@ -23,6 +22,7 @@ from tests.engine.families import (
     of_engine,
     prepared,
     random_pairs,
+    with_lora,
 )
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is:FutureWarning")
@@ -32,15 +32,12 @@ BATCH = collate(random_pairs(0, LENGTHS))
 bfloat16 = functools.partial(torch.autocast, "cpu", torch.bfloat16)
 
 
-def with_lora(family: str = "llama", **settings: Any) -> Any:
-    torch.manual_seed(0)
-    config = peft.LoraConfig(
-        r=4, init_lora_weights=False, target_modules="all-linear", task_type="CAUSAL_LM", **settings
-    )
-    return peft.get_peft_model(model_of(family), config)
-
-
-MODELS = {"full": functools.partial(model_of, "llama"), "LoRA": with_lora}
+MODELS = {
+    "full": functools.partial(model_of, "llama"),
+    "LoRA": functools.partial(with_lora, "llama"),
+}
+HOOKS = {"full": 2, "LoRA": 2 + 7}
+"""Of a layer: its norms, and its adapters."""
 
 
 def hooks(model: nn.Module) -> int:
@@ -53,7 +50,7 @@ def test_the_forward_pass_is_the_same_bit_by_bit(kind: str) -> None:
     with torch.no_grad(), bfloat16():
         plain = model(IDS).logits
         undo = share_casts(model)
-        assert hooks(model) >= 2 * model.config.num_hidden_layers
+        assert hooks(model) == HOOKS[kind] * model.config.num_hidden_layers
         assert torch.equal(model(IDS).logits, plain)
     undo()
     assert hooks(model) == 0
@@ -96,7 +93,7 @@ def test_an_adapter_whose_input_is_not_widened_has_the_same_gradients() -> None:
 
 
 def test_an_adapter_widens_its_input_where_nothing_else_does() -> None:
-    model = with_lora().to(torch.bfloat16)
+    model = with_lora("llama").to(torch.bfloat16)
     for name, weight in model.named_parameters():
         if "lora_" in name:
             weight.data = weight.data.float()
@@ -113,7 +110,7 @@ def test_an_adapter_widens_its_input_where_nothing_else_does() -> None:
 
 @pytest.mark.parametrize("settings", [{"lora_dropout": 0.1}, {"use_dora": True}])
 def test_other_adapters_are_left_alone(settings: dict[str, Any]) -> None:
-    model = with_lora(**settings)
+    model = with_lora("llama", **settings)
     assert any(hasattr(m, "lora_A") for m in model.modules())
     assert not any(is_plain_lora(m) for m in model.modules())
     share_casts(model)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import peft
 import pytest
 import torch
 
@@ -25,6 +24,7 @@ from tests.engine.families import (
     of_engine,
     prepared,
     random_pairs,
+    with_lora,
 )
 
 
@@ -34,11 +34,8 @@ from tests.engine.families import (
 def test_compiled_blocks_and_head_give_the_same_numbers(kind: str) -> None:
     if not can_compile("cpu"):
         pytest.skip("there is no compiler here")
-    model: Any = model_of("llama")
+    model = with_lora("llama") if kind == "LoRA" else model_of("llama")
     batch = collate(random_pairs(0, LENGTHS))
-    if kind == "LoRA":
-        config = peft.LoraConfig(r=4, init_lora_weights=False, target_modules="all-linear")
-        model = peft.get_peft_model(model, config)
     engine = prepared(model)
     plain = of_engine(engine, model, batch)
     assert compile_blocks(model) == 3 * model.config.num_hidden_layers + 1

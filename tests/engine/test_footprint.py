@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,19 @@ def test_a_step_takes_what_the_formula_says(name: str, precision: str, weights: 
     assert kept == pytest.approx(found["kept"], rel=0.15)
     parts = said.weights + said.gradients + said.states + kept
     assert parts == pytest.approx(sum(found.values()), rel=0.15)
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+@pytest.mark.parametrize("name", SMALL)
+def test_adapters_that_share_no_casts_keep_a_copy_for_each_matrix(name: str) -> None:
+    """As those on matrices in 4 bits."""
+    shape = SMALL[name]
+    lora = LoraConfig(r=ADAPTER_RANK, target_modules="all-linear", task_type="CAUSAL_LM")
+    model = get_peft_model(model_of(shape).to(torch.bfloat16), lora)
+    autocast = functools.partial(torch.autocast, "cpu", torch.bfloat16)
+    kept = _saved_bytes(model, output_layer(model), TOKENS, autocast)
+    said = footprint(shape, weights="qlora", tokens=TOKENS, checkpointing=False, logits=0)
+    assert said.activations == pytest.approx(kept, rel=0.15)
 
 
 def test_checkpointing_keeps_one_layer_and_the_inputs_of_all() -> None:

@@ -55,7 +55,7 @@ def _compare(
     try:
         output = engine(model, batch, _objective)
         grads = _gradients(output.loss, watched)
-    except (ValueError, TypeError, RuntimeError, NotImplementedError) as error:
+    except (ValueError, TypeError, RuntimeError) as error:
         return next(iter(str(error).splitlines()), type(error).__name__)
     return _difference(output.logps, expected.detached(), model) or _apart(
         grads, expected_grads, model
@@ -71,14 +71,16 @@ def _objective(logps: PairLogps) -> Tensor:
 def _one_at_a_time(model: nn.Module, batch: Mapping[str, Tensor], nll_scope: str) -> PairLogps:
     """What the model itself says: every sequence without padding, the logits that are asked for."""
     # Those of a long prompt would be the largest thing there is.
-    padded = pad_pairs(batch, nll_scope if torch.is_grad_enabled() else "completion")
+    short = torch.is_grad_enabled()
+    few = not short and _keeps_some_logits(model)
+    padded = pad_pairs(batch, nll_scope if short else "completion")
     asked, width = padded.predictions, padded.input_ids.shape[1]
     logps = []
     for row, length in enumerate(padded.attention_mask.sum(1).tolist()):
         own = asked.source // width == row
         source, target = asked.source[own] - row * width, asked.target[own]
         kept: dict[str, Tensor] = {}
-        if not torch.is_grad_enabled() and _keeps_some_logits(model):
+        if few:
             kept, source = {"logits_to_keep": source}, torch.arange(len(source)).to(source)
         ids = padded.input_ids[row : row + 1, :length]
         logits = model(input_ids=ids, use_cache=False, **kept).logits

@@ -150,9 +150,8 @@ def count_bytes(model: nn.Module, args: ORPOConfig) -> Counted:
             gradients += size * count
             # Adam's moments have the dtype of the weights.
             states += (2 * size if of_optimizer == 2 * _FP32 else of_optimizer) * count
-    full = not hasattr(model, "peft_config")
-    held = (int(weights), int(gradients), int(states), int(cast_bytes))
-    return Counted(*held, full=full, quantised=bool(in_four_bits))
+    full, quantised = not hasattr(model, "peft_config"), bool(in_four_bits)
+    return Counted(int(weights), int(gradients), int(states), int(cast_bytes), full, quantised)
 
 
 def _layers_in_four_bits(model: nn.Module) -> set[int]:
