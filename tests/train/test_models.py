@@ -88,7 +88,9 @@ class TestLoading:
 
     def test_weights_of_another_size(self, make_config: Any, model_folder: Path) -> None:
         self.change_config(model_folder, intermediate_size=96)
-        assert "the model cannot be loaded" in self.refused(make_config, model_folder)
+        message = self.refused(make_config, model_folder)
+        assert "mlp.down_proj.weight has the shape (32, 64)" in message
+        assert "config.json says (32, 96)" in message
 
     def test_weights_that_are_not_there(self, make_config: Any, model_folder: Path) -> None:
         """They would be drawn at random, with a warning that scrolls by."""

@@ -31,6 +31,7 @@ from orpo.train import load_tokenizer, prepare_tokenizer
 from orpo.train.datasets import DatasetReader, check_schedule
 from orpo.train.models import fit_positions, vocabulary_size
 from orpo.train.outline import count_bytes, load_outline, shape_of
+from orpo.train.saving import try_saving
 from orpo.train.views import check_objective
 from orpo.train.work import ModelCost
 
@@ -130,6 +131,8 @@ def run_dry_run(
     data = _look(rows, held_out, reader, config)
     template = reader.give_template()
     notes += [template] if template else []
+    trusted = config.trust_remote_code
+    notes += try_saving(model, reader.preparation.tokenize.tokenizer, trusted=trusted)
     pairs = {name: range(seen.pairs) for name, seen in data.items()}
     check_schedule(config, pairs["train_dataset"], pairs.get("eval_dataset"))
     notes += check_objective(config, None, None)

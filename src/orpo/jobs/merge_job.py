@@ -11,7 +11,8 @@ from typing import Any
 from orpo.errors import CheckpointError, ConfigError, ModelError, SaveError
 from orpo.evaluate import Answerer, is_adapter, load_answerer
 from orpo.run_folder import MANIFEST, commit_files, read_manifest, stage, verify
-from orpo.train import explain_write_error, remember_endings
+from orpo.train import explain_write_error
+from orpo.train.saving import save_files
 
 __all__ = ["MERGED", "merge_adapter", "merge_once", "merged_folder"]
 
@@ -63,10 +64,7 @@ def _save(merged: Answerer, run: Path, target: Path) -> None:
         name, step = of_adapter.run, of_adapter.step
     staged = stage(target, "model")
     try:
-        model: Any = merged.model
-        remember_endings(model, merged.tokenizer)
-        model.save_pretrained(staged)
-        merged.tokenizer.save_pretrained(staged)
+        save_files(merged.model, merged.tokenizer, str(staged))
         commit_files(staged, target, run=name, step=step)
     finally:
         shutil.rmtree(staged, ignore_errors=True)

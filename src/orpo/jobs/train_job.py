@@ -221,6 +221,8 @@ def run_training(
                 say(line)
             audit = _look_at(rows, held_out, trainer, say, strict=job.strict)
             trainer.check_memory()
+            for line in trainer.check_saving():
+                say(line)
             if first and is_replaced(job, resume_from):
                 clear(folder)  # by now model, data and memory were accepted
             sampling = Sampling(max_new_tokens=job.sample_tokens, batch_size=32)

@@ -7,7 +7,6 @@ from orpo.train.models import (
     load_model,
     load_tokenizer,
     prepare_tokenizer,
-    remember_endings,
 )
 from orpo.train.recorder import versions
 from orpo.train.signals import StopOnSignal, StopRequested
@@ -27,7 +26,6 @@ __all__ = [
     "load_tokenizer",
     "model_card",
     "prepare_tokenizer",
-    "remember_endings",
     "versions",
     "write_model_card",
 ]

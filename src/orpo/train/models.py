@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from huggingface_hub import try_to_load_from_cache
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from torch import nn
 from torch.nn.modules.dropout import _DropoutNd
@@ -24,9 +25,10 @@ from transformers import (
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
-from orpo.data import PLAIN_TEMPLATE, answer_endings
+from orpo.data import PLAIN_TEMPLATE
 from orpo.errors import ConfigError, ModelError, UserError
 from orpo.run_folder import ensure_as_committed
+from orpo.train.generation_settings import read_generation_settings
 from orpo.train.quantize import check_quantize, in_four_bits
 
 if TYPE_CHECKING:
@@ -51,7 +53,6 @@ __all__ = [
     "padding_id",
     "prepare_tokenizer",
     "read_config",
-    "remember_endings",
     "resolve_model",
     "resolve_tokenizer",
     "unloadable",
@@ -70,11 +71,13 @@ _FIXES = {
     "tokenizer": "Pass tokenizer=..., or give a folder with tokenizer.json, or a Hub id.",
 }
 UNREADABLE = (
+    AssertionError,
     ImportError,
     KeyError,
     OSError,
     RuntimeError,
     SafetensorError,
+    StrictDataclassError,
     TypeError,
     ValueError,
 )
@@ -160,16 +163,18 @@ def load_model(name: str, args: ORPOConfig) -> PreTrainedModel:
         **_init_kwargs(args),
         **fetching(args),
         "use_safetensors": True,
+        "ignore_mismatched_sizes": True,  # then they are named; transformers points at its log
     }
     try:
         read_config(name, args)
+        read_generation_settings(name, fetching(args))
         model: PreTrainedModel
         model, report = AutoModelForCausalLM.from_pretrained(
             name, output_loading_info=True, **kwargs
         )
     except UNREADABLE as error:
         raise unloadable("model", name, error) from error
-    _require_all_weights(report["missing_keys"], name)
+    _require_all_weights(report, name)
     cast(Any, model).loaded_commit = _commit_of(name, args)
     return model
 
@@ -186,7 +191,20 @@ def read_config(name: str, args: ORPOConfig) -> Any:
     except UNREADABLE as error:
         raise unloadable("model", name, error) from error
     ensure_trainable(config, name)
+    _check_padding(config, name)
     return config
+
+
+def _check_padding(config: Any, name: str) -> None:
+    """A padding token outside the embedding, of which torch cannot build one."""
+    text = config.get_text_config()
+    pad, size = getattr(text, "pad_token_id", None), getattr(text, "vocab_size", None)
+    if isinstance(pad, int) and isinstance(size, int) and not -size <= pad < size:
+        raise ModelError(
+            f"pad_token_id is {pad}, and the model has the tokens 0 to {size - 1}",
+            where=str(Path(name, "config.json")),
+            fix="Set it to null there, or to one of them: padding is never trained on.",
+        )
 
 
 def load_adapter(folder: str, args: ORPOConfig, *, trained: bool) -> PreTrainedModel:
@@ -384,21 +402,6 @@ def give_plain_template(tokenizer: PreTrainedTokenizerBase) -> str:
     )
 
 
-def remember_endings(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Put what ends an answer into the model's own settings of generation.
-
-    Whoever generates with the saved model, a server above all, looks there and nowhere else.
-    """
-    settings = getattr(model, "generation_config", None)
-    if settings is None:
-        return
-    own = settings.eos_token_id
-    known = [] if own is None else [own] if isinstance(own, int) else list(own)
-    missing = sorted(answer_endings(tokenizer) - set(known))
-    if missing:
-        settings.eos_token_id = [*known, *missing]
-
-
 def add_adapter(model: PreTrainedModel, peft_config: PeftConfig, args: ORPOConfig) -> nn.Module:
     """Wrap a model with a peft adapter.
 
@@ -478,23 +481,26 @@ def located(name: str, *enough: str) -> str:
     return name
 
 
-def _require_all_weights(missing: Any, name: str) -> None:
+def _require_all_weights(report: dict[str, Any], name: str) -> None:
     """Weights that a folder lacks are drawn at random by transformers, with a warning only."""
-    if missing:
-        names = sorted(missing)
+    fix = "Give a complete model; config.json and *.safetensors must belong together."
+    for key, found, wanted in sorted(report["mismatched_keys"]):
         raise ModelError(
-            f"{len(names)} weights are missing, the first is {names[0]}",
+            f"{key} has the shape {tuple(found)}, and config.json says {tuple(wanted)}",
             where=name,
-            fix="Give a complete model; config.json and *.safetensors must belong together.",
+            fix=fix,
         )
+    missing = sorted(report["missing_keys"])
+    if missing:
+        what = f"{len(missing)} weights are missing, the first is {missing[0]}"
+        raise ModelError(what, where=name, fix=fix)
 
 
 def unloadable(what: str, name: str, error: Exception) -> UserError:
     """The error of whatever a library says about a model, an adapter or a tokenizer."""
     if isinstance(error, UserError):
         return error
-    first = next((line.strip() for line in str(error).splitlines() if line.strip()), repr(error))
-    reason = first.removesuffix(" from one of:").rstrip(".")
+    reason = (" ".join(str(error).split()) or repr(error)).rstrip(".")
     if "trust_remote_code" in str(error):
         what_to_do = "Read that code, and add --trust_remote_code true if you trust it."
         return ModelError(f"the {what} comes with code of its own", where=name, fix=what_to_do)

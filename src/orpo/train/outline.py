@@ -18,10 +18,12 @@ from orpo.config import ORPOConfig
 from orpo.engine.footprint import FOUR_BITS, Counted, ModelShape
 from orpo.engine.head_tap import output_layer
 from orpo.errors import ModelError
+from orpo.train.generation_settings import read_generation_settings
 from orpo.train.models import (
     ADAPTER_FILE,
     UNREADABLE,
     add_adapter,
+    fetching,
     located,
     read_config,
     unloadable,
@@ -54,11 +56,14 @@ def load_outline(name: str, args: ORPOConfig, peft_config: PeftConfig | None) ->
         return _adapted(folder, args)
     check_quantize(args, adapter=peft_config is not None)
     config = read_config(folder, args)
+    settings = read_generation_settings(folder, fetching(args))
     try:
         with torch.device("meta"):
             model: nn.Module = AutoModelForCausalLM.from_config(
                 config, dtype=_dtype(config, args), trust_remote_code=args.trust_remote_code
             )
+            if settings is not None:
+                cast(Any, model).generation_config = settings
             return (
                 model
                 if peft_config is None

@@ -46,7 +46,6 @@ from orpo.train.models import (
     name_of,
     padding_id,
     prepare_tokenizer,
-    remember_endings,
     resolve_model,
     resolve_tokenizer,
     vocabulary_size,
@@ -56,6 +55,7 @@ from orpo.train.ranks import agreed_engine, deal, in_entries
 from orpo.train.recorder import RunRecorder, model_facts
 from orpo.train.reference import Reference, answers_only, ask, begin_reference
 from orpo.train.safe_loading import as_data
+from orpo.train.saving import save_files, try_saving
 from orpo.train.scoring import score_batch
 from orpo.train.speed import speed_up
 from orpo.train.step_loss import StepLoss, count_items
@@ -253,12 +253,15 @@ class ORPOTrainer(DurableTrainer):
             CheckpointError: The checkpoint that is asked for is not what was committed.
             ConfigError: There is nothing to train on, no checkpoint to go on from, another run
                 writes to the folder, or the settings are not those of the run that goes on.
+            ModelError: What is trained could not be saved.
             NonFiniteError: A loss or a gradient is not finite.
             SaveError: A checkpoint could not be written.
         """
         if self.train_dataset is None:
             raise ConfigError("there is nothing to train on", where="train_dataset")
         with self._holding_the_folder(resume_from_checkpoint) as checkpoint:
+            for line in self.check_saving():
+                self._tell("mended", line)
             self._plan()
             self._metric_sums = MetricSums()
             try:
@@ -286,6 +289,17 @@ class ORPOTrainer(DurableTrainer):
         return make_plan(
             self.model, self.engine, self.args, self.train_dataset, self.accelerator.autocast
         )
+
+    def check_saving(self) -> list[str]:
+        """Try what the saves of this run need, and mend what can be; one line for each.
+
+        Raises:
+            ModelError: The trained model could not be saved, or not be loaded again.
+        """
+        trusted = self.args.trust_remote_code
+        said = try_saving(self.model, self.processing_class, trusted=trusted)
+        self.notes += said
+        return said
 
     @property
     def work(self) -> Work:
@@ -590,10 +604,9 @@ class ORPOTrainer(DurableTrainer):
         folder, writes = output_dir or self.args.output_dir, self.args.should_save
         # Ranks that write nothing take part where a model was sharded as it was loaded.
         model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
-        remember_endings(model, self.processing_class)
-        model.save_pretrained(folder, state_dict=state_dict, is_main_process=writes)
-        if writes:
-            self.processing_class.save_pretrained(folder)
+        how = {"state_dict": state_dict, "is_main_process": writes}
+        for line in save_files(model, self.processing_class, folder, **how):
+            self._tell("unsaved", line)
 
     def create_model_card(self, **about: Any) -> None:
         """Write README.md from what this run measured.
