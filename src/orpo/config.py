@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import math
 import os
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from transformers.trainer_utils import (
 from transformers.training_args import OptimizerNames
 
 from orpo.errors import ConfigError
+from orpo.run_folder import parse_json
 
 __all__ = ["ENGINES", "NLL_SCOPES", "OBJECTIVES", "ORPOConfig"]
 
@@ -378,8 +378,8 @@ def _as_dict(value: dict[str, Any] | str | None, name: str) -> dict[str, Any]:
         return {}
     if isinstance(value, str):
         try:
-            value = json.loads(value)
-        except json.JSONDecodeError as error:
+            value = parse_json(value)
+        except ValueError as error:
             raise ConfigError(f"is not JSON ({error})", where=name) from error
     if not isinstance(value, dict):
         raise ConfigError(f"must be an object, is {type(value).__name__}", where=name)

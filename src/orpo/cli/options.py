@@ -12,8 +12,9 @@ import yaml
 from transformers import HfArgumentParser
 
 from orpo.config import ORPOConfig
-from orpo.errors import ConfigError
+from orpo.errors import ConfigError, DataError
 from orpo.jobs import TrainJob
+from orpo.run_folder import load_yaml, read_text
 
 __all__ = ["add_settings", "given_settings", "resolve_settings"]
 
@@ -88,11 +89,11 @@ def _read_recipe(path: str) -> dict[str, Any]:
     if not file.is_file():
         raise ConfigError("no such recipe", where=path, fix="Give a YAML file with settings.")
     try:
-        text = file.read_text(encoding="utf-8-sig")
-        values = yaml.safe_load(text)
+        text = read_text(file)
+        values = load_yaml(text)
         lines = _lines(text)
-    except UnicodeDecodeError as error:
-        raise ConfigError("is not UTF-8", where=path) from error
+    except DataError as error:
+        raise ConfigError(error.what, where=path) from error
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise ConfigError(f"broken YAML ({error.problem})", where=f"{path}:{line}") from error

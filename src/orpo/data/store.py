@@ -27,6 +27,7 @@ import pyarrow as pa
 
 from orpo.data.types import Ledger, TokenizedPair
 from orpo.errors import DataError
+from orpo.run_folder import read_object, remove
 from orpo.run_folder.manifest import describe
 
 __all__ = ["COLUMNS", "PairStore", "default_cache"]
@@ -82,14 +83,14 @@ class PairStore:
         if self.home is None or not (self.home / "ledger.json").is_file():
             return None
         try:
-            plain = json.loads((self.home / "ledger.json").read_text("utf-8"))
+            plain = read_object(self.home / "ledger.json")
             if plain.pop("sha256") != describe(self.home / "pairs.arrow").sha256:
                 return None
             ledger = Ledger.from_dict(plain)
             pairs = datasets.Dataset.from_file(str(self.home / "pairs.arrow"))
-        except (OSError, ValueError, LookupError, TypeError, pa.ArrowException):
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, pa.ArrowException):
             return None  # damaged: it is made again
-        return pairs, ledger
+        return (pairs, ledger) if pairs.data.schema.equals(_SCHEMA) else None
 
     @contextmanager
     def writing(self) -> Iterator[Callable[[TokenizedPair], None]]:
@@ -138,8 +139,7 @@ class PairStore:
 def _moved(draft: Path, home: Path) -> bool:
     """Rename a folder; another process may have been faster, with the same content."""
     try:
-        if home.exists():
-            shutil.rmtree(home)
+        remove(home)
         draft.rename(home)
     except OSError:
         return False

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import shutil
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orpo.errors import CheckpointError, ConfigError
+from orpo.errors import CheckpointError, ConfigError, DataError
 from orpo.run_folder import (
     AUDIT,
     EVALUATION,
@@ -20,7 +19,9 @@ from orpo.run_folder import (
     SCORES,
     checkpoints,
     read_manifest,
+    read_object,
     read_recipe,
+    remove,
     staging,
     unfinished,
 )
@@ -32,6 +33,7 @@ __all__ = ["claim", "clear", "is_replaced"]
 
 _ADAPTER = "adapter_config.json"
 _MODEL = ("config.json", _ADAPTER, "model*.safetensors", "adapter_model*.safetensors")
+_OF_THE_RUN = (REPORT, METRICS, EVENTS, AUDIT, EVALUATION, SAMPLES, SCORES)
 _OF_A_RUN = (
     *_MODEL,
     "*.safetensors.index.json",
@@ -49,13 +51,7 @@ _OF_A_RUN = (
     "nonfinite-step-*.json",
     "stall-*.txt",
     "README.md",
-    REPORT,
-    METRICS,
-    EVENTS,
-    AUDIT,
-    EVALUATION,
-    SAMPLES,
-    SCORES,
+    *_OF_THE_RUN,
 )
 
 
@@ -70,6 +66,7 @@ def claim(folder: Path, job: TrainJob) -> str | bool:
         ConfigError: The folder holds what must not be lost, or there is nothing to go on from.
     """
     _keep_apart(folder, job)
+    _keep_room(folder)
     if job.resume not in {None, "newest", "auto"}:
         return _named(folder, Path(str(job.resume)))
     if checkpoints(folder) and job.resume:
@@ -96,31 +93,28 @@ def clear(folder: Path) -> None:
     """Delete whatever a run leaves behind and could be taken for a part of the next one."""
     gone = (".replaced-*", ".deleting-*", "abandoned-checkpoint-*")
     for path in [*checkpoints(folder), *(path for name in gone for path in folder.glob(name))]:
-        _delete(path)
+        remove(path)
     for name in unfinished(folder):
-        _delete(staging(folder, name))
+        remove(staging(folder, name))
     try:
         written = [folder / name for name in read_manifest(folder).files]
     except CheckpointError:
         written = []
-    own = [path for path in written if path.resolve().is_relative_to(folder.resolve())]
+    own = [path for path in written if _real(path).is_relative_to(_real(folder))]
     # The recipe goes last: what is only half deleted is still known to be a run.
     names = (MANIFEST, *_OF_A_RUN, RECIPE)
     for path in [*own, *(path for name in names for path in folder.glob(name))]:
-        if path.is_file() or path.is_symlink():
-            path.unlink()
+        if not path.is_dir() or path.is_symlink():
+            remove(path)
 
 
-def _delete(path: Path) -> None:
-    if path.is_symlink():
-        path.unlink()
-    else:
-        shutil.rmtree(path)
+def _real(path: Path) -> Path:
+    return Path(os.path.realpath(path))
 
 
 def _keep_apart(folder: Path, job: TrainJob) -> None:
     """What is read is never written over, asked or not."""
-    place = folder.resolve()
+    place = _real(folder)
     for flag, path in _sources(job):
         if path == place:
             raise ConfigError(
@@ -128,7 +122,7 @@ def _keep_apart(folder: Path, job: TrainJob) -> None:
                 where=f"--output_dir {folder}",
                 fix="Give another --output_dir.",
             )
-        doomed = [one.resolve() for one in checkpoints(folder)] if job.overwrite else []
+        doomed = [_real(one) for one in checkpoints(folder)] if job.overwrite else []
         if any(path.is_relative_to(one) for one in doomed):
             raise ConfigError(
                 f"would delete the folder of {flag}, {path.relative_to(place)}",
@@ -137,21 +131,33 @@ def _keep_apart(folder: Path, job: TrainJob) -> None:
             )
 
 
+def _keep_room(folder: Path) -> None:
+    """A folder in the place of a file is known now, not when the file is to be written."""
+    for name in (RECIPE, "README.md", "trainer_state.json", MANIFEST, *_OF_THE_RUN):
+        path = folder / name
+        if path.is_dir() and not path.is_symlink():
+            raise ConfigError(
+                "is a folder, where a run writes a file",
+                where=str(path),
+                fix="Move it away, or give another --output_dir.",
+            )
+
+
 def _sources(job: TrainJob) -> list[tuple[str, Path]]:
     """The folders that the model comes from; a Hub id is as good as a path that is not there."""
     named = [("--model", job.model), ("--tokenizer", job.tokenizer)]
     try:
-        text = (Path(str(job.model)) / _ADAPTER).read_text(encoding="utf-8")
-        named.append(("the adapter's base model", json.loads(text)["base_model_name_or_path"]))
-    except (OSError, ValueError, KeyError, TypeError):
+        described = read_object(Path(str(job.model)) / _ADAPTER)
+        named.append(("the adapter's base model", described["base_model_name_or_path"]))
+    except (DataError, KeyError):
         pass  # no adapter, or one that the loader has more to say about
-    return [(flag, Path(str(name)).resolve()) for flag, name in named if name]
+    return [(flag, _real(Path(str(name)))) for flag, name in named if name]
 
 
 def _named(folder: Path, path: Path) -> str:
     if not path.is_dir():
         raise _nothing_there(path)
-    inside = path.resolve().parent == folder.resolve()
+    inside = _real(path).parent == _real(folder)
     held = _held(folder)
     if inside or held is None or _begun_from(folder, path):
         return str(path)

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from orpo.errors import DataError
-from orpo.run_folder import EVALUATION, EVENTS, METRICS, RECIPE, REPORT, SAMPLES, read_recipe
+from orpo.run_folder import (
+    EVALUATION,
+    EVENTS,
+    METRICS,
+    RECIPE,
+    REPORT,
+    SAMPLES,
+    parse_json,
+    read_object,
+    read_recipe,
+)
 
 __all__ = ["Events", "Logged", "examine_events", "examine_metrics", "examine_pages", "try_recipe"]
 
@@ -130,7 +139,7 @@ def _lines(
         if not line.strip():
             continue
         try:
-            value = json.loads(line)
+            value = parse_json(line)
         except ValueError:
             value = None
         if isinstance(value, dict):
@@ -157,7 +166,7 @@ def _is_number(value: Any) -> bool:
 
 def _broken_json(path: Path) -> str | None:
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        return f"{path.name} cannot be read ({error})"
-    return None if isinstance(value, dict) else f"{path.name} holds no object"
+        read_object(path)
+    except DataError as error:
+        return f"{path.name} cannot be read ({error.what})"
+    return None

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from orpo.errors import CheckpointError, ConfigError
+from orpo.errors import CheckpointError, ConfigError, DataError
 from orpo.jobs.doctor_logs import (
     Events,
     Logged,
@@ -24,6 +23,7 @@ from orpo.run_folder import (
     checkpoints,
     lock_holder,
     read_manifest,
+    read_object,
     unfinished,
 )
 
@@ -199,10 +199,9 @@ def _compare_metrics(found: Diagnosis) -> None:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return read_object(path)
+    except DataError:
         return {}
-    return value if isinstance(value, dict) else {}
 
 
 def _judge(found: Diagnosis) -> None:

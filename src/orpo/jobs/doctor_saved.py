@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,7 +14,7 @@ from transformers import AutoConfig
 from orpo.config import ORPOConfig
 from orpo.errors import CheckpointError, ModelError
 from orpo.evaluate import is_adapter
-from orpo.run_folder import MANIFEST, read_manifest, unfinished, verify
+from orpo.run_folder import MANIFEST, read_manifest, read_object, typed, unfinished, verify
 from orpo.train import load_tokenizer
 
 __all__ = ["Saved", "examine_saved", "holds_weights", "look_into"]
@@ -61,6 +60,11 @@ class Saved:
     def usable(self) -> bool:
         """Whether it is what was written, and every weight that was looked into is a number."""
         return self.damage is None and not self.not_finite
+
+
+@dataclass(frozen=True)
+class _Index:
+    weight_map: dict[str, str]
 
 
 def holds_weights(folder: Path) -> bool:
@@ -150,7 +154,7 @@ def _require_shards(folder: Path, seen: dict[str, set[str]]) -> None:
     """What an index promises is in the files that it names."""
     for index in folder.glob("*.safetensors.index.json"):
         try:
-            named: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+            named: dict[str, str] = typed(_Index, read_object(index), where=index.name).weight_map
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise CheckpointError(f"{index.name} cannot be read ({error})") from error
         for weight, shard in named.items():
@@ -180,7 +184,7 @@ def _would_load(folder: Path) -> tuple[str | None, str | None]:
 def _base_of(folder: Path) -> str:
     path = folder / "adapter_config.json"
     try:
-        described: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        described: dict[str, Any] = read_object(path)
         base = str(described["base_model_name_or_path"] or "")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(f"{path.name} cannot be used ({error!r})") from error

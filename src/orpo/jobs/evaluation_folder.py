@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from orpo.errors import ConfigError
-from orpo.run_folder import EVALUATION, RECIPE, REPORT
+from orpo.errors import ConfigError, DataError
+from orpo.run_folder import EVALUATION, RECIPE, REPORT, read_object, refuse_links, remove
 
 __all__ = ["ANSWERS", "JUDGMENTS", "claim_folder"]
 
@@ -48,14 +47,15 @@ def claim_folder(
     except OSError as error:
         reason = f"cannot be made ({error.strerror})"
         raise ConfigError(reason, where=where, fix="Name another one.") from error
+    written = (*answers, JUDGMENTS, EVALUATION, REPORT, "figures", "judge-cache.jsonl")
+    refuse_links(folder, written)
     kept, now = _kept(folder / EVALUATION), json.loads(json.dumps(settings))
     names = among or dict.fromkeys((*kept, *now))
     other = [name for name in names if kept.get(name) != now.get(name)]
     if overwrite:
         judge_only = all(name.startswith("judge") for name in other)
         for name in (*(() if judge_only else answers), JUDGMENTS, EVALUATION, REPORT, "figures"):
-            path = folder / name
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+            remove(folder / name)
     elif other and (folder / EVALUATION).exists():
         before, after = kept.get(other[0]), now.get(other[0])
         raise ConfigError(
@@ -67,7 +67,7 @@ def claim_folder(
 
 def _kept(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))["settings"]
-    except (OSError, ValueError, KeyError, TypeError):
+        found = read_object(path)["settings"]
+    except (DataError, KeyError):
         return {}
     return found if isinstance(found, dict) else {}

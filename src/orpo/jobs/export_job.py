@@ -7,7 +7,6 @@ and to look at what came out before it gets its name.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -23,7 +22,7 @@ from orpo.errors import ConfigError, ModelError, OrpoError
 from orpo.evaluate import is_adapter
 from orpo.jobs.gguf_check import check_gguf
 from orpo.jobs.merge_job import MERGED, merge_once, merged_folder
-from orpo.run_folder import ensure_as_committed
+from orpo.run_folder import ensure_as_committed, read_object, remove
 from orpo.train import load_tokenizer
 
 __all__ = ["OUTTYPES", "ExportJob", "ExportPlan", "plan_export", "run_export"]
@@ -157,6 +156,7 @@ def run_export(job: ExportJob, *, say: Callable[[str], None]) -> dict[str, Any]:
         merge_once(Path(job.model), say=say)
     job.output.parent.mkdir(parents=True, exist_ok=True)
     say(f"converting {plan.folder} with {plan.converter}")
+    remove(plan.staged)  # the converter would follow a link
     try:
         _convert(plan)
         checked = check_gguf(plan.staged, plan.folder)
@@ -186,7 +186,7 @@ def _converter(named: Path | None) -> Path | None:
 def _refuse_code(folder: Path) -> None:
     for name in ("config.json", "tokenizer_config.json"):
         path = folder / name
-        if path.is_file() and "auto_map" in json.loads(path.read_text(encoding="utf-8")):
+        if path.is_file() and "auto_map" in read_object(path):
             raise ModelError(
                 "the model comes with code of its own, which the converter would run",
                 where=str(path),

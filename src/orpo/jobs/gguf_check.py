@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from orpo.config import ORPOConfig
 from orpo.errors import ModelError
+from orpo.run_folder import read_object
 from orpo.train import load_tokenizer
 
 __all__ = ["check_gguf"]
@@ -37,7 +37,7 @@ def check_gguf(file: Path, folder: Path) -> list[str]:
         return ["a GGUF file by its first bytes; pip install 'orpo[export]' checks what is in it"]
     fields = GGUFReader(file).fields
     tokenizer = load_tokenizer(str(folder), ORPOConfig(output_dir="unused"))
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config = read_object(folder / "config.json")
     _same("chat template", _held(fields, "tokenizer.chat_template"), tokenizer.chat_template)
     tokens = fields.get("tokenizer.ggml.tokens")
     size = config.get("vocab_size") or len(tokenizer)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import hashlib
-import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from orpo.evaluate import Answerer, load_answerer
 from orpo.evaluate.answers.local import weights_digest
 from orpo.evaluate.harness import HarnessPlan, changes, find_tasks, run_task
 from orpo.jobs.evaluation_folder import ANSWERS, claim_folder
-from orpo.run_folder import EVALUATION, write_json, write_jsonl
+from orpo.run_folder import EVALUATION, read_object, typed, write_json, write_jsonl
 from orpo.train import versions
 
 __all__ = ["HarnessJob", "run_harness"]
@@ -154,10 +153,16 @@ def _account(scores: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _read(path: Path) -> dict[str, list[Any]]:
     try:
-        found: dict[str, list[Any]] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError("cannot be read", where=str(path), fix="Delete it.") from error
-    return found
+        return asdict(typed(_Part, read_object(path), where=str(path)))
+    except DataError as error:
+        raise DataError(error.what, where=str(path), fix="Delete it.") from error
+
+
+@dataclass(frozen=True)
+class _Part:
+    scores: list[dict[str, Any]]
+    documents: list[dict[str, Any]]
+    notes: list[Any]
 
 
 def _digest(text: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 from orpo.errors import CheckpointError, ConfigError, ModelError, SaveError
 from orpo.evaluate import Answerer, is_adapter, load_answerer
-from orpo.run_folder import MANIFEST, commit_files, read_manifest, stage, verify
+from orpo.run_folder import MANIFEST, commit_files, read_manifest, refuse_links, stage, verify
 from orpo.train import explain_write_error
 from orpo.train.saving import save_files
 
@@ -41,6 +41,8 @@ def merge_adapter(run: str, output: str, *, dtype: str = "auto") -> Path:
             fix="A run without LoRA is a whole model already.",
         )
     target = Path(output)
+    if target.exists() and not target.is_dir():
+        raise ConfigError("is no folder", where=output, fix="Give a new folder.")
     if target.exists() and any(target.iterdir()):
         raise ConfigError("the folder is not empty", where=output, fix="Give a new folder.")
     answerer = load_answerer(run, dtype=dtype)
@@ -91,6 +93,7 @@ def merge_once(run: Path, *, say: Callable[[str], None]) -> Path:
     if found is not None:
         return found
     folder = run / MERGED
+    refuse_links(run, (MERGED,))
     if (folder / MANIFEST).is_file():  # of an adapter that was since trained anew
         shutil.rmtree(folder)
     say(f"merging the adapter into its base model: {folder}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +12,7 @@ from orpo.data import Row, Source, open_source
 from orpo.errors import ConfigError, DataError
 from orpo.evaluate import is_adapter
 from orpo.jobs.train_job import TrainJob
-from orpo.run_folder import RECIPE, read_recipe
+from orpo.run_folder import RECIPE, read_object, read_recipe
 
 __all__ = ["PreferenceJob", "baseline_of", "config_of", "rows_of"]
 
@@ -152,7 +151,7 @@ def baseline_of(job: PreferenceJob) -> str | None:
     if not is_adapter(job.model):
         return None
     try:
-        settings = json.loads((Path(job.model) / "adapter_config.json").read_text("utf-8"))
+        settings = read_object(Path(job.model) / "adapter_config.json")
         return str(settings["base_model_name_or_path"])
     except (OSError, ValueError, KeyError, TypeError):
         return None  # who loads it has more to say about it

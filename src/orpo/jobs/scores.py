@@ -52,7 +52,7 @@ def recall_scores(
         lines = [line for line in read_jsonl(folder / SCORES) if moment in line]
         found = {int(line["row"]): line[moment] for line in lines}
         values = [(float(one["chosen"]), float(one["rejected"])) for one in found.values()]
-    except (DataError, KeyError, TypeError, ValueError):
+    except (DataError, KeyError, TypeError, ValueError, OverflowError):
         return None  # damaged: what it would tell is left out
     if not found or not found.keys() <= lengths.keys():
         return None

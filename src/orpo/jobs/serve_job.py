@@ -24,7 +24,7 @@ from orpo.data import has_chat_template
 from orpo.errors import ConfigError, ModelError
 from orpo.evaluate import is_adapter
 from orpo.jobs.merge_job import MERGED, merge_once, merged_folder
-from orpo.run_folder import ensure_as_committed
+from orpo.run_folder import ensure_as_committed, read_object
 from orpo.train import load_tokenizer
 from orpo.train.models import located
 
@@ -231,7 +231,7 @@ def _for_vllm(model: str, name: str, *, adapter: bool) -> list[str]:
     if not adapter:
         return [model, "--served-model-name", name, *templated]
     try:
-        settings = json.loads((Path(model) / "adapter_config.json").read_text(encoding="utf-8"))
+        settings = read_object(Path(model) / "adapter_config.json")
         base, rank = str(settings["base_model_name_or_path"]), int(settings["r"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import signal
 from collections.abc import Iterable
@@ -13,7 +12,6 @@ from typing import Any
 
 from accelerate.utils import broadcast_object_list
 from transformers import PreTrainedModel, PrinterCallback, TrainerCallback
-from transformers.trainer import TRAINER_STATE_NAME
 
 from orpo.config import ORPOConfig
 from orpo.data import Mixture, Row, Source
@@ -40,6 +38,7 @@ from orpo.train import (
     StopRequested,
     explain_write_error,
     load_tokenizer,
+    read_state,
     write_model_card,
 )
 
@@ -262,9 +261,25 @@ def _train(
             trainer.commit_here()
         raise
     if trainer.is_world_process_zero():
+        _write_pages(folder)
+    return _result(trainer, trainer.state.global_step, output.training_loss, evidence)
+
+
+def _write_pages(folder: Path) -> None:
+    """The card and the report of a run whose model is saved by now.
+
+    Raises:
+        SaveError: One of them cannot be written; says that nothing else is lost.
+    """
+    try:
         write_model_card(folder)
         write_report(folder)
-    return _result(trainer, trainer.state.global_step, output.training_loss, evidence)
+    except (ConfigError, OSError) as error:
+        what = str(error) if isinstance(error, ConfigError) else f"{error.filename}: {error}"
+        raise SaveError(
+            f"the run is finished and its model is saved, but a page is not: {what} "
+            f"`orpo report {folder} --output FILE` draws the report elsewhere."
+        ) from error
 
 
 def _is_finished(trainer: ORPOTrainer, checkpoint: Path, evidence: Evidence) -> bool:
@@ -278,8 +293,8 @@ def _is_whole(trainer: ORPOTrainer, checkpoint: Path, evidence: Evidence) -> boo
     folder, args = Path(str(trainer.args.output_dir)), trainer.args
     before, now = read_recipe(checkpoint), {**args.to_dict(), **trainer.run_facts}
     same = all(before.get(name) == now.get(name) for name in _DECIDE_THE_END)
-    state = json.loads((checkpoint / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
-    if args.resume_changed or not same or state["global_step"] < state["max_steps"]:
+    state = read_state(checkpoint)
+    if args.resume_changed or not same or state.global_step < state.max_steps:
         return False
     wanted = read_manifest(checkpoint)
     try:

@@ -10,7 +10,6 @@ is on.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from orpo.migrate.shared import (
     listed,
     refuse_unless_off,
 )
+from orpo.run_folder import read_json
 
 __all__ = ["convert_llama_factory", "defaults_of_llama_factory"]
 
@@ -242,7 +242,7 @@ def _registry(ledger: Ledger) -> tuple[dict[str, Any], Path]:
     if not path.is_file():
         return {}, path
     try:
-        found = json.loads(path.read_text(encoding="utf-8-sig"))
+        found = read_json(path)
     except (OSError, ValueError) as error:
         raise ConfigError(f"cannot be read ({error})", where=str(path)) from error
     return (found if isinstance(found, dict) else {}), path

@@ -9,8 +9,10 @@ from typing import Any
 
 import yaml
 
-from orpo.errors import ConfigError
+from orpo import run_folder
+from orpo.errors import ConfigError, DataError
 from orpo.migrate.ledger import Key
+from orpo.run_folder import load_yaml
 
 __all__ = ["read_mapping", "read_text", "scalar"]
 
@@ -28,9 +30,9 @@ def read_text(path: Path) -> str:
     if not path.is_file():
         raise ConfigError("no such file", where=str(path), fix="Give a file with settings.")
     try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ConfigError("is not UTF-8", where=str(path)) from error
+        return run_folder.read_text(path)
+    except DataError as error:
+        raise ConfigError(error.what, where=str(path)) from error
 
 
 def read_mapping(path: Path) -> list[Key]:
@@ -41,8 +43,8 @@ def read_mapping(path: Path) -> list[Key]:
     """
     text = read_text(path)
     try:
+        values = load_yaml(text)
         node = yaml.compose(text, Loader=yaml.SafeLoader)
-        values = yaml.safe_load(text)
         json.dumps(values, default=str, skipkeys=True)  # what holds itself is refused
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1

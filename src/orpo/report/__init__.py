@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orpo.errors import ConfigError
-from orpo.run_folder import REPORT, read_run
+from orpo.run_folder import REPORT, explained, read_run, refuse_links, write_named, write_text
 
 if TYPE_CHECKING:
     from orpo.report.evaluation import Page
@@ -48,7 +48,7 @@ def write_report(
 
     run = read_run(folder)
     path = run.path / REPORT if output is None else Path(output)
-    written = _written(path, render_page(run))
+    written = _written(path, render_page(run), named=output is not None)
     if figures is not None:
         _save(run_figures(run), figures)
     return written
@@ -72,7 +72,7 @@ def write_audit_page(audit: Mapping[str, Any], path: Path) -> Path:
     """
     from orpo.report.audit.page import render_audit  # noqa: PLC0415 - matplotlib loads in seconds
 
-    return _written(Path(path), render_audit(audit))
+    return _written(Path(path), render_audit(audit), named=True)
 
 
 def write_evaluation_page(page: Page, folder: Path) -> Path:
@@ -103,9 +103,12 @@ def _write_page(page: Page, folder: Path, output: Path | None, figures: Path | N
 
     drawings = draw_figures(page.figures)
     path = folder / REPORT if output is None else Path(output)
-    written = _written(path, render_evaluation(page, drawings))
-    if output is None or figures is not None:
-        _save(drawings, folder / FIGURES if figures is None else figures)
+    written = _written(path, render_evaluation(page, drawings), named=output is not None)
+    if output is None and figures is None:
+        refuse_links(folder, [FIGURES])
+        _save(drawings, folder / FIGURES)
+    elif figures is not None:
+        _save(drawings, figures)
     return written
 
 
@@ -114,14 +117,13 @@ def _save(drawings: list[Drawing], folder: Path) -> None:
 
     if folder.exists() and not folder.is_dir():
         raise ConfigError("is a file, not a folder", where=str(folder), fix="Name a folder.")
-    save_figures(drawings, folder)
+    with explained(folder, "Name a folder that can be written to."):
+        save_figures(drawings, folder)
 
 
-def _written(path: Path, page: str) -> Path:
-    if path.is_dir():
-        raise ConfigError(
-            "is a folder, not a file", where=str(path), fix="Give the name of an HTML file."
-        )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page, encoding="utf-8", newline="\n")
+def _written(path: Path, page: str, *, named: bool) -> Path:
+    """Write the page: where the user has named it, or into a folder that may be a stranger's."""
+    with explained(path, "Give the name of an HTML file in a folder that can be written to."):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        (write_named if named else write_text)(path, page)
     return path

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import math
 from typing import Any
 
 from orpo.report.values import as_count, as_duration, as_number, mapping, number, whole
-from orpo.run_folder import Run
+from orpo.run_folder import Run, read_object
 
 __all__ = ["WORK", "costs"]
 
@@ -44,7 +43,7 @@ def _totals(run: Run) -> dict[str, Any]:
 def _work(run: Run) -> dict[str, Any]:
     """What was counted, if the file is there and whole."""
     try:
-        return mapping(json.loads((run.path / WORK).read_text(encoding="utf-8")))
+        return mapping(read_object(run.path / WORK))
     except (OSError, ValueError):
         return {}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 
 from orpo.report.audit.reading import Finding as DataFinding
@@ -12,7 +11,7 @@ from orpo.report.diagnosis.rules import TITLES, summary
 from orpo.report.diagnosis.types import observed
 from orpo.report.series import Curves
 from orpo.report.values import mapping
-from orpo.run_folder import AUDIT, Run
+from orpo.run_folder import AUDIT, Run, read_object
 
 __all__ = ["Diagnosis", "Point", "data_findings", "diagnosis_of"]
 
@@ -56,7 +55,7 @@ def diagnosis_of(run: Run, curves: Curves) -> Diagnosis:
 def data_findings(run: Run) -> list[DataFinding]:
     """What the audit found worth a look, if the run folder has one."""
     try:
-        audit = mapping(json.loads((run.path / AUDIT).read_text(encoding="utf-8")))
+        audit = mapping(read_object(run.path / AUDIT))
     except (OSError, ValueError):
         return []
     return [one for one in findings(audit.get("findings")) if one.verdict != "ok"]

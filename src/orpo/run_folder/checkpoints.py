@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -123,7 +124,7 @@ def set_aside(folder: Path, *, after: int = 0, run: str | None = None) -> dict[P
     for path in checkpoints(folder):
         if _step_of(path) > after and (run is None or _run_of(path) in {run, None}):
             name, count = f"abandoned-{path.name}", 1
-            while (folder / name).exists():
+            while os.path.lexists(folder / name):
                 count += 1
                 name = f"abandoned-{path.name}-{count}"
             moved[path] = path.rename(folder / name)

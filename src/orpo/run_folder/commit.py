@@ -8,17 +8,33 @@ there before, or all of the new.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import shutil
 from pathlib import Path
 
 from orpo.errors import CheckpointError
+from orpo.run_folder.files import (
+    AUDIT,
+    EVALUATION,
+    EVENTS,
+    METRICS,
+    RECIPE,
+    REPORT,
+    SAMPLES,
+    SCORES,
+)
 from orpo.run_folder.manifest import MANIFEST, Manifest, describe, read_manifest
+from orpo.run_folder.writing import remove, subfolder
 
 __all__ = ["commit", "commit_files", "delete", "stage", "staging", "sweep", "unfinished"]
 
 _STAGING, _REPLACED, _DOOMED = ".staging-", ".replaced-", ".deleting-"
 _CARD = "README.md"  # not promised: it is written anew once a run's numbers are known
+_MODEL = "model"
+_OTHERS = {RECIPE, METRICS, EVENTS, AUDIT, EVALUATION, SAMPLES, SCORES, REPORT}
+_NO_PART_OF_A_MODEL = re.compile(r"\.|(abandoned-)?checkpoint-\d")
 
 
 def staging(folder: Path, name: str) -> Path:
@@ -29,7 +45,7 @@ def staging(folder: Path, name: str) -> Path:
 def stage(folder: Path, name: str) -> Path:
     """An empty folder beside the final one, which no reader takes for it."""
     staged = staging(folder, name)
-    shutil.rmtree(staged, ignore_errors=True)
+    remove(staged)
     staged.mkdir(parents=True)
     return staged
 
@@ -49,17 +65,17 @@ def commit(staged: Path, final: Path, *, run: str, step: int, resumable: bool) -
     """
     manifest = _describe_all(staged, "checkpoint", run, step, resumable=resumable)
     replaced = final.with_name(f"{_REPLACED}{final.name}")
-    if final.exists():
-        shutil.rmtree(replaced, ignore_errors=True)
+    if os.path.lexists(final):
+        remove(replaced)
         final.rename(replaced)
     try:
         staged.rename(final)
     except OSError:
-        if replaced.exists():
+        if os.path.lexists(replaced):
             replaced.rename(final)
         raise
     _sync(final.parent)
-    shutil.rmtree(replaced, ignore_errors=True)
+    _try_to_remove(replaced)
     return manifest
 
 
@@ -69,7 +85,7 @@ def commit_files(staged: Path, folder: Path, *, run: str, step: int) -> Manifest
     Raises:
         OSError: The disk is full or cannot be written to.
     """
-    manifest = _describe_all(staged, "model", run, step, resumable=False)
+    manifest = _describe_all(staged, _MODEL, run, step, resumable=False)
     (folder / MANIFEST).unlink(missing_ok=True)
     _move(staged, folder, manifest)
     return manifest
@@ -79,7 +95,7 @@ def _move(staged: Path, folder: Path, manifest: Manifest) -> None:
     """Move what has not been moved yet; the manifest goes last, and then all of it is there."""
     for name in [*manifest.files, _CARD, MANIFEST]:
         if (staged / name).is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            subfolder(folder, *Path(name).parts[:-1])
             (staged / name).replace(folder / name)
     for path in {folder, *((folder / name).parent for name in manifest.files)}:
         _sync(path)
@@ -87,41 +103,75 @@ def _move(staged: Path, folder: Path, manifest: Manifest) -> None:
 
 
 def delete(path: Path) -> None:
-    """Delete a folder that nobody ever sees in part; `sweep` finishes what a kill left."""
+    """Delete a folder that nobody ever sees in part; `sweep` finishes what a kill left.
+
+    Of a link, the link is deleted.
+    """
     doomed = path.with_name(f"{_DOOMED}{path.name}")
-    shutil.rmtree(doomed, ignore_errors=True)
+    remove(doomed)
     path.rename(doomed)
-    shutil.rmtree(doomed)
+    remove(doomed)
 
 
 def sweep(folder: Path) -> list[str]:
     """Clear away what a killed process left half done; what it had replaced comes back.
 
-    A model whose files were being moved to their places is moved to the end.
+    A model whose files were being moved to their places is moved to the end, if all of it is there
+    as it was committed.
 
     Returns:
         Names of the saves that were not finished.
     """
     for doomed in folder.glob(f"{_DOOMED}*"):
-        shutil.rmtree(doomed, ignore_errors=True)
+        _try_to_remove(doomed)
     for replaced in folder.glob(f"{_REPLACED}*"):
         final = folder / replaced.name.removeprefix(_REPLACED)
-        if final.exists():
-            shutil.rmtree(replaced, ignore_errors=True)
+        if os.path.lexists(final):
+            _try_to_remove(replaced)
         else:
             replaced.rename(final)
     names = unfinished(folder)
-    for staged in (staging(folder, name) for name in names):
-        try:
-            manifest = read_manifest(staged)
-        except CheckpointError:
-            manifest = None
-        if manifest is not None and manifest.kind == "model":
+    for name in names:
+        staged = staging(folder, name)
+        manifest = _all_there(staged, folder) if name == _MODEL else None
+        if manifest is None:
+            _try_to_remove(staged)
+        else:
             (folder / MANIFEST).unlink(missing_ok=True)
             _move(staged, folder, manifest)
-        else:
-            shutil.rmtree(staged, ignore_errors=True)
     return names
+
+
+def _all_there(staged: Path, folder: Path) -> Manifest | None:
+    """The manifest of a staged model, each file of which lies aside or in its place already.
+
+    Nothing has moved yet: a manifest that anyone may have written is believed when every byte is
+    what it says, in files that lie in these two folders and not behind a link.
+    """
+    try:
+        manifest = read_manifest(staged)
+        if staged.is_symlink() or manifest.kind != _MODEL:
+            return None
+        for name, facts in manifest.files.items():
+            place = staged if os.path.lexists(staged / name) else folder
+            foreign = name in _OTHERS or _NO_PART_OF_A_MODEL.match(name)
+            if foreign or _through_a_link(place, name) or not (place / name).is_file():
+                return None
+            if describe(place / name) != facts:
+                return None
+    except (CheckpointError, OSError):
+        return None
+    return manifest
+
+
+def _through_a_link(folder: Path, name: str) -> bool:
+    parts = Path(name).parts
+    return any(folder.joinpath(*parts[: n + 1]).is_symlink() for n in range(len(parts)))
+
+
+def _try_to_remove(path: Path) -> None:
+    with contextlib.suppress(OSError):  # what cannot be deleted is in nobody's way
+        remove(path)
 
 
 def unfinished(folder: Path) -> list[str]:

@@ -15,7 +15,6 @@ report.html       the pictures
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,9 @@ from typing import Any
 import yaml
 
 from orpo.errors import DataError
+from orpo.run_folder.reading import load_yaml, parse_json, read_object, read_text
+from orpo.run_folder.typed import typed
+from orpo.run_folder.writing import write_text
 
 __all__ = [
     "AUDIT",
@@ -39,7 +41,6 @@ __all__ = [
     "read_run",
     "write_json",
     "write_jsonl",
-    "write_text",
     "write_yaml",
     "yaml_text",
 ]
@@ -110,14 +111,24 @@ def read_run(path: str | Path) -> Run:
             fix="Give the output_dir of a run.",
         )
     recipe = read_recipe(folder)
+    evaluation = folder / EVALUATION
     return Run(
         folder,
         recipe,
         read_jsonl(folder / METRICS),
-        _read_json(folder / EVALUATION),
+        _moments(read_object(evaluation), evaluation) if evaluation.is_file() else {},
         read_jsonl(folder / SAMPLES),
         read_jsonl(folder / EVENTS),
     )
+
+
+def _moments(values: dict[str, Any], path: Path) -> dict[str, dict[str, Any]]:
+    return typed(_Evaluation, {"moments": values}, where=str(path)).moments
+
+
+@dataclass(frozen=True)
+class _Evaluation:
+    moments: dict[str, dict[str, Any]]
 
 
 def read_recipe(folder: Path) -> dict[str, Any]:
@@ -127,11 +138,16 @@ def read_recipe(folder: Path) -> dict[str, Any]:
         DataError: It is broken.
     """
     path = folder / RECIPE
+    text = read_text(path)
     try:
-        recipe = yaml.safe_load(_read_text(path))
+        recipe = load_yaml(text)
     except yaml.YAMLError as error:
         raise DataError(f"broken YAML ({error})", where=str(path)) from error
-    return recipe if isinstance(recipe, dict) else {}
+    if not isinstance(recipe, dict):
+        raise DataError("holds no settings", where=str(path))
+    if not isinstance(recipe.get("_run", {}), dict):
+        recipe["_run"] = {}  # someone has edited it: nothing is known that the run found out
+    return recipe
 
 
 def write_yaml(path: Path, value: Any) -> None:
@@ -156,16 +172,6 @@ def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> None:
     write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write all of it or nothing, whenever the process is killed."""
-    fresh = path.with_name(f".{path.name}.new")
-    with fresh.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())  # or a power failure leaves the name with half of the text
-    fresh.replace(path)
-
-
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
     """The objects of a file with one per line; none if it is not there.
 
@@ -175,37 +181,20 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
     # Not splitlines(): an answer may hold a Unicode line separator.
-    lines = _read_text(path).split("\n")
+    lines = read_text(path).split("\n")
     rows = []
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
-            value = json.loads(line)
-        except json.JSONDecodeError as error:
+            value = parse_json(line)
+        except ValueError as error:
             if number == len(lines):
                 break  # the last line of a run that was killed while writing it
-            raise DataError(f"broken JSON ({error.msg})", where=f"{path}:{number}") from error
+            raise DataError(str(error), where=f"{path}:{number}") from error
         if not isinstance(value, dict):
             raise DataError(
                 f"expected an object, found {type(value).__name__}", where=f"{path}:{number}"
             )
         rows.append(value)
     return rows
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        value = json.loads(_read_text(path))
-    except json.JSONDecodeError as error:
-        raise DataError(f"broken JSON ({error.msg})", where=f"{path}:{error.lineno}") from error
-    return value if isinstance(value, dict) else {}
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise DataError(f"is not UTF-8 at byte {error.start}", where=str(path)) from error

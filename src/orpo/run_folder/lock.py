@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from orpo.errors import ConfigError
+from orpo.run_folder.reading import parse_json
+from orpo.run_folder.writing import make_way
 
 try:
     import fcntl
@@ -20,6 +22,7 @@ except ImportError:  # not on Windows, where nothing keeps two runs apart
 __all__ = ["LOCK", "lock_holder", "run_lock"]
 
 LOCK = ".lock"
+_THIS_FILE = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)  # no link, no pipe
 _TAKEN = {errno.EACCES, errno.EAGAIN}  # any other error: this disk keeps no locks
 
 
@@ -35,7 +38,7 @@ def run_lock(folder: Path) -> Iterator[str | None]:
     """
     path = folder / LOCK
     # However it is called: to open and close a locked file once more is to let go of the lock.
-    place = path.resolve()
+    place = _place(folder)
     if place in _HELD or fcntl is None:
         yield _HELD.get(place)
         return
@@ -60,10 +63,10 @@ _HELD: dict[Path, str | None] = {}
 def lock_holder(folder: Path) -> str | None:
     """Which process writes to a folder now, in words; None if none does."""
     path = folder / LOCK
-    if path.resolve() in _HELD:  # closing another descriptor of it would let go of the lock
+    if _place(folder) in _HELD:  # closing another descriptor of it would let go of the lock
         return f"process {os.getpid()} on {socket.gethostname()}"
     try:
-        descriptor = os.open(path, os.O_RDONLY)
+        descriptor = os.open(path, os.O_RDONLY | _THIS_FILE)
     except OSError:
         return None
     try:
@@ -76,12 +79,17 @@ def lock_holder(folder: Path) -> str | None:
         os.close(descriptor)
 
 
+def _place(folder: Path) -> Path:
+    return Path(os.path.realpath(folder)) / LOCK
+
+
 def _take(path: Path) -> tuple[int, str | None]:
     while True:
         note = None
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+            make_way(path)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | _THIS_FILE, 0o644)
         except OSError as error:
             is_file = path.parent.is_file()
             raise ConfigError(
@@ -104,12 +112,14 @@ def _take(path: Path) -> tuple[int, str | None]:
                     fix="Wait for it, stop it, or give another --output_dir.",
                 ) from None
             note = f"nothing keeps another run out of {path.parent} ({error.strerror})"
+        if os.fstat(descriptor).st_nlink > 1:  # what the other name stands for is not ours to write
+            path.unlink()
         if _same(descriptor, path):
             who = {"pid": os.getpid(), "host": socket.gethostname()}
             os.ftruncate(descriptor, 0)
             os.write(descriptor, json.dumps(who).encode())
             return descriptor, note
-        os.close(descriptor)  # its holder deleted it meanwhile
+        os.close(descriptor)  # it was deleted meanwhile
 
 
 def _same(descriptor: int, path: Path) -> bool:
@@ -121,7 +131,7 @@ def _same(descriptor: int, path: Path) -> bool:
 
 def _holder(descriptor: int) -> str:
     try:
-        who = json.loads(os.read(descriptor, 1000))
+        who = parse_json(os.read(descriptor, 1000))
         return f"process {who['pid']} on {who['host']}"
     except (OSError, ValueError, KeyError, TypeError):
         return "its process is not known"

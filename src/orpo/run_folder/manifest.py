@@ -12,15 +12,19 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from orpo.errors import CheckpointError
+from orpo.errors import CheckpointError, DataError
+from orpo.run_folder.reading import parse_json, read_text
+from orpo.run_folder.typed import typed
 
 __all__ = ["MANIFEST", "FileFacts", "Manifest", "describe", "read_manifest", "verify"]
 
 MANIFEST = "manifest.json"
+_SPECIAL = re.compile(r"[\x00-\x1f\x7f\\:\ud800-\udfff]")  # such as drives, and other slashes
 _TRAINING_STATE = (".pt", ".pth", ".distcp")
 
 
@@ -75,22 +79,28 @@ def read_manifest(folder: Path) -> Manifest:
         CheckpointError: There is none, or it is not what was written.
     """
     path = folder / MANIFEST
+    if not os.path.lexists(path):
+        raise CheckpointError(f"has no {MANIFEST}: it was never committed", where=str(folder))
     try:
-        text = path.read_text(encoding="utf-8")
-        body: dict[str, Any] = json.loads(text)
-        written = body.pop("sha256")
-        if written != _of_body(body) or not text.endswith("\n"):
+        text = read_text(path)
+    except DataError as error:
+        torn = isinstance(error.__cause__, UnicodeDecodeError)
+        what = "was changed or cut off" if torn else error.what
+        raise CheckpointError(f"{MANIFEST} {what}", where=str(folder)) from error
+    try:
+        body = parse_json(text)
+        if body.pop("sha256") != _of_body(body) or not text.endswith("\n"):
             raise ValueError(path)
-        files = {name: FileFacts(**facts) for name, facts in body.pop("files").items()}
-        return Manifest(files=files, **body)
-    except FileNotFoundError:
-        raise CheckpointError(
-            f"has no {MANIFEST}: it was never committed", where=str(folder)
-        ) from None
     except (ValueError, KeyError, TypeError, AttributeError):
         raise CheckpointError(f"{MANIFEST} was changed or cut off", where=str(folder)) from None
-    except OSError as error:
-        raise CheckpointError(f"{MANIFEST} cannot be read ({error})", where=str(folder)) from error
+    try:
+        manifest = typed(Manifest, body, where=MANIFEST)
+    except DataError as error:
+        raise CheckpointError(str(error), where=str(folder)) from error
+    for name in manifest.files:
+        if not _is_plain(name):
+            raise CheckpointError(f"{MANIFEST} names {name!r}, no file of its", where=str(folder))
+    return manifest
 
 
 def verify(folder: Path, *, training_state: bool = True) -> Manifest:
@@ -123,6 +133,13 @@ def verify(folder: Path, *, training_state: bool = True) -> Manifest:
         if found != facts:
             raise CheckpointError(f"{name} is not what was committed", where=str(folder))
     return manifest
+
+
+def _is_plain(name: str) -> bool:
+    """Whether a name is that of a file below a folder, however and wherever it is read."""
+    parts = name.split("/")
+    steps = any(part in {"", ".", ".."} for part in parts)
+    return not steps and not _SPECIAL.search(name) and name.lower() not in {MANIFEST, ".lock"}
 
 
 def _of_body(body: dict[str, Any]) -> str:

@@ -1,7 +1,7 @@
 """Training: a thin trainer over `transformers.Trainer`, its guards and its run folder."""
 
 from orpo.train.card import About, model_card, write_model_card
-from orpo.train.checkpoints import explain_write_error
+from orpo.train.checkpoints import explain_write_error, read_state
 from orpo.train.models import (
     load_adapter,
     load_model,
@@ -26,6 +26,7 @@ __all__ = [
     "load_tokenizer",
     "model_card",
     "prepare_tokenizer",
+    "read_state",
     "versions",
     "write_model_card",
 ]

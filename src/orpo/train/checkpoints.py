@@ -9,11 +9,12 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, gather_object
-from transformers import TrainingArguments
+from transformers import TrainerState, TrainingArguments
+from transformers.trainer import TRAINER_STATE_NAME
 
 from orpo.errors import CheckpointError, ConfigError, DataError, OrpoError, SaveError
 from orpo.run_folder import (
@@ -24,9 +25,13 @@ from orpo.run_folder import (
     commit,
     commit_files,
     newest_checkpoint,
+    read_manifest,
+    read_object,
     read_recipe,
+    remove,
     stage,
     staging,
+    typed,
     verify_resumable,
 )
 
@@ -37,10 +42,14 @@ __all__ = [
     "explain_write_error",
     "find_checkpoint",
     "read_progress",
+    "read_state",
     "write_progress",
 ]
 
+T = TypeVar("T")
+
 PROGRESS = "progress.json"
+_DTYPES = ("float16", "bfloat16", "float32", "float64")
 _WRITE_ERRORS = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the disk quota is used up",
@@ -48,6 +57,10 @@ _WRITE_ERRORS = {
     errno.EACCES: "there is no permission to write",
     errno.EPERM: "there is no permission to write",
     errno.EIO: "the disk reports an error",
+    errno.EISDIR: "a folder stands in its place",
+    errno.ENOTDIR: "a file stands in the place of a folder",
+    errno.ELOOP: "a link there leads nowhere",
+    errno.ENAMETOOLONG: "the name is too long",
 }
 _AFRESH = "Leave --resume (resume_from_checkpoint) out to start afresh."
 _LITTLE = 2**20  # bytes that are left on a disk that is full
@@ -116,7 +129,8 @@ def _aside(
         if reason is None:
             raise
         if args.should_save:
-            shutil.rmtree(aside, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                remove(aside)
         raise SaveError(
             f"{folder / name} could not be written: {reason}. {_left(folder)}"
         ) from error
@@ -256,7 +270,7 @@ class Progress:
     learning_rate: float | None = None
     max_tokens: int | None = None
     compile_blocks: bool | None = None
-    work: list[dict[str, Any]] = field(default_factory=list)
+    work: list[dict[str, float]] = field(default_factory=list)
 
 
 def write_progress(folder: Path, progress: Progress, args: TrainingArguments) -> None:
@@ -275,10 +289,68 @@ def read_progress(folder: Path) -> Progress:
     Raises:
         CheckpointError: It holds none, or none that can be read.
     """
+    found = _read(Progress, folder / PROGRESS)
+    sums = [len(one) for one in found.metric_sums if one is not None]
+    counts = (found.metric_lines, found.last_logged, found.max_tokens or 0)
+    if len(set(sums)) > 1 or min(counts) < 0:
+        raise CheckpointError(f"{PROGRESS} contradicts itself", where=str(folder))
+    if found.metric_dtype not in _DTYPES:
+        raise CheckpointError(f"{PROGRESS}: 'metric_dtype' is no dtype", where=str(folder))
+    return found
+
+
+@dataclass
+class State:
+    """What trainer_state.json holds, as far as a run that goes on takes it up.
+
+    Attributes:
+        global_step: Optimizer steps taken.
+        max_steps: Of the whole run.
+        others: As in `transformers.TrainerState`.
+    """
+
+    global_step: int
+    max_steps: int
+    epoch: float | None = None
+    logging_steps: float | None = None
+    eval_steps: float | None = None
+    save_steps: float | None = None
+    train_batch_size: int | None = None
+    num_train_epochs: int = 0
+    num_input_tokens_seen: int = 0
+    total_flos: float = 0
+    log_history: list[dict[str, Any]] = field(default_factory=list)
+    best_metric: float | None = None
+    best_global_step: int | None = None
+    best_model_checkpoint: str | None = None
+    stateful_callbacks: dict[str, Any] = field(default_factory=dict)
+
+
+def read_state(folder: Path) -> State:
+    """The trainer's state in a checkpoint, made sure of before transformers believes it.
+
+    Raises:
+        CheckpointError: It cannot be read, or is of another step than the checkpoint.
+    """
+    found = _read(State, folder / TRAINER_STATE_NAME)
+    unknown = read_object(folder / TRAINER_STATE_NAME).keys() - _KNOWN_OF_STATE
+    if unknown:
+        what = f"{TRAINER_STATE_NAME} holds {min(unknown)!r}, which transformers does not know"
+        raise CheckpointError(what, where=str(folder))
+    if found.global_step != read_manifest(folder).step:
+        what = f"{TRAINER_STATE_NAME} is of step {found.global_step}, the checkpoint is not"
+        raise CheckpointError(what, where=str(folder))
+    return found
+
+
+_KNOWN_OF_STATE = {f.name for f in fields(TrainerState)}
+
+
+def _read(kind: type[T], path: Path) -> T:
+    if not path.is_file():
+        raise CheckpointError(f"has no {path.name}", where=str(path.parent))
     try:
-        told = json.loads((folder / PROGRESS).read_text(encoding="utf-8"))
-        return Progress(**{f.name: told[f.name] for f in fields(Progress) if f.name in told})
-    except FileNotFoundError:
-        raise CheckpointError(f"has no {PROGRESS}", where=str(folder)) from None
-    except (OSError, ValueError, TypeError) as error:
-        raise CheckpointError(f"{PROGRESS} cannot be read ({error})", where=str(folder)) from error
+        return typed(kind, read_object(path), where=path.name)
+    except DataError as error:
+        what = f"{path.name} cannot be read ({error.what})"
+        raise CheckpointError(what, where=str(path.parent)) from error

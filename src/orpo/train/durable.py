@@ -20,7 +20,10 @@ from transformers.trainer_utils import IntervalStrategy
 from orpo.config import ORPOConfig
 from orpo.errors import CheckpointError, NonFiniteError, OrpoError, TrainingError
 from orpo.run_folder import (
+    METRICS,
     checkpoint_name,
+    make_way,
+    read_jsonl,
     read_manifest,
     read_recipe,
     rotate,
@@ -34,6 +37,7 @@ from orpo.train.checkpoints import (
     committing_model,
     find_checkpoint,
     read_progress,
+    read_state,
     write_progress,
 )
 from orpo.train.continuity import Continuity, stop_of
@@ -44,6 +48,7 @@ from orpo.train.hub import push_checkpoint
 from orpo.train.randomness import keep_randomness
 from orpo.train.ranks import most_of_ranks
 from orpo.train.recorder import RunRecorder
+from orpo.train.safe_loading import usable
 from orpo.train.same_run import check_same_run
 from orpo.train.schedule import follow, settings_of
 from orpo.train.signals import StopRequested
@@ -111,6 +116,9 @@ class DurableTrainer(Trainer):
             ConfigError: There is none, or it is another run's.
         """
         path, run, passed_over = find_checkpoint(asked, Path(str(self.args.output_dir)))
+        read_state(path)
+        read_progress(path)
+        read_jsonl(path / METRICS)
         now = self._recorder.recipe(self.args)
         changed = check_same_run(read_recipe(path), now, allow=self.args.resume_changed)
         lines = [("passed_over", line) for line in passed_over]
@@ -180,14 +188,27 @@ class DurableTrainer(Trainer):
         """As in transformers; settings that have changed knowingly are those given now."""
         given = settings_of(self.optimizer)
         bases = list(getattr(self.lr_scheduler, "base_lrs", []))
-        super()._load_optimizer_and_scheduler(checkpoint)
+        with usable(checkpoint, "optimizer or schedule"):
+            super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is not None and not self.is_deepspeed_enabled:
             follow(self.optimizer, self.lr_scheduler, given, bases)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        with usable(resume_from_checkpoint, "weights"):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _load_scaler(self, checkpoint: str | None) -> None:
+        with usable(checkpoint, "gradient scaler"):
+            super()._load_scaler(checkpoint)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        with usable(checkpoint, "random state"):
+            super()._load_rng_state(checkpoint)
 
     def _take_up(self, progress: Progress) -> None:
         """Sum on where the checkpoint was written, so that the next log is of all its steps."""
         rank, sums = self.args.process_index, progress.loss_sums
-        mean = sum(sums) / len(sums)
+        mean = sum(sums) / max(1, len(sums))
         self._tr_loss += sums[rank] if len(sums) == self.args.world_size else mean
         # Its steps were not this call's, whose mean loss transformers is going to report.
         self._total_loss_scalar = -mean
@@ -327,6 +348,12 @@ class DurableTrainer(Trainer):
             self._rotate(folder)
         if self.args.push_to_hub:
             self._push_from_checkpoint(str(folder / checkpoint_name(step)))
+
+    def save_state(self) -> None:
+        """As in transformers, into this folder whatever stands there under the file's name."""
+        if self.is_world_process_zero():
+            make_way(Path(str(self.args.output_dir)) / TRAINER_STATE_NAME)
+        super().save_state()
 
     def _refuse_spoilt_weights(self) -> None:
         """An optimizer step may overflow though its gradients were finite."""

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import TrainingArguments
 
+from orpo.config import ORPOConfig
+from orpo.errors import CheckpointError
 from orpo.objective import PairLogps
 from orpo.train.checkpoints import Progress
 from orpo.train.step_loss import StepLoss
@@ -177,13 +178,15 @@ class MetricSums:
             "metric_dtype": str(dtype).removeprefix("torch."),
         }
 
-    def take_up(self, progress: Progress, args: TrainingArguments) -> None:
+    def take_up(self, progress: Progress, args: ORPOConfig) -> None:
         """Go on from what a checkpoint holds of every rank."""
         rank, sums = args.process_index, progress.metric_sums
         if len(sums) != args.world_size:  # the first rank takes those of all
             there = [one for one in sums if one is not None]
             sums = [[sum(column) for column in zip(*there, strict=True)] or None]
         own = sums[rank] if rank < len(sums) else None
+        if own is not None and len(own) != len(columns_of(args.objective)) + 1:
+            raise CheckpointError("progress.json holds sums of other metrics", where="metric_sums")
         dtype = getattr(torch, progress.metric_dtype)
         self.sums = None if own is None else torch.tensor(own, dtype=dtype, device=args.device)
 

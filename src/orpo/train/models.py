@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import inspect
-import json
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,7 +26,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_N
 
 from orpo.data import PLAIN_TEMPLATE
 from orpo.errors import ConfigError, ModelError, UserError
-from orpo.run_folder import ensure_as_committed
+from orpo.run_folder import ensure_as_committed, read_object
 from orpo.train.generation_settings import read_generation_settings
 from orpo.train.quantize import check_quantize, in_four_bits
 
@@ -227,7 +226,7 @@ def load_adapter(folder: str, args: ORPOConfig, *, trained: bool) -> PreTrainedM
             f"the adapter has no {_ADAPTER_WEIGHTS}", where=folder, fix=_FIXES["adapter"]
         )
     try:
-        described = json.loads(Path(folder, ADAPTER_FILE).read_text(encoding="utf-8"))
+        described = read_object(Path(folder, ADAPTER_FILE))
         if not described.get("base_model_name_or_path"):
             raise ModelError(
                 "the adapter does not name its base model",

@@ -6,7 +6,6 @@ a model of any size is known in a second and without its files.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -18,6 +17,7 @@ from orpo.config import ORPOConfig
 from orpo.engine.footprint import FOUR_BITS, Counted, ModelShape
 from orpo.engine.head_tap import output_layer
 from orpo.errors import ModelError
+from orpo.run_folder import read_object
 from orpo.train.generation_settings import read_generation_settings
 from orpo.train.models import (
     ADAPTER_FILE,
@@ -77,7 +77,7 @@ def _adapted(folder: str, args: ORPOConfig) -> nn.Module:
     from peft import PeftConfig  # noqa: PLC0415
 
     try:
-        described = json.loads(Path(folder, ADAPTER_FILE).read_text(encoding="utf-8"))
+        described = read_object(Path(folder, ADAPTER_FILE))
         adapter = PeftConfig.from_pretrained(folder)
     except UNREADABLE as error:
         raise unloadable("adapter", folder, error) from error

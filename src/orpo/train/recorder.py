@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import platform
@@ -17,7 +16,16 @@ from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from orpo.errors import SaveError
-from orpo.run_folder import EVENTS, METRICS, RECIPE, write_text, write_yaml
+from orpo.run_folder import (
+    EVENTS,
+    METRICS,
+    RECIPE,
+    append_text,
+    make_way,
+    read_text,
+    write_text,
+    write_yaml,
+)
 from orpo.train.checkpoints import explain_write_error
 
 __all__ = ["RunRecorder", "model_facts", "versions"]
@@ -169,15 +177,11 @@ class RunRecorder(TrainerCallback):
 
 
 def _append(path: Path, line: str) -> None:
-    size = _whole_lines(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a", encoding="utf-8") as file:
-            file.truncate(size)  # a line that a kill had cut off
-            file.write(line)
+        make_way(path)
+        append_text(path, line, size=_whole_lines(path))  # without what a kill had cut off
     except OSError as error:
-        with contextlib.suppress(OSError):  # no half line
-            os.truncate(path, size)
         reason = explain_write_error(error, path.parent) or str(error)
         raise SaveError(f"{path} could not be written: {reason}") from error
 
@@ -195,7 +199,7 @@ def _whole_lines(path: Path) -> int:
 
 def _first_lines(path: Path, count: int) -> list[str]:
     """The lines up to a checkpoint; a resumed run is about to write the others again."""
-    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    text = read_text(path) if path.is_file() else ""
     return text.splitlines(keepends=True)[:count]
 
 

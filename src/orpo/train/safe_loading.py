@@ -15,14 +15,15 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+import torch.distributed as dist
 import torch.distributed.checkpoint as dist_cp
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.checkpoint.metadata import Metadata, StorageMeta
 
-from orpo.errors import CheckpointError
+from orpo.errors import CheckpointError, OrpoError
 
-__all__ = ["as_data"]
+__all__ = ["as_data", "usable"]
 
 _REFUSED = "which is never run"
 _INDEX = "torch.distributed.checkpoint.metadata"
@@ -105,6 +106,32 @@ def as_data() -> Iterator[None]:
     finally:
         setattr(dist_cp, "FileSystemReader", FileSystemReader)  # noqa: B010
         setattr(torch, "load", load)  # noqa: B010
+
+
+@contextmanager
+def usable(checkpoint: str | None, what: str) -> Iterator[None]:
+    """What a library says of a checkpoint's file that it cannot use becomes one line.
+
+    Args:
+        checkpoint: The folder.
+        what: The part of it that is read.
+
+    Raises:
+        CheckpointError: Within it, an error of the file; where there are several ranks, one of them
+            may as well have been lost, and its error stays what it is.
+    """
+    alone = not dist.is_available() or not dist.is_initialized()
+    try:
+        yield
+    except (OrpoError, torch.OutOfMemoryError, pickle.UnpicklingError):
+        raise
+    except Exception as error:
+        if isinstance(error, RuntimeError) and not alone:
+            raise
+        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+        raise CheckpointError(
+            f"its {what} cannot be used ({reason})", where=str(checkpoint)
+        ) from error
 
 
 def _weights_only(load: Callable[..., Any]) -> Callable[..., Any]:

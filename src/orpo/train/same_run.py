@@ -146,7 +146,7 @@ class _Pair:
 
     def facts(self, name: str) -> tuple[Any, Any]:
         """A value of `_run` before and now."""
-        old, new = (recipe.get("_run") or {} for recipe in (self.before, self.now))
+        old, new = (_mapping(recipe.get("_run")) for recipe in (self.before, self.now))
         return _plain(old.get(name)), _plain(new.get(name))
 
     def judge(self, name: str) -> tuple[bool, str]:
@@ -174,7 +174,7 @@ class _Pair:
         return any(
             recipe.get("disable_dropout") is False
             or recipe.get("neftune_noise_alpha")
-            or (recipe.get("accelerator_config") or {}).get("use_seedable_sampler") is False
+            or _mapping(recipe.get("accelerator_config")).get("use_seedable_sampler") is False
             for recipe in self._both
         )
 
@@ -207,11 +207,11 @@ class _Pair:
 
         Up to the end of an epoch: there, what is left over is filled up or cut off by batches.
         """
-        products = [math.prod(int(r.get(name) or 1) for name in kinds.SPLIT) for r in self._both]
+        products = [math.prod(_count(r.get(name)) for name in kinds.SPLIT) for r in self._both]
         if products[0] != products[1]:
             return False, f"{products[0]} -> {products[1]} pairs per device and step"
-        per_step = products[0] * int(self.facts("world_size")[1] or 1)
-        accounts = (self.now.get("_run") or {}).get("data") or {}
+        per_step = products[0] * _count(self.facts("world_size")[1])
+        accounts = _mapping(_mapping(self.now.get("_run")).get("data"))
         rows = (accounts.get("train_dataset") or {}).get("kept")
         if self.facts("data_fingerprint")[1] is None or not rows or rows % per_step:
             return False, "an epoch ends with other steps"
@@ -220,6 +220,15 @@ class _Pair:
     @property
     def _both(self) -> tuple[Recipe, Recipe]:
         return self.before, self.now
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _count(value: Any) -> int:
+    """A number of pairs or processes; 1 where a recipe says none that can be meant."""
+    return value if isinstance(value, int) and value > 0 else 1
 
 
 def _same(name: str, before: Recipe, now: Recipe) -> bool:

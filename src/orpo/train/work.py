@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from transformers import TrainingArguments
 
 from orpo.engine import EngineOutput
+from orpo.run_folder import typed
 from orpo.train.checkpoints import Progress
 from orpo.train.ranks import gathered
 
@@ -158,7 +159,7 @@ class WorkMeter:
 
     def take_up(self, progress: Progress, args: TrainingArguments) -> None:
         """Go on from what a checkpoint holds of every rank; the first rank takes all of it."""
-        found = sum((Work(**told) for told in progress.work), Work())
+        found = sum((typed(Work, told, where="work") for told in progress.work), Work())
         self._before, self._second = found if args.process_index == 0 else Work(), None
 
     def add_trained(self, output: EngineOutput) -> None:

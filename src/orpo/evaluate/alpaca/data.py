@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from orpo.errors import DataError
 from orpo.evaluate.alpaca.fetching import fetched
 from orpo.evaluate.alpaca.leaderboard import Entry, read_leaderboard
 from orpo.evaluate.win_rates.types import difficulties
+from orpo.run_folder import parse_json
 
 __all__ = [
     "BASELINE",
@@ -170,7 +170,7 @@ def read_rows(path: Path) -> list[tuple[str, dict[str, Any]]]:
         DataError: It is missing or something else.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
+        content = parse_json(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise DataError(f"cannot be read ({error.strerror})", where=str(path)) from error
     except ValueError as error:

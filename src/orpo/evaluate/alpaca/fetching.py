@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import urllib.request
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
 from orpo.data import default_cache
+from orpo.run_folder import write_bytes
 
 __all__ = ["fetched"]
 
@@ -62,9 +62,7 @@ def _leaderboard() -> Path:
         with urllib.request.urlopen(_GITHUB, timeout=30) as answer:
             content: bytes = answer.read()
         kept.parent.mkdir(parents=True, exist_ok=True)
-        fresh = kept.with_name(f".{kept.name}.{os.getpid()}")
-        fresh.write_bytes(content)
-        fresh.replace(kept)
+        write_bytes(kept, content)
     return kept
 
 

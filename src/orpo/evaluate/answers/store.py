@@ -18,7 +18,7 @@ from typing import Any
 
 from orpo.errors import ConfigError, DataError
 from orpo.evaluate.answers.types import Answered, Asked, Question
-from orpo.run_folder import write_text
+from orpo.run_folder import parse_json, write_text
 
 try:
     import fcntl
@@ -29,6 +29,7 @@ __all__ = ["AnswerStore", "open_store"]
 
 Say = Callable[[str], None]
 
+_OURS = b'{"id": '
 _FIX = "Give another file, or --overwrite."
 
 
@@ -154,6 +155,8 @@ def _read(path: Path, descriptor: int, say: Say) -> dict[str, Any]:
             lines.setdefault(line["key"], line)
             _write(descriptor, "\n")
             return lines
+        if not (rest.startswith(_OURS) or _OURS.startswith(rest)):
+            raise DataError("is no answer that was kept here", where=str(path), fix=_FIX)
         say(f"{path}: the last line was cut off; it is dropped, and its question asked again")
     os.ftruncate(descriptor, whole)
     return lines
@@ -161,7 +164,7 @@ def _read(path: Path, descriptor: int, say: Say) -> dict[str, Any]:
 
 def _parse(text: bytes, where: str) -> dict[str, Any]:
     try:
-        line = json.loads(text)
+        line = parse_json(text)
         turns = line["answers"] if "answers" in line else [line["answer"]]
         if not all(isinstance(turn, str) for turn in [*turns, line["key"], line["model"]]):
             raise TypeError(where)

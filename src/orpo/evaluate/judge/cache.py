@@ -12,6 +12,7 @@ from typing import Any
 
 from orpo.errors import ConfigError
 from orpo.evaluate.judge.types import Reply
+from orpo.run_folder import parse_json
 
 __all__ = ["ReplyCache"]
 
@@ -93,7 +94,7 @@ class ReplyCache:
 def _read(line: bytes) -> Reply | None:
     """The reply that a line holds, or None for one that is broken."""
     try:
-        values: Any = json.loads(line)
+        values: Any = parse_json(line)
         if not isinstance(values, Mapping) or not isinstance(values["text"], str):
             return None
         known = {name: values[name] for name in _KEPT if name in values}

@@ -6,8 +6,6 @@ None of their text is part of this library.
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -20,6 +18,7 @@ from orpo.evaluate.answers import Question
 from orpo.evaluate.mt_bench.lines import field as needed
 from orpo.evaluate.mt_bench.lines import question_id, read_lines, turns
 from orpo.evaluate.mt_bench.protocol import OTHER, WITH_REFERENCE
+from orpo.run_folder import read_json, write_bytes
 
 __all__ = ["FILES", "PAPER", "Benchmark", "JudgePrompt", "fetch_benchmark", "read_benchmark"]
 
@@ -126,9 +125,7 @@ def fetch_benchmark(say: Callable[[str], None]) -> Benchmark:
             say(f"fetching {origin[name]}")
             content = _from_hub() if name == FILES[0] else _from_fastchat(origin[name])
             folder.mkdir(parents=True, exist_ok=True)
-            fresh = folder / f".{name}.{os.getpid()}"
-            fresh.write_bytes(content)
-            fresh.replace(folder / name)
+            write_bytes(folder / name, content)
     return read_benchmark(folder, origin=origin)
 
 
@@ -228,8 +225,8 @@ def _paper(path: Path) -> dict[str, dict[str, float]]:
     if not path.is_file():
         return {}
     try:
-        content: Any = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        content: Any = read_json(path)
+    except DataError as error:
         raise DataError(f"no JSON ({error})", where=str(path), fix="Repair it.") from error
     models = content.items() if isinstance(content, dict) else ()
     return {

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from orpo.errors import DataError
+from orpo.run_folder import parse_json
 
 __all__ = ["field", "question_id", "read_lines", "turns"]
 
@@ -29,7 +29,7 @@ def read_lines(path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
             continue
         where = f"{path}:{number}"
         try:
-            row = json.loads(line)
+            row = parse_json(line)
         except ValueError as error:
             fix = "Repair or remove the line."
             raise DataError(f"no JSON ({error})", where=where, fix=fix) from error

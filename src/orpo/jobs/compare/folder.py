@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from random import Random
@@ -14,7 +13,15 @@ from orpo.data import Row, Source
 from orpo.errors import ConfigError, DataError
 from orpo.jobs.held_out import hold_out
 from orpo.jobs.train_job import TrainJob
-from orpo.run_folder import EVALUATION, REPORT, write_json, write_text
+from orpo.run_folder import (
+    EVALUATION,
+    REPORT,
+    read_object,
+    refuse_links,
+    remove,
+    write_json,
+    write_text,
+)
 
 __all__ = ["KIND", "Data", "claim_comparison", "drawn_rows", "prepare_data"]
 
@@ -62,6 +69,10 @@ def claim_comparison(folder: Path, settings: dict[str, Any], *, overwrite: bool)
         ConfigError: It holds another comparison, or something else.
     """
     path = folder / EVALUATION
+    refuse_links(folder, (*_OURS, *_FILES))
+    for pattern in _OURS:  # the runs of the comparison lie one level further down
+        for inner in folder.glob(pattern):
+            refuse_links(inner, ("*",))
     before = _read(path)
     if before.get("kind") == KIND and before.get("settings") == json.loads(json.dumps(settings)):
         return
@@ -174,15 +185,14 @@ def _clear(folder: Path) -> None:
     """Delete what a comparison writes, and nothing else."""
     for pattern in _OURS:
         for path in folder.glob(pattern):
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
+            if path.is_dir():
+                remove(path)
     for name in _FILES:
-        (folder / name).unlink(missing_ok=True)
+        remove(folder / name)
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return read_object(path)
+    except DataError:
         return {}
-    return value if isinstance(value, dict) else {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from transformers import TrainerCallback
 
 from orpo.compare import Cost
 from orpo.jobs.bench.memory import MemoryMeter
+from orpo.run_folder import read_object
 from orpo.train.work import WORK
 
 __all__ = ["StageClock", "counted"]
@@ -54,7 +54,7 @@ class StageClock(TrainerCallback):
 
 def counted(objective: str, folder: Path, clock: StageClock) -> Cost:
     """The cost of a finished stage, from what its trainer left in a folder and what was timed."""
-    work = json.loads((folder / WORK).read_text(encoding="utf-8"))
+    work = read_object(folder / WORK)
     return Cost(
         objective=objective,
         steps=int(work["steps"]),

@@ -14,7 +14,7 @@ from typing import Any
 
 from orpo.errors import ConfigError, TrainingError
 from orpo.jobs.compare.spec import TaskSpec, finished
-from orpo.run_folder import write_json
+from orpo.run_folder import make_way, write_json
 
 __all__ = ["Pool", "cores"]
 
@@ -80,6 +80,7 @@ class Pool:
         folder = Path(spec.folder)
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / _SPEC, spec.as_dict())
+        make_way(folder / _LOG)
         with (folder / _LOG).open("wb") as log, self._lock:
             if self._stopped:
                 raise TrainingError(f"{spec.folder} was not begun: another run had failed")

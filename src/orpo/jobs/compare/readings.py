@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 from orpo.compare import ArmResult, outcome_from
 from orpo.compare.intervals import level_interval
 from orpo.compare.summary import VALUES
-from orpo.run_folder import read_run
+from orpo.run_folder import read_object, read_run
 
 __all__ = ["curve_of", "read_grid"]
 
@@ -44,7 +43,7 @@ def read_grid(folder: Path) -> list[dict[str, Any]]:
     """The cells of the sensitivity grid: settings, cost, and what came of them."""
     found = []
     for path in sorted((folder / "sensitivity").glob("*/*-lr*.json")):
-        cell = json.loads(path.read_text(encoding="utf-8"))
+        cell = read_object(path)
         outcomes = [outcome_from(one) for one in cell["outcomes"]]
         settings = cell["cell"]["settings"]
         row = {

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from orpo.run_folder import write_json, write_jsonl
+from orpo.run_folder import read_jsonl, read_object, write_json, write_jsonl
 
 __all__ = ["COST", "OUTCOMES", "CellSpec", "HeldOut", "TaskSpec", "finished", "write_finished"]
 
@@ -79,7 +79,7 @@ class TaskSpec:
     @classmethod
     def read(cls, path: Path) -> TaskSpec:
         """Read what `as_dict` gave."""
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = read_object(path)
         held_out = values.pop("held_out")
         cells = tuple(CellSpec(**cell) for cell in values.pop("cells"))
         return cls(**values, held_out=HeldOut(**held_out) if held_out else None, cells=cells)
@@ -96,11 +96,9 @@ def finished(spec: TaskSpec) -> tuple[dict[str, Any], list[dict[str, Any]]] | No
     """What a task left behind; None if it was not finished, or was told something else."""
     folder = Path(spec.folder)
     try:
-        record = json.loads((folder / COST).read_text(encoding="utf-8"))
+        record = read_object(folder / COST)
         if record["spec"] != spec.as_dict():
             return None
-        # Not splitlines(): an answer may hold a Unicode line separator.
-        lines = (folder / OUTCOMES).read_text(encoding="utf-8").split("\n")
-        return record["found"], [json.loads(line) for line in lines if line]
+        return record["found"], read_jsonl(folder / OUTCOMES)
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -7,7 +7,6 @@ memory are those of one whole run.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import tempfile
@@ -24,12 +23,12 @@ from transformers import PrinterCallback, set_seed
 from orpo.compare import Grader, measure_outcomes
 from orpo.config import ORPOConfig
 from orpo.data import Source
-from orpo.errors import ConfigError, UserError
+from orpo.errors import ConfigError, DataError, UserError
 from orpo.evaluate import Sampling
 from orpo.jobs.compare.measuring import StageClock, counted
 from orpo.jobs.compare.spec import COST, CellSpec, HeldOut, TaskSpec, write_finished
 from orpo.jobs.train_job import TrainJob, build_trainer, run_training
-from orpo.run_folder import write_json
+from orpo.run_folder import read_object, write_json
 from orpo.train import ORPOTrainer, load_tokenizer
 
 __all__ = ["load_checker", "main"]
@@ -173,8 +172,8 @@ def _told(spec: TaskSpec, cell: CellSpec) -> dict[str, Any]:
 def _is_on_record(spec: TaskSpec, cell: CellSpec) -> bool:
     """Whether a grid that was cut off had come past this cell."""
     try:
-        record = json.loads((Path(spec.folder) / f"{cell.name}.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        record = read_object(Path(spec.folder) / f"{cell.name}.json")
+    except DataError:
         return False
     told = _told(spec, cell)
     return {name: record.get(name) for name in told} == told

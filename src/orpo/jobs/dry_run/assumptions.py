@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
@@ -20,6 +19,7 @@ from orpo.jobs.dry_run.devices import (
     this_device,
     this_processor,
 )
+from orpo.run_folder import load_yaml, read_object, read_text
 from orpo.train.quantize import is_quantized
 
 __all__ = ["WRAPPERS", "Assumptions", "Fleet"]
@@ -168,7 +168,7 @@ def _of_settings(config: ORPOConfig) -> str | None:
     if not given:
         return None
     try:
-        plan = given if isinstance(given, dict) else json.loads(Path(given).read_text("utf-8"))
+        plan = given if isinstance(given, dict) else read_object(Path(given))
         stage = int(plan.get("zero_optimization", {}).get("stage", 0))
     except (OSError, ValueError, AttributeError) as error:
         raise ConfigError(f"cannot be read ({error})", where="deepspeed") from error
@@ -177,7 +177,7 @@ def _of_settings(config: ORPOConfig) -> str | None:
 
 def _of_accelerate(path: str) -> tuple[int, Wrapper]:
     try:
-        found = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        found = load_yaml(read_text(Path(path)))
         kind, ranks = str(found["distributed_type"]), int(found["num_processes"])
         stage = int((found.get("deepspeed_config") or {}).get("zero_stage", 0))
     except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as error:

@@ -23,6 +23,7 @@ from orpo.run_folder import (
     ensure_as_committed,
     lock_holder,
     read_manifest,
+    read_object,
     read_run,
     yaml_text,
 )
@@ -159,7 +160,7 @@ def _made_public(weights: _Weights, base: str | None) -> dict[str, bytes]:
         path = weights.folder / name
         if not name.endswith("config.json") or not path.is_file():
             continue
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = read_object(path)
         public = public_config(config, base)
         text = json.dumps(public, indent=2, ensure_ascii=False) + "\n"
         made[name] = path.read_bytes() if public == config else text.encode()

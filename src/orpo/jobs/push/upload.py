@@ -29,7 +29,7 @@ from orpo.errors import ConfigError, OrpoError
 from orpo.jobs.push.licence import licence_in
 from orpo.jobs.push.public import scrubbed
 from orpo.jobs.push.types import PushJob, PushPlan
-from orpo.run_folder import RECIPE
+from orpo.run_folder import RECIPE, load_yaml
 
 __all__ = ["Hub"]
 
@@ -158,7 +158,7 @@ class Hub:
             return None
         text = self._file(self._job.repo, RECIPE, self._job.revision)
         try:
-            return str(yaml.safe_load(text)["_run"]["id"])
+            return str(load_yaml(text)["_run"]["id"])
         except (yaml.YAMLError, KeyError, TypeError):
             return None
 

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from orpo.errors import ConfigError
+from orpo.errors import ConfigError, DataError
 from orpo.jobs.tune.spec import TuneJob
 from orpo.jobs.tune.study import JOURNAL
-from orpo.run_folder import EVALUATION, RECIPE, REPORT, write_json
+from orpo.run_folder import (
+    EVALUATION,
+    RECIPE,
+    REPORT,
+    read_object,
+    refuse_links,
+    remove,
+    write_json,
+)
 
 __all__ = ["KIND", "claim_tuning", "kept_comparison", "leave_nothing"]
 
@@ -30,10 +37,11 @@ def claim_tuning(job: TuneJob, *, overwrite: bool) -> bool:
         ConfigError: It holds something else.
     """
     folder = job.folder
+    refuse_links(folder, (*_OURS, "figures"))
     if _read(folder).get("kind") == KIND:
         if overwrite:
             leave_nothing(folder)
-            shutil.rmtree(folder / "figures", ignore_errors=True)
+            remove(folder / "figures")
             write_json(folder / EVALUATION, {"kind": KIND, "finished": False})
         return False
     if folder.is_dir() and any(path.name != ".lock" for path in folder.iterdir()):
@@ -50,7 +58,7 @@ def claim_tuning(job: TuneJob, *, overwrite: bool) -> bool:
 def leave_nothing(folder: Path) -> None:
     """Delete the files of a tuning; right after `claim_tuning`, what it wrote."""
     for name in _OURS:
-        (folder / name).unlink(missing_ok=True)
+        remove(folder / name)
 
 
 def kept_comparison(folder: Path, key: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -63,7 +71,6 @@ def kept_comparison(folder: Path, key: Mapping[str, Any]) -> dict[str, Any] | No
 
 def _read(folder: Path) -> dict[str, Any]:
     try:
-        found = json.loads((folder / EVALUATION).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return read_object(folder / EVALUATION)
+    except DataError:
         return {}
-    return found if isinstance(found, dict) else {}

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from orpo.errors import DataError
 from orpo.report.evaluation.mt_bench_figures import FIGURE, figures, shown
 from orpo.report.evaluation.mt_bench_words import remarks
 from orpo.report.evaluation.types import Headline, Page, Passage, Table
-from orpo.report.values import as_count, joined, mapping, number, records, rows, whole
+from orpo.report.values import as_count, joined, mapping, number, rows, whole
+from orpo.run_folder import read_jsonl
 
 __all__ = ["build_page"]
 
@@ -224,10 +225,9 @@ def _account(evaluation: Mapping[str, Any]) -> Table:
 
 def _passages(path: Path, categories: Mapping[str, Any]) -> tuple[tuple[Passage, ...], str]:
     try:
-        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
-    except (OSError, ValueError):
+        found = read_jsonl(path)
+    except DataError:
         return (), ""
-    found = records(lines)
     flagged = [row for row in found if rows(row.get("flags"))][:_FLAGGED]
     worst: dict[str, dict[str, Any]] = {}
     for row in sorted(found, key=lambda row: number(row.get("score")) or 0):

@@ -10,6 +10,7 @@ from orpo.report.evaluation.types import Figure, Page, Passage
 from orpo.report.svg import alone, drawn, pixels
 from orpo.report.template import rendered
 from orpo.report.values import lasting
+from orpo.run_folder import write_bytes, write_text
 
 __all__ = ["FIGURES", "Drawing", "draw_figures", "render_evaluation", "save_figures"]
 
@@ -57,8 +58,8 @@ def save_figures(drawings: list[Drawing], folder: Path) -> list[Path]:
     for one in drawings:
         vector, raster = (folder / f"{one.figure.name}.{end}" for end in ("svg", "png"))
         text = alone(one.svg, one.figure.title, one.figure.caption)
-        vector.write_text(text, encoding="utf-8", newline="\n")
-        raster.write_bytes(pixels(one.figure.size, one.figure.paint))
+        write_text(vector, text)
+        write_bytes(raster, pixels(one.figure.size, one.figure.paint))
         written += [vector, raster]
     return written
 

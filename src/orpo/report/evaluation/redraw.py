@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any, TypeAlias
 
 from orpo.errors import DataError
 from orpo.report.evaluation.types import Page
-from orpo.run_folder import EVALUATION, RECIPE
+from orpo.run_folder import EVALUATION, RECIPE, read_object
 
 __all__ = ["BUILDERS", "Builder", "is_evaluation", "page_of", "read_evaluation"]
 
@@ -62,11 +61,4 @@ def read_evaluation(folder: Path) -> dict[str, Any]:
     Raises:
         DataError: It is broken.
     """
-    path = folder / EVALUATION
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise DataError(f"broken JSON ({error})", where=str(path)) from error
-    if not isinstance(found, dict):
-        raise DataError(f"expected an object, found {type(found).__name__}", where=str(path))
-    return found
+    return read_object(folder / EVALUATION)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orpo.run_folder import AUDIT, Run, base_model_id, short_name
+from orpo.run_folder import AUDIT, Run, base_model_id, read_object, read_text, short_name
 from orpo.train.card.header import dataset_names, objective_of
 
 if TYPE_CHECKING:
@@ -97,7 +96,7 @@ inputs = tokenizer.apply_chat_template(
 def _has_template(folder: Path) -> bool:
     settings = folder / "tokenizer_config.json"
     return (folder / "chat_template.jinja").is_file() or (
-        settings.is_file() and '"chat_template"' in settings.read_text(encoding="utf-8")
+        settings.is_file() and '"chat_template"' in read_text(settings)
     )
 
 
@@ -118,7 +117,7 @@ def _data_lines(run: Run) -> list[str]:
 def _audit_lines(run: Run) -> list[str]:
     """The verdict of the audit and what it found, without a word of the rows themselves."""
     try:
-        audit = json.loads((run.path / AUDIT).read_text(encoding="utf-8"))
+        audit = read_object(run.path / AUDIT)
         found = [one for one in audit["findings"] if one["verdict"] != "ok"]
         lines = [
             f"- {one['verdict']}: {_plain(one['title'])} ({one['count']} of {one['of']} rows)"

@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
+from orpo.run_folder import write_text
 from orpo.train.metrics import COLUMNS
 
 __all__ = ["Offence", "Watched", "describe", "write_offence"]
@@ -121,4 +122,4 @@ def write_offence(path: Path, offence: Offence) -> None:
     lines = (json.dumps(row, ensure_ascii=False, allow_nan=False) for row in offence.rows)
     text = json.dumps(head)[:-1] + ', "rows": [\n' + ",\n".join(lines) + "\n]}\n"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
+    write_text(path, text)

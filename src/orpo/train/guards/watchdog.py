@@ -14,6 +14,7 @@ from pathlib import Path
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from orpo.run_folder import make_way
 from orpo.train.guards.telling import Tell
 
 __all__ = ["COMPUTING", "EVALUATING", "EXCHANGING", "LOADING", "SAVING", "Watchdog"]
@@ -117,6 +118,7 @@ class Watchdog(TrainerCallback):
 
         def write() -> None:
             folder.mkdir(parents=True, exist_ok=True)
+            make_way(where)
             with where.open("w", encoding="utf-8") as file:
                 file.write(f"{head}\n\n")
                 file.flush()
