@@ -304,10 +304,12 @@ class TestThinking:
         assert found.rejected == "Oh.\n</think>\n\nYes<|im_end|>"
 
     @pytest.mark.parametrize("open_thinking", [False, True])
-    def test_thoughts_on_one_side_only_have_no_common_prompt(
+    def test_beside_thoughts_a_plain_answer_says_the_empty_block_itself(
         self, open_thinking: bool, template: Template
     ) -> None:
         thinking = assistant("<think>\nHm.\n</think>\n\nYes")
         template = Template(template.tokenizer, {"open_thinking": open_thinking})
-        with pytest.raises(RenderingError, match=r"no beginning|differently"):
-            template.render(pair([user("Hi")], thinking, assistant("No")))
+        found = template.render(pair([user("Hi")], thinking, assistant("No")))
+        assert found.prompt.endswith("<|im_start|>assistant\n<think>\n")
+        assert found.chosen == "Hm.\n</think>\n\nYes<|im_end|>"
+        assert found.rejected == "\n</think>\n\nNo<|im_end|>"

@@ -11,7 +11,7 @@ from typing import Any
 from orpo.cli.chat_lines import HISTORY, Lines
 from orpo.cli.chat_screen import screen_for
 from orpo.cli.console import say
-from orpo.cli.generate import add_sampling, sampling
+from orpo.cli.generate import add_sampling, add_template_kwargs, sampling, template_kwargs
 from orpo.errors import ConfigError, UserError
 from orpo.jobs.chat_job import ITS_BASE, Chat, ChatJob, open_chat
 from orpo.run_folder import short_name
@@ -55,6 +55,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help=f"do not keep what is typed in {HISTORY}",
     )
     add_sampling(parser)
+    add_template_kwargs(parser)
 
 
 def execute(given: argparse.Namespace) -> dict[str, Any]:
@@ -66,6 +67,7 @@ def execute(given: argparse.Namespace) -> dict[str, Any]:
         sampling(given),
         given.dtype,
         given.trust_remote_code,
+        template_kwargs(given),
     )
     chat = open_chat(job)
     typed = sys.stdin.isatty()

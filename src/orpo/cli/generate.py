@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from orpo.cli.console import say
+from orpo.config import ORPOConfig
 from orpo.evaluate import Sampling
 from orpo.jobs.answer_job import AnswerJob, run_answers
 
@@ -38,6 +39,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--raw", action="store_true", help="continue texts without a chat template")
     parser.add_argument("--dtype", default="auto", help="dtype of the weights")
     add_sampling(parser)
+    add_template_kwargs(parser)
 
 
 def add_server(parser: argparse.ArgumentParser) -> None:
@@ -62,6 +64,27 @@ def add_sampling(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=42)
     parser.add_argument("--batch_size", "--batch-size", type=positive, default=16)
     parser.add_argument("--trust_remote_code", "--trust-remote-code", action="store_true")
+
+
+def add_template_kwargs(parser: argparse.ArgumentParser) -> None:
+    """The flag for the chat template's variables, where a model is asked."""
+    parser.add_argument(
+        "--chat_template_kwargs",
+        "--chat-template-kwargs",
+        metavar="JSON",
+        help="variables for the chat template; default those of the training",
+    )
+
+
+def template_kwargs(given: argparse.Namespace) -> dict[str, Any]:
+    """What that flag says.
+
+    Raises:
+        ConfigError: It is no JSON object.
+    """
+    found = ORPOConfig(chat_template_kwargs=given.chat_template_kwargs).chat_template_kwargs
+    assert isinstance(found, dict)
+    return found
 
 
 def positive(text: str) -> int:
@@ -92,6 +115,7 @@ def execute(given: argparse.Namespace) -> dict[str, Any]:
         raw=given.raw,
         dtype=given.dtype,
         trust_remote_code=given.trust_remote_code,
+        template_kwargs=template_kwargs(given),
     )
     answers = run_answers(job, say=say)
     if given.output is not None:

@@ -1,5 +1,14 @@
 """Rows -> pairs -> token ids -> batches, with every row accounted for."""
 
+from orpo.data.asked import (
+    Asking,
+    Decision,
+    asked_otherwise,
+    decide,
+    forget_asked,
+    keep_asked,
+    template_of,
+)
 from orpo.data.endings import answer_endings
 from orpo.data.lengths import TRUNCATIONS, LengthPolicy
 from orpo.data.mix import Mixture, Selection
@@ -25,6 +34,8 @@ __all__ = [
     "COLUMNS",
     "PLAIN_TEMPLATE",
     "TRUNCATIONS",
+    "Asking",
+    "Decision",
     "Dropped",
     "Ledger",
     "LengthPolicy",
@@ -44,11 +55,16 @@ __all__ = [
     "TextPair",
     "TokenizedPair",
     "answer_endings",
+    "asked_otherwise",
+    "decide",
     "default_cache",
+    "forget_asked",
     "has_chat_template",
     "is_prepared",
     "iterate_dataset",
+    "keep_asked",
     "merge_batches",
     "open_source",
     "select_pairs",
+    "template_of",
 ]

@@ -13,62 +13,55 @@ the user's own markup: special tokens in them are meant.
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, TypeAlias
+from typing import Any
 
-from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
-from orpo.data.types import Message, Messages, PreferencePair, TextPair
+from orpo.data.rendering import (
+    PLAIN_TEMPLATE,
+    RenderingError,
+    Tools,
+    apply_template,
+    has_chat_template,
+)
+from orpo.data.types import Messages, PreferencePair, TextPair
 
 __all__ = [
+    "ANSWERED",
+    "OPENED",
     "PLAIN_TEMPLATE",
+    "SHARED",
     "RenderingError",
     "Template",
+    "common_beginning",
     "has_chat_template",
 ]
 
-PLAIN_TEMPLATE = (
-    "{% for message in messages %}"
-    "{% if message['role'] == 'user' %}{{ '\\n\\nHuman: ' + message['content'] }}"
-    "{% elif message['role'] == 'assistant' %}{{ '\\n\\nAssistant: ' + message['content'] }}"
-    "{% else %}{{ '\\n\\nSystem: ' + message['content'] }}{% endif %}"
-    "{% endfor %}"
-    "{% if add_generation_prompt %}{{ '\\n\\nAssistant:' }}{% endif %}"
-)
-"""For messages with a tokenizer that has no chat template: the transcript style of HH-RLHF."""
+ANSWERED = "answered"
+"""A prompt up to a plain answer, with whatever the template writes before one."""
+OPENED = "opened"
+"""A prompt with the assistant's turn opened, as the template does for generation."""
+SHARED = "shared"
+"""What a plain answer and one with thoughts of its own both stand after."""
 
 # Private-use characters: no text of a natural language contains them.
 _GUARDS = "\ue0f0\ue0f1\ue0f2\ue0f3"
-_PROBE = "\ue0f4"
+_PROBE, _THOUGHT = "\ue0f4", "\ue0f5"
 
 # Templates shorten earlier answers (their reasoning) and wrap what tools return.
 _MAY_BE_REWRITTEN = ("assistant", "tool", "function")
 
-# What a template may raise on messages that it was not written for.
-_TEMPLATE_FAULTS = (
-    TemplateError,
-    ArithmeticError,
-    AttributeError,
-    LookupError,
-    TypeError,
-    ValueError,
-)
-
-
-Tools: TypeAlias = Sequence[Any] | None
-
-
-class RenderingError(ValueError):
-    """A conversation that the chat template does not accept or changes beyond recognition."""
-
-
-def has_chat_template(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether the tokenizer brings a chat template of its own (or was given one)."""
-    return bool(getattr(tokenizer, "chat_template", None))
+# Variables of templates that decide about thinking, by their names; the compared texts of those
+# that are no switches.
+_THINKING = re.compile(r"(?<![\w.'\"/<\[])[a-zA-Z_]*(?:think|reason)[a-zA-Z_]*(?![\w'\"(>])")
+_COMPARED = r"(?<![\w.])%s\s*[!=]=\s*['\"]([\w-]{1,20})['\"]"
+_MOST_CHOICES = 12
+_UNFINISHED = re.compile(r"[<\[][^>\]\s]*\Z")  # the beginning of "<think>", say
 
 
 @dataclass(frozen=True)
@@ -94,6 +87,12 @@ class _Frame:
         blank = self.before.startswith(self.opened) and not injected.strip()
         return self.opened if blank else self.before
 
+    @property
+    def opens_more(self) -> bool:
+        """Whether generation is given more than what stands before an answer: "<think>", say."""
+        more = self.opened.removeprefix(self.before)
+        return self.opened.startswith(self.before) and bool(more.strip())
+
 
 @dataclass(frozen=True)
 class Template:
@@ -102,10 +101,21 @@ class Template:
     Attributes:
         tokenizer: The model's tokenizer.
         kwargs: Extra variables for the template, such as {"enable_thinking": False}.
+        asked: The prompt that a model is asked after: `ANSWERED`, `OPENED` or `SHARED`; empty for
+            the template's own opening, or the first of them if it has none.
     """
 
     tokenizer: PreTrainedTokenizerBase
     kwargs: Mapping[str, Any]
+    asked: str = ""
+
+    def told(self, variables: Mapping[str, Any]) -> Template:
+        """The same template, told more."""
+        return replace(self, kwargs={**self.kwargs, **variables})
+
+    def asking(self, prompt: str) -> Template:
+        """The same template for a model that is asked after another prompt."""
+        return replace(self, asked=prompt)
 
     def renders_messages(self, pair: PreferencePair) -> bool:
         """Whether this pair goes through the chat template rather than as plain text."""
@@ -129,13 +139,10 @@ class Template:
         if tools and not has_chat_template(self.tokenizer):
             raise RenderingError("the tokenizer has no chat template to show tools with")
         frame = self._frame(prompt, tools)
-        prompt_text, chosen = self._split(frame, prompt, answers[0], tools)
-        if pair.rejected is None:
-            return TextPair(prompt_text, chosen, None, guard)
-        other_prompt, rejected = self._split(frame, prompt, answers[1], tools)
-        if prompt_text != other_prompt:
-            raise RenderingError("the template renders the prompt differently for the two answers")
-        return TextPair(prompt_text, chosen, rejected, guard)
+        whole = [self._apply([*prompt, one], tools).removesuffix(frame.tail) for one in answers]
+        text, after = self._common(frame, whole, prompt, tools)
+        chosen, *others = (one[len(text) :] for one in whole)
+        return TextPair(text, chosen, next(iter(others), None), guard, after)
 
     def render_prompt(self, messages: Messages) -> str:
         """A conversation up to the opening of the assistant's turn, to read.
@@ -146,14 +153,48 @@ class Template:
         text, guard = self.guarded_prompt(messages)
         return text.replace(guard, "")
 
-    def guarded_prompt(self, messages: Messages) -> tuple[str, str]:
+    def guarded_prompt(self, messages: Messages, tools: Tools = None) -> tuple[str, str]:
         """The same to tokenise: (text, the guard that stands in it or an empty string)."""
-        guard, guarded = self._guarded([*messages])
-        opened = self._open(guarded)
-        if opened == self._apply(guarded, opening=False):
-            # No opening of its own: what it writes before an answer opens the turn, if anything.
-            opened = self._frame(guarded).prompt
-        return opened, guard
+        guard, (guarded, shown) = self._guarded([messages, tools])
+        if self.asked == ANSWERED:
+            return self._frame(guarded, shown).prompt, guard
+        if self.asked == SHARED:
+            return self._shared(self._frame(guarded, shown), guarded, shown), guard
+        return self._opened(guarded, shown), guard
+
+    def own_opening(self, messages: Messages) -> str:
+        """What everybody else asks with: the template's own opening, whatever that leaves out.
+
+        Raises:
+            RenderingError: The template does not accept these messages.
+        """
+        return self._open(messages)
+
+    def closed(self, messages: Messages) -> str:
+        """A conversation to which no answer is asked."""
+        return self._apply(messages)
+
+    @cached_property
+    def thinking_variables(self) -> tuple[str, ...]:
+        """Names that the template asks about thinking by, as far as they can be told."""
+        text = str(getattr(self.tokenizer, "chat_template", None) or "")
+        found = dict.fromkeys(_THINKING.findall(text))
+        return tuple(name for name in found if name != "reasoning_content")
+
+    @cached_property
+    def choices(self) -> tuple[dict[str, Any], ...]:
+        """What the template may be told about thinking so that it opens the turn otherwise."""
+        text = str(getattr(self.tokenizer, "chat_template", None) or "")
+        wanted = [
+            {name: value}
+            for name in self.thinking_variables
+            for value in (False, True, *dict.fromkeys(re.findall(_COMPARED % name, text)))
+        ]
+        probe = [{"role": "user", "content": "a"}]
+        opened = self._open(probe)
+        return tuple(
+            one for one in wanted[:_MOST_CHOICES] if self.told(one)._try_to_open(probe) != opened
+        )
 
     @cached_property
     def specials(self) -> tuple[str, ...]:
@@ -198,47 +239,93 @@ class Template:
     def _frame(self, prompt: Messages, tools: Tools = None) -> _Frame:
         """What the template writes around an answer, seen by letting it render a probe."""
         probe = {"role": "assistant", "content": _PROBE}
-        whole = self._apply([*prompt, probe], tools, opening=False)
-        before, _, after = whole.rpartition(_PROBE)
+        whole = self._apply([*prompt, probe], tools)
+        before, found, after = whole.rpartition(_PROBE)
+        if not found:
+            raise RenderingError("the template leaves out what the assistant says")
         end = after.rstrip()
         return _Frame(self._open(prompt, tools), before, end, after[len(end) :])
 
-    def _split(
-        self, frame: _Frame, prompt: Messages, answer: Message, tools: Tools
+    def _common(
+        self, frame: _Frame, whole: list[str], prompt: Messages, tools: Tools
     ) -> tuple[str, str]:
-        """(prompt text, answer text with its end-of-turn token and no white space after it)."""
-        full = self._apply([*prompt, answer], tools, opening=False).removesuffix(frame.tail)
-        if full.startswith(frame.before) and full.endswith(frame.after):
-            return frame.prompt, full[len(frame.prompt) :]
-        if full.startswith(frame.opened):
-            return frame.opened, full[len(frame.opened) :]
+        """The prompt that all of these conversations begin with, and what it is.
+
+        Answers that think for themselves have no empty think block before them, so theirs is what
+        generation is opened with; a plain answer beside such a one then says the block itself.
+        """
+
+        def fits(text: str | None) -> bool:
+            return text is not None and all(one.startswith(text) for one in whole)
+
+        plain = fits(frame.before) and all(one.endswith(frame.after) for one in whole)
+        if plain and not (frame.opens_more and fits(frame.opened)):
+            return frame.prompt, ANSWERED
+        opened = self._opened(prompt, tools)
+        if fits(opened):
+            return opened, OPENED
+        for choice in self.choices:
+            text = self.told(choice)._try_to_open(prompt, tools)
+            if text is not None and fits(text):
+                return text, f"{OPENED} {json.dumps(choice)}"
+        shared = self._shared(frame, prompt, tools)
+        if fits(shared) and _unsaid(prompt, shared) is None:
+            return shared, SHARED
         raise RenderingError("the template's prompt is no beginning of its conversation")
+
+    def _shared(self, frame: _Frame, prompt: Messages, tools: Tools) -> str:
+        """What the openings of all kinds of answers have in common."""
+        written = f"<think>\n{_THOUGHT}\n</think>\n\n{_PROBE}"
+        for thought in (
+            {"content": _PROBE, "reasoning_content": _THOUGHT},
+            {"content": written},
+        ):
+            thinking = self._apply([*prompt, {"role": "assistant", **thought}], tools)
+            if _THOUGHT in thinking:
+                break
+        before = thinking.rpartition(_THOUGHT)[0] or frame.before
+        text = common_beginning(self._opened(prompt, tools), frame.before, before)
+        return _UNFINISHED.sub("", text)
+
+    def _opened(self, prompt: Messages, tools: Tools = None) -> str:
+        """The prompt as the template opens it, or up to an answer if it opens nothing."""
+        opened = self._open(prompt, tools)
+        return self._frame(prompt, tools).prompt if opened == self._apply(prompt, tools) else opened
+
+    def _try_to_open(self, prompt: Messages, tools: Tools = None) -> str | None:
+        try:
+            return self._open(prompt, tools)
+        except RenderingError:
+            return None
 
     def _open(self, prompt: Messages, tools: Tools = None) -> str:
         """The prompt with the assistant's turn opened; every question must stand in it."""
         text = self._apply(prompt, tools, opening=True)
         if tools and text == self._apply(prompt, opening=True):
             raise RenderingError("the template does not show tools")
-        for message in prompt:
-            said = str(message.get("content") or "").strip()
-            if message["role"] not in _MAY_BE_REWRITTEN and said not in text:
-                raise RenderingError(f"the template leaves out what {message['role']!r} said")
+        left_out = _unsaid(prompt, text)
+        if left_out is not None:
+            raise RenderingError(f"the template leaves out what {left_out!r} said")
         return text
 
-    def _apply(self, messages: Messages, tools: Tools = None, *, opening: bool) -> str:
-        template = None if has_chat_template(self.tokenizer) else PLAIN_TEMPLATE
-        try:
-            text = self.tokenizer.apply_chat_template(
-                [dict(m) for m in messages],
-                chat_template=template,
-                tools=None if tools is None else list(tools),
-                tokenize=False,
-                add_generation_prompt=opening,
-                **self.kwargs,
-            )
-        except _TEMPLATE_FAULTS as error:
-            raise RenderingError(f"the chat template refuses this conversation: {error}") from error
-        return str(text)
+    def _apply(self, messages: Messages, tools: Tools = None, *, opening: bool = False) -> str:
+        return apply_template(self.tokenizer, messages, tools, self.kwargs, opening=opening)
+
+
+def common_beginning(*texts: str) -> str:
+    """The longest text that all of these begin with."""
+    first, last = min(texts), max(texts)  # what these two share, those between them share
+    both = zip(first, last, strict=False)
+    return first[: next((i for i, (a, b) in enumerate(both) if a != b), len(first))]
+
+
+def _unsaid(prompt: Messages, text: str) -> str | None:
+    """Whose words a text lacks; None if it has all that no template may rewrite."""
+    for message in prompt:
+        said = str(message.get("content") or "").strip()
+        if message["role"] not in _MAY_BE_REWRITTEN and said not in text:
+            return str(message["role"])
+    return None
 
 
 def _strings(value: Any) -> Iterator[str]:

@@ -16,8 +16,9 @@ from typing import Any, TypeAlias
 
 from transformers import PreTrainedTokenizerBase
 
+from orpo.data.asked import template_of
 from orpo.data.lengths import LengthPolicy
-from orpo.data.template import RenderingError, Template
+from orpo.data.rendering import RenderingError, Tools
 from orpo.data.token_columns import read_tokens
 from orpo.data.types import Dropped, Messages, PreferencePair, Row, TextPair, TokenizedPair
 from orpo.errors import ModelError
@@ -42,7 +43,8 @@ class PairTokenizer:
     Args:
         tokenizer: The model's tokenizer; it must have an end-of-sequence token.
         lengths: What to do with pairs that are too long.
-        template_kwargs: Extra variables for the chat template.
+        template_kwargs: Extra variables for the chat template, beside those that the tokenizer
+            keeps from its training (`orpo.data.asked`).
 
     Raises:
         ModelError: The tokenizer has no end-of-sequence token.
@@ -62,7 +64,7 @@ class PairTokenizer:
             )
         self.tokenizer = tokenizer
         self.lengths = lengths
-        self.template = Template(tokenizer, dict(template_kwargs or {}))
+        self.template = template_of(tokenizer, template_kwargs)
         self._compared = False
 
     def __call__(self, pair: PreferencePair) -> TokenizedPair | Dropped:
@@ -103,7 +105,8 @@ class PairTokenizer:
             ids = self._encode_pair(text, known, chat=self.template.renders_messages(pair))
         except RenderingError as error:
             return Dropped("template_error", where, str(error))
-        return self._admit(TokenizedPair(*ids, row=pair.row.index, weight=pair.weight), where)
+        found = TokenizedPair(*ids, row=pair.row.index, weight=pair.weight, after=text.after)
+        return self._admit(found, where)
 
     def _encode_all(self, texts: list[str]) -> Known:
         """Tokens of texts without guard; empty if one of them cannot be read."""
@@ -153,7 +156,7 @@ class PairTokenizer:
             return pair
         return self._admit(pair, row.where)
 
-    def prompt_ids(self, prompt: str | Messages) -> list[int]:
+    def prompt_ids(self, prompt: str | Messages, tools: Tools = None) -> list[int]:
         """Tokens of a prompt for generation: the same that training saw before the answer.
 
         Raises:
@@ -161,7 +164,7 @@ class PairTokenizer:
         """
         if isinstance(prompt, str):
             return self._with_prefix(self.encode(prompt))
-        return self._with_prefix(self.encode(*self.template.guarded_prompt(prompt)))
+        return self._with_prefix(self.encode(*self.template.guarded_prompt(prompt, tools)))
 
     def encode(self, text: str, guard: str = "") -> list[int]:
         """Tokens of a rendered text, nothing added; the guard's own tokens are left out.

@@ -62,12 +62,15 @@ class TextPair:
         rejected: The rejected answer, or None: the row is then learnt from by its NLL alone.
         guard: A character that splits special-token text which people typed and that is not part
             of the text itself; empty if there is none. See `orpo.data.template`.
+        after: What prompt of a chat template this is: "answered", "opened" (with the variables
+            that open it so, as JSON) or "shared"; empty if no template wrote it.
     """
 
     prompt: str
     chosen: str
     rejected: str | None
     guard: str = ""
+    after: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)
@@ -118,6 +121,7 @@ class TokenizedPair:
         row: Index of the row in the data set, for messages about this pair.
         weight: Factor of the pair's part of the loss.
         cut: Which parts were shortened, out of "prompt", "chosen", "rejected".
+        after: What prompt of a chat template it has, see `TextPair`.
     """
 
     prompt_ids: list[int]
@@ -126,6 +130,7 @@ class TokenizedPair:
     row: int
     weight: float = 1.0
     cut: tuple[str, ...] = ()
+    after: str = ""
 
     @property
     def common(self) -> int:
@@ -164,6 +169,7 @@ class Ledger:
         dropped: Reason -> number of rows.
         examples: Reason -> the first few dropped rows.
         cut: Part ("prompt", "chosen", "rejected") -> number of kept pairs in which it was cut.
+        after: Prompt of the chat template, see `TextPair` -> number of kept pairs that have it.
         recalled: Whether the tokens were found in the cache.
     """
 
@@ -176,6 +182,7 @@ class Ledger:
     dropped: Counter[str] = field(default_factory=Counter)
     examples: dict[str, list[Dropped]] = field(default_factory=dict)
     cut: Counter[str] = field(default_factory=Counter)
+    after: Counter[str] = field(default_factory=Counter)
     recalled: bool = field(default=False, compare=False)
 
     @classmethod
@@ -186,7 +193,7 @@ class Ledger:
             for reason, rows in plain["dropped_examples"].items()
         }
         values = {k: v for k, v in plain.items() if k != "dropped_examples"}
-        counters = {k: Counter(plain[k]) for k in ("dropped", "cut")}
+        counters = {k: Counter(plain[k]) for k in ("dropped", "cut", "after")}
         return cls(**{**values, **counters}, examples=examples)
 
     def count(self, outcome: TokenizedPair | Dropped) -> None:
@@ -201,6 +208,8 @@ class Ledger:
             self.kept += 1
             self.nll_only += not outcome.rejected_ids
             self.cut.update(outcome.cut)
+            if outcome.after:
+                self.after[outcome.after] += 1
 
     def summary(self) -> str:
         """One line: rows in, kept, dropped by reason (with a first place to look), cut."""
@@ -238,4 +247,5 @@ class Ledger:
                 for reason, rows in self.examples.items()
             },
             "cut": dict(self.cut),
+            "after": dict(self.after),
         }

@@ -10,6 +10,7 @@ import torch
 from transformers.generation.streamers import BaseStreamer
 
 from orpo.data import has_chat_template
+from orpo.data.rendering import RenderingError
 from orpo.errors import DataError
 from orpo.evaluate.generation import Sampling, encode_prompt, generation_config
 from orpo.evaluate.loading import Answerer
@@ -60,7 +61,11 @@ class Speaker:
     ) -> str:
         model: Any = self._answerer.model
         tokenizer = self._answerer.tokenizer
-        ids = encode_prompt(tokenizer, turns if has_chat_template(tokenizer) else _text(turns))
+        asked = turns if has_chat_template(tokenizer) else _text(turns)
+        try:
+            ids = encode_prompt(tokenizer, asked, self._answerer.template_kwargs)
+        except RenderingError as error:
+            raise DataError(str(error), where="chat") from error
         limit = getattr(model.config, "max_position_embeddings", None)
         if limit is not None and len(ids) >= limit:
             raise DataError(

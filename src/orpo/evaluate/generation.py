@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Any
@@ -103,9 +103,19 @@ def _nucleus(probabilities: Tensor, top_p: float) -> Tensor:
     return probabilities.masked_fill(torch.zeros_like(outside).scatter(-1, order, outside), 0.0)
 
 
-def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str | Messages) -> list[int]:
-    """Token ids of a prompt, a plain text or a conversation, as training saw it."""
-    return PairTokenizer(tokenizer, LengthPolicy()).prompt_ids(prompt)
+def encode_prompt(
+    tokenizer: PreTrainedTokenizerBase,
+    prompt: str | Messages,
+    template_kwargs: Mapping[str, Any] | None = None,
+) -> list[int]:
+    """Token ids of a prompt, a plain text or a conversation, as training saw it.
+
+    Args:
+        tokenizer: The model's; it keeps how the model is asked.
+        prompt: What is asked.
+        template_kwargs: Variables for the chat template that win over those of the training.
+    """
+    return PairTokenizer(tokenizer, LengthPolicy(), template_kwargs).prompt_ids(prompt)
 
 
 def stop_ids(tokenizer: PreTrainedTokenizerBase, model: nn.Module | None = None) -> list[int]:

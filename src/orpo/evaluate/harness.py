@@ -6,7 +6,7 @@ import difflib
 import logging
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,8 @@ from typing import Any
 from jinja2 import TemplateError
 from transformers import GenerationConfig
 
+from orpo.data import has_chat_template, template_of
+from orpo.data.rendering import RenderingError
 from orpo.errors import ConfigError, DataError
 from orpo.evaluate.generation import stop_ids
 from orpo.evaluate.intervals import paired_interval
@@ -125,7 +127,7 @@ def run_task(manager: Any, plan: HarnessPlan, name: str, answerer: Answerer) -> 
         items = _load(manager, name)
         if any(getattr(task, "UNSAFE_CODE", False) for task in _leaves(items)):
             _require_allowed(plan, name)
-        model = HFLM(
+        model = _asked_as_trained(HFLM)(
             pretrained=answerer.model, tokenizer=answerer.tokenizer, batch_size=plan.batch_size
         )
         try:
@@ -142,6 +144,22 @@ def run_task(manager: Any, plan: HarnessPlan, name: str, answerer: Answerer) -> 
         except (TemplateError, ValueError, AssertionError) as error:  # of the task's YAML
             raise _broken("cannot be run", name, error) from error
     return {"scores": _scores(found), "documents": list(_documents(found)), "notes": notes}
+
+
+def _asked_as_trained(kind: Any) -> Any:
+    """The harness's model, with questions put as all our commands put them."""
+
+    class AsTrained(kind):
+        def apply_chat_template(
+            self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
+        ) -> str:
+            if add_generation_prompt and has_chat_template(self.tokenizer):
+                with suppress(RenderingError):  # the harness tries again without a system prompt
+                    return template_of(self.tokenizer).render_prompt(chat_history)
+            text: str = super().apply_chat_template(chat_history, add_generation_prompt)
+            return text
+
+    return AsTrained
 
 
 def _load(manager: Any, name: str) -> list[Any]:

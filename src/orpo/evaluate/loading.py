@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -19,10 +21,11 @@ _ADAPTER = "adapter_config.json"
 
 @dataclass(frozen=True)
 class Answerer:
-    """A model in evaluation mode with its tokenizer."""
+    """A model in evaluation mode with its tokenizer, and what its chat template is told."""
 
     model: nn.Module
     tokenizer: PreTrainedTokenizerBase
+    template_kwargs: Mapping[str, Any] = field(default_factory=dict)
 
 
 def is_adapter(folder: str | Path) -> bool:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ class AnswerJob:
         raw: Continue texts as they are, instead of putting them into the chat template.
         dtype: Of the weights.
         trust_remote_code: Allow the model's own code to run.
+        template_kwargs: Variables for the chat template that win over those of the training.
 
     Raises:
         ConfigError: A value that cannot be meant.
@@ -51,6 +52,7 @@ class AnswerJob:
     raw: bool = False
     dtype: str = "auto"
     trust_remote_code: bool = False
+    template_kwargs: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Check what can be checked without loading anything."""
@@ -84,6 +86,7 @@ def run_answers(job: AnswerJob, *, say: Say) -> list[dict[str, Any]]:
         dtype=job.dtype,
         trust_remote_code=job.trust_remote_code,
         raw=job.raw,
+        template_kwargs=job.template_kwargs,
     )
     if job.output is not None and job.overwrite:
         job.output.unlink(missing_ok=True)

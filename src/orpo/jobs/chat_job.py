@@ -6,8 +6,8 @@ Both models hear the same questions; each goes on from its own answers.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ class ChatJob:
         sampling: How tokens are drawn.
         dtype: Of the weights.
         trust_remote_code: Allow the models' own code to run.
+        template_kwargs: Variables for the chat template that win over those of the training.
     """
 
     model: str
@@ -42,6 +43,7 @@ class ChatJob:
     sampling: Sampling = field(default_factory=Sampling)
     dtype: str = "auto"
     trust_remote_code: bool = False
+    template_kwargs: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -168,7 +170,7 @@ def open_chat(job: ChatJob) -> Chat:
             )
     if base == job.model:
         raise ConfigError("is the model itself", where="--beside", fix="Name another one.")
-    tuned = load_answerer(job.model, dtype=job.dtype, trust_remote_code=job.trust_remote_code)
+    tuned = _load(job, job.model)
     sides = [Side(Speaker(job.model, tuned))]
     if base is not None:
         sides.insert(0, Side(_base(job, base, tuned, its_own=base == own)))
@@ -179,8 +181,13 @@ def _base(job: ChatJob, base: str, tuned: Answerer, *, its_own: bool) -> Speaker
     """The other model; the one that the run started from is asked with the template of the run."""
     if is_adapter(job.model) and its_own:
         return Speaker(base, tuned, without_adapter=True)
-    loaded = load_answerer(base, dtype=job.dtype, trust_remote_code=job.trust_remote_code)
+    loaded = _load(job, base)
     size = vocabulary_size(loaded.model)
     if its_own and (size is None or len(tuned.tokenizer) <= size):
-        loaded = Answerer(loaded.model, tuned.tokenizer)
+        loaded = replace(loaded, tokenizer=tuned.tokenizer)
     return Speaker(base, loaded)
+
+
+def _load(job: ChatJob, name: str) -> Answerer:
+    loaded = load_answerer(name, dtype=job.dtype, trust_remote_code=job.trust_remote_code)
+    return replace(loaded, template_kwargs=job.template_kwargs)

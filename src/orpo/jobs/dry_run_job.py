@@ -129,8 +129,7 @@ def run_dry_run(
     config.max_length = reader.preparation.tokenize.lengths.max_length
     rows, held_out = job.split(config)
     data = _look(rows, held_out, reader, config)
-    template = reader.give_template()
-    notes += [template] if template else []
+    notes += reader.settle_template()
     trusted = config.trust_remote_code
     notes += try_saving(model, reader.preparation.tokenize.tokenizer, trusted=trusted)
     pairs = {name: range(seen.pairs) for name, seen in data.items()}

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from orpo.config import ORPOConfig
+from orpo.data import asked_otherwise
 from orpo.errors import ModelError
 from orpo.run_folder import read_object
 from orpo.train import load_tokenizer
@@ -45,7 +46,9 @@ def check_gguf(file: Path, folder: Path) -> list[str]:
     _same("EOS token", _held(fields, "tokenizer.ggml.eos_token_id"), tokenizer.eos_token_id)
     kind = _held(fields, "general.architecture")
     template = "its chat template" if tokenizer.chat_template else "no chat template, as the model"
-    return [f"architecture {kind}, {size:,} tokens, {template}, EOS {tokenizer.eos_token}"]
+    differs = asked_otherwise(tokenizer)
+    found = f"architecture {kind}, {size:,} tokens, {template}, EOS {tokenizer.eos_token}"
+    return [found, *([differs] if differs else [])]
 
 
 def _held(fields: Any, name: str) -> Any:

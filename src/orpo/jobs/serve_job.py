@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from orpo.config import ORPOConfig
-from orpo.data import has_chat_template
+from orpo.data import asked_otherwise, has_chat_template
 from orpo.errors import ConfigError, ModelError
 from orpo.evaluate import is_adapter
 from orpo.jobs.merge_job import MERGED, merge_once, merged_folder
@@ -219,6 +219,9 @@ def _notes(job: ServeJob) -> list[str]:
         notes.append(
             "the tokenizer has no chat template: ask /v1/completions, which continues a text"
         )
+    differs = asked_otherwise(tokenizer)
+    if differs:
+        notes.append(f"the server asks with the template alone: {differs}")
     if job.host not in {"localhost", "127.0.0.1", "::1"}:
         notes.append("whoever reaches this machine can ask the model: the server wants no key")
     return notes

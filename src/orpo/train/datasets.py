@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,16 +18,20 @@ from transformers.trainer_utils import has_length
 from orpo.config import ORPOConfig
 from orpo.data import (
     COLUMNS,
+    Asking,
+    Decision,
     Ledger,
     LengthPolicy,
     PairTokenizer,
     Preparation,
     Row,
     StreamedPairs,
+    decide,
     default_cache,
     has_chat_template,
     is_prepared,
     iterate_dataset,
+    keep_asked,
 )
 from orpo.errors import ConfigError, DataError, ModelError
 from orpo.train.models import give_plain_template
@@ -43,13 +48,18 @@ class DatasetReader:
     Attributes:
         preparation: How rows become token ids.
         vocabulary: Number of token ids that the model knows; None if that is not known.
+        given: The template's variables as the user gave them.
         ledgers: Name of a data set -> what became of each of its rows.
+        decision: How the model is asked later, once that is decided.
     """
 
     preparation: Preparation
     vocabulary: int | None = None
+    given: dict[str, Any] = field(default_factory=dict)
     ledgers: dict[str, Ledger] = field(default_factory=dict)
+    decision: Decision | None = field(default=None, init=False)
     _messages_seen: bool = field(default=False, init=False)
+    _prompts: dict[str, Counter[str]] = field(default_factory=dict, init=False)
 
     @classmethod
     def with_tokenizer(
@@ -71,7 +81,7 @@ class DatasetReader:
             pair_rule=args.pair_rule,
             cache=None if args.data_cache == "off" else Path(args.data_cache or default_cache()),
         )
-        return cls(preparation, vocabulary)
+        return cls(preparation, vocabulary, {**Asking.of(tokenizer).given, **variables})
 
     def __call__(self, dataset: Any, name: str) -> Any:
         """A data set as token ids, or a dict of data sets as a dict of such.
@@ -95,19 +105,25 @@ class DatasetReader:
             )
         return self._one(dataset, name)
 
-    def give_template(self) -> str | None:
-        """A plain chat template for the tokenizer if messages were seen and it has none.
+    def settle_template(self) -> list[str]:
+        """Give the tokenizer what the model is to be asked with, and say what that is.
 
         To be called when all data sets of a run are prepared: data that are text as well as
-        messages are rendered as text where there is no template, all of them alike.
-
-        Returns:
-            What was done, in words; None if there was nothing to do.
+        messages are rendered as text where there is no template, all of them alike. Later calls
+        change nothing that was settled.
         """
-        tokenizer = self.preparation.tokenize.tokenizer
-        if not self._messages_seen or has_chat_template(tokenizer):
-            return None
-        return give_plain_template(tokenizer)
+        template = self.preparation.tokenize.template
+        notes = []
+        if self._messages_seen and not has_chat_template(template.tokenizer):
+            notes.append(give_plain_template(template.tokenizer))
+        trained = "train_dataset" in self.ledgers
+        if self.decision is None and (trained or not Asking.of(template.tokenizer).prompt):
+            seen = [self._prompts["train_dataset"]] if trained else self._prompts.values()
+            self.decision = decide(template, sum(seen, Counter()), self.given)
+            if self.decision is not None:
+                keep_asked(template.tokenizer, self.decision.asked)
+                notes += self.decision.notes()
+        return notes
 
     def _one(self, dataset: Any, name: str) -> Any:
         if dataset is None or is_prepared(dataset):
@@ -116,11 +132,11 @@ class DatasetReader:
         if isinstance(dataset, _STREAMS):
             streamed = StreamedPairs(rows, self.preparation, name)
             self.ledgers[name] = streamed.ledger
-            self._note_messages(self._peek(rows, name))
+            self._note(name, self._peek(rows, name))
             return streamed
         prepared, ledger = self.preparation(rows, name)
         self.ledgers[name] = ledger
-        self._note_messages(ledger)
+        self._note(name, ledger)
         self._check_vocabulary(prepared, name)
         return prepared
 
@@ -130,8 +146,9 @@ class DatasetReader:
         next(self.preparation.stream(rows(), ledger), None)
         return ledger
 
-    def _note_messages(self, ledger: Ledger) -> None:
+    def _note(self, name: str, ledger: Ledger) -> None:
         self._messages_seen |= "chat template" in ledger.rendering
+        self._prompts[name] = ledger.after
 
     def _check_vocabulary(self, prepared: datasets.Dataset, name: str) -> None:
         columns = (prepared.data.column(column) for column in COLUMNS[:3])

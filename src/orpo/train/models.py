@@ -24,7 +24,7 @@ from transformers import (
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
-from orpo.data import PLAIN_TEMPLATE
+from orpo.data import PLAIN_TEMPLATE, forget_asked
 from orpo.errors import ConfigError, ModelError, UserError
 from orpo.run_folder import ensure_as_committed, read_object
 from orpo.train.generation_settings import read_generation_settings
@@ -388,6 +388,7 @@ def prepare_tokenizer(tokenizer: PreTrainedTokenizerBase, args: ORPOConfig) -> l
         said.append(f"the tokenizer has no padding token: {tokenizer.eos_token!r} is used, masked")
     if args.chat_template is not None:
         tokenizer.chat_template = Path(args.chat_template).read_text(encoding="utf-8")
+        forget_asked(tokenizer)
         said.append(f"chat template taken from {args.chat_template}")
     return said
 

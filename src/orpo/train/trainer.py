@@ -152,7 +152,7 @@ class ORPOTrainer(DurableTrainer):
         self._read = DatasetReader.with_tokenizer(tokenizer, args, max_length, vocabulary)
         train_dataset = self._read.one(train_dataset, "train_dataset")
         eval_dataset = self._read(eval_dataset, "eval_dataset")
-        self._give_template()
+        self.notes += self._read.settle_template()
         if isinstance(train_dataset, StreamedPairs) and args.dataloader_num_workers:
             self.notes.append("rows of a stream that worker processes read are not counted")
         check_schedule(args, train_dataset, eval_dataset)
@@ -209,14 +209,9 @@ class ORPOTrainer(DurableTrainer):
         """Name of a data set -> what became of each of its rows."""
         return self._read.ledgers
 
-    def _give_template(self) -> None:
-        note = self._read.give_template()
-        if note:
-            self.notes.append(note)
-
     def _read_further(self, dataset: Any, name: str) -> Any:
         dataset = self._read.one(dataset, name)
-        self._give_template()
+        self.notes += self._read.settle_template()
         return dataset
 
     def get_train_dataloader(self) -> Any:
@@ -592,6 +587,7 @@ class ORPOTrainer(DurableTrainer):
                 **identity(self.model, self.train_dataset),
                 "world_size": self.args.world_size,
                 "data": {name: ledger.as_dict() for name, ledger in self.ledgers.items()},
+                "asked": self._read.decision and self._read.decision.as_dict(),
             },
         }
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from orpo.config import ORPOConfig
-from orpo.data import has_chat_template
+from orpo.data import Asking, has_chat_template
 from orpo.data.template import RenderingError
 from orpo.errors import DataError
 from orpo.evaluate.answers.types import Answered, Asked, Question
@@ -32,6 +32,7 @@ class LocalSource:
         dtype: Of the weights; "auto" keeps what they are saved in.
         trust_remote_code: Allow the model's own code to run.
         raw: Continue texts as they are, without a chat template.
+        template_kwargs: Variables for the chat template that win over those of the training.
 
     Raises:
         ModelError: There is no tokenizer.
@@ -44,8 +45,9 @@ class LocalSource:
         dtype: str = "auto",
         trust_remote_code: bool = False,
         raw: bool = False,
+        template_kwargs: Mapping[str, Any] | None = None,
     ) -> None:
-        self.model = model
+        self.model, self._variables = model, dict(template_kwargs or {})
         self._dtype, self._trusted, self._raw = dtype, trust_remote_code, raw
         settings = ORPOConfig(output_dir="unused", trust_remote_code=trust_remote_code)
         self._tokenizer = load_tokenizer(model, settings)
@@ -54,10 +56,12 @@ class LocalSource:
     def identity(self) -> dict[str, Any]:
         """The weights and the chat template, by digest, and how they are used."""
         template = str(getattr(self._tokenizer, "chat_template", None) or "")
+        template += Asking.of(self._tokenizer).prompt if template else ""
         return {
             "weights": self._weights(),
             "dtype": self._dtype,
             "template": _digest(template) if template and not self._raw else "none",
+            **({"variables": self._variables} if self._variables else {}),
         }
 
     def answers(self, asked: Sequence[Asked], sampling: Sampling) -> Iterator[tuple[str, Answered]]:
@@ -106,7 +110,8 @@ class LocalSource:
             if plain and question.is_text:
                 ids = encode_prompt(self._tokenizer, question.turns[0])
             else:
-                ids = encode_prompt(self._tokenizer, question.conversation(answers))
+                asked = question.conversation(answers)
+                ids = encode_prompt(self._tokenizer, asked, self._variables)
         except RenderingError as error:
             raise DataError(str(error), where=where) from error
         if not ids:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from orpo.errors import ConfigError
 from orpo.evaluate.answers.types import AnswerSource
 
@@ -16,6 +19,7 @@ def open_source_of_answers(
     dtype: str = "auto",
     trust_remote_code: bool = False,
     raw: bool = False,
+    template_kwargs: Mapping[str, Any] | None = None,
 ) -> AnswerSource:
     """A model that answers: loaded here through transformers, or behind a server.
 
@@ -28,6 +32,8 @@ def open_source_of_answers(
         dtype: Of the weights; "auto" keeps what they are saved in. Not for a server.
         trust_remote_code: Allow the model's own code to run. Not for a server.
         raw: Continue texts as they are, without a chat template. Not for a server.
+        template_kwargs: Variables for the chat template that win over those of the training. Not
+            for a server.
 
     Raises:
         ConfigError: The address is none, `raw` is asked of a server, or the openai package is
@@ -37,7 +43,19 @@ def open_source_of_answers(
     if server is None:
         from orpo.evaluate.answers.local import LocalSource  # noqa: PLC0415 - loads transformers
 
-        return LocalSource(model, dtype=dtype, trust_remote_code=trust_remote_code, raw=raw)
+        return LocalSource(
+            model,
+            dtype=dtype,
+            trust_remote_code=trust_remote_code,
+            raw=raw,
+            template_kwargs=template_kwargs,
+        )
+    if template_kwargs:
+        raise ConfigError(
+            "a server renders its chat template itself",
+            where="--chat_template_kwargs",
+            fix="Set its defaults there, or leave out --server.",
+        )
     if raw:
         raise ConfigError(
             "a server applies its chat template to whatever it is asked",

@@ -49,6 +49,7 @@ def card_body(run: Run, about: About, name: str) -> str:
         "",
         *_result_lines(run),
         *_use_lines(run, about),
+        *_prompt_lines(run),
         *_data_lines(run),
         *_licence_lines(about, base),
         *_setting_lines(run),
@@ -82,6 +83,23 @@ def _use_lines(run: Run, about: About) -> list[str]:
         "```",
         "",
     ]
+
+
+def _prompt_lines(run: Run) -> list[str]:
+    """What answers were trained after, where the template by itself says something else."""
+    asked = run.facts.get("asked")
+    if not isinstance(asked, dict) or (asked.get("agrees") and not asked.get("others")):
+        return []
+    after, opened = (_code(repr(asked.get(n))) for n in ("trained_after", "opens_with"))
+    lines = [f"Answers were trained after {after} ({asked.get('pairs')} pairs)."]
+    if asked.get("others"):
+        lines.append(f"{asked['others']} pairs were trained after another opening.")
+    if not asked.get("agrees"):
+        lines.append(
+            f"The chat template opens the assistant's turn with {opened}: add the rest to the "
+            "prompt where the model is not asked by `orpo`."
+        )
+    return ["## Prompt", "", *lines, ""]
 
 
 _WHOLE = ("transformers", "AutoModelForCausalLM")

@@ -1,0 +1,300 @@
+"""What a trained model is asked after: the very prompt text that its training pairs had.
+
+Of many templates the opening of the assistant's turn and what they write before an answer are two
+texts: `assistant\\n` and `assistant\\n<think>\\n\\n</think>\\n\\n`, say. Which of them the pairs of
+a run were trained after is counted while they are rendered; the run then decides once how its
+model is asked, and the decision travels with the tokenizer:
+
+* in tokenizer_config.json, for every command of ours (`Template.asked`);
+* as the default of the template's own variables in front of the saved template, wherever they
+  make its opening that text, for everybody else: servers, exports, `apply_chat_template`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from orpo.data.rendering import RenderingError
+from orpo.data.template import (
+    ANSWERED,
+    OPENED,
+    SHARED,
+    Template,
+    common_beginning,
+    has_chat_template,
+)
+from orpo.data.types import Messages
+
+__all__ = [
+    "Asking",
+    "Decision",
+    "asked_otherwise",
+    "decide",
+    "forget_asked",
+    "keep_asked",
+    "template_of",
+]
+
+_KEY = "orpo"
+_LINE = re.compile(r"\{#- orpo: what this model was trained with #\}.*?\{#- orpo: end #\}", re.S)
+_RESERVED = {"messages", "tools", "documents", "add_generation_prompt"}
+_USER = {"role": "user", "content": "a"}
+_PROBES: tuple[Messages, ...] = (
+    [_USER],
+    [{"role": "system", "content": "s"}, _USER],
+    [_USER, {"role": "assistant", "content": "b"}, _USER],
+)
+_SHOWN = 80
+
+
+@dataclass(frozen=True)
+class Asking:
+    """How a model is asked.
+
+    Attributes:
+        prompt: One of `template.ANSWERED`, `OPENED`, `SHARED`; empty if no training decided it.
+        given: The template's variables as the user of the run gave them.
+        decided: Those that the run's data decided.
+    """
+
+    prompt: str = ""
+    given: Mapping[str, Any] = field(default_factory=dict)
+    decided: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, tokenizer: PreTrainedTokenizerBase) -> Asking:
+        """What is written in a tokenizer; nothing if what is there is not ours."""
+        plain = getattr(tokenizer, "init_kwargs", {}).get(_KEY)
+        if not isinstance(plain, Mapping) or plain.get("prompt") not in {ANSWERED, OPENED, SHARED}:
+            return cls()
+        parts = [plain.get(name) for name in ("given", "decided")]
+        return cls(plain["prompt"], *(_variables(part) for part in parts))
+
+    @property
+    def variables(self) -> dict[str, Any]:
+        """Everything that the template is told."""
+        return {**self.decided, **self.given}
+
+
+@dataclass(frozen=True)
+class Decision:
+    """How the model of a run is asked, and how that came about.
+
+    Attributes:
+        asked: What was decided.
+        trained_after: The text that most pairs' answers stand after, from the question on.
+        opens_with: What the template itself opens the turn with, told what was decided.
+        pairs: How many pairs have that prompt.
+        others: How many have another one.
+        agrees: Whether the template, with the variables decided, opens with that text.
+        hint: Variables with which it would, though its prompts change; empty if none do.
+    """
+
+    asked: Asking
+    trained_after: str
+    opens_with: str
+    pairs: int
+    others: int
+    agrees: bool
+    hint: Mapping[str, Any] = field(default_factory=dict)
+
+    def notes(self) -> Iterator[str]:
+        """What a user should know, a line each; nothing where there is but one text."""
+        after = repr(self.trained_after)
+        if not self.agrees:
+            hint = f"; --chat_template_kwargs '{json.dumps(dict(self.hint))}' makes them one"
+            yield (
+                f"answers are trained after {after}, but the template opens with "
+                f"{self.opens_with!r}: orpo's commands ask after the former, other programs will "
+                f"not{hint if self.hint else ''}"
+            )
+        elif self.asked.decided:
+            yield (
+                f"answers are trained and asked after {after}: "
+                f"{_told(self.asked.decided)} becomes the default of the saved template"
+            )
+        if self.others:
+            yield (
+                f"{self.pairs:,} pairs are trained after {after}, as the model is asked later, "
+                f"{self.others:,} after another opening: some answers think and some do not"
+            )
+
+    def as_dict(self) -> dict[str, Any]:
+        """For the recipe."""
+        return asdict(self)
+
+
+def template_of(
+    tokenizer: PreTrainedTokenizerBase, variables: Mapping[str, Any] | None = None
+) -> Template:
+    """The tokenizer's template as its model is asked; `variables` win over what it remembers."""
+    known, given = Asking.of(tokenizer), dict(variables or {})
+    template = Template(tokenizer, {**known.variables, **given}, known.prompt)
+    names = template.thinking_variables
+    other = {k for k, v in given.items() if k in names and known.variables.get(k, ...) != v}
+    return Template(tokenizer, template.kwargs) if other and known.prompt else template
+
+
+def decide(
+    template: Template, pairs: Mapping[str, int], given: Mapping[str, Any]
+) -> Decision | None:
+    """How a model is asked whose pairs were rendered with a template.
+
+    Args:
+        template: What rendered them.
+        pairs: Name of a prompt -> how many pairs have it.
+        given: The variables that the user gave.
+
+    Returns:
+        None if no pair went through the template.
+    """
+    if not pairs or not has_chat_template(template.tokenizer):
+        return None
+    plain = template.asking("")
+    name = max(pairs, key=lambda one: (pairs[one], one))
+    prompt, extra = _meant(name)
+    if prompt == ANSWERED and not _agree(plain, ANSWERED, plain):
+        extra = next(
+            (
+                choice
+                for choice in template.choices
+                if _agree(template.told(choice), ANSWERED, plain)
+                and _same(template.told(choice), plain)
+            ),
+            {},
+        )
+    # What the pairs themselves show goes before what the user said of the template.
+    own = {one: value for one, value in given.items() if one not in extra}
+    asked = Asking(prompt, own, {**_kept(template, given), **extra})
+    ours = template.told(extra)
+    agrees = _agree(ours, prompt, ours)
+    hint = {} if agrees else _hint(template, prompt)
+    texts = {one: _text(template, one) for one in pairs}
+    others = sum(count for one, count in pairs.items() if texts[one] != texts[name])
+    total = sum(pairs.values())
+    return Decision(asked, *_ends(ours, prompt), total - others, others, agrees, hint)
+
+
+def keep_asked(tokenizer: PreTrainedTokenizerBase, asked: Asking) -> None:
+    """Write a decision into a tokenizer: its settings, and the defaults of its template."""
+    tokenizer.init_kwargs[_KEY] = asdict(asked)
+    tokenizer.chat_template = _each(tokenizer.chat_template, lambda text: _LINE.sub("", text))
+    names = {k: v for k, v in asked.variables.items() if k.isidentifier() and k not in _RESERVED}
+    if not names:
+        return
+    before, bare = tokenizer.chat_template, Template(tokenizer, asked.variables)
+    expected = [_texts(bare, probe) for probe in _PROBES]
+    tokenizer.chat_template = _each(before, lambda text: _defaults(names) + text)
+    if [_texts(Template(tokenizer, {}), probe) for probe in _PROBES] != expected:
+        tokenizer.chat_template = before
+
+
+def forget_asked(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Take a decision out of a tokenizer that gets another template."""
+    tokenizer.init_kwargs.pop(_KEY, None)
+
+
+def asked_otherwise(tokenizer: PreTrainedTokenizerBase) -> str:
+    """A line where other programs open the turn otherwise than the model was trained; or empty."""
+    prompt = Asking.of(tokenizer).prompt
+    if not prompt or not has_chat_template(tokenizer):
+        return ""
+    template = template_of(tokenizer)
+    if _agree(Template(tokenizer, {}), prompt, template):
+        return ""
+    after, opened = _ends(template, prompt)
+    return f"trained after {after!r}, but the chat template opens with {opened!r}"
+
+
+def _meant(name: str) -> tuple[str, dict[str, Any]]:
+    """A prompt's name as `TextPair.after` has it: its kind, and the variables that open it so."""
+    prompt, _, spelled = name.partition(" ")
+    return prompt, json.loads(spelled) if spelled else {}
+
+
+def _text(template: Template, name: str) -> str | None:
+    prompt, extra = _meant(name)
+    return _opening(template.told(extra), prompt, _PROBES[0])
+
+
+def _variables(part: Any) -> dict[str, Any]:
+    return {str(k): v for k, v in part.items()} if isinstance(part, Mapping) else {}
+
+
+def _kept(template: Template, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Variables that came with the tokenizer, of an earlier run."""
+    return {name: value for name, value in template.kwargs.items() if name not in given}
+
+
+def _texts(template: Template, probe: Messages) -> tuple[str | None, str | None]:
+    return _own(template, probe), _opening(template, ANSWERED, probe)
+
+
+def _agree(asking: Template, prompt: str, trained: Template) -> bool:
+    """Whether one template opens by itself with the prompt text that the other trains."""
+    return all(_own(asking, probe) == _opening(trained, prompt, probe) for probe in _PROBES)
+
+
+def _same(one: Template, other: Template) -> bool:
+    """Whether plain answers stand after the same texts."""
+    return all(_opening(one, ANSWERED, p) == _opening(other, ANSWERED, p) for p in _PROBES)
+
+
+def _own(template: Template, probe: Messages) -> str | None:
+    """The text that other programs ask with; None if the template does not accept the probe."""
+    try:
+        return template.own_opening(probe)
+    except RenderingError:
+        return None
+
+
+def _opening(template: Template, prompt: str, probe: Messages) -> str | None:
+    """The text that we ask with."""
+    try:
+        return template.asking(prompt).render_prompt(probe)
+    except RenderingError:
+        return None
+
+
+def _hint(template: Template, prompt: str) -> Mapping[str, Any]:
+    """Variables with which the template would open as it trains."""
+    told = ((choice, template.told(choice)) for choice in template.choices)
+    return next((choice for choice, one in told if _agree(one, prompt, one)), {})
+
+
+def _ends(template: Template, prompt: str) -> tuple[str, str]:
+    """What stands between a question and its answer, in training and by the template itself."""
+    trained = _opening(template, prompt, _PROBES[0]) or ""
+    opened = _own(template, _PROBES[0]) or ""
+    start = len(common_beginning(template.closed(_PROBES[0]), trained, opened))
+    return trained[start:][:_SHOWN], opened[start:][:_SHOWN]
+
+
+def _told(variables: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={_literal(value)}" for name, value in variables.items())
+
+
+def _defaults(variables: Mapping[str, Any]) -> str:
+    lines = (
+        f"{{%- if {name} is not defined %}}{{%- set {name} = {_literal(value)} %}}{{%- endif %}}"
+        for name, value in variables.items()
+    )
+    head = "{#- orpo: what this model was trained with #}"
+    return f"{head}{''.join(lines)}{{#- orpo: end #}}"
+
+
+def _literal(value: Any) -> str:
+    return "none" if value is None else json.dumps(value, ensure_ascii=False)
+
+
+def _each(template: Any, change: Any) -> Any:
+    """A template with its text changed, or several by name with all of theirs."""
+    if isinstance(template, Mapping):
+        return {name: change(text) for name, text in template.items()}
+    return change(template)
