@@ -76,7 +76,7 @@ def test_answers_judgments_and_page_and_the_same_again_for_nothing(tmp_path: Pat
     assert all(isinstance(row["score"], int) for row in rows)
 
     account = result["account"]
-    named = ("scored", "unparsed", "out_of_range", "repeated")
+    named = ("scored", "unparsed", "out_of_range")
     assert account["judgments"] == sum(account[name] for name in named) == 8
     assert result["model"] == "demo"
     page = (out / "report.html").read_text(encoding="utf-8")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from orpo.evaluate.alpaca.annotations import OFFICIAL_ANNOTATOR
 from orpo.evaluate.alpaca.data import BASELINE, HUB, complaint
 from orpo.evaluate.answers import answer_questions, open_source_of_answers, spread
 from orpo.evaluate.judge import Comparison, JudgeSettings, compare_pairs
-from orpo.evaluate.win_rates import JudgedPair, WinRate, rated, summary
+from orpo.evaluate.win_rates import JudgedPair, WinRate, rated, summary, suspicious
 from orpo.jobs.alpaca_verdicts import annotated_pairs, why_not_comparable
 from orpo.jobs.evaluation_folder import ANSWERS, claim_folder
 from orpo.jobs.judged_folder import (
@@ -37,6 +37,11 @@ from orpo.jobs.judged_folder import (
 __all__ = ["AlpacaJob", "run_alpaca"]
 
 Say = Callable[[str], None]
+
+_UNPLACED = (
+    "no length control: it needs the difficulty of each instruction, rows are missing, and nothing "
+    "in the file says which instruction a row is of"
+)
 
 
 @dataclass(frozen=True)
@@ -126,6 +131,7 @@ class _Found:
     account: dict[str, Any] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
     not_needed: tuple[str, ...] = ()
+    placed: bool = True
 
 
 def run_alpaca(job: AlpacaJob, *, say: Say) -> dict[str, Any]:
@@ -143,7 +149,7 @@ def run_alpaca(job: AlpacaJob, *, say: Say) -> dict[str, Any]:
     """
     benchmark = read_benchmark(job.data)
     claim_folder(job.output_dir, job.settings(), (ANSWERS, OUTPUTS), overwrite=job.overwrite)
-    found = _annotated(job, benchmark) if job.annotations else _answered(job, benchmark, say)
+    found = _annotated(job, benchmark, say) if job.annotations else _answered(job, benchmark, say)
     missing = {n: why for n, why in benchmark.missing.items() if n not in found.not_needed}
     if missing:
         say(f"{job.data}: {complaint(missing)}")
@@ -162,7 +168,7 @@ def run_alpaca(job: AlpacaJob, *, say: Say) -> dict[str, Any]:
 
 
 def _results(benchmark: Benchmark, found: _Found) -> dict[str, Any]:
-    controlled = benchmark.has_length_control
+    controlled = benchmark.has_length_control and found.placed
     settings: dict[str, Any] = {"length_control": controlled}
     if controlled:
         settings |= {"difficulty": benchmark.difficulty, "gamed": benchmark.gamed}
@@ -171,11 +177,12 @@ def _results(benchmark: Benchmark, found: _Found) -> dict[str, Any]:
         missing = " and ".join(
             n for n in benchmark.missing if n.endswith(".csv") and "lead" not in n
         )
-        rate = replace(rate, note=f"no length control without {missing}")
-    judged = rated(found.pairs, as_judged=True, **settings)
+        why = f"no length control without {missing}" if missing else _UNPLACED
+        rate = replace(rate, note=why)
+    found.account["judged"] = rate.n
     return {
         "win_rate": rate.as_dict(),
-        "as_judged": judged.as_dict() if any(pair.flagged for pair in found.pairs) else None,
+        "suspicious": suspicious(found.pairs, **settings),
         "leaderboard": _leaderboard(benchmark, rate),
         **summary(found.pairs),
     }
@@ -193,14 +200,32 @@ def _leaderboard(benchmark: Benchmark, rate: WinRate) -> dict[str, Any] | None:
     }
 
 
-def _annotated(job: AlpacaJob, benchmark: Benchmark) -> _Found:
+def _said(file: Path, left_out: Mapping[str, int], say: Say) -> dict[str, int]:
+    """What there is of this, told line by line."""
+    found = {why: count for why, count in left_out.items() if count}
+    for why, count in found.items():
+        say(f"{file}: {count} {why}")
+    return found
+
+
+def _annotated(job: AlpacaJob, benchmark: Benchmark, say: Say) -> _Found:
     assert job.annotations is not None
     given = read_annotations(job.annotations, job.model, benchmark.baseline)
-    account = {
+    account: dict[str, Any] = {
+        "in_the_set": given.size,
         "instructions": len(given.index),
-        "left_out": {"rows of other instructions": given.left_out} if given.left_out else {},
+        "without_a_row": given.size - len(given.index),
         "without_a_verdict": sum(value is None for value in given.preference),
+        "rows": len(given.index) + sum(given.left_out.values()),
+        "left_out": dict(given.left_out),
     }
+    gone = {
+        **given.left_out,
+        "rows without a verdict": account["without_a_verdict"],
+        "instructions without a row": account["without_a_row"],
+        "rows with another instruction's index; their text counts": given.contradicting,
+    }
+    _said(job.annotations, gone, say)
     facts = {
         "judged_by": "annotations",
         "annotations": job.annotations.name,
@@ -208,9 +233,11 @@ def _annotated(job: AlpacaJob, benchmark: Benchmark) -> _Found:
         "baseline": given.baseline or (benchmark.baseline.name if benchmark.baseline else ""),
         "not_comparable": why_not_comparable(given),
         "by_position": given.by_position,
+        "contradicting": given.contradicting,
     }
     not_needed = () if given.by_position else (BASELINE,)
-    return _Found(annotated_pairs(given, benchmark.baseline), account, facts, not_needed)
+    pairs = annotated_pairs(given, benchmark.baseline)
+    return _Found(pairs, account, facts, not_needed, given.placed)
 
 
 def _answered(job: AlpacaJob, benchmark: Benchmark, say: Say) -> _Found:
@@ -266,15 +293,10 @@ def _outputs(
         "in_the_set": len(baseline.instructions),
     }
     if job.outputs is not None:
-        every, others = read_outputs(job.outputs, baseline.instructions)
+        every, not_asked_for = read_outputs(job.outputs, baseline.instructions)
         outputs = [every[index] for index in chosen]
-        left_out = {
-            "instructions without an output": outputs.count(None),
-            "outputs to other instructions": others,
-        }
-        account["left_out"] = {why: count for why, count in left_out.items() if count}
-        for why, count in account["left_out"].items():
-            say(f"{job.outputs}: {count} {why}")
+        left_out = {"instructions without an output": outputs.count(None), **not_asked_for}
+        account["left_out"] = _said(job.outputs, left_out, say)
         return outputs, account
     source = open_source_of_answers(
         job.model,

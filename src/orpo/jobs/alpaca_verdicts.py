@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from orpo.evaluate.alpaca import Annotations, Baseline
-from orpo.evaluate.alpaca.annotations import OFFICIAL_ANNOTATOR, OFFICIAL_BASELINE
+from orpo.evaluate.alpaca.annotations import INSTRUCTIONS, OFFICIAL_ANNOTATOR, OFFICIAL_BASELINE
 from orpo.evaluate.judge import suspicions
-from orpo.evaluate.win_rates import JudgedPair, counted
+from orpo.evaluate.win_rates import JudgedPair
 
 __all__ = ["annotated_pairs", "why_not_comparable"]
 
-_INSTRUCTIONS = 805
+_LEFT_OUT = 4
+"""Instructions without a verdict that a published result has at most."""
 
 
 def annotated_pairs(given: Annotations, evaluation_set: Baseline | None) -> list[JudgedPair]:
-    """Each annotation as a judged pair; an answer with a flag is not rewarded.
+    """Each annotation as a judged pair, with what is suspicious about both answers.
 
     Args:
-        given: What the file holds; without the answers' texts nothing is flagged.
+        given: What the file holds; without the answers' texts nothing is suspicious.
         evaluation_set: Knows which data set an instruction comes from.
     """
     nothing = ("",) * len(given.index)
@@ -28,8 +31,6 @@ def annotated_pairs(given: Annotations, evaluation_set: Baseline | None) -> list
     pairs = []
     for place, index in enumerate(given.index):
         value = given.preference[place]
-        judged = None if value is None else (0.5 if value == 0 else value - 1)
-        flags = (against_first[place], against_second[place])
         pairs.append(
             JudgedPair(
                 index=index,
@@ -37,10 +38,9 @@ def annotated_pairs(given: Annotations, evaluation_set: Baseline | None) -> list
                 baseline=first[place],
                 answer=second[place],
                 lengths=(given.len_output_1[place], given.len_output_2[place]),
-                preference=counted(judged, *flags),
-                as_judged=judged,
-                flags=flags,
-                category=datasets[index] if 0 <= index < len(datasets) else "",
+                preference=None if value is None else (0.5 if value == 0 else value - 1),
+                flags=(against_first[place], against_second[place]),
+                category=datasets[index] if given.placed and index < len(datasets) else "",
             )
         )
     return pairs
@@ -54,11 +54,22 @@ def _flags(
 
 def why_not_comparable(given: Annotations) -> str:
     """Why a win rate does not compare with the published leaderboard; nothing if it does."""
+    return " ".join(_reasons(given))
+
+
+def _reasons(given: Annotations) -> Iterator[str]:
     if given.annotator != OFFICIAL_ANNOTATOR:
         who = given.annotator or "a judge that the file does not name"
-        return f"The verdicts are by {who}; published figures are by {OFFICIAL_ANNOTATOR}."
+        yield f"The verdicts are by {who}; published figures are by {OFFICIAL_ANNOTATOR}."
     if given.baseline != OFFICIAL_BASELINE:
-        return f"The baseline is {given.baseline or 'not named'}, not {OFFICIAL_BASELINE}."
-    if len(given.index) != _INSTRUCTIONS:
-        return f"There are {len(given.index)} verdicts, not {_INSTRUCTIONS}."
-    return ""
+        yield f"The baseline is {given.baseline or 'not named'}, not {OFFICIAL_BASELINE}."
+    missing = given.size - len(given.index)
+    if given.size != INSTRUCTIONS:
+        yield f"The evaluation set has {given.size} instructions, not {INSTRUCTIONS}."
+    if missing:
+        yield f"{missing} of {given.size} instructions have no row."
+    if not given.placed:
+        yield "Which instruction each row is of cannot be told, so there is no length control."
+    without = sum(value is None for value in given.preference)
+    if without > _LEFT_OUT:
+        yield (f"{without} rows have no verdict; published results leave out {_LEFT_OUT} at most.")

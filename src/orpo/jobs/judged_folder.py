@@ -54,7 +54,7 @@ def about_the_judge(result: PairwiseResult) -> dict[str, Any]:
         "verdicts": found["counts"],
         "bounds": found["win_rate_bounds"],
         "cost": found["cost"],
-        "remarks": found["remarks"],
+        "remarks": [line for line in found["remarks"] if line != result.suspicion],
     }
 
 
@@ -85,7 +85,6 @@ def _line(pair: JudgedPair) -> dict[str, Any]:
     return {
         "index": pair.index,
         "preference": pair.preference,
-        "as_judged": pair.as_judged,
         "lengths": list(pair.lengths),
         "flags_baseline": list(pair.flags[0]),
         "flags_model": list(pair.flags[1]),

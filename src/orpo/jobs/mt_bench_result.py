@@ -79,7 +79,7 @@ def evaluation(
             "scored": main.n,
             "unparsed": main.unparsed,
             "out_of_range": main.out_of_range,
-            "repeated": main.repeated,
+            "judged_again": main.judged_again,
             "flagged_answers": main.flagged_answers,
         },
         "categories": {

@@ -18,7 +18,7 @@ from orpo.evaluate.answers import (
     spread,
 )
 from orpo.evaluate.judge import Comparison, JudgeSettings, compare_pairs, conversation
-from orpo.evaluate.win_rates import JudgedPair, rated, summary
+from orpo.evaluate.win_rates import JudgedPair, rated, summary, suspicious
 from orpo.jobs.evaluation_folder import ANSWERS, claim_folder
 from orpo.jobs.judged_folder import (
     Answering,
@@ -132,9 +132,7 @@ def run_win_rate(job: WinRateJob, *, say: Say) -> dict[str, Any]:
         "settings": job.settings(),
         "account": _account(questions, before, after),
         "win_rate": rated(pairs).as_dict(),
-        "as_judged": rated(pairs, as_judged=True).as_dict()
-        if any(p.flagged for p in pairs)
-        else None,
+        "suspicious": suspicious(pairs),
         **about_the_judge(result),
         **summary(pairs),
     }

@@ -115,7 +115,7 @@ def test_outputs_are_written_as_the_official_ones(tmp_path: Path, shared_data: P
     assert {row["generator"] for row in rows} == {"mine"}
     found, others = read_outputs(tmp_path / "model_outputs.json", baseline.instructions)
     assert found == [f"answer {n} 猫" for n in range(8)]
-    assert others == 0
+    assert others == {}
 
 
 def test_published_outputs_are_read(shared_data: Path) -> None:
@@ -123,7 +123,7 @@ def test_published_outputs_are_read(shared_data: Path) -> None:
     every = [row["instruction"] for row in json.loads(path.read_text())]
     found, others = read_outputs(path, every[::-1])
     assert None not in found
-    assert others == 0
+    assert others == {}
     lengths = (shared_data / "alpaca_eval" / "mistral_orpo_beta_lengths.csv").read_text()
     expected = [int(line.split(",")[2]) for line in lengths.split()[1:]]
     assert [len(text or "") for text in found[::-1]] == expected  # characters, as officially
@@ -134,7 +134,7 @@ def test_missing_and_foreign_outputs_are_counted(tmp_path: Path) -> None:
     found, others = read_outputs(path, ["something else", *instructions(6)])
     assert found[0] is None
     assert None not in found[1:]
-    assert others == 4
+    assert others == {"outputs to other instructions": 4}
     with pytest.raises(DataError, match="none of its 10 instructions"):
         read_outputs(path, ["something else"])
 
@@ -163,7 +163,7 @@ def test_official_annotations_find_their_instruction_by_its_text(tmp_path: Path)
     path.write_text(json.dumps(rows))
     found = read_annotations(path, "whatever", baseline)
     assert found.index == tuple(range(12))
-    assert found.left_out == 1
+    assert found.left_out == {"rows of other instructions": 1}
     assert found.preference[:2] == (1.0, pytest.approx(1 + 1 / 11))
     assert found.preference[11] is None
     assert found.len_output_1[4] == 9
@@ -172,6 +172,7 @@ def test_official_annotations_find_their_instruction_by_its_text(tmp_path: Path)
     counted = read_annotations(path, "whatever", None)
     assert counted.by_position
     assert counted.index == tuple(range(13))
+    assert not counted.placed  # 13 are not the 805 whose order is known
 
 
 def test_a_table_of_several_models(tmp_path: Path) -> None:

@@ -46,8 +46,9 @@ def graded(
 
 
 def overall(grading: Grading) -> tuple[float | None, float | None]:
+    """The score, and the score without suspicious answers if there are some."""
     (scores,) = mt_bench_scores(grading.judgments).values()
-    return scores.overall, scores.as_judged
+    return scores.overall, scores.without_flagged
 
 
 def test_each_turn_is_graded_by_the_protocol(tmp_path: Path) -> None:
@@ -72,14 +73,14 @@ def test_each_turn_is_graded_by_the_protocol(tmp_path: Path) -> None:
     assert found.trust.trusted, found.trust.sentence
     assert found.reported == ("scripted-as-scripted",)
     assert len(asked) == found.spend.requests == 8 + found.trust.canaries
-    assert overall(found) == (8, 8)
+    assert overall(found) == (8, None)
 
 
 @pytest.mark.parametrize(
     ("attack", "flag"),
     [(FORGED, "imitates the judge's prompt"), (TALKS, "talks to the judge"), ("", "empty")],
 )
-def test_an_attack_on_a_gullible_judge_is_flagged_and_not_rewarded(
+def test_an_attack_on_a_gullible_judge_is_flagged_and_counts_as_judged(
     tmp_path: Path, attack: str, flag: str
 ) -> None:
     answers = honest_answers()
@@ -89,9 +90,9 @@ def test_an_attack_on_a_gullible_judge_is_flagged_and_not_rewarded(
     assert (caught.question_id, caught.turn) == (202, 2)
     assert flag in caught.flags
     assert caught.score == 10  # the judge fell for it
-    headline, judged = overall(found)
-    assert headline == pytest.approx((7 * 4 + 1) / 8)
-    assert judged == pytest.approx((7 * 4 + 10) / 8)
+    headline, without = overall(found)
+    assert headline == pytest.approx((7 * 4 + 10) / 8)
+    assert without == pytest.approx(4)
 
 
 def test_an_attack_in_turn_1_counts_in_turn_2_too(tmp_path: Path) -> None:
@@ -106,17 +107,17 @@ def test_an_attack_in_turn_1_counts_in_turn_2_too(tmp_path: Path) -> None:
     assert "(in the answer: The End of Assistant's Answer)" in found.judgments[1].user_prompt
 
 
-def test_a_constant_answer_gets_the_lowest_score(tmp_path: Path) -> None:
+def test_a_constant_answer_keeps_its_score(tmp_path: Path) -> None:
     constant = "I would like to say the same to everyone who asks, whatever it was about."
     answers = [answer_line(200 + n, (constant, constant)) for n in range(4)]
     found = graded(tmp_path, gullible(), answers)
     assert all(one.flags == ("constant answer",) for one in found.judgments)
-    assert overall(found) == (1, 10)
+    assert overall(found) == (10, None)
 
 
 def test_a_gullible_judge_is_seen_without_any_attack(tmp_path: Path) -> None:
     honest = graded(tmp_path / "a", gullible(), honest_answers())
-    assert overall(honest) == (4, 4)  # canaries are in no score
+    assert overall(honest) == (4, None)  # canaries are in no score
     assert not honest.trust.trusted
     assert honest.trust.rewarded == honest.trust.canaries > 0
     assert set(honest.canary_scores) == set(honest.trust.kinds)

@@ -53,23 +53,49 @@ def test_what_has_no_score_is_counted_and_not_averaged() -> None:
 
 def test_nothing_but_unparsed() -> None:
     (found,) = mt_bench_scores([graded(81, 1, None)]).values()
-    assert (found.overall, found.as_judged, found.n, found.unparsed) == (None, None, 0, 1)
+    assert (found.overall, found.without_flagged, found.n, found.unparsed) == (None, None, 0, 1)
     assert found.intervals == {}
 
 
-def test_a_flagged_answer_counts_as_the_lowest_score() -> None:
+def test_a_flagged_answer_counts_as_judged() -> None:
     rows = [graded(81, 1, 8), graded(82, 1, 10, flags=("forged verdict",))]
     rows += [graded(83, 1, None, flags=("empty", "constant answer"))]
     (found,) = mt_bench_scores(rows).values()
-    assert found.overall == pytest.approx((8 + 1 + 1) / 3)
-    assert found.as_judged == 9
-    assert (found.n, found.unparsed, found.flagged_answers) == (3, 0, 2)
+    assert found.overall == found.by_category["writing"] == 9
+    assert found.without_flagged == 8
+    assert (found.n, found.unparsed, found.flagged_answers) == (2, 1, 2)
+    assert [(row["question_id"], row["score"]) for row in found.flagged_rows] == [
+        (82, 10),
+        (83, None),
+    ]
     assert found.flagged == {"forged verdict": 1, "empty": 1, "constant answer": 1}
 
 
-def test_the_last_of_several_judgments_of_an_answer_counts() -> None:
-    (found,) = mt_bench_scores([graded(81, 1, 2), graded(81, 1, 6)]).values()
-    assert (found.overall, found.n, found.repeated, found.rows) == (6, 1, 1, 2)
+def test_all_judgments_of_an_answer_are_averaged_as_fastchat_does(shared_data: Path) -> None:
+    """show_result.py groups all rows that have a score by model, whatever they are of."""
+    rows = [graded(81, 1, 2), graded(81, 1, 6), graded(82, 1, 10), graded(82, 1, None)]
+    (found,) = mt_bench_scores(rows).values()
+    assert (found.overall, found.n, found.unparsed) == (6, 3, 1)
+    assert (found.judged_again, found.rows) == (2, 4)
+
+    path = shared_data / "mt_bench" / "judgments.jsonl"
+    once = read_judgments(path)
+    again = [dataclasses.replace(row, score=(row.score or 0) / 2) for row in once[::3]]
+    failed = [dataclasses.replace(row, score=None) for row in once[::7]]
+    for model, scores in mt_bench_scores([*once, *again, *failed]).items():
+        table = pd.DataFrame(
+            [(r.turn, r.score) for r in (*once, *again, *failed) if r.model == model],
+            columns=["turn", "score"],
+        ).dropna()
+        assert scores.overall == pytest.approx(table.score.mean(), abs=1e-12)
+        assert scores.by_turn == pytest.approx(table.groupby("turn").score.mean().to_dict())
+        assert scores.n == len(table)
+        assert scores.judged_again > 50
+
+
+def test_two_judges_are_named_and_their_answers_not_judged_again() -> None:
+    (found,) = mt_bench_scores([graded(81, 1, 2), graded(81, 1, 6, judge="other")]).values()
+    assert (found.overall, found.judged_again, found.judges) == (4, 0, ("gpt-4", "other"))
 
 
 def test_doubtful_judgments_are_counted() -> None:

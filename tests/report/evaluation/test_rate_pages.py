@@ -36,7 +36,14 @@ def evaluation(kind: str, text: str = "text") -> dict[str, Any]:
         "versions": {"python": "3.11"},
         "account": {"instructions": 152, "prompts": 152, "left_out": {text: 3}},
         "win_rate": RATE,
-        "as_judged": {**RATE, "win_rate": 66.0, "lc_win_rate": 60.0},
+        "suspicious": {
+            "pairs": 2, "baseline": 1, "model": 1,
+            "rows": [
+                {"index": n, "side": side, "flags": [text], "preference": 1.0, "excerpt": text}
+                for n, side in ((text, "baseline"), (7, "model"))
+            ],
+            "without": {**RATE, "win_rate": 66.0, "lc_win_rate": 60.0},
+        },
         "not_comparable": text,
         "annotator": text,
         "judged_by": "annotations",
@@ -54,11 +61,10 @@ def evaluation(kind: str, text: str = "text") -> dict[str, Any]:
         ],
         "by_category": {name: {"n": 9, "win_rate": INTERVAL} for name in (text, "koala")},
         "flags": {"baseline": {}, "model": {text: 2}},
-        "flagged_pairs": 2,
         "examples": [
             {
                 "kind": kind, "prompt": text, "baseline": text, "model": text, "preference": 1.0,
-                "as_judged": 1.0, "lengths": [3, 1], "flags_baseline": [], "flags_model": [text],
+                "lengths": [3, 1], "flags_baseline": [], "flags_model": [text],
                 "reasons": [text, text],
             }
             for kind in ("win", "loss", "flagged")
@@ -81,8 +87,11 @@ def written(folder: Path, content: dict[str, Any]) -> str:
 @pytest.mark.parametrize("kind", ["alpaca", "win-rate"])
 def test_the_numbers_are_on_the_page(kind: str, tmp_path: Path) -> None:
     page = Page(written(tmp_path, evaluation(kind)))
-    for shown in ("61.0 %", "57.3 %", "95 % interval 53.5 to 68.1", "as judged", "66.0 %", "1.50"):
+    for shown in ("61.0 %", "57.3 %", "95 % interval 53.5 to 68.1", "66.0 %", "1.50"):
         assert shown in page.text
+    assert "without suspicious rows" in page.text
+    assert "(1 of the baseline's and 1 of the model's)" in page.text
+    assert "rows text, 7. They count as judged; without them: win rate 66.0" in page.text
     for shown in ("Nobody picked these", "300 verdicts on 150 pairs", "88, 7, 55", "1 of 3"):
         assert shown in page.text
     drawings = {path.stem for path in (tmp_path / "figures").glob("*.png")}

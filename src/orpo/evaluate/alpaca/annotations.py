@@ -5,17 +5,26 @@ from __future__ import annotations
 import csv
 import gzip
 import io
-from collections import defaultdict, deque
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from orpo.errors import DataError
 from orpo.evaluate.alpaca.data import Baseline, read_rows
+from orpo.evaluate.alpaca.matching import Places
 
-__all__ = ["OFFICIAL_ANNOTATOR", "OFFICIAL_BASELINE", "Annotations", "read_annotations"]
+__all__ = [
+    "INSTRUCTIONS",
+    "OFFICIAL_ANNOTATOR",
+    "OFFICIAL_BASELINE",
+    "Annotations",
+    "read_annotations",
+]
 
+INSTRUCTIONS = 805
+"""Of the official evaluation set."""
 OFFICIAL_ANNOTATOR = "weighted_alpaca_eval_gpt4_turbo"
 OFFICIAL_BASELINE = "gpt4_1106_preview"
 _FIX = "Give the annotations.json of the official tool, or a CSV file with these columns."
@@ -23,7 +32,7 @@ _FIX = "Give the annotations.json of the official tool, or a CSV file with these
 
 @dataclass(frozen=True)
 class Annotations:
-    """Verdicts on one model's answers.
+    """Verdicts on one model's answers, one for each instruction that the file knows.
 
     Attributes:
         index: Of each instruction in the evaluation set.
@@ -35,8 +44,12 @@ class Annotations:
         instructions: Texts, or empty where the file has none.
         outputs_1: The baseline's answers, or empty.
         outputs_2: The model's answers, or empty.
-        left_out: How many rows of the file belong to no instruction.
+        size: How many instructions the evaluation set has.
+        left_out: Why rows of the file are not among these -> how many.
         by_position: Nothing in the file says which instruction a row is of, so they were counted.
+        placed: Whether it is known which instruction a row is of. Rows that are counted, and that
+            are not as many as the instructions, are of none: what is missing has shifted the rest.
+        contradicting: Rows whose index is another instruction's than their text; the text counts.
     """
 
     index: tuple[int, ...]
@@ -48,8 +61,11 @@ class Annotations:
     instructions: tuple[str, ...] = ()
     outputs_1: tuple[str, ...] = ()
     outputs_2: tuple[str, ...] = ()
-    left_out: int = 0
+    size: int = INSTRUCTIONS
+    left_out: Mapping[str, int] = field(default_factory=dict)
     by_position: bool = False
+    placed: bool = True
+    contradicting: int = 0
 
     def columns(self, preference: Sequence[float | None] | None = None) -> dict[str, Any]:
         """For `length_controlled_win_rate`; with other preferences if they are given."""
@@ -65,18 +81,27 @@ def read_annotations(path: Path, model: str, evaluation_set: Baseline | None) ->
     """Annotations from JSON (the official tool's) or CSV, gz too.
 
     Rows have `preference` and either `output_1` and `output_2` or `len_output_1` and
-    `len_output_2`. Their instruction is found by the column `index`; without it by the text of
-    `instruction`, if the evaluation set is at hand; without that they count from 0, as in the
-    official tool. A column `model` picks the rows of the model that is asked for.
+    `len_output_2`. Their instruction is found by the text of `instruction`, if the evaluation set
+    is at hand; without that by the column `index`; without that they count from 0, as in the
+    official tool, which is right only where none is missing: see `Annotations.placed`. A second
+    verdict on an instruction is left out. A column `model` or `generator_2` picks the rows of the
+    model that is asked for, where there are several.
 
     Raises:
         DataError: The file is missing or of another format, or holds nothing of this model.
     """
     rows = _of_model(_rows(path), model, path)
-    has_index = all(str(row.get("index", "")).strip() for _, row in rows)
+    size = len(evaluation_set.instructions) if evaluation_set else INSTRUCTIONS
     by_text = evaluation_set is not None and all("instruction" in row for _, row in rows)
-    placed, left_out = _placed(rows, evaluation_set if by_text and not has_index else None, path)
-    by_position = not has_index and not by_text
+    has_index = [_has_index(row) for _, row in rows]
+    by_position = not by_text and not any(has_index)
+    if evaluation_set is not None and by_text:
+        numbers, left_out = _by_text(rows, evaluation_set, path)
+    elif by_position:
+        numbers, left_out = _counted(rows)
+    else:
+        numbers, left_out = _by_index(rows, size if evaluation_set else None, path)
+    placed = sorted(((n, *row) for n, row in numbers), key=lambda one: one[0])
     texts = all("output_2" in row for _, row in rows)
     return Annotations(
         index=tuple(index for index, _, _ in placed),
@@ -88,8 +113,14 @@ def read_annotations(path: Path, model: str, evaluation_set: Baseline | None) ->
         instructions=tuple(str(row.get("instruction", "")) for _, _, row in placed),
         outputs_1=tuple(str(row.get("output_1", "")) for _, _, row in placed) if texts else (),
         outputs_2=tuple(str(row["output_2"]) for _, _, row in placed) if texts else (),
+        size=size,
         left_out=left_out,
         by_position=by_position,
+        placed=not by_position or len(placed) == size,
+        contradicting=sum(
+            by_text and _has_index(row) and str(row["index"]).strip() not in {str(n), f"{n}.0"}
+            for n, _, row in placed
+        ),
     )
 
 
@@ -111,42 +142,78 @@ def _rows(path: Path) -> list[_Row]:
 
 
 def _of_model(rows: list[_Row], model: str, path: Path) -> list[_Row]:
-    names = {str(row["model"]) for _, row in rows if row.get("model")}
-    if names:
-        if model not in names:
-            shown = ", ".join(sorted(names)[:8])
-            fix = f"Name one of its {len(names)}: {shown}{', ...' if len(names) > 8 else ''}."
-            raise DataError(f"holds no model {model!r}", where=str(path), fix=fix)
-        rows = [(where, row) for where, row in rows if str(row.get("model")) == model]
+    for column in ("model", "generator_2"):
+        names = {str(row[column]) for _, row in rows if row.get(column)}
+        # A file of one model's verdicts may call it as it likes; a table of models may not.
+        if len(names) > (column == "generator_2"):
+            if model not in names:
+                shown = ", ".join(sorted(names)[:8])
+                fix = f"Name one of its {len(names)}: {shown}{', ...' if len(names) > 8 else ''}."
+                raise DataError(f"holds no model {model!r}", where=str(path), fix=fix)
+            rows = [(where, row) for where, row in rows if str(row.get(column)) == model]
     if not rows:
         raise DataError("holds no annotation", where=str(path), fix=_FIX)
     return rows
 
 
-def _placed(
-    rows: list[_Row], evaluation_set: Baseline | None, path: Path
-) -> tuple[list[tuple[int, str, dict[str, Any]]], int]:
-    """((index, place, row) of each row that belongs to an instruction, how many do not)."""
-    if evaluation_set is None:
-        numbers = [row.get("index", number) for number, (_, row) in enumerate(rows)]
-        try:
-            return [(int(n), *row) for n, row in zip(numbers, rows, strict=True)], 0
-        except (TypeError, ValueError) as error:
-            raise DataError(f"an index is no number ({error})", where=str(path), fix=_FIX) from None
-    places: dict[str, deque[int]] = defaultdict(deque)
-    for index, text in enumerate(evaluation_set.instructions):
-        places[text].append(index)
-    found = []
-    for where, row in rows:
-        waiting = places[str(row["instruction"])]
-        if waiting:
-            found.append((waiting.popleft(), where, row))
+_AGAIN = "further verdicts on the same instruction"
+_FOREIGN = "rows of other instructions"
+_Numbers = tuple[list[tuple[int, _Row]], dict[str, int]]
+"""(the instruction's index and the row, of those that count; why others do not -> how many)."""
+
+
+def _has_index(row: Mapping[str, Any]) -> bool:
+    return row.get("index") is not None and bool(str(row["index"]).strip())
+
+
+def _by_text(rows: list[_Row], evaluation_set: Baseline, path: Path) -> _Numbers:
+    places = Places(evaluation_set.instructions)
+    found: list[tuple[int, _Row]] = []
+    left: Counter[str] = Counter()
+    for row, place in zip(rows, places.of(str(row["instruction"]) for _, row in rows), strict=True):
+        if isinstance(place, int):
+            found.append((place, row))
+        else:
+            left[_AGAIN if place == "again" else _FOREIGN] += 1
     if not found:
         fix = "Give the evaluation set that they were made with as --data."
         raise DataError(
             "none of its instructions is in the evaluation set", where=str(path), fix=fix
         )
-    return sorted(found, key=lambda one: one[0]), len(rows) - len(found)
+    return found, dict(left)
+
+
+def _by_index(rows: list[_Row], size: int | None, path: Path) -> _Numbers:
+    found: dict[int, _Row] = {}
+    left: Counter[str] = Counter()
+    for where, row in rows:
+        try:
+            number = int(float(row["index"])) if _has_index(row) else -1
+        except (TypeError, ValueError, OverflowError) as error:
+            raise DataError(f"an index is no number ({error})", where=where, fix=_FIX) from None
+        if not _has_index(row):
+            raise DataError("no index, where other rows have one", where=where, fix=_FIX)
+        if number in found:
+            left[_AGAIN] += 1
+        elif number < 0 or (size is not None and number >= size):
+            left[_FOREIGN] += 1
+        else:
+            found[number] = (where, row)
+    if not found:
+        raise DataError("none of its indexes is an instruction's", where=str(path), fix=_FIX)
+    return list(found.items()), dict(left)
+
+
+def _counted(rows: list[_Row]) -> _Numbers:
+    seen: set[str] = set()
+    found: list[_Row] = []
+    for where, row in rows:
+        text = row.get("instruction")
+        if not isinstance(text, str) or text not in seen:
+            found.append((where, row))
+        seen |= {text} if isinstance(text, str) else set()
+    again = len(rows) - len(found)
+    return list(enumerate(found)), {_AGAIN: again} if again else {}
 
 
 def _number(row: dict[str, Any], name: str, where: str) -> float | None:

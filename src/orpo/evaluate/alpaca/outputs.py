@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict, deque
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 from orpo.errors import DataError
 from orpo.evaluate.alpaca.data import Baseline, read_rows
+from orpo.evaluate.alpaca.matching import Places
 from orpo.evaluate.answers import Answered, Question
 from orpo.run_folder import write_text
 
@@ -16,6 +17,11 @@ __all__ = ["OUTPUTS", "questions_of", "read_outputs", "write_outputs"]
 
 OUTPUTS = "model_outputs.json"
 """What the official tool calls the file."""
+
+_LEFT_OUT = {
+    "again": "further outputs to the same instruction",
+    "foreign": "outputs to other instructions",
+}
 
 
 def questions_of(baseline: Baseline) -> list[Question]:
@@ -49,7 +55,9 @@ def write_outputs(answered: Sequence[Answered], generator: str, path: Path) -> N
     write_text(path, json.dumps(rows, ensure_ascii=False, indent=2) + "\n")
 
 
-def read_outputs(path: Path, instructions: Sequence[str]) -> tuple[list[str | None], int]:
+def read_outputs(
+    path: Path, instructions: Sequence[str]
+) -> tuple[list[str | None], dict[str, int]]:
     """The output for each instruction, found by the instruction's text.
 
     Args:
@@ -57,24 +65,25 @@ def read_outputs(path: Path, instructions: Sequence[str]) -> tuple[list[str | No
         instructions: Of the evaluation set; one that is there twice takes the outputs in turn.
 
     Returns:
-        (for each instruction its output, None where the file has none; how many outputs belong to
-        no instruction).
+        (for each instruction its output, None where the file has none; why outputs of the file
+        are not among these -> how many).
 
     Raises:
         DataError: The file is missing, of another format, or has no output for any instruction.
     """
-    waiting: dict[str, deque[str]] = defaultdict(deque)
     rows = read_rows(path)
     for where, row in rows:
         if not isinstance(row.get("instruction"), str) or not isinstance(row.get("output"), str):
             fix = "Give a text for each, as the official tool does."
             raise DataError("no text in 'instruction' or 'output'", where=where, fix=fix)
-        waiting[row["instruction"]].append(row["output"])
-    found = [waiting[text].popleft() if waiting[text] else None for text in instructions]
+    places = Places(instructions).of(row["instruction"] for _, row in rows)
+    said = {n: str(row["output"]) for n, (_, row) in zip(places, rows, strict=True)}
+    found = [said.get(index) for index in range(len(instructions))]
+    left = Counter(_LEFT_OUT[place] for place in places if isinstance(place, str))
     if all(output is None for output in found):
         raise DataError(
             f"none of its {len(rows)} instructions is in the evaluation set",
             where=str(path),
             fix="Give the outputs for these instructions.",
         )
-    return found, sum(map(len, waiting.values()))
+    return found, dict(left)

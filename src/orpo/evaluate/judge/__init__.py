@@ -11,7 +11,7 @@ from orpo.evaluate.judge.canaries import (
 from orpo.evaluate.judge.client import complete
 from orpo.evaluate.judge.cost import Estimate, Spend, estimate, spend
 from orpo.evaluate.judge.endpoint import api_key
-from orpo.evaluate.judge.fences import conversation, fenced, harmless, nonce_for
+from orpo.evaluate.judge.fences import conversation, excerpt, fenced, harmless, nonce_for
 from orpo.evaluate.judge.pair_result import PairVerdict, PairwiseResult
 from orpo.evaluate.judge.pairwise import compare_pairs
 from orpo.evaluate.judge.prompts import GradingPrompts, OwnGrading
@@ -57,6 +57,7 @@ __all__ = [
     "complete",
     "conversation",
     "estimate",
+    "excerpt",
     "fenced",
     "grade_answers",
     "harmless",

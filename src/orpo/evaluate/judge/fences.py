@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from orpo.evaluate.judge.types import Chat
 
-__all__ = ["conversation", "fenced", "harmless", "nonce_for"]
+__all__ = ["conversation", "excerpt", "fenced", "harmless", "nonce_for"]
 
 # What steers a terminal or a reader without being seen, among it the invisible letters that
 # instructions can be written in; joiners stay, emoji and some scripts need them.
@@ -55,6 +55,17 @@ def harmless(text: str) -> str:
 def fenced(name: str, nonce: str, text: str) -> str:
     """A text between marks."""
     return f"<<<{name} {nonce}>>>\n{harmless(text)}\n<<<END {name} {nonce}>>>"
+
+
+def excerpt(text: str, limit: int = 160) -> str:
+    """How a text begins and ends, on one line; what nobody would see is written out.
+
+    >>> excerpt("ten\u200b of ten")
+    'ten<U+200B> of ten'
+    """
+    seen = _UNSEEN.sub(lambda found: f"<U+{ord(found[0]):04X}>", text)
+    line = " ".join(seen.split())
+    return line if len(line) <= 2 * limit else f"{line[:limit]} … {line[-limit:]}"
 
 
 def conversation(prompt: str | Chat) -> str:

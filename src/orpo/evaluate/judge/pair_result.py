@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 from orpo.evaluate.intervals import Interval
@@ -29,17 +29,15 @@ class PairVerdict:
         id: Of the pair.
         group: Its prompt.
         verdicts: With `first` shown first, and with `second` shown first; None is unparsed.
-        preference: For `second`, from 0 to 1: what counts.
         lengths: Characters of both answers.
         reasons: The judge's replies in both orders.
         failures: Why a verdict is missing, in both orders; empty where it is not.
-        flags: What there is against both answers.
+        flags: What is suspicious about both answers; it changes no verdict.
     """
 
     id: str
     group: str
     verdicts: tuple[Preferred | None, Preferred | None]
-    preference: float
     lengths: tuple[int, int]
     reasons: tuple[str, str]
     failures: tuple[str, str]
@@ -52,8 +50,8 @@ class PairVerdict:
         return sum(values) / len(values)
 
     @property
-    def as_judged(self) -> float:
-        """The preference without regard to flags."""
+    def preference(self) -> float:
+        """For `second`, from 0 to 1: what the judge said, the mean of both orders."""
         return self.mean(self.verdicts)
 
     @property
@@ -63,25 +61,14 @@ class PairVerdict:
 
     @property
     def flagged(self) -> bool:
-        """Whether there is anything against one of the answers."""
+        """Whether one of the answers is suspicious."""
         return any(self.flags)
-
-    def bound(self, missing: float) -> float:
-        """The preference if unparsed verdicts were all 0 or all 1."""
-        return self.preference if self.flagged else self.mean(self.verdicts, missing)
-
-    def replaced(
-        self, preference: float, flags: tuple[tuple[str, ...], tuple[str, ...]]
-    ) -> PairVerdict:
-        """The same with what counts."""
-        return replace(self, preference=preference, flags=flags)
 
     def as_dict(self) -> dict[str, Any]:
         """A line of `judgments.jsonl`."""
         return {
             "id": self.id,
             "preference": self.preference,
-            "as_judged": self.as_judged,
             "verdicts": list(self.verdicts),
             "reasons": list(self.reasons),
             "failures": list(self.failures),
@@ -110,18 +97,22 @@ class PairwiseResult:
 
     @property
     def win_rate(self) -> Interval | None:
-        """The mean preference for `second`; flagged answers are not rewarded."""
-        return self._mean(lambda item: item.preference)
+        """The mean preference for `second`, as the judge said it, whatever is suspicious."""
+        return self._mean(self.items, lambda item: item.preference)
 
     @property
-    def as_judged(self) -> Interval | None:
-        """The same, as the judge said it."""
-        return self._mean(lambda item: item.as_judged)
+    def without_flagged(self) -> Interval | None:
+        """The same of the pairs in which nothing is suspicious."""
+        plain = [item for item in self.items if not item.flagged]
+        return self._mean(plain, lambda item: item.preference)
 
     @property
     def bounds(self) -> tuple[float, float] | None:
         """The win rate if all unparsed verdicts had been losses, or wins."""
-        ends = [self._mean(lambda item, m=missing: item.bound(m)) for missing in (0.0, 1.0)]  # type: ignore[misc]
+        ends = [
+            self._mean(self.items, lambda item, m=missing: item.mean(item.verdicts, m))  # type: ignore[misc]
+            for missing in (0.0, 1.0)
+        ]
         return None if ends[0] is None or ends[1] is None else (ends[0].value, ends[1].value)
 
     @property
@@ -157,7 +148,7 @@ class PairwiseResult:
         An answer can be longer because it is better: see also `length_auc`.
         """
         found = [i for i in self._decided() if i.lengths[0] != i.lengths[1]]
-        values = [float((i.as_judged > 0.5) == (i.lengths[1] > i.lengths[0])) for i in found]
+        values = [float((i.preference > 0.5) == (i.lengths[1] > i.lengths[0])) for i in found]
         return share_interval(values, [item.group for item in found])
 
     @property
@@ -168,12 +159,12 @@ class PairwiseResult:
         """
         gains: dict[bool, list[float]] = {True: [], False: []}
         for item in self._decided():
-            gains[item.as_judged > 0.5].append(float(item.lengths[1] - item.lengths[0]))
+            gains[item.preference > 0.5].append(float(item.lengths[1] - item.lengths[0]))
         return auc_interval(gains[True], gains[False])
 
     @property
     def counts(self) -> dict[str, int]:
-        """Account of the pairs: each is a win, a tie or a loss of `second`, in what counts."""
+        """Account of the pairs: each is a win, a tie or a loss of `second`, as judged."""
         names = {True: "wins", False: "losses"}
         found = Counter(
             "ties" if item.preference == 0.5 else names[item.preference > 0.5]
@@ -206,7 +197,7 @@ class PairwiseResult:
         """For JSON, without the verdicts one by one."""
         figures = {
             "win_rate": self.win_rate,
-            "win_rate_as_judged": self.as_judged,
+            "win_rate_without_flagged": self.without_flagged,
             "consistency": self.consistency,
             "first_position_wins": self.first_position,
             "longer_wins": self.longer_wins,
@@ -246,23 +237,31 @@ class PairwiseResult:
                 "Length and verdict go together: the difference in length alone tells wins from "
                 f"losses in {_shown(length)} of the cases."
             )
-        flagged = self.counts["flagged_pairs"]
-        if flagged:
-            said.append(
-                f"{flagged} of {len(self.items)} pairs have an answer that is empty, constant, "
-                "or made for the judge; such an answer is not rewarded, whatever the judge said."
-            )
-        return said
+        return [*said, self.suspicion] if self.suspicion else said
 
-    def _mean(self, value: Callable[[PairVerdict], float]) -> Interval | None:
-        values = [value(item) for item in self.items]
-        return share_interval(values, [item.group for item in self.items])
+    @property
+    def suspicion(self) -> str:
+        """How many pairs are suspicious, and the win rate without them; empty if none is."""
+        flagged, rest = self.counts["flagged_pairs"], self.without_flagged
+        if not flagged:
+            return ""
+        without = f"; without them the win rate is {100 * rest.value:.1f} %" if rest else ""
+        return (
+            f"{flagged} of {len(self.items)} pairs have a suspicious answer: one that is empty, "
+            f"constant, or made for the judge. They count as judged{without}."
+        )
+
+    @staticmethod
+    def _mean(
+        items: Sequence[PairVerdict], value: Callable[[PairVerdict], float]
+    ) -> Interval | None:
+        return share_interval([value(item) for item in items], [item.group for item in items])
 
     def _readable(self) -> list[PairVerdict]:
         return [item for item in self.items if not item.unparsed]
 
     def _decided(self) -> list[PairVerdict]:
-        return [item for item in self.items if item.as_judged != 0.5]
+        return [item for item in self.items if item.preference != 0.5]
 
 
 def _shown(interval: Interval) -> str:

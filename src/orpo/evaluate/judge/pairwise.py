@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TypeAlias
 
 from orpo.evaluate.judge.canaries import Canary, Outcome, judge_trust, plant_canaries
@@ -32,9 +33,9 @@ def compare_pairs(
         say: Is told the cost before and after, and how far it is.
 
     Returns:
-        Preferences for `second`: 1 it is better, 0 it is worse, the mean of both orders. An answer
-        with a flag loses to one without; what the judge said stands beside it. A verdict that
-        cannot be read counts as a tie, and the result says what the extremes would be.
+        Preferences for `second`: 1 it is better, 0 it is worse, the mean of both orders, as the
+        judge said it; which answers are suspicious stands beside it and changes none. A verdict
+        that cannot be read counts as a tie, and the result says what the extremes would be.
 
     Raises:
         ConfigError: The key, the model, the address or the limit of the cost is wrong.
@@ -58,7 +59,7 @@ def compare_pairs(
     ]
     real, tried = verdicts[: len(items)], verdicts[len(items) :]
     judged = [
-        _with_flags(verdict, first, second)
+        replace(verdict, flags=(first, second))
         for verdict, first, second in zip(real, *flags, strict=True)
     ]
     missing = sum(verdict.unparsed for verdict in verdicts) / max(2 * len(verdicts), 1)
@@ -100,7 +101,6 @@ def _verdict(
         id=item.id,
         group=item.group or item.id,
         verdicts=verdicts,
-        preference=PairVerdict.mean(verdicts),
         lengths=(len(item.first), len(item.second)),
         reasons=(replies[0].text, replies[1].text),
         failures=(
@@ -116,19 +116,9 @@ def _preferred(pick: Pick | None, *, swapped: bool) -> Preferred | None:
     return "second" if (pick == "A") == swapped else "first"
 
 
-def _with_flags(
-    verdict: PairVerdict, first: tuple[str, ...], second: tuple[str, ...]
-) -> PairVerdict:
-    """The verdict, with what there is against the answers; a flagged answer is not rewarded."""
-    preference = verdict.as_judged
-    if first or second:
-        preference = 0.5 if first and second else 0.0 if second else 1.0
-    return verdict.replaced(preference, (first, second))
-
-
 def _outcome(verdict: PairVerdict) -> Outcome:
     if verdict.unparsed == 2:
         return "unparsed"
-    if verdict.as_judged == 0.5:
+    if verdict.preference == 0.5:
         return "tied"
-    return "rewarded" if verdict.as_judged > 0.5 else "lost"
+    return "rewarded" if verdict.preference > 0.5 else "lost"

@@ -15,7 +15,6 @@ from orpo.evaluate.judge.types import JudgeSettings, Say, Single, silent
 
 __all__ = ["grade_answers"]
 
-_LOWEST = 1.0
 _REWARD = 6.0  # a grade in the upper half
 _NOTHING = 2.0  # a grade that is none, whatever the real answers got
 
@@ -35,9 +34,9 @@ def grade_answers(
         prompts: How the judge is asked; the project's own prompt if absent.
 
     Returns:
-        Grades. An answer with a flag counts as 1; what the judge said stands beside it. A grade
-        that cannot be read is None and no part of the mean, and the result says what the extremes
-        would be.
+        Grades as the judge gave them; which answers are suspicious stands beside them and changes
+        none. A grade that cannot be read is None and no part of the mean, and the result says what
+        the extremes would be.
 
     Raises:
         ConfigError: The key, the model, the address or the limit of the cost is wrong.
@@ -62,8 +61,7 @@ def grade_answers(
         GradedAnswer(
             id=item.id,
             group=item.group or item.id,
-            score=_LOWEST if against else score,
-            as_judged=score,
+            score=score,
             flags=against,
             length=len(item.answer),
             reason=reply.text,

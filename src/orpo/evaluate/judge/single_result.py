@@ -23,9 +23,8 @@ class GradedAnswer:
     Attributes:
         id: Of the answer.
         group: Its prompt.
-        score: From 1 to 10: what counts; None is unparsed.
-        as_judged: The same without regard to flags.
-        flags: What there is against the answer.
+        score: From 1 to 10, as the judge gave it; None is unparsed.
+        flags: What is suspicious about the answer; it changes no score.
         length: Its characters.
         reason: The judge's reply.
         failure: Why there is no grade, or nothing.
@@ -34,7 +33,6 @@ class GradedAnswer:
     id: str
     group: str
     score: float | None
-    as_judged: float | None
     flags: tuple[str, ...]
     length: int
     reason: str
@@ -65,13 +63,13 @@ class SingleResult:
 
     @property
     def score(self) -> Interval | None:
-        """The mean grade of what could be read; a flagged answer has a 1."""
+        """The mean grade of what could be read, as the judge said it, whatever is suspicious."""
         return _mean([(item.score, item.group) for item in self.items])
 
     @property
-    def as_judged(self) -> Interval | None:
-        """The same, as the judge said it."""
-        return _mean([(item.as_judged, item.group) for item in self.items])
+    def without_flagged(self) -> Interval | None:
+        """The same of the answers about which nothing is suspicious."""
+        return _mean([(item.score, item.group) for item in self.items if not item.flags])
 
     @property
     def bounds(self) -> tuple[float, float] | None:
@@ -91,7 +89,7 @@ class SingleResult:
 
         An answer can be longer because it is better; where every grade is the same there is none.
         """
-        read = [(i.length, i.as_judged) for i in self.items if i.as_judged is not None]
+        read = [(i.length, i.score) for i in self.items if i.score is not None]
         return spearman_interval([float(length) for length, _ in read], [s for _, s in read])
 
     @property
@@ -99,8 +97,8 @@ class SingleResult:
         """Account of the answers."""
         return {
             "answers": len(self.items),
-            "graded": sum(item.as_judged is not None for item in self.items),
-            "unparsed": sum(item.as_judged is None for item in self.items),
+            "graded": sum(item.score is not None for item in self.items),
+            "unparsed": sum(item.score is None for item in self.items),
             "flagged": sum(bool(item.flags) for item in self.items),
         }
 
@@ -113,7 +111,7 @@ class SingleResult:
         """For JSON, without the grades one by one."""
         figures = {
             "score": self.score,
-            "score_as_judged": self.as_judged,
+            "score_without_flagged": self.without_flagged,
             "length_correlation": self.length_correlation,
         }
         return {
@@ -137,7 +135,7 @@ class SingleResult:
                 f"{counts['unparsed']} of {counts['answers']} grades could not be read and are no "
                 f"part of the mean; if all were 1 it would be {low:.2f}, if all were 10 {high:.2f}."
             )
-        grades = {item.as_judged for item in self.items} - {None}
+        grades = {item.score for item in self.items} - {None}
         if len(grades) == 1 and len(self.items) > 1:
             said.append("The judge gave every answer the same grade, which tells nothing.")
         length = self.length_correlation
@@ -148,8 +146,8 @@ class SingleResult:
             )
         if counts["flagged"]:
             said.append(
-                f"{counts['flagged']} of {counts['answers']} answers are empty, constant, or made "
-                "for the judge; such an answer counts as 1, whatever the judge said."
+                f"{counts['flagged']} of {counts['answers']} answers are suspicious: empty, "
+                "constant, or made for the judge. They keep the grade that the judge gave."
             )
         return said
 

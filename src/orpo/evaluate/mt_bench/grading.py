@@ -1,8 +1,8 @@
 """Single-answer grading: the protocol's prompts to a judge, guarded against what answers tell it.
 
 The protocol's prompts have no fences. So marks of the prompt and verdicts in an answer are made
-harmless before the judge reads them, answers that are caught at more than that are flagged and
-count as the lowest score, and answers that deserve nothing (canaries) are put before the judge in
+harmless before the judge reads them, answers that are suspicious all the same are flagged, which
+changes no score, and answers that deserve nothing (canaries) are put before the judge in
 every run, as they are, to see whether it can be fooled.
 """
 

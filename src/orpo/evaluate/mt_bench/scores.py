@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from orpo.evaluate.intervals import Interval, mean_interval, paired_interval
+from orpo.evaluate.judge import excerpt
 from orpo.evaluate.mt_bench.protocol import CATEGORIES, HIGHEST, LOWEST, category_of
 from orpo.evaluate.mt_bench.verdicts import Judgment, named_ratings, parse_rating
 
@@ -20,24 +21,26 @@ K = TypeVar("K")
 class Scores:
     """One model's scores on the scale of 1 to 10.
 
-    Every mean is over judgments, as the protocol has it. A flagged answer counts as the lowest
-    score, 1. A judgment without a score is not averaged in; it is counted in `unparsed`.
-    rows = n + unparsed + out_of_range + repeated.
+    Every mean is over judgments, as the protocol has it: of an answer that was judged twice, both
+    count. A suspicious answer counts as judged. A judgment without a score is not averaged in; it
+    is counted in `unparsed`. rows = n + unparsed + out_of_range.
 
     Attributes:
         overall: The mean of both turns; None if nothing was scored.
         by_turn: 1, 2 -> mean.
         by_category: Category -> mean, in the benchmark's order.
         by_category_and_turn: Category -> {1, 2 -> mean}.
-        n: Judgments averaged, the flagged answers' among them.
+        n: Judgments averaged.
         unparsed: Judgments without a score: -1 in FastChat's files.
         intervals: "overall", "turn 1", "turn 2" and each category -> 95 % interval; questions are
             drawn, not judgments.
-        as_judged: The mean of both turns if flagged answers kept what the judge gave them.
-        flagged: Flag -> answers; an answer can have several.
-        flagged_answers: Answers with a flag, which count as 1.
+        without_flagged: The mean of both turns of what is not suspicious; None where all is, or
+            nothing.
+        flagged: Flag -> judgments; one can have several.
+        flagged_answers: Answers that are suspicious.
+        flagged_rows: Which: question, turn, flags and score of each.
         out_of_range: Judgments whose score is not from 0 to 10; not averaged in.
-        repeated: Earlier judgments of the same answer by the same judge; the last one counts.
+        judged_again: Answers with several judgments by one judge, which are all averaged in.
         disagreeing: Judgments whose text names another score than the one recorded.
         conflicting: Judgments that name two different scores; the first counts.
         judges: Who judged.
@@ -50,11 +53,12 @@ class Scores:
     n: int
     unparsed: int
     intervals: dict[str, Interval]
-    as_judged: float | None
+    without_flagged: float | None
     flagged: dict[str, int]
     flagged_answers: int
+    flagged_rows: tuple[dict[str, Any], ...]
     out_of_range: int
-    repeated: int
+    judged_again: int
     disagreeing: int
     conflicting: int
     judges: tuple[str, ...]
@@ -62,7 +66,7 @@ class Scores:
     @property
     def rows(self) -> int:
         """All judgments that came in."""
-        return self.n + self.unparsed + self.out_of_range + self.repeated
+        return self.n + self.unparsed + self.out_of_range
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON; turns become text, as JSON wants its keys."""
@@ -71,6 +75,7 @@ class Scores:
             "by_turn": _keyed(self.by_turn),
             "by_category_and_turn": {c: _keyed(t) for c, t in self.by_category_and_turn.items()},
             "intervals": {name: one.as_dict() for name, one in self.intervals.items()},
+            "flagged_rows": list(self.flagged_rows),
             "judges": list(self.judges),
             "rows": self.rows,
         }
@@ -102,16 +107,16 @@ class _Grade:
 
 
 def _scores(rows: list[Judgment], categories: Mapping[int | str, str] | None) -> Scores:
-    last = {(row.question_id, row.turn, row.judge): row for row in rows}
-    kept = list(last.values())
     grades = [
         _Grade(row.question_id, row.turn, category_of(row.question_id, categories), value)
-        for row in kept
+        for row in rows
         if (value := _counted(row)) is not None
     ]
-    left = [row for row in kept if _counted(row) is None]
+    plain = [value for row in rows if not row.flags and (value := _counted(row)) is not None]
+    flagged = [row for row in rows if row.flags]
+    left = [row for row in rows if _counted(row) is None]
     unparsed = sum(row.score is None for row in left)
-    judged = [row.score for row in kept if row.score is not None and _on_scale(row.score)]
+    times = Counter((row.question_id, row.turn, row.judge) for row in rows)
     order = [*CATEGORIES, *sorted({g.category for g in grades} - set(CATEGORIES))]
     by_category = _grouped(grades, lambda g: g.category)
     return Scores(
@@ -129,20 +134,19 @@ def _scores(rows: list[Judgment], categories: Mapping[int | str, str] | None) ->
         n=len(grades),
         unparsed=unparsed,
         intervals=_intervals(grades),
-        as_judged=sum(judged) / len(judged) if judged else None,
-        flagged=_flagged(kept),
-        flagged_answers=sum(bool(row.flags) for row in kept),
+        without_flagged=sum(plain) / len(plain) if plain and flagged else None,
+        flagged=_flagged(rows),
+        flagged_answers=len({(row.question_id, row.turn) for row in flagged}),
+        flagged_rows=tuple(_row(row) for row in flagged),
         out_of_range=len(left) - unparsed,
-        repeated=len(rows) - len(kept),
-        disagreeing=sum(_disagrees(row) for row in kept),
-        conflicting=sum(len(named_ratings(row.judgment)) > 1 for row in kept),
+        judged_again=sum(count > 1 for count in times.values()),
+        disagreeing=sum(_disagrees(row) for row in rows),
+        conflicting=sum(len(named_ratings(row.judgment)) > 1 for row in rows),
         judges=tuple(dict.fromkeys(row.judge for row in rows if row.judge)),
     )
 
 
 def _counted(row: Judgment) -> float | None:
-    if row.flags:
-        return LOWEST
     return row.score if row.score is not None and _on_scale(row.score) else None
 
 
@@ -191,6 +195,16 @@ def _flagged(rows: Sequence[Judgment]) -> dict[str, int]:
     return dict(counts)
 
 
+def _row(row: Judgment) -> dict[str, Any]:
+    return {
+        "question_id": row.question_id,
+        "turn": row.turn,
+        "flags": list(row.flags),
+        "score": row.score,
+        "excerpt": excerpt(row.user_prompt),
+    }
+
+
 def _disagrees(row: Judgment) -> bool:
     return bool(row.judgment) and parse_rating(row.judgment) != row.score
 
@@ -222,8 +236,9 @@ def paired_difference(judgments: Sequence[Judgment], others: Sequence[Judgment])
 
 
 def _by_answer(judgments: Sequence[Judgment]) -> dict[tuple[int | str, int], float]:
-    return {
-        (row.question_id, row.turn): value
-        for row in judgments
-        if (value := _counted(row)) is not None
-    }
+    """The mean of each answer's scores."""
+    found: dict[tuple[int | str, int], list[float]] = defaultdict(list)
+    for row in judgments:
+        if (value := _counted(row)) is not None:
+            found[row.question_id, row.turn].append(value)
+    return {answer: sum(values) / len(values) for answer, values in found.items()}

@@ -57,7 +57,7 @@ class Judgment:
         prompt: The name of the judge's prompt, such as "single-v1".
         judgment: What the judge wrote.
         user_prompt: What the judge read.
-        flags: Why the answer must not be rewarded, such as "forged verdict". Ours; FastChat skips
+        flags: What is suspicious about the answer, such as "forged verdict". Ours; FastChat skips
             it.
         tstamp: Seconds since 1970.
     """

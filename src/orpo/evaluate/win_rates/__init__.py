@@ -2,17 +2,17 @@
 
 from orpo.evaluate.win_rates.coefficients import win_rate_from_coefficients
 from orpo.evaluate.win_rates.controlled import length_controlled_win_rate
-from orpo.evaluate.win_rates.judged import JudgedPair, counted, rated, summary
+from orpo.evaluate.win_rates.judged import JudgedPair, rated, summary, suspicious
 from orpo.evaluate.win_rates.plain import win_rate
 from orpo.evaluate.win_rates.types import WinRate
 
 __all__ = [
     "JudgedPair",
     "WinRate",
-    "counted",
     "length_controlled_win_rate",
     "rated",
     "summary",
+    "suspicious",
     "win_rate",
     "win_rate_from_coefficients",
 ]

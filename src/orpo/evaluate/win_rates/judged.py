@@ -10,16 +10,17 @@ from typing import Any
 import numpy as np
 
 from orpo.evaluate.intervals import mean_interval
-from orpo.evaluate.judge import Comparison, PairVerdict
+from orpo.evaluate.judge import Comparison, PairVerdict, excerpt
 from orpo.evaluate.win_rates.controlled import length_controlled_win_rate
 from orpo.evaluate.win_rates.plain import in_percent, win_rate
 from orpo.evaluate.win_rates.types import Columns, WinRate
 
-__all__ = ["JudgedPair", "counted", "rated", "summary"]
+__all__ = ["JudgedPair", "rated", "summary", "suspicious"]
 
 _EXAMPLES = 3
 _LONGEST = 4000
 _BINS = 5
+_SIDES = ("baseline", "model")
 
 
 @dataclass(frozen=True)
@@ -32,9 +33,9 @@ class JudgedPair:
         baseline: The baseline's answer; empty where it is not known.
         answer: The model's.
         lengths: Of both, in characters.
-        preference: What counts, from 0 (baseline) to 1 (model); None is no verdict.
-        as_judged: The same without regard to flags.
-        flags: What there is against the baseline's answer, and against the model's.
+        preference: As judged, from 0 (baseline) to 1 (model); None is no verdict.
+        flags: What is suspicious about the baseline's answer, and about the model's; it changes
+            no preference.
         reasons: What the judge wrote.
         category: Such as the data set that the prompt comes from, or nothing.
     """
@@ -45,7 +46,6 @@ class JudgedPair:
     answer: str
     lengths: tuple[int, int]
     preference: float | None
-    as_judged: float | None
     flags: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
     reasons: tuple[str, ...] = ()
     category: str = ""
@@ -62,7 +62,6 @@ class JudgedPair:
             answer=item.second,
             lengths=verdict.lengths,
             preference=verdict.preference,
-            as_judged=verdict.as_judged,
             flags=verdict.flags,
             reasons=verdict.reasons,
             category=category,
@@ -70,29 +69,13 @@ class JudgedPair:
 
     @property
     def flagged(self) -> bool:
-        """Whether there is anything against one of the answers."""
+        """Whether one of the answers is suspicious."""
         return any(self.flags)
-
-
-def counted(
-    as_judged: float | None, baseline: Sequence[str], answer: Sequence[str]
-) -> float | None:
-    """The preference that counts: an answer with a flag loses to one without.
-
-    Args:
-        as_judged: From 0 to 1, or None.
-        baseline: The flags of the baseline's answer.
-        answer: The flags of the model's.
-    """
-    if baseline or answer:
-        return 0.5 if baseline and answer else 0.0 if answer else 1.0
-    return as_judged
 
 
 def rated(
     pairs: Sequence[JudgedPair],
     *,
-    as_judged: bool = False,
     difficulty: Any = None,
     gamed: Columns | None = None,
     length_control: bool = True,
@@ -101,13 +84,11 @@ def rated(
 
     Args:
         pairs: At least one with a verdict.
-        as_judged: Without regard to flags.
         difficulty: Of each prompt, or None.
         gamed: Regularisation rows, or None.
         length_control: Also the length-controlled win rate.
     """
-    values = [pair.as_judged if as_judged else pair.preference for pair in pairs]
-    preference = [None if value is None else 1 + value for value in values]
+    preference = [None if pair.preference is None else 1 + pair.preference for pair in pairs]
     if not length_control:
         return win_rate(preference, [pair.index for pair in pairs])
     columns = {
@@ -117,6 +98,36 @@ def rated(
         "len_output_2": [pair.lengths[1] for pair in pairs],
     }
     return length_controlled_win_rate(columns, difficulty=difficulty, gamed=gamed)
+
+
+def suspicious(pairs: Sequence[JudgedPair], **settings: Any) -> dict[str, Any] | None:
+    """Which pairs are suspicious, and the win rate without them, for JSON; None if none is.
+
+    Args:
+        pairs: All of them.
+        settings: As for `rated`.
+    """
+    rest = [pair for pair in pairs if not pair.flagged]
+    if len(rest) == len(pairs):
+        return None
+    some = any(pair.preference is not None for pair in rest)
+    return {
+        "pairs": len(pairs) - len(rest),
+        **{name: sum(bool(pair.flags[side]) for pair in pairs) for side, name in enumerate(_SIDES)},
+        "rows": [
+            {
+                "index": pair.index,
+                "side": name,
+                "flags": list(pair.flags[side]),
+                "preference": pair.preference,
+                "excerpt": excerpt((pair.baseline, pair.answer)[side]),
+            }
+            for pair in pairs
+            for side, name in enumerate(_SIDES)
+            if pair.flags[side]
+        ],
+        "without": rated(rest, **settings).as_dict() if some else None,
+    }
 
 
 def summary(pairs: Sequence[JudgedPair]) -> dict[str, Any]:
@@ -130,9 +141,8 @@ def summary(pairs: Sequence[JudgedPair]) -> dict[str, Any]:
         "by_category": _by_category(pairs),
         "flags": {
             name: dict(Counter(flag for pair in pairs for flag in pair.flags[side]))
-            for side, name in enumerate(("baseline", "model"))
+            for side, name in enumerate(_SIDES)
         },
-        "flagged_pairs": sum(pair.flagged for pair in pairs),
         "examples": _examples(pairs),
     }
 
@@ -189,7 +199,6 @@ def _example(kind: str, pair: JudgedPair) -> Mapping[str, Any]:
         "baseline": pair.baseline[:_LONGEST],
         "model": pair.answer[:_LONGEST],
         "preference": pair.preference,
-        "as_judged": pair.as_judged,
         "lengths": list(pair.lengths),
         "flags_baseline": list(pair.flags[0]),
         "flags_model": list(pair.flags[1]),

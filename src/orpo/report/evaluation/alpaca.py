@@ -21,6 +21,8 @@ from orpo.report.evaluation.win_rate_parts import (
     percent,
     settings,
     span,
+    suspicious_remark,
+    suspicious_table,
 )
 from orpo.report.svg import COLOURS, SERIES, dress, plain
 from orpo.report.values import as_count, joined, mapping, number, records, rows, whole
@@ -61,6 +63,7 @@ def build_page(evaluation: Mapping[str, Any], folder: Path) -> Page:  # noqa: AR
             *category_table(evaluation),
             *judge_table(evaluation),
             *_coefficients(evaluation),
+            *suspicious_table(evaluation),
         ),
         passages=passages(evaluation, (baseline, model)),
         passages_note=EXAMPLES_NOTE,
@@ -74,11 +77,21 @@ def _verdict(evaluation: Mapping[str, Any], model: str, baseline: str) -> str:
         count = whole(mapping(evaluation.get("account")).get("instructions")) or 0
         return f"{model} has answered {as_count(count, 'instruction')}; nobody has judged yet."
     raw = f"wins {percent(rate.get('win_rate'))} against {baseline} ({span(rate.get('interval'))})"
-    if number(rate.get("lc_win_rate")) is None:
-        return f"{model} {raw}.{distrust(evaluation)}"
-    sure = span(rate.get("lc_interval"))
-    controlled = f"{percent(rate.get('lc_win_rate'))} with length controlled"
-    return f"{model} {raw}, {controlled}{f' ({sure})' if sure else ''}.{distrust(evaluation)}"
+    controlled = ""
+    if number(rate.get("lc_win_rate")) is not None:
+        sure = span(rate.get("lc_interval"))
+        controlled = f", {percent(rate.get('lc_win_rate'))} with length controlled"
+        controlled += f" ({sure})" if sure else ""
+    return f"{model} {raw}{controlled}{_coverage(evaluation)}.{distrust(evaluation)}"
+
+
+def _coverage(evaluation: Mapping[str, Any]) -> str:
+    """On how many of the rows, where not on all of them; and whether that compares."""
+    count = whole(mapping(evaluation.get("win_rate")).get("n")) or 0
+    found = f", on {count:,} of {_INSTRUCTIONS} rows" if count < _INSTRUCTIONS else ""
+    return found + (
+        ", not comparable with the leaderboard" if evaluation.get("not_comparable") else ""
+    )
 
 
 def _remarks(evaluation: Mapping[str, Any]) -> tuple[str, ...]:
@@ -86,20 +99,7 @@ def _remarks(evaluation: Mapping[str, Any]) -> tuple[str, ...]:
     reason = evaluation.get("not_comparable")
     if isinstance(reason, str) and reason:
         found.insert(0, f"Not to be compared with the published leaderboard. {reason}")
-    rate = mapping(evaluation.get("win_rate"))
-    count = whole(rate.get("n")) or 0
-    if count and count < _INSTRUCTIONS:
-        found.append(f"{count} of the benchmark's {_INSTRUCTIONS} instructions have a verdict.")
-    flagged = whole(evaluation.get("flagged_pairs")) or 0
-    if flagged and evaluation.get("judged_by") == "annotations":
-        kinds = joined(
-            f"{flag} ({n})"
-            for flag, n in mapping(mapping(evaluation.get("flags")).get("model")).items()
-        )
-        found.append(
-            f"{as_count(flagged, 'pair')} with a flagged answer{f': {kinds}' if kinds else ''}. A "
-            "flagged answer counts as a loss; the figure as judged is the official one."
-        )
+    found += [*_gone(evaluation), *suspicious_remark(evaluation)]
     if evaluation.get("by_position") is True:
         found.append(
             "Nothing in the annotations says which instruction a row is of, so they were taken in "
@@ -110,6 +110,24 @@ def _remarks(evaluation: Mapping[str, Any]) -> tuple[str, ...]:
     if missing:
         found.append(f"Files that were not there: {joined(missing)}.")
     return tuple(found)
+
+
+def _gone(evaluation: Mapping[str, Any]) -> list[str]:
+    """Where rows and instructions without a verdict have gone, by name."""
+    account = mapping(evaluation.get("account"))
+    named = [
+        ("instructions without a row", account.get("without_a_row")),
+        ("rows without a verdict", account.get("without_a_verdict")),
+        ("rows whose index is another instruction's (their text counts)",
+         evaluation.get("contradicting")),
+        *mapping(account.get("left_out")).items(),
+    ]  # fmt: skip
+    counts = [f"{n:,} {why}" for why, given in named if (n := whole(given))]
+    judged, of = whole(account.get("judged")), whole(account.get("in_the_set"))
+    if not counts and judged == of:
+        return []
+    whole_set = f"{judged or 0:,} of {of or 0:,} instructions have a verdict"
+    return [f"{whole_set}{f': {joined(counts)}' if counts else ''}."]
 
 
 def _facts(evaluation: Mapping[str, Any], baseline: str) -> tuple[tuple[str, str], ...]:

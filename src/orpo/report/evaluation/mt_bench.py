@@ -10,7 +10,17 @@ from orpo.errors import DataError
 from orpo.report.evaluation.mt_bench_figures import FIGURE, figures, shown
 from orpo.report.evaluation.mt_bench_words import remarks
 from orpo.report.evaluation.types import Headline, Page, Passage, Table
-from orpo.report.values import as_count, joined, mapping, number, rows, whole
+from orpo.report.values import (
+    as_count,
+    joined,
+    lasting,
+    mapping,
+    number,
+    records,
+    rows,
+    visible,
+    whole,
+)
 from orpo.run_folder import read_jsonl
 
 __all__ = ["build_page"]
@@ -18,6 +28,7 @@ __all__ = ["build_page"]
 _TURNS = ("1", "2")
 _FLAGGED = 3
 _OTHERS = 3
+_ROWS = 50
 
 
 def build_page(evaluation: Mapping[str, Any], folder: Path) -> Page:
@@ -45,6 +56,7 @@ def build_page(evaluation: Mapping[str, Any], folder: Path) -> Page:
             *_against(evaluation),
             *_by_turn(main),
             *_canaries(evaluation),
+            *_suspicious(main),
             _account(evaluation),
         ),
         passages=passages,
@@ -75,10 +87,11 @@ def _distrust(evaluation: Mapping[str, Any]) -> str:
 def _headlines(evaluation: Mapping[str, Any], main: Mapping[str, Any]) -> tuple[Headline, ...]:
     spans, turns = mapping(main.get("intervals")), mapping(main.get("by_turn"))
     found = [Headline("Score", _score(main.get("overall")), _span(spans.get("overall")))]
-    if whole(main.get("flagged_answers")):
-        found.append(
-            Headline("As judged", _score(main.get("as_judged")), "flagged answers kept their score")
-        )
+    flagged = whole(main.get("flagged_answers")) or 0
+    if flagged:
+        left = f"{as_count(flagged, 'answer')} left out"
+        without = _score(main.get("without_flagged"))
+        found.append(Headline("Without suspicious answers", without, left))
     found += [
         Headline(f"Turn {turn}", _score(turns[turn]), _span(spans.get(f"turn {turn}")))
         for turn in _TURNS
@@ -216,10 +229,30 @@ def _canaries(evaluation: Mapping[str, Any]) -> tuple[Table, ...]:
     return (Table("What the judge gives to worthless answers", columns, tuple(cells), note),)
 
 
+def _suspicious(main: Mapping[str, Any]) -> tuple[Table, ...]:
+    every = records(main.get("flagged_rows"))
+    cells = [
+        (
+            f"{lasting(_plain(one.get('question_id')), 40)}, turn {whole(one.get('turn')) or 0}",
+            joined(map(str, rows(one.get("flags")))),
+            _score(one.get("score")),
+            visible(_plain(one.get("excerpt"))),
+        )
+        for one in every[:_ROWS]
+    ]
+    if not cells:
+        return ()
+    note = "A rule found these; whether it is right, only reading tells. They count as judged."
+    if every[_ROWS:]:
+        note += f" {len(every) - _ROWS:,} more are in evaluation.json."
+    columns = ("question", "why", "score", "what the judge read")
+    return (Table("Suspicious answers", columns, tuple(cells), note),)
+
+
 def _account(evaluation: Mapping[str, Any]) -> Table:
     account = mapping(evaluation.get("account"))
     cells = tuple((name.replace("_", " "), f"{whole(n) or 0:,}") for name, n in account.items())
-    note = "Judgments = scored + unparsed + out of range + repeated."
+    note = "Judgments = scored + unparsed + out of range."
     return Table("Nothing left out in silence", ("what", "count"), cells, note)
 
 

@@ -33,9 +33,12 @@ def _flagged(main: Mapping[str, Any]) -> list[str]:
     if not count:
         return []
     kinds = joined(f"{name} ({n})" for name, n in mapping(main.get("flagged")).items())
-    judged = number(main.get("as_judged"))
-    kept = "" if judged is None else f" As judged, the score is {judged:.2f}."
-    return [f"{as_count(count, 'answer')} flagged and counted as 1: {kinds}.{kept}"]
+    rest = number(main.get("without_flagged"))
+    without = "nothing is left" if rest is None else f"the score is {rest:.2f}"
+    return [
+        f"{as_count(count, 'answer')} suspicious: {kinds}. They count as judged; without them "
+        f"{without}."
+    ]
 
 
 def _distrusted(evaluation: Mapping[str, Any]) -> list[str]:
@@ -70,13 +73,13 @@ def _extremes(main: Mapping[str, Any], unparsed: int) -> str:
 
 def _doubtful(main: Mapping[str, Any]) -> list[str]:
     found = []
-    repeated = whole(main.get("repeated")) or 0
+    again = whole(main.get("judged_again")) or 0
     disagreeing = whole(main.get("disagreeing")) or 0
     conflicting = whole(main.get("conflicting")) or 0
-    if repeated:
+    if again:
         found.append(
-            f"{as_count(repeated, 'judgment')} of an answer that was judged again later; the last "
-            "one counts."
+            f"{as_count(again, 'answer')} judged more than once by the same judge; all scores are "
+            "averaged in, as FastChat does."
         )
     if disagreeing:
         found.append(

@@ -20,6 +20,8 @@ from orpo.report.evaluation.win_rate_parts import (
     percent,
     settings,
     span,
+    suspicious_remark,
+    suspicious_table,
 )
 from orpo.report.values import as_count, mapping, number, rows, whole
 
@@ -44,7 +46,11 @@ def build_page(evaluation: Mapping[str, Any], folder: Path) -> Page:  # noqa: AR
         headlines=headlines(evaluation, tone=True),
         facts=(*_facts(evaluation), *judge_facts(evaluation)),
         figures=by_length(evaluation),
-        tables=(*judge_table(evaluation), *category_table(evaluation)),
+        tables=(
+            *judge_table(evaluation),
+            *category_table(evaluation),
+            *suspicious_table(evaluation),
+        ),
         passages=passages(evaluation, (baseline, model)),
         passages_note=EXAMPLES_NOTE,
         settings=settings(evaluation),
@@ -72,7 +78,7 @@ def _remarks(evaluation: Mapping[str, Any]) -> tuple[str, ...]:
     rate = mapping(evaluation.get("win_rate"))
     prompts = whole(mapping(rate.get("interval")).get("clusters")) or 0
     found = [str(text) for text in rows(evaluation.get("remarks"))]
-    found += length_remark(evaluation)
+    found += [*suspicious_remark(evaluation), *length_remark(evaluation)]
     if prompts < _SMALL:
         found.append(
             f"{as_count(prompts, 'prompt')} tell only large differences apart; even {_SMALL} leave "

@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 from orpo.report.evaluation.types import Figure, Headline, Passage, Table
 from orpo.report.svg import COLOURS, dress
-from orpo.report.values import as_count, joined, mapping, number, records, rows, whole
+from orpo.report.values import (
+    as_count,
+    joined,
+    lasting,
+    mapping,
+    number,
+    records,
+    rows,
+    visible,
+    whole,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
@@ -26,12 +36,16 @@ __all__ = [
     "percent",
     "settings",
     "span",
+    "suspicious_remark",
+    "suspicious_table",
 ]
 
 EXAMPLES_NOTE = (
     "Nobody picked these: the three clearest wins and the three clearest losses, of equally clear "
     "ones the first in the order of the prompts, and the first three pairs with a flag."
 )
+_SIDES = ("baseline", "model")
+_NAMED, _ROWS = 8, 50
 _KINDS = {"win": "Win", "loss": "Loss", "flagged": "Flagged"}
 
 
@@ -52,14 +66,16 @@ def span(value: object) -> str:
 
 
 def headlines(evaluation: Mapping[str, Any], *, tone: bool) -> tuple[Headline, ...]:
-    """Win rate, length-controlled win rate, and both as judged if an answer was flagged.
+    """Win rate and length-controlled win rate as judged; both without suspicious rows, if any.
 
     Args:
         evaluation: What stands in evaluation.json.
         tone: Above 50 % is better and below is worse, where the interval says so.
     """
     found = []
-    rate, judged = mapping(evaluation.get("win_rate")), mapping(evaluation.get("as_judged"))
+    rate = mapping(evaluation.get("win_rate"))
+    found_out = mapping(evaluation.get("suspicious"))
+    rest, flagged = mapping(found_out.get("without")), whole(found_out.get("pairs")) or 0
     for label, name, sure in (
         ("Length-controlled win rate", "lc_win_rate", "lc_interval"),
         ("Win rate", "win_rate", "interval"),
@@ -67,12 +83,61 @@ def headlines(evaluation: Mapping[str, Any], *, tone: bool) -> tuple[Headline, .
         if number(rate.get(name)) is not None:
             colour = _tone(mapping(rate.get(sure))) if tone else ""
             found.append(Headline(label, percent(rate.get(name)), span(rate.get(sure)), colour))
-        if number(judged.get(name)) is not None:
-            shown = percent(judged.get(name))
+        if number(rest.get(name)) is not None:
+            left = f"{as_count(flagged, 'row')} left out"
             found.append(
-                Headline(f"{label}, as judged", shown, "flagged answers kept their verdict")
+                Headline(f"{label} without suspicious rows", percent(rest.get(name)), left)
             )
     return tuple(found)
+
+
+def suspicious_remark(evaluation: Mapping[str, Any]) -> tuple[str, ...]:
+    """How many rows are suspicious on which side, and what the figure would be without them."""
+    found = mapping(evaluation.get("suspicious"))
+    pairs = whole(found.get("pairs")) or 0
+    if not pairs:
+        return ()
+    sides = [f"{whole(found.get(side)) or 0:,} of the {side}'s" for side in _SIDES]
+    rest = mapping(found.get("without"))
+    figures = [
+        f"{label} {percent(rest.get(name))}"
+        for label, name in (("win rate", "win_rate"), ("length-controlled", "lc_win_rate"))
+        if number(rest.get(name)) is not None
+    ]
+    without = f"; without them: {joined(figures)}" if figures else "; without them nothing is left"
+    return (
+        f"{as_count(pairs, 'row')} with a suspicious answer ({joined(sides)}), which is empty, "
+        f"constant, or made for the judge: {_named(found)}. They count as judged{without}.",
+    )
+
+
+def _named(found: Mapping[str, Any]) -> str:
+    names = [str(one.get("index")) for one in records(found.get("rows"))]
+    names = [lasting(name, 40) for name in dict.fromkeys(names)]
+    more = f" and {len(names) - _NAMED} more" if names[_NAMED:] else ""
+    return f"{'rows' if names[1:] else 'row'} {', '.join(names[:_NAMED])}{more}"
+
+
+def suspicious_table(evaluation: Mapping[str, Any]) -> tuple[Table, ...]:
+    """The suspicious rows, to be looked at; nothing if there is none."""
+    every = records(mapping(evaluation.get("suspicious")).get("rows"))
+    lines = [
+        (
+            lasting(str(one.get("index")), 80),
+            str(one.get("side")),
+            joined(map(_text, rows(one.get("flags")))),
+            "–" if (value := number(one.get("preference"))) is None else f"{value:.2f}",
+            visible(_text(one.get("excerpt"))),
+        )
+        for one in every[:_ROWS]
+    ]
+    if not lines:
+        return ()
+    note = "A rule found these; whether it is right, only reading tells. They count as judged."
+    if every[_ROWS:]:
+        note += f" {len(every) - _ROWS:,} more are in evaluation.json."
+    heads = ("row", "whose", "why", "preference", "the answer")
+    return (Table("Suspicious rows", heads, tuple(lines), note),)
 
 
 def _tone(interval: Mapping[str, Any]) -> str:
@@ -240,7 +305,7 @@ def passages(evaluation: Mapping[str, Any], names: tuple[str, str]) -> tuple[Pas
         reasons = [text for text in map(_text, rows(one.get("reasons"))) if text]
         flags = [
             f"{side}: {flag}"
-            for side in ("baseline", "model")
+            for side in _SIDES
             for flag in map(_text, rows(one.get(f"flags_{side}")))
         ]
         found.append(
