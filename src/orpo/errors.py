@@ -19,6 +19,8 @@ from __future__ import annotations
 
 import re
 
+from orpo.terminal import spelled_out
+
 __all__ = [
     "CheckpointError",
     "ConfigError",
@@ -39,7 +41,11 @@ _SECRET = re.compile(r"(?<=://)[^/\s@]+(?=@)|\bhf_[A-Za-z0-9]{20,}|(?<=[?&]token
 
 
 class OrpoError(Exception):
-    """Anything that orpo itself raises."""
+    """Anything that orpo itself raises; its words steer no terminal, whoever shows them."""
+
+    def __str__(self) -> str:
+        """The message, with control characters of data, files and servers spelled out."""
+        return spelled_out(super().__str__())
 
 
 class UserError(OrpoError):

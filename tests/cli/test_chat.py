@@ -11,6 +11,7 @@ import subprocess
 import sys
 import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -21,6 +22,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from orpo.errors import DataError
 from orpo.evaluate import Answerer, Sampling, load_answerer
 from orpo.jobs import chat_job
+from orpo.terminal import spelled_out
 from tests.cli.conftest import Orpo
 from tests.train.small import tiny_llama
 
@@ -149,7 +151,7 @@ def test_two_models_go_on_from_their_own_answers(
     assert told["messages"] == expected[1]
     say(monkeypatch, "Say 1")
     assert orpo("chat", adapter, "--beside", tiny, *how) == 0, orpo.err
-    first = [messages[2]["content"] for messages in expected]
+    first = [spelled_out(messages[2]["content"]) for messages in expected]
     assert orpo.out == f"[{tiny.name}]\n{first[0]}\n\n[adapter]\n{first[1]}\n\n"
 
 
@@ -203,18 +205,20 @@ def test_a_line_can_be_taken_back_asked_again_and_saved(
     assert json.loads(saved.read_text())["messages"] == turns
 
 
+@pytest.mark.parametrize("terminal", [True, False])
 def test_a_terminal_is_not_steered_by_an_answer(
-    orpo: Orpo, tiny: Path, monkeypatch: pytest.MonkeyPatch
+    orpo: Orpo, tiny: Path, monkeypatch: pytest.MonkeyPatch, terminal: bool
 ) -> None:
-    def answer(self: object, turns: object, how: object, seed: int, hear: object) -> str:
-        hear("a\x1b[2Jb\x9bc")
+    def answer(self: object, turns: object, how: object, seed: int, hear: Any) -> str:
+        for piece in ("a\x1b", "[2Jb\x9bc", "\u202e\n👩‍👩‍👧\tد"):  # pieces end anywhere
+            hear(piece)
         return ""
 
     monkeypatch.setattr("orpo.evaluate.conversation.Speaker.answer", answer)
     say(monkeypatch, "Say 1")
-    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: terminal)
     assert orpo("chat", tiny) == 0
-    assert orpo.out == "a␛[2Jb\ufffdc\n"
+    assert orpo.out == "a\\x1b[2Jb\\x9bc\\u202e\n👩‍👩‍👧\tد\n"
 
 
 @pytest.mark.parametrize(

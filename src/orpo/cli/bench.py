@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 from typing import Any
 
 from rich.box import SIMPLE
 from rich.table import Table
 
 from orpo.cli.console import console, say
+from orpo.cli.main import print_json
 from orpo.demo.story import ASSETS
 from orpo.errors import ConfigError
 from orpo.jobs.bench import CHECKPOINTING, PRECISIONS, BenchJob, run_bench
@@ -61,7 +61,7 @@ def execute(given: argparse.Namespace) -> dict[str, Any]:
         for line in _comparison(cell):
             say(line)
     if not given.json:  # with it, the same line is printed by the caller
-        print(json.dumps(result, ensure_ascii=False))
+        print_json(result)
     return result
 
 

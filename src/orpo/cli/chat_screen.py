@@ -5,14 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from orpo.cli.console import Screen
 from orpo.jobs.chat_job import Chat, Side
-from orpo.report.values import visible
 from orpo.run_folder import short_name
+from orpo.terminal import spelled_out
 
 __all__ = ["screen_for"]
 
@@ -44,8 +44,7 @@ def _streamed(chat: Chat, text: str) -> None:
 
 
 def _print(piece: str) -> None:
-    """As it is where a program reads it; what would steer a terminal is shown there instead."""
-    print(visible(piece) if sys.stdout.isatty() else piece, end="", flush=True)
+    print(piece, end="", flush=True)
 
 
 def _in_blocks(chat: Chat, text: str) -> None:
@@ -65,13 +64,13 @@ def _in_columns(chat: Chat, text: str) -> None:
     While they grow, the last lines are shown that the terminal has room for.
     """
     said = {side.speaker.name: Text() for side in chat.sides}
-    console = Console(highlight=False)
+    console = Screen(highlight=False, emoji=False)
     width, room = (console.width - _FRAME) // 2, max(1, console.height - _ABOVE_AND_BELOW)
 
     def drawn(*, whole: bool = False) -> Table:
         table = Table(expand=True)
         for name in said:
-            table.add_column(Text(short_name(name)), ratio=1, overflow="fold")
+            table.add_column(Text(spelled_out(short_name(name))), ratio=1, overflow="fold")
         if whole:
             table.add_row(*said.values())
         else:
@@ -79,11 +78,17 @@ def _in_columns(chat: Chat, text: str) -> None:
             table.add_row(*(Text("\n").join(lines) for lines in ends))
         return table
 
-    with Live(drawn(), console=console, auto_refresh=False) as live:
+    with Live(
+        drawn(),
+        console=console,
+        auto_refresh=False,
+        redirect_stdout=False,  # rich would take escapes in it for colours
+        redirect_stderr=False,
+    ) as live:
 
         def begin(side: Side) -> Callable[[str], None]:
             def hear(piece: str) -> None:
-                said[side.speaker.name].append(visible(piece))
+                said[side.speaker.name].append(spelled_out(piece))
                 live.update(drawn(), refresh=True)
 
             return hear

@@ -2,17 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import IO, Any
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.markup import escape
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-__all__ = ["before_after_table", "console", "rows_table", "say"]
+from orpo.terminal import spelled_out, unguarded
 
-console = Console(stderr=True, highlight=False)
+__all__ = ["Screen", "before_after_table", "console", "rows_table", "say"]
+
+
+class Screen(Console):
+    """A console that adds colours and moves the cursor; texts that are put on it cannot."""
+
+    @property
+    def file(self) -> IO[str]:
+        """The stream under the guard."""
+        return unguarded(super().file)  # type: ignore[no-any-return]
+
+    @file.setter
+    def file(self, new_file: IO[str]) -> None:
+        self._file = new_file
+
+    def render_str(self, text: str, **how: Any) -> Text:  # type: ignore[override]
+        """As in rich, of a text that is spelled out: before it is laid out, so that it fits."""
+        return super().render_str(spelled_out(text), **how)
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterable[Segment]:
+        """As in rich; only rich's own orders to the terminal are let through."""
+        for segment in super().render(renderable, options):
+            clean = segment.text if segment.control else spelled_out(segment.text)
+            yield segment if clean == segment.text else Segment(clean, segment.style)
+
+
+console = Screen(stderr=True, highlight=False, emoji=False)
 
 _LABELS = {
     "preference_accuracy": "prefers the chosen answer",
@@ -47,9 +76,9 @@ def rows_table(columns: list[str], rows: list[list[str]], *, lines: bool = True)
     """A table of plain texts, with lines between rows of several lines each."""
     table = Table(show_lines=lines)
     for name in columns:
-        table.add_column(name, overflow="fold")
+        table.add_column(Text(spelled_out(name)), overflow="fold")
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
+        table.add_row(*(Text(spelled_out(cell)) for cell in row))
     return table
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from rich.console import Console
 from rich.text import Text
 
+from orpo.cli.console import Screen
 from orpo.cli.data_options import add_training_settings, training_settings
 from orpo.cli.token_picture import LEGEND, draw_row
 from orpo.errors import ConfigError
@@ -69,7 +69,7 @@ def execute(given: argparse.Namespace) -> dict[str, Any]:
 
 def _draw(rows: list[ShownRow]) -> None:
     """The picture is what was asked for, not prose about it: it goes to stdout, for `less`."""
-    console = Console(highlight=False)
+    console = Screen(highlight=False, emoji=False)
     for row in rows:
         for line in draw_row(row, console.width):
             console.print(line, soft_wrap=True, end="\n")

@@ -13,7 +13,6 @@ from orpo.cli.judge_options import add_judge_flags, judge_settings
 from orpo.evaluate import Sampling
 from orpo.evaluate.mt_bench.protocol import MAX_NEW_TOKENS
 from orpo.jobs.mt_bench_job import MTBenchJob, run_mt_bench
-from orpo.report.values import visible
 
 EXAMPLES = """\
 examples:
@@ -100,4 +99,4 @@ def _show(result: Mapping[str, Any], folder: Path) -> None:
     trust = str(result.get("trust", {}).get("sentence", ""))
     lines = (more, page.verdict, *page.remarks, trust, f"page: {folder / 'report.html'}")
     for line in dict.fromkeys(line for line in lines if line):
-        say(visible(line))
+        say(line)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
 from orpo.cli.console import say
+from orpo.cli.main import print_json
 from orpo.config import ORPOConfig
 from orpo.evaluate import Sampling
 from orpo.jobs.answer_job import AnswerJob, run_answers
@@ -121,5 +121,6 @@ def execute(given: argparse.Namespace) -> dict[str, Any]:
     if given.output is not None:
         say(f"{len(answers)} answers: {given.output}")
     elif not given.json:
-        print("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in answers), end="")
+        for row in answers:
+            print_json(row)
     return {"answers": answers}

@@ -7,10 +7,8 @@ Exit codes: 0 done, 2 the user's input was wrong, 128 + N stopped by signal N af
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import os
-import re
 import sys
 import traceback
 import warnings
@@ -21,6 +19,7 @@ from orpo import __version__
 from orpo.cli.nproc import launch_ranks, ranks_asked_for
 from orpo.errors import ConfigError, OrpoError, RunStopped, UserError
 from orpo.jobs.launch import LOST, launched, lost_a_rank, rank
+from orpo.terminal import guarded, json_line
 
 __all__ = ["main", "print_json", "run"]
 
@@ -53,10 +52,6 @@ examples:
 `orpo COMMAND --help` shows a command's options and examples."""
 
 
-# What data may hold and JSON does not escape: it would steer the terminal that shows it.
-_CONTROLS = re.compile("[\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
-
-
 class Command(Protocol):
     """What a module of a command provides."""
 
@@ -80,15 +75,16 @@ class Parser(argparse.ArgumentParser):
 def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit code."""
     arguments = sys.argv[1:] if argv is None else argv
-    try:
-        return _dispatch(arguments)
-    except (OrpoError, KeyboardInterrupt, BrokenPipeError) as error:
-        return _explain(error)
-    except Exception as error:
-        if lost_a_rank(error):
-            return _say_that_a_rank_is_lost(error)
-        traceback.print_exc()
-        return 1
+    with guarded():
+        try:
+            return _dispatch(arguments)
+        except (OrpoError, KeyboardInterrupt, BrokenPipeError) as error:
+            return _explain(error)
+        except Exception as error:
+            if lost_a_rank(error):
+                return _say_that_a_rank_is_lost(error)
+            traceback.print_exc()
+            return 1
 
 
 def _explain(error: BaseException) -> int:
@@ -104,7 +100,7 @@ def _explain(error: BaseException) -> int:
             print(error, file=sys.stderr)
         return 128 + error.signal_number
     speaker = f"rank {rank()}: " if rank() else ""
-    print(f"{speaker}error: {error}", file=sys.stderr)
+    print(f"{speaker}error: {' '.join(str(error).split())}", file=sys.stderr)
     return 2 if isinstance(error, UserError) else 1
 
 
@@ -169,11 +165,7 @@ def _parted(arguments: list[str], command: Any) -> tuple[list[str], list[str]]:
 
 def print_json(result: Any) -> None:
     """One object on stdout; what would steer a terminal is spelled out."""
-    print(_CONTROLS.sub(_spelled_out, json.dumps(result, ensure_ascii=False)))
-
-
-def _spelled_out(control: re.Match[str]) -> str:
-    return f"\\u{ord(control[0]):04x}"
+    print(json_line(result))
 
 
 def _overview() -> str:

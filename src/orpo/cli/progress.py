@@ -50,6 +50,8 @@ class TrainingProgress(TrainerCallback):
             TimeRemainingColumn(elapsed_when_finished=True),
             TextColumn("left"),
             console=console,
+            redirect_stdout=False,  # rich would take escapes in it for colours
+            redirect_stderr=False,
         )
         self._task = self._progress.add_task(
             "training", total=state.max_steps, completed=state.global_step, numbers=""

@@ -9,6 +9,7 @@ from rich.markup import escape
 
 from orpo.cli.console import console, say
 from orpo.jobs.push_job import PushJob, PushPlan, plan_push, pushable, run_push
+from orpo.terminal import spelled_out
 
 EXAMPLES = """\
 examples:
@@ -65,7 +66,7 @@ def _show(plan: PushPlan) -> None:
     console.print(f"[bold]{kind} {escape(plan.job.repo)}, branch {escape(told['revision'])}[/bold]")
     for one in plan.files:
         size = "after merging" if one.size is None else f"{one.size:,} bytes"
-        console.print(f"  {escape(one.name):<32} {size}", highlight=False)
+        console.print(f"  {escape(spelled_out(one.name)):<32} {size}", highlight=False)
     console.print(f"commit: {escape(plan.message)}", highlight=False)
     for note in plan.notes:
         say(note)

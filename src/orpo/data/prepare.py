@@ -19,6 +19,7 @@ from orpo.data.token_columns import is_tokenised
 from orpo.data.tokenize import PairTokenizer
 from orpo.data.types import Dropped, Ledger, PreferencePair, Row, TokenizedPair
 from orpo.errors import DataError
+from orpo.terminal import progress_stream
 
 __all__ = ["Preparation", "StreamedPairs", "is_prepared"]
 
@@ -94,6 +95,7 @@ class Preparation:
             delay=_QUIET_SECONDS,
             leave=False,
             disable=None if progress else True,
+            file=progress_stream(),
         )
         with bar:
             while chunk := list(islice(ahead, together)):

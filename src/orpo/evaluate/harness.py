@@ -6,7 +6,7 @@ import difflib
 import logging
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stderr, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from orpo.errors import ConfigError, DataError
 from orpo.evaluate.generation import stop_ids
 from orpo.evaluate.intervals import paired_interval
 from orpo.evaluate.loading import Answerer
+from orpo.terminal import progress_stream
 
 __all__ = ["HarnessPlan", "changes", "find_tasks", "run_task"]
 
@@ -123,7 +124,8 @@ def run_task(manager: Any, plan: HarnessPlan, name: str, answerer: Answerer) -> 
     from lm_eval.evaluator import simple_evaluate  # noqa: PLC0415
     from lm_eval.models.huggingface import HFLM  # noqa: PLC0415
 
-    with _warnings() as notes, _plain_settings(answerer):
+    bars = redirect_stderr(progress_stream())
+    with _warnings() as notes, _plain_settings(answerer), bars:
         items = _load(manager, name)
         if any(getattr(task, "UNSAFE_CODE", False) for task in _leaves(items)):
             _require_allowed(plan, name)

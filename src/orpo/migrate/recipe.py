@@ -9,6 +9,7 @@ import yaml
 from orpo.migrate.convert import Conversion
 from orpo.migrate.ledger import Setting
 from orpo.migrate.shared import no_lines
+from orpo.terminal import spelled_out
 
 __all__ = ["recipe_text"]
 
@@ -58,8 +59,19 @@ def _block(title: str, settings: list[Setting]) -> list[str]:
 
 
 def _value(value: Any) -> str:
-    """On one line, as YAML that reads as the same value."""
-    text = yaml.safe_dump(
-        value, default_flow_style=True, width=2**31, allow_unicode=True, sort_keys=False
-    )
+    """On one line, as YAML that reads as the same value, also where it is shown on a terminal."""
+    text = _dumped(value, allow_unicode=True)
+    if spelled_out(text) != text:
+        text = _dumped(value, allow_unicode=False)
     return text.removesuffix("\n").removesuffix("\n...")
+
+
+def _dumped(value: Any, *, allow_unicode: bool) -> str:
+    text: str = yaml.safe_dump(
+        value,
+        default_flow_style=True,
+        width=2**31,
+        allow_unicode=allow_unicode,
+        sort_keys=False,
+    )
+    return text
