@@ -112,7 +112,7 @@ def test_what_is_finished_is_kept_when_another_question_fails(tmp_path: Path) ->
     one_by_one = Sampling(batch_size=1)
     with scripted(reply) as server:
         with pytest.raises(
-            DataError, match=r"question '3': .* refuses .*not \[31mthis one"
+            DataError, match=r"question '3': .* refuses .*not \\x1b\[31mthis one"
         ) as caught:
             ask(server.url, asked, one_by_one, store=store)
         assert "\n" not in str(caught.value)

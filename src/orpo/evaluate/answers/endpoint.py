@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -15,7 +14,6 @@ __all__ = ["Endpoint", "endpoint_at", "is_about_length", "wants_other_limit"]
 _RETRIES = 5  # of the client, with growing pauses: 408, 409, 429, 5xx, lost connections
 _TIMEOUT = 600.0  # seconds for one answer
 _LONGEST = 200  # characters of a server's own words
-_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]+")
 _START = "Start it (`vllm serve MODEL`, `transformers serve`), or correct --server."
 _NO_SUCH_SERVER = ("answers, but not as an OpenAI-compatible server", _START)
 _TROUBLE = {  # by the class of the error, its own before those above it
@@ -25,7 +23,9 @@ _TROUBLE = {  # by the class of the error, its own before those above it
     "AttributeError": _NO_SUCH_SERVER,  # a web page instead of an answer
     "IndexError": _NO_SUCH_SERVER,
     "TypeError": _NO_SUCH_SERVER,
-    "JSONDecodeError": _NO_SUCH_SERVER,
+    "ValueError": _NO_SUCH_SERVER,
+    "KeyError": _NO_SUCH_SERVER,
+    "RecursionError": _NO_SUCH_SERVER,
 }
 
 
@@ -52,15 +52,13 @@ class Endpoint:
             ConfigError: It is not installed.
         """
         try:
-            from openai import OpenAI  # noqa: PLC0415 - an extra
+            from orpo.evaluate.served import connect  # noqa: PLC0415 - it needs an extra
         except ImportError as error:
             raise ConfigError(
                 "needs the openai package", where="--server", fix="pip install 'orpo[evaluate]'"
             ) from error
         # A server without keys takes any; the client insists on one.
-        return OpenAI(
-            base_url=self.url, api_key=self.key or "none", max_retries=_RETRIES, timeout=_TIMEOUT
-        )
+        return connect(self.url, self.key or "none", seconds=_TIMEOUT, retries=_RETRIES)
 
     def explain(self, error: Exception, model: str, question: str) -> UserError | None:
         """What a client's error means; None where it is no such error.
@@ -70,6 +68,9 @@ class Endpoint:
             model: Who was asked.
             question: The id of what was asked.
         """
+        unusable = self._unusable(error)
+        if unusable is not None:
+            return unusable
         status = getattr(error, "status_code", None)
         if status in {401, 403}:
             return self._refused(status)
@@ -77,10 +78,24 @@ class Endpoint:
             return self._unasked(error, model, question)
         if status is not None:
             return self._failed(error, model, status)
+        return self._trouble(error)
+
+    def _trouble(self, error: Exception) -> ConfigError | None:
         names = {cls.__name__ for cls in type(error).__mro__}
         for name, (what, fix) in _TROUBLE.items():
             if name in names:
                 return ConfigError(what, where=self.address, fix=fix)
+        return None
+
+    def _unusable(self, error: Exception) -> ConfigError | None:
+        from orpo.evaluate.served import Elsewhere, Unusable  # noqa: PLC0415 - it needs an extra
+
+        found = error if isinstance(error, Unusable) else error.__cause__
+        if isinstance(found, Elsewhere):
+            fix = "Give that address itself if it is the server's."
+            return ConfigError(f"{found}; nothing was sent there", where=self.address, fix=fix)
+        if isinstance(found, Unusable):
+            return ConfigError(f"gave {found}", where=self.address, fix=_START)
         return None
 
     def _failed(self, error: Exception, model: str, status: int) -> ConfigError:
@@ -116,7 +131,7 @@ class Endpoint:
         """What the server said, short, harmless and without the key."""
         body = getattr(error, "body", None)
         said = body.get("message") or body.get("detail") if isinstance(body, dict) else body
-        text = _CONTROLS.sub(" ", str(said or getattr(error, "message", "") or "")).strip()
+        text = " ".join(str(said or getattr(error, "message", "") or "").split())
         if self.key:
             text = text.replace(self.key, "***")
         short = f"{text[:_LONGEST]}..." if len(text) > _LONGEST else text

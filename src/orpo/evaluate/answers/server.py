@@ -133,7 +133,10 @@ class ServerSource:
             reply = self._create(messages, settings, {_NEWER: sampling.max_new_tokens})
         choice = reply.choices[0]
         text = choice.message.content or ""
-        return Completion(text.strip(), truncated=choice.finish_reason == "length")
+        if not isinstance(text, str):
+            raise TypeError(text)
+        whole = text.encode("utf-8", "replace").decode()  # a file holds no half characters
+        return Completion(whole.strip(), truncated=choice.finish_reason == "length")
 
     def _create(
         self, messages: list[Message], settings: dict[str, Any], limit: dict[str, int]

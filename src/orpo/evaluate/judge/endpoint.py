@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
+from datetime import datetime
+from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import Any
 
@@ -20,6 +22,12 @@ _LONGEST = 60.0  # seconds between two attempts
 _FIRST_CONTACT = 2  # repetitions where no server has ever answered
 _SHOWN = 300  # characters of what a server says
 _UNKNOWN = re.compile("support|permitted|unexpected|unrecogni|unknown")
+_LONGEST_WORD = 200  # characters of a name that a server gives
+_MOST_TOKENS = 2**31
+_NO_COMPLETION = (
+    *(AttributeError, TypeError, IndexError, KeyError, ValueError),
+    *(ArithmeticError, RecursionError),
+)
 _LOOKS_LIKE_KEY = re.compile(r"\bsk-[\w*-]{4,}")
 
 
@@ -42,21 +50,21 @@ class Endpoint:
     def __init__(self, settings: JudgeSettings, pacer: Pacer, say: Say) -> None:
         try:
             import openai  # noqa: PLC0415 - an extra
+
+            from orpo.evaluate import served  # noqa: PLC0415 - it needs the extra
         except ImportError as error:
             raise ConfigError(
                 "a judge needs the OpenAI client", fix="pip install 'orpo[evaluate]'"
             ) from error
         self._openai: Any = openai
+        self._served: Any = served
         self._settings, self._pacer, self._say = settings, pacer, say
         self._key = api_key(settings.api_key_env, settings.base_url)
         self._renamed: dict[str, str] = {}
         self._left_out: set[str] = set()
         self.answered = 0
-        self._client: Any = openai.OpenAI(
-            api_key=self._key,
-            base_url=settings.base_url,
-            timeout=settings.timeout,
-            max_retries=0,
+        self._client: Any = served.connect(
+            settings.base_url, self._key, seconds=settings.timeout, retries=0
         )
 
     def __enter__(self) -> Endpoint:
@@ -107,10 +115,22 @@ class Endpoint:
         try:
             completion = self._client.chat.completions.create(**arguments)
             return self._read(completion, request.key(self._settings))
-        except (AttributeError, TypeError, IndexError, KeyError, ValueError):
-            raise self._openai.APIError(
-                "what came back is no chat completion", request=None, body=None
+        except self._served.Elsewhere as error:
+            raise ConfigError(
+                f"the judge's server {self._clean(str(error))}; nothing was sent there",
+                where=f"--judge_url {self._settings.as_dict()['base_url'] or ''}".strip(),
+                fix="Give that address itself if it is the judge's.",
             ) from None
+        except self._served.Unusable as error:
+            raise self._no_completion(f": {self._clean(str(error))}") from None
+        except _NO_COMPLETION:
+            raise self._no_completion("") from None
+
+    def _no_completion(self, why: str) -> Exception:
+        found: Exception = self._openai.APIError(
+            f"what came back is no chat completion{why}", request=None, body=None
+        )
+        return found
 
     def _arguments(self, request: Request) -> dict[str, Any]:
         settings = self._settings
@@ -139,15 +159,14 @@ class Endpoint:
         content = message.content or getattr(message, "refusal", None) or ""
         if not isinstance(content, str):
             raise TypeError(content)
-        steps = getattr(choice.logprobs, "content", None) or ()
         return Reply(
             key=key,
             text=self._clean(content),
-            finish_reason=str(choice.finish_reason or ""),
-            model=self._clean(str(completion.model or "")),
-            prompt_tokens=None if usage is None else int(usage.prompt_tokens),
-            completion_tokens=None if usage is None else int(usage.completion_tokens),
-            logprobs=tuple({top.token: top.logprob for top in step.top_logprobs} for step in steps),
+            finish_reason=_word(choice.finish_reason),
+            model=self._clean(_word(completion.model)),
+            prompt_tokens=_count(getattr(usage, "prompt_tokens", None)),
+            completion_tokens=_count(getattr(usage, "completion_tokens", None)),
+            logprobs=_alternatives(choice),
         )
 
     def _adapts(self, error: Any, sent: Mapping[str, Any]) -> bool:
@@ -227,6 +246,34 @@ class Endpoint:
         return text.replace(self._key, "***") if len(self._key) >= 8 else text
 
 
+def _word(value: Any) -> str:
+    """A name that a server gives; nothing where it gives something else."""
+    return value[:_LONGEST_WORD] if isinstance(value, str) else ""
+
+
+def _count(value: Any) -> int | None:
+    """Tokens as reported; None for what is no count, lest it be paid for or taken off."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return int(value) if number and 0 <= value < _MOST_TOKENS else None
+
+
+def _alternatives(choice: Any) -> tuple[dict[str, float], ...]:
+    """For each token of the reply {token: log-probability}.
+
+    Raises:
+        TypeError: They are of another kind.
+    """
+    found = []
+    for step in getattr(getattr(choice, "logprobs", None), "content", None) or ():
+        tops = {top.token: top.logprob for top in step.top_logprobs}
+        for token, value in tops.items():
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not (isinstance(token, str) and number and value < 1):  # NaN is not, either
+                raise TypeError(value)
+        found.append({token: float(value) for token, value in tops.items()})
+    return tuple(found)
+
+
 def _sendable(text: str) -> str:
     """A text without halves of characters, which UTF-8 cannot hold."""
     return text.encode("utf-8", "replace").decode()
@@ -251,6 +298,7 @@ def api_key(variable: str, base_url: str | None) -> str:
 
 
 def _retry_after(error: Any) -> float | None:
+    """Seconds to wait, which a server gives as a number or as a date."""
     headers = getattr(getattr(error, "response", None), "headers", None) or {}
     for name, scale in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
         try:
@@ -259,4 +307,8 @@ def _retry_after(error: Any) -> float | None:
             continue
         if 0 <= seconds < float("inf"):
             return seconds
-    return None
+    try:
+        until = parsedate_to_datetime(headers.get("retry-after", ""))
+        return max(0.0, (until - datetime.now(until.tzinfo)).total_seconds())
+    except (ValueError, TypeError, OverflowError):
+        return None

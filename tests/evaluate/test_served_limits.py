@@ -1,0 +1,325 @@
+"""Whatever a server answers: requests end, responses have a size, and nothing goes elsewhere."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import json
+import socketserver
+import threading
+import tracemalloc
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from orpo.errors import EvaluationError, OrpoError
+from orpo.evaluate import Sampling
+from orpo.evaluate.answers import Question, answer_questions, open_source_of_answers
+from orpo.evaluate.judge import JudgeSettings, Request, complete
+from orpo.evaluate.judge.endpoint import _retry_after
+
+Write = Callable[[bytes], object]
+SOON = 0.3
+"""Seconds that a request may take here."""
+
+
+@dataclass
+class RawServer:
+    """Sends whatever bytes a script says, to every request."""
+
+    script: Callable[[Write], None]
+    url: str = ""
+    heard: list[bytes] = field(default_factory=list)
+
+
+@contextlib.contextmanager
+def raw_server(script: Callable[[Write], None]) -> Iterator[RawServer]:
+    told = RawServer(script)
+
+    class Handler(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            with contextlib.suppress(OSError):
+                head = b""
+                while not head.endswith(b"\r\n\r\n"):
+                    line = self.rfile.readline()
+                    if not line:
+                        return
+                    head += line
+                length = head.lower().partition(b"content-length: ")[2].partition(b"\r")[0]
+                told.heard.append(head + self.rfile.read(int(length or 0)))
+                script(self.wfile.write)
+
+    class Server(socketserver.ThreadingTCPServer):
+        allow_reuse_address = daemon_threads = True
+        block_on_close = False
+
+    with Server(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        told.url = f"http://127.0.0.1:{server.server_address[1]}/v1"
+        try:
+            yield told
+        finally:
+            server.shutdown()
+
+
+def judged(url: str) -> str:
+    quick = {"timeout": SOON, "backoff": 0.001, "retries": 1, "concurrency": 1}
+    asked = [Request(({"role": "user", "content": "which?"},))]
+    return complete(JudgeSettings(model="m", base_url=url, **quick), asked)[0].text  # type: ignore[arg-type]
+
+
+def answered(url: str) -> str:
+    source = open_source_of_answers("m", server=url)
+    try:
+        return answer_questions(source, [Question("1", ("Hi",))], Sampling(batch_size=1))[0].turns[
+            0
+        ]
+    finally:
+        source.close()
+
+
+@pytest.fixture(params=[judged, answered])
+def ask(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Both ways to ask a server: as a judge, and for answers."""
+    monkeypatch.setattr("orpo.evaluate.answers.endpoint._TIMEOUT", SOON)
+    monkeypatch.setattr("orpo.evaluate.answers.endpoint._RETRIES", 0)
+    return request.param
+
+
+def said(content: Any = "yes", **more: Any) -> bytes:
+    choice = {"index": 0, "message": {"role": "assistant", "content": content}, **more}
+    return json.dumps({"model": "m", "choices": [choice | {"finish_reason": "stop"}]}).encode()
+
+
+def whole(body: bytes, *headers: str, status: str = "200 OK") -> Callable[[Write], None]:
+    lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", "Connection: close", *headers]
+    head = "\r\n".join(lines).encode() + b"\r\n\r\n"
+    return lambda write: write(head + body)  # type: ignore[arg-type, return-value]
+
+
+def forever(head: bytes, piece: bytes) -> Callable[[Write], None]:
+    """A piece after the other, until nobody listens; a drip where there is a pause between them."""
+    pause = threading.Event()
+
+    def script(write: Write) -> None:
+        write(head)
+        while True:
+            write(piece)
+            if len(piece) < 1000:
+                pause.wait(0.01)
+
+    return script
+
+
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Type: application/json\r\n\r\n"
+LONG = b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        forever(LONG, b" "),
+        forever(CHUNKED, b"1\r\n \r\n"),
+        forever(b"HTTP/1.1 200 OK\r\n", b"X: y\r\n"),
+        forever(b"HTTP/1.1 200 OK\r\nX: ", b"y"),
+        forever(b"", b"HTTP/1.1 103 Early Hints\r\n\r\n"),
+    ],
+    ids=["body", "chunks", "headers", "one header", "hints"],
+)
+def test_a_response_that_drips_has_an_end(ask: Any, script: Any) -> None:
+    with (
+        raw_server(script) as server,
+        pytest.raises(OrpoError, match=r"(no reply|not answer) within"),
+    ):
+        ask(server.url)
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        forever(LONG, b" " * 65536),
+        forever(CHUNKED, b"10000\r\n" + b" " * 65536 + b"\r\n"),
+        whole(gzip.compress(b" " * 2**28), "Content-Encoding: gzip"),
+        whole(zlib.compress(b" " * 2**28), "Content-Encoding: deflate"),
+        whole(b"\x00" * 99, "Content-Encoding: br"),
+        whole(b"\x00" * 99, "Content-Encoding: gzip, gzip, gzip"),
+        whole(b"no zlib", "Content-Encoding: gzip"),
+        whole(b" " * 2**24, status="500 Internal Server Error"),
+    ],
+    ids=["long", "chunks", "gzip bomb", "deflate bomb", "br", "nested", "not gzip", "error"],
+)
+def test_a_response_has_a_size(ask: Any, script: Any) -> None:
+    with raw_server(script) as server:
+        tracemalloc.start()
+        try:
+            with pytest.raises(OrpoError, match=r"response of more than|packed"):
+                ask(server.url)
+            assert tracemalloc.get_traced_memory()[1] < 80 * 2**20
+        finally:
+            tracemalloc.stop()
+
+
+def test_what_is_packed_though_not_asked_for_is_read(ask: Any) -> None:
+    for encoding, packed in (("gzip", gzip.compress(said())), ("deflate", zlib.compress(said()))):
+        with raw_server(whole(packed, f"Content-Encoding: {encoding}")) as server:
+            assert ask(server.url) == "yes"
+            assert b"accept-encoding: identity" in server.heard[-1].lower()
+
+
+@pytest.mark.parametrize("status", ["302 Found", "307 Temporary"])
+def test_nothing_goes_to_another_address(
+    ask: Any, status: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-canary-0123456789abcdef")
+    with raw_server(whole(said())) as other:
+        moved = whole(b"", f"Location: {other.url}/chat/completions?who=me", status=status)
+        with raw_server(moved) as server, pytest.raises(OrpoError, match="redirects to") as caught:
+            ask(server.url)
+        assert other.heard == []
+    assert "nothing was sent there" in str(caught.value)
+    assert "sk-canary" not in str(caught.value)
+
+
+def test_a_redirect_within_one_address_is_followed(ask: Any) -> None:
+    def script(write: Write) -> None:
+        moved = b"/v2/" in server.heard[-1].partition(b"\r\n")[0]
+        body = said() if moved else b""
+        status = "200 OK" if moved else "307 Temporary Redirect"
+        whole(body, *(() if moved else ("Location: /v2/chat/completions",)), status=status)(write)
+
+    with raw_server(script) as server:
+        assert ask(server.url) == "yes"
+        assert server.heard[-1].startswith(b"POST /v2/chat/completions")
+
+
+def test_a_circle_of_redirects_ends(ask: Any) -> None:
+    circle = whole(b"", "Location: /v1/chat/completions", status="307 Temporary Redirect")
+    with raw_server(circle) as server, pytest.raises(OrpoError, match="redirects more than"):
+        ask(server.url)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"null",
+        b'"text"',
+        b"\xff\xfe\x00",
+        b"<html><body>It works!</body></html>",
+        b"[" * 100_000 + b"]" * 100_000,
+        b'{"choices":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+        b'{"choices": [' + b"9" * 5000 + b"]}",
+        b'{"choices": []}',
+        b'{"choices": "text"}',
+        b'{"choices": [null]}',
+        b'{"choices": [{"message": null}]}',
+        b'{"choices": [{"message": "yes"}]}',
+        said([{"type": "text", "text": "yes"}]),
+        said(7),
+        said(1e400),
+    ],
+    ids=lambda body: str(body[:40]),
+)
+def test_what_is_no_completion_is_told_in_one_line(ask: Any, body: bytes) -> None:
+    script = whole(body, "Content-Type: application/json")
+    with raw_server(script) as server, pytest.raises(OrpoError) as caught:
+        ask(server.url)
+    assert "\n" not in str(caught.value)
+    assert "no chat completion" in str(caught.value) or "OpenAI-compatible" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        lambda _write: None,
+        lambda write: write(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf"),
+        lambda write: write(CHUNKED + b"ffff\r\nhalf"),
+        lambda write: write(CHUNKED + b"no number\r\n"),
+        lambda write: write(b"\x16\x03\x01 no HTTP at all\r\n\r\n"),
+        lambda write: write(b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 100_000 + b"\r\n"),
+    ],
+    ids=["closed", "half", "half a chunk", "bad chunk", "no HTTP", "600 kB of headers"],
+)
+def test_a_broken_connection_is_told_in_one_line(ask: Any, script: Any) -> None:
+    with raw_server(script) as server, pytest.raises(OrpoError) as caught:
+        ask(server.url)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_server_without_certificate_is_told_in_one_line(ask: Any) -> None:
+    with raw_server(whole(said())) as server, pytest.raises(OrpoError) as caught:
+        ask(server.url.replace("http:", "https:"))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("usage", "tokens"),
+    [
+        ({"prompt_tokens": 3, "completion_tokens": 4}, (3, 4)),
+        ({"prompt_tokens": 3.0, "completion_tokens": 0}, (3, 0)),
+        ({"prompt_tokens": -3, "completion_tokens": float("nan")}, (None, None)),
+        ({"prompt_tokens": "many", "completion_tokens": [1]}, (None, None)),
+        ({"prompt_tokens": float("inf"), "completion_tokens": 10**300}, (None, None)),
+        ({"prompt_tokens": True}, (None, None)),
+        ("none", (None, None)),
+        ([], (None, None)),
+    ],
+)
+def test_what_is_no_count_of_tokens_costs_nothing(usage: Any, tokens: Any) -> None:
+    body = json.loads(said()) | {"usage": usage, "model": [7]}
+    body["choices"][0]["finish_reason"] = {"a": 1}
+    with raw_server(whole(json.dumps(body).encode())) as server:
+        settings = JudgeSettings(model="m", base_url=server.url, retries=0)
+        reply = complete(settings, [Request(({"role": "user", "content": "x"},))])[0]
+    assert (reply.prompt_tokens, reply.completion_tokens) == tokens
+    assert (reply.text, reply.model, reply.finish_reason) == ("yes", "", "")
+
+
+@pytest.mark.parametrize(
+    "tops",
+    [
+        [{"token": 7, "logprob": -1}],
+        [{"token": [], "logprob": 0}],
+        [{"token": "m", "logprob": "x"}],
+        [{"token": "m", "logprob": float("nan")}],
+        [{"token": "m", "logprob": 10**400}],
+        [None],
+        7,
+    ],
+)
+def test_log_probabilities_are_numbers(tops: Any) -> None:
+    body = said(logprobs={"content": [{"token": "m", "logprob": -1.0, "top_logprobs": tops}]})
+    with raw_server(whole(body)) as server, pytest.raises(OrpoError, match="no chat completion"):
+        judged(server.url)
+
+
+@pytest.mark.parametrize("wait", ["1e9", "Fri, 31 Dec 2100 23:59:59 GMT"])
+def test_a_server_that_asks_to_wait_for_years_is_not_waited_for(wait: str) -> None:
+    busy = whole(b"{}", f"Retry-After: {wait}", status="429 Too Many Requests")
+    with raw_server(busy) as server, pytest.raises(EvaluationError, match="asks to wait"):
+        judged(server.url)
+
+
+@pytest.mark.parametrize(
+    ("wait", "seconds"),
+    [
+        ("2.5", 2.5),
+        ("Fri, 31 Dec 1999 23:59:59 GMT", 0.0),
+        ("-5", None),
+        ("nan", None),
+        ("inf", None),
+        ("soon", None),
+        ("Fri, 99 Dec 9999", None),
+        ("", None),
+    ],
+)
+def test_how_long_a_server_asks_to_wait(wait: str, seconds: float | None) -> None:
+    class Response:
+        headers = {"retry-after": wait}  # noqa: RUF012
+
+    error = Exception()
+    error.response = Response()  # type: ignore[attr-defined]
+    assert _retry_after(error) == seconds
