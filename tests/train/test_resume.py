@@ -29,7 +29,7 @@ from orpo.train import StopOnSignal
 from orpo.train.checkpoints import Progress, read_progress
 from tests import forked
 from tests.train.small import Stream, text_rows, tiny_llama
-from tests.train.whole_runs import differences, lines_of, same_bits, trainer_for
+from tests.train.whole_runs import differences, lines_of, same_bits, state_of, trainer_for
 
 REPOSITORY = Path(__file__).parents[2]
 STEPS = 8  # eleven pairs, two by two, twice: an epoch has three steps, the last one of three pairs
@@ -151,16 +151,17 @@ def test_a_run_that_goes_on_twice(tmp_path: Path) -> None:
     settings = {"max_steps": STEPS, "save_steps": 2, "logging_steps": 3, **EVALUATE}
     whole, folder = tmp_path / "whole", tmp_path / "run"
     trainer = trainer_for(whole, **settings)
-    trainer.train()
+    output = trainer.train()
     trainer.save_model()
     interrupted(trainer_for(folder, callbacks=[StopAfter(3)], **settings))
     interrupted(
         trainer_for(folder, callbacks=[StopAfter(7)], **settings), resume_from_checkpoint=True
     )
     last = trainer_for(folder, **settings)
-    last.train(resume_from_checkpoint=True)
+    assert last.train(resume_from_checkpoint=True).training_loss == output.training_loss
     last.save_model()
     assert not differences(folder, whole)
+    assert state_of(last) == state_of(trainer)
     assert len({read_manifest(path).run for path in checkpoints(folder)}) == 1
 
 

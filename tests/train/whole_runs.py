@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,8 +18,8 @@ from orpo.run_folder import checkpoints, verify
 from tests.train.one_step import quiet_trainer
 from tests.train.small import text_rows
 
-# What a clock says, and the mean loss of one call of `train`, which a resumed run makes of fewer.
-_OF_THE_CALL = ("runtime", "per_second", "train_loss", "preparation_time")
+# What a clock says.
+_OF_THE_CALL = ("runtime", "per_second", "preparation_time")
 
 
 def trainer_for(folder: Path, **kwargs: Any) -> ORPOTrainer:
@@ -50,10 +51,11 @@ def lines_of(folder: Path) -> list[dict[str, Any]]:
     """metrics.jsonl, but for times; every line of it must be whole."""
     text = (folder / "metrics.jsonl").read_text()
     assert not text or text.endswith("\n")
-    return [
-        {name: value for name, value in line.items() if not any(s in name for s in _OF_THE_CALL)}
-        for line in map(json.loads, text.splitlines())
-    ]
+    return [_without_times(json.loads(line)) for line in text.splitlines()]
+
+
+def _without_times(line: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in line.items() if not any(s in name for s in _OF_THE_CALL)}
 
 
 def differences(folder: Path, whole: Path) -> list[str]:
@@ -70,6 +72,14 @@ def differences(folder: Path, whole: Path) -> list[str]:
         wrong = [_unlike(a, b) for a, b in zip(lines, expected, strict=False) if a != b]
         found.append(f"metrics.jsonl differs: {wrong or steps}")
     return found + leftovers(folder)
+
+
+def state_of(trainer: ORPOTrainer) -> dict[str, Any]:
+    """What transformers knows of the run at its end, but for times and places."""
+    told: dict[str, Any] = dataclasses.asdict(trainer.state)
+    told["log_history"] = [_without_times(line) for line in told["log_history"]]
+    own = {"stateful_callbacks", "best_model_checkpoint"}
+    return {name: value for name, value in told.items() if name not in own}
 
 
 def leftovers(folder: Path) -> list[str]:

@@ -154,7 +154,7 @@ class TrainResult:
     Attributes:
         output_dir: The run folder.
         steps: Optimizer steps taken in total.
-        train_loss: Mean loss over the steps of this call.
+        train_loss: Mean loss over the steps of the run.
         evaluation: {"before": ..., "after": ...} on held-out pairs; empty without them.
         samples: Prompts with the answers before and after.
         data: Data set -> its account of rows.

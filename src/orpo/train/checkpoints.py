@@ -248,6 +248,8 @@ class Progress:
         loss_sums: Each rank's loss since the last log.
         metric_sums: Each rank's `MetricSums`; None where nothing was summed.
         metric_dtype: Of these sums; another would round differently.
+        total_loss: The loss of all steps up to the last log; None in files of earlier versions.
+        uncounted: Steps whose loss is in no mean.
         last_logged: The step of the last log.
         metric_lines: Lines of metrics.jsonl that belong to the steps taken.
         evaluate: Whether an evaluation was due and was cut off by a signal.
@@ -262,6 +264,8 @@ class Progress:
     loss_sums: list[float] = field(default_factory=list)
     metric_sums: list[list[float] | None] = field(default_factory=list)
     metric_dtype: str = "float32"
+    total_loss: float | None = None
+    uncounted: int = 0
     last_logged: int = 0
     metric_lines: int = 0
     evaluate: bool = False

@@ -31,6 +31,7 @@ class Continuity:
         evaluate: Whether an evaluation was cut off, and is due when the run goes on.
         first: Whether the coming step is the first of its epoch.
         epoch_over: Whether what comes at an epoch's end has begun.
+        uncounted: Steps whose loss is in no mean: they were not taken.
         figures: Gradient norm and learning rate of the last step.
         lines: Lines of metrics.jsonl ahead of the summary, which a run that goes on writes anew;
             None until the last step.
@@ -45,6 +46,7 @@ class Continuity:
     evaluate: bool = False
     first: bool = False
     epoch_over: bool = False
+    uncounted: int = 0
     figures: tuple[Any, Any] = (None, None)
     lines: int | None = None
     _restore: Callable[[], None] | None = None

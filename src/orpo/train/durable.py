@@ -158,7 +158,15 @@ class DurableTrainer(Trainer):
     def _finalize_training(self, *args: Any, **kwargs: Any) -> Any:
         self._make_up()  # where the run went on from its very end, and no epoch has begun
         self._continuity.lines = self._recorder.lines
-        return super()._finalize_training(*args, **kwargs)
+        output = super()._finalize_training(*args, **kwargs)
+        return output._replace(training_loss=output.metrics["train_loss"])
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """As in transformers; the mean loss is that of the run, whatever calls it took."""
+        if "train_loss" in logs:
+            steps = self.state.global_step - self._continuity.uncounted
+            logs["train_loss"] = self._total_loss_scalar / max(steps, 0.001)
+        super().log(logs, start_time)
 
     def _make_up(self) -> None:
         """Do what was due when the checkpoint was written that the run goes on from."""
@@ -210,9 +218,12 @@ class DurableTrainer(Trainer):
         rank, sums = self.args.process_index, progress.loss_sums
         mean = sum(sums) / max(1, len(sums))
         self._tr_loss += sums[rank] if len(sums) == self.args.world_size else mean
-        # Its steps were not this call's, whose mean loss transformers is going to report.
-        self._total_loss_scalar = -mean
         self._globalstep_last_logged = progress.last_logged
+        if progress.total_loss is None:  # of an earlier version: the mean is of this call's steps
+            self._total_loss_scalar, self._continuity.uncounted = -mean, self.state.global_step
+        else:
+            self._total_loss_scalar = progress.total_loss
+            self._continuity.uncounted = progress.uncounted
 
     def _progress(self) -> Progress:
         """What a run that goes on from here has to know."""
@@ -220,6 +231,8 @@ class DurableTrainer(Trainer):
         lines = self._continuity.lines
         return Progress(
             loss_sums=[float(self._tr_loss)],
+            total_loss=self._total_loss_scalar,
+            uncounted=self._continuity.uncounted,
             last_logged=self._globalstep_last_logged,
             metric_lines=self._recorder.lines if lines is None else lines,
             evaluate=self._continuity.evaluate,

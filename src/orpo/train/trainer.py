@@ -473,6 +473,7 @@ class ORPOTrainer(DurableTrainer):
             # What transformers divides sums of losses by begins one step later.
             self._globalstep_last_logged += 1
             self._initial_global_step += 1
+            self._continuity.uncounted += 1
 
         return put_back
 
