@@ -52,7 +52,7 @@ def connect(
     )
 
 
-class _Limited(openai.DefaultHttpxClient):  # type: ignore[misc]
+class _Limited(openai.DefaultHttpxClient):
     """An HTTP client of which each request has an end and each response a size."""
 
     def __init__(self, seconds: float, largest: int) -> None:
