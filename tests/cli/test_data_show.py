@@ -253,7 +253,7 @@ def test_real_rows_with_real_tokenizers(
 def test_the_formats_of_the_guide_are_what_it_says(orpo: Orpo, tiny: Path, tmp_path: Path) -> None:
     guide = Path(__file__).parents[2] / "docs" / "preference-data.md"
     examples = re.findall(r"^\| (\w+)[^|]*\| `(\{.*\})` \|$", guide.read_text("utf-8"), re.M)
-    assert len(examples) == 10
+    assert len(examples) == 11
     for number, (name, row) in enumerate(examples):
         data = tmp_path / f"{number}.jsonl"
         data.write_text(row + "\n", encoding="utf-8")

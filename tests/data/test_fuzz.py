@@ -104,17 +104,19 @@ class Everything(Ledger):
 
 
 def account(prepare: Preparation, path: Path) -> Everything | None:
-    """What became of every row of a file; None if the file as a whole was refused, by name."""
+    """What became of every row of a file; None if reading it stopped before its end, by name."""
     ledger, said, kept = Everything("d"), "", 0
     try:
-        kept = sum(1 for _ in prepare.stream(Source(str(path)), ledger))
+        for _ in prepare.stream(Source(str(path)), ledger):
+            kept += 1
     except UserError as error:
         said = str(error)
     if said:
         assert "\n" not in said
         assert path.name in said
         said.encode()
-        return None
+        if "rows cannot be read; the first: " not in said:
+            return None
     assert kept == ledger.kept
     assert ledger.rows_in == ledger.kept + ledger.dropped.total()
     assert len(ledger.drops) == ledger.dropped.total()

@@ -14,7 +14,15 @@ from typing import Any
 
 import pytest
 
-from orpo.data import Ledger, LengthPolicy, PairTokenizer, Preparation, Row, Source
+from orpo.data import (
+    Ledger,
+    LengthPolicy,
+    PairTokenizer,
+    Preparation,
+    Row,
+    Source,
+    iterate_dataset,
+)
 from orpo.data import store as stores
 from orpo.data.template import PreTrainedTokenizerBase as Tokenizer
 from orpo.errors import DataError
@@ -194,3 +202,27 @@ class TestScratch:
             dataclasses.replace(prepare, cache=None)(Source(str(tmp_path / "bad.jsonl")), "d")
         gc.collect()
         assert folders() == []
+
+
+class _Failing:
+    """Rows of a data set that fails by itself while it is read."""
+
+    def __init__(self, rows: int) -> None:
+        self.rows = rows
+
+    def __iter__(self) -> Iterator[dict[str, str]]:
+        for index in range(self.rows):
+            yield {"prompt": f"p{index}", "chosen": "c", "rejected": "r"}
+        raise OSError(5, "Input/output error")
+
+
+@pytest.mark.parametrize("rows", [0, 1, 1500])
+def test_a_data_set_that_cannot_be_read_is_no_matter_of_room(
+    rows: int, prepare: Preparation
+) -> None:
+    with pytest.raises(DataError) as caught:
+        prepare(iterate_dataset(_Failing(rows), "train_dataset"), "train_dataset")
+    assert str(caught.value).startswith(
+        f"train_dataset row {rows}: cannot be read (Input/output error). "
+    )
+    assert "room" not in str(caught.value)

@@ -278,5 +278,5 @@ def test_format_and_rule_are_those_of_the_training(folder: Path, tmp_path: Path)
         (shown,) = show(data, folder, pair_rule=rule)
         assert shown.format == "answers"
         assert part(shown, "rejected")[0]["text"] == rejected
-    (shown,) = show(data, folder, data_format="prompt")
+    (shown,) = show(data, folder, "1", data_format="prompt")
     assert shown.dropped is not None

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 from orpo.data.fields import as_messages
+from orpo.data.near_misses import renaming
 from orpo.data.ranked import has_answers
 from orpo.data.transcripts import ASSISTANT
 from orpo.errors import DataError
@@ -14,6 +15,7 @@ from orpo.errors import DataError
 __all__ = [
     "PROMPTS",
     "SCORES",
+    "TEXT_PROMPTS",
     "UndecidedError",
     "prompt_column",
     "recognise",
@@ -24,30 +26,37 @@ __all__ = [
 Columns: TypeAlias = Mapping[str, Any]
 _Known: TypeAlias = dict[str, tuple[tuple[str, ...], ...]]
 
+TEXT_PROMPTS = ("prompt", "question", "query", "input", "prefix")
+"""Columns that the format "prompt" may have its prompt in, the first one that is there."""
+
 _COLUMNS: _Known = {
-    "prompt": tuple((p, "chosen", "rejected") for p in ("prompt", "question", "query", "input")),
+    "prompt": tuple((p, "chosen", "rejected") for p in TEXT_PROMPTS),
     "alpaca": (("instruction", "chosen", "rejected"),),
     "sharegpt": (("conversations", "chosen", "rejected"),),
-    "messages": (("messages", "rejected_response"), ("messages", "rejected_messages")),
+    "messages": (
+        ("messages", "rejected_response"),
+        ("messages", "rejected_messages"),
+        ("messages", "chosen", "rejected"),
+    ),
     "two_messages": (("chosen_messages", "rejected_messages"),),
 }
 """Format -> the columns that make it out, in any of these sets."""
 
 _NLL_COLUMNS: _Known = {
     "prompt": (
-        *((p, "chosen") for p in ("prompt", "question", "query", "input")),
+        *((p, "chosen") for p in TEXT_PROMPTS),
         ("prompt", "completion"),
     ),
     "alpaca": (("instruction", "chosen"), ("instruction", "output")),
     "sharegpt": (("conversations", "chosen"), ("conversations",)),
-    "messages": (("messages",),),
+    "messages": (("messages", "chosen"), ("messages",)),
     "two_messages": (("chosen_messages",),),
 }
 """The same for rows without a rejected answer."""
 
 _SURE_PROMPTS = ("prompt", "question", "instruction", "messages", "conversations")
-_LOOSE_PROMPTS = ("query", "input")  # only where nothing else is the prompt
-PROMPTS = (*_SURE_PROMPTS, *_LOOSE_PROMPTS)
+_LOOSE_PROMPTS = ("query", "input", "prefix")  # only where nothing else is the prompt
+PROMPTS = (*_SURE_PROMPTS, *_LOOSE_PROMPTS, "context", "contents")
 """Columns that a list of answers may have its prompt in, the first one that is there."""
 
 SCORES = (
@@ -55,9 +64,11 @@ SCORES = (
     ("chosen_score", "rejected_score"),
     ("chosen_rating", "rejected_rating"),
     ("rating_chosen", "rating_rejected"),
+    ("chosen_reward", "rejected_reward"),
 )
 """Columns with the scores of both answers, in any of these pairs."""
 
+_BESIDE_MESSAGES = ("prompt", "question", "instruction", "conversations")
 _REJECTED = ("rejected", "rejected_response", "rejected_messages")
 _ANSWERS = ("chosen", "rejected")
 _EXTRAS = {*_ANSWERS, "system", "tools", "weight", "split"}.union(*SCORES)
@@ -95,7 +106,7 @@ def recognise(columns: Columns, where: str) -> str:
 
 def prompt_column(columns: Columns) -> str:
     """The column that the format "prompt" has its prompt in."""
-    names = ("prompt", "question", "query", *(["input"] * ("instruction" not in columns)))
+    names = (name for name in TEXT_PROMPTS if name != "input" or "instruction" not in columns)
     return next((name for name in names if name in columns), "prompt")
 
 
@@ -139,6 +150,8 @@ def _candidates(columns: Columns) -> list[str]:
     """Every format that the columns may be in."""
     names = _telling(columns)
     prompted = not names.isdisjoint(PROMPTS)
+    if "chosen" in names and not names.isdisjoint(_BESIDE_MESSAGES):
+        names.discard("messages")  # UltraFeedback has its chosen conversation there as well
     return (
         _matching(names, _COLUMNS)
         or [_by_answers(columns)] * names.issuperset(_ANSWERS)
@@ -150,11 +163,14 @@ def _candidates(columns: Columns) -> list[str]:
 
 
 def _telling(columns: Columns) -> set[str]:
-    """The columns' names, without `query` and `input` where they are not the prompt."""
+    """The columns' names, without those that are not the prompt, though they may be elsewhere."""
     names = set(columns)
+    if "chosen" in names and not columns.get("messages"):
+        names.discard("messages")
     answers = [columns.get(name) for name in _ANSWERS]
     whole = any(isinstance(answer, list) and len(answer) > 1 for answer in answers)
-    another = not names.isdisjoint(_SURE_PROMPTS) or names.issuperset(_LOOSE_PROMPTS)
+    loose = names.intersection(_LOOSE_PROMPTS)
+    another = not names.isdisjoint(_SURE_PROMPTS) or len(loose) > 1
     if another or whole or _by_answers(columns) == "hh":
         return names.difference(_LOOSE_PROMPTS)
     return names
@@ -198,5 +214,6 @@ def _unrecognised(columns: Columns, found: list[str], where: str) -> DataError:
     return DataError(
         f"no column {' and no column '.join(map(repr, missing))}; found {listed}",
         where=where,
-        fix="Preference data need 'chosen' and 'rejected', and usually 'prompt'.",
+        fix=renaming(columns)
+        or "Preference data need 'chosen' and 'rejected', and usually 'prompt'.",
     )

@@ -6,9 +6,12 @@ import json
 import math
 import re
 import reprlib
-from collections.abc import Mapping, Sequence, ValuesView
+from collections.abc import Mapping, ValuesView
 from typing import Any, TypeAlias
 
+from orpo.data.media import holds_media
+from orpo.data.speakers import is_speaker, speaker_of
+from orpo.data.spelled import literal
 from orpo.data.types import Message, Row
 from orpo.errors import DataError
 
@@ -22,6 +25,7 @@ __all__ = [
     "text",
     "text_or_messages",
     "tools_of",
+    "user",
     "weight_of",
     "wrong_type",
 ]
@@ -31,22 +35,9 @@ Value: TypeAlias = Any  # what JSON, CSV or Parquet hold
 _DEEPEST = 32  # levels of nesting in a tool call that anyone means
 _FLOAT32 = (1.1754943508222875e-38, 3.4028234663852886e38)  # smallest normal one, largest
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
+_SAID = ("content", "value", "parts")  # where a message keeps what is said
+_TEXT_PARTS = ("text", "input_text", "output_text")
 _CORRECT = "Correct the row, or set on_bad_row='drop' to leave such rows out."
-
-_SHAREGPT_ROLES = {
-    "human": "user",
-    "user": "user",
-    "gpt": "assistant",
-    "chatgpt": "assistant",
-    "assistant": "assistant",
-    "model": "assistant",
-    "bot": "assistant",
-    "system": "system",
-    "tool": "tool",
-    "observation": "tool",
-    "function_response": "tool",
-    "function_call": "assistant",
-}
 
 
 def has_value(row: Row, name: str) -> bool:
@@ -82,6 +73,12 @@ def text_or_messages(row: Row, name: str) -> str | list[Message]:
         return value
     messages = as_messages(value)
     if not messages:
+        if kind := _foreign_part(value):
+            raise DataError(
+                f"holds a part of type {kind!r}, and only texts are trained on",
+                where=f"{row.where}, field '{name}'",
+                fix="Give rows without pictures, sound, video and files.",
+            )
         raise wrong_type(row, name, "a string or a list of {'role', 'content'} messages")
     return messages
 
@@ -166,10 +163,9 @@ def tools_of(row: Row) -> list[Any] | None:
     value = row.values.get("tools")
     spelled = isinstance(value, str)
     if isinstance(value, str) and value.strip():
-        try:
-            value = json.loads(value)
-        except (ValueError, RecursionError) as error:
-            raise wrong_type(row, "tools", "a list of tools, or JSON text of one") from error
+        written, value = value.strip(), literal(value)
+        if value is None and written not in {"null", "None"}:
+            raise wrong_type(row, "tools", "a list of tools, or JSON text of one")
     if not value and (value is None or isinstance(value, str | list)):
         return None
     value = [value] if isinstance(value, Mapping) else value
@@ -193,6 +189,11 @@ def assistant(said: str) -> Message:
     return {"role": "assistant", "content": said}
 
 
+def user(said: str) -> Message:
+    """What the user says, as a message."""
+    return {"role": "user", "content": said}
+
+
 def wrong_type(row: Row, name: str, expected: str) -> DataError:
     """The complaint about a field of the wrong type, with the beginning of what is there."""
     value = row.values.get(name)
@@ -205,38 +206,36 @@ def wrong_type(row: Row, name: str, expected: str) -> DataError:
 
 
 def _message(turn: Value) -> Message | None:
+    """A turn with "role" and "content", whichever way it is spelled; None if it is no message."""
     if not isinstance(turn, Mapping):
         return None
-    if isinstance(turn.get("from"), str) and "value" in turn and "role" not in turn:
-        return _sharegpt_message(turn)
-    if not isinstance(turn.get("role"), str):
+    if not isinstance(turn.get("role"), str) and not _from_somebody(turn):
         return None
-    if "tool_calls" in turn:
-        turn = _with_calls(turn)
-    content = turn.get("content")
-    if isinstance(content, list | tuple):
-        content = _joined(content)
-        return None if content is None else {**turn, "content": content}
-    calls = content is None and bool(turn.get("tool_calls"))
-    return turn if isinstance(content, str) or calls else None
+    role, calls = speaker_of(turn["from"] if turn.get("role") is None else turn["role"])
+    name = next((part for part in _SAID if turn.get(part) is not None), "content")
+    message = {key: part for key, part in turn.items() if key not in {"role", "from", name}}
+    message = {"role": role, **message}
+    if name in turn:
+        message["content"] = _content(turn[name])
+    if "tool_calls" in message:
+        message = dict(_with_calls(message))
+    said = message.get("content")
+    called = _calls(said) if calls and isinstance(said, str) else None
+    if called:
+        return {**message, "content": "", "tool_calls": called}
+    silent = turn.get(name) is None and bool(message.get("tool_calls"))
+    return message if isinstance(said, str) or silent else None
 
 
-def _sharegpt_message(turn: Mapping[str, Any]) -> Message | None:
-    role, said = _SHAREGPT_ROLES.get(turn["from"].strip().lower()), turn["value"]
-    if role is None or not isinstance(said, str):
-        return None
-    calls = _calls(said) if turn["from"].strip().lower() == "function_call" else None
-    if calls:
-        return {"role": role, "content": "", "tool_calls": calls}
-    return {"role": role, "content": said}
+def _from_somebody(turn: Mapping[str, Any]) -> bool:
+    """Whether ShareGPT's "from" says who speaks; nobody else speaks there."""
+    speaker = turn.get("from")
+    return turn.get("role") is None and isinstance(speaker, str) and is_speaker(speaker)
 
 
 def _calls(said: str) -> list[Any] | None:
     """The tool calls that a "function_call" turn spells as JSON; None if it does not."""
-    try:
-        value = json.loads(said)
-    except (ValueError, RecursionError):
-        return None
+    value = literal(said)
     calls = value if isinstance(value, list) else [value]
     if not all(isinstance(call, dict) and isinstance(call.get("name"), str) for call in calls):
         return None
@@ -246,6 +245,9 @@ def _calls(said: str) -> list[Any] | None:
 def _with_calls(turn: Mapping[str, Any]) -> Message:
     """A message with its tool calls as templates want them; null calls are none."""
     calls = turn["tool_calls"]
+    if isinstance(calls, str):
+        calls = literal(calls) if calls.strip() else None
+        calls = [calls] if isinstance(calls, Mapping) else calls
     if calls is None:
         return {name: part for name, part in turn.items() if name != "tool_calls"}
     if not isinstance(calls, list | tuple):
@@ -279,10 +281,40 @@ def _without_nulls(value: Value, depth: int = 0) -> Value:
     return value
 
 
-def _joined(parts: Sequence[Any]) -> str | None:
+def _content(said: Value) -> Value:
     """The text of a content in parts; None if one of them is no text (a picture, say)."""
-    texts = [part.get("text") if isinstance(part, Mapping) else None for part in parts]
+    if not isinstance(said, list | tuple | Mapping):
+        return said
+    texts = [_part(part) for part in ([said] if isinstance(said, Mapping) else said)]
     return "".join(map(str, texts)) if all(isinstance(t, str) for t in texts) else None
+
+
+def _part(part: Value) -> str | None:
+    """The text of a part of a content; None if it is something else."""
+    if isinstance(part, str):
+        return part
+    if not isinstance(part, Mapping) or _foreign(part):
+        return None
+    return next((part[n] for n in ("text", *_SAID) if isinstance(part.get(n), str)), None)
+
+
+def _foreign(part: Mapping[str, Any]) -> str:
+    """What a part of a content is, if it is no text: "image_url", say."""
+    kind = part.get("type")
+    if isinstance(kind, str) and kind not in _TEXT_PARTS:
+        return kind
+    return next((str(name) for name in part if holds_media(str(name), part[name])), "")
+
+
+def _foreign_part(turns: Value) -> str:
+    """The first part of some messages that is no text; empty if there is none."""
+    for turn in turns if isinstance(turns, list | tuple) else [turns]:
+        for name in _SAID if isinstance(turn, Mapping) else ():
+            parts = turn.get(name)
+            for part in parts if isinstance(parts, list | tuple) else [parts]:
+                if isinstance(part, Mapping) and _part(part) is None:
+                    return _foreign(part) or str(next(iter(part), "nothing"))
+    return ""
 
 
 def _check_readable(value: Value, row: Row, name: str) -> None:

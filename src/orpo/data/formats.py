@@ -5,7 +5,8 @@
     hh            chosen, rejected: "\\n\\nHuman: ... \\n\\nAssistant: ..." transcripts
     alpaca        instruction, [input], chosen, rejected
     sharegpt      conversations, chosen, rejected: {from, value} turns
-    messages      messages that end with the chosen answer, rejected_response or rejected_messages
+    messages      messages that end with the chosen answer, rejected_response or rejected_messages;
+                  or messages up to the answers, chosen, rejected
     two_messages  chosen_messages, rejected_messages: two conversations that share their beginning
     answers       a prompt and a list of scored or ranked answers, see `orpo.data.ranked`
 
@@ -14,14 +15,15 @@ the rejected answer is null or missing, the row is learnt from by its NLL alone;
 or `conversations` by themselves, `prompt` with `completion` and `instruction` with `output`.
 
 An Alpaca row may have a `history` of earlier turns. The prompt's column may also be called
-`question`, `query` or `input`.
+`question`, `query`, `input` or `prefix`. Rows of other tools are brought under these columns by
+`orpo.data.peers`.
 
 A new format is a function here, a line in `FORMATS` and one in `orpo.data.columns`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, TypeAlias
 
@@ -31,10 +33,10 @@ from orpo.data.fields import (
     assistant,
     has_value,
     past_turns,
-    required,
     text,
     text_or_messages,
 )
+from orpo.data.near_misses import refuse_near_misses
 from orpo.data.ranked import PAIR_RULES, answers_column, choose_pair
 from orpo.data.transcripts import split_texts, split_transcripts, turns_of
 from orpo.data.types import Dropped, Message, Messages, PreferencePair, Row, TextPair
@@ -67,6 +69,7 @@ def to_pair(row: Row, name: str, pair_rule: str = "best_worst") -> PreferencePai
     else:
         pair = FORMATS[name](row)
         refuse_unpaired(row.values, row.where)
+    refuse_near_misses(row.values, row.where, has_rejected=pair.has_rejected)
     return with_extras(pair)
 
 
@@ -111,6 +114,8 @@ def _two_messages(row: Row) -> PreferencePair:
 
 
 def _messages(row: Row) -> PreferencePair:
+    if has_value(row, "chosen") or has_value(row, "rejected"):
+        return _turns(row, "messages")
     chosen = _conversation(text_or_messages(row, "messages"))
     if has_value(row, "rejected_messages"):
         rejected = _conversation(text_or_messages(row, "rejected_messages"))
@@ -127,18 +132,31 @@ def _messages(row: Row) -> PreferencePair:
 
 
 def _sharegpt(row: Row) -> PreferencePair:
+    if has_value(row, "chosen") or has_value(row, "rejected"):
+        return _turns(row, "conversations")
     turns = _conversation(text_or_messages(row, "conversations"))
-    if not has_value(row, "chosen"):
-        if has_value(row, "rejected"):
-            required(row, "chosen")
-        prompt, chosen = turns[:-1], _answer(turns[-1:], row, "conversations")
-    else:
-        prompt, chosen = turns, _answer(text_or_messages(row, "chosen"), row, "chosen")
-    rejected = None
-    if has_value(row, "rejected"):
-        rejected = _answer(text_or_messages(row, "rejected"), row, "rejected")
-    asked = _asked(prompt, row, "conversations")
-    return PreferencePair(row, prompt=asked, chosen=chosen, rejected=rejected)
+    return PreferencePair(
+        row,
+        prompt=_asked(turns[:-1], row, "conversations"),
+        chosen=_answer(turns[-1:], row, "conversations"),
+    )
+
+
+def _turns(row: Row, name: str) -> PreferencePair:
+    """A conversation up to the answers, or with the chosen one, and the answers beside it."""
+    turns = _conversation(text_or_messages(row, name))
+    chosen = text_or_messages(row, "chosen")
+    rejected = text_or_messages(row, "rejected") if has_value(row, "rejected") else None
+    asked = turns[:-1] if turns[-1]["role"] == "assistant" else turns
+    if _opens_with_prompt(asked, chosen, rejected):
+        return _implicit(row)
+    answer = _answer(chosen, row, "chosen")
+    return PreferencePair(
+        row,
+        prompt=_asked(asked if _same_turn(turns[-1], answer) else turns, row, name),
+        chosen=answer,
+        rejected=None if rejected is None else _answer(rejected, row, "rejected"),
+    )
 
 
 def _hh(row: Row) -> PreferencePair:
@@ -157,16 +175,26 @@ def _hh(row: Row) -> PreferencePair:
 
 
 def _alpaca(row: Row) -> PreferencePair:
-    chosen = text(row, _present(row, "output", "chosen"))
-    rejected = text(row, "rejected") if has_value(row, "rejected") else None
+    chosen_name = _present(row, "output", "chosen")
+    chosen = _text_or_answer(row, chosen_name)
+    rejected = _text_or_answer(row, "rejected") if has_value(row, "rejected") else None
     turns, plain = _instruction(row)
+    texts = None
+    if isinstance(chosen, str) and isinstance(rejected, str | None):
+        texts = TextPair(plain, chosen, rejected)
     return PreferencePair(
         row,
-        text=TextPair(plain, chosen, rejected),
+        text=texts,
         prompt=turns,
-        chosen=assistant(chosen),
-        rejected=None if rejected is None else assistant(rejected),
+        chosen=_answer(chosen, row, chosen_name),
+        rejected=None if rejected is None else _answer(rejected, row, "rejected"),
     )
+
+
+def _text_or_answer(row: Row, name: str) -> str | Messages:
+    """A text, or the message that an answer is."""
+    spoken = isinstance(row.values.get(name), list | tuple | Mapping)
+    return text_or_messages(row, name) if spoken else text(row, name)
 
 
 def _answered(row: Row, chosen: str | Messages, rejected: str | Messages) -> PreferencePair:

@@ -107,6 +107,7 @@ class Preparation:
                         yield outcome
                 bar.update(len(chunk))
                 together = min(2 * together, _TOGETHER)
+        readers.read.require_readable()
 
     def _key(self, rows: Iterable[Row]) -> str:
         """What the result depends on, as a name; empty if the rows do not say what they are."""
@@ -147,13 +148,15 @@ class _Readers:
             return reader(row)
         try:
             self.tokenised = True
-            return how.tokenize.from_tokens(row)
+            found = how.tokenize.from_tokens(row)
         except TooLongError:
             raise  # asked for by truncation="error"; nothing is wrong with the row's form
         except DataError as error:
             if how.on_bad_row == "error":
                 raise
-            return Dropped("malformed", error.where or row.where, error.what)
+            return reader.refuse(row, error)
+        reader.accept(row)
+        return found
 
 
 class StreamedPairs(torch.utils.data.IterableDataset[dict[str, Any]]):

@@ -17,17 +17,19 @@ from orpo.data.fields import as_messages, required, wrong_type
 from orpo.data.types import Dropped, Messages, Row
 from orpo.errors import DataError
 
-__all__ = ["PAIR_RULES", "Preference", "answers_column", "choose_pair", "has_answers"]
+__all__ = ["ANSWERS", "PAIR_RULES", "Preference", "answers_column", "choose_pair", "has_answers"]
 
 PAIR_RULES = ("best_worst", "best_second", "best_random")
 
-ANSWERS = ("answers", "responses", "completions", "candidates", "generations")
+ANSWERS = ("answers", "responses", "completions", "candidates", "generations", "continuations")
 """Names of the column that holds the answers."""
 
 _SCORES = ("scores", "ratings", "rewards")
 _RANKS = ("ranks", "ranking", "rank")
-_SAID = ("answer", "response", "completion", "content", "text", "output", "value")
-_SCORE = ("overall_score", "score", "rating", "reward")
+_SAID = (
+    *("answer", "response", "completion", "continuation", "content", "text", "output", "value"),
+)
+_SCORE = ("overall_score", "score", "rating", "reward", "pm_score")
 _RANK = ("rank", "ranking")
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from orpo.data.columns import UndecidedError, recognise, refuse_guess
 from orpo.data.formats import to_pair
+from orpo.data.media import refuse_media, refuse_placeholders
+from orpo.data.near_misses import renaming
+from orpo.data.peers import under_our_columns
 from orpo.data.types import Dropped, PreferencePair, Row
 from orpo.errors import DataError
 
@@ -32,6 +35,9 @@ class PairReader:
     pair_rule: str = "best_worst"
     _guessed: bool = field(default=False, init=False, repr=False)
     _strange: int = field(default=0, init=False, repr=False)
+    _rows: int = field(default=0, init=False, repr=False)
+    _bad: int = field(default=0, init=False, repr=False)
+    _first: DataError | None = field(default=None, init=False, repr=False)
 
     def __call__(self, row: Row) -> PreferencePair | Dropped:
         """The pair of a row, or why it gives none.
@@ -41,26 +47,58 @@ class PairReader:
                 read, its columns may be read in several ways, or a hundred rows were in no format.
         """
         try:
-            return self._read(row)
+            found = self._read(row)
         except DataError as error:
             undecided = isinstance(error, UndecidedError) and not self.format
             if self.on_bad_row == "error" or undecided or self._strange >= _PATIENCE:
                 raise
-            reason = "unreadable" if row.broken else "malformed"
-            return Dropped(reason, error.where or row.where, error.what)
+            return self.refuse(row, error)
+        self.accept(row)
+        return found
+
+    def accept(self, row: Row) -> None:
+        """Enter a row that can be read, by this reader or as token ids."""
+        self._rows += not row.left_out
+
+    def refuse(self, row: Row, error: DataError) -> Dropped:
+        """Enter a row that cannot be read, for whatever reason."""
+        self._rows, self._bad = self._rows + 1, self._bad + 1
+        self._first = self._first or error
+        reason = "unreadable" if row.broken else "malformed"
+        return Dropped(reason, error.where or row.where, error.what)
+
+    @property
+    def mostly_unreadable(self) -> bool:
+        """Whether most rows up to here cannot be read."""
+        return 2 * self._bad > self._rows
+
+    def require_readable(self) -> None:
+        """Check, when all rows were read, that they are preference data after all.
+
+        Raises:
+            DataError: Most of them cannot be read; names the first one and what is wrong with it.
+        """
+        if self._first is not None and self.mostly_unreadable:
+            raise DataError(
+                f"{self._bad} of {self._rows} rows cannot be read; the first: {self._first.what}",
+                where=self._first.where,
+                fix=self._first.fix,
+            )
 
     def _read(self, row: Row) -> PreferencePair | Dropped:
         if row.left_out:
             return Dropped(row.left_out, row.where)
         if row.broken is not None:
             raise row.broken
-        name = self._format_of(row)
+        refuse_media(row.values, row.where)
+        ours = under_our_columns(row)
+        name = self._format_of(ours)
         try:
-            pair = to_pair(row, name, self.pair_rule)
+            pair = to_pair(ours, name, self.pair_rule)
         except DataError as error:
-            other = _looks_like(row)
+            other = _looks_like(ours)
             if other in {"", name}:
-                raise
+                raise _with_renaming(error, ours) from error
             raise DataError(
                 f"{error.what}; this row looks like {other!r} data, the first like {name!r}",
                 where=error.where,
@@ -68,7 +106,10 @@ class PairReader:
             ) from error
         self._guessed |= not self.format
         self.format, self._strange = name, 0
-        return pair
+        if isinstance(pair, Dropped):
+            return pair
+        refuse_placeholders(pair)
+        return replace(pair, row=row)
 
     def _format_of(self, row: Row) -> str:
         """The format of all the rows, which this one decides if none did before."""
@@ -112,10 +153,22 @@ class PairReaders:
             self._readers[row.source] = PairReader(*self._how)
         return self._readers[row.source]
 
+    def require_readable(self) -> None:
+        """Check each data set as `PairReader.require_readable` does."""
+        for reader in self._readers.values():
+            reader.require_readable()
+
     @property
     def formats(self) -> list[str]:
         """The formats that were recognised, each once."""
         return list(dict.fromkeys(r.format for r in self._readers.values() if r.format))
+
+
+def _with_renaming(error: DataError, row: Row) -> DataError:
+    """The same complaint about what is not there, with the columns that may be meant for it."""
+    missing = "no prompt" in error.what or "is missing" in error.what
+    hint = renaming(row.values) if missing else ""
+    return DataError(error.what, where=error.where, fix=hint) if hint else error
 
 
 def _looks_like(row: Row) -> str:

@@ -1,6 +1,7 @@
 """Where rows come from: files, folders, Hub ids and in-memory data sets, each row with its place.
 
-.json (a list, or one object per line) · .jsonl · .csv · .parquet, each also as .gz where text
+.json, .jsonl, .ndjson (a list, one object per line, or objects over several lines) · .csv ·
+.parquet; each also as .gz where text
 a folder written by `datasets.Dataset.save_to_disk`, or a folder of such files
 a Hub id, optionally with a revision and a split: "owner/name", "owner/name@commit:train"
 """
@@ -34,6 +35,7 @@ _PART = 1 << 20  # characters of a JSON list that are read at a time
 _LITERAL = 16  # longer than any word of JSON
 _SPLIT = re.compile(r"train(?![a-z])")
 _OTHER_SPLIT = re.compile(r"(test|valid|validation|val|dev|eval|heldout|held_out)(?![a-z])")
+_LIST = re.compile(r"\[[ \t\r\n]*\{")
 _BLANK = re.compile(r"[ \t\r\n]*")
 _HINT = "Use a .json, .jsonl, .csv or .parquet file, a saved data set folder, or a Hub id."
 
@@ -98,7 +100,7 @@ def iterate_dataset(dataset: Iterable[Any], name: str) -> Iterator[Row]:
     """
     if hasattr(dataset, "with_format") and hasattr(dataset, "__len__"):
         dataset = dataset.with_format(None)  # not for streams: the copy would forget its epoch
-    for index, values in enumerate(dataset):
+    for index, values in enumerate(_readable(dataset, name)):
         if isinstance(values, Row):
             yield values
             continue
@@ -110,6 +112,29 @@ def iterate_dataset(dataset: Iterable[Any], name: str) -> Iterator[Row]:
                 fix="Pass rows, e.g. datasets.Dataset.from_pandas(frame) for a DataFrame.",
             )
         yield Row(values, where, index)
+
+
+def _readable(dataset: Iterable[Any], name: str) -> Iterator[Any]:
+    """What a data set gives; that it cannot be read any further is said as such."""
+    rows, count = iter(dataset), 0
+    while True:
+        try:
+            values = next(rows)
+        except StopIteration:
+            return
+        except DataError:
+            raise
+        except (*_UNREADABLE, ImportError) as error:
+            # `datasets` imports what decodes pictures and sound only when a row holds some.
+            raise DataError(
+                f"cannot be read ({_reason(error)})",
+                where=f"{name} row {count}",
+                fix="Pass rows of texts: pictures, sound and video are not trained on."
+                if isinstance(error, ImportError)
+                else "The data set itself fails there: look at its files.",
+            ) from error
+        yield values
+        count += 1
 
 
 def _read_file(path: Path) -> Iterator[Row]:
@@ -152,8 +177,8 @@ def _open_bytes(path: Path) -> IO[bytes]:
     return cast("IO[bytes]", gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb"))
 
 
-def _open_text(path: Path, newline: str | None = None) -> IO[str]:
-    return TextIOWrapper(_open_bytes(path), encoding="utf-8-sig", newline=newline)
+def _open_text(path: Path, newline: str | None = None, errors: str = "strict") -> IO[str]:
+    return TextIOWrapper(_open_bytes(path), encoding="utf-8-sig", newline=newline, errors=errors)
 
 
 def _first_undecodable(path: Path) -> str:
@@ -169,7 +194,31 @@ def _first_undecodable(path: Path) -> str:
     return f"{path}:{line}"
 
 
-def _read_jsonl(path: Path) -> Iterator[tuple[int, Any]]:
+def _read_json(path: Path) -> Iterator[tuple[int, Any]]:
+    """A list of objects, one object per line, or objects over several lines: the beginning says."""
+    layout = _layout(path)
+    if layout == "lines":
+        yield from _read_lines(path)
+        return
+    with _open_text(path) as file:
+        text = _Reader(file, path)
+        if layout == "list":
+            yield from _elements(text)
+        while layout == "objects" and text.next():
+            yield text.line, text.value()
+
+
+def _layout(path: Path) -> str:
+    """How the values of a JSON file stand in it: "list", "objects" over several lines, "lines"."""
+    with _open_text(path, errors="replace") as file:  # one line may be broken among good ones
+        text = _Reader(file, path)
+        opening = text.next()
+        if opening == "[" and (_kind(path) == ".json" or text.opens_list()):
+            return "list"
+        return "objects" if opening == "{" and text.spans_lines() else "lines"
+
+
+def _read_lines(path: Path) -> Iterator[tuple[int, Any]]:
     """One object per line; a line that is none is given as the complaint about it."""
     with _open_bytes(path) as file:
         for line, content in enumerate(file, start=1):
@@ -178,23 +227,19 @@ def _read_jsonl(path: Path) -> Iterator[tuple[int, Any]]:
                 yield line, _parse(text, path, line)
 
 
-def _read_json(path: Path) -> Iterator[tuple[int, Any]]:
-    """A JSON list of objects; a file of one object per line under this name is read as such."""
-    with _open_text(path) as file:
-        text = _Reader(file, path)
-        if text.next() != "[":
-            yield from _read_jsonl(path)
-            return
-        text.at += 1
-        while text.next() != "]":
-            yield text.line, text.value()
-            if text.next() == ",":
-                text.at += 1
-            elif text.next() != "]":
-                raise text.broken("Expecting ',' or ']'")
-        text.at += 1
-        if text.next():
-            raise text.broken("Nothing may follow the list")
+def _elements(text: _Reader) -> Iterator[tuple[int, Any]]:
+    """The elements of the list that the text is."""
+    text.next()
+    text.at += 1
+    while text.next() != "]":
+        yield text.line, text.value()
+        if text.next() == ",":
+            text.at += 1
+        elif text.next() != "]":
+            raise text.broken("Expecting ',' or ']'")
+    text.at += 1
+    if text.next():
+        raise text.broken("Nothing may follow the list")
 
 
 class _Reader:
@@ -223,6 +268,33 @@ class _Reader:
             if self.at < len(self._text) or self._ended:
                 return self._text[self.at : self.at + 1]
             self._more()
+
+    def opens_list(self) -> bool:
+        """Whether the bracket here opens a list of objects, rather than a line that is a list."""
+        line, below = self._this_line()
+        if not _LIST.match(self._text):
+            return False
+        return not (_is_json(line) and below.strip())
+
+    def spans_lines(self) -> bool:
+        """Whether the object that begins here goes on behind the end of its line."""
+        line, _ = self._this_line()
+        if line.strip() == "{":
+            return True  # wherever it is broken, it is no line of its own
+        if _is_json(line):
+            return False
+        with suppress(DataError):
+            self.value()
+        spans, self.at = "\n" in self._text[: self.at], 0
+        return spans
+
+    def _this_line(self) -> tuple[str, str]:
+        """The line that begins here, and the beginning of what is below; nothing lies before."""
+        self._more()
+        while "\n" not in self._text and not self._ended:
+            self._more()
+        line, _, below = self._text.partition("\n")
+        return line, below
 
     def value(self) -> Any:
         """The value that begins here."""
@@ -277,6 +349,14 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 _DECODER = json.JSONDecoder(object_pairs_hook=_object)
+
+
+def _is_json(text: str) -> bool:
+    try:
+        _DECODER.decode(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _parse(content: bytes, path: Path, line: int) -> Any:
@@ -350,8 +430,8 @@ def _read_parquet(path: Path) -> Iterator[tuple[int, Any]]:
 
 
 _READERS: dict[str, Callable[[Path], Iterator[tuple[int, Any]]]] = {
-    ".jsonl": _read_jsonl,
-    ".ndjson": _read_jsonl,
+    ".jsonl": _read_json,
+    ".ndjson": _read_json,
     ".json": _read_json,
     ".csv": _read_csv,
     ".parquet": _read_parquet,

@@ -98,7 +98,8 @@ class PairStore:
         waiting: dict[str, list[Any]] = {name: [] for name in COLUMNS}
 
         def flush() -> None:
-            file.write_batch(pa.RecordBatch.from_pydict(waiting, schema=_SCHEMA))
+            with self._room():
+                file.write_batch(pa.RecordBatch.from_pydict(waiting, schema=_SCHEMA))
             for values in waiting.values():
                 values.clear()
 
@@ -108,16 +109,15 @@ class PairStore:
             if len(waiting["row"]) == _TOGETHER:
                 flush()
 
+        # What the rows' own source raises passes through: it is no matter of room here.
+        with self._room():
+            file = pa.ipc.new_stream(str(self.draft / "pairs.arrow"), _SCHEMA)
         try:
-            with pa.ipc.new_stream(str(self.draft / "pairs.arrow"), _SCHEMA) as file:
-                yield write
-                flush()
-        except OSError as error:
-            raise DataError(
-                f"tokenised data cannot be written ({error.strerror or error})",
-                where=str(self.draft.parent),
-                fix="Make room there, or name another folder with ORPO_CACHE.",
-            ) from error
+            yield write
+            flush()
+        finally:
+            with self._room():
+                file.close()
 
     def finish(self, ledger: Ledger) -> datasets.Dataset:
         """The data set that was written: kept under its name, or as long as the object lives.
@@ -127,13 +127,27 @@ class PairStore:
         folder = self.draft
         if self.home is not None and ledger.rows_in >= _WORTH_KEEPING:
             plain = {**ledger.as_dict(), "sha256": describe(self.draft / "pairs.arrow").sha256}
-            (self.draft / "ledger.json").write_text(json.dumps(plain), "utf-8")
+            with self._room():
+                (self.draft / "ledger.json").write_text(json.dumps(plain), "utf-8")
             folder = self.home if _moved(self.draft, self.home) else self.draft
         pairs = datasets.Dataset.from_file(str(folder / "pairs.arrow"))
         self._removed.detach()
         if folder == self.draft:
             _removed_with(pairs, folder)
         return pairs
+
+    @contextmanager
+    def _room(self) -> Iterator[None]:
+        """Says of a failed write where room is needed."""
+        try:
+            yield
+        except OSError as error:
+            draft = vars(self).get("draft")  # asking for it anew could fail again
+            raise DataError(
+                f"tokenised data cannot be written ({error.strerror or error})",
+                where=str(draft.parent) if draft else "the temporary folder",
+                fix="Make room there, or name another folder with ORPO_CACHE.",
+            ) from error
 
 
 def _moved(draft: Path, home: Path) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from orpo.data.fields import weight_of
+from orpo.data.media import refuse_media
 from orpo.data.types import Dropped, Row, TokenizedPair
 from orpo.errors import DataError
 
@@ -32,8 +33,9 @@ def read_tokens(row: Row, vocabulary: range) -> TokenizedPair | Dropped:
         vocabulary: The ids that there are.
 
     Raises:
-        DataError: A column does not hold token ids of this tokenizer.
+        DataError: A column does not hold token ids of this tokenizer, or one holds pictures.
     """
+    refuse_media(row.values, row.where)
     names = next((names for names in _TOKENISED if set(names) <= set(row.values)), _TOKENISED[0])
     prompt, chosen, rejected = (_token_ids(row, name, vocabulary) for name in names)
     if _holds_prompt(row, names, prompt, (chosen, rejected)):

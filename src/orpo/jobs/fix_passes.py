@@ -55,6 +55,7 @@ class Passes:
             self.entries.append(self.inspect(row))
             fingerprint = _mixed(fingerprint, row)
             columns |= set(row.values)
+        self.inspect.reader.require_readable()
         self._fingerprint = fingerprint
         if "contradictions" in job.drop:
             drop_reversed(self.entries)

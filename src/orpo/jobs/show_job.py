@@ -207,14 +207,27 @@ class _Shower:
         if not self.reader.format and not is_tokenised(row.values):
             self.reader(row)
 
+    def require_readable(self, others: Iterator[Row]) -> None:
+        """Check that these are preference data, reading on where it does not look like it.
+
+        Raises:
+            DataError: Most rows of the data set cannot be read.
+        """
+        if self.reader.mostly_unreadable:
+            for row in others:
+                if not is_tokenised(row.values):
+                    self.reader(row)
+            self.reader.require_readable()
+
     def _tokens(self, row: Row) -> tuple[str, TokenizedPair | Dropped]:
         """How the row is rendered, and all of its tokens."""
         if is_tokenised(row.values):
             try:
-                return "already tokenised", self.whole.from_tokens(row)
+                found = self.whole.from_tokens(row)
             except DataError as error:
-                dropped = Dropped("malformed", error.where or row.where, error.what)
-                return "already tokenised", dropped
+                return "already tokenised", self.reader.refuse(row, error)
+            self.reader.accept(row)
+            return "already tokenised", found
         pair = self.reader(row)
         if isinstance(pair, Dropped):
             return "", pair
@@ -267,7 +280,8 @@ def _selected(job: ShowJob, show: _Shower) -> Iterator[Row]:
     """The rows asked for, in their order in the data set; reading stops after the last of them."""
     wanted = set(job.rows) or {str(number) for number in range(1, job.count + 1)}
     last = 0
-    for row in open_source(job.dataset):
+    rows = open_source(job.dataset)
+    for row in rows:
         last = row.index + 1
         names = {name for name in wanted if _is(row, name)}
         wanted -= names
@@ -276,8 +290,10 @@ def _selected(job: ShowJob, show: _Shower) -> Iterator[Row]:
         else:
             show.learn_format(row)
         if not wanted:
-            return
-    if job.rows:
+            break
+    if not job.rows:
+        show.require_readable(rows)
+    elif wanted:
         raise DataError(
             f"there is no row {', '.join(sorted(wanted))}; {last} rows were read",
             where=job.dataset,

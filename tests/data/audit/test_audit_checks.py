@@ -333,11 +333,11 @@ def test_no_pair_is_a_stop_and_few_are_worth_a_look() -> None:
     assert (few.verdict, few.count, few.of) == ("look", 20, 20)
     assert finding_of("lost_rows", distinct_rows(20)).verdict == "ok"
     assert finding_of("few_pairs", distinct_rows(500)).verdict == "ok"
-    broken = [{"prompt": "p", "chosen": None, "rejected": "r"}] * 3
-    audit = audited(broken, near=False)
+    same = [pair(f"q{n}", "a", "a") for n in range(3)]
+    audit = audited([*same, {"prompt": "p", "chosen": None, "rejected": "r"}], near=False)
     verdicts = {found(audit, name).verdict for name in ("few_pairs", "lost_rows")}
     assert verdicts == {found(audit, "unreadable_rows").verdict} == {"stop"}
-    assert found(audit, "unreadable_rows").count == 3
+    assert found(audit, "unreadable_rows").count == 1
 
 
 @pytest.mark.parametrize(
@@ -440,24 +440,31 @@ def test_rows_without_rejected_answer_are_named() -> None:
     assert "no_rejected" not in {f.check for f in audited(distinct_rows(3), near=False).findings}
 
 
-def test_a_misspelt_column_is_named() -> None:
+def test_another_column_for_rejected_answers_is_named() -> None:
     rows = distinct_rows(30)
     for row in rows[:10]:
-        row["rejectd"] = row.pop("rejected")
+        row["second"] = row.pop("rejected")
     finding = finding_of("no_rejected", rows)
     assert (finding.verdict, finding.count) == ("look", 10)
-    assert "(but 'rejectd')" in finding.says
+    assert "(but 'second')" in finding.says
     assert finding.figures == {"without_column": 10}
 
 
-@pytest.mark.parametrize("name", ["rejectd", "source"])
-def test_without_any_rejected_answer_training_is_refused(name: str) -> None:
+def test_a_misspelt_column_makes_its_rows_unreadable() -> None:
+    rows = distinct_rows(30)
+    for row in rows[:10]:
+        row["rejectd"] = row.pop("rejected")
+    finding = finding_of("unreadable_rows", rows)
+    assert (finding.verdict, finding.count) == ("stop", 10)
+    assert finding.examples[0].text == "column 'rejectd' is not read: 'rejected' is"
+
+
+def test_without_any_rejected_answer_training_is_refused() -> None:
     rows = distinct_rows(10)
     for row in rows:
-        row[name] = row.pop("rejected")
+        row["source"] = row.pop("rejected")
     audit = audited(rows, near=False)
     assert found(audit, "no_rejected").verdict == found(audit, "few_pairs").verdict == "stop"
-    assert ("(but 'rejectd')" in found(audit, "no_rejected").says) == (name == "rejectd")
     assert "orpo train refuses" in found(audit, "no_rejected").says
 
 

@@ -54,9 +54,9 @@ def test_hostile_rows_are_counted_and_never_raise(
 ) -> None:
     huge = pair("long " * 400_000, "word " * 100_000, "x" * 200_000)
     blank = pair("\n" * 2_000_000 + "aHuman: a", "<|" * 1000 + " " * 100_000 + "a", "### " * 9999)
-    rows = [*distinct_rows(5), *HOSTILE, huge, blank, pair("", "", "")]
+    rows = [*distinct_rows(30), *HOSTILE, huge, blank, pair("", "", "")]
     tokenize = PairTokenizer(small_tokenizer, LengthPolicy(None)) if tokenised else None
-    audit = audited(rows, tokenize=tokenize, eval_values=[*HOSTILE, *distinct_rows(2, seed=4)])
+    audit = audited(rows, tokenize=tokenize, eval_values=[*HOSTILE, *distinct_rows(30, seed=4)])
     account = audit.rows
     assert account["rows_in"] == len(rows)
     assert account["kept"] + sum(account["dropped"].values()) == len(rows)
@@ -96,7 +96,7 @@ def test_without_a_tokenizer_the_account_goes_by_the_texts() -> None:
     assert (account["rows_in"], account["kept"]) == (10, 6)
 
 
-@pytest.mark.parametrize("values", [[], [{"prompt": None}], [pair("?", "!", ".")]])
+@pytest.mark.parametrize("values", [[], [pair("", " ", "")], [pair("?", "!", ".")]])
 def test_nothing_to_look_at(values: Values) -> None:
     audit = audited(values, eval_values=values)
     assert found(audit, "near_duplicates").count == found(audit, "near_leakage").count == 0

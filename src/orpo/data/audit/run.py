@@ -74,7 +74,7 @@ def audit_rows(
         say: Told now and then how far it is.
 
     Raises:
-        DataError: The rows are token ids already.
+        DataError: The rows are token ids already, or most of them cannot be read.
     """
     first, rows = peek(rows)
     if first is not None and is_tokenised(first.values):
@@ -91,6 +91,7 @@ def audit_rows(
         auditor.add(chunk)
         if say and before // _NEWS < auditor.ledger.rows_in // _NEWS:
             say(f"{amount(auditor.ledger.rows_in, 'row')} read")
+    auditor.require_readable()
     return auditor.audit()
 
 
@@ -126,8 +127,13 @@ class _Auditor:
                 bad += 1
             else:
                 self._checks.hold(view(pair))
+        read.require_readable()
         if bad:
             self._notes.append(f"{self._plan.eval_name}: {amount(bad, 'row')} cannot be read")
+
+    def require_readable(self) -> None:
+        """Check, when all rows were read, that most of them could be."""
+        self._read.require_readable()
 
     def add(self, rows: Sequence[Row]) -> None:
         """Look at some rows."""
