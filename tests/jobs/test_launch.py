@@ -103,6 +103,32 @@ def test_ranks_that_lost_each_other_say_so() -> None:
     assert "lost each other" in outcome.message
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("sys.exit(128 + {n})", "sys.exit(128 + {n})"),  # they agreed on it
+        ("sys.exit(128 + {n})", "time.sleep(600)"),  # it had not begun: nobody told the other
+        ("os.kill(os.getpid(), {n})", "time.sleep(600)"),
+        ("sys.exit(128 + {n})", f"sys.exit({LOST})"),
+    ],
+)
+def test_a_signal_to_one_rank_only_stops_the_whole(
+    number: signal.Signals, one: str, other: str
+) -> None:
+    parts = [
+        "signal.signal(signal.SIGINT, signal.SIG_DFL)",
+        f"{one} if rank == 1 else {other}",
+    ]
+    outcome = run("\n".join(parts).format(n=int(number)))
+    assert outcome.code == 128 + number
+
+
+def test_a_signal_to_one_rank_hides_no_failure_of_another() -> None:
+    assert run("sys.exit(143 if rank == 1 else 2)").code == 2
+    assert run("sys.exit(143 if rank == 1 else 1)").code == 1
+
+
 LAUNCHER = """
 import sys
 from orpo.jobs.launch import launch

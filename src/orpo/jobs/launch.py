@@ -42,6 +42,8 @@ _MARK = "ORPO_LAUNCHER"
 _POLL = 0.05
 _TAIL = 20  # lines that are kept of what a rank says
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_STOPS = {code: int(n) for n in _SIGNALS for code in (128 + n, -n)}
+"""Exit codes of ranks that a signal has stopped, and which."""
 _NETWORK = (
     "closed by peer",
     "reset by peer",
@@ -213,7 +215,11 @@ def _passed_on(ranks: list[_Rank]) -> Iterator[list[int]]:
 
 
 def _wait(ranks: list[_Rank], received: list[int], patience: float) -> Outcome:
-    """Until all have ended; those that outlive a failed one for too long are killed."""
+    """Until all have ended; those that outlive a failed one for too long are killed.
+
+    Ranks that outlive one that a signal stopped, which did not come through this process, are sent
+    the same signal first: they could not agree on it, because the run had not begun.
+    """
     ended: dict[int, int] = {}
     deadline = None
     while len(ended) < len(ranks):
@@ -225,18 +231,35 @@ def _wait(ranks: list[_Rank], received: list[int], patience: float) -> Outcome:
         if deadline is None and any(code and code not in stopped for code in ended.values()):
             deadline = time.monotonic() + patience
         if deadline is not None and time.monotonic() > deadline:
-            break
+            alone = _stopped_alone(ended) if not received else None
+            if alone is None:
+                break
+            received.append(alone)
+            for each in ranks:
+                each.process.send_signal(alone)
+            deadline = time.monotonic() + patience
         time.sleep(_POLL)
-    return _outcome(ranks, ended, received)
+    alone = _stopped_alone(ended) if not received else None
+    return _outcome(ranks, ended, received if alone is None else [alone])
+
+
+def _stopped_alone(ended: Mapping[int, int]) -> int | None:
+    """The signal that has stopped a rank and so the run; None where a rank failed of itself."""
+    numbers = [_STOPS[code] for code in ended.values() if code in _STOPS]
+    failed = any(code not in {0, LOST} and code not in _STOPS for code in ended.values())
+    return numbers[0] if numbers and not failed else None
 
 
 def _outcome(ranks: list[_Rank], ended: dict[int, int], received: list[int]) -> Outcome:
     """What the first failure was; `ended` is in the order in which ranks ended by themselves."""
     stopped = {128 + number for number in received}
     failures = {n: code for n, code in ended.items() if code and code not in stopped}
+    orderly = [code for code in ended.values() if code in stopped]
     if not failures:
         return Outcome(max(ended.values()))
-    if received and all(code == -received[0] for code in failures.values()):
+    if received and orderly and all(code in {LOST, *_STOPS} for code in failures.values()):
+        return Outcome(max(orderly))
+    if received and all(code in {LOST, -received[0]} for code in failures.values()):
         return Outcome(128 + received[0], "stopped before the run began; nothing was to be saved")
     number = min(failures, key=lambda n: _rank_of_cause(failures[n]))  # the first among equals
     code = failures[number]

@@ -56,6 +56,7 @@ def try_saving(
                 _try_adapter(model, scratch)
             elif isinstance(model, PreTrainedModel):
                 model.save_pretrained(scratch, state_dict={})
+                model.config.save_pretrained(scratch)  # the line above: on the first rank only
                 _try_model(model, scratch)
             tokenizer.save_pretrained(scratch)
             AutoTokenizer.from_pretrained(scratch, trust_remote_code=trusted)
