@@ -94,6 +94,19 @@ def test_unexpected_errors_keep_their_traceback_and_exit_1(
     assert "Traceback" in capsys.readouterr().err
 
 
+def test_a_loader_that_lost_its_process_is_told_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(given: object) -> None:
+        raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")
+
+    monkeypatch.setattr("orpo.cli.report.execute", broken)
+    assert main(["report", "x"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: a process that reads the data has ended: DataLoader worker")
+    assert "--resume" in line
+
+
 def test_json_steers_no_terminal(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

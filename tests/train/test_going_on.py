@@ -29,18 +29,22 @@ from tests.train.whole_runs import lines_of, trainer_for
 class Send(TrainerCallback):
     """Sends a signal to this process and its loader's workers, in a step."""
 
-    def __init__(self, number: signal.Signals, step: int) -> None:
-        self.number, self.step = number, step
+    def __init__(self, number: signal.Signals, step: int, *, workers_first: bool = False) -> None:
+        self.number, self.step, self.workers_first = number, step, workers_first
         self.gone: list[psutil.Process] = []
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.global_step + 1 == self.step:
             workers = multiprocessing.active_children()  # and not the server of tests.forked
-            children = [psutil.Process(worker.pid) for worker in workers]
-            pids = [str(pid) for pid in (os.getpid(), *(child.pid for child in children))]
+            alive = [worker.pid for worker in workers if worker.is_alive()]
+            children = [psutil.Process(pid) for pid in alive if psutil.pid_exists(pid or 0)]
+            pids = [str(child.pid) for child in children]
+            own = [] if self.workers_first else [str(os.getpid())]
             # From outside: torch's worker processes take a signal of their parent otherwise.
-            subprocess.run(["kill", f"-{self.number.value}", *pids], check=True)
+            subprocess.run(["kill", f"-{self.number.value}", *own, *pids], check=True)
             self.gone, _ = psutil.wait_procs(children, timeout=30)
+            if self.workers_first:  # as batch systems do, one process after the other
+                os.kill(os.getpid(), self.number)
 
 
 def test_another_learning_rate_is_the_one_that_is_used(tmp_path: Path) -> None:
@@ -76,8 +80,11 @@ def test_a_run_that_keeps_only_models_is_stopped_with_its_optimizer(tmp_path: Pa
         assert torch.equal(ours, theirs)
 
 
-def test_a_signal_that_ends_the_loader_too_is_still_a_stop(tmp_path: Path) -> None:
-    send = Send(signal.SIGTERM, 3)
+@pytest.mark.parametrize("workers_first", [False, True])
+def test_a_signal_that_ends_the_loader_too_is_still_a_stop(
+    tmp_path: Path, workers_first: bool
+) -> None:
+    send = Send(signal.SIGTERM, 3, workers_first=workers_first)
     workers = {"dataloader_num_workers": 2, "train_dataset": text_rows(60)}
     trainer = trainer_for(tmp_path, max_steps=9, callbacks=[StopOnSignal(), send], **workers)
     trainer.train()

@@ -83,6 +83,8 @@ def main(argv: list[str] | None = None) -> int:
         except Exception as error:
             if lost_a_rank(error):
                 return _say_that_a_rank_is_lost(error)
+            if str(error).startswith("DataLoader worker"):
+                return _explain(_lost_a_worker(error))
             traceback.print_exc()
             return 1
 
@@ -111,6 +113,15 @@ def _say_that_a_rank_is_lost(error: Exception) -> int:
     first = next(iter(str(error).splitlines()), "")
     print(f"error: rank {rank()} lost another rank, see above or below ({first})", file=sys.stderr)
     return 1
+
+
+def _lost_a_worker(error: Exception) -> OrpoError:
+    """A loader's process was killed, as the system does when memory runs out."""
+    words = str(error).strip(" .")
+    return OrpoError(
+        f"a process that reads the data has ended: {words}. Go on from the last checkpoint with "
+        "the same command and --resume, or with fewer dataloader_num_workers."
+    )
 
 
 def run() -> NoReturn:

@@ -77,6 +77,21 @@ class StopOnSignal(TrainerCallback):
         if not self._whole_block:
             self._listen()
 
+    def on_step_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: object,
+    ) -> None:
+        """From the first batch on, torch raises wherever it learns that a loader's process ended.
+
+        A signal to the whole group ends those first, in the middle of a step. Without that, the
+        step is finished; the loader itself says what is missing when the next batch is asked for.
+        """
+        if self._previous and threading.current_thread() is threading.main_thread():
+            self._until_the_end(signal.SIGCHLD, _nothing)
+
     def on_train_end(
         self,
         args: TrainingArguments,
@@ -105,14 +120,14 @@ class StopOnSignal(TrainerCallback):
         self.restore()  # a second signal does what it always did
         if ignored:
             self._until_the_end(self.received, signal.SIG_DFL)
-        # Sent to the whole group, it ends a data loader's processes; torch would raise in the save.
-        self._until_the_end(signal.SIGCHLD, lambda _number, _frame: None)
+        self._until_the_end(signal.SIGCHLD, _nothing)  # torch would raise in the save
         if self._at_once:
             raise StopRequested(self.received.name)
         return None
 
     def _until_the_end(self, number: signal.Signals, handler: Any) -> None:
-        self._at_the_end[number] = signal.signal(number, handler)
+        if number not in self._at_the_end:
+            self._at_the_end[number] = signal.signal(number, handler)
 
     def _undo(self) -> None:
         for number, handler in self._at_the_end.items():
@@ -124,6 +139,10 @@ class StopOnSignal(TrainerCallback):
         for number, handler in self._previous.items():
             signal.signal(number, handler)
         self._previous = {}
+
+
+def _nothing(number: int, frame: FrameType | None) -> None:
+    """Take a signal, and go on."""
 
 
 def _as_a_worker(number: int) -> None:
