@@ -28,7 +28,7 @@ class Screen(Console):
     def file(self, new_file: IO[str]) -> None:
         self._file = new_file
 
-    def render_str(self, text: str, **how: Any) -> Text:  # type: ignore[override]
+    def render_str(self, text: str, **how: Any) -> Text:
         """As in rich, of a text that is spelled out: before it is laid out, so that it fits."""
         return super().render_str(spelled_out(text), **how)
 
