@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -59,3 +61,50 @@ def test_a_run_keeps_the_prompt_it_was_trained_with(
         assert "the template opens with" in orpo.err
         assert orpo("serve", run, "--dry_run", "--json") == 0, orpo.err
         assert "opens with" in orpo.out
+
+
+def test_what_the_template_drops_is_told_before_training(
+    orpo: Orpo, with_template: Any, pairs: Path, tmp_path: Path
+) -> None:
+    rows = [json.loads(line) for line in pairs.read_text(encoding="utf-8").splitlines()]
+    for number, row in enumerate(rows):
+        row["chosen"][0]["reasoning_content"] = f"because {number}"
+    pairs.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    run = tmp_path / "run"
+    arguments = ("--model", with_template("chatml"), "--dataset", pairs, "--output_dir", run)
+    assert orpo("train", *arguments, *SHORT) == 0, orpo.err
+    assert "changes answers of 24 of 24 pairs" in orpo.err
+    assert "<think>...</think>" in orpo.err
+    for row in rows:
+        row["rejected"][0] = {**row["chosen"][0], "reasoning_content": "no reason"}
+    pairs.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    assert orpo("train", *arguments, *SHORT, "--overwrite") == 2
+    assert "24 identical_after_template" in orpo.err.splitlines()[-1]
+    assert "<think>...</think>" in orpo.err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("command", ["train", "show", "audit", "generate", "chat"])
+def test_a_template_that_asks_for_everything_is_one_line(
+    command: str,
+    orpo: Orpo,
+    with_template: Any,
+    pairs: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = with_template("chatml")
+    (model / "chat_template.jinja").write_text("{{ 'a' * 10 ** 10 }}", encoding="utf-8")
+    monkeypatch.setattr(sys, "stdin", io.StringIO("Hi\n"))
+    arguments = {
+        "train": ("train", "--model", model, "--dataset", pairs, "--output_dir", tmp_path / "r"),
+        "show": ("data", "show", pairs, "--model", model),
+        "audit": ("data", "audit", pairs, "--model", model),
+        "generate": ("generate", model, "Hi"),
+        "chat": ("chat", model),
+    }
+    assert orpo(*arguments[command]) == 2
+    last = orpo.err.splitlines()[-1]
+    assert last.startswith("error: ")
+    assert "asks for too much memory" in last
+    assert "Traceback" not in orpo.err
+    assert not (tmp_path / "r" / "metrics.jsonl").exists()

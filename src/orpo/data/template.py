@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -27,9 +27,11 @@ from orpo.data.rendering import (
     RenderingError,
     Tools,
     apply_template,
+    bounded,
     has_chat_template,
+    thoughts_of,
 )
-from orpo.data.types import Messages, PreferencePair, TextPair
+from orpo.data.types import Message, Messages, PreferencePair, TextPair
 
 __all__ = [
     "ANSWERED",
@@ -61,6 +63,7 @@ _MAY_BE_REWRITTEN = ("assistant", "tool", "function")
 _THINKING = re.compile(r"(?<![\w.'\"/<\[])[a-zA-Z_]*(?:think|reason)[a-zA-Z_]*(?![\w'\"(>])")
 _COMPARED = r"(?<![\w.])%s\s*[!=]=\s*['\"]([\w-]{1,20})['\"]"
 _MOST_CHOICES = 12
+_BLOCK = re.compile(r"\s*<think>(.*?)</think>(.*)\Z", re.DOTALL)
 _UNFINISHED = re.compile(r"[<\[][^>\]\s]*\Z")  # the beginning of "<think>", say
 
 
@@ -132,6 +135,10 @@ class Template:
         if not self.renders_messages(pair):
             assert pair.text is not None
             return pair.text if pair.prompt is None else self._guarded_text(pair.text)
+        with bounded(self.tokenizer):
+            return self._rendered(pair)
+
+    def _rendered(self, pair: PreferencePair) -> TextPair:
         assert pair.prompt is not None
         said = [pair.chosen] if pair.rejected is None else [pair.chosen, pair.rejected]
         guard, parts = self._guarded([pair.prompt, pair.tools, *said])
@@ -141,8 +148,12 @@ class Template:
         frame = self._frame(prompt, tools)
         whole = [self._apply([*prompt, one], tools).removesuffix(frame.tail) for one in answers]
         text, after = self._common(frame, whole, prompt, tools)
-        chosen, *others = (one[len(text) :] for one in whole)
-        return TextPair(text, chosen, next(iter(others), None), guard, after)
+        _require_answers(frame, whole, answers)
+        shown = [one[len(text) :] for one in whole]
+        both = zip(answers, shown, strict=True)
+        lost = tuple(sorted({one for answer, kept in both for one in _lost(answer, kept)}))
+        rejected = shown[1] if len(shown) > 1 else None
+        return TextPair(text, shown[0], rejected, guard, after, lost=lost)
 
     def render_prompt(self, messages: Messages) -> str:
         """A conversation up to the opening of the assistant's turn, to read.
@@ -156,11 +167,12 @@ class Template:
     def guarded_prompt(self, messages: Messages, tools: Tools = None) -> tuple[str, str]:
         """The same to tokenise: (text, the guard that stands in it or an empty string)."""
         guard, (guarded, shown) = self._guarded([messages, tools])
-        if self.asked == ANSWERED:
-            return self._frame(guarded, shown).prompt, guard
-        if self.asked == SHARED:
-            return self._shared(self._frame(guarded, shown), guarded, shown), guard
-        return self._opened(guarded, shown), guard
+        with bounded(self.tokenizer):
+            if self.asked == ANSWERED:
+                return self._frame(guarded, shown).prompt, guard
+            if self.asked == SHARED:
+                return self._shared(self._frame(guarded, shown), guarded, shown), guard
+            return self._opened(guarded, shown), guard
 
     def own_opening(self, messages: Messages) -> str:
         """What everybody else asks with: the template's own opening, whatever that leaves out.
@@ -182,19 +194,22 @@ class Template:
         return tuple(name for name in found if name != "reasoning_content")
 
     @cached_property
-    def choices(self) -> tuple[dict[str, Any], ...]:
-        """What the template may be told about thinking so that it opens the turn otherwise."""
+    def variants(self) -> tuple[dict[str, Any], ...]:
+        """What the template may be told about thinking."""
         text = str(getattr(self.tokenizer, "chat_template", None) or "")
-        wanted = [
+        found = [
             {name: value}
             for name in self.thinking_variables
             for value in (False, True, *dict.fromkeys(re.findall(_COMPARED % name, text)))
         ]
+        return tuple(found[:_MOST_CHOICES])
+
+    @cached_property
+    def choices(self) -> tuple[dict[str, Any], ...]:
+        """Those that make it open the turn otherwise."""
         probe = [{"role": "user", "content": "a"}]
         opened = self._open(probe)
-        return tuple(
-            one for one in wanted[:_MOST_CHOICES] if self.told(one)._try_to_open(probe) != opened
-        )
+        return tuple(one for one in self.variants if self.told(one)._try_to_open(probe) != opened)
 
     @cached_property
     def specials(self) -> tuple[str, ...]:
@@ -231,7 +246,9 @@ class Template:
         parts = {name: part for name in names if (part := getattr(text, name)) is not None}
         guard = self._guard_for(list(parts.values()))
         split = {name: self._split_specials(part, guard) for name, part in parts.items()}
-        return replace(text, **split, guard=guard) if guard else text
+        if not guard:
+            return text
+        return TextPair(split["prompt"], split["chosen"], split.get("rejected"), guard)
 
     def _split_specials(self, text: str, guard: str) -> str:
         return self._special.sub(lambda first: first[0] + guard, text)
@@ -310,6 +327,45 @@ class Template:
 
     def _apply(self, messages: Messages, tools: Tools = None, *, opening: bool = False) -> str:
         return apply_template(self.tokenizer, messages, tools, self.kwargs, opening=opening)
+
+
+def _lost(answer: Message, rendered: str) -> Iterator[str]:
+    """What a template left out of an answer or changed in it, by the names in `altered.WORDS`."""
+    content, reasoning = str(answer.get("content") or ""), thoughts_of(answer).strip()
+    found = None if content.strip() in rendered else _BLOCK.match(content)
+    block, text = found.groups() if found else ("", content)
+    for thought, what in ((reasoning, "reasoning_dropped"), (block.strip(), "thoughts_dropped")):
+        _, kept, rest = rendered.partition(thought) if thought else ("", "-", rendered)
+        if not kept or (text.strip() in rendered and text.strip() not in rest):
+            yield what  # a short thought may be a part of the answer
+    if text.strip() not in rendered:
+        yield "text_changed"
+    for call in answer.get("tool_calls") or ():
+        described = call.get("function", call) if isinstance(call, Mapping) else {}
+        called = described.get("name") if isinstance(described, Mapping) else None
+        if isinstance(called, str) and called not in rendered:
+            yield "tool_calls_dropped"
+
+
+def _require_answers(frame: _Frame, whole: Sequence[str], answers: Sequence[Message]) -> None:
+    """Something must be left of each answer, and of what they differ in."""
+    for name, one in zip(("chosen", "rejected"), whole, strict=False):
+        if not one.removeprefix(frame.before).removesuffix(frame.after).strip():
+            raise RenderingError(
+                f"the template leaves nothing of the {name} answer", "empty_after_template"
+            )
+    if len(whole) > 1 and whole[0] == whole[1] and not _alike(*answers):
+        raise RenderingError(
+            "the template leaves out all that the answers differ in", "identical_after_template"
+        )
+
+
+def _alike(one: Message, other: Message) -> bool:
+    parts = [
+        (str(a.get("content") or "").strip(), thoughts_of(a).strip(), a.get("tool_calls") or None)
+        for a in (one, other)
+    ]
+    return parts[0] == parts[1]
 
 
 def common_beginning(*texts: str) -> str:

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import datetime
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, TypeAlias
 
 from transformers import PreTrainedTokenizerBase
 
+from orpo.data.altered import advice
 from orpo.data.asked import template_of
 from orpo.data.lengths import LengthPolicy
-from orpo.data.rendering import RenderingError, Tools
+from orpo.data.rendering import RenderingError, Tools, thoughts_of
 from orpo.data.token_columns import read_tokens
 from orpo.data.types import Dropped, Messages, PreferencePair, Row, TextPair, TokenizedPair
 from orpo.errors import ModelError
@@ -93,7 +94,14 @@ class PairTokenizer:
         try:
             return self.template.render(pair)
         except RenderingError as error:
-            return Dropped("template_error", where, str(error))
+            detail = str(error)
+            if error.reason != "template_error":
+                detail += f"; {self._advice(_dropped_part(pair))}"
+            return Dropped(error.reason, where, detail)
+
+    @cached_property
+    def _advice(self) -> Callable[[str], str]:
+        return cache(lambda change: advice(self.template, change))
 
     def _tokens(
         self, pair: PreferencePair, text: TextPair | Dropped, known: Known
@@ -105,7 +113,8 @@ class PairTokenizer:
             ids = self._encode_pair(text, known, chat=self.template.renders_messages(pair))
         except RenderingError as error:
             return Dropped("template_error", where, str(error))
-        found = TokenizedPair(*ids, row=pair.row.index, weight=pair.weight, after=text.after)
+        row, weight = pair.row.index, pair.weight
+        found = TokenizedPair(*ids, row, weight, after=text.after, lost=text.lost)
         return self._admit(found, where)
 
     def _encode_all(self, texts: list[str]) -> Known:
@@ -287,12 +296,21 @@ class PairTokenizer:
         return range(max(self.tokenizer.get_vocab().values(), default=-1) + 1)
 
 
+def _dropped_part(pair: PreferencePair) -> str:
+    """What a template left out that left nothing over, by the names in `altered.WORDS`."""
+    said = [message for message in (pair.chosen, pair.rejected) if message is not None]
+    if any(thoughts_of(message) for message in said):
+        return "reasoning_dropped"
+    return "tool_calls_dropped" if any(m.get("tool_calls") for m in said) else "thoughts_dropped"
+
+
 def _empty_answer(pair: PreferencePair) -> str:
     """The name of the answer that holds no text and calls no tool, or an empty string."""
     for name in ("chosen", "rejected") if pair.has_rejected else ("chosen",):
         message = getattr(pair, name)
         if message is not None:
-            said = bool(str(message.get("content") or "").strip()) or message.get("tool_calls")
+            text = str(message.get("content") or "").strip() or thoughts_of(message).strip()
+            said = bool(text) or message.get("tool_calls")
         else:
             said = getattr(pair.text, name).strip()
         if not said:

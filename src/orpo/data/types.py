@@ -64,6 +64,7 @@ class TextPair:
             of the text itself; empty if there is none. See `orpo.data.template`.
         after: What prompt of a chat template this is: "answered", "opened" (with the variables
             that open it so, as JSON) or "shared"; empty if no template wrote it.
+        lost: What the template left out of the answers, by the names in `altered.WORDS`.
     """
 
     prompt: str
@@ -71,6 +72,7 @@ class TextPair:
     rejected: str | None
     guard: str = ""
     after: str = field(default="", compare=False)
+    lost: tuple[str, ...] = field(default=(), compare=False, kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -122,6 +124,7 @@ class TokenizedPair:
         weight: Factor of the pair's part of the loss.
         cut: Which parts were shortened, out of "prompt", "chosen", "rejected".
         after: What prompt of a chat template it has, see `TextPair`.
+        lost: What the template left out of its answers, likewise.
     """
 
     prompt_ids: list[int]
@@ -131,6 +134,7 @@ class TokenizedPair:
     weight: float = 1.0
     cut: tuple[str, ...] = ()
     after: str = ""
+    lost: tuple[str, ...] = ()
 
     @property
     def common(self) -> int:
@@ -170,6 +174,7 @@ class Ledger:
         examples: Reason -> the first few dropped rows.
         cut: Part ("prompt", "chosen", "rejected") -> number of kept pairs in which it was cut.
         after: Prompt of the chat template, see `TextPair` -> number of kept pairs that have it.
+        changed: What the template changed in answers, see `TextPair` -> number of kept pairs.
         recalled: Whether the tokens were found in the cache.
     """
 
@@ -183,6 +188,7 @@ class Ledger:
     examples: dict[str, list[Dropped]] = field(default_factory=dict)
     cut: Counter[str] = field(default_factory=Counter)
     after: Counter[str] = field(default_factory=Counter)
+    changed: Counter[str] = field(default_factory=Counter)
     recalled: bool = field(default=False, compare=False)
 
     @classmethod
@@ -193,7 +199,7 @@ class Ledger:
             for reason, rows in plain["dropped_examples"].items()
         }
         values = {k: v for k, v in plain.items() if k != "dropped_examples"}
-        counters = {k: Counter(plain[k]) for k in ("dropped", "cut", "after")}
+        counters = {k: Counter(plain[k]) for k in ("dropped", "cut", "after", "changed")}
         return cls(**{**values, **counters}, examples=examples)
 
     def count(self, outcome: TokenizedPair | Dropped) -> None:
@@ -210,6 +216,7 @@ class Ledger:
             self.cut.update(outcome.cut)
             if outcome.after:
                 self.after[outcome.after] += 1
+            self.changed.update(outcome.lost)
 
     def summary(self) -> str:
         """One line: rows in, kept, dropped by reason (with a first place to look), cut."""
@@ -228,6 +235,9 @@ class Ledger:
             parts.append(f"{self.nll_only} without rejected answer, learnt from by their NLL alone")
         if self.cut:
             parts.append("cut: " + ", ".join(f"{n} {p}" for p, n in self.cut.most_common()))
+        if self.changed:
+            told = ", ".join(f"{n} {what}" for what, n in self.changed.most_common())
+            parts.append(f"changed by the template: {told}")
         if self.recalled:
             parts.append("tokens from the cache")
         return head + "; ".join(parts)
@@ -248,4 +258,5 @@ class Ledger:
             },
             "cut": dict(self.cut),
             "after": dict(self.after),
+            "changed": dict(self.changed),
         }

@@ -33,6 +33,7 @@ from orpo.data import (
     iterate_dataset,
     keep_asked,
 )
+from orpo.data.altered import told_of_changes
 from orpo.errors import ConfigError, DataError, ModelError
 from orpo.train.models import give_plain_template
 
@@ -59,7 +60,7 @@ class DatasetReader:
     ledgers: dict[str, Ledger] = field(default_factory=dict)
     decision: Decision | None = field(default=None, init=False)
     _messages_seen: bool = field(default=False, init=False)
-    _prompts: dict[str, Counter[str]] = field(default_factory=dict, init=False)
+    _seen: dict[str, Ledger] = field(default_factory=dict, init=False)
 
     @classmethod
     def with_tokenizer(
@@ -118,11 +119,16 @@ class DatasetReader:
             notes.append(give_plain_template(template.tokenizer))
         trained = "train_dataset" in self.ledgers
         if self.decision is None and (trained or not Asking.of(template.tokenizer).prompt):
-            seen = [self._prompts["train_dataset"]] if trained else self._prompts.values()
-            self.decision = decide(template, sum(seen, Counter()), self.given)
+            seen = [self._seen["train_dataset"]] if trained else self._seen.values()
+            prompts = sum((ledger.after for ledger in seen), Counter[str]())
+            self.decision = decide(template, prompts, self.given)
             if self.decision is not None:
                 keep_asked(template.tokenizer, self.decision.asked)
                 notes += self.decision.notes()
+            for name, ledger in self._seen.items():
+                if ledger.changed:
+                    lines = told_of_changes(template, ledger.changed, ledger.kept)
+                    notes += [f"{name}: {line}" for line in lines]
         return notes
 
     def _one(self, dataset: Any, name: str) -> Any:
@@ -148,7 +154,7 @@ class DatasetReader:
 
     def _note(self, name: str, ledger: Ledger) -> None:
         self._messages_seen |= "chat template" in ledger.rendering
-        self._prompts[name] = ledger.after
+        self._seen[name] = ledger
 
     def _check_vocabulary(self, prepared: datasets.Dataset, name: str) -> None:
         columns = (prepared.data.column(column) for column in COLUMNS[:3])

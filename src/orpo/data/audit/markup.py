@@ -14,13 +14,21 @@ from orpo.data.audit.tally import Tally, amount, grade, percent
 from orpo.data.audit.types import Finding
 from orpo.data.audit.views import PairView
 
-__all__ = ["TEMPLATE_LOOK", "TEMPLATE_STOP", "TemplateProblems", "markup_in"]
+__all__ = ["BY_TEMPLATE", "TEMPLATE_LOOK", "TEMPLATE_STOP", "TemplateProblems", "markup_in"]
 
 TEMPLATE_LOOK = 0.001
 """A text about chat templates may show their markup; more than one row in a thousand is a fault."""
 
 TEMPLATE_STOP = 0.05
 """A model that sees foreign markup in every twentieth row learns to write it."""
+
+REFUSED = "refused by the template"
+BY_TEMPLATE = {
+    "template_error": REFUSED,
+    "empty_after_template": "an answer that the template leaves nothing of",
+    "identical_after_template": "answers whose difference the template leaves out",
+}
+"""Reason for which a row is dropped -> what the template does to it."""
 
 _FAMILIES = {
     "ChatML": r"<\|im_(?:start|end|sep)\|>",
@@ -98,9 +106,9 @@ class TemplateProblems:
             self._kinds.update(f"{kind} markup" for kind in kinds)
             self._found.add(pair.where, seen)
 
-    def add_refused(self, where: str, why: str, count: int = 1) -> None:
-        """Count rows that the tokenizer's template refuses."""
-        self._kinds["refused by the template"] += count
+    def add_fault(self, where: str, why: str, kind: str = REFUSED, count: int = 1) -> None:
+        """Count rows that the tokenizer's template refuses or changes."""
+        self._kinds[kind] += count
         self._found.add(where, why)
         self._found.count += count - 1
 

@@ -6,9 +6,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
 
+from orpo.data.altered import WORDS, told_of_changes
+from orpo.data.asked import decide
 from orpo.data.audit.account import count_view, lost_finding, pairs_finding, rows_finding
 from orpo.data.audit.checks import Checks
 from orpo.data.audit.length_bias import Lengths
+from orpo.data.audit.markup import BY_TEMPLATE
 from orpo.data.audit.tally import amount
 from orpo.data.audit.truncation import TokenCounts
 from orpo.data.audit.types import Audit, Finding
@@ -169,9 +172,12 @@ class _Auditor:
         for outcome, seen in zip(tokenize.batch(pairs), views, strict=True):
             if isinstance(outcome, Dropped):
                 self.ledger.count(outcome)
-                if outcome.reason == "template_error":
-                    self._checks.template.add_refused(seen.where, outcome.detail)
+                if outcome.reason in BY_TEMPLATE:
+                    kind = BY_TEMPLATE[outcome.reason]
+                    self._checks.template.add_fault(seen.where, outcome.detail, kind)
                 continue
+            for change in outcome.lost:
+                self._checks.template.add_fault(seen.where, WORDS[change], WORDS[change])
             self.ledger.count(_fitted(self._plan.lengths, outcome, seen.where))
             self._tokens.add(outcome)
             answer = len(outcome.rejected_ids) if outcome.rejected_ids else None
@@ -204,8 +210,25 @@ class _Auditor:
             languages=self._checks.languages.counts(),
             turns=self._checks.turns.counts(),
             budget=tokens.budget(plan.lengths) if len(tokens) else {},
-            notes=(*self._sampled(), *self._missing(), *self._checks.notes, *self._notes),
+            notes=(
+                *self._of_template(),
+                *self._sampled(),
+                *self._missing(),
+                *self._checks.notes,
+                *self._notes,
+            ),
         )
+
+    def _of_template(self) -> Iterator[str]:
+        """What the template does to answers and prompts, with what may be done about it."""
+        if self._plan.tokenize is not None:
+            template, ledger = self._plan.tokenize.template, self.ledger
+            yield from told_of_changes(template, ledger.changed, ledger.kept)
+            decision = decide(template, ledger.after, {})
+            yield from decision.notes() if decision is not None else ()
+
+    def _not_looked_at(self) -> Iterator[str]:
+        yield from (*self._sampled(), *self._missing(), *self._checks.notes, *self._notes)
 
     def _sampled(self) -> Iterator[str]:
         limit = self._plan.content_rows

@@ -220,6 +220,8 @@ def drop_repeated(entries: Iterable[Entry]) -> None:
 
 def _check_of(reason: str) -> str:
     """The check that a reason belongs to."""
+    if reason.endswith("_after_template"):
+        return "template_error"
     if reason.startswith("empty_"):
         return "empty"
     return "too_long" if reason.endswith("too_long") else reason
