@@ -75,12 +75,17 @@ _SMALLEST = {
     "max_prompt_length": 1,
     "max_tokens_per_microbatch": 1,
     "max_nonfinite_steps": 0,
+    "neftune_noise_alpha": 0,
     "stall_timeout": 0,
 }
 _JSON = ("activation_checkpointing_kwargs", "gradient_checkpointing_kwargs", "lr_scheduler_kwargs")
 _JSON_OR_FILE = ("accelerator_config", "fsdp_config")
 _SECRETS = ("token", "use_auth_token", "hf_token")
+_COMPILE = "packed rows change their shape with every micro-batch; set compile_blocks instead"
 _MEANINGLESS = {
+    "torch_compile": _COMPILE,
+    "torch_compile_backend": _COMPILE,
+    "torch_compile_mode": _COMPILE,
     "label_smoothing_factor": "the objective has no smoothed labels",
     "include_for_metrics": "compute_metrics receives the log-probabilities of each pair",
     "batch_eval_metrics": "metrics are computed over whole data sets",
@@ -120,12 +125,15 @@ class ORPOConfig(TrainingArguments):
         truncation: How an over-long pair is treated; see `orpo.data.lengths`.
         max_tokens_per_microbatch: Positions that go through the model at once, over which the pairs
             of an optimizer step are dealt out; None for what fits into memory. Never changes the
-            result.
+            result, but for two things that are of a micro-batch by definition: dropout, where it
+            is left on, and the auxiliary loss of a mixture of experts, where its configuration
+            asks for it.
         compile_blocks: Compile the model's norms and gated MLPs with `torch.compile`; None for
             where that pays: on a processor, in bf16, if the run is long. Numbers change by
             rounding.
-        disable_dropout: Switch every dropout of the model off, so that both answers are scored by
-            the same network.
+        disable_dropout: Switch every dropout of the model off, and whatever else draws random
+            numbers in training (routers that jitter, layers that are skipped), so that both answers
+            are scored by the same network.
         engine: "auto", "shared" or "padded".
         on_bad_row: "error" stops at a malformed row, "drop" leaves it out and counts it.
         data_format: "auto" recognises the columns; else a name out of `orpo.data.formats`.
@@ -304,6 +312,10 @@ class ORPOConfig(TrainingArguments):
             if value not in choices:
                 names = ", ".join(str(getattr(choice, "value", choice)) for choice in choices)
                 raise ConfigError(f"{value!r} is none of {names}", where=name)
+        if os.environ.get("ACCELERATE_DYNAMO_BACKEND", "no").lower() not in ("", "no"):
+            raise ConfigError(
+                f"cannot be used: {_COMPILE}", where="dynamo_backend", fix="Launch without it."
+            )
         for name, why in _MEANINGLESS.items():
             if getattr(self, name, None):
                 raise ConfigError(f"cannot be used: {why}", where=name, fix="Leave it out.")

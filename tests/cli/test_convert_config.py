@@ -81,6 +81,6 @@ def test_mistakes_are_one_line_and_exit_code_2(
 
 def test_settings_for_another_machine_are_not_refused_here(given: str, orpo: Orpo) -> None:
     with Path(given).open("a", encoding="utf-8") as file:
-        file.write("tf32: true\nfp16: true\ntorch_compile: true\noptim: adamw_8bit\n")
+        file.write("tf32: true\nfp16: true\noptim: adamw_8bit\n")
     assert orpo("convert-config", given, "--json") == 0
     assert json.loads(orpo.out)["settings"]["tf32"] is True

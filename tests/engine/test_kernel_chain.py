@@ -252,8 +252,8 @@ def test_a_run_tries_them_where_and_how_it_will_multiply(
 
     monkeypatch.setattr(select_module, "try_kernels", noting)
     args = ORPOConfig(output_dir=str(tmp_path), use_cpu=True, report_to=[], **precision)
-    engine, note = agreed_engine(args, model_of("llama"))
+    engine, notes = agreed_engine(args, model_of("llama"))
     assert tried == [(args.device, dtype)]
-    assert note == PASSED + "tiles; without flash_attn: planted)"
+    assert notes == [PASSED + "tiles; without flash_attn: planted)"]
     assert isinstance(engine, SharedEngine)
     assert engine.avoid == {"flash_attn"}

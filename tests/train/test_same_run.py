@@ -191,7 +191,6 @@ class TestWhereItDepends:
         "random",
         [
             {"disable_dropout": False},
-            {"neftune_noise_alpha": 5.0},
             {"accelerator_config": {"use_seedable_sampler": False}},
         ],
         ids=str,
@@ -200,6 +199,13 @@ class TestWhereItDepends:
         assert names(recipe(**random), recipe(**random, **changed)) == ([], [*changed])
         for name in ("save_steps", "eval_steps"):  # an evaluation gives back what it draws
             assert names(recipe(**random), recipe(**random, **{name: 3})) == ([name], [])
+
+    @pytest.mark.parametrize(
+        "changed", [{"engine": "padded"}, {"max_tokens_per_microbatch": 64}], ids=str
+    )
+    def test_noise_on_embeddings_is_of_the_pair_and_no_other(self, changed: dict[str, Any]) -> None:
+        noise = {"neftune_noise_alpha": 5.0}
+        assert names(recipe(**noise), recipe(**noise, **changed)) == ([*changed], [])
 
     @pytest.mark.parametrize("name", ["eval_steps", "save_steps"])
     @pytest.mark.parametrize(

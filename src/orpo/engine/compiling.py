@@ -14,6 +14,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 
+from orpo.engine.apart import ApartEngine
 from orpo.engine.linear import is_linear
 from orpo.engine.padded import PaddedEngine
 from orpo.engine.shared import SharedEngine
@@ -56,6 +57,8 @@ def compile_blocks(model: nn.Module) -> int:
 
 def compile_head(engine: Engine) -> Engine:
     """The same engine, what its head computes element by element compiled."""
+    if isinstance(engine, ApartEngine):
+        return replace(engine, inner=compile_head(engine.inner))
     if engine.head is None or not isinstance(engine, SharedEngine | PaddedEngine):
         return engine
     return replace(engine, head=replace(engine.head, compiled=True))

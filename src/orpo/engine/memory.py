@@ -8,7 +8,7 @@ number of positions; a trial of the model on a few random tokens, forward only, 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -21,7 +21,8 @@ from transformers import PreTrainedModel
 from orpo.engine.attention import transformer
 from orpo.engine.fused_head import FusedHead
 from orpo.engine.head_tap import output_layer, tap
-from orpo.engine.trial import on_trial
+from orpo.engine.text import positions_of_text, vocabulary_of
+from orpo.engine.trial import on_trial, without_checkpointing
 
 __all__ = ["MemoryEstimate", "Precision", "estimate_memory", "most_positions"]
 
@@ -29,7 +30,8 @@ Precision: TypeAlias = Callable[[], contextlib.AbstractContextManager[Any]]
 """Gives the context in which a model runs, such as automatic mixed precision."""
 
 _TRIALS = (96, 224)
-"""Positions of the two trials; what does not grow between them is not per position."""
+"""Positions of the two trials; what does not grow between them is not per position. A model that
+has fewer gets trials in the same proportion."""
 _TRANSIENT = 1.35
 """A margin over what is saved, for gradients on their way back and the allocator's loss: chosen,
 not measured; docs/performance.md holds the estimate against one run."""
@@ -89,10 +91,11 @@ def estimate_memory(
     device = next(model.parameters()).device
     trained = [p for p in model.parameters() if p.requires_grad]
     layer, bare = output_layer(model), transformer(model)
-    with _without_checkpointing(model) as active:
-        small, large = (_saved_bytes(model, layer, n, autocast) for n in _TRIALS)
-    slope = max(1, (large - small) // (_TRIALS[1] - _TRIALS[0]))
-    copies = max(0, small - slope * _TRIALS[0])
+    trials = _trials(model)
+    with without_checkpointing(model) as active:
+        small, large = (_saved_bytes(model, layer, n, autocast) for n in trials)
+    slope = max(1, (large - small) // (trials[1] - trials[0]))
+    copies = max(0, small - slope * trials[0])
     if bare is not None and (checkpointing or active):
         slope = min(slope, _checkpointed(slope, bare))
     gradients = sum(p.numel() * p.element_size() for p in trained)
@@ -104,6 +107,13 @@ def estimate_memory(
         available=available_bytes(device),
         device=device.type,
     )
+
+
+def _trials(model: nn.Module) -> tuple[int, int]:
+    """Positions of the two trials, no more than the model has."""
+    most = positions_of_text(model) or _TRIALS[1]
+    large = max(2, min(most, _TRIALS[1]))
+    return max(1, large * _TRIALS[0] // _TRIALS[1]), large
 
 
 def available_bytes(device: torch.device) -> int:
@@ -131,19 +141,6 @@ def _checkpointed(slope: int, bare: PreTrainedModel) -> int:
     return slope // layers + layers * width * 4
 
 
-@contextlib.contextmanager
-def _without_checkpointing(model: nn.Module) -> Iterator[bool]:
-    """Gradient checkpointing off within; whether it was on."""
-    switched = [m for m in model.modules() if getattr(m, "gradient_checkpointing", False)]
-    for module in switched:
-        module.gradient_checkpointing = False  # type: ignore[assignment]
-    try:
-        yield bool(switched)
-    finally:
-        for module in switched:
-            module.gradient_checkpointing = True  # type: ignore[assignment]
-
-
 def _saved_bytes(
     model: nn.Module,
     layer: nn.Module | None,
@@ -162,7 +159,7 @@ def _saved_bytes(
         return tensor.detach()
 
     device = next(model.parameters()).device
-    ids = torch.arange(positions, device=device)[None] % int(model.config.vocab_size)  # type: ignore[union-attr, arg-type]
+    ids = torch.arange(positions, device=device)[None] % vocabulary_of(model)
     tapped = contextlib.nullcontext() if layer is None else tap(layer, lambda hidden: hidden.sum())
     with (
         on_trial(model, training=True),

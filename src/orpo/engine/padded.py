@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
 from orpo.engine.fused_head import FusedHead
 from orpo.engine.head import sum_pairs, token_logps
 from orpo.engine.head_tap import output_layer
-from orpo.engine.layout import PaddedPairs, pad_pairs
+from orpo.engine.layout import Predictions, pad_pairs
+from orpo.engine.noise import noisy, padded_noise
 from orpo.engine.passes import fused_pass
 from orpo.engine.types import EngineOutput, Objective
 
@@ -43,16 +44,38 @@ class PaddedEngine:
     ) -> EngineOutput:
         """Score a batch of `orpo.data.PairCollator` and apply the objective."""
         padded = pad_pairs(batch, self.nll_scope)
+        with noisy(model, padded_noise(batch)):
+            return self.score(
+                model, padded.input_ids, padded.attention_mask, padded.predictions, objective
+            )
+
+    def score(
+        self,
+        model: nn.Module,
+        input_ids: Tensor,
+        attention_mask: Tensor | None,
+        predictions: Predictions,
+        objective: Objective,
+    ) -> EngineOutput:
+        """Score what some rows are asked for, and apply the objective.
+
+        Args:
+            model: The model, wrapped or not.
+            input_ids: (rows, L) int64.
+            attention_mask: (rows, L) int64; None where nothing is padded.
+            predictions: What is asked for.
+            objective: From log-probabilities to the loss.
+        """
         inputs = {
-            "input_ids": padded.input_ids,
-            "attention_mask": padded.attention_mask,
+            "input_ids": input_ids,
+            "attention_mask": attention_mask,
             "use_cache": False,
             **({"output_router_logits": True} if self.router_loss else {}),
         }
         layer = None if self.head is None else output_layer(model)
         if self.head is None or layer is None:
-            return self._naive(model, inputs, padded, objective)
-        return fused_pass(model, layer, inputs, padded.predictions, objective, self.head)
+            return self._naive(model, inputs, predictions, objective)
+        return fused_pass(model, layer, inputs, predictions, objective, self.head)
 
     def release(self, model: nn.Module) -> None:
         """Nothing was changed."""
@@ -68,12 +91,12 @@ class PaddedEngine:
     def _naive(
         self,
         model: nn.Module,
-        inputs: dict[str, object],
-        padded: PaddedPairs,
+        inputs: dict[str, Any],
+        predictions: Predictions,
         objective: Objective,
     ) -> EngineOutput:
         outputs = model(**inputs)
-        logps = sum_pairs(token_logps(outputs.logits, padded.predictions), padded.predictions)
+        logps = sum_pairs(token_logps(outputs.logits, predictions), predictions)
         aux_loss = getattr(outputs, "aux_loss", None) if self.router_loss else None
-        positions = padded.input_ids.numel()
+        positions = inputs["input_ids"].numel()
         return EngineOutput(objective(logps), logps.detached(), aux_loss, positions, positions)

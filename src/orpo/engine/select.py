@@ -10,16 +10,18 @@ import torch
 from torch import nn
 from torch.nn.modules.dropout import _DropoutNd
 
+from orpo.engine.apart import ApartEngine
 from orpo.engine.attention import transformer
 from orpo.engine.attention_trial import try_kernels
 from orpo.engine.backends import KERNELS, kernels_of, watched_attention
 from orpo.engine.fused_head import FusedHead
 from orpo.engine.head_tap import output_layer, probe_transform
 from orpo.engine.padded import PaddedEngine
+from orpo.engine.rotary import borders_of
 from orpo.engine.self_test import self_test
 from orpo.engine.shared import SharedEngine
 from orpo.engine.types import Engine
-from orpo.errors import ConfigError
+from orpo.errors import ConfigError, ModelError
 
 __all__ = ["expect_engine", "select_engine"]
 
@@ -33,11 +35,13 @@ def select_engine(
     nll_scope: str,
     device: torch.device | None = None,
     dtype: torch.dtype | None = None,
+    *,
+    training: bool = False,
 ) -> tuple[Engine, str]:
     """The engine for a model, with one line that says why.
 
     The shared engine where its numbers are those of the model, which is tried out; else padded
-    rows.
+    rows, and where those depend on each other one sequence at a time.
 
     Args:
         requested: `ORPOConfig.engine`.
@@ -45,11 +49,13 @@ def select_engine(
         nll_scope: `ORPOConfig.nll_scope`.
         device: Where the model will be trained; None for where it is.
         dtype: In which it will multiply; None for that of its weights.
+        training: Whether it draws no random numbers while it is trained, and is tried as such.
 
     Raises:
         ConfigError: The shared engine was asked for and cannot be used.
+        ModelError: The same text does not have the same numbers twice.
     """
-    config = getattr(model, "config", None)
+    config: Any = getattr(model, "config", None)
     router_loss = bool(getattr(config, "output_router_logits", False))
     head, head_reason = _find_head(model)
     reason = "asked for" if requested == "padded" else head_reason
@@ -59,8 +65,8 @@ def select_engine(
         shared = SharedEngine(nll_scope, router_loss, head)
         reason = _obstacle(model)
         if reason is None:
-            tried = _try_shared(model, shared, device, dtype)
-            if isinstance(tried, tuple):
+            tried = _try_shared(model, shared, device, dtype, training=training)
+            if not isinstance(tried, str):
                 engine, how = tried
                 return engine, f"shared engine (prompts computed once, no padding; {how})"
             reason = tried
@@ -70,10 +76,43 @@ def select_engine(
             where="engine",
             fix="Use engine='auto' or 'padded'.",
         )
-    padded = PaddedEngine(nll_scope, router_loss, head)
-    if model is None or head is None or self_test(model, padded) is not None:
+    if model is None:
         return PaddedEngine(nll_scope, router_loss), f"padded engine, logits kept ({reason})"
-    return padded, f"padded engine ({reason})"
+    return _padded(model, PaddedEngine(nll_scope, router_loss, head), reason, training=training)
+
+
+def _padded(
+    model: nn.Module, fused: PaddedEngine, reason: str, *, training: bool
+) -> tuple[Engine, str]:
+    """The fastest way of padding that has the model's numbers."""
+    heads = [fused, replace(fused, head=None)] if fused.head is not None else [fused]
+    ways: list[tuple[Engine, str]] = [(_apart(model, way), "") for way in heads]
+    ways += [(ApartEngine(way, alone=True), ", one sequence at a time") for way in heads]
+    for engine, how in ways:
+        failed = self_test(model, engine, training=training)
+        engine.release(model)
+        if failed is None:
+            kept = ", logits kept" if engine.head is None else ""
+            return engine, f"padded engine{how}{kept} ({reason}{_told(engine)})"
+        if not how:
+            reason = f"{reason}; {failed}" if failed not in reason else reason
+    raise ModelError(
+        f"the model does not give the same numbers twice ({failed})",
+        where=type(transformer(model) or model).__name__,
+        fix="What is random in it, or depends on what came before, must be switched off.",
+    )
+
+
+def _apart(model: nn.Module, engine: SharedEngine | PaddedEngine) -> Engine:
+    """The engine; where a model's positions have borders, it is given one side at a time."""
+    borders = borders_of(model)
+    return ApartEngine(engine, borders) if borders else engine
+
+
+def _told(engine: Engine) -> str:
+    borders = getattr(engine, "borders", ())
+    lengths = " and ".join(str(border.tokens) for border in borders)
+    return f"; pairs on either side of {lengths} tokens go apart" if borders else ""
 
 
 def expect_engine(config: Any) -> str:
@@ -99,22 +138,26 @@ def _try_shared(
     engine: SharedEngine,
     device: torch.device | None,
     dtype: torch.dtype | None,
-) -> tuple[SharedEngine, str] | str:
+    *,
+    training: bool,
+) -> tuple[Engine, str] | str:
     """The engine and how it passed, or why it did not; the model is left as it is."""
+    tried = _apart(model, replace(engine, avoid=KERNELS))
     try:
         with watched_attention() as calls:
-            reason = self_test(model, replace(engine, avoid=KERNELS))
+            reason = self_test(model, tried, training=training)
     finally:
-        engine.release(model)
+        tried.release(model)
     if reason is not None:
         return reason
     device = device or next(model.parameters()).device
+    passed = _PASSED + _told(tried)
     if not kernels_of(device):
-        return engine, _PASSED
+        return _apart(model, engine), passed
     used, failed = try_kernels(calls, device, dtype)
     without = [f"without {name}: {why}" for name, why in failed.items()]
-    how = [_PASSED, f"attention by {', '.join(sorted(used))}", *without]
-    return replace(engine, avoid=frozenset(failed)), "; ".join(how)
+    how = [passed, f"attention by {', '.join(sorted(used))}", *without]
+    return _apart(model, replace(engine, avoid=frozenset(failed))), "; ".join(how)
 
 
 def _obstacle(model: nn.Module) -> str | None:

@@ -1,15 +1,15 @@
 """Trying an engine out before it is trusted: its numbers against one sequence at a time.
 
-The pairs are random tokens, longer than a sliding window of up to some 4,500 positions. Compared
-are the log-probabilities and the gradient of a few of the model's own parameters; of texts too long
-to be kept for a backward pass, the log-probabilities of the answers only.
+The pairs are random tokens, a long one beside a short one: longer than a sliding window, and than
+the positions that the model was first trained for, if these are up to some 4,500. Compared are the
+log-probabilities and the gradient of a few of the model's own parameters; of texts too long to be
+kept for a backward pass, the log-probabilities of the answers only.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,10 @@ from orpo.data import PairCollator
 from orpo.engine.attention import transformer
 from orpo.engine.head import sum_pairs, token_logps
 from orpo.engine.layout import Predictions, pad_pairs
-from orpo.engine.trial import on_trial
+from orpo.engine.look import REFUSALS
+from orpo.engine.rotary import borders_of, forget_lengths
+from orpo.engine.text import positions_of_text, random_ids, text_config
+from orpo.engine.trial import on_trial, without_checkpointing
 from orpo.engine.types import Engine
 from orpo.objective import PairLogps
 
@@ -28,17 +31,23 @@ _LONGEST = 4608
 """Tokens of the longest sequence that is tried."""
 _KEPT = 512
 """Tokens of the longest prompt whose gradient is asked for: what is kept for it grows with them."""
+_FIRST_TRAINED = "original_max_position_embeddings"
 _SMALL = 1 << 16
 """Parameters of at most this many numbers have their gradients compared."""
 
 
-def self_test(model: nn.Module, engine: Engine) -> str | None:
+def self_test(model: nn.Module, engine: Engine, *, training: bool = False) -> str | None:
     """Compare an engine with the model's stock path, one sequence at a time, naive head.
+
+    Args:
+        model: The model.
+        engine: The engine.
+        training: Try the model as it is while it is trained, where it draws no random numbers.
 
     Returns:
         None if they agree, else one line that says by how much they do not.
     """
-    with on_trial(model):
+    with on_trial(model, training=training), without_checkpointing(model):
         for batch, short in _random_batches(model):
             with torch.set_grad_enabled(short):
                 reason = _compare(model, engine, batch, _watched(model) if short else [])
@@ -50,12 +59,12 @@ def self_test(model: nn.Module, engine: Engine) -> str | None:
 def _compare(
     model: nn.Module, engine: Engine, batch: Mapping[str, Tensor], watched: list[nn.Parameter]
 ) -> str | None:
-    expected = _one_at_a_time(model, batch, engine.nll_scope)
-    expected_grads = _gradients(_objective(expected), watched)
     try:
+        expected = _one_at_a_time(model, batch, engine.nll_scope)
+        expected_grads = _gradients(_objective(expected), watched)
         output = engine(model, batch, _objective)
         grads = _gradients(output.loss, watched)
-    except (ValueError, TypeError, RuntimeError) as error:
+    except REFUSALS as error:
         return next(iter(str(error).splitlines()), type(error).__name__)
     return _difference(output.logps, expected.detached(), model) or _apart(
         grads, expected_grads, model
@@ -77,6 +86,7 @@ def _one_at_a_time(model: nn.Module, batch: Mapping[str, Tensor], nll_scope: str
     asked, width = padded.predictions, padded.input_ids.shape[1]
     logps = []
     for row, length in enumerate(padded.attention_mask.sum(1).tolist()):
+        forget_lengths(model)
         own = asked.source // width == row
         source, target = asked.source[own] - row * width, asked.target[own]
         kept: dict[str, Tensor] = {}
@@ -135,33 +145,42 @@ def _watched(model: nn.Module) -> list[nn.Parameter]:
 
 def _random_batches(model: nn.Module) -> list[tuple[dict[str, Tensor], bool]]:
     """Batches of random pairs, and whether they are short enough for a backward pass."""
-    config: Any = getattr(model, "config", None)
-    text = config.get_text_config() if hasattr(config, "get_text_config") else config
-    positions = int(getattr(text, "max_position_embeddings", None) or _LONGEST)
-    window = int(getattr(text, "sliding_window", None) or 0)
-    room = max(1, min(positions, _LONGEST) - 12)
-    prompt = min(window + 3 if window + 3 <= room else 12, room)
-    pairs = [(prompt, 9, 7), (5, 4, 8)]
+    positions = min(positions_of_text(model) or _LONGEST, _LONGEST)
+    chosen = min(9, max(1, positions - 2))
+    rejected, room = max(1, chosen - 2), max(1, positions - 12)
+    most = _LONGEST if borders_of(model) else room  # rotary positions go on
+    beyond = [n + 3 for n in _lengths_that_matter(model) if n + 3 <= most]
+    prompt = max([*beyond, min(12, room)])
+    short = (min(5, room), max(1, chosen // 2), max(1, chosen - 1))
     if prompt <= _KEPT:
-        return [(_random_batch(model, text, pairs), True)]
+        return [(_random_batch(model, [(prompt, chosen, rejected), short]), True)]
     return [
-        (_random_batch(model, text, pairs), False),
-        (_random_batch(model, text, [(12, 9, 7), (5, 4, 8)]), True),
+        (_random_batch(model, [(prompt, chosen, rejected), short]), False),
+        (_random_batch(model, [(min(12, room), chosen, rejected), short]), True),
     ]
 
 
-def _random_batch(
-    model: nn.Module, text: Any, lengths: list[tuple[int, int, int]]
-) -> dict[str, Tensor]:
+def _lengths_that_matter(model: nn.Module) -> list[int]:
+    """Lengths from which on a sequence is, or may be, treated in another way."""
+    text = text_config(model)
+    scaling = getattr(text, "rope_parameters", None) or {}
+    inner = [one for one in scaling.values() if isinstance(one, dict)]
+    named = [getattr(text, n, None) for n in ("sliding_window", _FIRST_TRAINED)]
+    named += [one.get(_FIRST_TRAINED) for one in (scaling, *inner)]
+    lengths = [n for n in named if isinstance(n, int)] + [b.tokens for b in borders_of(model)]
+    return sorted(n for n in lengths if n > 0)
+
+
+def _random_batch(model: nn.Module, lengths: list[tuple[int, int, int]]) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(0)
-    vocabulary = int(getattr(text, "vocab_size", 2))
-
-    def ids(count: int) -> list[int]:
-        return torch.randint(0, vocabulary, (count,), generator=generator).tolist()
-
     rows = [
-        {"prompt_ids": ids(p), "chosen_ids": ids(c), "rejected_ids": ids(r), "row": i}
-        for i, (p, c, r) in enumerate(lengths)
+        {
+            "prompt_ids": random_ids(model, prompt, generator),
+            "chosen_ids": random_ids(model, chosen, generator),
+            "rejected_ids": random_ids(model, rejected, generator),
+            "row": row,
+        }
+        for row, (prompt, chosen, rejected) in enumerate(lengths)
     ]
     device = next(model.parameters()).device
     return {key: value.to(device) for key, value in PairCollator(0)(rows).items()}

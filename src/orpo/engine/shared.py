@@ -18,6 +18,7 @@ from orpo.engine.attention import (
 from orpo.engine.fused_head import FusedHead
 from orpo.engine.head_tap import output_layer
 from orpo.engine.layout import PairLayout, pack_pairs
+from orpo.engine.noise import noisy, packed_noise
 from orpo.engine.passes import fused_pass
 from orpo.engine.types import EngineOutput, Objective
 
@@ -67,7 +68,7 @@ class SharedEngine:
         assert bare is not None
         assert layer is not None
         prepare_attention(bare)
-        with packed_masks():
+        with packed_masks(), noisy(model, packed_noise(batch, packed.layout)):
             return fused_pass(model, layer, inputs, packed.predictions, objective, self.head)
 
     def release(self, model: nn.Module) -> None:

@@ -63,6 +63,11 @@ class Engine(Protocol):
         ...
 
     @property
+    def router_loss(self) -> bool:
+        """Whether a mixture of experts is asked for its auxiliary loss."""
+        ...
+
+    @property
     def head(self) -> FusedHead | None:
         """What takes the place of the output layer; None if logits are kept."""
         ...

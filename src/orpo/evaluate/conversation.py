@@ -66,7 +66,7 @@ class Speaker:
             ids = encode_prompt(tokenizer, asked, self._answerer.template_kwargs)
         except RenderingError as error:
             raise DataError(str(error), where="chat") from error
-        limit = getattr(model.config, "max_position_embeddings", None)
+        limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
         if limit is not None and len(ids) >= limit:
             raise DataError(
                 f"the conversation is {len(ids)} tokens long, the model sees {limit}",

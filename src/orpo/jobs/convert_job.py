@@ -16,8 +16,7 @@ from orpo.run_folder import write_text
 __all__ = ["ConvertJob", "Converted", "run_convert"]
 
 _OF_THE_DEVICE = (
-    *("tf32", "bf16", "fp16", "bf16_full_eval", "fp16_full_eval", "use_cpu", "torch_compile"),
-    *("torch_compile_backend", "torch_compile_mode", "ddp_backend"),
+    *("tf32", "bf16", "fp16", "bf16_full_eval", "fp16_full_eval", "use_cpu", "ddp_backend"),
 )
 """What depends on the machine that trains, which need not be this one."""
 

@@ -94,7 +94,6 @@ _REFUSED = {
     "use_adam_mini": "leave it out: Adam-mini is no optimizer of transformers",
     "create_new_adapter": "merge the adapter first, `orpo merge`, and train the result",
     "eval_on_each_dataset": "eval_dataset is one data set",
-    "neftune_noise_alpha": "leave it out: noise on embeddings would differ between the answers",
 }
 
 

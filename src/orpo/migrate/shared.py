@@ -53,7 +53,11 @@ _NEEDLESS = {
     "logging_dir": "logs are in the run folder; loggers have variables of their own",
     "debug": "is no setting of a run",
 }
+_COMPILE = "leave it out: compile_blocks compiles what pays"
 _REFUSED = {
+    "torch_compile": _COMPILE,
+    "torch_compile_backend": _COMPILE,
+    "torch_compile_mode": _COMPILE,
     "deepspeed": "start with accelerate launch --config_file recipes/accelerate/zero2.yaml "
     "(or zero3.yaml) -m orpo train RECIPE",
     "fsdp": "start with accelerate launch --config_file recipes/accelerate/fsdp2.yaml "

@@ -18,13 +18,20 @@ from torch.nn.modules.dropout import _DropoutNd
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
+    AutoModelForMultimodalLM,
     AutoTokenizer,
+    PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+    MODEL_FOR_MULTIMODAL_LM_MAPPING,
+)
 
 from orpo.data import PLAIN_TEMPLATE, forget_asked
+from orpo.engine import has_last_position, positions_of_text
 from orpo.errors import ConfigError, ModelError, UserError
 from orpo.run_folder import ensure_as_committed, read_object
 from orpo.train.generation_settings import read_generation_settings
@@ -39,6 +46,7 @@ __all__ = [
     "ADAPTER_FILE",
     "UNREADABLE",
     "add_adapter",
+    "auto_class",
     "disable_dropout",
     "ensure_trainable",
     "fetching",
@@ -130,6 +138,12 @@ def _resolve_init(
 
 def _ready(model: nn.Module, args: ORPOConfig, peft_config: PeftConfig | None) -> nn.Module:
     ensure_trainable(getattr(model, "config", None), name_of(model))
+    if hasattr(model, "_orig_mod") or getattr(model, "_compiled_call_impl", None) is not None:
+        raise ConfigError(
+            "a compiled model cannot be trained: packed rows change their shape all the time",
+            where="model",
+            fix="Pass the model itself; compile_blocks=True compiles what pays.",
+        )
     if peft_config is not None:
         model = add_adapter(cast(PreTrainedModel, model), peft_config, args)
     if args.disable_dropout:
@@ -165,17 +179,28 @@ def load_model(name: str, args: ORPOConfig) -> PreTrainedModel:
         "ignore_mismatched_sizes": True,  # then they are named; transformers points at its log
     }
     try:
-        read_config(name, args)
+        auto = auto_class(read_config(name, args))
         read_generation_settings(name, fetching(args))
         model: PreTrainedModel
-        model, report = AutoModelForCausalLM.from_pretrained(
-            name, output_loading_info=True, **kwargs
-        )
+        model, report = auto.from_pretrained(name, output_loading_info=True, **kwargs)
     except UNREADABLE as error:
         raise unloadable("model", name, error) from error
     _require_all_weights(report, name)
     cast(Any, model).loaded_commit = _commit_of(name, args)
     return model
+
+
+def auto_class(config: Any) -> Any:
+    """The class of transformers that loads a model of this configuration as a whole.
+
+    What sees or hears beside reading keeps those parts, so that the folder which training leaves
+    holds what the folder that it began from held.
+    """
+    composite = config.get_text_config() is not config
+    whole = composite or type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING
+    if whole and type(config) in MODEL_FOR_MULTIMODAL_LM_MAPPING:
+        return AutoModelForMultimodalLM
+    return AutoModelForCausalLM
 
 
 def read_config(name: str, args: ORPOConfig) -> Any:
@@ -297,7 +322,8 @@ def ensure_trainable(config: Any, name: str) -> None:
         ModelError: An encoder-decoder model, or one that sees what comes after a token.
     """
     masked = getattr(config, "model_type", None) in MODEL_FOR_MASKED_LM_MAPPING_NAMES
-    if getattr(config, "is_encoder_decoder", False):
+    text = config.get_text_config() if isinstance(config, PretrainedConfig) else config
+    if any(getattr(part, "is_encoder_decoder", False) for part in (config, text)):
         kind = "an encoder-decoder model"
     elif masked and not getattr(config, "is_decoder", True):
         kind = "a masked language model"
@@ -320,18 +346,13 @@ def vocabulary_size(model: nn.Module) -> int | None:
 def fit_positions(model: nn.Module, args: ORPOConfig) -> tuple[int | None, str | None]:
     """`max_length` within the positions that a model has, and a line if they are fewer.
 
-    A table of learned positions ends where it ends, so the length is lowered; rotary positions go
-    on, though the model has not seen them, so the user's `max_length` stands.
+    A table of positions ends where it ends, so the length is lowered; rotary positions go on,
+    though the model has not seen them, so the user's `max_length` stands.
     """
-    limit = getattr(getattr(model, "config", None), "max_position_embeddings", None)
-    if not isinstance(limit, int) or (args.max_length is not None and args.max_length <= limit):
+    limit = positions_of_text(model)
+    if limit is None or (args.max_length is not None and args.max_length <= limit):
         return args.max_length, None
-    learned = any(
-        "pos" in name.rsplit(".", 1)[-1] or name.endswith("wpe")
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Embedding)
-    )
-    if learned:
+    if has_last_position(model):
         return limit, f"max_length is {limit}: the model has no more positions"
     return args.max_length, (
         f"max_length is {args.max_length}, but the model was made for {limit} positions: "

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
 from orpo.config import ORPOConfig
 from orpo.engine.footprint import FOUR_BITS, Counted, ModelShape
@@ -23,6 +23,7 @@ from orpo.train.models import (
     ADAPTER_FILE,
     UNREADABLE,
     add_adapter,
+    auto_class,
     fetching,
     located,
     read_config,
@@ -59,7 +60,7 @@ def load_outline(name: str, args: ORPOConfig, peft_config: PeftConfig | None) ->
     settings = read_generation_settings(folder, fetching(args))
     try:
         with torch.device("meta"):
-            model: nn.Module = AutoModelForCausalLM.from_config(
+            model: nn.Module = auto_class(config).from_config(
                 config, dtype=_dtype(config, args), trust_remote_code=args.trust_remote_code
             )
             if settings is not None:

@@ -7,6 +7,7 @@ whole step whoever computes which part.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -16,38 +17,99 @@ from transformers.integrations import is_deepspeed_zero3_enabled
 
 from orpo.config import ORPOConfig
 from orpo.data import merge_batches, select_pairs
-from orpo.engine import Engine, cut, even_bins, pack_bins, positions_of, select_engine
-from orpo.errors import OrpoError
+from orpo.engine import (
+    Engine,
+    Look,
+    cut,
+    even_bins,
+    freeze,
+    look_through,
+    make_steady,
+    pack_bins,
+    positions_of,
+    select_engine,
+)
+from orpo.errors import ModelError, OrpoError
 
 __all__ = ["agreed_engine", "deal", "gathered", "in_entries", "most_of_ranks"]
 
 Batch = dict[str, Tensor]
 
 
-def agreed_engine(args: ORPOConfig, model: Any) -> tuple[Engine, str]:
-    """The engine that the first rank selects, with the line that says why.
+def agreed_engine(args: ORPOConfig, model: Any) -> tuple[Engine, list[str]]:
+    """The engine that the first rank selects, with lines that say why; the model is made ready.
 
     The others may hold no weights yet (FSDP). Only where weights lie on all ranks in pieces
     (DeepSpeed ZeRO-3) do all ranks try the model together.
 
     Raises:
         ConfigError: On every rank, as on the first.
+        ModelError: The same.
     """
     half = torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else None
     asked = (args.engine, model, args.nll_scope, args.device, half)
+
+    def choose() -> tuple[Look, Engine, str]:
+        look = look_through(model)
+        _make_ready(model, look, args)
+        if look.random and args.disable_dropout:
+            _require_steady(model)
+        return look, *select_engine(*asked, training=args.disable_dropout)
+
     if args.world_size == 1 or is_deepspeed_zero3_enabled():
-        return select_engine(*asked)
-    found: list[Any] = [None]
-    if args.process_index == 0:
-        try:
-            found = [select_engine(*asked)]
-        except OrpoError as error:
-            found = [error]
-    broadcast_object_list(found)
-    if isinstance(found[0], OrpoError):
-        raise found[0]
-    engine, note = found[0]
-    return engine, note
+        look, engine, note = choose()
+    else:
+        found: list[Any] = [None]
+        if args.process_index == 0:
+            try:
+                found = [choose()]
+            except OrpoError as error:
+                found = [error]
+        broadcast_object_list(found)
+        if isinstance(found[0], OrpoError):
+            raise found[0]
+        look, engine, note = found[0]
+        if args.process_index != 0:
+            _make_ready(model, look, args)
+    return engine, [*_said(model, look, args), note]
+
+
+def _require_steady(model: Any) -> None:
+    rest = look_through(model).random
+    if rest:
+        raise ModelError(
+            f"{_kinds(model, rest)} draws random numbers whether it is trained or not, so that "
+            "the two answers of a pair would not be scored by the same network",
+            where=type(model).__name__,
+            fix="Use a model that gives the same text the same numbers.",
+        )
+
+
+def _kinds(model: Any, names: Iterable[str]) -> str:
+    return ", ".join(sorted({type(model.get_submodule(name)).__name__ for name in names}))
+
+
+def _make_ready(model: Any, look: Look, args: ORPOConfig) -> None:
+    if args.disable_dropout:
+        make_steady(model, look.random)
+    freeze(model, look.unreached)
+
+
+def _said(model: Any, look: Look, args: ORPOConfig) -> list[str]:
+    """What was found out about the model, a line each."""
+    said = []
+    kinds = _kinds(model, look.random)
+    if look.random and args.disable_dropout:
+        said.append(f"{kinds} draws random numbers in training: off, as every dropout is")
+    elif look.random:
+        said.append(
+            f"{kinds} draws random numbers for whatever is computed together: "
+            "numbers depend on how pairs are dealt out to micro-batches"
+        )
+    if look.unreached:
+        weights = sum(model.get_parameter(name).numel() for name in look.unreached)
+        said.append(f"{weights} weights that no text reaches (images, sound) are not trained")
+    return said
 
 
 def most_of_ranks(number: int, device: torch.device) -> int:

@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from orpo.engine import Engine, PaddedEngine, SharedEngine
+from orpo.engine import ApartEngine, Engine, PaddedEngine, SharedEngine
 from orpo.engine.trial import on_trial
 from orpo.errors import CheckpointError, ConfigError
 from orpo.objective import PairLogps
@@ -169,6 +169,8 @@ def begin_reference(trainer: ORPOTrainer, checkpoint: str | None) -> Work:
 
 def answers_only(engine: Engine) -> Engine:
     """The same engine without logits where only an NLL of the prompt would ask for them."""
+    if isinstance(engine, ApartEngine):
+        return replace(engine, inner=answers_only(engine.inner))
     if isinstance(engine, SharedEngine | PaddedEngine):
         return replace(engine, nll_scope="completion")
     return engine

@@ -173,7 +173,6 @@ class _Pair:
         """Whether training draws from the random numbers that everything shares."""
         return any(
             recipe.get("disable_dropout") is False
-            or recipe.get("neftune_noise_alpha")
             or _mapping(recipe.get("accelerator_config")).get("use_seedable_sampler") is False
             for recipe in self._both
         )

@@ -28,7 +28,7 @@ from transformers.trainer_utils import EvalLoopOutput, has_length
 from orpo.config import ORPOConfig
 from orpo.data import COLUMNS as PREPARED
 from orpo.data import Ledger, PairCollator, StreamedPairs
-from orpo.engine import cut, most_positions, positions_of, transformer
+from orpo.engine import cut, most_positions, noise_columns, positions_of, transformer
 from orpo.errors import CheckpointError, ConfigError, DataError
 from orpo.objective import PairLogps
 from orpo.run_folder import RECIPE, write_json
@@ -62,7 +62,13 @@ from orpo.train.step_loss import StepLoss, count_items
 from orpo.train.summaries import summarise
 from orpo.train.views import as_evaluated, as_trained, check_objective
 from orpo.train.work import WORK, Work, WorkMeter, on_all_ranks
-from orpo.train.wrappers import divided_once, gathering, reduce_always, scoring
+from orpo.train.wrappers import (
+    divided_once,
+    gathering,
+    prepare_uneven_passes,
+    reduce_always,
+    scoring,
+)
 
 if TYPE_CHECKING:
     from peft import PeftConfig
@@ -194,8 +200,10 @@ class ORPOTrainer(DurableTrainer):
             optimizers=optimizers,
         )
         reduce_always(self)
-        self.engine, note = agreed_engine(args, self.model)
-        self.notes.append(note)
+        self.neftune_noise_alpha = None  # transformers' noise depends on what is beside a pair
+        self.engine, notes = agreed_engine(args, self.model)
+        self.notes += notes
+        prepare_uneven_passes(self, self.engine, args)
         self._planned_tokens, self._compiled = most_positions(self.args.device.type), False
         self._undo: Callable[[], None] = lambda: None
         # The loss of a micro-batch is its share of the whole step's: nothing is left to divide.
@@ -415,6 +423,10 @@ class ORPOTrainer(DurableTrainer):
         def objective(logps: PairLogps) -> Tensor:
             return self._parts.share(logps, totals, ranks)
 
+        alpha = self.args.neftune_noise_alpha
+        if model.training and alpha:
+            step, rows = self.state.global_step, inputs["row"]
+            inputs = {**inputs, **noise_columns(alpha, self.args.seed, step, rows)}
         to_answer = model.training and self.args.objective == "dpo"  # no NLL of prompts
         engine = answers_only(self.engine) if to_answer else self.engine
         output = engine(model, inputs, objective)

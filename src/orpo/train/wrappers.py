@@ -11,7 +11,18 @@ from torch.distributed.fsdp import FSDPModule, register_fsdp_forward_method
 from transformers import Trainer
 from transformers.integrations import deepspeed_init, is_deepspeed_zero3_enabled
 
-__all__ = ["divided_once", "gathering", "reduce_always", "scoring", "whole_weights"]
+from orpo.config import ORPOConfig
+from orpo.engine import ApartEngine, Engine
+from orpo.errors import ConfigError
+
+__all__ = [
+    "divided_once",
+    "gathering",
+    "prepare_uneven_passes",
+    "reduce_always",
+    "scoring",
+    "whole_weights",
+]
 
 
 def reduce_always(trainer: Trainer) -> None:
@@ -21,6 +32,29 @@ def reduce_always(trainer: Trainer) -> None:
     """
     if trainer.is_fsdp_enabled:
         trainer.accelerator.gradient_state.plugin_kwargs["sync_each_batch"] = True
+
+
+def prepare_uneven_passes(trainer: Trainer, engine: Engine, args: ORPOConfig) -> None:
+    """See to it that ranks do not wait for each other in passes of which one may have more.
+
+    Raises:
+        ConfigError: Weights lie in pieces, so that every pass gathers them.
+    """
+    if not isinstance(engine, ApartEngine):
+        return
+    room = min((border.tokens for border in engine.borders), default=0)
+    apart = engine.alone or args.max_length is None or args.max_length > room
+    if apart and (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
+        without = "train without FSDP and DeepSpeed."
+        raise ConfigError(
+            "what the model makes of a sequence depends on those beside it, and weights that lie "
+            "in pieces need as many passes on every rank",
+            where="max_length" if room else "model",
+            fix=f"Set max_length to {room}, or {without}" if room else without.capitalize(),
+        )
+    handler = trainer.accelerator.ddp_handler
+    if handler is not None:
+        handler.broadcast_buffers = False  # which DDP does in every pass
 
 
 @contextlib.contextmanager

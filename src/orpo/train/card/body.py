@@ -66,7 +66,7 @@ def _use_lines(run: Run, about: About) -> list[str]:
     if not about.repo:
         return []
     adapter = bool(run.facts.get("adapter")) and not about.merged
-    package, kind = ("peft", "AutoPeftModelForCausalLM") if adapter else _WHOLE
+    package, kind = ("peft", "AutoPeftModelForCausalLM") if adapter else _loader(run.path)
     imports = f"from {package} import {kind}\nfrom transformers import AutoTokenizer"
     return [
         "## Use",
@@ -102,7 +102,16 @@ def _prompt_lines(run: Run) -> list[str]:
     return ["## Prompt", "", *lines, ""]
 
 
-_WHOLE = ("transformers", "AutoModelForCausalLM")
+def _loader(folder: Path) -> tuple[str, str]:
+    """Package and name of the class that loads the model; its own where it does more than read."""
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        own = config["architectures"][0] if "text_config" in config else None
+    except (OSError, ValueError, LookupError, TypeError):
+        own = None
+    return "transformers", str(own or "AutoModelForCausalLM")
+
+
 _AS_TEXT = 'inputs = tokenizer("...", return_tensors="pt")'
 _IN_TURNS = """\
 messages = [{"role": "user", "content": "..."}]
