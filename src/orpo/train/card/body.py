@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from orpo.errors import DataError
 from orpo.run_folder import AUDIT, Run, base_model_id, read_object, read_text, short_name
 from orpo.train.card.header import dataset_names, objective_of
 
@@ -105,11 +106,12 @@ def _prompt_lines(run: Run) -> list[str]:
 def _loader(folder: Path) -> tuple[str, str]:
     """Package and name of the class that loads the model; its own where it does more than read."""
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        own = config["architectures"][0] if "text_config" in config else None
-    except (OSError, ValueError, LookupError, TypeError):
-        own = None
-    return "transformers", str(own or "AutoModelForCausalLM")
+        config = read_object(folder / "config.json")
+    except DataError:
+        config = {}
+    own = config.get("architectures") if "text_config" in config else None
+    kind = own[0] if isinstance(own, list) and own else "AutoModelForCausalLM"
+    return "transformers", str(kind)
 
 
 _AS_TEXT = 'inputs = tokenizer("...", return_tensors="pt")'
