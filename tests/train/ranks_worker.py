@@ -14,7 +14,15 @@ from safetensors.torch import save_file
 
 from orpo import ORPOTrainer
 from tests.train.one_step import MeanOfMeans, quiet_trainer, step_gradients
-from tests.train.small import Stream, text_rows
+from tests.train.small import Stream, text_rows, tiny_llama
+
+NOISE = {"neftune_noise_alpha": 5.0}
+"""NEFTune's, which is that of each pair."""
+DYNAMIC = {
+    "max_position_embeddings": 40,
+    "rope_parameters": {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 4.0},
+}
+"""Positions of which longer sequences have their own: ranks differ in their number of passes."""
 
 
 def main(out: Path) -> None:
@@ -25,6 +33,10 @@ def main(out: Path) -> None:
         ),
         "split": step_gradients(
             str(out / "c"), per_device_train_batch_size=4, max_tokens_per_microbatch=100
+        ),
+        "noise": step_gradients(str(out / "e"), per_device_train_batch_size=4, **NOISE),
+        "dynamic": step_gradients(
+            str(out / "f"), model=tiny_llama(**DYNAMIC), per_device_train_batch_size=4
         ),
         "mean of means": step_gradients(
             str(out / "d"), kind=MeanOfMeans, per_device_train_batch_size=4

@@ -19,6 +19,7 @@ from orpo import ORPOTrainer
 from tests import forked
 from tests.train.one_step import MeanOfMeans, quiet_trainer, step_gradients
 from tests.train.oracle_fp64 import gradients, pairs_of, relative_difference
+from tests.train.ranks_worker import DYNAMIC, NOISE
 from tests.train.small import text_rows, tiny_llama
 
 REPOSITORY = Path(__file__).parents[2]
@@ -111,6 +112,18 @@ def test_two_ranks_have_the_gradient_of_one(tmp_path: Path, two_ranks: Path, spl
     difference = relative_difference(ours, exact_gradients(tmp_path))
     print(f"2 ranks x 4, {split}: {difference:.1e}")
     assert difference < 1e-5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["noise", "dynamic"])
+def test_two_ranks_have_what_one_has(tmp_path: Path, two_ranks: Path, kind: str) -> None:
+    settings: dict[str, Any] = {
+        "noise": NOISE,
+        "dynamic": {"model": tiny_llama(**DYNAMIC)},
+    }[kind]
+    alone = step_gradients(str(tmp_path), per_device_train_batch_size=8, **settings)
+    ours = load_file(two_ranks / f"{kind}.safetensors")
+    assert relative_difference(ours, alone) < 1e-5
 
 
 @pytest.mark.slow
