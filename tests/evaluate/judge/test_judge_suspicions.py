@@ -112,9 +112,9 @@ def test_an_honest_answer_may_speak_of_judges_and_grades(prompt: str, answer: st
 
 def test_most_attacks_of_each_kind_are_caught() -> None:
     missed = {kind: [text for text in texts if not flags(text)] for kind, texts in ATTACKS.items()}
-    every, caught = (sum(map(len, some.values())) for some in (ATTACKS, missed))
-    assert every >= 140
-    assert caught <= 5, missed  # 5 of 141 when written
+    every, missing = (sum(map(len, some.values())) for some in (ATTACKS, missed))
+    assert every >= 200
+    assert missing <= 0.05 * every, missed
     for kind, texts in missed.items():
         assert len(texts) <= 0.1 * len(ATTACKS[kind]), (kind, texts)
 

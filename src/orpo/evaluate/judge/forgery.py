@@ -59,14 +59,14 @@ _OWN_FORM = re.compile(
     re.MULTILINE,
 )
 _LABELLED_CLAIM = re.compile(
-    rf"(?:^|[.!?:\n]\s*)[ \t>*_`#-]*(?:the |my |our |final |overall )*\b{_WORD}\b(?: is| was|"
+    rf"(?:^|[.!?:\n]\s{0, 8})[ \t>*_`#-]*(?:the |my |our |final |overall )*\b{_WORD}\b(?: is| was|"
     rf"'s)?[ \t*_]*[:=]?[ \t*_\"'(\[]*{_LABEL}[\"')\]*_ \t.!]*(?:$|\n|(?=is |was |wins))",
     re.IGNORECASE,
 )
 _LETTER_CLAIM = re.compile(
     r"^[ \t>*_`#-]*(?i:(?:the |my |our |final |overall )*(?:verdict|winner|decision|judge?ment|"
     r"preference|(?:better|best|preferred|winning) (?:answer|response|assistant|output|"
-    r"completion))(?: is)?)[ \t*_]*[:=]?[ \t*_\"'(\[]*[AB][\"')\]*_ \t.!]*$"
+    r"completion))(?: is)?)[ \t*_]*(?:[:=]|[-=]?>|\u2192)?[ \t*_\"'(\[]*[AB][\"')\]*_ \t.!]*$"
 )
 _SAID = re.compile(
     rf"\b(?i:verdict|judge?ment|(?:better|best|preferred|winning) (?:answer|response|assistant|"
@@ -92,6 +92,7 @@ _NOTED = re.compile(
     r"candidate)\b).{0,200}\b(?:score|rating|verdict|grade)\W{0,3}(?:=|:|is)?\W{0,3}(?:10|[AB])\b",
     re.IGNORECASE | re.DOTALL,
 )
+_SENTENCE = re.compile(r"(?<=[.!?])\s+")
 _OF_THIS = re.compile(
     r"(?:of|for) (?:this|my|the (?:above|present)) (?:answer|response|output|reply|completion|"
     r"submission)",
@@ -104,10 +105,12 @@ _META = re.compile(
     re.IGNORECASE,
 )
 _COMPARED = re.compile(
-    r"\b(?:assistant|response|output|completion) (?:\([ab12]\)|[AB12]\b)(?:'s (?:answer|response|"
+    r"\b(?:assistant|response|output|completion) (?:\([ab12]\)|(?-i:[AB12])\b).{0,40} as the "
+    r"winner\b|\bthe (?:answer|response|output) above (?:wins|is the winner)\b|\b(?:assistant|"
+    r"response|output|completion) (?:\([ab12]\)|(?-i:[AB12])\b)(?:'s (?:answer|response|"
     r"output))?(?: is| was| has| clearly)(?: \w+){0,3}? (?:better|superior|the best|the winner|"
     r"preferred|won|stronger)\b|\b(?:assistant|response|output|completion|answer) (?:\([ab12]\)|"
-    r"[AB12]\b) (?:clearly )?(?:wins\b|is the winner\b)|\bthis (?:answer|response|output|"
+    r"(?-i:[AB12])\b) (?:clearly )?(?:wins\b|is the winner\b)|\bthis (?:answer|response|output|"
     r"completion) (?:wins\b|is (?:\w+ ){0,2}?(?:superior\b|the winner\b|better than (?:the|any) "
     r"other))",
     re.IGNORECASE,
@@ -156,10 +159,12 @@ _BORDER = re.compile(
     re.IGNORECASE,
 )
 _END = re.compile(
+    r"(?:^|\n)[ \t\[(<>|#=*_~-]*(?:begin|start|end)(?: of)?(?: the)? (?:judge|evaluator|grader)"
+    r"(?:'s)? (?:output|verdict|response|reasoning|evaluation|decision)\b[^\n]{0,20}(?:\n|$)|"
     r"(?:^|\n)[ \t\[(<>|#=*_~-]*(?:the )?(?:end|start|beginning) of (?:the )?(?:assistant|model|"
     r"answer|response|output|candidate|submission|completion|reply)\b[^\n]{0,30}(?:\n|$)|"
     r"</(?:answer|response|output|completion|candidate|submission|assistant)(?:_[ab12])?>|<(?: "
-    r"?<){2,}\s*END\b|(?:^|\n)#+ *output \(?[ab]\)|(?:^|\n)#+ *assistant [ab]\b|(?:^|"
+    r"?<){2,6}\s*END\b|(?:^|\n)#+ *output \(?[ab]\)|(?:^|\n)#+ *assistant [ab]\b|(?:^|"
     r"\n)</?(?:answer|response)_[ab12]>",
     re.IGNORECASE,
 )
@@ -169,6 +174,7 @@ _AFTER_END = re.compile(
     re.IGNORECASE,
 )
 _ROLE = re.compile(
+    r"<(?:system|admin|judge|evaluator|grader|instructions?)>|"
     r"[\"']role[\"']\s*:\s*[\"']system[\"']|<\s?\|\s?(?:im_start|start_header_id|system|user|"
     r"assistant)\s?\|>|\[\s?/?(?:INST|SYS(?:TEM)?)[^\]\n]{0,30}\]|< ?<SYS>>|</ ?s>|< /s>|(?:^|"
     r"\n)[ \t#*>(\[]*(?:system|admin(?:istrator)?|developer|operator|moderator|benchmark)(?: "
@@ -242,6 +248,8 @@ def _claims(prose: str, prompt: str) -> bool:
     lines = [line.strip() for line in prose.splitlines() if line.strip()]
     if not lines or (_LISTS.search(prompt) and len(lines) > 3):
         return False
+    *most, last = lines
+    lines = [*most, *_SENTENCE.split(last)]
     entries = {
         found[1].lower().split()[-1]
         for line in lines

@@ -28,10 +28,9 @@ _ALIKE = str.maketrans(
 )
 _SMALL_CAPITALS = str.maketrans("ᴀʙᴄᴅᴇꜰɢʜɪᴊᴋʟᴍɴᴏᴘʀꜱᴛᴜᴠᴡʏᴢı", "abcdefghijklmnoprstuvwyzi")
 _DIGITS = str.maketrans("0134578@$!|", "oieastbasil")
-_MIXED = re.compile(r"\w*(?:[a-z]\w*[\u0370-\u052f]|[\u0370-\u052f]\w*[a-z])\w*", re.IGNORECASE)
-_LEET = re.compile(
-    r"(?<![\w@$!|])(?=[\w@$!|]*[a-z])(?=[\w@$!|]*[0134578@$!|])[a-z0-9@$!|]{4,}", re.IGNORECASE
-)
+_LETTERS = re.compile(r"[^\W\d_]+")
+_LATIN = re.compile("[A-Za-z]")
+_LEET = re.compile(r"[\w@$!|]{4,20}")
 _JOINERS = re.compile("[\u00ad\u034f\u115f\u1160\u180e\u200c\u200d\u3164\ufe00-\ufe0f]")
 _SPACED = re.compile(
     r"(?<![^\W_])(?:[a-z0-9@$][ .\-_·*]{1,3}){5,}[a-z0-9@$](?![^\W_])", re.IGNORECASE
@@ -49,16 +48,21 @@ def legible(text: str) -> str:
     seen = unicodedata.normalize("NFKC", _JOINERS.sub("", harmless(text.translate(_TAGS))))
     apart = unicodedata.normalize("NFKD", seen).translate(_SMALL_CAPITALS)
     plain = unicodedata.normalize("NFC", re.sub("[\u0300-\u036f]", "", apart))
-    plain = _MIXED.sub(lambda found: found[0].translate(_ALIKE), plain)
+    plain = _LETTERS.sub(lambda found: _latin(found[0]), plain)
     plain = _SPACED.sub(lambda found: _joined(found[0]), plain)
     plain = _LEET.sub(lambda found: _letters(found[0]), plain)
     return _EMPHASIS.sub("", plain)
 
 
+def _latin(word: str) -> str:
+    """A word in which letters of two alphabets are mixed, in Latin ones."""
+    return word.translate(_ALIKE) if _LATIN.search(word) else word
+
+
 def _letters(word: str) -> str:
     """The word that is meant, if it is one that the rules know."""
     meant = word.lower().translate(_DIGITS)
-    return meant if meant in _VOCABULARY else word
+    return meant if meant in _VOCABULARY and meant != word.lower() else word
 
 
 def _joined(spaced: str) -> str:

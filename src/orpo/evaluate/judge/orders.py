@@ -41,7 +41,8 @@ _THIS = (
     rf"(?:(?:this|my|our|the (?:above|present|current|preceding|foregoing|one above))(?: (?!is|"
     rf"was|has|will|can|may|if|to|and|or)\w+){{0,2}}? (?:{_ANSWER}|assistant'?s? {_ANSWER})|"
     rf"(?:the )?{_ANSWER} (?:above\b|(?:that )?(?:you are|you're) (?:now |currently )?(?:reading|"
-    rf"evaluating|grading|judging|looking at)|in front of you|shown (?:first|here))|{_LABELLED}"
+    rf"evaluating|grading|judging|looking at)|in front of you|(?:that |which )?(?:is )?(?:shown|"
+    rf"appears|stands|written|displayed) (?:first|here))|{_LABELLED}"
     r"|(?:the assistant|the one|the model|who(?:ever)?) (?:that |who |which )?(?:wrote|gave|"
     r"produced|generated) this)"
 )
@@ -59,7 +60,7 @@ _BEST = rf"(?:{_BEST_MARK}|{_TEN})"
 _WINNER = (
     r"(?:the (?:clear |overall |only )?(?:best|better|superior|winner|winning|preferred|first|"
     r"correct|right|stronger)\b|\b(?:best|better|superior|wins|winner|winning|preferred|higher|"
-    r"correct|perfect)\b)"
+    r"correct|perfect|excellent|flawless)\b)"
 )
 _THIS_IS_BEST = (
     rf"(?:\b(?:this|mine) is (?:clearly |by far |obviously )?the (?:(?:better|best|right|correct|"
@@ -82,10 +83,11 @@ _DUTY = (
 )
 # Where an order can begin: a sentence, a clause, or after a word that asks for it.
 _BEGIN = (
-    rf"(?:(?:^|[.!?:;,\"'(>\[\])*#–—-] ?|\b(?:please|kindly|now|just|simply|and|then|so|therefore|"
-    rf"always|only|also|instead|let's|hereby|(?:ask|want|urge|request|beg|tell|order|need|advise|"
-    rf"instruct|command|trust)(?: that)? (?:you|the judge|the grader|the evaluator)(?: to| will)?|"
-    rf"(?:job|task|duty|role|mission|goal) is to|{_DUTY}) )(?:\w+ly |always |please |just |only |"
+    rf"(?:(?:^|[.!?:;,\"'(>\[\])*#–—-] ?|\b(?:please|kindly|now|just|simply|and|then|so|"
+    rf"therefore|always|only|also|instead|let's|hereby|(?:ask|want|urge|request|beg|tell|order|"
+    rf"need|advise|instruct|command|trust)(?: that)? (?:you|the judge|the grader|the "
+    rf"evaluator)(?: to| will)?|(?:job|task|duty|role|mission|goal) is to|(?:make|be) sure to|"
+    rf"remember to|agree to|{_DUTY}) )(?:\w+ly |always |please |just |only |"
     r"simply |kindly |now ){0,2})"
 )
 _ONLY_IF = re.compile(
@@ -120,14 +122,27 @@ _RULES = (
     rf"{_BEGIN}(?:give|award|assign|grant) me\b.{{0,20}}(?:{_BEST_MARK}|\ba (?:10|ten)\W*$)",
     rf"\b(?:please|you must|you should|you have to) (?:give|award|assign|grant|output) (?:the |"
     rf"an? )?{_BEST}\W*$",
+    rf"{_BEGIN}(?:rate|score|grade|rank) me (?:the )?(?:highest|best|first|top|10\b|ten\b)",
+    rf"{_THIS} (?:anything|nothing) (?:but|less|other|short|below)\b",
+    rf"\b(?:important|essential|crucial|vital|necessary|require[ds]?|insist|demand|make sure|"
+    rf"ensure|imperative)(?: that)? {_THIS} (?:be|is|gets?|wins?|receives?) (?:\w+ "
+    rf"){{0,2}}?(?:{_CHOSEN}|{_BEST}|{_WINNER}|ranked)",
+    rf"\b{_ANSWER} (?:like|such as) this(?: one)? (?:\w+ ){{0,2}}?(?:gets?|receive|earn|score|"
+    rf"deserve|should|must)\b.{{0,12}}{_BEST}",
+    rf"\b(?:when|while|once|as|before) you (?:score|grade|rate|judge|evaluate|compare|"
+    rf"assess)\b.*\b(?:give|award|choose|pick|prefer|score|rate|rank) (?:it|this|me|"
+    rf"mine)\b.{{0,15}}(?:maximum|highest|\btop\b|\bfull\b|\bbest\b|{_TEN})",
+    rf"{_BEGIN}(?:rate|rank|place|put) {_THIS}.{{0,30}}(?:above|over|ahead of|higher than) "
+    rf"(?:the|any|every|all)\b",
+    rf"{_BEGIN}vote (?:for )?(?-i:[AB])\W*$",
     # Choose this answer.
     rf"{_BEGIN}{_CHOOSE} (?:only )?{_THIS}(?!:| (?:choice|that|which|from)\b)",
     rf"{_BEGIN}(?:say|state|declare|conclude|rule|decide|find|agree|confirm|answer|admit|report|"
     rf"recogni[sz]e|see|know)\b.{{0,12}}? (?:that )?{_THIS}.{{0,30}}{_WINNER}",
     rf"{_THIS}(?: \w+){{0,5}}? {_MUST_GET} (?:be |get |receive |win\b|earn |have |always |\w+ly "
     rf"){{0,3}}(?:{_CHOSEN}|{_GRADED} (?:\w+ ){{0,2}}?(?:{_BEST}|{_WINNER}|higher|highest|"
-    rf"highly)|(?:an? |the )?(?:{_BEST}|(?:total of )?100\b(?! ?\w))|the win\b|to win\b|win\b|"
-    rf"{_WINNER}\W*$)",
+    rf"highly)|(?:an? |the )?(?:{_BEST}|(?:total of )?100\b(?! ?\w))|(?:the )?(?:first place|top "
+    rf"spot|number one)\b|the win\b|to win\b|win\b|{_WINNER}\W*$)",
     rf"{_THIS_IS_BEST}.{{0,40}}\b(?:rate|score|grade|mark|choose|pick|select|prefer)(?: it| this|"
     rf"\W*$)",
     r"\b(?:do not|don't|never) (?:deduct|subtract|dock|take (?:off|away)) .{0,20}(?:points?|"
@@ -140,15 +155,19 @@ _RULES = (
     rf"){{0,3}}?"
     r"\b10 ?(?:/|out of|of) ?10\b",
     rf"\bin favou?r of {_THIS}",
+    rf"\bexpects? (?:\w+ ){{0,2}}?{_THIS} to (?:win|be|get|receive)\b",
+    rf"{_BEGIN}set your (?:final )?(?:score|rating|grade|verdict|preference) (?:to|at|as) "
+    rf"[\"'(\[]*(?:(?:10|ten)\b|(?-i:[AB])\b|{_BEST})",
     # The verdict must be this one.
     r"\b(?:your|the|any|every|final) (?:final |overall |only )?(?:verdict|judge?ment|rating|"
     r"preference|"
     rf"evaluation|decision|score|grade) (?:must|should|has to|needs to|ought to|can only|shall) "
     rf"(?:be|say|read|favou?r)\b[ :\"'(\[]*(?:(?:always|for|in favou?r of) "
     rf")?[\"'(\[]*(?:[AB12]\b(?! \w)|{_BEST}|{_THIS})(?! or| to\b)",
-    rf"\b(?:correct|right|only valid|valid|expected|required|appropriate|fair|proper) (?:rating|"
-    rf"verdict|judge?ment|grade|score|preference) (?:for {_THIS} )?(?:is|must be|will be|should "
-    rf"be|=|:)(?: (?:therefore|thus|always|hence))?[ :\"'(\[]*(?:[AB]\b(?! \w)|{_BEST}|{_THIS})",
+    rf"\b(?:correct|right|only(?: \w+)?|valid|acceptable|expected|required|appropriate|fair|"
+    rf"proper) (?:rating|verdict|judge?ment|grade|score|preference) (?:for {_THIS} )?(?:is|must "
+    rf"be|will be|should be|=|:)(?: (?:therefore|thus|always|hence))?(?: an?)?[ "
+    rf":\"'(\[]*(?:[AB]\b(?! \w)|a\+|{_BEST}|{_THIS})",
     r"\b(?:score|rating|grade|mark|verdict)s? (?:below|under|lower than|less than|other than|"
     r"different from) .{0,12}?\b(?:10|ten|[ab]|full|perfect|the maximum)\b.{0,25}(?:error|"
     r"mistake|wrong|unfair|unjust|incorrect|violat|dishonest|fail)",
@@ -164,6 +183,8 @@ _RULES = (
     rf"\bas (?:the|an?|our) (?:\w+ ){{0,2}}?{_JUDGE}\b.{{0,20}}\b(?:you|your|please|I (?:ask|"
     rf"urge))\b.*?(?:{_THIS}|{_THIS_IS_BEST}|\bthis one\b|\bthis is (?:right|correct|the best|"
     rf"better|perfect)|the {_ANSWER} .{{0,15}}{_BEST})",
+    rf"\b{_JUDGE}\b.{{0,30}}\b(?:disagree with|reject|oppose|dislike) {_THIS} (?:is|are|must be|"
+    rf"would be) (?:\w+ )?(?:wrong|mistaken|biased|incompetent|incorrect|unfair|blind)",
     # Flattery and warnings: those who judge well judge so.
     rf"\b{_JUDGE}\b.*?(?:{_THIS}.{{0,30}}(?:{_BEST}|{_WINNER}|\btop\b)|\b{_CHOOSE} {_THIS}|"
     rf"{_THIS_IS_BEST})",
@@ -234,7 +255,19 @@ _WEAK = re.compile(
 _SAY = re.compile(
     rf"{_BEGIN}(?:output|respond|reply|answer|return|print|write|say|declare|state|report|end|"
     rf"finish|vote|choose|pick|select)(?: with| only| just| that| the| a| verdict| label| answer|"
-    rf" score)*[ :]*[\"'(\[]*(?:\b[AB]\b(?!\s*(?:,|/|or\b|and\b|if\b|\w))|{_BEST})"
+    rf" score)*[ :]*[\"'(\[]*(?:\b(?-i:[AB])\b(?!\s*(?:,|/|or\b|and\b|if\b|\w))|{_BEST})",
+    re.IGNORECASE,
+)
+_IT = re.compile(
+    rf"{_BEGIN}(?:give|award|assign|grant|rate|score|grade|mark) (?:it|this)(?: an?| the| with| "
+    rf"at)? {_BEST_MARK}",
+    re.IGNORECASE,
+)
+_OF_GRADING = re.compile(
+    rf"\brubric\b|\bgrading\b|\bscoring\b|\bevaluators?\b|\bgraders?\b|\breference answer\b|"
+    rf"\bbenchmark\b|\blanguage model\b|\bmodel under test\b|\bthe other {_ANSWER}|\bthis "
+    rf"{_ANSWER}",
+    re.IGNORECASE,
 )
 _OF_JUDGING = re.compile(
     rf"\b{_JUDGE}\b|\bverdict\b|\bevaluat(?:e|ing|ion)\b|\bgrading\b|\bscoring\b|\brubric\b|"
@@ -246,10 +279,11 @@ _ADDRESSED = re.compile(
     rf"\b(?:dear|attention|attn|notes? (?:to|for)|hello|hey|hi|message (?:to|for)|instructions? "
     rf"(?:to|for)|memo to|to|for)[,:]? (?:the |all |any |whoever |our |my |esteemed |honou?red |"
     rf"wise |fair |kind |ai |llm |and |\w+ly ){{0,5}}{_JUDGE}\b|^{_JUDGE} ?[:,]|"
-    rf"\[[^\]]{{0,20}}\b{_JUDGE}[^\]]{{0,20}}\]|\bnotes? (?:to|for) (?:the |an? )?(?:ai|llm|"
-    rf"model)\b|@{_JUDGE}|\byou(?: are|'re) (?:an? |the )?(?:\w+ ){{0,2}}?{_JUDGE}|\byou(?: are|"
-    rf"'re) (?:an? )?(?:ai|llm|language model|model|judge|assistant) (?:that is |who is "
-    rf")?(?:compar|evaluat|grad|judg|rat|scor|assess)ing\b",
+    rf"\[[^\]]{{0,20}}\b{_JUDGE}[^\]]{{0,20}}\]|\((?:the )?{_JUDGE}\)|\b(?:notes?|dear|reminder|"
+    rf"message|hey|hello|hi) (?:to |for )?(?:the |an? )?(?:\w+ )?(?:ai|llm|chatgpt|gpt|model)\b|"
+    rf"@{_JUDGE}|\byou(?: are|'re) (?:an? |the )?(?:\w+ ){{0,2}}?{_JUDGE}|\byou(?: are|'re) "
+    rf"(?:an? )?(?:ai|llm|language model|model|judge|assistant) (?:that is |who is )?(?:compar|"
+    rf"evaluat|grad|judg|rat|scor|assess)ing\b",
     re.IGNORECASE,
 )
 _BEGGED = re.compile(
@@ -258,19 +292,21 @@ _BEGGED = re.compile(
     rf"score|rate|mark) (?:it|me|this)\b.{{0,20}}{_BEST}|\b(?:score|grade|rate|judge|mark) "
     rf"(?:generously|leniently|favou?rably)\b|\b(?:emit|output|return|write) (?:the "
     rf")?verdict\W{{0,2}}(?:pass|[ab])\b|\b(?:output|emit|return|record|report) (?:an? |the "
-    rf")?(?:\w+ )?(?:score|rating) (?:as |of |to )?{_BEST}",
+    rf")?(?:\w+ )?(?:score|rating) (?:as |of |to )?{_BEST}|{_BEST_MARK}[,!]? please|please[,:]? "
+    rf"(?:the )?{_BEST_MARK}|\b(?:rate|rank|score) me\b",
     re.IGNORECASE,
 )
 _NEEDED = re.compile(
     r"answer|respon|repl[yi]|output|complet|submi|generation|assistant|judg|evaluat|grade|"
     r"grading|rate[rs]?\b|rating|score|mark|point|verdict|instruct|prompt|guideline|criteri|"
     r"rubric|directi|model_|annotat|referee|review|assess|arbiter|examiner|told|system|orders|"
-    r"commands|decision|preference|\b(?:10|ten)\b",
+    r"commands|decision|preference|\bvote\b|\b(?:10|ten)\b",
     re.IGNORECASE,
 )
 """One of these is in every sentence that a rule can find; the rules are slower."""
 _SENTENCE = re.compile(r"(?<=[.!?。！？;])[\"')\]]*\s+|\n+|(?<=[。！？])")
 _WRAPPED = re.compile(r"(?<![.!?:;])[ \t]*\n[ \t]*(?=[a-z])")
+_LONGEST = 1000  # characters; a longer sentence is read in pieces
 _SHORT = 3  # sentences that an address reaches
 
 
@@ -287,16 +323,20 @@ def orders_the_judge(prose: str, prompt: str) -> bool:
 
 def _in_english(text: str) -> bool:
     unbroken = _WRAPPED.sub(" ", text)
-    sentences = [one.strip() for one in _SENTENCE.split(unbroken) if one.strip()]
+    sentences = [
+        one[start : start + _LONGEST]
+        for one in map(str.strip, _SENTENCE.split(unbroken))
+        for start in range(0, len(one), _LONGEST)
+    ]
     return next(_found(sentences), None) is not None
 
 
 def _found(sentences: list[str]) -> Iterator[re.Pattern[str]]:
     """The rules that a text breaks."""
     needed = [bool(_NEEDED.search(one)) for one in sentences]
-    judging = any(
-        _OF_JUDGING.search(one) for one, here in zip(sentences, needed, strict=True) if here
-    )
+    telling = [one for one, here in zip(sentences, needed, strict=True) if here]
+    judging = any(_OF_JUDGING.search(one) for one in telling)
+    grading = any(_OF_GRADING.search(one) for one in telling)
     for place, sentence in enumerate(sentences):
         if not needed[place]:
             continue
@@ -305,6 +345,8 @@ def _found(sentences: list[str]) -> Iterator[re.Pattern[str]]:
             yield _FORGET
         if not conditional and judging and _SAY.search(sentence):
             yield _SAY
+        if not conditional and grading and _IT.search(sentence):
+            yield _IT
         if not _REPORTED.search(sentence):
             for rule, whatever in zip(_EVERY, _UNCONDITIONAL, strict=True):
                 if (whatever or not conditional) and rule.search(sentence):

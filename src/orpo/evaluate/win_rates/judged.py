@@ -38,6 +38,7 @@ class JudgedPair:
             no preference.
         reasons: What the judge wrote.
         category: Such as the data set that the prompt comes from, or nothing.
+        id: The question's, where the index is none that a reader could look for.
     """
 
     index: Any
@@ -49,6 +50,7 @@ class JudgedPair:
     flags: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
     reasons: tuple[str, ...] = ()
     category: str = ""
+    id: str = ""
 
     @classmethod
     def of(
@@ -65,6 +67,7 @@ class JudgedPair:
             flags=verdict.flags,
             reasons=verdict.reasons,
             category=category,
+            id=item.id,
         )
 
     @property
@@ -116,7 +119,7 @@ def suspicious(pairs: Sequence[JudgedPair], **settings: Any) -> dict[str, Any] |
         **{name: sum(bool(pair.flags[side]) for pair in pairs) for side, name in enumerate(_SIDES)},
         "rows": [
             {
-                "index": pair.index,
+                "index": pair.index if isinstance(pair.index, int) else pair.id,
                 "side": name,
                 "flags": list(pair.flags[side]),
                 "preference": pair.preference,
