@@ -13,6 +13,7 @@ from orpo.run_folder import write_bytes
 __all__ = ["fetched"]
 
 _IN_PACKAGE = "leaderboards/data_AlpacaEval_2/weighted_alpaca_eval_gpt4_turbo_leaderboard.csv"
+_LARGEST = 8 * 2**20  # bytes; the file has some twenty thousand
 _GITHUB = (
     f"https://raw.githubusercontent.com/tatsu-lab/alpaca_eval/main/src/alpaca_eval/{_IN_PACKAGE}"
 )
@@ -60,7 +61,9 @@ def _leaderboard() -> Path:
         if HF_HUB_OFFLINE:
             raise OSError("HF_HUB_OFFLINE is set")
         with urllib.request.urlopen(_GITHUB, timeout=30) as answer:
-            content: bytes = answer.read()
+            content: bytes = answer.read(_LARGEST + 1)
+        if len(content) > _LARGEST:
+            raise OSError(f"more than {_LARGEST:,} bytes came")
         kept.parent.mkdir(parents=True, exist_ok=True)
         write_bytes(kept, content)
     return kept
