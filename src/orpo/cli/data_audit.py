@@ -17,6 +17,7 @@ from orpo.data.audit import Audit, Finding
 from orpo.data.audit.tally import amount
 from orpo.errors import DataError
 from orpo.jobs.audit_job import AuditJob, run_audit
+from orpo.run_folder import ensure_writable
 
 EXAMPLES = """\
 examples:
@@ -58,6 +59,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def execute(given: argparse.Namespace) -> dict[str, Any] | None:
     """Audit, print a table, and write what was asked for."""
+    if given.html:
+        ensure_writable(given.html, fix="Give the name of an HTML file.")
     job = AuditJob(
         dataset=given.dataset,
         eval_dataset=given.eval_dataset,

@@ -7,6 +7,7 @@ Exit codes: 0 done, 2 the user's input was wrong, 128 + N stopped by signal N af
 from __future__ import annotations
 
 import argparse
+import errno
 import logging
 import os
 import sys
@@ -52,6 +53,9 @@ examples:
 `orpo COMMAND --help` shows a command's options and examples."""
 
 
+_OF_THE_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE}
+
+
 class Command(Protocol):
     """What a module of a command provides."""
 
@@ -85,6 +89,8 @@ def main(argv: list[str] | None = None) -> int:
                 return _say_that_a_rank_is_lost(error)
             if str(error).startswith("DataLoader worker"):
                 return _explain(_lost_a_worker(error))
+            if isinstance(error, OSError) and (error.filename or error.errno in _OF_THE_DISK):
+                return _explain_file(error)
             traceback.print_exc()
             return 1
 
@@ -104,6 +110,14 @@ def _explain(error: BaseException) -> int:
     speaker = f"rank {rank()}: " if rank() else ""
     print(f"{speaker}error: {' '.join(str(error).split())}", file=sys.stderr)
     return 2 if isinstance(error, UserError) else 1
+
+
+def _explain_file(error: OSError) -> int:
+    """A file that cannot be read or written is no fault of the program."""
+    reason = error.strerror or str(error)
+    where = f"{error.filename}: " if error.filename else ""
+    print(f"error: {' '.join(f'{where}{reason}'.split())}", file=sys.stderr)
+    return 1 if error.errno in _OF_THE_DISK else 2
 
 
 def _say_that_a_rank_is_lost(error: Exception) -> int:

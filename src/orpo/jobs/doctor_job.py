@@ -15,6 +15,7 @@ from transformers import AutoConfig
 from orpo.engine import expect_engine
 from orpo.errors import ModelError
 from orpo.train import versions
+from orpo.train.models import UNREADABLE
 
 __all__ = ["examine", "examine_model"]
 
@@ -51,7 +52,7 @@ def examine_model(name: str) -> dict[str, Any]:
     """
     try:
         config = AutoConfig.from_pretrained(name, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
+    except UNREADABLE as error:
         first = next(iter(str(error).splitlines()), repr(error))
         raise ModelError(f"cannot be read ({first})", where=name) from error
     if getattr(config, "is_encoder_decoder", False):

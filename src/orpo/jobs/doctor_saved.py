@@ -16,6 +16,7 @@ from orpo.errors import CheckpointError, ModelError
 from orpo.evaluate import is_adapter
 from orpo.run_folder import MANIFEST, read_manifest, read_object, typed, unfinished, verify
 from orpo.train import load_tokenizer
+from orpo.train.models import UNREADABLE
 
 __all__ = ["Saved", "examine_saved", "holds_weights", "look_into"]
 
@@ -126,6 +127,8 @@ def _count(folder: Path) -> tuple[int, dict[str, dict[str, int]]]:
     seen: dict[str, set[str]] = {}
     not_finite = {}
     for path in sorted(folder.glob("*.safetensors")):
+        if not path.is_file():
+            raise CheckpointError(f"{path.name} is no file")
         try:
             with safe_open(path, framework="pt") as file:
                 seen[path.name] = set(file.keys())
@@ -133,7 +136,7 @@ def _count(folder: Path) -> tuple[int, dict[str, dict[str, int]]]:
                     counts = _of_tensor(file.get_tensor(name))
                     if counts:
                         not_finite[name] = counts
-        except (SafetensorError, OSError, ValueError) as error:
+        except (SafetensorError, OSError, ValueError, RuntimeError, TypeError) as error:
             raise CheckpointError(f"{path.name} cannot be read ({error})") from error
     _require_shards(folder, seen)
     return sum(map(len, seen.values())), not_finite
@@ -175,7 +178,7 @@ def _would_load(folder: Path) -> tuple[str | None, str | None]:
         load_tokenizer(str(folder), ORPOConfig(output_dir="unused"))
     except ModelError as error:
         return base, error.what
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except UNREADABLE as error:
         first = next(iter(str(error).splitlines()), repr(error))
         return base, f"config.json cannot be used ({first})"
     return base, None

@@ -10,8 +10,17 @@ from typing import Any
 
 from orpo.errors import CheckpointError, ConfigError, ModelError, SaveError
 from orpo.evaluate import Answerer, is_adapter, load_answerer
-from orpo.run_folder import MANIFEST, commit_files, read_manifest, refuse_links, stage, verify
+from orpo.run_folder import (
+    MANIFEST,
+    commit_files,
+    ensure_writable,
+    read_manifest,
+    refuse_links,
+    stage,
+    verify,
+)
 from orpo.train import explain_write_error
+from orpo.train.models import UNREADABLE, unloadable
 from orpo.train.saving import save_files
 
 __all__ = ["MERGED", "merge_adapter", "merge_once", "merged_folder"]
@@ -45,9 +54,13 @@ def merge_adapter(run: str, output: str, *, dtype: str = "auto") -> Path:
         raise ConfigError("is no folder", where=output, fix="Give a new folder.")
     if target.exists() and any(target.iterdir()):
         raise ConfigError("the folder is not empty", where=output, fix="Give a new folder.")
+    ensure_writable(target / MANIFEST, fix="Give a new folder elsewhere.")
     answerer = load_answerer(run, dtype=dtype)
     adapted: Any = answerer.model
-    merged = adapted.merge_and_unload(safe_merge=True)
+    try:
+        merged = adapted.merge_and_unload(safe_merge=True)
+    except UNREADABLE as error:  # such as a kind of adapter that cannot be merged
+        raise unloadable("adapter", run, error) from error
     try:
         _save(Answerer(merged, answerer.tokenizer), Path(run), target)
     except Exception as error:

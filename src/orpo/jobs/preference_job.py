@@ -34,7 +34,7 @@ from orpo.evaluate.preference import (
 )
 from orpo.jobs.preference_inputs import PreferenceJob, baseline_of, config_of, rows_of
 from orpo.jobs.scores import recall_scores, write_scores
-from orpo.run_folder import EVALUATION, SCORES, write_json
+from orpo.run_folder import EVALUATION, SCORES, ensure_writable, write_json
 from orpo.train import ORPOTrainer
 from orpo.train.identity import data_fingerprint
 
@@ -100,6 +100,7 @@ class _Work:
         self.notes: list[str] = []
         self.told: list[str] = []
         self.evaluation = _begun(self.folder, settings, overwrite=job.overwrite)
+        ensure_writable(self.folder / EVALUATION, fix="Give another --output_dir.")
         self.scored: dict[str, ScoredPairs] = {}
         self.facts: Mapping[int, RowFacts] = {}
 

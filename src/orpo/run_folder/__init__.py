@@ -42,6 +42,7 @@ from orpo.run_folder.trust import ensure_as_committed
 from orpo.run_folder.typed import typed
 from orpo.run_folder.writing import (
     append_text,
+    ensure_writable,
     explained,
     make_way,
     refuse_links,
@@ -72,6 +73,7 @@ __all__ = [
     "commit",
     "commit_files",
     "ensure_as_committed",
+    "ensure_writable",
     "explained",
     "hub_datasets",
     "hub_id",

@@ -9,6 +9,7 @@ A folder without it was never committed. Files that it does not name are nobody'
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -67,6 +68,8 @@ class Manifest:
 
 def describe(path: Path) -> FileFacts:
     """Size and SHA-256 of a file as it can be read back."""
+    if path.exists() and not path.is_file():  # whoever opens a pipe waits
+        raise OSError(errno.EINVAL, "Is no file", str(path))
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         return FileFacts(os.fstat(file.fileno()).st_size, digest)

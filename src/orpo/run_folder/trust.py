@@ -19,6 +19,9 @@ def ensure_as_committed(folder: Path) -> Manifest | None:
     Raises:
         CheckpointError: A file is missing or was changed; or a save of the model was cut off.
     """
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if path.exists() and not path.is_file() and not path.is_dir():  # who opens a pipe waits
+            raise CheckpointError("is no file", where=str(path), fix="Delete it.")
     if (folder / MANIFEST).is_file():
         try:
             return verify(folder, training_state=False)

@@ -8,6 +8,7 @@ its other end has anything to do with this run.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import stat
@@ -17,16 +18,8 @@ from pathlib import Path
 
 from orpo.errors import ConfigError
 
-__all__ = [
-    "append_text",
-    "explained",
-    "make_way",
-    "refuse_links",
-    "remove",
-    "subfolder",
-    "write_bytes",
-]
-__all__ += ["write_bytes", "write_named", "write_text"]
+__all__ = ["append_text", "ensure_writable", "explained", "make_way", "refuse_links", "remove"]
+__all__ += ["subfolder", "write_bytes", "write_named", "write_text"]
 
 
 def write_text(path: Path, text: str) -> None:
@@ -62,6 +55,23 @@ def write_named(path: Path, text: str) -> None:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8", newline="\n")
+
+
+def ensure_writable(path: Path, *, fix: str) -> None:
+    """Know that a file can be written before the work begins whose result it takes.
+
+    Raises:
+        ConfigError: It cannot.
+    """
+    with explained(path, fix):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_file() or not path.exists():
+            fresh = not path.exists()
+            path.open("ab").close()
+            if fresh:
+                path.unlink()
+        elif path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "Is a directory", str(path))
 
 
 @contextlib.contextmanager

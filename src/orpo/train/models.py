@@ -78,9 +78,11 @@ _FIXES = {
     "tokenizer": "Pass tokenizer=..., or give a folder with tokenizer.json, or a Hub id.",
 }
 UNREADABLE = (
+    ArithmeticError,
     AssertionError,
+    AttributeError,
     ImportError,
-    KeyError,
+    LookupError,
     OSError,
     RuntimeError,
     SafetensorError,

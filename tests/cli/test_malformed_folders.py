@@ -1,0 +1,302 @@
+"""Files of a run folder that anyone may have written: one line, and an honest exit code.
+
+Every file is put through the same mutations. Where a manifest would tell of the change, it is
+signed anew, as whoever prepares a folder would.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import itertools
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orpo.cli.main import main
+from tests.cli.conftest import Orpo
+
+SETTINGS = (
+    *("--max_steps", 4, "--save_steps", 2, "--logging_steps", 1, "--held_out", 0.2),
+    *("--per_device_train_batch_size", 4, "--max_length", 64, "--samples", 1),
+    *("--sample_tokens", 4, "--use_cpu", "true", "--report_to", "none"),
+)
+DEEP = 100_000
+LAUGHS = "a0: &a0 {x: 1}\n" + "".join(
+    f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 9)}]}}\n" for n in range(1, 30)
+)
+WHOLE: dict[str, bytes] = {
+    "empty": b"",
+    "list": b"[]",
+    "text": b'"x"',
+    "null": b"null",
+    "number": b"5",
+    "never closed": b"[" * DEEP,
+    "deep": b"[" * DEEP + b"]" * DEEP,
+    "deep objects": b'{"a":' * DEEP,
+    "NaN": b"NaN",
+    "huge number": b'{"step": ' + b"9" * 5000 + b"}\n",
+    "not UTF-8": b'{"a": "\xff"}\n',
+    "binary": bytes(range(256)) * 10,
+    "half a character": b'{"a": "\\ud800"}\n',
+    "billion laughs": LAUGHS.encode(),
+}
+NO_FILE = ("folder", "loop", "pipe", "nothing")
+WRONG: tuple[Any, ...] = ("x", [1], {"a": {"b": 1}}, 10**30, -7, None, True, float("nan"))
+OF_A_RUN = (
+    *("recipe.yaml", "metrics.jsonl", "events.jsonl", "audit.json", "evaluation.json"),
+    *("samples.jsonl", "scores.jsonl", "work.json", "trainer_state.json", "manifest.json"),
+)
+OF_A_MODEL = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json")
+
+
+@pytest.fixture(scope="module")
+def runs(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `pairs.jsonl` and two finished runs, `run` and, with LoRA, `lora`."""
+    place = tmp_path_factory.mktemp("runs")
+    rows = [
+        {"prompt": f"Say {n // 2}", "chosen": f"{n}, of course.", "rejected": "no " * (n % 5 + 1)}
+        for n in range(24)
+    ]
+    (place / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (place / "prompts.txt").write_text("hello\n")
+    for name, more in (("run", ()), ("lora", ("--lora_r", 2))):
+        told = ("--model", tiny, "--dataset", place / "pairs.jsonl", "--output_dir", place / name)
+        assert main([str(word) for word in ("train", *told, *SETTINGS, *more)]) == 0
+    events = '{"time": "2026-12-01T00:00:00", "step": 2, "kind": "spike", "message": "m"}\n'
+    (place / "run" / "events.jsonl").write_text(events)
+    return place
+
+
+@pytest.fixture
+def copied(runs: Path, tmp_path: Path) -> Path:
+    """A copy of `runs`; whatever a command does is done in it."""
+    return Path(shutil.copytree(runs, tmp_path / "runs"))
+
+
+def mutations(path: Path) -> Iterator[tuple[str, bytes | str]]:
+    """What takes the place of a file: its name for messages, and bytes or one of `NO_FILE`."""
+    content = path.read_bytes()
+    yield "half", content[: len(content) // 2]
+    yield from WHOLE.items()
+    yield from zip(NO_FILE, NO_FILE, strict=True)
+    if path.suffix == ".json":
+        values = json.loads(content)
+        for number, name in enumerate(values):
+            for wrong in (WRONG[number % len(WRONG)], WRONG[(number + 3) % len(WRONG)]):
+                yield f"{name} is {wrong!r:.20}", json.dumps({**values, name: wrong}).encode()
+            yield f"no {name}", json.dumps({n: v for n, v in values.items() if n != name}).encode()
+    elif path.suffix == ".jsonl":
+        rows = [json.loads(line) for line in content.splitlines()]
+        for number, name in enumerate({name: None for row in rows for name in row}):
+            wrong = WRONG[number % len(WRONG)]
+            lines = "".join(json.dumps({**row, name: wrong}) + "\n" for row in rows)
+            yield f"{name} is {wrong!r:.20}", lines.encode()
+        yield "a line is a list", b"[1]\n" + content
+        yield "a line is deep", b"[" * DEEP + b"\n" + content
+    elif path.suffix == ".safetensors":
+        yield from _headers(content)
+
+
+def _headers(content: bytes) -> Iterator[tuple[str, bytes]]:
+    length = int.from_bytes(content[:8], "little")
+    header, data = json.loads(content[8 : 8 + length]), content[8 + length :]
+    first, second = [name for name in header if name != "__metadata__"][:2]
+
+    def with_header(text: bytes) -> bytes:
+        return len(text).to_bytes(8, "little") + text + data
+
+    def with_first(**changed: Any) -> bytes:
+        return with_header(json.dumps({**header, first: {**header[first], **changed}}).encode())
+
+    yield "length 2^60", (2**60).to_bytes(8, "little") + content[8:]
+    yield "length 2^64", b"\xff" * 8 + content[8:]
+    yield "length 0", bytes(8) + content[8:]
+    yield "no JSON", with_header(b"x" * length)
+    yield "a list", with_header(b"[]")
+    yield "deep", with_header(b"[" * DEEP)
+    yield "overlapping", with_first(data_offsets=header[second]["data_offsets"])
+    yield "beyond the end", with_first(data_offsets=[0, 2**62])
+    yield "huge shape", with_first(shape=[2**40, 2**40])
+    yield "another shape", with_first(shape=[1])
+    yield "unknown dtype", with_first(dtype="Q7")
+
+
+def some(path: Path) -> Iterator[tuple[str, bytes | str]]:
+    """A third of them, another one for each file, where a command takes its time."""
+    yield from itertools.islice(mutations(path), len(path.name) % 3, None, 3)
+
+
+def put(path: Path, what: bytes | str) -> None:
+    """Let something else stand where a file was."""
+    clear(path)
+    if what == "folder":
+        path.mkdir()
+    elif what == "loop":
+        path.symlink_to(path)
+    elif what == "pipe":
+        os.mkfifo(path)
+    elif isinstance(what, bytes):
+        path.write_bytes(what)
+
+
+def clear(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def sign(folder: Path) -> None:
+    """Make the manifest agree with the files that are there, and with itself."""
+    path = folder / "manifest.json"
+    with contextlib.suppress(OSError, ValueError, AttributeError, TypeError, RecursionError):
+        body = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        body.pop("sha256", None)
+        for name, facts in body.get("files", {}).items():
+            content = (folder / name).read_bytes() if (folder / name).is_file() else b""
+            digest = hashlib.sha256(content).hexdigest()
+            facts.update({"size": len(content), "sha256": digest})
+        digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+        path.write_text(json.dumps({**body, "sha256": digest}, indent=1) + "\n")
+
+
+def is_one_line(orpo: Orpo, code: int) -> bool:
+    """Whether a refusal is one line, and nothing that went wrong is told as a traceback."""
+    errors = [line for line in orpo.err.splitlines() if line.startswith("error: ")]
+    return "Traceback" not in orpo.err and (code == 0 or len(errors) == 1)
+
+
+@pytest.mark.parametrize("name", [*OF_A_RUN, *OF_A_MODEL, "model.safetensors"])
+def test_doctor_looks_at_anything(orpo: Orpo, copied: Path, runs: Path, name: str) -> None:
+    run = copied / "run"
+    shutil.rmtree(run / "checkpoint-2")
+    for told, what in mutations(runs / "run" / name):
+        put(run / name, what)
+        if name in OF_A_MODEL or name == "model.safetensors":
+            sign(run)
+        code = orpo("doctor", run, "--json")
+        assert code in {0, 1}, (told, orpo.err)
+        assert is_one_line(orpo, code), (told, orpo.err)
+        found = json.loads(orpo.out)
+        assert found["sound"] is (code == 0), told
+        clear(run / name)
+
+
+@pytest.mark.parametrize("name", [*OF_A_RUN[:8], "evaluation.json"])
+def test_a_report_is_drawn_or_refused(orpo: Orpo, copied: Path, runs: Path, name: str) -> None:
+    run = copied / "run"
+    for told, what in some(runs / "run" / name):
+        put(run / name, what)
+        code = orpo("report", run)
+        assert code in {0, 2}, (told, orpo.err)
+        assert is_one_line(orpo, code), (told, orpo.err)
+        clear(run / name)
+
+
+@pytest.mark.parametrize(
+    "name", ["progress.json", "trainer_state.json", "manifest.json", "recipe.yaml", "metrics.jsonl"]
+)
+def test_a_run_does_not_go_on_from_nonsense(
+    orpo: Orpo, tiny: Path, copied: Path, runs: Path, name: str
+) -> None:
+    """The checkpoint is refused before anything is written, or the run goes on and ends well."""
+    for told, what in some(runs / "run/checkpoint-2" / name):
+        run = copied / "going-on"
+        (run / "checkpoint-2").mkdir(parents=True)
+        for path in (runs / "run/checkpoint-2").iterdir():
+            shutil.copy(path, run / "checkpoint-2" / path.name)
+        put(run / "checkpoint-2" / name, what)
+        sign(run / "checkpoint-2")
+        data = ("--model", tiny, "--dataset", copied / "pairs.jsonl", "--output_dir", run)
+        code = orpo("train", *data, *SETTINGS, "--resume")
+        assert code in {0, 2}, (told, orpo.err)
+        assert is_one_line(orpo, code), (told, orpo.err)
+        written = {path.name for path in run.iterdir()}
+        assert code == 0 or written == {"checkpoint-2"}, (told, orpo.err)
+        shutil.rmtree(run)
+
+
+@pytest.mark.parametrize("name", ["optimizer.pt", "scheduler.pt", "rng_state.pth", "config.json"])
+@pytest.mark.parametrize("what", ["list", "binary"])
+def test_a_state_that_cannot_be_loaded(
+    orpo: Orpo, tiny: Path, copied: Path, name: str, what: str
+) -> None:
+    checkpoint = copied / "run/checkpoint-4"
+    (copied / "run/manifest.json").unlink()
+    put(checkpoint / name, WHOLE[what])
+    sign(checkpoint)
+    data = ("--model", tiny, "--dataset", copied / "pairs.jsonl", "--output_dir", copied / "run")
+    code = orpo("train", *data, *SETTINGS, "--resume", "--resume_changed", "true")
+    assert code in {0, 2}, orpo.err
+    assert is_one_line(orpo, code), orpo.err
+
+
+@pytest.mark.parametrize("name", [*OF_A_MODEL, "model.safetensors"])
+def test_a_model_answers_or_is_refused(orpo: Orpo, copied: Path, runs: Path, name: str) -> None:
+    run = copied / "run"
+    for told, what in some(runs / "run" / name):
+        if name == "tokenizer.json" and not isinstance(what, bytes):
+            continue
+        put(run / name, what)
+        sign(run)
+        code = orpo("generate", run, copied / "prompts.txt", "--max_new_tokens", 1)
+        assert code in {0, 2}, (told, orpo.err)
+        assert is_one_line(orpo, code), (told, orpo.err)
+        clear(run / name)
+
+
+@pytest.mark.parametrize("name", ["adapter_config.json", "adapter_model.safetensors"])
+def test_an_adapter_is_merged_or_refused(orpo: Orpo, copied: Path, runs: Path, name: str) -> None:
+    run = copied / "lora"
+    for told, what in mutations(runs / "lora" / name):
+        put(run / name, what)
+        sign(run)
+        code = orpo("merge", run, copied / "merged")
+        assert code in {0, 2}, (told, orpo.err)
+        assert is_one_line(orpo, code), (told, orpo.err)
+        clear(run / name)
+        shutil.rmtree(copied / "merged", ignore_errors=True)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        LAUGHS,
+        LAUGHS.replace("{<<: ", "").replace("}", ""),
+        "a: &a [*a]",
+        "[" * DEEP,
+        "- " * DEEP,
+        "model: m\nmodel: other",
+        "model: !!python/object/apply:os.system ['false']",
+        "max_steps: 0x" + "f" * 100_000,
+        "max_steps: " + "9" * 5000,
+        "seed: !!int x",
+        "seed: !!bool x",
+        "seed: 2026-99-99",
+        "model: '" + "x" * 2**21 + "'",
+        "? [a]\n: 1",
+        "model: *nothing",
+        "model: \x00",
+        "model: m\n---\nmodel: other",
+    ],
+    ids=range(17),
+)
+def test_a_recipe_that_cannot_be_meant(orpo: Orpo, tmp_path: Path, text: str) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text, encoding="utf-8")
+    assert orpo("train", path) == 2
+    assert is_one_line(orpo, 2), orpo.err
+    assert str(path) in orpo.err
+
+
+def test_a_recipe_may_name_a_value_and_use_it_again(orpo: Orpo, tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text("model: &model ./nowhere\ntokenizer: *model\ndataset: [a.jsonl]\n")
+    assert orpo("train", path) == 2
+    assert "nowhere" in orpo.err  # it was read, and the model is what is missing
