@@ -289,7 +289,7 @@ def load_tokenizer(
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             name, trust_remote_code=args.trust_remote_code, **where
         )
-    except UNREADABLE as error:
+    except Exception as error:  # what tokenizers raises is no more than that
         raise unloadable("tokenizer", name, error) from error
     return tokenizer
 
