@@ -112,7 +112,8 @@ def test_a_suspicious_answer_counts_as_judged_and_is_named_by_its_question(
     assert (found["pairs"], found["model"], found["baseline"]) == (4, 4, 0)  # 7, 17, 27 and 37
     numbers = [row["index"] for row in found["rows"]]
     assert len(set(numbers)) == 4
-    lines = [json.loads(line) for line in (folder / "out" / "judgments.jsonl").open()]
+    judged = (folder / "out" / "judgments.jsonl").read_text()
+    lines = [json.loads(line) for line in judged.splitlines()]
     wins = [line["preference"] for line in lines]
     assert result["win_rate"]["win_rate"] == pytest.approx(100 * sum(wins) / 40)
     rest = [line["preference"] for line in lines if not line["flags_model"]]
