@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import copy
-import math
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, Self, get_type_hints
 
 import torch
 from transformers import TrainingArguments
-from transformers.trainer_utils import (
-    HubStrategy,
-    IntervalStrategy,
-    SaveStrategy,
-    SchedulerType,
-)
-from transformers.training_args import OptimizerNames
+from transformers.trainer_pt_utils import AcceleratorConfig
+from transformers.trainer_utils import SchedulerType
 
 from orpo.errors import ConfigError
-from orpo.run_folder import parse_json
+from orpo.setting_types import as_declared, as_mapping
 
 __all__ = ["ENGINES", "NLL_SCOPES", "OBJECTIVES", "ORPOConfig"]
 
@@ -50,12 +45,6 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "model_dtype": _DTYPES,
     "quantize": _QUANTIZE,
     "on_nonfinite": _ON_NONFINITE,
-    "lr_scheduler_type": tuple(SchedulerType),
-    "optim": tuple(OptimizerNames),
-    "eval_strategy": tuple(IntervalStrategy),
-    "logging_strategy": tuple(IntervalStrategy),
-    "save_strategy": tuple(SaveStrategy),
-    "hub_strategy": tuple(HubStrategy),
     "train_sampling_strategy": ("random", "sequential"),
 }
 _SMALLEST = {
@@ -77,11 +66,30 @@ _SMALLEST = {
     "max_nonfinite_steps": 0,
     "neftune_noise_alpha": 0,
     "stall_timeout": 0,
+    "seed": 0,
+    "dataloader_num_workers": 0,
+    "dataloader_prefetch_factor": 1,
 }
 _JSON = ("activation_checkpointing_kwargs", "gradient_checkpointing_kwargs", "lr_scheduler_kwargs")
-_JSON_OR_FILE = ("accelerator_config", "fsdp_config")
+_JSON_OR_FILE = ("accelerator_config", "fsdp_config", "deepspeed")
+_ALSO: dict[str, Any] = {
+    **{"fsdp": bool | list[str], "accelerator_config": AcceleratorConfig, "debug": None},
+}
+"""What transformers takes beyond the types that it declares."""
+_REFUSALS = (
+    *(ValueError, OSError, ImportError, TypeError, LookupError, AttributeError, RuntimeError),
+    ArithmeticError,
+)
+"""What transformers raises over settings that it cannot use."""
 _SECRETS = ("token", "use_auth_token", "hf_token")
 _COMPILE = "packed rows change their shape with every micro-batch; set compile_blocks instead"
+_OF_THE_TRAINER = {
+    **{"model": "model", "dataset": "train_dataset", "eval_dataset": "eval_dataset"},
+    **{name: name for name in ("train_dataset", "tokenizer", "processing_class", "peft_config")},
+    **{name: name for name in ("callbacks", "compute_metrics", "model_init", "optimizers")},
+    **{f"lora_{name}": "peft_config" for name in ("r", "alpha", "dropout", "target_modules")},
+}
+"""What is no setting but an argument of ORPOTrainer."""
 _MEANINGLESS = {
     "torch_compile": _COMPILE,
     "torch_compile_backend": _COMPILE,
@@ -89,6 +97,7 @@ _MEANINGLESS = {
     "label_smoothing_factor": "the objective has no smoothed labels",
     "include_for_metrics": "compute_metrics receives the log-probabilities of each pair",
     "batch_eval_metrics": "metrics are computed over whole data sets",
+    "debug": "what is not finite is named by step and rows, see on_nonfinite",
 }
 
 
@@ -102,10 +111,10 @@ class ORPOConfig(TrainingArguments):
 
     Every field of `transformers.TrainingArguments` works as documented there; a batch size counts
     pairs. The few that mean nothing for pairs are refused: label_smoothing_factor,
-    include_for_metrics, batch_eval_metrics, and sampling by length (max_tokens_per_microbatch
-    puts pairs of similar length together). Defaults that differ from transformers': learning_rate
-    8e-6, cosine schedule with 10 % warm-up (the paper's appendix C), logging every 10 steps,
-    non-finite losses logged as they are.
+    include_for_metrics, batch_eval_metrics, debug, and sampling by length
+    (max_tokens_per_microbatch puts pairs of similar length together). Defaults that differ from
+    transformers': learning_rate 8e-6, cosine schedule with 10 % warm-up (the paper's appendix C),
+    logging every 10 steps, non-finite losses logged as they are.
 
     Attributes:
         objective: What is trained: "orpo"; "sft", the NLL of the chosen answers alone, as ORPO with
@@ -162,7 +171,7 @@ class ORPOConfig(TrainingArguments):
     """
 
     learning_rate: float = _help("Maximum learning rate of AdamW.", 8e-6)
-    lr_scheduler_type: str = _help("Shape of the learning rate schedule.", "cosine")
+    lr_scheduler_type: SchedulerType | str = _help("Shape of the learning rate schedule.", "cosine")
     warmup_steps: float = _help("Warm-up steps, or their share of all steps if below 1.", 0.1)
     logging_steps: float = _help("Log every so many optimizer steps.", 10)
     logging_nan_inf_filter: bool = _help("Replace non-finite losses in the log.", False)
@@ -207,6 +216,15 @@ class ORPOConfig(TrainingArguments):
         "End a process in which nothing moves for so many seconds; 0 for never.", 1800
     )
 
+    def __new__(cls, *_args: Any, **given: Any) -> Self:
+        """Refuse unknown names ahead of `__init__`, with what is meant by them."""
+        names = [f.name for f in fields(cls) if f.init]
+        for name, value in given.items():
+            if name not in names:
+                raise ConfigError("is no setting", where=name, fix=_meant_by(name, names, value))
+        new: Self = super().__new__(cls)
+        return new
+
     def __post_init__(self) -> None:
         """Resolve aliases and check every value before anything is loaded."""
         self._check_types()
@@ -217,17 +235,26 @@ class ORPOConfig(TrainingArguments):
         self._check_json()
         if self.chat_template is not None:
             _require_file(self.chat_template, "chat_template")
-        if (self.bf16 or self._is_a_rank()) and not torch.accelerator.is_available():
+        half = self.bf16 or self.bf16_full_eval
+        if (half or self._is_a_rank()) and not torch.accelerator.is_available():
             self.use_cpu = True  # without it transformers looks for a GPU, and ranks for no others
         try:
             super().__post_init__()
-        except (ValueError, OSError, ImportError) as error:
-            raise ConfigError(str(error)) from error
+        except _REFUSALS as error:
+            raise self._refused(error) from error
         if not torch.accelerator.is_available():
             self.dataloader_pin_memory = False  # there is nothing to pin for, and torch warns
         if self.accelerator_config is not None and self.accelerator_config.dispatch_batches is None:
             # Batches of different widths cannot be concatenated and dealt out by one process.
             self.accelerator_config.dispatch_batches = False
+
+    def _refused(self, error: Exception) -> ConfigError:
+        """What transformers says of a setting, by the setting's name."""
+        said = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+        given = {f.name for f in fields(self) if f.init and getattr(self, f.name) != f.default}
+        words = said.lower().replace("_", "")
+        named = [name for name in given if name.replace("_", "") in words]
+        return ConfigError(said.rstrip("."), where=max(named, key=len, default=""))
 
     @property
     def unused_strengths(self) -> list[str]:
@@ -243,7 +270,7 @@ class ORPOConfig(TrainingArguments):
     @property
     def holds_secrets(self) -> bool:
         """Whether a Hub token is among the settings."""
-        given = _as_dict(self.model_init_kwargs, "model_init_kwargs")
+        given = as_mapping(self.model_init_kwargs, "model_init_kwargs")
         return bool(self.hub_token or any(given.get(name) for name in _SECRETS))
 
     def without_secrets(self) -> ORPOConfig:
@@ -252,7 +279,7 @@ class ORPOConfig(TrainingArguments):
         public.hub_token = None
         public.model_init_kwargs = {
             key: value
-            for key, value in _as_dict(self.model_init_kwargs, "model_init_kwargs").items()
+            for key, value in as_mapping(self.model_init_kwargs, "model_init_kwargs").items()
             if key not in _SECRETS
         }
         return public
@@ -269,18 +296,15 @@ class ORPOConfig(TrainingArguments):
     __repr__ = __str__
 
     def _check_types(self) -> None:
-        """Numbers must be numbers (YAML reads 1e-5 as text), switches must be true or false."""
+        """Every value is of its field's type, or is what YAML makes of one."""
         for name, hint in get_type_hints(type(self)).items():
             value = getattr(self, name, None)
-            kinds = set(get_args(hint) or [hint]) - {type(None)}
-            if value is None:
+            if name not in self.__dataclass_fields__:
                 continue
             if value is False and name.endswith("_strategy"):
-                setattr(self, name, "no")  # which YAML reads as false
-            if kinds <= {int, float}:
-                setattr(self, name, _as_number(value, name, whole=kinds == {int}))
-            elif kinds == {bool} and value not in (True, False):
-                raise ConfigError(f"must be true or false, is {value!r}", where=name)
+                value = "no"  # which YAML reads as false
+            declared = hint | _ALSO[name] if name in _ALSO else hint
+            setattr(self, name, as_declared(value, declared, name))
 
     def _resolve_strength(self) -> None:
         if self.beta is not None:
@@ -301,17 +325,17 @@ class ORPOConfig(TrainingArguments):
         for name, default in _STRENGTHS[self.objective].items():
             if getattr(self, name) is None:
                 setattr(self, name, default)
-        for name in ("orpo_beta", "dpo_beta"):
+        for name in ("orpo_beta", "dpo_beta", "adam_epsilon"):
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise ConfigError(f"must be positive, is {value}", where=name)
 
     def _check_choices(self) -> None:
-        for name, choices in _CHOICES.items():
-            value = getattr(self, name, choices[0])
-            if value not in choices:
-                names = ", ".join(str(getattr(choice, "value", choice)) for choice in choices)
-                raise ConfigError(f"{value!r} is none of {names}", where=name)
+        described = {f.name: f.metadata.get("choices") for f in fields(self)}
+        for name, choices in {**described, **_CHOICES}.items():
+            value = getattr(self, name, None)
+            if choices and value is not None and value not in choices:
+                raise ConfigError(f"{value!r} is none of {', '.join(choices)}", where=name)
         if os.environ.get("ACCELERATE_DYNAMO_BACKEND", "no").lower() not in ("", "no"):
             raise ConfigError(
                 f"cannot be used: {_COMPILE}", where="dynamo_backend", fix="Launch without it."
@@ -321,16 +345,18 @@ class ORPOConfig(TrainingArguments):
                 raise ConfigError(f"cannot be used: {why}", where=name, fix="Leave it out.")
 
     def _check_json(self) -> None:
-        self.chat_template_kwargs = _as_dict(self.chat_template_kwargs, "chat_template_kwargs")
-        self.model_init_kwargs = _as_dict(self.model_init_kwargs, "model_init_kwargs")
+        self.chat_template_kwargs = as_mapping(self.chat_template_kwargs, "chat_template_kwargs")
+        self.model_init_kwargs = as_mapping(self.model_init_kwargs, "model_init_kwargs")
         for name in (*_JSON, *_JSON_OR_FILE):
             value = getattr(self, name, None)
             if not isinstance(value, str):
                 continue
             if name in _JSON or value.startswith("{"):
-                setattr(self, name, _as_dict(value, name))
+                setattr(self, name, as_mapping(value, name))
             else:
                 _require_file(value, name)
+        if self.deepspeed and find_spec("deepspeed") is None:
+            raise ConfigError("needs the package deepspeed", where="deepspeed", fix="Install it.")
 
     def _with_deepspeed(self) -> bool:
         launched = os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() in ("true", "1")
@@ -353,6 +379,12 @@ class ORPOConfig(TrainingArguments):
             value = getattr(self, name)
             if value is not None and value < smallest:
                 raise ConfigError(f"must be at least {smallest}, is {value}", where=name)
+        if self.max_steps == 0 or (self.max_steps < 0 and self.num_train_epochs == 0):
+            raise ConfigError(
+                "is 0: no step would be taken",
+                where="max_steps" if self.max_steps == 0 else "num_train_epochs",
+                fix="Give a number above 0; `orpo evaluate` measures a model as it is.",
+            )
         if (
             self.max_length is not None
             and self.max_prompt_length is not None
@@ -366,33 +398,18 @@ class ORPOConfig(TrainingArguments):
             )
 
 
-def _as_number(value: Any, name: str, *, whole: bool) -> int | float:
-    try:
-        number = float("nan") if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
-        number = float("nan")
-    if not math.isfinite(number):
-        raise ConfigError(f"must be a finite number, is {value!r}", where=name)
-    if not whole:
-        return value if type(value) in (int, float) else number
-    if number != int(number):
-        raise ConfigError(f"must be a whole number, is {value!r}", where=name)
-    return int(number)
+def _meant_by(name: str, names: list[str], value: Any) -> str:
+    """What to write in place of a name that is no setting."""
+    from orpo.migrate.hints import suggestion  # noqa: PLC0415 - only where it is needed
+
+    argument = _OF_THE_TRAINER.get(name)
+    found = suggestion(name, [*names, *_OF_THE_TRAINER], value)
+    for own, of_trainer in _OF_THE_TRAINER.items():
+        if found == f"Did you mean {own!r}?":
+            argument = of_trainer
+    return f"Pass it to the trainer: ORPOTrainer({argument}=...)." if argument else found
 
 
 def _require_file(path: str, name: str) -> None:
     if not Path(path).is_file():
         raise ConfigError(f"no such file: {path}", where=name, fix="Give its path.")
-
-
-def _as_dict(value: dict[str, Any] | str | None, name: str) -> dict[str, Any]:
-    if value is None or value == "":
-        return {}
-    if isinstance(value, str):
-        try:
-            value = parse_json(value)
-        except ValueError as error:
-            raise ConfigError(f"is not JSON ({error})", where=name) from error
-    if not isinstance(value, dict):
-        raise ConfigError(f"must be an object, is {type(value).__name__}", where=name)
-    return value

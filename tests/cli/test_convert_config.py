@@ -63,7 +63,7 @@ def test_without_output_the_recipe_is_printed(given: str, orpo: Orpo) -> None:
         (["lf.yaml", "--from", "unsloth"], "unsloth"),
         (["lf.yaml", "--output", "lf.yaml"], "is there already"),
         (["bad.yaml"], "learning_rate, bad.yaml:11: must be at least 0"),
-        (["odd.yaml"], "another kind"),
+        (["odd.yaml"], "output_dir, odd.yaml:10: must be text, is a list ([1])"),
         ([], "FILE"),
     ],
 )

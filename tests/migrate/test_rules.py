@@ -287,5 +287,5 @@ def test_a_blank_is_no_value_that_a_run_would_take(converted: Converted, tmp_pat
     conversion = converted("a.py", text)
     assert conversion.values["learning_rate"] == FILL_IN
     assert conversion.blanks == ["learning_rate"]
-    with pytest.raises(ConfigError, match=r"recipe.yaml:\d+: expected a number"):
+    with pytest.raises(ConfigError, match=r"learning_rate: must be a finite number"):
         resolved(conversion, tmp_path)

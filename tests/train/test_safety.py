@@ -330,6 +330,7 @@ class TestTheHub:
             done.set_result(None)
             return done
 
+        monkeypatch.setattr("huggingface_hub.HfApi.whoami", lambda *a, **k: {"name": "org"})
         monkeypatch.setattr("huggingface_hub.HfApi.create_repo", lambda *a, **k: Repository())
         monkeypatch.setattr("huggingface_hub.HfApi.upload_folder", upload)
         settings = {"push_to_hub": True, "hub_token": token, "hub_strategy": strategy}

@@ -35,8 +35,7 @@ class _LazyParser(Parser):
         )
         module.configure(self)
         given, unknown = super().parse_known_args(args, namespace)
-        if unknown:
-            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        self.refuse(unknown)
         given.module = self.module
         return given, unknown
 

@@ -10,10 +10,14 @@ import argparse
 import errno
 import logging
 import os
+import re
 import sys
 import traceback
 import warnings
+from collections.abc import Sequence
+from difflib import get_close_matches
 from importlib import import_module
+from itertools import pairwise
 from typing import Any, NoReturn, Protocol
 
 from orpo import __version__
@@ -68,12 +72,49 @@ class Command(Protocol):
         """Run it; the result is what `--json` prints."""
 
 
+def _suggestion(name: str, known: set[str], value: str) -> str:
+    """What may be meant by an option; names of settings are spelled as options."""
+    from orpo.migrate.hints import suggestion  # noqa: PLC0415 - transformers comes with it
+
+    settings = "learning_rate" in known
+    if not settings:
+        near = get_close_matches(name, known, n=1)
+        return f"Did you mean --{near[0]}?" if near else ""
+    found = suggestion(name, {flag.replace("-", "_") for flag in known}, value or None)
+    return re.sub(r"'(\w+)'(?=.*\?$)", r"--\1", found)
+
+
 class Parser(argparse.ArgumentParser):
     """An argument parser whose complaints are one line."""
 
     def error(self, message: str) -> NoReturn:
         """Raise instead of printing the usage."""
         raise ConfigError(message, where=self.prog, fix=f"See `{self.prog} --help`.")
+
+    def parse_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: Any = None
+    ) -> argparse.Namespace:
+        """As in argparse; an option that there is not is named with what may be meant."""
+        given: argparse.Namespace
+        given, unknown = self.parse_known_args(args, namespace)
+        self.refuse(unknown)
+        return given
+
+    def refuse(self, unknown: Sequence[str]) -> None:
+        """Refuse what is left of a command line; the first option of it is spoken of.
+
+        Raises:
+            ConfigError: There is something left.
+        """
+        if not unknown:
+            return
+        flag, _, value = next((w for w in unknown if w.startswith("--")), "").partition("=")
+        following = dict(pairwise(unknown)).get(flag, "")
+        known = {flag[2:] for flag in self._option_string_actions if flag.startswith("--")}
+        found = flag and _suggestion(flag[2:], known, value or following)
+        if not found:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        raise ConfigError(f"there is no option {flag}", where=self.prog, fix=found)
 
 
 def main(argv: list[str] | None = None) -> int:

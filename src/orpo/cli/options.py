@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import difflib
-from dataclasses import fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 import yaml
 from transformers import HfArgumentParser
@@ -14,18 +13,13 @@ from transformers import HfArgumentParser
 from orpo.config import ORPOConfig
 from orpo.errors import ConfigError, DataError
 from orpo.jobs import TrainJob
+from orpo.migrate.hints import suggestion
 from orpo.run_folder import load_yaml, read_text
 
 __all__ = ["add_settings", "given_settings", "resolve_settings"]
 
 _JOB = {f.name for f in fields(TrainJob)}
 _CONFIG = {f.name for f in fields(ORPOConfig) if f.init}
-# Not `Field.type`: HfArgumentParser replaces it.
-_TYPES = {
-    name: hint.__name__ if isinstance(hint, type) else str(hint)
-    for kind in (TrainJob, ORPOConfig)
-    for name, hint in get_type_hints(kind).items()
-}
 
 
 def add_settings(parser: argparse.ArgumentParser) -> None:
@@ -43,6 +37,8 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
         if action.help:
             action.help = action.help.replace("%", "%%").replace("%%(default)s", "%(default)s")
             action.help = action.help.replace("(default: %(default)s)", "")
+        if action.type is dict:
+            action.type = str  # JSON
         if action.dest == "resume":  # alone, it means the newest checkpoint
             action.nargs, action.const = "?", "newest"
         groups[action.dest in _JOB]._add_action(action)
@@ -61,12 +57,20 @@ def resolve_settings(
     Raises:
         ConfigError: An unknown field or a value that cannot be meant; names file, line and field.
     """
-    settings = {**(defaults or {}), **given_settings(recipe, given)}
-    for name in ("eval_strategy", "eval_steps"):  # nothing to evaluate on
-        if name in settings and not (settings.get("eval_dataset") or settings.get("held_out")):
-            settings.pop(name)
-    job = TrainJob(**{k: v for k, v in settings.items() if k in _JOB})
-    config = ORPOConfig(**{k: v for k, v in settings.items() if k in _CONFIG})
+    found = _read_recipe(recipe) if recipe else _Recipe()
+    settings = {**(defaults or {}), **found.values, **_flags(given)}
+    held = settings.get("eval_dataset") or settings.get("held_out")
+    if not held and not settings.get("load_best_model_at_end"):  # nothing to evaluate on
+        settings = {k: v for k, v in settings.items() if k not in {"eval_strategy", "eval_steps"}}
+    try:
+        config = ORPOConfig(**{k: v for k, v in settings.items() if k in _CONFIG})
+        job = TrainJob(**{k: v for k, v in settings.items() if k in _JOB})
+    except ConfigError as error:
+        name = error.where.partition("[")[0]
+        if name not in found.lines or name in _flags(given):
+            raise
+        where = f"{recipe}:{found.lines[name]}, {error.where}"
+        raise ConfigError(error.what, where=where, fix=error.fix) from error
     return job, config
 
 
@@ -80,11 +84,22 @@ def given_settings(recipe: str | None, given: argparse.Namespace) -> dict[str, A
     Raises:
         ConfigError: An unknown field in the recipe.
     """
-    flags = {name: value for name, value in vars(given).items() if name in _JOB | _CONFIG}
-    return {**(_read_recipe(recipe) if recipe else {}), **flags}
+    return {**(_read_recipe(recipe).values if recipe else {}), **_flags(given)}
 
 
-def _read_recipe(path: str) -> dict[str, Any]:
+def _flags(given: argparse.Namespace) -> dict[str, Any]:
+    return {name: value for name, value in vars(given).items() if name in _JOB | _CONFIG}
+
+
+@dataclass(frozen=True)
+class _Recipe:
+    """Settings of a file, and the line of each."""
+
+    values: dict[str, Any] = field(default_factory=dict)
+    lines: dict[str, int] = field(default_factory=dict)
+
+
+def _read_recipe(path: str) -> _Recipe:
     file = Path(path)
     if not file.is_file():
         raise ConfigError("no such recipe", where=path, fix="Give a YAML file with settings.")
@@ -101,43 +116,24 @@ def _read_recipe(path: str) -> dict[str, Any]:
         raise ConfigError(f"broken YAML ({error})", where=path) from error
     if not isinstance(values, dict):
         raise ConfigError("holds no settings", where=path, fix="Write one `name: value` per line.")
-    return {
-        name: _typed(name, value, f"{path}:{lines.get(name, 1)}")
-        for name, value in values.items()
-        if not str(name).startswith("_") and _known(str(name), f"{path}:{lines.get(name, 1)}")
-    }
+    own = {name: value for name, value in values.items() if not str(name).startswith("_")}
+    for name, value in own.items():
+        _require_known(name, value, f"{path}:{lines.get(str(name), 1)}")
+    return _Recipe(own, lines)
 
 
-def _lines(text: str) -> dict[Any, int]:
+def _lines(text: str) -> dict[str, int]:
     node = yaml.compose(text, Loader=yaml.SafeLoader)
     if not isinstance(node, yaml.MappingNode):
         return {}
-    return {key.value: key.start_mark.line + 1 for key, _ in node.value}
+    return {str(key.value): key.start_mark.line + 1 for key, _ in node.value}
 
 
-def _known(name: str, where: str) -> bool:
+def _require_known(name: Any, value: Any, where: str) -> None:
     if name in _JOB | _CONFIG:
-        return True
-    near = difflib.get_close_matches(name, _JOB | _CONFIG, n=1)
+        return
     raise ConfigError(
         f"unknown setting {name!r}",
         where=where,
-        fix=f"Did you mean {near[0]!r}?" if near else "See `orpo train --help`.",
+        fix=suggestion(str(name), _JOB | _CONFIG, value) or "See `orpo train --help`.",
     )
-
-
-def _typed(name: str, value: Any, where: str) -> Any:
-    """YAML reads 1e-5 as a text; a number is meant."""
-    annotation = _TYPES[name]
-    if isinstance(value, str) and "str" not in annotation:
-        kind = float if "float" in annotation else int if "int" in annotation else None
-        if kind is not None:
-            try:
-                return kind(value)
-            except ValueError as error:
-                raise ConfigError(
-                    f"expected a number for {name!r}, found {value!r}", where=where
-                ) from error
-    if isinstance(value, str) and annotation == "bool":
-        raise ConfigError(f"expected true or false for {name!r}, found {value!r}", where=where)
-    return value

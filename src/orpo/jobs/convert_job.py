@@ -102,11 +102,6 @@ def _check(conversion: Conversion) -> None:
         setting = next((s for s in conversion.settings if s.name == error.where.strip("-")), None)
         place = error.where if setting is None else setting.source.partition(";")[0]
         raise ConfigError(error.what, where=place, fix=error.fix) from error
-    except (TypeError, ValueError, AttributeError, KeyError) as error:
-        raise ConfigError(
-            f"holds a value of another kind than is expected ({error})",
-            where=", ".join(conversion.files),
-        ) from error
 
 
 def _tell(conversion: Conversion, say: Say) -> None:

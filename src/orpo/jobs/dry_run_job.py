@@ -28,7 +28,8 @@ from orpo.jobs.dry_run.work import PairSize, Plan, never_reached, plan_of
 from orpo.jobs.train_job import TrainJob, adapter_of, tokenizer_of
 from orpo.run_folder import lock_holder
 from orpo.train import load_tokenizer, prepare_tokenizer
-from orpo.train.datasets import DatasetReader, check_schedule
+from orpo.train.datasets import DatasetReader
+from orpo.train.foreseen import foresee, foresee_data
 from orpo.train.models import fit_positions, vocabulary_size
 from orpo.train.outline import count_bytes, load_outline, shape_of
 from orpo.train.saving import try_saving
@@ -121,6 +122,7 @@ def run_dry_run(
             where=str(folder),
             fix="Wait for it, stop it, or give another --output_dir.",
         )
+    foresee(config)
     fleet = Fleet.of(assumed, config)
     assert job.model is not None
     model = load_outline(job.model, config, adapter_of(job))
@@ -132,8 +134,8 @@ def run_dry_run(
     notes += reader.settle_template()
     trusted = config.trust_remote_code
     notes += try_saving(model, reader.preparation.tokenize.tokenizer, trusted=trusted)
-    pairs = {name: range(seen.pairs) for name, seen in data.items()}
-    check_schedule(config, pairs["train_dataset"], pairs.get("eval_dataset"))
+    pairs = {name: range(count) for name, count in _counts(job, assumed, data).items()}
+    foresee_data(config, pairs["train_dataset"], pairs.get("eval_dataset"), fleet.ranks)
     notes += check_objective(config, None, None)
     for line in [*notes, *(seen.summary() for seen in data.values())]:
         say(line)

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from accelerate.utils import broadcast_object_list
 from transformers import PreTrainedModel, PrinterCallback, TrainerCallback
@@ -32,6 +32,7 @@ from orpo.run_folder import (
     sweep,
     verify,
 )
+from orpo.setting_types import as_declared
 from orpo.train import (
     ORPOTrainer,
     StopOnSignal,
@@ -82,8 +83,9 @@ class TrainJob:
 
     def __post_init__(self) -> None:
         """Check what can be checked without loading anything."""
-        given: Any = self.dataset  # a recipe may name a single one as text
-        self.dataset = [given] if isinstance(given, str) else given
+        for name, hint in get_type_hints(type(self)).items():
+            declared = hint | bool if name == "resume" else hint
+            setattr(self, name, as_declared(getattr(self, name), declared, name))
         self.resume = _meant(self.resume)
         if self.overwrite and self.resume not in {None, "auto"}:
             raise ConfigError(

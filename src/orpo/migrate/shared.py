@@ -52,6 +52,23 @@ _NEEDLESS = {
     "ref_model": "ORPO has no reference model",
     "logging_dir": "logs are in the run folder; loggers have variables of their own",
     "debug": "is no setting of a run",
+    **dict.fromkeys(
+        ("fp16_backend", "fp16_opt_level", "half_precision_backend", "jit_mode_eval", "use_ipex"),
+        "torch decides how it computes in half precision",
+    ),
+    **dict.fromkeys(
+        ("past_index", "mp_parameters", "ray_scope", "tpu_num_cores", "use_mps_device"),
+        "transformers has it no more",
+    ),
+    **dict.fromkeys(
+        ("loss_type", "f_divergence_type", "simpo_gamma", "cpo_alpha", "label_smoothing"),
+        "is of other methods: ORPO's loss has orpo_alpha and orpo_beta",
+    ),
+    **dict.fromkeys(
+        ("precompute_ref_log_probs", "reference_free", "sync_ref_model", "ref_model_name_or_path"),
+        "ORPO has no reference model",
+    ),
+    "rpo_alpha": "the NLL of the chosen answer is part of ORPO's loss as it is",
 }
 _COMPILE = "leave it out: compile_blocks compiles what pays"
 _REFUSED = {
@@ -75,6 +92,10 @@ _RENAMED = {
     "evaluation_strategy": "eval_strategy",
     "warmup_ratio": "warmup_steps",
     "per_gpu_train_batch_size": "per_device_train_batch_size",
+    "per_gpu_eval_batch_size": "per_device_eval_batch_size",
+    "no_cuda": "use_cpu",
+    "torchdynamo": "torch_compile_backend",
+    "push_to_hub_model_id": "hub_model_id",
 }
 _OFF = (False, "none", "no", "", 0)
 _SAME = {f.name for f in fields(TrainingArguments)} - _NEEDLESS.keys() - _REFUSED.keys()

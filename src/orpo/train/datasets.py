@@ -13,7 +13,6 @@ import datasets
 import pyarrow.compute as pc
 import torch
 from transformers import PreTrainedTokenizerBase
-from transformers.trainer_utils import has_length
 
 from orpo.config import ORPOConfig
 from orpo.data import (
@@ -37,7 +36,7 @@ from orpo.data.altered import told_of_changes
 from orpo.errors import ConfigError, DataError, ModelError
 from orpo.train.models import give_plain_template
 
-__all__ = ["DatasetReader", "EndlessPairs", "check_schedule", "named_sets"]
+__all__ = ["DatasetReader", "EndlessPairs", "named_sets"]
 
 _STREAMS = (torch.utils.data.IterableDataset, datasets.IterableDataset)
 
@@ -183,26 +182,6 @@ def named_sets(train: Any, evaluated: Any) -> dict[str, Any]:
 
 def _part(name: str, key: Any) -> str:
     return f"{name}[{key}]"
-
-
-def check_schedule(args: ORPOConfig, train_dataset: Any, eval_dataset: Any) -> None:
-    """Check what only data and settings together can tell.
-
-    Raises:
-        ConfigError: A stream without max_steps, or evaluations without data.
-    """
-    if train_dataset is not None and not has_length(train_dataset) and args.max_steps <= 0:
-        raise ConfigError(
-            "is needed: a streaming data set does not say how long it is",
-            where="max_steps",
-            fix="Give the number of optimizer steps.",
-        )
-    if args.eval_strategy != "no" and eval_dataset is None:
-        raise ConfigError(
-            f"is {args.eval_strategy.value!r}, but there is no eval_dataset",
-            where="eval_strategy",
-            fix="Pass eval_dataset=..., or set it to 'no'.",
-        )
 
 
 @dataclass(frozen=True)

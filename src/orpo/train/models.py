@@ -35,7 +35,7 @@ from orpo.engine import has_last_position, positions_of_text
 from orpo.errors import ConfigError, ModelError, UserError
 from orpo.run_folder import ensure_as_committed, read_object
 from orpo.train.generation_settings import read_generation_settings
-from orpo.train.quantize import check_quantize, in_four_bits
+from orpo.train.quantize import check_loaded, check_quantize, check_stored, in_four_bits
 
 if TYPE_CHECKING:
     from peft import PeftConfig
@@ -116,7 +116,10 @@ def resolve_model(
     assert model is not None
     by_name = isinstance(model, str | Path)
     adapted = by_name and Path(str(model), ADAPTER_FILE).is_file()
-    check_quantize(args, by_name=by_name, adapter=adapted or peft_config is not None)
+    adapted |= peft_config is not None
+    check_quantize(args, by_name=by_name, adapter=adapted)
+    if by_name and not adapted:
+        check_stored(read_config(located(str(model)), args), str(model), adapter=False)
     loaded = load_model(str(model), args) if isinstance(model, str | Path) else model
     return _ready(loaded, args, peft_config), None
 
@@ -148,6 +151,7 @@ def _ready(model: nn.Module, args: ORPOConfig, peft_config: PeftConfig | None) -
         )
     if peft_config is not None:
         model = add_adapter(cast(PreTrainedModel, model), peft_config, args)
+    check_loaded(model, name_of(model) or "model")
     if args.disable_dropout:
         disable_dropout(model)
     return model
@@ -382,7 +386,7 @@ def resolve_tokenizer(
         )
     given = processing_class if processing_class is not None else tokenizer
     if given is not None:
-        return given
+        return _as_tokenizer(given)
     if not name:
         raise ModelError(
             "no tokenizer was given, and the model does not know where it came from",
@@ -390,6 +394,17 @@ def resolve_tokenizer(
             fix="Pass tokenizer=...",
         )
     return load_tokenizer(name, args)
+
+
+def _as_tokenizer(given: Any) -> PreTrainedTokenizerBase:
+    if isinstance(given, PreTrainedTokenizerBase):
+        return given
+    inner = isinstance(getattr(given, "tokenizer", None), PreTrainedTokenizerBase)
+    raise ConfigError(
+        f"expected a tokenizer, got {type(given).__name__}; orpo trains on text",
+        where="tokenizer",
+        fix="Pass processor.tokenizer." if inner else "Pass AutoTokenizer.from_pretrained(...).",
+    )
 
 
 def padding_id(tokenizer: PreTrainedTokenizerBase, vocabulary: int | None) -> int:

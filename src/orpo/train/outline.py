@@ -30,7 +30,7 @@ from orpo.train.models import (
     unloadable,
 )
 from orpo.train.preflight import optimizer_bytes
-from orpo.train.quantize import check_quantize, is_quantized
+from orpo.train.quantize import check_quantize, check_stored, is_quantized
 
 if TYPE_CHECKING:
     from peft import PeftConfig
@@ -57,6 +57,7 @@ def load_outline(name: str, args: ORPOConfig, peft_config: PeftConfig | None) ->
         return _adapted(folder, args)
     check_quantize(args, adapter=peft_config is not None)
     config = read_config(folder, args)
+    check_stored(config, name, adapter=peft_config is not None)
     settings = read_generation_settings(folder, fetching(args))
     try:
         with torch.device("meta"):

@@ -149,7 +149,7 @@ def check_memory(estimate: MemoryEstimate, longest: LongestPair | None) -> None:
             f"training needs about {_gib(estimate.fixed)} for gradients, optimizer states and "
             f"work space, and {_gib(estimate.available)} are there",
             where="memory",
-            fix="Train an adapter (--lora, peft_config), use optim=adamw_8bit, or a smaller model.",
+            fix="Train an adapter (--lora_r, peft_config), optim=adamw_8bit, or a smaller model.",
         )
     if longest is None or estimate.needed(longest.positions) <= estimate.available:
         return
@@ -159,7 +159,7 @@ def check_memory(estimate: MemoryEstimate, longest: LongestPair | None) -> None:
         f"{_gib(estimate.needed(longest.positions))}, and {_gib(estimate.available)} are there",
         where=f"train_dataset, row {longest.row}",
         fix=f"Set max_length to about {int(longest.tokens * room / longest.positions)}, or use "
-        "gradient_checkpointing, an adapter (--lora, peft_config), or bf16.",
+        "gradient_checkpointing, an adapter (--lora_r, peft_config), or bf16.",
     )
 
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
+from inspect import signature
 from typing import Any
 
 import torch
+from torch import nn
+from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING
 
 from orpo.config import ORPOConfig
 from orpo.errors import ConfigError
 
-__all__ = ["check_quantize", "in_four_bits", "is_quantized"]
+__all__ = ["check_loaded", "check_quantize", "check_stored", "in_four_bits", "is_quantized"]
 
 
 def check_quantize(args: ORPOConfig, *, by_name: bool = True, adapter: bool) -> None:
@@ -63,6 +66,56 @@ def in_four_bits(args: ORPOConfig) -> dict[str, Any]:
         bnb_4bit_compute_dtype=dtype,
     )
     return {"quantization_config": how}
+
+
+def check_stored(config: Any, name: str, *, adapter: bool) -> None:
+    """Whether a model whose weights are stored quantised can be trained, from its configuration.
+
+    Args:
+        config: Of the model; a kind of weights that can be unpacked is judged once it is loaded.
+        name: Of the model, for the message.
+        adapter: Whether an adapter is trained.
+
+    Raises:
+        ConfigError: All its weights would be trained.
+    """
+    stored = getattr(config, "quantization_config", None)
+    if stored is None or adapter:
+        return
+    given = stored if isinstance(stored, dict) else vars(stored)
+    kind = str(getattr(given.get("quant_method"), "value", given.get("quant_method")))
+    described = AUTO_QUANTIZATION_CONFIG_MAPPING.get(kind)
+    if described is None or "dequantize" not in signature(described).parameters:
+        raise _frozen(kind, name)
+
+
+def check_loaded(model: nn.Module, name: str) -> None:
+    """The same of a model that is loaded, with its adapter if it has one.
+
+    Raises:
+        ConfigError: All its weights would be trained, or its kind of weights cannot be trained on.
+    """
+    quantizer = getattr(model, "hf_quantizer", None)
+    if not getattr(model, "is_quantized", False) or quantizer is None:
+        return
+    kind = str(getattr(quantizer.quantization_config.quant_method, "value", "") or "few bits")
+    if hasattr(model, "peft_config"):
+        if not quantizer.is_trainable:
+            raise ConfigError(
+                f"weights stored as {kind} cannot be trained on, says transformers",
+                where=name,
+                fix="Give the model with weights that are not quantised.",
+            )
+    elif not getattr(quantizer, "is_qat_trainable", False):
+        raise _frozen(kind, name)
+
+
+def _frozen(kind: str, name: str) -> ConfigError:
+    return ConfigError(
+        f"its weights are stored quantised ({kind}) and cannot be trained themselves",
+        where=name,
+        fix="Train an adapter on them: add --lora_r 16 (peft_config in Python).",
+    )
 
 
 def is_quantized(args: ORPOConfig) -> bool:

@@ -1,14 +1,34 @@
-"""A run that goes on with other settings takes them, not those that lie in its checkpoint."""
+"""How many steps a run has, and what becomes of its schedule when it goes on.
+
+A run that goes on with other settings takes them, not those that lie in its checkpoint.
+"""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from torch.optim.lr_scheduler import LambdaLR
+from transformers import TrainingArguments
 
-__all__ = ["follow", "settings_of"]
+__all__ = ["follow", "settings_of", "steps_in_all", "steps_per_epoch"]
 
 _OF_THE_SCHEDULE = {"params", "lr", "initial_lr"}
+
+
+def steps_in_all(args: TrainingArguments, pairs: int, ranks: int) -> int:
+    """Optimizer steps of a run over so many pairs."""
+    an_epoch = steps_per_epoch(args, pairs, ranks)
+    by_epochs = math.ceil(args.num_train_epochs * an_epoch)
+    return int(args.max_steps) if args.max_steps > 0 else by_epochs
+
+
+def steps_per_epoch(args: TrainingArguments, pairs: int, ranks: int) -> int:
+    """As transformers counts them: batches of every rank, then accumulated."""
+    batch = args.per_device_train_batch_size * ranks
+    batches = pairs // batch if args.dataloader_drop_last else math.ceil(pairs / batch)
+    steps: int = math.ceil(batches / args.gradient_accumulation_steps)
+    return max(1, steps)
 
 
 def settings_of(optimizer: Any) -> list[dict[str, Any]]:

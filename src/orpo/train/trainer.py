@@ -36,8 +36,9 @@ from orpo.train.card import write_model_card
 from orpo.train.checkpoints import Progress
 from orpo.train.columns import WITH_REFERENCE, ReferenceCollator
 from orpo.train.continuity import Continuity, EpochBorders
-from orpo.train.datasets import DatasetReader, check_schedule
+from orpo.train.datasets import DatasetReader
 from orpo.train.durable import DurableTrainer
+from orpo.train.foreseen import as_settings, foresee, foresee_data, of_trackers, told
 from orpo.train.guards import CurveGuard, NonFiniteGuard, Watchdog
 from orpo.train.identity import identity
 from orpo.train.metrics import MetricSums, PairTable, columns_of, pair_table
@@ -145,6 +146,7 @@ class ORPOTrainer(DurableTrainer):
         if args.n_gpu > 1:
             self.notes.append(f"one of {args.n_gpu} GPUs is used: start with torchrun to use all")
             args._n_gpu = 1  # transformers would split packed rows over all of them
+        foresee(args, optimizers)
         set_seed(args.seed)  # an adapter's weights are drawn before Trainer seeds
         built, model_init = resolve_model(model, model_init, args, peft_config)
         if args.disable_dropout and getattr(peft_config, "lora_dropout", None):
@@ -161,7 +163,14 @@ class ORPOTrainer(DurableTrainer):
         self.notes += self._read.settle_template()
         if isinstance(train_dataset, StreamedPairs) and args.dataloader_num_workers:
             self.notes.append("rows of a stream that worker processes read are not counted")
-        check_schedule(args, train_dataset, eval_dataset)
+        foresee_data(
+            args,
+            train_dataset,
+            eval_dataset,
+            args.world_size,
+            own_metrics=compute_metrics is not None,
+            own_schedule=optimizers[1] is not None,
+        )
         self.notes += check_objective(args, train_dataset, eval_dataset)
         self.reference = Reference(lambda dataset: ask(self, dataset))
         self._meter = WorkMeter(live=2 if args.objective == "dpo" else 1)
@@ -177,28 +186,28 @@ class ORPOTrainer(DurableTrainer):
             engine_steps=getattr(args, "deepspeed_plugin", None) is not None,
         )
         self._watchdog = Watchdog(args.stall_timeout, self._record)
-        self._recorder = RunRecorder(self._facts)
-        self._continuity = Continuity()
+        self._recorder, self._continuity = RunRecorder(self._facts), Continuity()
         self.say = logging.getLogger("orpo.train").warning
-        super().__init__(
-            model=None if model_init is not None else built,
-            args=args,
-            data_collator=data_collator,
-            train_dataset=train_dataset,
-            eval_dataset=eval_dataset,
-            processing_class=tokenizer,
-            model_init=model_init,
-            compute_metrics=compute_metrics,
-            callbacks=[
-                self._guard,
-                CurveGuard(self._tell),
-                self._watchdog,
-                self._recorder,
-                EpochBorders(self._begin_epoch, self._end_epoch),
-                *(callbacks or []),
-            ],
-            optimizers=optimizers,
-        )
+        with as_settings():
+            super().__init__(
+                model=None if model_init is not None else built,
+                args=args,
+                data_collator=data_collator,
+                train_dataset=train_dataset,
+                eval_dataset=eval_dataset,
+                processing_class=tokenizer,
+                model_init=model_init,
+                compute_metrics=compute_metrics,
+                callbacks=[
+                    self._guard,
+                    CurveGuard(self._tell),
+                    self._watchdog,
+                    self._recorder,
+                    EpochBorders(self._begin_epoch, self._end_epoch),
+                    *(callbacks or []),
+                ],
+                optimizers=optimizers,
+            )
         reduce_always(self)
         self.neftune_noise_alpha = None  # transformers' noise depends on what is beside a pair
         self.engine, notes = agreed_engine(args, self.model)
@@ -270,7 +279,8 @@ class ORPOTrainer(DurableTrainer):
             try:
                 self._meter.start(self.model, begin_reference(self, checkpoint))
                 self._last_log = time.perf_counter()
-                output = super().train(checkpoint, *args, **kwargs)
+                with of_trackers(lambda: self.state.global_step > (self.committed_step or 0)):
+                    output = super().train(checkpoint, *args, **kwargs)
                 self._write_work()
                 return output
             except UnpicklingError as error:  # raised before anything in it was run
@@ -280,6 +290,11 @@ class ORPOTrainer(DurableTrainer):
             finally:
                 self.engine.release(self.model)
                 self._undo()
+
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
+        """As in transformers; what it cannot do with this model is said of `optim`."""
+        with told("optim", "See optim_target_modules and optim_args, or choose another optimizer."):
+            return super().create_optimizer(*args, **kwargs)
 
     def check_memory(self) -> Plan | None:
         """Refuse what cannot fit, before anything is touched; None where it cannot be foreseen.

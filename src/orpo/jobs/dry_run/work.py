@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from orpo.config import ORPOConfig
 from orpo.jobs.dry_run.assumptions import Fleet
+from orpo.train.schedule import steps_in_all, steps_per_epoch
 from orpo.train.work import ModelCost, Work
 
 __all__ = ["PairSize", "Plan", "never_reached", "plan_of"]
@@ -97,10 +97,8 @@ def plan_of(
     """
     count, size = train
     per_step = config.per_device_train_batch_size * config.gradient_accumulation_steps * fleet.ranks
-    an_epoch = _steps_per_epoch(config, fleet.ranks, count)
-    steps = config.max_steps
-    if steps <= 0:
-        steps = math.ceil(config.num_train_epochs * an_epoch)
+    an_epoch = steps_per_epoch(config, count, fleet.ranks)
+    steps = steps_in_all(config, count, fleet.ranks)
     epochs = steps / an_epoch
     whole, rest = divmod(steps, an_epoch)
     pairs = whole * count + min(count, rest * per_step)
@@ -132,14 +130,6 @@ def never_reached(config: ORPOConfig, steps: int) -> list[str]:
         if strategy == "steps" and every and every > steps:
             lines.append(f"{name}_steps is {every:g} of {steps} steps: {meaning}")
     return lines
-
-
-def _steps_per_epoch(config: ORPOConfig, ranks: int, pairs: int) -> int:
-    """As transformers counts them: batches of every rank, then accumulated."""
-    batch = config.per_device_train_batch_size * ranks
-    batches = pairs // batch if config.dataloader_drop_last else math.ceil(pairs / batch)
-    steps: int = math.ceil(batches / config.gradient_accumulation_steps)
-    return max(1, steps)
 
 
 def _looks(config: ORPOConfig, steps: int, epochs: float) -> int:

@@ -1,0 +1,168 @@
+"""Values of settings, held against the types that their fields declare.
+
+YAML gives what it likes: 1e-5 is a text, 2026-12-01 a date, `no` is false, and a line with an
+indented one below it is a mapping. Python checks nothing either. What is meant is converted; the
+rest is refused by the field's name, in one line.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from enum import Enum
+from types import NoneType
+from typing import Any, Literal, get_args, get_origin
+
+from orpo.errors import ConfigError
+from orpo.run_folder import parse_json
+
+__all__ = ["as_declared", "as_mapping"]
+
+
+def as_declared(value: Any, declared: Any, name: str) -> Any:
+    """The value as its field wants it.
+
+    Args:
+        value: As it was given.
+        declared: The field's type, resolved (`typing.get_type_hints`).
+        name: The field, for the message.
+
+    Raises:
+        ConfigError: It is of another type, and cannot be meant.
+    """
+    kinds = [kind for kind in _members(declared) if kind is not NoneType]
+    if value is None:
+        if len(kinds) < len(_members(declared)):
+            return None
+        raise ConfigError("is empty", where=name, fix="Give a value, or leave the setting out.")
+    if {*kinds} <= {int, float}:
+        return as_number(value, name, whole=float not in kinds)
+    if kinds == [bool]:
+        return _as_switch(value, name)
+    for kind in kinds if isinstance(value, str) else ():
+        if isinstance(kind, type) and issubclass(kind, Enum):
+            return _one_of(value, [str(member.value) for member in kind], name)
+    for kind in kinds:
+        found = _fitting(value, kind, name)
+        if found is not None:
+            return found
+    return _read_or_refused(value, kinds, name)
+
+
+def as_number(value: Any, name: str, *, whole: bool) -> int | float:
+    """A finite number out of a number or a text.
+
+    Raises:
+        ConfigError: It is none.
+    """
+    try:
+        number = float("nan") if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = float("nan")
+    if not math.isfinite(number):
+        raise ConfigError(f"must be a finite number, is {_shown(value)}", where=name)
+    if not whole:
+        return value if type(value) in (int, float) else number
+    if number != int(number):
+        raise ConfigError(f"must be a whole number, is {_shown(value)}", where=name)
+    return value if type(value) is int else int(number)
+
+
+def as_mapping(value: Any, name: str) -> dict[str, Any]:
+    """An object out of a mapping or its JSON; empty where nothing is given.
+
+    Raises:
+        ConfigError: It is none.
+    """
+    if value is None or value == "":
+        return {}
+    if isinstance(value, str):
+        try:
+            value = parse_json(value)
+        except ValueError as error:
+            raise ConfigError(f"is not JSON ({error})", where=name) from error
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"must be an object, is {_shown(value)}", where=name)
+    return dict(value)
+
+
+def _members(declared: Any) -> tuple[Any, ...]:
+    """The types of a union, or the one type."""
+    if get_origin(declared) in {Literal, dict, list}:
+        return (declared,)
+    return get_args(declared) or (declared,)
+
+
+def _as_switch(value: Any, name: str) -> bool:
+    if type(value) in (bool, int) and value in (True, False):
+        return bool(value)
+    raise ConfigError(f"must be true or false, is {_shown(value)}", where=name)
+
+
+def _one_of(value: str, choices: list[str], name: str) -> str:
+    if value in choices:
+        return value
+    raise ConfigError(f"{value!r} is none of {', '.join(choices)}", where=name)
+
+
+def _fitting(value: Any, kind: Any, name: str) -> Any:
+    """The value as this type; None where it is not of it."""
+    origin = get_origin(kind) or kind
+    if origin is Literal:
+        return value if any(value is choice for choice in get_args(kind)) else None
+    if origin is list and isinstance(value, list | tuple):
+        (inner,) = get_args(kind) or (Any,)
+        return [as_declared(part, inner, f"{name}[{i}]") for i, part in enumerate(value)]
+    if origin is str and isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if origin is dict and isinstance(value, Mapping):
+        return dict(value)
+    return value if _is(value, origin) else None
+
+
+def _is(value: Any, origin: Any) -> bool:
+    if not isinstance(origin, type):
+        return origin is Any
+    if issubclass(origin, Enum):
+        return value in [member.value for member in origin]
+    return isinstance(value, origin) and not (origin in {int, float} and isinstance(value, bool))
+
+
+def _read_or_refused(value: Any, kinds: list[Any], name: str) -> Any:
+    """A text where something else is wanted may spell it; anything else is refused."""
+    origins = [get_origin(kind) or kind for kind in kinds]
+    if isinstance(value, str):
+        if dict in origins:
+            return as_mapping(value, name)
+        if list in origins:
+            return as_declared([value], kinds[origins.index(list)], name)
+        if bool in origins:
+            return _as_switch(value, name)
+    if str in origins and dict not in origins:
+        one = isinstance(value, list | Mapping)
+        raise ConfigError(
+            f"must be text, is {_shown(value)}",
+            where=name,
+            fix="Give one name." if one else "Put it in quotes.",
+        )
+    wanted = " or ".join(_WORDS.get(one, getattr(one, "__name__", str(one))) for one in origins)
+    raise ConfigError(f"must be {wanted}, is {_shown(value)}", where=name)
+
+
+_WORDS: dict[Any, str] = {
+    **{dict: "an object", list: "a list", bool: "true or false", str: "text"},
+    **{int: "a whole number", float: "a number"},
+}
+
+
+def _shown(value: Any) -> str:
+    """A value in a message: as it stands, but never pages of it."""
+    if isinstance(value, list | tuple | Mapping):
+        kind = "an object" if isinstance(value, Mapping) else "a list"
+        return f"{kind} ({_cut(repr(value))})" if value else f"an empty {kind.split()[1]}"
+    return _cut(repr(value))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= 60 else f"{text[:57]}..."

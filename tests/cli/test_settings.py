@@ -1,0 +1,227 @@
+"""Recipes and flags: what is written there is meant, or refused by file, line and name."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import re
+from dataclasses import fields
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
+from transformers.training_args import OptimizerNames
+
+import orpo as package
+from orpo import ConfigError, ORPOConfig
+from orpo.cli.main import COMMANDS, Parser
+from orpo.cli.options import resolve_settings
+from orpo.jobs import TrainJob
+from tests.cli.conftest import Orpo
+
+FIELDS = sorted({f.name for f in fields(ORPOConfig) if f.init} | {f.name for f in fields(TrainJob)})
+ODD = ("[[x]]", "{a: b}", "2026-12-01", ".nan", "!!set {a}", "!!binary aGVsbG8=", "[1, {a: b}]")
+MAPPINGS = {
+    *("lr_scheduler_kwargs", "model_init_kwargs", "chat_template_kwargs", "fsdp_config"),
+    *("gradient_checkpointing_kwargs", "activation_checkpointing_kwargs", "liger_kernel_config"),
+}
+"""Settings that take an object with whatever names."""
+
+
+def read(path: Path, text: str) -> Any:
+    path.write_text(text, encoding="utf-8")
+    return resolve_settings(str(path), argparse.Namespace())
+
+
+@pytest.mark.filterwarnings("ignore:`gradient_checkpointing:FutureWarning")
+@pytest.mark.parametrize("value", ODD)
+def test_no_setting_takes_a_value_of_another_kind(tmp_path: Path, value: str) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    taken, said = set(), {}
+    for name in FIELDS:
+        needed = {"model": "m", "dataset": "d", "held_out": 0.5}
+        base = "".join(f"{n}: {x}\n" for n, x in needed.items() if n != name)
+        try:
+            read(recipe, f"{base}{name}: {value}\n")
+            taken.add(name)
+        except ConfigError as error:
+            said[name] = str(error)
+    assert taken <= (MAPPINGS if value in {"{a: b}", "!!set {a}"} else set())
+    for name, line in said.items():
+        number = 3 if name in {"model", "dataset", "held_out"} else 4
+        assert line.startswith(f"{recipe}:{number}, {name}"), line
+        assert "\n" not in line
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("learning_rate: [1, 2]", "learning_rate: must be a finite number, is a list ([1, 2])"),
+        ("output_dir: [x]", "output_dir: must be text, is a list (['x']). Give one name."),
+        ("output_dir: {a: b}", "output_dir: must be text, is an object"),
+        ("run_name: 2026-12-01", "run_name: must be text"),
+        ("run_name: 5", "run_name: must be text, is 5. Put it in quotes."),
+        ("bf16: maybe", "bf16: must be true or false"),
+        ("max_steps: 1.5", "max_steps: must be a whole number"),
+        ("max_steps: true", "max_steps: must be a finite number, is True"),
+        ("max_steps:", "max_steps: is empty"),
+        ("optim: {a: b}", "optim: must be text"),
+        ("optim: best", "optim: 'best' is none of adamw_torch"),
+        ("logging_steps: 1.5", "logging_steps: --logging_steps must be an integer"),
+        ("lr_scheduler_kwargs: [1]", "lr_scheduler_kwargs: must be an object"),
+        ("accelerator_config: {bogus: 1}", "accelerator_config: "),
+        ("deepspeed: {}\ndeepspeed: {}", "'deepspeed' stands here twice"),
+        ("lora_r: x", "lora_r: must be a finite number"),
+        ("dataset: 3", "dataset: must be"),
+        ("dataset: [a, 3]", "dataset[1]: must be text"),
+        ("model: {a: b}", "model: must be text"),
+        ("mix: [1, x]", "mix[1]: must be a finite number"),
+        ("held_out: 1.5", "held_out: must be at least 0"),
+        ("5: x", "unknown setting 5"),
+        ("cutoff_len: 512", "unknown setting 'cutoff_len'. Did you mean 'max_length'?"),
+        ("dataset_num_proc: 4", "Leave it out: rows are tokenised on all cores."),
+    ],
+)
+def test_a_value_that_is_not_meant_is_named_with_file_and_line(
+    tmp_path: Path, line: str, said: str
+) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    names = {"model", "dataset"} - {line.partition(":")[0]}
+    head = "".join(f"{name}: x\n" for name in sorted(names)) + "# a comment\n" * (2 - len(names))
+    with pytest.raises(ConfigError) as caught:
+        read(recipe, f"{head}{line}\n")
+    place = f"{recipe}:{3 + line.count(chr(10))}"
+    assert str(caught.value).startswith(place)
+    assert said in str(caught.value)
+
+
+def test_what_yaml_makes_of_a_value_is_understood(tmp_path: Path) -> None:
+    text = "model: m\ndataset: d\nlearning_rate: 1e-5\nmax_steps: '7'\nsave_strategy: no\n"
+    job, config = read(tmp_path / "recipe.yaml", f"{text}mix:\nresume: true\n")
+    assert (job.dataset, job.mix, job.resume) == (["d"], None, "newest")
+    assert (config.learning_rate, config.max_steps) == (1e-5, 7)
+    assert config.save_strategy == "no"
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ("--warmup_ratio 0.1", "--warmup_steps"),
+        ("--evaluation_strategy=steps", "--eval_strategy"),
+        ("--data x", "--dataset"),
+        ("--train_dataset x", "--dataset"),
+        ("--train_file x", "--dataset"),
+        ("--base_model x", "--model"),
+        ("--model_name_or_path x", "--model"),
+        ("--lora", "--lora_r"),
+        ("--lora_rank 8", "--lora_r"),
+        ("--lr 1e-5", "--learning_rate"),
+        ("--learning-rat 1e-5", "--learning_rate"),
+        ("--epochs 3", "--num_train_epochs"),
+        ("--batch_size 3", "--per_device_train_batch_size"),
+        ("--per_gpu_train_batch_size 3", "--per_device_train_batch_size"),
+        ("--cutoff_len 3", "--max_length"),
+        ("--sequence_len 3", "--max_length"),
+        ("--pref_beta 0.1", "--orpo_alpha"),
+        ("--val_size 0.1", "--held_out"),
+        ("--no_cuda", "--use_cpu"),
+        ("--finetuning_type lora", "Leave it out: lora_r decides"),
+        ("--dataset_num_proc 3", "Leave it out: rows are tokenised"),
+        ("--max_completion_length 3", "Leave it out"),
+        ("--rpo_alpha 1", "Leave it out"),
+        ("--template qwen", "--chat_template FILE"),
+    ],
+)
+def test_a_flag_of_another_trainer_is_answered_with_what_is_meant(
+    orpo: Orpo, flags: str, said: str
+) -> None:
+    assert orpo("train", "--model", "m", "--dataset", "d", *flags.split()) == 2
+    flag = re.split("[= ]", flags)[0]
+    assert orpo.err.startswith(f"error: orpo train: there is no option {flag}. ")
+    assert said in orpo.err
+    assert len(orpo.err.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (("chat", "m", "--temprature", "1"), "--temperature"),
+        (("data", "audit", "d", "--modle", "m"), "--model"),
+        (("train", "--hub_tokn", "secret"), "--hub_token"),
+    ],
+)
+def test_a_misspelt_option_of_any_command_is_answered(
+    orpo: Orpo, command: tuple[str, ...], said: str
+) -> None:
+    assert orpo(*command) == 2
+    assert f"Did you mean {said}?" in orpo.err
+    assert "secret" not in orpo.err
+
+
+def known_options() -> set[str]:
+    """Every option of every command."""
+    found = {"version", "json"}
+
+    def collect(parser: argparse.ArgumentParser) -> None:
+        for action in parser._actions:
+            found.update(o[2:].replace("-", "_") for o in action.option_strings)
+            if isinstance(action, argparse._SubParsersAction):
+                for inner in action.choices.values():
+                    import_module(inner.module).configure(inner)
+                    collect(inner)
+
+    for name in COMMANDS:
+        parser = Parser(prog=name, allow_abbrev=False)
+        import_module(f"orpo.cli.{name.replace('-', '_')}").configure(parser)
+        collect(parser)
+    return found
+
+
+def said_in(tree: ast.Module) -> list[str]:
+    """The texts of a file, without its docstrings, which may speak of other programs."""
+    nodes = [*ast.walk(tree)]
+    docs = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
+    texts = [n for n in nodes if isinstance(n, ast.Constant) and id(n) not in docs]
+    return [node.value for node in texts if isinstance(node.value, str)]
+
+
+def test_every_option_that_a_message_speaks_of_exists() -> None:
+    of_others = {"config_file"}  # accelerate launch
+    of_others |= {"enable_lora", "lora_modules", "max_lora_rank", "served_model_name"}  # vLLM
+    of_others |= {"outfile"}  # llama.cpp
+    known = known_options() | of_others
+    unknown: dict[str, str] = {}
+    for path in Path(str(package.__file__)).parent.rglob("*.py"):
+        for text in said_in(ast.parse(path.read_text(encoding="utf-8"))):
+            for name in re.findall(r"(?<![\w-])--([a-z][\w-]*)", text):
+                if name.replace("-", "_") not in known:
+                    unknown[name] = path.name
+    assert unknown == {}
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        *(("--optim", name.value) for name in OptimizerNames if "galore" in name.value),
+        *(("--report_to", name) for name in INTEGRATION_TO_CALLBACK if name != "tensorboard"),
+        ("--lr_scheduler_type", "warmup_stable_decay"),
+        ("--fsdp", "full_shard"),
+        ("--push_to_hub", "true"),
+        ("--num_train_epochs", "0"),
+        ("--max_steps", "0"),
+        ("--load_best_model_at_end", "true"),
+        ("--debug", "underflow_overflow"),
+    ],
+)
+@pytest.mark.parametrize("dry", [(), ("--dry_run",)])
+def test_what_cannot_begin_says_so_and_leaves_nothing(
+    orpo: Orpo, tiny: Path, pairs: Path, tmp_path: Path, flags: tuple[str, str], dry: tuple[str]
+) -> None:
+    run = tmp_path / "run"
+    common = ("--model", tiny, "--dataset", pairs, "--output_dir", run, "--use_cpu")
+    assert orpo("train", *common, *flags, *dry) == 2
+    assert len(orpo.err.strip().splitlines()) == 1
+    assert flags[0].removeprefix("--") in orpo.err
+    assert not run.exists()

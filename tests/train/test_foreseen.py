@@ -1,0 +1,298 @@
+"""What a run needs of its surroundings is known before its model is loaded, in one line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from transformers import TrainerCallback
+from transformers.integrations import get_reporting_integration_callbacks
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
+from transformers.trainer_utils import SchedulerType
+from transformers.training_args import OptimizerNames
+
+from orpo import ConfigError, ORPOConfig, ORPOTrainer
+from orpo.train.foreseen import foresee
+from tests.train.small import byte_tokenizer, text_rows, tiny_llama
+
+Make = Callable[..., ORPOTrainer]
+EVALUATED = {"eval_strategy": "steps", "eval_steps": 1, "eval_dataset": text_rows(4)}
+FOLLOWING = (SchedulerType.REDUCE_ON_PLATEAU, SchedulerType.GREEDY)
+
+
+def refused(make: Callable[[], Any], where: str) -> str:
+    """What is said, in one line and of that setting, instead of making it."""
+    with pytest.raises(ConfigError) as caught:
+        make()
+    assert caught.value.where == where
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def unloaded(config: ORPOConfig, **more: Any) -> ORPOTrainer:
+    """A trainer of a model that is not there: whatever is said of it is said too late."""
+    return ORPOTrainer(model="./no-such-model", args=config, train_dataset=text_rows(), **more)
+
+
+@pytest.mark.filterwarnings("ignore:Paged optimizers are not supported on CPU")
+@pytest.mark.parametrize("name", [name.value for name in OptimizerNames])
+def test_an_optimizer_takes_its_step_or_is_refused_ahead_of_the_model(
+    make_trainer: Make, make_config: Callable[..., ORPOConfig], name: str
+) -> None:
+    try:
+        trainer = make_trainer(optim=name, engine="padded", train_dataset=text_rows())
+    except ConfigError:
+        assert "optim: " in refused(lambda: unloaded(make_config(optim=name)), "optim")
+        return
+    trainer.train()
+    assert trainer.state.global_step == 1
+
+
+def test_the_optimizers_of_torch_are_not_refused(make_config: Callable[..., ORPOConfig]) -> None:
+    for name in ("adamw_torch", "adamw_torch_fused", "sgd", "adagrad", "rmsprop", "adafactor"):
+        foresee(make_config(optim=name))
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"optim": "sgd", "optim_args": "momentum=much"}, "could not convert string to float"),
+        ({"optim": "sgd", "optim_args": "nesterov"}, "not enough values"),
+        ({"optim": "sgd", "optim_args": "nesterov=true"}, "momentum"),
+        ({"adam_beta2": 1.5}, "beta"),
+        ({"adam_beta1": -0.1}, "beta"),
+    ],
+)
+def test_arguments_of_an_optimizer_are_tried(
+    make_config: Callable[..., ORPOConfig], settings: dict[str, Any], said: str
+) -> None:
+    assert said in refused(lambda: unloaded(make_config(**settings)), "optim")
+
+
+@pytest.mark.parametrize("name", [name.value for name in SchedulerType])
+def test_a_schedule_is_followed_or_refused_ahead_of_the_model(
+    make_trainer: Make, make_config: Callable[..., ORPOConfig], name: str
+) -> None:
+    settings = {"lr_scheduler_type": name, "warmup_steps": 0.1, "max_steps": 2, "engine": "padded"}
+    given = EVALUATED if name in FOLLOWING else {}
+    try:
+        trainer = make_trainer(train_dataset=text_rows(), **settings, **given)
+    except ConfigError:
+        assert name in refused(lambda: unloaded(make_config(**settings)), "lr_scheduler_type")
+        assert name in {"cosine_with_min_lr", "cosine_warmup_with_min_lr", "warmup_stable_decay"}
+        return
+    trainer.train()
+    assert trainer.state.global_step == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "kwargs"),
+    [
+        ("cosine_with_min_lr", {"min_lr": 1e-7}),
+        ("cosine_warmup_with_min_lr", '{"min_lr_rate": 0.1}'),
+        ("warmup_stable_decay", {"num_decay_steps": 1}),
+        ("polynomial", {"power": 2.0}),
+        ("cosine_with_restarts", {"num_cycles": 2}),
+    ],
+)
+def test_a_schedule_with_what_it_needs_is_followed(
+    make_trainer: Make, name: str, kwargs: Any
+) -> None:
+    trainer = make_trainer(
+        train_dataset=text_rows(), max_steps=2, lr_scheduler_type=name, lr_scheduler_kwargs=kwargs
+    )
+    trainer.train()
+    assert trainer.state.global_step == 2
+
+
+@pytest.mark.parametrize(
+    "kwargs", [{"bogus": 1}, {"power": "x"}, {"num_cycles": 1}, {"lr_end": 1}, {"power": 0.5j}]
+)
+def test_arguments_of_a_schedule_are_tried(
+    make_config: Callable[..., ORPOConfig], kwargs: dict[str, Any]
+) -> None:
+    settings = {"lr_scheduler_type": "polynomial", "max_steps": 4, "lr_scheduler_kwargs": kwargs}
+    refused(lambda: unloaded(make_config(**settings)), "lr_scheduler_type")
+
+
+def test_a_schedule_is_tried_over_the_steps_that_the_data_make(make_trainer: Make) -> None:
+    """transformers divides by the steps that are left after warming up: here there are none."""
+    settings = {"lr_scheduler_type": "polynomial", "max_steps": -1, "num_train_epochs": 1}
+    data = {"train_dataset": text_rows(8), "per_device_train_batch_size": 4}
+    said = refused(lambda: make_trainer(**settings, **data, warmup_steps=2), "lr_scheduler_type")
+    assert "polynomial of 2 steps (2 of warm-up)" in said
+    make_trainer(**settings, **data, warmup_steps=1).train()
+
+
+@pytest.mark.filterwarnings("ignore:The NeptuneCallback:FutureWarning")
+@pytest.mark.parametrize("name", [*INTEGRATION_TO_CALLBACK, "bogus"])
+def test_a_tracker_that_is_not_there_is_named_ahead_of_the_model(
+    make_config: Callable[..., ORPOConfig], name: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    if find_spec(name.replace("_ml", "").replace("azure", "azureml")) is not None:
+        pytest.skip(f"{name} is installed")
+    for report_to in (name, [name]):
+        assert name in refused(lambda: unloaded(make_config(report_to=report_to)), "report_to")  # noqa: B023
+    assert "Exception ignored" not in capfd.readouterr().err
+
+
+def test_one_wrong_tracker_among_several_is_named(make_config: Callable[..., ORPOConfig]) -> None:
+    said = refused(lambda: unloaded(make_config(report_to=["bogus", "nonsense"])), "report_to")
+    assert "bogus" in said
+    assert "nonsense" not in said
+
+
+def test_a_tracker_that_cannot_begin_is_told_in_one_line(make_trainer: Make) -> None:
+    class Unreachable(TrainerCallback):
+        def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
+            get_reporting_integration_callbacks(
+                ["somewhere"]
+            )  # it raises in transformers' trackers
+
+    trainer = make_trainer(train_dataset=text_rows(), callbacks=[Unreachable()])
+    assert "somewhere is not supported" in refused(trainer.train, "report_to")
+
+
+def test_an_error_of_a_callback_of_ones_own_is_no_setting(make_trainer: Make) -> None:
+    class Broken(TrainerCallback):
+        def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
+            raise ValueError("mine")
+
+        def on_init_end(self, *args: Any, **kwargs: Any) -> None:
+            if self.early:
+                raise ValueError("mine")
+
+        early = False
+
+    with pytest.raises(ValueError, match=r"^mine$"):
+        make_trainer(train_dataset=text_rows(), callbacks=[Broken()]).train()
+    Broken.early = True
+    with pytest.raises(ValueError, match=r"^mine$"):
+        make_trainer(train_dataset=text_rows(), callbacks=[Broken()])
+
+
+BEST = {"load_best_model_at_end": True, "save_strategy": "steps", "save_steps": 1, **EVALUATED}
+SETS = {"eval_dataset": {"easy": text_rows(4), "hard": text_rows(4)}}
+
+
+@pytest.mark.parametrize(
+    ("metric", "several"),
+    [
+        ("loss", {}),
+        ("eval_rewards/accuracies", {}),
+        ("rewards/margins", {}),
+        (None, {}),
+        ("easy_loss", SETS),
+        ("eval_hard_rewards/margins", SETS),
+    ],
+)
+def test_a_metric_that_there_is_decides_which_model_is_best(
+    make_trainer: Make, metric: str | None, several: dict[str, Any]
+) -> None:
+    settings = {**BEST, **several, "metric_for_best_model": metric}
+    trainer = make_trainer(train_dataset=text_rows(), **settings)
+    trainer.train()
+    assert trainer.state.best_global_step == 1
+
+
+@pytest.mark.parametrize(
+    ("metric", "several", "fix"),
+    [
+        ("bogus", {}, ""),
+        ("eval_reward/accuracy", {}, "rewards/accuracies"),
+        ("losss", {}, "such as loss"),
+        ("preference_accuracy", {}, ""),
+        ("loss", SETS, "_loss"),
+        (None, SETS, "_loss"),
+        ("middle_loss", SETS, "_loss"),
+    ],
+)
+def test_a_metric_that_there_is_not_is_named_with_those_that_there_are(
+    make_trainer: Make, metric: str | None, several: dict[str, Any], fix: str
+) -> None:
+    settings = {**BEST, **several, "metric_for_best_model": metric}
+    said = refused(
+        lambda: make_trainer(train_dataset=text_rows(), **settings), "metric_for_best_model"
+    )
+    assert "nll_loss" in said
+    assert fix in said.partition("Give one of them")[2]
+
+
+def test_metrics_of_ones_own_may_decide(make_trainer: Make) -> None:
+    settings = {**BEST, "metric_for_best_model": "mine", "greater_is_better": True}
+    made = make_trainer(
+        train_dataset=text_rows(), compute_metrics=lambda _: {"eval_mine": 1.0}, **settings
+    )
+    assert made.args.metric_for_best_model == "mine"
+
+
+@pytest.mark.filterwarnings("ignore:`gradient_checkpointing:FutureWarning")
+@pytest.mark.parametrize(
+    ("where", "settings"),
+    [
+        ("fsdp", {"fsdp": "full_shard"}),
+        ("fsdp", {"fsdp": True}),
+        ("use_liger_kernel", {"use_liger_kernel": True}),
+        ("push_to_hub", {"push_to_hub": True, "hub_token": "hf_" + "x" * 30}),
+        ("dataloader_num_workers", {"dataloader_persistent_workers": True}),
+        (
+            "gradient_checkpointing_kwargs",
+            {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"bogus": 1}},
+        ),
+        ("seed", {"seed": 2**32}),
+    ],
+)
+def test_what_else_is_missing_is_said_ahead_of_the_model(
+    make_config: Callable[..., ORPOConfig], where: str, settings: dict[str, Any]
+) -> None:
+    if where == "use_liger_kernel" and find_spec("liger_kernel"):
+        pytest.skip("liger-kernel is installed")
+    assert "hf_x" not in refused(lambda: unloaded(make_config(**settings)), where)
+
+
+def test_what_is_given_as_objects_is_not_tried(
+    make_config: Callable[..., ORPOConfig], tokenizer: Any
+) -> None:
+    model = tiny_llama()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    schedule = torch.optim.lr_scheduler.ConstantLR(optimizer)
+    settings = {"optim": "galore_adamw", "lr_scheduler_type": "cosine_with_min_lr"}
+    trainer = ORPOTrainer(
+        model=model,
+        args=make_config(**settings),
+        train_dataset=text_rows(),
+        tokenizer=tokenizer,
+        optimizers=(optimizer, schedule),
+    )
+    trainer.train()
+    assert trainer.state.global_step == 1
+
+
+@pytest.mark.parametrize("kind", ["bitsandbytes", "gptq", "awq"])
+def test_weights_that_are_stored_quantised_need_an_adapter(
+    make_config: Callable[..., ORPOConfig], tmp_path: Path, kind: str
+) -> None:
+    model = tiny_llama()
+    model.config.quantization_config = {"quant_method": kind, "load_in_4bit": True, "bits": 4}
+    model.config.save_pretrained(tmp_path / kind)  # the weights are not looked for
+    where = str(tmp_path / kind)
+    said = refused(
+        lambda: ORPOTrainer(model=where, args=make_config(), train_dataset=text_rows()), where
+    )
+    assert f"stored quantised ({kind})" in said
+    assert "--lora_r 16" in said
+
+
+@pytest.mark.parametrize("given", ["tokenizer", "processing_class"])
+def test_a_processor_is_no_tokenizer(make_trainer: Make, given: str) -> None:
+    processor = SimpleNamespace(tokenizer=byte_tokenizer(), image_processor=None)
+    said = refused(
+        lambda: make_trainer(train_dataset=text_rows(), **{given: processor}), "tokenizer"
+    )
+    assert "processor.tokenizer" in said
+    refused(lambda: make_trainer(train_dataset=text_rows(), **{given: "a/name"}), "tokenizer")
