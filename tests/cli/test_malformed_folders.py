@@ -253,7 +253,7 @@ def test_a_model_answers_or_is_refused(orpo: Orpo, copied: Path, runs: Path, nam
         clear(run / name)
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")  # peft's advice on what it can make sense of
+@pytest.mark.filterwarnings("ignore")  # peft's advice on what it can make sense of
 @pytest.mark.parametrize("name", ["adapter_config.json", "adapter_model.safetensors"])
 def test_an_adapter_is_merged_or_refused(orpo: Orpo, copied: Path, runs: Path, name: str) -> None:
     run = copied / "lora"
