@@ -63,7 +63,7 @@ EXPECTED: dict[str, dict[str, Any]] = {
     "trl.yaml": {
         "model": "Qwen/Qwen2.5-0.5B",
         "dataset": ["trl-lib/ultrafeedback_binarized"],
-        "model_dtype": "bfloat16",
+        "model_dtype": "float32",
         "learning_rate": 8e-6,
         "lr_scheduler_type": "linear",
         "warmup_steps": 10,

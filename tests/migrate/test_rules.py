@@ -66,7 +66,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "truncation": "drop",
         "nll_scope": "sequence",
         "bf16": True,
-        "model_dtype": "bfloat16",
+        "model_dtype": "float32",
         "save_total_limit": 4,
         "lora_r": None,
     },
@@ -125,6 +125,11 @@ def test_the_trainer_of_the_least_file_is_recognised(peer: str, converted: Conve
         ("llama-factory", {"pref_beta": 0.3}, {"orpo_alpha": 0.3}),
         ("llama-factory", {"finetuning_type": "full"}, {"model_dtype": "float32"}),
         ("llama-factory", {"pure_bf16": True}, {"model_dtype": "bfloat16"}),
+        (
+            "llama-factory",
+            {"pure_bf16": True, "finetuning_type": "full"},
+            {"model_dtype": "float32", "bf16": True},  # or small updates would be rounded away
+        ),
         (
             "llama-factory",
             {"lora_target": "q_proj, v_proj"},

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orpo.errors import CheckpointError, ConfigError, DataError
+from orpo.errors import CheckpointError, ConfigError, ModelError
 from orpo.run_folder import (
     AUDIT,
     EVALUATION,
@@ -19,20 +20,19 @@ from orpo.run_folder import (
     SCORES,
     checkpoints,
     read_manifest,
-    read_object,
     read_recipe,
     remove,
     staging,
     unfinished,
 )
+from orpo.train.adapters import ADAPTER_FILE, base_of_adapter
 
 if TYPE_CHECKING:
     from orpo.jobs.train_job import TrainJob
 
 __all__ = ["claim", "clear", "is_replaced"]
 
-_ADAPTER = "adapter_config.json"
-_MODEL = ("config.json", _ADAPTER, "model*.safetensors", "adapter_model*.safetensors")
+_MODEL = ("config.json", ADAPTER_FILE, "model*.safetensors", "adapter_model*.safetensors")
 _OF_THE_RUN = (REPORT, METRICS, EVENTS, AUDIT, EVALUATION, SAMPLES, SCORES)
 _OF_A_RUN = (
     *_MODEL,
@@ -146,11 +146,9 @@ def _keep_room(folder: Path) -> None:
 def _sources(job: TrainJob) -> list[tuple[str, Path]]:
     """The folders that the model comes from; a Hub id is as good as a path that is not there."""
     named = [("--model", job.model), ("--tokenizer", job.tokenizer)]
-    try:
-        described = read_object(Path(str(job.model)) / _ADAPTER)
-        named.append(("the adapter's base model", described["base_model_name_or_path"]))
-    except (DataError, KeyError):
-        pass  # no adapter, or one that the loader has more to say about
+    if (Path(str(job.model)) / ADAPTER_FILE).is_file():
+        with contextlib.suppress(ModelError):  # the loader has more to say about it
+            named.append(("the adapter's base model", base_of_adapter(str(job.model))))
     return [(flag, _real(Path(str(name)))) for flag, name in named if name]
 
 

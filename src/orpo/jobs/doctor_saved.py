@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -16,6 +15,7 @@ from orpo.errors import CheckpointError, ModelError
 from orpo.evaluate import is_adapter
 from orpo.run_folder import MANIFEST, read_manifest, read_object, typed, unfinished, verify
 from orpo.train import load_tokenizer
+from orpo.train.adapters import base_of_adapter
 from orpo.train.models import UNREADABLE
 
 __all__ = ["Saved", "examine_saved", "holds_weights", "look_into"]
@@ -185,12 +185,7 @@ def _would_load(folder: Path) -> tuple[str | None, str | None]:
 
 
 def _base_of(folder: Path) -> str:
-    path = folder / "adapter_config.json"
-    try:
-        described: dict[str, Any] = read_object(path)
-        base = str(described["base_model_name_or_path"] or "")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"{path.name} cannot be used ({error!r})") from error
+    base = base_of_adapter(folder)
     if base.startswith(("/", ".", "~")) and not Path(base).expanduser().is_dir():
         raise ModelError(f"its base model {base} is not there")
     return base

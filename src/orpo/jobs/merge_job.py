@@ -8,8 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from orpo.errors import CheckpointError, ConfigError, ModelError, SaveError
 from orpo.evaluate import Answerer, is_adapter, load_answerer
+from orpo.jobs.merge_check import ensure_same, logits_of, untie
 from orpo.run_folder import (
     MANIFEST,
     commit_files,
@@ -20,6 +24,7 @@ from orpo.run_folder import (
     verify,
 )
 from orpo.train import explain_write_error
+from orpo.train.adapters import peft_quiet
 from orpo.train.models import UNREADABLE, unloadable
 from orpo.train.saving import save_files
 
@@ -38,7 +43,7 @@ def merge_adapter(run: str, output: str, *, dtype: str = "auto") -> Path:
         dtype: Dtype of the merged weights; "auto" keeps the base model's.
 
     Raises:
-        ModelError: The folder holds no adapter.
+        ModelError: The folder holds no adapter, or what it becomes would be another model.
         CheckpointError: The adapter is not what was committed.
         SaveError: The result could not be written.
         ConfigError: The output folder is not empty.
@@ -57,12 +62,15 @@ def merge_adapter(run: str, output: str, *, dtype: str = "auto") -> Path:
     ensure_writable(target / MANIFEST, fix="Give a new folder elsewhere.")
     answerer = load_answerer(run, dtype=dtype)
     adapted: Any = answerer.model
+    before = logits_of(adapted)
+    untie(adapted)
     try:
-        merged = adapted.merge_and_unload(safe_merge=True)
+        with peft_quiet():
+            merged = Answerer(adapted.merge_and_unload(safe_merge=True), answerer.tokenizer)
     except UNREADABLE as error:  # such as a kind of adapter that cannot be merged
         raise unloadable("adapter", run, error) from error
     try:
-        _save(Answerer(merged, answerer.tokenizer), Path(run), target)
+        _save(merged, Path(run), target, before)
     except Exception as error:
         reason = explain_write_error(error, target)
         if reason is None:
@@ -71,18 +79,29 @@ def merge_adapter(run: str, output: str, *, dtype: str = "auto") -> Path:
     return target
 
 
-def _save(merged: Answerer, run: Path, target: Path) -> None:
-    """Under the name of the run that the adapter comes from, if it says so."""
+def _save(merged: Answerer, run: Path, target: Path, before: Tensor) -> None:
+    """Under the name of the run that the adapter comes from, if it says so.
+
+    What is compared is what was written: weights that are tied are saved once.
+    """
     name, step = "", 0
     with contextlib.suppress(CheckpointError):
         of_adapter = read_manifest(run)
         name, step = of_adapter.run, of_adapter.step
+    is_new = not target.exists()
     staged = stage(target, "model")
     try:
-        save_files(merged.model, merged.tokenizer, str(staged))
+        model: Any = merged.model
+        dtype = model.dtype
+        save_files(model, merged.tokenizer, str(staged))
+        for parameter in model.parameters():  # the memory is needed for what was saved
+            parameter.data = torch.empty(0)
+        ensure_same(before, logits_of(load_answerer(str(staged)).model), dtype, str(run))
         commit_files(staged, target, run=name, step=step)
     finally:
         shutil.rmtree(staged, ignore_errors=True)
+        if is_new and target.is_dir() and not any(target.iterdir()):
+            target.rmdir()
 
 
 def merged_folder(run: Path) -> Path | None:

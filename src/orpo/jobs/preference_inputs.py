@@ -9,10 +9,11 @@ from typing import Any
 
 from orpo.config import ORPOConfig
 from orpo.data import Row, Source, open_source
-from orpo.errors import ConfigError, DataError
+from orpo.errors import ConfigError, DataError, ModelError
 from orpo.evaluate import is_adapter
 from orpo.jobs.train_job import TrainJob
-from orpo.run_folder import RECIPE, read_object, read_recipe
+from orpo.run_folder import RECIPE, read_recipe
+from orpo.train.adapters import base_of_adapter, found_from
 
 __all__ = ["PreferenceJob", "baseline_of", "config_of", "rows_of"]
 
@@ -147,11 +148,10 @@ def baseline_of(job: PreferenceJob) -> str | None:
     if job.baseline:
         return job.baseline
     if job.recipe.get("model"):
-        return str(job.recipe["model"])
+        return found_from(job.model, str(job.recipe["model"]))
     if not is_adapter(job.model):
         return None
     try:
-        settings = read_object(Path(job.model) / "adapter_config.json")
-        return str(settings["base_model_name_or_path"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return base_of_adapter(job.model)
+    except ModelError:
         return None  # who loads it has more to say about it

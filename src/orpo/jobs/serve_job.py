@@ -24,8 +24,9 @@ from orpo.data import asked_otherwise, has_chat_template
 from orpo.errors import ConfigError, ModelError
 from orpo.evaluate import is_adapter
 from orpo.jobs.merge_job import MERGED, merge_once, merged_folder
-from orpo.run_folder import ensure_as_committed, read_object
+from orpo.run_folder import ensure_as_committed
 from orpo.train import load_tokenizer
+from orpo.train.adapters import base_of_adapter, read_adapter
 from orpo.train.models import located
 
 __all__ = ["ENGINES", "ServeJob", "ServePlan", "hand_over", "plan_serve"]
@@ -234,9 +235,9 @@ def _for_vllm(model: str, name: str, *, adapter: bool) -> list[str]:
     if not adapter:
         return [model, "--served-model-name", name, *templated]
     try:
-        settings = read_object(Path(model) / "adapter_config.json")
-        base, rank = str(settings["base_model_name_or_path"]), int(settings["r"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        settings = read_adapter(model)
+        base, rank = base_of_adapter(model), int(settings["r"])
+    except (ModelError, KeyError, TypeError) as error:
         raise ModelError(
             "the adapter is none that vLLM can load: its base model or rank is missing",
             where=str(Path(model) / "adapter_config.json"),

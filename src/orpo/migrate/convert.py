@@ -122,6 +122,7 @@ def convert(files: Sequence[str], asked: str | None = None) -> Conversion:
     carry_over(ledger)
     ledger.close()
     defaults(ledger)
+    ledger.keep_small_updates()
     order = {id(key): i for i, key in enumerate(keys)}
     outcomes = sorted(ledger.outcomes, key=lambda outcome: order[id(outcome.key)])
     return Conversion(

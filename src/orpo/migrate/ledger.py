@@ -17,6 +17,9 @@ FILL_IN = "FILL_IN"
 """Stands where a value could not be read; `orpo train` refuses it, so that it is not forgotten."""
 
 
+_HALVES = {"bfloat16": "bf16", "float16": "fp16"}
+
+
 @dataclass(frozen=True)
 class Computed:
     """A value that only running the file would tell.
@@ -143,6 +146,15 @@ class Ledger:
         for name, value in settings.items():
             if name not in self.settings:
                 self._set(name, value, source)
+
+    def keep_small_updates(self) -> None:
+        """Weights that are all trained are kept in 32 bits: in 16 most updates are rounded away."""
+        dtype = self.settings.get("model_dtype")
+        if dtype is None or dtype.value not in _HALVES or "lora_r" in self.settings:
+            return
+        why = f"{dtype.value} there ({dtype.source}), in which small updates are rounded away"
+        self._set("model_dtype", "float32", why)
+        self.default("computes as before", {_HALVES[str(dtype.value)]: True})
 
     def close(self) -> None:
         """Settle what no rule has taken: empty keys need nothing, others are unknown."""

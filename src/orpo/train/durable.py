@@ -43,8 +43,9 @@ from orpo.train.checkpoints import (
 from orpo.train.continuity import Continuity, stop_of
 from orpo.train.guards import Watchdog
 from orpo.train.guards.watchdog import EVALUATING, EXCHANGING, LOADING, SAVING
-from orpo.train.guards.weights import spoilt_weights
+from orpo.train.guards.weights import name_some, spoilt_weights
 from orpo.train.hub import push_checkpoint
+from orpo.train.optimizer_modes import Exact, put_back, switching, to_be_used, write_trained
 from orpo.train.randomness import keep_randomness
 from orpo.train.ranks import most_of_ranks
 from orpo.train.recorder import RunRecorder
@@ -52,6 +53,7 @@ from orpo.train.safe_loading import usable
 from orpo.train.same_run import check_same_run
 from orpo.train.schedule import follow, settings_of
 from orpo.train.signals import StopRequested
+from orpo.train.weight_files import check_weight_files
 from orpo.train.wrappers import whole_weights
 
 __all__ = ["DurableTrainer"]
@@ -70,6 +72,7 @@ class DurableTrainer(Trainer):
     _recorder: RunRecorder
     _watchdog: Watchdog
     _checked: tuple[str | bool, Path, str, list[tuple[str, str]]] | None = None
+    _as_trained = False  # whether the model's weights are those of an optimizer that switches
 
     # Going on
 
@@ -116,6 +119,7 @@ class DurableTrainer(Trainer):
             ConfigError: There is none, or it is another run's.
         """
         path, run, passed_over = find_checkpoint(asked, Path(str(self.args.output_dir)))
+        check_weight_files(str(path))
         read_state(path)
         read_progress(path)
         read_jsonl(path / METRICS)
@@ -149,6 +153,7 @@ class DurableTrainer(Trainer):
 
     def _begin_epoch(self) -> None:
         """Take down, or take up, what the coming steps begin with."""
+        self._as_trained = True
         self._continuity.begin_epoch(resumed=self._continuity.resumed is not None)
         self._make_up()
 
@@ -158,6 +163,10 @@ class DurableTrainer(Trainer):
     def _finalize_training(self, *args: Any, **kwargs: Any) -> Any:
         self._make_up()  # where the run went on from its very end, and no epoch has begun
         self._continuity.lines = self._recorder.lines
+        switches = switching(self.optimizer)
+        if switches is not None and self._as_trained:
+            switches.eval()  # before the best weights are loaded, which are to be used as they are
+        self._as_trained = False
         output = super()._finalize_training(*args, **kwargs)
         return output._replace(training_loss=output.metrics["train_loss"])
 
@@ -200,10 +209,20 @@ class DurableTrainer(Trainer):
             super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is not None and not self.is_deepspeed_enabled:
             follow(self.optimizer, self.lr_scheduler, given, bases)
+            self._as_trained = put_back(Path(checkpoint), self.model, self.optimizer)
+
+    def _to_be_used(self) -> contextlib.AbstractContextManager[Exact]:
+        """Within it the model's weights are those that a switching optimizer wants to be used."""
+        return to_be_used(self.optimizer if self._as_trained else None)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         with usable(resume_from_checkpoint, "weights"):
             super()._load_from_checkpoint(resume_from_checkpoint, model)
+        names = spoilt_weights(self.model)
+        if names:
+            raise CheckpointError(
+                f"its weights are not finite: {name_some(names)}", where=resume_from_checkpoint
+            )
 
     def _load_scaler(self, checkpoint: str | None) -> None:
         with usable(checkpoint, "gradient scaler"):
@@ -302,6 +321,7 @@ class DurableTrainer(Trainer):
             keep_randomness(),
             self._stopping_at_once(),
             self._watchdog.during(EVALUATING),
+            self._to_be_used(),
         ):
             return super().evaluate(*args, **kwargs)
 
@@ -343,24 +363,32 @@ class DurableTrainer(Trainer):
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """As in transformers, but written aside, described, and committed by all ranks."""
         step, folder = self.state.global_step, Path(self._get_output_dir(trial))
-        self._refuse_spoilt_weights()
-        with (
-            self._watchdog.during(SAVING),
-            self._with_optimizer(),
-            committing(folder, step, self._continuity.run, self.args) as aside,
-        ):
-            self._continuity.aside = aside
-            try:
-                super()._save_checkpoint(model, trial)
-            finally:
-                self._continuity.aside = None
-            self._complete(folder, aside / checkpoint_name(step))
-            resumable = not self.args.save_only_model
+        with self._to_be_used() as exact:
+            self._refuse_spoilt_weights()
+            with (
+                self._watchdog.during(SAVING),
+                self._with_optimizer(),
+                committing(folder, step, self._continuity.run, self.args) as aside,
+            ):
+                self._continuity.aside = aside
+                try:
+                    super()._save_checkpoint(model, trial)
+                finally:
+                    self._continuity.aside = None
+                inner, resumable = aside / checkpoint_name(step), not self.args.save_only_model
+                self._complete(folder, inner)
+                if resumable and self.args.should_save and not self._in_pieces:
+                    write_trained(inner, self.model, exact)
         self._continuity.committed = step if resumable else self._continuity.committed
         if self.args.should_save:
             self._rotate(folder)
         if self.args.push_to_hub:
             self._push_from_checkpoint(str(folder / checkpoint_name(step)))
+
+    @property
+    def _in_pieces(self) -> bool:
+        """Whether weights, gradients or optimizer states are divided among the ranks."""
+        return bool(self.is_fsdp_enabled or self.is_deepspeed_enabled)
 
     def save_state(self) -> None:
         """As in transformers, into this folder whatever stands there under the file's name."""
@@ -373,7 +401,7 @@ class DurableTrainer(Trainer):
         names = spoilt_weights(self.model)
         if most_of_ranks(len(names), self.args.device):
             step, last = self.state.global_step, self._continuity.committed
-            said = f"weights are not finite after optimizer step {step} ({', '.join(names[:5])})"
+            said = f"weights are not finite after optimizer step {step} ({name_some(names)})"
             found = "none was saved before" if last is None else f"the newest is of step {last}"
             raise NonFiniteError(
                 f"{said}; no checkpoint was written of it, {found}. Lower learning_rate."
@@ -421,8 +449,9 @@ class DurableTrainer(Trainer):
             super().save_model(output_dir, _internal_call=True)
             return
         folder, step = Path(output_dir or str(self.args.output_dir)), self.state.global_step
-        saving = self._watchdog.during(SAVING)
-        with saving, committing_model(folder, step, self._continuity.run, self.args) as aside:
+        saving, run = self._watchdog.during(SAVING), self._continuity.run
+        with self._to_be_used(), saving, committing_model(folder, step, run, self.args) as aside:
+            self._refuse_spoilt_weights()
             weights = whole_weights(self)
             if weights is None:
                 super().save_model(str(aside), _internal_call=True)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import inspect
-import warnings
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
+from accelerate import PartialState
 from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
@@ -24,6 +24,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.integrations.fsdp import is_fsdp_enabled
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
     MODEL_FOR_MASKED_LM_MAPPING_NAMES,
@@ -33,9 +34,20 @@ from transformers.models.auto.modeling_auto import (
 from orpo.data import PLAIN_TEMPLATE, forget_asked
 from orpo.engine import has_last_position, positions_of_text
 from orpo.errors import ConfigError, ModelError, UserError
-from orpo.run_folder import ensure_as_committed, read_object
+from orpo.run_folder import ensure_as_committed
+from orpo.train.adapters import (
+    ADAPTER_FILE,
+    ADAPTER_WEIGHTS,
+    base_of_adapter,
+    check_names,
+    fit_vocabulary,
+    peft_quiet,
+    read_adapter,
+)
 from orpo.train.generation_settings import read_generation_settings
+from orpo.train.guards.weights import ensure_sound
 from orpo.train.quantize import check_loaded, check_quantize, check_stored, in_four_bits
+from orpo.train.weight_files import check_weight_files
 
 if TYPE_CHECKING:
     from peft import PeftConfig
@@ -68,8 +80,6 @@ __all__ = [
 
 ModelInit: TypeAlias = Callable[..., nn.Module]
 
-ADAPTER_FILE = "adapter_config.json"
-_ADAPTER_WEIGHTS = "adapter_model.safetensors"
 _DROPOUT_IN_CONFIG = ("blt", "falcon", "gpt_neo", "gptj", "persimmon")
 _FETCHING = ("revision", "token", "cache_dir", "local_files_only", "subfolder")
 _FIXES = {
@@ -121,6 +131,8 @@ def resolve_model(
     if by_name and not adapted:
         check_stored(read_config(located(str(model)), args), str(model), adapter=False)
     loaded = load_model(str(model), args) if isinstance(model, str | Path) else model
+    if not by_name:
+        ensure_sound(loaded, name_of(loaded) or "model")
     return _ready(loaded, args, peft_config), None
 
 
@@ -131,6 +143,7 @@ def _resolve_init(
 
     def build(trial: Any = None) -> nn.Module:
         model = model_init(trial) if takes_trial else model_init()
+        ensure_sound(model, name_of(model) or "model_init")
         return _ready(model, args, peft_config)
 
     first = [build()]
@@ -174,6 +187,7 @@ def load_model(name: str, args: ORPOConfig) -> PreTrainedModel:
     name = located(name)
     if Path(name, ADAPTER_FILE).is_file() and not Path(name, "config.json").is_file():
         return load_adapter(name, args, trained=True)
+    check_weight_files(name, fetching(args))
     ensure_as_committed(Path(name))
     kwargs: dict[str, Any] = {
         "dtype": args.model_dtype,
@@ -192,6 +206,8 @@ def load_model(name: str, args: ORPOConfig) -> PreTrainedModel:
     except UNREADABLE as error:
         raise unloadable("model", name, error) from error
     _require_all_weights(report, name)
+    if not _is_filled_later():
+        ensure_sound(model, name)
     cast(Any, model).loaded_commit = _commit_of(name, args)
     return model
 
@@ -221,6 +237,10 @@ def read_config(name: str, args: ORPOConfig) -> Any:
     except UNREADABLE as error:
         raise unloadable("model", name, error) from error
     ensure_trainable(config, name)
+    named = getattr(config, "transformers_weights", None)
+    if named and Path(str(named)).name != str(named):
+        what = f"transformers_weights names {named}, which lies elsewhere"
+        raise ModelError(what, where=str(Path(name, "config.json")), fix="Leave it out.")
     _check_padding(config, name)
     return config
 
@@ -251,27 +271,29 @@ def load_adapter(folder: str, args: ORPOConfig, *, trained: bool) -> PreTrainedM
     """
     from peft import PeftModel  # noqa: PLC0415
 
+    check_weight_files(folder)
     ensure_as_committed(Path(folder))
-    if not Path(folder, _ADAPTER_WEIGHTS).is_file():  # peft would unpickle adapter_model.bin
+    if not Path(folder, ADAPTER_WEIGHTS).is_file():  # peft would unpickle adapter_model.bin
         raise ModelError(
-            f"the adapter has no {_ADAPTER_WEIGHTS}", where=folder, fix=_FIXES["adapter"]
+            f"the adapter has no {ADAPTER_WEIGHTS}", where=folder, fix=_FIXES["adapter"]
         )
     try:
-        described = read_object(Path(folder, ADAPTER_FILE))
-        if not described.get("base_model_name_or_path"):
-            raise ModelError(
-                "the adapter does not name its base model",
-                where=str(Path(folder, ADAPTER_FILE)),
-                fix="Set base_model_name_or_path.",
-            )
         of_base = copy.copy(args)
-        of_base.model_revision = described.get("revision") or args.model_revision
-        base = load_model(described["base_model_name_or_path"], of_base)
-        with _older_name_allowed():
+        of_base.model_revision = read_adapter(folder).get("revision") or args.model_revision
+        base = load_model(base_of_adapter(folder), of_base)
+        fit_vocabulary(base, folder)
+        with peft_quiet():
             model: PreTrainedModel = PeftModel.from_pretrained(base, folder, is_trainable=trained)
     except UNREADABLE as error:
         raise unloadable("adapter", folder, error) from error
+    if not _is_filled_later():
+        ensure_sound(model, folder)
     return model
+
+
+def _is_filled_later() -> bool:
+    """FSDP may have one rank alone read the weights; the others get them as they are wrapped."""
+    return is_fsdp_enabled() and not PartialState().is_local_main_process
 
 
 def load_tokenizer(
@@ -346,7 +368,10 @@ def ensure_trainable(config: Any, name: str) -> None:
 def vocabulary_size(model: nn.Module) -> int | None:
     """Number of token ids that the model has an embedding for; None if it does not say."""
     get = getattr(cast(Any, model), "get_input_embeddings", None)
-    return getattr(get() if get else None, "num_embeddings", None)
+    table = get() if get else None
+    wrapped = (getattr(table, name, None) for name in ("base_layer", "original_module"))  # peft's
+    sizes = (getattr(one, "num_embeddings", None) for one in (table, *wrapped))
+    return next((int(size) for size in sizes if size is not None), None)
 
 
 def fit_positions(model: nn.Module, args: ORPOConfig) -> tuple[int | None, str | None]:
@@ -465,9 +490,12 @@ def add_adapter(model: PreTrainedModel, peft_config: PeftConfig, args: ORPOConfi
     elif args.gradient_checkpointing:
         model.enable_input_require_grads()
     try:
-        with _older_name_allowed():
+        check_names(model, peft_config)
+        with peft_quiet():
             adapted: nn.Module = get_peft_model(model, peft_config, revision=_revision(args))
-    except ValueError as error:
+    except (ValueError, re.error) as error:
+        if isinstance(error, ConfigError):
+            raise
         raise ConfigError(str(error), where="peft_config") from error
     return adapted
 
@@ -488,15 +516,6 @@ def disable_dropout(model: nn.Module) -> None:
                 setattr(holder, name, 0.0)
 
 
-@contextlib.contextmanager
-def _older_name_allowed() -> Iterator[None]:
-    """Peft asks transformers by an older name; the warning is not for the user."""
-    with warnings.catch_warnings():
-        message = "`is_gradient_checkpointing` is deprecated"
-        warnings.filterwarnings("ignore", message, FutureWarning)
-        yield
-
-
 def located(name: str, *enough: str) -> str:
     """The folder of this name, or the name as a Hub id.
 
@@ -509,7 +528,7 @@ def located(name: str, *enough: str) -> str:
             raise ModelError(
                 "the folder holds no model (no config.json)",
                 where=name,
-                fix="Give a folder written by save_pretrained, or a Hub id.",
+                fix=_inside(path) or "Give a folder written by save_pretrained, or a Hub id.",
             )
         return str(path)
     if path.is_file() or name.startswith((".", "/", "~")) or name.count("/") > 1:
@@ -517,6 +536,12 @@ def located(name: str, *enough: str) -> str:
             "no such model folder", where=name, fix="Give a folder of a model, or a Hub id."
         )
     return name
+
+
+def _inside(folder: Path) -> str:
+    """Where peft has put adapters of names of their own."""
+    found = sorted(folder.glob(f"*/{ADAPTER_FILE}"))
+    return f"{' and '.join(str(path.parent) for path in found)} would do." if found else ""
 
 
 def _require_all_weights(report: dict[str, Any], name: str) -> None:

@@ -16,11 +16,9 @@ from transformers import PreTrainedModel
 from orpo.config import ORPOConfig
 from orpo.engine.footprint import FOUR_BITS, Counted, ModelShape
 from orpo.engine.head_tap import output_layer
-from orpo.errors import ModelError
-from orpo.run_folder import read_object
+from orpo.train.adapters import ADAPTER_FILE, base_of_adapter
 from orpo.train.generation_settings import read_generation_settings
 from orpo.train.models import (
-    ADAPTER_FILE,
     UNREADABLE,
     add_adapter,
     auto_class,
@@ -28,9 +26,11 @@ from orpo.train.models import (
     located,
     read_config,
     unloadable,
+    vocabulary_size,
 )
 from orpo.train.preflight import optimizer_bytes
 from orpo.train.quantize import check_quantize, check_stored, is_quantized
+from orpo.train.weight_files import check_weight_files
 
 if TYPE_CHECKING:
     from peft import PeftConfig
@@ -55,6 +55,7 @@ def load_outline(name: str, args: ORPOConfig, peft_config: PeftConfig | None) ->
     folder = located(name)
     if Path(folder, ADAPTER_FILE).is_file() and not Path(folder, "config.json").is_file():
         return _adapted(folder, args)
+    check_weight_files(folder, fetching(args))
     check_quantize(args, adapter=peft_config is not None)
     config = read_config(folder, args)
     check_stored(config, name, adapter=peft_config is not None)
@@ -79,15 +80,11 @@ def _adapted(folder: str, args: ORPOConfig) -> nn.Module:
     from peft import PeftConfig  # noqa: PLC0415
 
     try:
-        described = read_object(Path(folder, ADAPTER_FILE))
         adapter = PeftConfig.from_pretrained(folder)
     except UNREADABLE as error:
         raise unloadable("adapter", folder, error) from error
-    base = described.get("base_model_name_or_path")
-    if not base:
-        raise ModelError("the adapter does not name its base model", where=folder)
     adapter.inference_mode = False
-    return load_outline(base, args, adapter)
+    return load_outline(base_of_adapter(folder), args, adapter)
 
 
 def _dtype(config: Any, args: ORPOConfig) -> torch.dtype:
@@ -117,7 +114,7 @@ def shape_of(model: nn.Module) -> ModelShape:
         width=int(config.hidden_size),
         layers=int(config.num_hidden_layers),
         mlp=int(inner) * experts,
-        vocabulary=int(table.num_embeddings),
+        vocabulary=vocabulary_size(model) or 0,
         keys=int(getattr(config, "num_key_value_heads", None) or heads) * int(size),
         tied=tied,
         counted=sum(p.numel() for name, p in model.named_parameters() if "lora_" not in name),

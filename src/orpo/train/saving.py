@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,8 +21,10 @@ from transformers import (
 )
 
 from orpo.errors import ModelError
+from orpo.train.adapters import save_adapter
 from orpo.train.checkpoints import explain_write_error
 from orpo.train.generation_settings import settle_generation
+from orpo.train.models import name_of, vocabulary_size
 
 __all__ = ["save_files", "try_saving"]
 
@@ -28,7 +32,11 @@ _IDS = ("pad_token_id", "bos_token_id", "eos_token_id")
 
 
 def try_saving(
-    model: nn.Module, tokenizer: PreTrainedTokenizerBase, *, trusted: bool = False
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    trusted: bool = False,
+    writes: bool = True,
 ) -> list[str]:
     """Write all of a model but its weights to a scratch folder, and load it again.
 
@@ -39,6 +47,7 @@ def try_saving(
         model: Not wrapped yet; may lie on the meta device.
         tokenizer: What is saved with it.
         trusted: Whether the model's own code may run.
+        writes: Whether this is the rank that saves; the others only mend.
 
     Returns:
         One line for each thing that was mended.
@@ -50,13 +59,14 @@ def try_saving(
     said = _settle_ids(model, tokenizer)
     mended = _settle_generation(model, tokenizer, in_place=not adapted)
     said += [] if adapted else mended  # an adapter is saved without them, and merged with them
+    if not writes:
+        return said
     with tempfile.TemporaryDirectory(prefix="orpo-") as scratch:
         try:
             if adapted:
                 _try_adapter(model, scratch)
             elif isinstance(model, PreTrainedModel):
                 model.save_pretrained(scratch, state_dict={})
-                model.config.save_pretrained(scratch)  # the line above: on the first rank only
                 _try_model(model, scratch)
             tokenizer.save_pretrained(scratch)
             AutoTokenizer.from_pretrained(scratch, trust_remote_code=trusted)
@@ -65,7 +75,7 @@ def try_saving(
         except Exception as error:
             raise ModelError(
                 f"what is trained could not be saved and loaded again ({error})".rstrip("."),
-                where=_name(model),
+                where=name_of(model) or "model",
                 fix="Mend the model's configuration or its tokenizer.",
             ) from error
     return said
@@ -78,7 +88,7 @@ def _try_adapter(model: Any, scratch: str) -> None:
     if len(active) != 1:
         raise ModelError(
             f"{len(active)} adapters are active ({', '.join(active)}), and one can be saved",
-            where=_name(model),
+            where=name_of(model) or "model",
             fix="Activate the one to train: model.set_adapter(NAME).",
         )
     model.peft_config[active[0]].save_pretrained(scratch)
@@ -93,9 +103,9 @@ def _settle_generation(
         return []
     settings = settings if in_place else copy.deepcopy(settings)
     try:
-        return settle_generation(settings, tokenizer, _vocabulary(model))
+        return settle_generation(settings, tokenizer, vocabulary_size(model))
     except ModelError as error:
-        where = f"{_name(model)}: {error.where}"
+        where = f"{name_of(model) or 'model'}: {error.where}"
         raise ModelError(error.what, where=where, fix=error.fix) from None
 
 
@@ -114,14 +124,14 @@ def _try_model(model: PreTrainedModel, scratch: str) -> None:
         if expected.get(name, shape) != shape:
             raise ModelError(
                 f"{name} has the shape {shape}, and its configuration says {expected[name]}",
-                where=_name(model),
+                where=name_of(model) or "model",
                 fix="Resize it with model.resize_token_embeddings, or correct model.config.",
             )
 
 
 def _settle_ids(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> list[str]:
     """Ids outside the embedding make a model that cannot be loaded, or that breaks in use."""
-    vocabulary, said = _vocabulary(model), []
+    vocabulary, said = vocabulary_size(model), []
     config: Any = getattr(model, "config", None)
     text = config.get_text_config() if hasattr(config, "get_text_config") else config
     if vocabulary is None:
@@ -136,7 +146,7 @@ def _settle_ids(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> list[st
     elif pad is not None and pad >= vocabulary:
         raise ModelError(
             f"the tokenizer's padding token {pad} is outside the vocabulary of {vocabulary}",
-            where=_name(model),
+            where=name_of(model) or "model",
             fix="Use the model's own tokenizer, or model.resize_token_embeddings.",
         )
     for name in _IDS:
@@ -163,12 +173,16 @@ def save_files(
         One line for each thing that could not be saved.
     """
     said, writes = [], how.get("is_main_process", True)
+    adapted = hasattr(model, "peft_config")
+    save: Callable[..., None] = (
+        functools.partial(save_adapter, model) if adapted else cast(Any, model).save_pretrained
+    )
     with contextlib.suppress(ModelError):  # then they are left out below
         _settle_generation(model, tokenizer)
     try:
-        cast(Any, model).save_pretrained(folder, **how)
+        save(folder, **how)
     except Exception as error:
-        if hasattr(model, "peft_config") or _of_the_disk(error, folder):
+        if adapted or _of_the_disk(error, folder):
             raise
         said.append(f"the model's settings could not be saved as they are ({error})")
         if writes:
@@ -199,12 +213,3 @@ def _save_weights(model: Any, folder: str, weights: dict[str, Any] | None) -> No
         own = {name: weight.contiguous().clone() for name, weight in weights.items()}
         save_file(own, path / "model.safetensors", metadata={"format": "pt"})
     model.config.to_json_file(path / "config.json")
-
-
-def _vocabulary(model: nn.Module) -> int | None:
-    get = getattr(cast(Any, model), "get_input_embeddings", None)
-    return getattr(get() if get else None, "num_embeddings", None)
-
-
-def _name(model: nn.Module) -> str:
-    return str(getattr(getattr(model, "config", None), "_name_or_path", "") or "model")

@@ -5,6 +5,7 @@ A run that goes on with other settings takes them, not those that lie in its che
 
 from __future__ import annotations
 
+import inspect
 import math
 from typing import Any
 
@@ -49,8 +50,11 @@ def follow(
         settings: Of `settings_of`, ahead of loading.
         bases: The schedule's maxima, ahead of loading.
     """
+    # Schedule-free and adaptive optimizers count and sum in their groups: only settings are given.
+    inner = getattr(optimizer, "optimizer", optimizer)  # out of accelerate's wrapper
+    given = inspect.signature(type(inner)).parameters.keys() - _OF_THE_SCHEDULE
     for group, own in zip(optimizer.param_groups, settings, strict=True):
-        group.update({k: v for k, v in own.items() if k not in _OF_THE_SCHEDULE})
+        group.update({k: v for k, v in own.items() if k in given})
     if not isinstance(scheduler, LambdaLR):  # such as one that follows the evaluations
         return
     scheduler.base_lrs = list(bases)

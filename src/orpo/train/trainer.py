@@ -55,6 +55,7 @@ from orpo.train.preflight import Plan, make_plan
 from orpo.train.ranks import agreed_engine, deal, in_entries
 from orpo.train.recorder import RunRecorder, model_facts
 from orpo.train.reference import Reference, answers_only, ask, begin_reference
+from orpo.train.rounding import rounding_note
 from orpo.train.safe_loading import as_data
 from orpo.train.saving import save_files, try_saving
 from orpo.train.scoring import score_batch
@@ -152,6 +153,8 @@ class ORPOTrainer(DurableTrainer):
         if args.disable_dropout and getattr(peft_config, "lora_dropout", None):
             self.notes.append("lora_dropout is off, as every dropout is with disable_dropout")
         name = str(model) if isinstance(model, str | Path) else name_of(built)
+        if train_dataset is not None and (note := rounding_note(built, args.learning_rate)):
+            self.notes.append(note)
         tokenizer = resolve_tokenizer(processing_class, tokenizer, name, args)
         self.notes += prepare_tokenizer(tokenizer, args)
         vocabulary = vocabulary_size(built)
@@ -314,8 +317,8 @@ class ORPOTrainer(DurableTrainer):
         Raises:
             ModelError: The trained model could not be saved, or not be loaded again.
         """
-        trusted = self.args.trust_remote_code
-        said = try_saving(self.model, self.processing_class, trusted=trusted)
+        how = {"trusted": self.args.trust_remote_code, "writes": self.args.should_save}
+        said = try_saving(self.model, self.processing_class, **how)
         self.notes += said
         return said
 
@@ -343,11 +346,6 @@ class ORPOTrainer(DurableTrainer):
             )
         self._planned_tokens, self._compiled = plan.max_tokens, plan.compile_blocks
         self._undo = speed_up(self, compiled=plan.compile_blocks)
-
-    @property
-    def _in_pieces(self) -> bool:
-        """Whether weights, gradients or optimizer states are divided among the ranks."""
-        return bool(self.is_fsdp_enabled or self.is_deepspeed_enabled)
 
     @property
     def _max_tokens(self) -> int:

@@ -14,8 +14,9 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from orpo.errors import NonFiniteError
 from orpo.train.guards.offending import Offence, Watched, describe, write_offence
 from orpo.train.guards.telling import Tell, log_warning
+from orpo.train.guards.weights import name_some, spoilt_weights
 from orpo.train.metrics import COLUMNS
-from orpo.train.ranks import gathered
+from orpo.train.ranks import gathered, most_of_ranks
 
 __all__ = ["NonFiniteGuard"]
 
@@ -241,6 +242,12 @@ class NonFiniteGuard(TrainerCallback):
             raise NonFiniteError(
                 f"{what}; the step was not taken. {self.skipped} steps of this run were skipped "
                 f"before, as many as max_nonfinite_steps allows. {_FIX} {written}"
+            )
+        spoilt = spoilt_weights(model)
+        if most_of_ranks(len(spoilt), next(model.parameters()).device):
+            raise NonFiniteError(
+                f"{what}; weights are not finite themselves ({name_some(spoilt)}), which "
+                f"no skipped step mends: go back to the newest checkpoint. {_FIX} {written}"
             )
         model.zero_grad(set_to_none=True)  # an optimizer passes over a parameter without gradient
         self.skipped += 1

@@ -1,0 +1,189 @@
+"""An adapter's folder: where its base model is, what the base must look like, how it is saved."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import re
+import warnings
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from safetensors import safe_open
+from torch import nn
+
+from orpo.errors import ConfigError, DataError, ModelError
+from orpo.run_folder import read_object
+
+if TYPE_CHECKING:
+    from peft import PeftConfig
+
+__all__ = [
+    "ADAPTER_FILE",
+    "ADAPTER_WEIGHTS",
+    "base_of_adapter",
+    "check_names",
+    "fit_vocabulary",
+    "found_from",
+    "peft_quiet",
+    "read_adapter",
+    "save_adapter",
+]
+
+ADAPTER_FILE = "adapter_config.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+_SUFFIX = r"(?:modules_to_save\.|base_layer\.|original_module\.)*"
+_ROWS = ((f"{_SUFFIX}weight", 0), ("lora_embedding_A", -1))
+_ROWS_OF_HEAD = (("lora_B.weight", 0), *_ROWS)
+
+
+@contextlib.contextmanager
+def peft_quiet() -> Iterator[None]:
+    """Within it peft keeps to itself what is seen to here, or is not for the user."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated")
+        warnings.filterwarnings("ignore", "Setting `save_embedding_layers`")
+        warnings.filterwarnings("ignore", "Input and output embeddings are no longer tied")
+        warnings.filterwarnings("ignore", "Model has `tie_word_embeddings=True`")  # see merge_check
+        yield
+
+
+def read_adapter(folder: str | Path) -> dict[str, Any]:
+    """The settings of an adapter's folder.
+
+    Raises:
+        ModelError: They cannot be read.
+    """
+    try:
+        return read_object(Path(folder, ADAPTER_FILE))
+    except DataError as error:
+        raise ModelError(error.what, where=error.where, fix=error.fix) from error
+
+
+def base_of_adapter(folder: str | Path) -> str:
+    """The base model that an adapter names, as `found_from` its folder.
+
+    Raises:
+        ModelError: The adapter does not name one.
+    """
+    name = read_adapter(folder).get("base_model_name_or_path")
+    if not name or not isinstance(name, str):
+        raise ModelError(
+            "the adapter does not name its base model",
+            where=str(Path(folder, ADAPTER_FILE)),
+            fix="Set base_model_name_or_path.",
+        )
+    return found_from(folder, name)
+
+
+def found_from(folder: str | Path, name: str) -> str:
+    """A model that a run's folder names: where it is, or else the name as it is, as of a Hub id.
+
+    A relative name was meant from where the run was started, which is mostly a folder above its
+    own; so it is looked for from there, if it is not found from here.
+    """
+    if not Path(name).expanduser().is_dir():
+        for above in Path(folder).resolve().parents:
+            if any((above / name / file).is_file() for file in ("config.json", ADAPTER_FILE)):
+                return str(above / name)
+    return name
+
+
+def fit_vocabulary(base: Any, folder: str | Path) -> None:
+    """Give a base model the rows of the embedding that its adapter was trained on.
+
+    Tokens that were added before the training are not in the base model's files; an adapter that
+    was trained with them holds the whole tables, or rows for them.
+    """
+    rows = base.get_input_embeddings().num_embeddings
+    wanted = _rows_of(base, folder)
+    if wanted is not None and wanted != rows:
+        base.resize_token_embeddings(wanted, mean_resizing=False)
+
+
+def _rows_of(base: Any, folder: str | Path) -> int | None:
+    """Rows of the tables of tokens that an adapter's files speak of; None if they do not."""
+    tables = {base.get_input_embeddings(): _ROWS, base.get_output_embeddings(): _ROWS_OF_HEAD}
+    found: set[int] = set()
+    with safe_open(Path(folder, ADAPTER_WEIGHTS), framework="pt") as file:
+        shapes = {key: file.get_slice(key).get_shape() for key in file.keys()}  # noqa: SIM118
+    for name, module in base.named_modules():
+        for suffix, dimension in tables.get(module, ()):
+            ending = re.compile(rf"(.*\.)?{re.escape(name)}\.{suffix}")
+            found |= {shape[dimension] for key, shape in shapes.items() if ending.fullmatch(key)}
+    indices = read_adapter(folder).get("trainable_token_indices") or []
+    named = indices.values() if isinstance(indices, dict) else [indices]
+    last = max((int(one) for group in named for one in group), default=-1)
+    if found:
+        return max(found)
+    return last + 1 if last >= base.get_input_embeddings().num_embeddings else None
+
+
+def save_adapter(model: Any, folder: str, **how: Any) -> None:
+    """Save the adapter that is active, so that whoever loads the folder finds it.
+
+    peft puts every adapter that is not called "default" into a folder below, and remembers the
+    base model by the name that it was loaded by, which may only be right from here.
+    """
+    active = model.active_adapters[0]
+    config = model.peft_config[active]
+    base = config.base_model_name_or_path
+    if base and Path(base).expanduser().is_dir():
+        config.base_model_name_or_path = str(Path(base).expanduser().absolute())
+    with peft_quiet():
+        model.save_pretrained(folder, selected_adapters=[active], **how)
+    if active != "default" and how.get("is_main_process", True):
+        for path in Path(folder, active).iterdir():
+            path.replace(Path(folder, path.name))
+        Path(folder, active).rmdir()
+
+
+def check_names(model: nn.Module, config: PeftConfig) -> None:
+    """Whether everything that an adapter's settings name is in the model: peft asks for one match.
+
+    Raises:
+        ConfigError: A name of a module, a parameter or a layer that is not there.
+    """
+    modules = [name for name, _ in model.named_modules() if name]
+    parameters = [name for name, _ in model.named_parameters()]
+    for field in ("target_modules", "exclude_modules", "modules_to_save"):
+        _check(field, getattr(config, field, None), modules)
+    _check("target_parameters", getattr(config, "target_parameters", None), parameters)
+    for field in ("rank_pattern", "alpha_pattern"):
+        for pattern in getattr(config, field, None) or {}:
+            if not any(re.match(rf"(.*\.)?({pattern})$", name) for name in modules):
+                raise _missing(field, pattern, modules)
+    layers = getattr(config, "layers_to_transform", None)
+    layers = [layers] if isinstance(layers, int) else layers or []
+    there = {int(number) for name in modules for number in re.findall(r"\.(\d+)\b", name)}
+    for layer in layers:
+        if layer not in there:
+            raise ConfigError(
+                f"layers_to_transform: there is no layer {layer}, "
+                f"the last is {max(there, default=0)}",
+                where="peft_config",
+            )
+
+
+def _check(field: str, given: Any, names: list[str]) -> None:
+    if given is None or given == "all-linear":
+        return
+    if isinstance(given, str):
+        if not any(re.fullmatch(given, name) for name in names):
+            raise _missing(field, given, names)
+        return
+    for one in cast(Iterable[str], given):
+        if not any(name == one or name.endswith(f".{one}") for name in names):
+            raise _missing(field, one, names)
+
+
+def _missing(field: str, given: str, names: list[str]) -> ConfigError:
+    known = {part.lower(): part for name in names for part in (name, name.rsplit(".", 1)[-1])}
+    found = difflib.get_close_matches(given.strip().lower(), [n for n in known if not n.isdigit()])
+    near = [known[name] for name in found[:2]]
+    return ConfigError(
+        f"{field}: {given!r} matches nothing in the model",
+        where="peft_config",
+        fix=f"Did you mean {' or '.join(near)}?" if near else "See model.named_modules().",
+    )
