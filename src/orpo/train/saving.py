@@ -36,7 +36,6 @@ def try_saving(
     tokenizer: PreTrainedTokenizerBase,
     *,
     trusted: bool = False,
-    writes: bool = True,
 ) -> list[str]:
     """Write all of a model but its weights to a scratch folder, and load it again.
 
@@ -47,7 +46,6 @@ def try_saving(
         model: Not wrapped yet; may lie on the meta device.
         tokenizer: What is saved with it.
         trusted: Whether the model's own code may run.
-        writes: Whether this is the rank that saves; the others only mend.
 
     Returns:
         One line for each thing that was mended.
@@ -59,14 +57,13 @@ def try_saving(
     said = _settle_ids(model, tokenizer)
     mended = _settle_generation(model, tokenizer, in_place=not adapted)
     said += [] if adapted else mended  # an adapter is saved without them, and merged with them
-    if not writes:
-        return said
     with tempfile.TemporaryDirectory(prefix="orpo-") as scratch:
         try:
             if adapted:
                 _try_adapter(model, scratch)
             elif isinstance(model, PreTrainedModel):
                 model.save_pretrained(scratch, state_dict={})
+                model.config.save_pretrained(scratch)  # the line above: on the first rank only
                 _try_model(model, scratch)
             tokenizer.save_pretrained(scratch)
             AutoTokenizer.from_pretrained(scratch, trust_remote_code=trusted)

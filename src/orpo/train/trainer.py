@@ -317,8 +317,8 @@ class ORPOTrainer(DurableTrainer):
         Raises:
             ModelError: The trained model could not be saved, or not be loaded again.
         """
-        how = {"trusted": self.args.trust_remote_code, "writes": self.args.should_save}
-        said = try_saving(self.model, self.processing_class, **how)
+        trusted = self.args.trust_remote_code
+        said = try_saving(self.model, self.processing_class, trusted=trusted)
         self.notes += said
         return said
 
