@@ -32,7 +32,7 @@ from orpo.train.datasets import DatasetReader
 from orpo.train.foreseen import foresee, foresee_data
 from orpo.train.models import fit_positions, vocabulary_size
 from orpo.train.outline import count_bytes, load_outline, shape_of
-from orpo.train.rounding import rounding_note
+from orpo.train.rounding import rounding_notes
 from orpo.train.saving import try_saving
 from orpo.train.views import check_objective
 from orpo.train.work import ModelCost
@@ -133,8 +133,7 @@ def run_dry_run(
     rows, held_out = job.split(config)
     data = _look(rows, held_out, reader, config)
     notes += reader.settle_template()
-    rounded = rounding_note(model, config.learning_rate)
-    notes += [rounded] if rounded else []
+    notes += rounding_notes(model, config.learning_rate)
     trusted = config.trust_remote_code
     notes += try_saving(model, reader.preparation.tokenize.tokenizer, trusted=trusted)
     pairs = {name: range(count) for name, count in _counts(job, assumed, data).items()}

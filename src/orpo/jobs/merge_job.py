@@ -88,7 +88,6 @@ def _save(merged: Answerer, run: Path, target: Path, before: Tensor) -> None:
     with contextlib.suppress(CheckpointError):
         of_adapter = read_manifest(run)
         name, step = of_adapter.run, of_adapter.step
-    is_new = not target.exists()
     staged = stage(target, "model")
     try:
         model: Any = merged.model
@@ -100,7 +99,7 @@ def _save(merged: Answerer, run: Path, target: Path, before: Tensor) -> None:
         commit_files(staged, target, run=name, step=step)
     finally:
         shutil.rmtree(staged, ignore_errors=True)
-        if is_new and target.is_dir() and not any(target.iterdir()):
+        if target.is_dir() and not any(target.iterdir()):
             target.rmdir()
 
 

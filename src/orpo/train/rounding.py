@@ -9,29 +9,29 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-__all__ = ["movable_share", "rounding_note"]
+__all__ = ["movable_share", "rounding_notes"]
 
 _HALVES = (torch.bfloat16, torch.float16)
 _SAMPLES = 4096  # of each weight
 
 
-def rounding_note(model: nn.Module, learning_rate: float) -> str | None:
-    """A line for the user; None where the trained matrices are kept in 32 bits."""
+def rounding_notes(model: nn.Module, learning_rate: float) -> list[str]:
+    """A line for the user; none where the trained matrices are kept in 32 bits."""
     halves = [
         parameter.detach()
         for parameter in model.parameters()
         if parameter.requires_grad and parameter.dtype in _HALVES and parameter.dim() > 1
     ]
     if not halves:
-        return None
+        return []
     there = [weight for weight in halves if not weight.is_meta and weight.numel()]
     share = f"about {movable_share(there, learning_rate):.1%}" if there else "a part"
     name = str(halves[0].dtype).removeprefix("torch.")
-    return (
+    return [
         f"the weights that are trained are {name}: at a learning rate of {learning_rate:g} {share} "
         "of them can be moved by a step, the updates of the others are rounded away; "
         "--model_dtype float32, with --bf16 true, keeps them"
-    )
+    ]
 
 
 def movable_share(weights: list[Tensor], update: float) -> float:

@@ -55,7 +55,7 @@ from orpo.train.preflight import Plan, make_plan
 from orpo.train.ranks import agreed_engine, deal, in_entries
 from orpo.train.recorder import RunRecorder, model_facts
 from orpo.train.reference import Reference, answers_only, ask, begin_reference
-from orpo.train.rounding import rounding_note
+from orpo.train.rounding import rounding_notes
 from orpo.train.safe_loading import as_data
 from orpo.train.saving import save_files, try_saving
 from orpo.train.scoring import score_batch
@@ -153,10 +153,8 @@ class ORPOTrainer(DurableTrainer):
         if args.disable_dropout and getattr(peft_config, "lora_dropout", None):
             self.notes.append("lora_dropout is off, as every dropout is with disable_dropout")
         name = str(model) if isinstance(model, str | Path) else name_of(built)
-        if train_dataset is not None and (note := rounding_note(built, args.learning_rate)):
-            self.notes.append(note)
         tokenizer = resolve_tokenizer(processing_class, tokenizer, name, args)
-        self.notes += prepare_tokenizer(tokenizer, args)
+        self.notes += prepare_tokenizer(tokenizer, args) + rounding_notes(built, args.learning_rate)
         vocabulary = vocabulary_size(built)
         max_length, length_note = fit_positions(built, args)
         self.notes += [length_note] if length_note else []
