@@ -12,7 +12,7 @@ from transformers.generation.streamers import BaseStreamer
 from orpo.data import has_chat_template
 from orpo.data.rendering import RenderingError
 from orpo.errors import DataError
-from orpo.evaluate.generation import Sampling, encode_prompt, generation_config
+from orpo.evaluate.generation import Sampling, as_asked, encode_prompt, generation_config
 from orpo.evaluate.loading import Answerer
 
 __all__ = ["Hear", "Speaker"]
@@ -75,11 +75,13 @@ class Speaker:
             )
         device = next(model.parameters()).device
         torch.manual_seed(seed)
-        with torch.no_grad(), model.disable_adapter() if self._bare else nullcontext():
+        settings = generation_config(tokenizer, how, model)
+        bare = model.disable_adapter() if self._bare else nullcontext()
+        with torch.no_grad(), as_asked(model), bare:
             output = model.generate(
                 input_ids=torch.tensor([ids], device=device),
                 attention_mask=torch.ones(1, len(ids), dtype=torch.int64, device=device),
-                generation_config=generation_config(tokenizer, how, model),
+                generation_config=settings,
                 streamer=streamer,
             )
         text: str = tokenizer.decode(output[0, len(ids) :], skip_special_tokens=True)

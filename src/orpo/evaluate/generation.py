@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from random import Random
 from typing import Any
@@ -23,6 +24,7 @@ __all__ = [
     "Completion",
     "Sampling",
     "SeededDraws",
+    "as_asked",
     "complete_prompts",
     "encode_prompt",
     "generate_answers",
@@ -132,11 +134,7 @@ def stop_ids(tokenizer: PreTrainedTokenizerBase, model: nn.Module | None = None)
 def generation_config(
     tokenizer: PreTrainedTokenizerBase, sampling: Sampling, model: nn.Module | None = None
 ) -> GenerationConfig:
-    """The settings of `model.generate` for a way of sampling, and nothing but them.
-
-    What a model's own settings would add (a penalty on repetition, the 50 most probable tokens)
-    is turned off: it would change the answers without anybody having asked for it.
-    """
+    """The settings of `model.generate` for a way of sampling; nothing else counts `as_asked`."""
     drawn: dict[str, Any] = {"do_sample": False}
     if sampling.temperature > 0:
         nucleus = {"top_p": sampling.top_p, "top_k": 0}
@@ -149,16 +147,25 @@ def generation_config(
         else tokenizer.eos_token_id,
         use_cache=True,
         **drawn,
-        **_NEUTRAL,
     )
 
 
-_NEUTRAL = {
-    "num_beams": 1,
-    "repetition_penalty": 1.0,
-    "encoder_repetition_penalty": 1.0,
-    "no_repeat_ngram_size": 0,
-}
+@contextmanager
+def as_asked(model: nn.Module) -> Iterator[None]:
+    """`model.generate` does what it is told, and takes nothing from the model's own settings.
+
+    What those would add (a penalty on repetition, the 50 most probable tokens, beams, another way
+    of searching) would change the answers without anybody having asked for it.
+    """
+    name = "generation_config"
+    own = [(part, vars(part)[name]) for part in model.modules() if name in vars(part)]
+    for part, _ in own:
+        setattr(part, name, GenerationConfig())
+    try:
+        yield
+    finally:
+        for part, settings in own:
+            setattr(part, name, settings)
 
 
 def generate_answers(
@@ -271,12 +278,13 @@ def _complete(
         ids[row, width - len(prompt) :] = torch.tensor(prompt)
         mask[row, width - len(prompt) :] = 1
     device = next(model.parameters()).device
-    output = model.generate(
-        input_ids=ids.to(device),
-        attention_mask=mask.to(device),
-        generation_config=config,
-        logits_processor=processors,
-    )
+    with as_asked(model):
+        output = model.generate(
+            input_ids=ids.to(device),
+            attention_mask=mask.to(device),
+            generation_config=config,
+            logits_processor=processors,
+        )
     stops = set(config.eos_token_id)
     return [_completion(tokenizer, row, stops) for row in output[:, width:].tolist()]
 

@@ -118,17 +118,29 @@ def test_an_answer_ends_where_the_model_ends(tiny: Path) -> None:
     assert said[-1] == "1 of 2 answers are empty"
 
 
-def test_a_model_s_own_settings_change_nothing(tiny: Path) -> None:
+@pytest.mark.parametrize(
+    "own",
+    [
+        {"repetition_penalty": 3.0, "max_new_tokens": 2, "top_k": 1},
+        {"penalty_alpha": 0.6, "top_k": 4},
+        {"num_beams": 4, "num_return_sequences": 2},
+        {"suppress_tokens": list(range(100, 200))},
+        {"dola_layers": "low"},
+        {"max_time": 1e-9, "stop_strings": ["e"]},
+        {"return_dict_in_generate": True},
+    ],
+    ids=lambda own: next(iter(own)),
+)
+def test_a_model_s_own_settings_change_nothing(tiny: Path, own: dict[str, Any]) -> None:
     answerer = LocalSource(str(tiny))._answerer()
     model: Any = answerer.model
     ids = [encode_prompt(answerer.tokenizer, [{"role": "user", "content": "Say 7 7 7 7"}])]
     for sampling in (Sampling(max_new_tokens=30), DRAWN):
         model.generation_config = GenerationConfig(eos_token_id=2, pad_token_id=0)
         plain = complete_prompts(model, answerer.tokenizer, ids, sampling, ["k"])
-        model.generation_config = GenerationConfig(
-            eos_token_id=2, pad_token_id=0, repetition_penalty=3.0, max_new_tokens=2, top_k=1
-        )
+        model.generation_config = GenerationConfig(eos_token_id=2, pad_token_id=0, **own)
         assert complete_prompts(model, answerer.tokenizer, ids, sampling, ["k"]) == plain
+        assert model.generation_config.to_diff_dict().items() >= own.items()
 
 
 def test_the_model_s_own_stop_tokens_end_an_answer_even_if_they_are_not_special() -> None:
