@@ -62,9 +62,9 @@ def merge_adapter(run: str, output: str, *, dtype: str = "auto") -> Path:
     ensure_writable(target / MANIFEST, fix="Give a new folder elsewhere.")
     answerer = load_answerer(run, dtype=dtype)
     adapted: Any = answerer.model
-    before = logits_of(adapted)
-    untie(adapted)
     try:
+        before = logits_of(adapted)
+        untie(adapted)
         with peft_quiet():
             merged = Answerer(adapted.merge_and_unload(safe_merge=True), answerer.tokenizer)
     except UNREADABLE as error:  # such as a kind of adapter that cannot be merged

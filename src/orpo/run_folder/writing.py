@@ -60,11 +60,16 @@ def write_named(path: Path, text: str) -> None:
 def ensure_writable(path: Path, *, fix: str) -> None:
     """Know that a file can be written before the work begins whose result it takes.
 
+    Nothing is left of the trial, folders that were not there included.
+
     Raises:
         ConfigError: It cannot.
     """
-    with explained(path, fix):
-        path.parent.mkdir(parents=True, exist_ok=True)
+    made = [folder for folder in path.parents if not folder.exists()]
+    with explained(path, fix), contextlib.ExitStack() as after:
+        for folder in reversed(made):
+            folder.mkdir()
+            after.callback(folder.rmdir)
         if path.is_file() or not path.exists():
             fresh = not path.exists()
             path.open("ab").close()

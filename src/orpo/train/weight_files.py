@@ -69,7 +69,10 @@ def _check_index(path: Path, *, there: bool = True) -> None:
 
 def _check_link(path: Path) -> None:
     """A link must stay in the folder; those of the Hub's cache lead to its blobs."""
-    target, home = path.resolve(), path.parent.resolve()
+    try:
+        target, home = path.resolve(), path.parent.resolve()
+    except (OSError, RuntimeError) as error:  # Python 3.13 says otherwise that links go in circles
+        raise ModelError("is a link that leads nowhere", where=str(path), fix=_FIX) from error
     blobs = target.parent
     in_cache = blobs.name == "blobs" and blobs.parent.name.startswith("models--")
     if path.is_symlink() and target.parent != home and not in_cache:
