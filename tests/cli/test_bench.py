@@ -49,22 +49,22 @@ def test_a_table_for_people_and_one_line_for_machines(
 
 
 @pytest.mark.usefixtures("forked_python")
-def test_a_side_that_breaks_down_is_one_line(
+def test_a_side_that_refuses_its_model_is_one_line(
     orpo: Orpo, tiny: Path, pairs: Path, tmp_path: Path
 ) -> None:
     model = AutoModelForCausalLM.from_pretrained(tiny)
     with torch.no_grad():
-        model.get_output_embeddings().weight.fill_(3e38)  # finite, and no logit is
+        model.get_input_embeddings().weight.fill_(float("nan"))
     model.save_pretrained(tmp_path / "broken")
     AutoTokenizer.from_pretrained(tiny).save_pretrained(tmp_path / "broken")
     options = ("--against", "orpo-padded", "--json", *SHORT)
     code = orpo("bench", "--model", tmp_path / "broken", "--dataset", pairs, *options)
-    assert code == 1
+    assert code == 2
     assert orpo.out == ""
     assert "Traceback" not in orpo.err
     (line,) = [line for line in orpo.err.splitlines() if line.startswith("error:")]
-    assert "the orpo side stopped with exit code 1" in line
-    assert "NonFiniteError" in line
+    assert line.startswith("error: orpo: ")
+    assert "model.embed_tokens.weight" in line
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from orpo import ConfigError
 from orpo.config import ENGINES
 from orpo.engine import PaddedEngine, SharedEngine, expect_engine, select_engine
 from orpo.engine.fused_head import FusedHead, LogitTransform
+from orpo.errors import ModelError
 from tests.engine.families import (
     FALL_BACK,
     LENGTHS,
@@ -26,6 +27,7 @@ from tests.engine.families import (
     of_engine,
     random_pairs,
 )
+from tests.train.small import tiny_llama
 
 INTERFACE = "its attention does not go through transformers' attention interface"
 WHY = {
@@ -196,3 +198,11 @@ def test_the_configuration_says_what_to_expect(family: str) -> None:
         assert expect_engine(config) == shared
     else:
         assert expect_engine(config) == f"padded engine ({WHY[family]})"
+
+
+def test_a_model_without_finite_numbers_is_refused_as_that() -> None:
+    model = tiny_llama()
+    with torch.no_grad():
+        model.get_output_embeddings().weight.fill_(3e38)
+    with pytest.raises(ModelError, match="own log-probabilities are not finite"):
+        select_engine("auto", model, "sequence")

@@ -18,7 +18,7 @@ from orpo.engine.fused_head import FusedHead
 from orpo.engine.head_tap import output_layer, probe_transform
 from orpo.engine.padded import PaddedEngine
 from orpo.engine.rotary import borders_of
-from orpo.engine.self_test import self_test
+from orpo.engine.self_test import NOT_FINITE, self_test
 from orpo.engine.shared import SharedEngine
 from orpo.engine.types import Engine
 from orpo.errors import ConfigError, ModelError
@@ -53,7 +53,7 @@ def select_engine(
 
     Raises:
         ConfigError: The shared engine was asked for and cannot be used.
-        ModelError: The same text does not have the same numbers twice.
+        ModelError: The same text does not have the same numbers twice, or none that are finite.
     """
     config: Any = getattr(model, "config", None)
     router_loss = bool(getattr(config, "output_router_logits", False))
@@ -88,9 +88,13 @@ def _padded(
     heads = [fused, replace(fused, head=None)] if fused.head is not None else [fused]
     ways: list[tuple[Engine, str]] = [(_apart(model, way), "") for way in heads]
     ways += [(ApartEngine(way, alone=True), ", one sequence at a time") for way in heads]
+    where = type(transformer(model) or model).__name__
     for engine, how in ways:
         failed = self_test(model, engine, training=training)
         engine.release(model)
+        if failed is not None and NOT_FINITE in failed:
+            fix = "Its weights are damaged, or too large for its dtype: see model_dtype."
+            raise ModelError(NOT_FINITE, where=where, fix=fix)
         if failed is None:
             kept = ", logits kept" if engine.head is None else ""
             return engine, f"padded engine{how}{kept} ({reason}{_told(engine)})"
@@ -98,7 +102,7 @@ def _padded(
             reason = f"{reason}; {failed}" if failed not in reason else reason
     raise ModelError(
         f"the model does not give the same numbers twice ({failed})",
-        where=type(transformer(model) or model).__name__,
+        where=where,
         fix="What is random in it, or depends on what came before, must be switched off.",
     )
 

@@ -25,8 +25,9 @@ from orpo.engine.trial import on_trial, without_checkpointing
 from orpo.engine.types import Engine
 from orpo.objective import PairLogps
 
-__all__ = ["self_test"]
+__all__ = ["NOT_FINITE", "self_test"]
 
+NOT_FINITE = "the model's own log-probabilities are not finite"
 _LONGEST = 4608
 """Tokens of the longest sequence that is tried."""
 _KEPT = 512
@@ -113,6 +114,8 @@ def _difference(found: PairLogps, expected: PairLogps, model: nn.Module) -> str 
     tolerance = 1e-4 if _exact(model) else 5e-2
     for name in ("chosen_logps", "rejected_logps"):
         ours, theirs = getattr(found, name), getattr(expected, name)
+        if not theirs.isfinite().all():
+            return NOT_FINITE
         apart = float((ours - theirs).abs().max())
         if not apart <= tolerance * (1 + float(theirs.abs().max())):
             return f"{name} {apart:.2g} apart from one sequence at a time"
