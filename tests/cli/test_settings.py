@@ -212,6 +212,7 @@ def test_every_option_that_a_message_speaks_of_exists() -> None:
         ("--num_train_epochs", "0"),
         ("--max_steps", "0"),
         ("--load_best_model_at_end", "true"),
+        ("--eval_strategy", "steps"),
         ("--debug", "underflow_overflow"),
     ],
 )

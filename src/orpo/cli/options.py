@@ -57,17 +57,23 @@ def resolve_settings(
     Raises:
         ConfigError: An unknown field or a value that cannot be meant; names file, line and field.
     """
-    found = _read_recipe(recipe) if recipe else _Recipe()
-    settings = {**(defaults or {}), **found.values, **_flags(given)}
+    found, flags = _read_recipe(recipe) if recipe else _Recipe(), _flags(given)
+    settings = {**(defaults or {}), **found.values, **flags}
     held = settings.get("eval_dataset") or settings.get("held_out")
-    if not held and not settings.get("load_best_model_at_end"):  # nothing to evaluate on
+    if not held and flags.get("eval_strategy", "no") != "no":
+        raise ConfigError(
+            f"is {flags['eval_strategy']!r}, but nothing is held out to evaluate",
+            where="eval_strategy",
+            fix="Give --eval_dataset or --held_out, or leave it out.",
+        )
+    if not held and not settings.get("load_best_model_at_end"):  # a recipe may be used without
         settings = {k: v for k, v in settings.items() if k not in {"eval_strategy", "eval_steps"}}
     try:
         config = ORPOConfig(**{k: v for k, v in settings.items() if k in _CONFIG})
         job = TrainJob(**{k: v for k, v in settings.items() if k in _JOB})
     except ConfigError as error:
         name = error.where.partition("[")[0]
-        if name not in found.lines or name in _flags(given):
+        if name not in found.lines or name in flags:
             raise
         where = f"{recipe}:{found.lines[name]}, {error.where}"
         raise ConfigError(error.what, where=where, fix=error.fix) from error
