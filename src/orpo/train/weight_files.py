@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from transformers.utils import cached_file
 
-from orpo.errors import ModelError
+from orpo.errors import DataError, ModelError
+from orpo.run_folder import read_object
 
 __all__ = ["check_weight_files"]
 
@@ -52,9 +52,8 @@ def _cached(name: str, where: dict[str, Any]) -> Path | None:
 
 def _check_index(path: Path, *, there: bool = True) -> None:
     try:
-        shards = json.loads(path.read_text(encoding="utf-8"))["weight_map"].values()
-        names = sorted(set(shards))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        names = sorted(set(read_object(path)["weight_map"].values()))
+    except (DataError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(f"is no index of shards ({error!r})", where=str(path), fix=_FIX) from error
     for name in names:
         if not isinstance(name, str):
