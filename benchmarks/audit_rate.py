@@ -22,8 +22,8 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from orpo.audit.views import view
 from orpo.data import PairReader, PreferencePair, open_source
-from orpo.data.audit.views import view
 
 _SENTENCE = re.compile(r"[^.!?。！？]+[.!?。！？]+\s*")
 _COPIES = 0.01

@@ -24,7 +24,7 @@ from orpo.demo.story import ASSETS
 from orpo.report.diagnosis import Finding, diagnose
 from orpo.report.diagnosis.types import observed
 from orpo.report.series import read_curves
-from orpo.run_folder import read_run
+from orpo.runs import read_run
 
 Row = dict[str, Any]
 _PADDING = {

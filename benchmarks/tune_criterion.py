@@ -24,10 +24,10 @@ import torch
 from transformers import set_seed
 
 from orpo import ORPOConfig
-from orpo.compare import measure_outcomes
 from orpo.data import Source
 from orpo.demo.story import ASSETS, grade
 from orpo.evaluate import Sampling
+from orpo.experiments.compare import measure_outcomes
 from orpo.jobs import TrainJob
 from orpo.jobs.train_job import build_trainer
 from orpo.objective import log_odds

@@ -17,13 +17,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-from orpo.cli.main import main as orpo
-from orpo.cli.tune import configure, job_of
+from orpo.commands.main import main as orpo
+from orpo.commands.tune import configure, job_of
 from orpo.demo.story import grade
 from orpo.jobs.tune.result import measures_of
 from orpo.jobs.tune.runs import Runs
 from orpo.jobs.tune.spec import Values
-from orpo.run_folder import write_json
+from orpo.runs import write_json
 
 _MEASURES = {"score": 1, "preference_accuracy": 100, "correct_answers": 100}
 _FRESH_SEED = 1000

@@ -19,7 +19,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from orpo.cli.main import main
+from orpo.commands.main import main
 
 ROOT = Path(__file__).parent.parent
 DOCUMENT = ROOT / "docs" / "recipes.md"

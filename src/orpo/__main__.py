@@ -1,5 +1,5 @@
 """`python -m orpo` is the same as `orpo`."""
 
-from orpo.cli.main import run
+from orpo.commands.main import run
 
 run()

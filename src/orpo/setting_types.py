@@ -15,7 +15,7 @@ from types import NoneType
 from typing import Any, Literal, get_args, get_origin
 
 from orpo.errors import ConfigError
-from orpo.run_folder import parse_json
+from orpo.runs import parse_json
 
 __all__ = ["as_declared", "as_mapping"]
 

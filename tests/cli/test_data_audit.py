@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from orpo.data.audit import Audit
+from orpo.audit import Audit
 from tests.cli.conftest import Orpo
 
 

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
 
-from orpo.cli.main import main
-from orpo.cli.token_picture import LEGEND, draw_row, inert
+from orpo.commands.main import main
+from orpo.commands.token_picture import LEGEND, draw_row, inert
 from orpo.data import Dropped
 from orpo.data.token_text import TokenPiece
 from orpo.jobs.show_job import ShownPart, ShownRow
@@ -157,7 +157,7 @@ def test_help_has_examples(action: str, capsys: pytest.CaptureFixture[str]) -> N
 
 def test_overview_of_the_actions_imports_nothing_heavy() -> None:
     code = (
-        "import sys; from orpo.cli.main import main; assert main(['data']) == 0; "
+        "import sys; from orpo.commands.main import main; assert main(['data']) == 0; "
         "heavy = {'torch', 'transformers', 'datasets', 'pyarrow', 'rich'} & set(sys.modules); "
         "assert not heavy, heavy"
     )

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from orpo.cli.main import main
-from orpo.run_folder import read_manifest, verify
+from orpo.commands.main import main
+from orpo.runs import read_manifest, verify
 from tests.cli.conftest import Orpo
 from tests.jobs.small_run import flip, train
 

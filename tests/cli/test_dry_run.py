@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from orpo.cli.main import main
+from orpo.commands.main import main
 
 HERE = ["--gpu", "cpu", "--memory_gib", "8", "--device_tflops", "0.1", "--use_cpu"]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from orpo.cli.main import main
+from orpo.commands.main import main
 from tests.cli.conftest import Orpo
 from tests.evaluate.judge.server import ScriptedServer
 from tests.evaluate.mt_bench.files import gullible, honest_answers, small_benchmark, write_lines

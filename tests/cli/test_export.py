@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from orpo.cli.main import main
+from orpo.commands.main import main
 from tests.cli.conftest import Orpo
 from tests.jobs.small_run import flip, train
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from orpo.cli.main import COMMANDS, main
+from orpo.commands.main import COMMANDS, main
 
 
 def test_overview_names_every_command_and_imports_nothing_heavy() -> None:
     code = (
-        "import sys; from orpo.cli.main import main; assert main(['--help']) == 0; "
+        "import sys; from orpo.commands.main import main; assert main(['--help']) == 0; "
         "heavy = {'torch', 'transformers', 'datasets', 'rich', 'matplotlib'} & set(sys.modules); "
         "assert not heavy, heavy"
     )
@@ -84,7 +84,7 @@ def test_mistakes_give_one_line_and_exit_code_2(
 def test_unexpected_errors_keep_their_traceback_and_exit_1(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import orpo.cli.report as command
+    import orpo.commands.report as command
 
     def broken(given: object) -> None:
         raise RuntimeError("a bug")
@@ -100,7 +100,7 @@ def test_a_loader_that_lost_its_process_is_told_in_one_line(
     def broken(given: object) -> None:
         raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")
 
-    monkeypatch.setattr("orpo.cli.report.execute", broken)
+    monkeypatch.setattr("orpo.commands.report.execute", broken)
     assert main(["report", "x"]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: a process that reads the data has ended: DataLoader worker")
@@ -111,7 +111,7 @@ def test_json_steers_no_terminal(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said = {"where": "a\x9b31m\u202e\x7f中文"}
-    monkeypatch.setattr("orpo.cli.doctor.execute", lambda given: said)
+    monkeypatch.setattr("orpo.commands.doctor.execute", lambda given: said)
     assert main(["doctor", "--json"]) == 0
     out = capsys.readouterr().out
     assert "\\u009b31m\\u202e\\u007f中文" in out

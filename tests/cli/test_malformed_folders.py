@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from orpo.cli.main import main
+from orpo.commands.main import main
 from tests.cli.conftest import Orpo
 
 SETTINGS = (

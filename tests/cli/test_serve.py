@@ -105,7 +105,7 @@ def test_transformers_gets_an_adapter_merged_once(
     orpo: Orpo, adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started = []
-    monkeypatch.setattr("orpo.cli.serve.hand_over", lambda plan: started.append(plan.command))
+    monkeypatch.setattr("orpo.commands.serve.hand_over", lambda plan: started.append(plan.command))
     mine = Path(shutil.copytree(adapter, tmp_path / "run"))
     run = ("serve", mine, "--engine", "transformers", "--port", free_port())
     assert orpo(*run, "--dry_run") == 0, orpo.err

@@ -16,8 +16,8 @@ from transformers.training_args import OptimizerNames
 
 import orpo as package
 from orpo import ConfigError, ORPOConfig
-from orpo.cli.main import COMMANDS, Parser
-from orpo.cli.options import resolve_settings
+from orpo.commands.main import COMMANDS, Parser
+from orpo.commands.options import resolve_settings
 from orpo.jobs import TrainJob
 from tests.cli.conftest import Orpo
 
@@ -174,7 +174,7 @@ def known_options() -> set[str]:
 
     for name in COMMANDS:
         parser = Parser(prog=name, allow_abbrev=False)
-        import_module(f"orpo.cli.{name.replace('-', '_')}").configure(parser)
+        import_module(f"orpo.commands.{name.replace('-', '_')}").configure(parser)
         collect(parser)
     return found
 

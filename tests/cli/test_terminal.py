@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 import yaml
 
-from orpo.cli.console import Screen, rows_table
-from orpo.cli.data import ACTIONS as DATA
-from orpo.cli.evaluate import ACTIONS as EVALUATE
-from orpo.cli.main import COMMANDS, main
+from orpo.commands.console import Screen, rows_table
+from orpo.commands.data import ACTIONS as DATA
+from orpo.commands.evaluate import ACTIONS as EVALUATE
+from orpo.commands.main import COMMANDS, main
 from orpo.terminal import guarded, json_line, progress_stream, spelled_out
 from tests.cli.conftest import Orpo
 from tests.evaluate.judge.server import Fail, ScriptedServer
@@ -208,7 +208,7 @@ def test_a_bug_is_told_as_text(orpo: Orpo, monkeypatch: pytest.MonkeyPatch) -> N
     def broken(given: object) -> None:
         raise RuntimeError(EVIL)
 
-    monkeypatch.setattr("orpo.cli.report.execute", broken)
+    monkeypatch.setattr("orpo.commands.report.execute", broken)
     assert orpo("report", "x") == 1
     assert_inert(orpo)
     assert "RuntimeError: \\x1b]0;owned\\x07" in orpo.err
@@ -246,7 +246,7 @@ def test_bars_return_and_nothing_else_does(capsys: pytest.CaptureFixture[str]) -
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
 def test_a_terminal_without_the_letters_is_no_reason_to_break(encoding: str) -> None:
     code = (
-        "from orpo.cli.main import print_json; from orpo.terminal import guarded\n"
+        "from orpo.commands.main import print_json; from orpo.terminal import guarded\n"
         "with guarded():\n    print('中 \\udc80'); print_json({'a': '😀\\x9b\\ud800'})\n"
     )
     done = subprocess.run(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from random import Random
 
-from orpo.compare import BASE, Arm, ArmResult, Cost, Group, Outcome, plan_arms
+from orpo.experiments.compare import BASE, Arm, ArmResult, Cost, Group, Outcome, plan_arms
 
 PAIRS = 120
 COSTS = {"orpo": 2.0, "sft": 1.0, "dpo": 3.0}

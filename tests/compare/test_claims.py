@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from orpo.compare import HOLDS, OPEN, REFUTED, Claim, decide_claims
+from orpo.experiments.compare import HOLDS, OPEN, REFUTED, Claim, decide_claims
 from tests.compare.made import AS_IN_THE_PAPER, base_group, groups
 
 

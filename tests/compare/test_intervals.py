@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from orpo.compare.intervals import change_interval, level_interval
+from orpo.experiments.compare.intervals import change_interval, level_interval
 
 PROMPTS = [f"prompt {n}" for n in range(60)]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from orpo.compare import BASE, decide_claims, summarise
+from orpo.experiments.compare import BASE, decide_claims, summarise
 from orpo.report import write_evaluation_page
 from orpo.report.evaluation.comparison import build_page
 from tests.compare.made import AS_IN_THE_PAPER, base_group, groups

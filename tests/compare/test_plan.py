@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from orpo.compare import METHODS, plan_arms, read_names
 from orpo.errors import ConfigError
+from orpo.experiments.compare import METHODS, plan_arms, read_names
 
 COSTS = {"orpo": 10.0, "sft": 6.0, "dpo": 13.0}
 

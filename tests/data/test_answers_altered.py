@@ -9,9 +9,9 @@ from tests.conftest import make_tokenizer
 from tests.templates import KINDS
 from transformers import PreTrainedTokenizerBase
 
+from orpo.audit import AuditPlan, audit_rows
 from orpo.data import Dropped, Ledger, LengthPolicy, PairTokenizer, PreferencePair, Row
 from orpo.data.altered import WORDS, advice, told_of_changes
-from orpo.data.audit import AuditPlan, audit_rows
 
 Values = dict[str, Any]
 HI = {"role": "user", "content": "Hi?"}

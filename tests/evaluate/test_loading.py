@@ -15,7 +15,7 @@ from orpo import ORPOConfig
 from orpo.errors import CheckpointError
 from orpo.evaluate import load_answerer
 from orpo.jobs import merge_adapter
-from orpo.run_folder import MANIFEST, commit_files, read_manifest, stage, verify
+from orpo.runs import MANIFEST, commit_files, read_manifest, stage, verify
 from orpo.train import load_model
 from orpo.train.models import add_adapter
 from tests.jobs.small_run import flip

@@ -203,11 +203,13 @@ def run_python(words: list[str]) -> None:
 
 def import_everything() -> None:
     """What commands and the tests' workers import, so that it is there in every process."""
-    import orpo.cli.main
+    import orpo.commands.main
 
-    orpo.cli.main._quiet()
-    modules = {module.name for module in pkgutil.iter_modules(orpo.cli.__path__)} - {"__main__"}
-    for name in (*(f"orpo.cli.{module}" for module in modules), *_IMPORTED):
+    orpo.commands.main._quiet()
+    modules = {module.name for module in pkgutil.iter_modules(orpo.commands.__path__)} - {
+        "__main__"
+    }
+    for name in (*(f"orpo.commands.{module}" for module in modules), *_IMPORTED):
         importlib.import_module(name)
     gc.collect()
     gc.freeze()  # a collection would go through all of it, in every process

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from orpo.cli.main import main
+from orpo.commands.main import main
 from orpo.errors import ConfigError
 from orpo.jobs.alpaca_job import AlpacaJob
-from orpo.run_folder import read_jsonl
+from orpo.runs import read_jsonl
 from tests.evaluate.alpaca.small import answer, instructions, write_outputs, write_set
 from tests.evaluate.judge.server import Asked, ScriptedServer, fair, gullible
 

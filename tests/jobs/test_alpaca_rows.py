@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from orpo.cli.main import main
+from orpo.commands.main import main
 from orpo.evaluate import length_controlled_win_rate
 
 MODEL = "claude-instant-1.2"

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from orpo import ORPOConfig
-from orpo.compare import plan_arms
 from orpo.errors import ConfigError, TrainingError
+from orpo.experiments.compare import plan_arms
 from orpo.jobs import TrainJob
 from orpo.jobs.compare.folder import claim_comparison, drawn_rows, prepare_data
 from orpo.jobs.compare.processes import Found, Pool

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from orpo.compare import Arm, ArmResult, Group, Outcome
 from orpo.errors import ConfigError
 from orpo.evaluate.judge import JudgeSettings
+from orpo.experiments.compare import Arm, ArmResult, Group, Outcome
 from orpo.jobs.compare.judging import JUDGMENTS, judge_arms
 from tests.evaluate.judge.server import ScriptedServer, fair
 

@@ -22,7 +22,7 @@ from orpo.jobs.dry_run.reading import SAMPLED
 from orpo.jobs.dry_run.work import never_reached
 from orpo.jobs.dry_run_job import DryRun, run_dry_run
 from orpo.jobs.train_job import adapter_of
-from orpo.run_folder import run_lock
+from orpo.runs import run_lock
 from orpo.train.models import add_adapter, load_model
 from orpo.train.outline import count_bytes, load_outline, shape_of
 from tests.train.small import byte_tokenizer, text_rows, tiny_llama

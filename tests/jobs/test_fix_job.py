@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from orpo.audit.repair import Entry, Staged, drop_repeated, drop_reversed, hold_out_prompts, kind_of
 from orpo.config import ORPOConfig
-from orpo.data.repair import Entry, Staged, drop_repeated, drop_reversed, hold_out_prompts, kind_of
 from orpo.errors import ConfigError, DataError, UserError
 from orpo.jobs import fix_passes
 from orpo.jobs.fix_job import FixJob, FixResult, fix_dataset

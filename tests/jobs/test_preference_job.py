@@ -16,7 +16,7 @@ from orpo.jobs.evidence import Evidence
 from orpo.jobs.preference_job import PreferenceJob, run_preference
 from orpo.jobs.scores import recall_scores
 from orpo.report.evaluation.preference import build_page
-from orpo.run_folder import read_recipe, write_yaml
+from orpo.runs import read_recipe, write_yaml
 from tests.jobs.small_run import train
 from tests.train.small import byte_tokenizer, text_rows, tiny_llama
 

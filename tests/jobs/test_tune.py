@@ -28,7 +28,7 @@ from orpo.jobs.tune.spec import Space, TuneJob, Values
 from orpo.jobs.tune.study import JOURNAL, Study, Tried, public_storage
 from orpo.jobs.tune.words import verdict_of
 from orpo.jobs.tune_job import run_tune
-from orpo.run_folder import read_run
+from orpo.runs import read_run
 from tests.train.small import byte_tokenizer, text_rows, tiny_llama
 
 STEPS = 6

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from orpo.cli.main import main
+from orpo.commands.main import main
 from tests.evaluate.judge.server import Asked, ScriptedServer, always_first, fair, longer
 from tests.train.small import byte_tokenizer, tiny_llama
 

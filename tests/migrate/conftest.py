@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from orpo.cli.options import resolve_settings
+from orpo.commands.options import resolve_settings
 from orpo.config import ORPOConfig
 from orpo.jobs import TrainJob
 from orpo.migrate import Conversion, convert, recipe_text

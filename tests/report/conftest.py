@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from orpo.run_folder import (
+from orpo.runs import (
     EVALUATION,
     EVENTS,
     METRICS,

@@ -9,7 +9,7 @@ import pytest
 
 from orpo.errors import ConfigError, DataError
 from orpo.report import write_report
-from orpo.run_folder import METRICS, write_yaml
+from orpo.runs import METRICS, write_yaml
 from tests.report.pages import HOSTILE, Page, poisoned
 from tests.report.runs import (
     EVALUATION_OF,

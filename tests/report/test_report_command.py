@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from orpo.cli.main import main
+from orpo.commands.main import main
 
 
 def test_the_command_writes_page_and_pictures_and_tells_where(

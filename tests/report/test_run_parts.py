@@ -7,7 +7,7 @@ import pytest
 from orpo.report import write_report
 from orpo.report.cost import costs
 from orpo.report.tables import changes, intervals
-from orpo.run_folder import read_run
+from orpo.runs import read_run
 from tests.report.pages import Page
 from tests.report.runs import EVALUATION_OF, TOTALS, BuildRun, sample_rows, training_lines
 

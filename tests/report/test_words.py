@@ -8,7 +8,7 @@ import pytest
 from orpo.report.series import read_curves
 from orpo.report.values import as_change, as_count, as_number, as_pair, as_percent, joined
 from orpo.report.words import Comparison, Verdict, verdict
-from orpo.run_folder import Run
+from orpo.runs import Run
 from tests.report.runs import EVALUATION_OF, TOTALS, recipe_of, training_lines
 
 

@@ -14,10 +14,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import orpo.cli.train
+import orpo.commands.train
 import orpo.train.trainer
-from orpo.cli.main import main as orpo_main
-from orpo.cli.progress import TrainingProgress
+from orpo.commands.main import main as orpo_main
+from orpo.commands.progress import TrainingProgress
 from orpo.data import PairCollator
 from tests.train.crash_worker import in_a_process, warm_up
 
@@ -64,7 +64,7 @@ class Moments:
                 moments.now(f"{path.parent.name}/{path.name}")
 
         orpo.train.trainer.PairCollator = Collator  # type: ignore[misc, attr-defined]
-        orpo.cli.train.TrainingProgress = Progress  # type: ignore[misc, attr-defined]
+        orpo.commands.train.TrainingProgress = Progress  # type: ignore[misc, attr-defined]
         sys.addaudithook(heard)
 
 

@@ -12,7 +12,7 @@ import transformers as hf
 from safetensors.torch import load_file
 
 from orpo import ORPOTrainer
-from orpo.cli.main import main
+from orpo.commands.main import main
 from orpo.engine import SharedEngine, look_through
 from orpo.train.card.body import _loader as loader_of
 from orpo.train.models import auto_class

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 from transformers import TrainerCallback
 
-from orpo.cli.main import main
+from orpo.commands.main import main
 from orpo.errors import SaveError
-from orpo.run_folder import checkpoints, newest_checkpoint, read_manifest, verify
+from orpo.runs import checkpoints, newest_checkpoint, read_manifest, verify
 from tests.train.small import byte_tokenizer, tiny_llama
 from tests.train.whole_runs import differences, trainer_for
 

@@ -19,7 +19,7 @@ from torch import nn
 from transformers import TrainerCallback
 
 from orpo.errors import ConfigError, NonFiniteError
-from orpo.run_folder import checkpoints, newest_checkpoint, read_run
+from orpo.runs import checkpoints, newest_checkpoint, read_run
 from orpo.train import StopOnSignal
 from orpo.train.identity import frozen_weights
 from tests.train.small import text_rows, tiny_llama

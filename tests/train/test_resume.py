@@ -24,7 +24,7 @@ from transformers import TrainerCallback
 from orpo import ORPOTrainer
 from orpo.data import Mixture
 from orpo.errors import CheckpointError, ConfigError, NonFiniteError
-from orpo.run_folder import checkpoints, read_manifest
+from orpo.runs import checkpoints, read_manifest
 from orpo.train import StopOnSignal
 from orpo.train.checkpoints import Progress, read_progress
 from tests import forked

@@ -20,10 +20,10 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
 
 from orpo import ModelError, ORPOConfig, ORPOTrainer
-from orpo.cli.main import main
+from orpo.commands.main import main
 from orpo.errors import CheckpointError
 from orpo.evaluate import load_answerer
-from orpo.run_folder import commit, read_manifest, read_recipe
+from orpo.runs import commit, read_manifest, read_recipe
 from orpo.train import load_model, load_tokenizer
 from tests.train.small import byte_tokenizer, text_rows, tiny_llama
 

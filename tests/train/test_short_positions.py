@@ -10,7 +10,7 @@ import pytest
 import torch
 import transformers as hf
 
-from orpo.cli.main import main
+from orpo.commands.main import main
 from tests.train.small import byte_tokenizer
 
 GPT: dict[str, Any] = {

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from orpo.run_folder import checkpoints, verify
+from orpo.runs import checkpoints, verify
 from tests import forked
 from tests.train.small import byte_tokenizer, text_rows, tiny_llama
 from tests.train.whole_runs import differences

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from orpo import ConfigError, ORPOConfig, ORPOTrainer
-from orpo.cli.main import main
+from orpo.commands.main import main
 from tests.train.one_step import quiet_trainer
 from tests.train.small import text_rows, tiny_llama
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from orpo import ORPOTrainer
 from orpo.errors import CheckpointError
-from orpo.run_folder import checkpoints, verify
+from orpo.runs import checkpoints, verify
 from tests.train.one_step import quiet_trainer
 from tests.train.small import text_rows
 

@@ -23,7 +23,7 @@ from typing import IO, Any, cast
 
 from orpo.data.types import Row
 from orpo.errors import DataError
-from orpo.run_folder.manifest import describe
+from orpo.runs.manifest import describe
 
 __all__ = ["Source", "iterate_dataset", "open_source"]
 

@@ -27,8 +27,8 @@ import pyarrow as pa
 
 from orpo.data.types import Ledger, TokenizedPair
 from orpo.errors import DataError
-from orpo.run_folder import read_object, remove
-from orpo.run_folder.manifest import describe
+from orpo.runs import read_object, remove
+from orpo.runs.manifest import describe
 
 __all__ = ["COLUMNS", "PairStore", "default_cache"]
 

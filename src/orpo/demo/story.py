@@ -14,7 +14,7 @@ from orpo.data import Row
 from orpo.demo.checks import check_answer
 from orpo.evaluate import Grade
 from orpo.jobs import TrainJob, TrainResult, run_training
-from orpo.run_folder import RECIPE, read_run
+from orpo.runs import RECIPE, read_run
 
 __all__ = ["ASSETS", "grade", "run_demo"]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
+from orpo.audit import Audit, AuditPlan, audit_rows
 from orpo.config import ORPOConfig
 from orpo.data import LengthPolicy, PairTokenizer, open_source
-from orpo.data.audit import Audit, AuditPlan, audit_rows
 from orpo.errors import ConfigError
 from orpo.jobs.audit_measure import measure_training
 from orpo.jobs.sample import Sample

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orpo.errors import CheckpointError, ConfigError, ModelError
-from orpo.run_folder import (
+from orpo.runs import (
     AUDIT,
     EVALUATION,
     EVENTS,

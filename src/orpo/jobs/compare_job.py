@@ -10,7 +10,9 @@ from typing import Any
 
 import torch
 
-from orpo.compare import (
+from orpo.data import Source
+from orpo.errors import ConfigError
+from orpo.experiments.compare import (
     BASE,
     Arm,
     ArmResult,
@@ -22,8 +24,6 @@ from orpo.compare import (
     plan_arms,
     summarise,
 )
-from orpo.data import Source
-from orpo.errors import ConfigError
 from orpo.jobs.compare.examples import pick_examples
 from orpo.jobs.compare.folder import KIND, Data, claim_comparison, prepare_data
 from orpo.jobs.compare.judging import judge_arms
@@ -31,7 +31,7 @@ from orpo.jobs.compare.processes import Found, Pool
 from orpo.jobs.compare.readings import curve_of, read_grid
 from orpo.jobs.compare.tasks import CENTRE, CompareJob, Tasks, objectives_of, train_command
 from orpo.jobs.compare.worker import load_checker
-from orpo.run_folder import EVALUATION, run_lock, write_json
+from orpo.runs import EVALUATION, run_lock, write_json
 from orpo.train import versions
 
 __all__ = ["CompareJob", "run_compare"]

@@ -11,7 +11,7 @@ from orpo.errors import ConfigError, SaveError
 from orpo.jobs.evidence import Say
 from orpo.jobs.train_job import TrainJob
 from orpo.migrate import Conversion, convert, recipe_text
-from orpo.run_folder import write_text
+from orpo.runs import write_text
 
 __all__ = ["ConvertJob", "Converted", "run_convert"]
 

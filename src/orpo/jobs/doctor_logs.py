@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from orpo.errors import DataError
-from orpo.run_folder import (
+from orpo.runs import (
     EVALUATION,
     EVENTS,
     METRICS,

@@ -16,7 +16,7 @@ from orpo.jobs.doctor_logs import (
     try_recipe,
 )
 from orpo.jobs.doctor_saved import Saved, examine_saved, holds_weights, look_into
-from orpo.run_folder import (
+from orpo.runs import (
     MANIFEST,
     METRICS,
     RECIPE,

@@ -13,7 +13,7 @@ from transformers import AutoConfig
 from orpo.config import ORPOConfig
 from orpo.errors import CheckpointError, ModelError
 from orpo.evaluate import is_adapter
-from orpo.run_folder import MANIFEST, read_manifest, read_object, typed, unfinished, verify
+from orpo.runs import MANIFEST, read_manifest, read_object, typed, unfinished, verify
 from orpo.train import load_tokenizer
 from orpo.train.adapters import base_of_adapter
 from orpo.train.models import UNREADABLE

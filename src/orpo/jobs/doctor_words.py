@@ -8,7 +8,7 @@ from typing import Any
 
 from orpo.jobs.doctor_run import Diagnosis
 from orpo.jobs.doctor_saved import Saved
-from orpo.run_folder import RECIPE
+from orpo.runs import RECIPE
 
 __all__ = ["next_commands", "verdict"]
 

@@ -16,9 +16,9 @@ from typing import Any
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
+from orpo.audit import Audit, headlines
 from orpo.config import ORPOConfig
 from orpo.data import Row
-from orpo.data.audit import Audit, headlines
 from orpo.errors import ConfigError, DataError
 from orpo.jobs.claim import claim
 from orpo.jobs.dry_run.assumptions import Assumptions, Fleet
@@ -26,7 +26,7 @@ from orpo.jobs.dry_run.memory import MemoryNeed, need_of, setup_of
 from orpo.jobs.dry_run.reading import Seen, audit_of, look
 from orpo.jobs.dry_run.work import PairSize, Plan, never_reached, plan_of
 from orpo.jobs.train_job import TrainJob, adapter_of, tokenizer_of
-from orpo.run_folder import lock_holder
+from orpo.runs import lock_holder
 from orpo.train import load_tokenizer, prepare_tokenizer
 from orpo.train.datasets import DatasetReader
 from orpo.train.foreseen import foresee, foresee_data

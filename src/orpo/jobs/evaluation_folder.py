@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from orpo.errors import ConfigError, DataError
-from orpo.run_folder import EVALUATION, RECIPE, REPORT, read_object, refuse_links, remove
+from orpo.runs import EVALUATION, RECIPE, REPORT, read_object, refuse_links, remove
 
 __all__ = ["ANSWERS", "JUDGMENTS", "claim_folder"]
 

@@ -10,7 +10,7 @@ from orpo.data import Row
 from orpo.evaluate import Grade, Sampling, generate_answers, grade_summary, preference_summary
 from orpo.evaluate.preference import ScoredPairs, compare, measure, row_facts, score_pairs
 from orpo.jobs.scores import recall_scores, write_scores
-from orpo.run_folder import AUDIT, EVALUATION, RECIPE, SAMPLES, read_run, write_json, write_jsonl
+from orpo.runs import AUDIT, EVALUATION, RECIPE, SAMPLES, read_run, write_json, write_jsonl
 from orpo.train import ORPOTrainer
 from orpo.train.wrappers import scoring
 

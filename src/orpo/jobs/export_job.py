@@ -22,7 +22,7 @@ from orpo.errors import ConfigError, ModelError, OrpoError
 from orpo.evaluate import is_adapter
 from orpo.jobs.gguf_check import check_gguf
 from orpo.jobs.merge_job import MERGED, merge_once, merged_folder
-from orpo.run_folder import ensure_as_committed, read_object, remove
+from orpo.runs import ensure_as_committed, read_object, remove
 from orpo.train import load_tokenizer
 
 __all__ = ["OUTTYPES", "ExportJob", "ExportPlan", "plan_export", "run_export"]

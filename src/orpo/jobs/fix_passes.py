@@ -13,9 +13,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
-from orpo.data import PreferencePair, Row, open_source
-from orpo.data.audit.views import PairView, view
-from orpo.data.repair import (
+from orpo.audit.repair import (
     KINDS,
     Entry,
     Inspector,
@@ -32,6 +30,8 @@ from orpo.data.repair import (
     schema_of,
     text_key,
 )
+from orpo.audit.views import PairView, view
+from orpo.data import PreferencePair, Row, open_source
 from orpo.errors import ConfigError, DataError
 from orpo.jobs.fix_types import FixJob, FixResult
 

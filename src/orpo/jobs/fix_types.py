@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from orpo.data.audit.tally import amount
-from orpo.data.repair import CHECKS, kind_of
+from orpo.audit.repair import CHECKS, kind_of
+from orpo.audit.tally import amount
 from orpo.errors import ConfigError
 
 __all__ = ["DEDUPLICATIONS", "FixJob", "FixResult"]
@@ -23,7 +23,7 @@ class FixJob:
     Attributes:
         dataset: A file, a folder or a Hub id.
         output: The cleaned copy: .jsonl, .jsonl.gz or .parquet.
-        drop: Checks out of `orpo.data.repair.CHECKS` that drop rows.
+        drop: Checks out of `orpo.audit.repair.CHECKS` that drop rows.
         deduplicate: "exact" drops rows that repeat another word for word, "near" also those that
             nearly do, "none" neither.
         min_score_margin: Least difference of both answers' scores, or None.

@@ -8,7 +8,7 @@ from typing import Any
 from orpo.config import ORPOConfig
 from orpo.data import asked_otherwise
 from orpo.errors import ModelError
-from orpo.run_folder import read_object
+from orpo.runs import read_object
 from orpo.train import load_tokenizer
 
 __all__ = ["check_gguf"]

@@ -6,8 +6,8 @@ import hashlib
 import json
 from collections.abc import Iterable
 
+from orpo.audit.views import view
 from orpo.data import Dropped, Row, Selection
-from orpo.data.audit.views import view
 from orpo.data.reading import PairReaders
 from orpo.data.token_columns import is_tokenised
 from orpo.errors import ConfigError

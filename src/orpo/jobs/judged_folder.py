@@ -10,7 +10,7 @@ from typing import Any
 from orpo.evaluate.judge import PairwiseResult
 from orpo.evaluate.win_rates import JudgedPair
 from orpo.jobs.evaluation_folder import JUDGMENTS
-from orpo.run_folder import EVALUATION, write_json, write_jsonl
+from orpo.runs import EVALUATION, write_json, write_jsonl
 from orpo.train import versions
 
 __all__ = [

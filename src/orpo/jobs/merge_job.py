@@ -14,7 +14,7 @@ from torch import Tensor
 from orpo.errors import CheckpointError, ConfigError, ModelError, SaveError
 from orpo.evaluate import Answerer, is_adapter, load_answerer
 from orpo.jobs.merge_check import ensure_same, logits_of, untie
-from orpo.run_folder import (
+from orpo.runs import (
     MANIFEST,
     commit_files,
     ensure_writable,

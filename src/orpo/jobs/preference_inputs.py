@@ -12,7 +12,7 @@ from orpo.data import Row, Source, open_source
 from orpo.errors import ConfigError, DataError, ModelError
 from orpo.evaluate import is_adapter
 from orpo.jobs.train_job import TrainJob
-from orpo.run_folder import RECIPE, read_recipe
+from orpo.runs import RECIPE, read_recipe
 from orpo.train.adapters import base_of_adapter, found_from
 
 __all__ = ["PreferenceJob", "baseline_of", "config_of", "rows_of"]

@@ -15,10 +15,10 @@ import numpy as np
 from torch import nn
 from transformers import PrinterCallback
 
+from orpo.audit.tally import amount
+from orpo.audit.views import view
 from orpo.config import ORPOConfig
 from orpo.data import Dropped, Row
-from orpo.data.audit.tally import amount
-from orpo.data.audit.views import view
 from orpo.data.reading import PairReaders
 from orpo.data.token_columns import is_tokenised
 from orpo.errors import ConfigError, ModelError, UserError
@@ -34,7 +34,7 @@ from orpo.evaluate.preference import (
 )
 from orpo.jobs.preference_inputs import PreferenceJob, baseline_of, config_of, rows_of
 from orpo.jobs.scores import recall_scores, write_scores
-from orpo.run_folder import EVALUATION, SCORES, ensure_writable, write_json
+from orpo.runs import EVALUATION, SCORES, ensure_writable, write_json
 from orpo.train import ORPOTrainer
 from orpo.train.identity import data_fingerprint
 

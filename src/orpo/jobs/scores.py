@@ -14,7 +14,7 @@ import numpy as np
 
 from orpo.errors import DataError
 from orpo.evaluate.preference import RowFacts, ScoredPairs, token_counts
-from orpo.run_folder import SCORES, read_jsonl, write_jsonl
+from orpo.runs import SCORES, read_jsonl, write_jsonl
 
 __all__ = ["recall_scores", "write_scores"]
 

@@ -24,7 +24,7 @@ from orpo.data import asked_otherwise, has_chat_template
 from orpo.errors import ConfigError, ModelError
 from orpo.evaluate import is_adapter
 from orpo.jobs.merge_job import MERGED, merge_once, merged_folder
-from orpo.run_folder import ensure_as_committed
+from orpo.runs import ensure_as_committed
 from orpo.train import load_tokenizer
 from orpo.train.adapters import base_of_adapter, read_adapter
 from orpo.train.models import located

@@ -24,7 +24,7 @@ from orpo.jobs.tune.signals import Stop, Stopped
 from orpo.jobs.tune.spec import TuneJob, Values
 from orpo.jobs.tune.study import Study, Tried, require_optuna
 from orpo.jobs.tune.words import recipe_words
-from orpo.run_folder import EVALUATION, run_lock, write_json
+from orpo.runs import EVALUATION, run_lock, write_json
 
 __all__ = ["TuneJob", "run_tune"]
 

@@ -23,7 +23,7 @@ from orpo.migrate.shared import (
     listed,
     refuse_unless_off,
 )
-from orpo.run_folder import read_json
+from orpo.runs import read_json
 
 __all__ = ["convert_llama_factory", "defaults_of_llama_factory"]
 

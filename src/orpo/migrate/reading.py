@@ -9,10 +9,10 @@ from typing import Any
 
 import yaml
 
-from orpo import run_folder
+from orpo import runs
 from orpo.errors import ConfigError, DataError
 from orpo.migrate.ledger import Key
-from orpo.run_folder import load_yaml
+from orpo.runs import load_yaml
 
 __all__ = ["read_mapping", "read_text", "scalar"]
 
@@ -30,7 +30,7 @@ def read_text(path: Path) -> str:
     if not path.is_file():
         raise ConfigError("no such file", where=str(path), fix="Give a file with settings.")
     try:
-        return run_folder.read_text(path)
+        return runs.read_text(path)
     except DataError as error:
         raise ConfigError(error.what, where=str(path)) from error
 

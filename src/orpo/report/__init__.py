@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orpo.errors import ConfigError
-from orpo.run_folder import REPORT, explained, read_run, refuse_links, write_named, write_text
+from orpo.runs import REPORT, explained, read_run, refuse_links, write_named, write_text
 
 if TYPE_CHECKING:
     from orpo.report.evaluation import Page
@@ -61,7 +61,7 @@ def write_audit_page(audit: Mapping[str, Any], path: Path) -> Path:
     evaluation data) is left out. The same audit gives the same page, byte for byte.
 
     Args:
-        audit: What `orpo.data.audit.Audit.as_dict` gives, or what was read from its JSON.
+        audit: What `orpo.audit.Audit.as_dict` gives, or what was read from its JSON.
         path: The file to write.
 
     Returns:

@@ -18,7 +18,7 @@ from orpo.report.values import (
     whole,
 )
 from orpo.report.words import progress
-from orpo.run_folder import Run, short_name
+from orpo.runs import Run, short_name
 
 __all__ = ["Dataset", "Drop", "datasets", "events", "facts", "notes", "settings", "versions"]
 

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from orpo.report.values import as_count, as_duration, as_number, mapping, number, whole
-from orpo.run_folder import Run, read_object
+from orpo.runs import Run, read_object
 
 __all__ = ["WORK", "costs"]
 

@@ -11,7 +11,7 @@ from orpo.report.diagnosis.rules import TITLES, summary
 from orpo.report.diagnosis.types import observed
 from orpo.report.series import Curves
 from orpo.report.values import mapping
-from orpo.run_folder import AUDIT, Run, read_object
+from orpo.runs import AUDIT, Run, read_object
 
 __all__ = ["Diagnosis", "Point", "data_findings", "diagnosis_of"]
 

@@ -14,7 +14,7 @@ from orpo.report.tables import breakdowns, changes, counts
 from orpo.report.template import rendered
 from orpo.report.values import lasting
 from orpo.report.words import verdict
-from orpo.run_folder import RECIPE, Run
+from orpo.runs import RECIPE, Run
 
 __all__ = ["render_page"]
 

@@ -7,7 +7,7 @@ from orpo.report.curves import paint_alone, size_of
 from orpo.report.evaluation.page import Drawing, draw_figures
 from orpo.report.evaluation.types import Figure
 from orpo.report.series import read_curves
-from orpo.run_folder import Run
+from orpo.runs import Run
 
 __all__ = ["run_figures"]
 

@@ -8,7 +8,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from orpo.report.values import as_count, joined, lasting, mapping, records, rows, sentence
-from orpo.run_folder import Run
+from orpo.runs import Run
 
 __all__ = ["Answer", "Sample", "Samples", "Turn", "answer_lengths", "read_failures"]
 __all__ += ["read_samples"]

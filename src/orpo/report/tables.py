@@ -16,7 +16,7 @@ from orpo.report.values import (
     records,
     whole,
 )
-from orpo.run_folder import Run
+from orpo.runs import Run
 
 __all__ = ["Breakdown", "Change", "breakdowns", "change_of", "changes", "counts"]
 

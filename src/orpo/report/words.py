@@ -20,7 +20,7 @@ from orpo.report.values import (
     sentence,
     whole,
 )
-from orpo.run_folder import Run
+from orpo.runs import Run
 
 __all__ = ["Comparison", "Progress", "Verdict", "compared", "progress", "trend_told", "verdict"]
 

@@ -14,7 +14,7 @@ from safetensors import safe_open
 from torch import nn
 
 from orpo.errors import ConfigError, DataError, ModelError
-from orpo.run_folder import read_object
+from orpo.runs import read_object
 
 if TYPE_CHECKING:
     from peft import PeftConfig

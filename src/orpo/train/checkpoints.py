@@ -17,7 +17,7 @@ from transformers import TrainerState, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 
 from orpo.errors import CheckpointError, ConfigError, DataError, OrpoError, SaveError
-from orpo.run_folder import (
+from orpo.runs import (
     RECIPE,
     Found,
     checkpoint_name,

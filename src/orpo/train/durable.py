@@ -19,7 +19,7 @@ from transformers.trainer_utils import IntervalStrategy
 
 from orpo.config import ORPOConfig
 from orpo.errors import CheckpointError, NonFiniteError, OrpoError, TrainingError
-from orpo.run_folder import (
+from orpo.runs import (
     METRICS,
     checkpoint_name,
     make_way,

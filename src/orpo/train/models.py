@@ -34,7 +34,7 @@ from transformers.models.auto.modeling_auto import (
 from orpo.data import PLAIN_TEMPLATE, forget_asked
 from orpo.engine import has_last_position, positions_of_text
 from orpo.errors import ConfigError, ModelError, UserError
-from orpo.run_folder import ensure_as_committed
+from orpo.runs import ensure_as_committed
 from orpo.train.adapters import (
     ADAPTER_FILE,
     ADAPTER_WEIGHTS,

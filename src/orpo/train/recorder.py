@@ -16,7 +16,7 @@ from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from orpo.errors import SaveError
-from orpo.run_folder import (
+from orpo.runs import (
     EVENTS,
     METRICS,
     RECIPE,

@@ -31,7 +31,7 @@ from orpo.data import Ledger, PairCollator, StreamedPairs
 from orpo.engine import cut, most_positions, noise_columns, positions_of, transformer
 from orpo.errors import CheckpointError, ConfigError, DataError
 from orpo.objective import PairLogps
-from orpo.run_folder import RECIPE, write_json
+from orpo.runs import RECIPE, write_json
 from orpo.train.card import write_model_card
 from orpo.train.checkpoints import Progress
 from orpo.train.columns import WITH_REFERENCE, ReferenceCollator

@@ -8,7 +8,7 @@ from typing import Any
 from transformers.utils import cached_file
 
 from orpo.errors import DataError, ModelError
-from orpo.run_folder import read_object
+from orpo.runs import read_object
 
 __all__ = ["check_weight_files"]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from orpo.cli.judge_options import CACHE, add_judge_flags, judge_settings
+from orpo.commands.judge_options import CACHE, add_judge_flags, judge_settings
 from orpo.errors import ConfigError
 from orpo.evaluate.judge import JudgeSettings
 

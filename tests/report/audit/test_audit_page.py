@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from orpo.data.audit.types import Audit
+from orpo.audit.types import Audit
 from orpo.errors import ConfigError
 from orpo.report import write_audit_page
 from tests.report.audit.audits import audit_of, finding, planted

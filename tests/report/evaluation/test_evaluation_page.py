@@ -8,7 +8,7 @@ import pytest
 from orpo.errors import ConfigError, DataError
 from orpo.report import write_evaluation_page, write_report
 from orpo.report.evaluation.redraw import BUILDERS
-from orpo.run_folder import EVALUATION, write_json
+from orpo.runs import EVALUATION, write_json
 from tests.report.evaluation_pages import page_of, planted_page
 from tests.report.pages import HOSTILE, Page
 

@@ -17,7 +17,7 @@ from orpo.errors import DataError
 from orpo.evaluate.alpaca.fetching import fetched
 from orpo.evaluate.alpaca.leaderboard import Entry, read_leaderboard
 from orpo.evaluate.win_rates.types import difficulties
-from orpo.run_folder import parse_json
+from orpo.runs import parse_json
 
 __all__ = [
     "BASELINE",

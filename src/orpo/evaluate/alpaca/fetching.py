@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from orpo.data import default_cache
-from orpo.run_folder import write_bytes
+from orpo.runs import write_bytes
 
 __all__ = ["fetched"]
 

@@ -11,7 +11,7 @@ from orpo.errors import DataError
 from orpo.evaluate.alpaca.data import Baseline, read_rows
 from orpo.evaluate.alpaca.matching import Places
 from orpo.evaluate.answers import Answered, Question
-from orpo.run_folder import write_text
+from orpo.runs import write_text
 
 __all__ = ["OUTPUTS", "questions_of", "read_outputs", "write_outputs"]
 

@@ -15,8 +15,8 @@ from orpo.errors import DataError
 from orpo.evaluate.answers.types import Answered, Asked, Question
 from orpo.evaluate.generation import Completion, Sampling, complete_prompts, encode_prompt
 from orpo.evaluate.loading import Answerer, load_answerer
-from orpo.run_folder import MANIFEST, read_manifest
-from orpo.run_folder.manifest import describe
+from orpo.runs import MANIFEST, read_manifest
+from orpo.runs.manifest import describe
 from orpo.train import load_tokenizer
 
 __all__ = ["LocalSource", "weights_digest"]

@@ -18,7 +18,7 @@ from typing import Any
 
 from orpo.errors import ConfigError, DataError
 from orpo.evaluate.answers.types import Answered, Asked, Question
-from orpo.run_folder import parse_json, write_text
+from orpo.runs import parse_json, write_text
 
 try:
     import fcntl

@@ -12,7 +12,7 @@ from typing import Any
 
 from orpo.errors import ConfigError
 from orpo.evaluate.judge.types import Reply
-from orpo.run_folder import parse_json
+from orpo.runs import parse_json
 
 __all__ = ["ReplyCache"]
 

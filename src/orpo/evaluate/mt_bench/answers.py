@@ -16,7 +16,7 @@ from orpo.evaluate.generation import Sampling
 from orpo.evaluate.mt_bench.data import Benchmark
 from orpo.evaluate.mt_bench.lines import question_id, read_lines, turns
 from orpo.evaluate.mt_bench.protocol import temperature_of
-from orpo.run_folder import write_jsonl
+from orpo.runs import write_jsonl
 
 __all__ = ["answer_benchmark", "read_answers", "write_answers"]
 

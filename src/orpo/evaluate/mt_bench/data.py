@@ -18,7 +18,7 @@ from orpo.evaluate.answers import Question
 from orpo.evaluate.mt_bench.lines import field as needed
 from orpo.evaluate.mt_bench.lines import question_id, read_lines, turns
 from orpo.evaluate.mt_bench.protocol import OTHER, WITH_REFERENCE
-from orpo.run_folder import read_json, write_bytes
+from orpo.runs import read_json, write_bytes
 
 __all__ = ["FILES", "PAPER", "Benchmark", "JudgePrompt", "fetch_benchmark", "read_benchmark"]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from orpo.errors import DataError
-from orpo.run_folder import parse_json
+from orpo.runs import parse_json
 
 __all__ = ["field", "question_id", "read_lines", "turns"]
 

@@ -12,7 +12,7 @@ from typing import Any
 from orpo.errors import DataError
 from orpo.evaluate.mt_bench.lines import field, question_id, read_lines
 from orpo.evaluate.mt_bench.protocol import UNPARSED
-from orpo.run_folder import write_jsonl
+from orpo.runs import write_jsonl
 
 __all__ = ["Judgment", "named_ratings", "parse_rating", "read_judgments", "write_judgments"]
 

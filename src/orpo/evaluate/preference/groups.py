@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from orpo.audit.scripts import script_of
+from orpo.audit.views import view
 from orpo.data import Dropped, Row
-from orpo.data.audit.scripts import script_of
-from orpo.data.audit.views import view
 from orpo.data.reading import PairReaders
 from orpo.data.token_columns import is_tokenised
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from orpo.compare import ArmResult, Group, Outcome
+from orpo.experiments.compare import ArmResult, Group, Outcome
 
 __all__ = ["pick_examples"]
 

@@ -13,7 +13,7 @@ from orpo.data import Row, Source
 from orpo.errors import ConfigError, DataError
 from orpo.jobs.held_out import hold_out
 from orpo.jobs.train_job import TrainJob
-from orpo.run_folder import (
+from orpo.runs import (
     EVALUATION,
     REPORT,
     read_object,

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from orpo.compare import BASE, Arm, ArmResult, Outcome
 from orpo.errors import ConfigError
 from orpo.evaluate.judge import Comparison, JudgeSettings, compare_pairs
-from orpo.run_folder import write_jsonl
+from orpo.experiments.compare import BASE, Arm, ArmResult, Outcome
+from orpo.runs import write_jsonl
 
 __all__ = ["JUDGMENTS", "Judged", "judge_arms"]
 

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
-from orpo.compare import Cost
+from orpo.experiments.compare import Cost
 from orpo.jobs.bench.memory import MemoryMeter
-from orpo.run_folder import read_object
+from orpo.runs import read_object
 from orpo.train.work import WORK
 
 __all__ = ["StageClock", "counted"]

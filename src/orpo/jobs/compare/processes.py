@@ -14,7 +14,7 @@ from typing import Any
 
 from orpo.errors import ConfigError, TrainingError
 from orpo.jobs.compare.spec import TaskSpec, finished
-from orpo.run_folder import make_way, write_json
+from orpo.runs import make_way, write_json
 
 __all__ = ["Pool", "cores"]
 

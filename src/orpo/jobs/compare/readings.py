@@ -6,10 +6,10 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from orpo.compare import ArmResult, outcome_from
-from orpo.compare.intervals import level_interval
-from orpo.compare.summary import VALUES
-from orpo.run_folder import read_object, read_run
+from orpo.experiments.compare import ArmResult, outcome_from
+from orpo.experiments.compare.intervals import level_interval
+from orpo.experiments.compare.summary import VALUES
+from orpo.runs import read_object, read_run
 
 __all__ = ["curve_of", "read_grid"]
 

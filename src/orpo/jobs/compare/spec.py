@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from orpo.run_folder import read_jsonl, read_object, write_json, write_jsonl
+from orpo.runs import read_jsonl, read_object, write_json, write_jsonl
 
 __all__ = ["COST", "OUTCOMES", "CellSpec", "HeldOut", "TaskSpec", "finished", "write_finished"]
 

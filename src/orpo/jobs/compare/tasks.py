@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from orpo.compare import BASE, STAGES, Arm, Stage
 from orpo.config import ORPOConfig
 from orpo.errors import ConfigError
 from orpo.evaluate.judge import JudgeSettings
+from orpo.experiments.compare import BASE, STAGES, Arm, Stage
 from orpo.jobs.compare.folder import Data, drawn_rows
 from orpo.jobs.compare.spec import CellSpec, HeldOut, TaskSpec
 from orpo.jobs.train_job import TrainJob
@@ -35,8 +35,8 @@ class CompareJob:
         train: The model, the data, what is held out of them, and how many prompts are answered.
         settings: Fields of `ORPOConfig` as given; the learning rate is ORPO's.
         folder: The output folder.
-        methods: Some of `orpo.compare.METHODS`.
-        budgets: Some of `orpo.compare.BUDGETS`.
+        methods: Some of `orpo.experiments.compare.METHODS`.
+        budgets: Some of `orpo.experiments.compare.BUDGETS`.
         seeds: How many; from `settings["seed"]` on.
         learning_rates: "sft" and "dpo" -> their own; SFT has ORPO's and DPO a tenth otherwise.
         sensitivity: Take the short runs of the grid of learning rates and lambdas.

@@ -20,15 +20,15 @@ from typing import Any
 from torch import nn
 from transformers import PrinterCallback, set_seed
 
-from orpo.compare import Grader, measure_outcomes
 from orpo.config import ORPOConfig
 from orpo.data import Source
 from orpo.errors import ConfigError, DataError, UserError
 from orpo.evaluate import Sampling
+from orpo.experiments.compare import Grader, measure_outcomes
 from orpo.jobs.compare.measuring import StageClock, counted
 from orpo.jobs.compare.spec import COST, CellSpec, HeldOut, TaskSpec, write_finished
 from orpo.jobs.train_job import TrainJob, build_trainer, run_training
-from orpo.run_folder import read_object, write_json
+from orpo.runs import read_object, write_json
 from orpo.train import ORPOTrainer, load_tokenizer
 
 __all__ = ["load_checker", "main"]

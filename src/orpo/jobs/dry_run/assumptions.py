@@ -19,7 +19,7 @@ from orpo.jobs.dry_run.devices import (
     this_device,
     this_processor,
 )
-from orpo.run_folder import load_yaml, read_object, read_text
+from orpo.runs import load_yaml, read_object, read_text
 from orpo.train.quantize import is_quantized
 
 __all__ = ["WRAPPERS", "Assumptions", "Fleet"]

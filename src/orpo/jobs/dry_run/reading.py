@@ -8,10 +8,10 @@ from dataclasses import asdict, dataclass, replace
 from itertools import takewhile
 from typing import Any
 
+from orpo.audit import Audit, quick_audit
+from orpo.audit.account import truncation_from_ledger
 from orpo.config import ORPOConfig
 from orpo.data import Ledger, Row
-from orpo.data.audit import Audit, quick_audit
-from orpo.data.audit.account import truncation_from_ledger
 from orpo.errors import DataError
 from orpo.jobs.sample import Sample
 from orpo.train.datasets import DatasetReader

@@ -8,7 +8,7 @@ from typing import Any
 
 from huggingface_hub import metadata_load, try_to_load_from_cache
 
-from orpo.run_folder import Run
+from orpo.runs import Run
 
 __all__ = ["licence_in", "licence_known_here"]
 

@@ -14,7 +14,7 @@ from orpo.jobs.push.public import public_config, public_recipe, refuse_leaks
 from orpo.jobs.push.types import PushFile, PushJob, PushPlan
 from orpo.report.run_figures import run_figures
 from orpo.report.svg import pixels
-from orpo.run_folder import (
+from orpo.runs import (
     MANIFEST,
     RECIPE,
     Manifest,

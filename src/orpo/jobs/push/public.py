@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from orpo.errors import ConfigError
-from orpo.run_folder import hub_id
+from orpo.runs import hub_id
 
 __all__ = ["public_config", "public_recipe", "refuse_leaks", "scrubbed"]
 

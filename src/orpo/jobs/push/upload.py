@@ -29,7 +29,7 @@ from orpo.errors import ConfigError, OrpoError
 from orpo.jobs.push.licence import licence_in
 from orpo.jobs.push.public import scrubbed
 from orpo.jobs.push.types import PushJob, PushPlan
-from orpo.run_folder import RECIPE, load_yaml
+from orpo.runs import RECIPE, load_yaml
 
 __all__ = ["Hub"]
 

@@ -10,7 +10,7 @@ from typing import Any
 from orpo.errors import ConfigError, DataError
 from orpo.jobs.tune.spec import TuneJob
 from orpo.jobs.tune.study import JOURNAL
-from orpo.run_folder import (
+from orpo.runs import (
     EVALUATION,
     RECIPE,
     REPORT,

@@ -6,7 +6,7 @@ import textwrap
 from pathlib import Path
 
 from orpo.jobs.tune.spec import TuneJob, Values
-from orpo.run_folder import RECIPE, write_text, yaml_text
+from orpo.runs import RECIPE, write_text, yaml_text
 
 __all__ = ["write_recipe"]
 

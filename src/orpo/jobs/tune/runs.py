@@ -19,12 +19,12 @@ from typing import Any
 import torch
 from transformers import EvalPrediction, TrainerCallback
 
-from orpo.compare import Grader, Outcome, measure_outcomes
 from orpo.config import ORPOConfig
 from orpo.data import Row
 from orpo.errors import ConfigError, TrainingError
 from orpo.evaluate import Sampling
 from orpo.evaluate.preference import ScoredPairs, row_facts, token_counts
+from orpo.experiments.compare import Grader, Outcome, measure_outcomes
 from orpo.jobs.held_out import hold_out
 from orpo.jobs.train_job import build_trainer
 from orpo.jobs.tune.score import pair_scores

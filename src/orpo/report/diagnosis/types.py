@@ -8,7 +8,7 @@ from orpo.report.samples import answer_lengths
 from orpo.report.series import Curves
 from orpo.report.values import mapping, number, records
 from orpo.report.words import progress
-from orpo.run_folder import Run
+from orpo.runs import Run
 
 __all__ = ["Finding", "Observed", "clear", "look", "observed", "unknown"]
 

@@ -27,7 +27,7 @@ from orpo.report.values import (
     rows,
     sentence,
 )
-from orpo.run_folder import short_name
+from orpo.runs import short_name
 
 __all__ = ["build_page"]
 

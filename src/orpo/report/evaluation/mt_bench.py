@@ -21,7 +21,7 @@ from orpo.report.values import (
     visible,
     whole,
 )
-from orpo.run_folder import read_jsonl
+from orpo.runs import read_jsonl
 
 __all__ = ["build_page"]
 

@@ -10,7 +10,7 @@ from orpo.report.evaluation.types import Figure, Page, Passage
 from orpo.report.svg import alone, drawn, pixels
 from orpo.report.template import rendered
 from orpo.report.values import lasting
-from orpo.run_folder import write_bytes, write_text
+from orpo.runs import write_bytes, write_text
 
 __all__ = ["FIGURES", "Drawing", "draw_figures", "render_evaluation", "save_figures"]
 

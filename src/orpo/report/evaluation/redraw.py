@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 from orpo.errors import DataError
 from orpo.report.evaluation.types import Page
-from orpo.run_folder import EVALUATION, RECIPE, read_object
+from orpo.runs import EVALUATION, RECIPE, read_object
 
 __all__ = ["BUILDERS", "Builder", "is_evaluation", "page_of", "read_evaluation"]
 

@@ -21,7 +21,7 @@ from orpo.report.values import (
     sentence,
     whole,
 )
-from orpo.run_folder.names import short_name
+from orpo.runs.names import short_name
 
 __all__ = ["build_page"]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orpo.errors import DataError
-from orpo.run_folder import AUDIT, Run, base_model_id, read_object, read_text, short_name
+from orpo.runs import AUDIT, Run, base_model_id, read_object, read_text, short_name
 from orpo.train.card.header import dataset_names, objective_of
 
 if TYPE_CHECKING:

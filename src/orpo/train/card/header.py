@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from orpo.run_folder import Run, base_model_id, hub_datasets, hub_id, short_name
+from orpo.runs import Run, base_model_id, hub_datasets, hub_id, short_name
 
 if TYPE_CHECKING:
     from orpo.train.card.write import About

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from orpo.run_folder import Run, read_run, write_text
+from orpo.runs import Run, read_run, write_text
 from orpo.train.card.body import card_body
 from orpo.train.card.header import card_header
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from orpo.run_folder import write_text
+from orpo.runs import write_text
 from orpo.train.metrics import COLUMNS
 
 __all__ = ["Offence", "Watched", "describe", "write_offence"]

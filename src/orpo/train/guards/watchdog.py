@@ -14,7 +14,7 @@ from pathlib import Path
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from orpo.run_folder import make_way
+from orpo.runs import make_way
 from orpo.train.guards.telling import Tell
 
 __all__ = ["COMPUTING", "EVALUATING", "EXCHANGING", "LOADING", "SAVING", "Watchdog"]

@@ -1,0 +1,156 @@
+"""A pair as the checks see it: three texts, whatever form the pair has."""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+from dataclasses import dataclass
+from functools import cached_property
+from hashlib import blake2b
+from typing import Any
+
+from orpo.audit.shingles import Hashes, words
+from orpo.data.types import Message, Messages, PreferencePair, Row
+
+__all__ = ["PROMPT_WORDS", "PairView", "clip", "key_of", "normalised", "view"]
+
+_SHOWN = 240
+
+PROMPT_WORDS = 256
+"""Words at the end of a prompt that comparisons look at."""
+
+
+@dataclass(frozen=True)
+class PairView:
+    """The texts of a pair, and what several checks want to know of them.
+
+    Attributes:
+        row: Where the pair came from, with its columns.
+        prompt: What was said before the answer, without system messages and roles.
+        chosen: The preferred answer.
+        rejected: The rejected answer, or None if there is none.
+        turns: Turns of the user in the prompt.
+        last_role: Whose turn is the prompt's last; empty for plain text.
+        written_out: Whether prompt and answers are plain text with whatever markup the user means.
+        setting: System messages and tools, which belong to the row but not to the question.
+        speakers: Role and length of each message of the prompt; empty for plain text.
+        weight: Factor of the pair's part of the loss.
+        scores: Scores of the chosen and the rejected answer, or None.
+    """
+
+    row: Row
+    prompt: str
+    chosen: str
+    rejected: str | None
+    turns: int
+    last_role: str
+    written_out: bool
+    setting: str = ""
+    speakers: tuple[tuple[str, int], ...] = ()
+    weight: float = 1.0
+    scores: tuple[float, float] | None = None
+
+    @property
+    def where(self) -> str:
+        """File and line, or data set and row."""
+        return self.row.where
+
+    @cached_property
+    def prompt_key(self) -> int:
+        """Stands for the prompt, who said what of it, and what stands around it."""
+        return key_of(f"{self.setting}\0{self.speakers}\0{self.prompt}")
+
+    @cached_property
+    def setting_key(self) -> int:
+        """Stands for what stands around the prompt, and for who speaks in which order."""
+        return key_of(f"{self.setting}\0{[role for role, _ in self.speakers]}")
+
+    @cached_property
+    def question_key(self) -> int:
+        """Stands for the prompt but for case and white space."""
+        return key_of(normalised(self.prompt))
+
+    @cached_property
+    def asked(self) -> Hashes:
+        """The last words of the prompt, as hashes."""
+        return words(self.prompt, PROMPT_WORDS, from_end=True)
+
+    @cached_property
+    def chosen_key(self) -> int:
+        """Stands for the chosen answer."""
+        return key_of(self.chosen)
+
+    @cached_property
+    def rejected_key(self) -> int:
+        """Stands for the rejected answer; -2 if there is none."""
+        return -2 if self.rejected is None else key_of(self.rejected)
+
+
+def view(pair: PreferencePair) -> PairView:
+    """The texts of a pair: its messages if it has them, else its plain text."""
+    shared: dict[str, Any] = {"row": pair.row, "weight": pair.weight, "scores": pair.scores}
+    if pair.prompt is None:
+        assert pair.text is not None
+        text = pair.text
+        return PairView(
+            prompt=text.prompt,
+            chosen=text.chosen,
+            rejected=text.rejected,
+            turns=max(1, text.prompt.count("\n\nHuman:")),
+            last_role="",
+            written_out=True,
+            setting=_setting(pair),
+            **shared,
+        )
+    roles = [str(message.get("role")) for message in pair.prompt]
+    return PairView(
+        prompt=_conversation(pair.prompt),
+        chosen=_said(pair.chosen or {}),
+        rejected=None if pair.rejected is None else _said(pair.rejected),
+        turns=roles.count("user"),
+        last_role=roles[-1] if roles else "",
+        written_out=False,
+        setting=_setting(pair),
+        speakers=tuple(
+            (role, len(_said(message))) for role, message in zip(roles, pair.prompt, strict=True)
+        ),
+        **shared,
+    )
+
+
+def key_of(text: str) -> int:
+    """63 bits that stand for a text: among a million texts, two share them once in 10^7 sets."""
+    digest = blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+def normalised(text: str) -> str:
+    """A text without differences of case, of white space and of Unicode forms."""
+    if not text.isascii():
+        text = unicodedata.normalize("NFKC", text)
+    return " ".join(text.split()).casefold()
+
+
+def clip(text: str) -> str:
+    """The beginning of a text on one line, to show."""
+    line = " ".join(text[: 4 * _SHOWN].split())
+    return line if len(line) <= _SHOWN else f"{line[:_SHOWN]}…"
+
+
+def _setting(pair: PreferencePair) -> str:
+    said = [_said(m) for m in pair.prompt or () if m.get("role") == "system"]
+    tools = [json.dumps(pair.tools, ensure_ascii=False, default=str)] if pair.tools else []
+    return "\0".join([*said, *tools])
+
+
+def _conversation(messages: Messages) -> str:
+    return "\n\n".join(_said(m) for m in messages if m.get("role") != "system")
+
+
+def _said(message: Message) -> str:
+    content = message.get("content")
+    text = content if isinstance(content, str) else "" if content is None else str(content)
+    calls = message.get("tool_calls")
+    if not calls:
+        return text
+    return f"{text}\n{json.dumps(calls, ensure_ascii=False, default=str)}".strip()

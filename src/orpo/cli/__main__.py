@@ -1,5 +1,0 @@
-"""`python -m orpo.cli` is the same as `orpo`."""
-
-from orpo.cli.main import run
-
-run()

@@ -1,0 +1,79 @@
+"""`orpo demo`."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from typing import Any
+
+from orpo.commands.console import before_after_table, console, rows_table, say
+from orpo.commands.progress import TrainingProgress
+from orpo.demo.story import run_demo
+
+EXAMPLES = """\
+examples:
+  orpo demo
+  orpo demo --output_dir my-demo --json"""
+
+_SHOWN = 5
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Nothing is needed; a folder may be named."""
+    parser.add_argument(
+        "--output_dir", "--output-dir", default="orpo-demo", help="default orpo-demo"
+    )
+    parser.add_argument("--max_steps", "--max-steps", type=int, default=-1, help="stop earlier")
+    parser.add_argument("--seed", type=int, default=42)
+
+
+def execute(given: argparse.Namespace) -> dict[str, Any]:
+    """Tell the whole story."""
+    started = time.perf_counter()
+    progress = TrainingProgress()
+    try:
+        result = run_demo(
+            given.output_dir,
+            say=say,
+            callbacks=[progress],
+            max_steps=given.max_steps,
+            seed=given.seed,
+        )
+    finally:
+        progress.close()
+    before, after = result.evaluation["before"], result.evaluation["after"]
+    title = f"{after['pairs']:.0f} held-out prompts, none of them seen in training"
+    console.print(before_after_table(before, after, title))
+    better, worse = _turned(result.samples, "after"), _turned(result.samples, "before")
+    say(
+        f"{len(better)} answers turned from wrong to right, {len(worse)} from right to wrong; "
+        "some of them, evenly spaced:"
+    )
+    console.print(rows_table(["prompt", "before", "after"], _side_by_side(result.samples)))
+    seconds = time.perf_counter() - started
+    say(f"{result.steps} steps of ORPO; the whole demo took {seconds:.0f} s")
+    say(f"aligned model and report: {result.output_dir}, {result.report}")
+    say("type next:")
+    say(f"  orpo chat {result.output_dir}")
+    say("  orpo train --model MODEL --dataset YOUR_PAIRS.jsonl --held_out 0.05")
+    return {**result.as_dict(), "seconds": seconds}
+
+
+def _turned(samples: list[dict[str, Any]], right: str) -> list[dict[str, Any]]:
+    """Samples that were answered rightly at that moment and wrongly at the other."""
+    wrong = "before" if right == "after" else "after"
+    return [s for s in samples if s[f"correct_{right}"] and not s[f"correct_{wrong}"]]
+
+
+def _side_by_side(samples: list[dict[str, Any]]) -> list[list[str]]:
+    """Evenly spaced samples whose verdict changed, for better or worse."""
+    changed = [s for s in samples if s["correct_before"] != s["correct_after"]] or samples
+    spaced = changed[:: max(1, len(changed) // _SHOWN)][:_SHOWN]
+    return [
+        [sample["prompt"], _marked(sample, "before"), _marked(sample, "after")] for sample in spaced
+    ]
+
+
+def _marked(sample: dict[str, Any], moment: str) -> str:
+    mark = "✓" if sample[f"correct_{moment}"] else f"✗ ({sample[f'reason_{moment}']})"
+    return f"{sample[moment]}\n{mark}"

@@ -1,0 +1,142 @@
+"""The checkpoints of a run folder: which there are, which can be trusted, which may go."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from orpo.errors import CheckpointError
+from orpo.runs.commit import delete
+from orpo.runs.manifest import Manifest, read_manifest, verify
+
+__all__ = ["Found", "checkpoint_name", "checkpoints", "newest_checkpoint", "rotate", "set_aside"]
+__all__ += ["verify_resumable"]
+
+_NAME = re.compile(r"checkpoint-\d+")
+
+
+@dataclass(frozen=True)
+class Found:
+    """The newest checkpoint that verifies, and what was passed over for it.
+
+    Attributes:
+        path: Its folder; None if there is none.
+        manifest: What it holds.
+        skipped: Newer ones, each with the reason why it cannot be used.
+    """
+
+    path: Path | None = None
+    manifest: Manifest | None = None
+    skipped: list[tuple[Path, str]] = field(default_factory=list)
+
+
+def checkpoint_name(step: int) -> str:
+    """What the checkpoint after so many steps is called."""
+    return f"checkpoint-{step}"
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints of a run, oldest first, whatever state they are in."""
+    if not folder.is_dir():
+        return []
+    found = (path for path in folder.iterdir() if _NAME.fullmatch(path.name) and path.is_dir())
+    return sorted(found, key=_step_of)
+
+
+def newest_checkpoint(folder: Path, run: str | None = None) -> Found:
+    """The newest checkpoint that a run can go on from.
+
+    Args:
+        folder: The run folder.
+        run: Take only checkpoints of this run; None for any.
+    """
+    skipped: list[tuple[Path, str]] = []
+    for path in reversed(checkpoints(folder)):
+        try:
+            return Found(path, verify_resumable(path, run), skipped)
+        except CheckpointError as error:
+            skipped.append((path, error.what))
+    return Found(skipped=skipped)
+
+
+def verify_resumable(path: Path, run: str | None = None) -> Manifest:
+    """Make sure that a run can go on from a checkpoint; the cheap questions come first.
+
+    Args:
+        path: Its folder.
+        run: Which run it must belong to; None for any.
+
+    Raises:
+        CheckpointError: It cannot; says why.
+    """
+    found = read_manifest(path)
+    if run is not None and found.run != run:
+        raise CheckpointError("belongs to another run", where=str(path))
+    if not found.resumable:
+        raise CheckpointError("holds no optimizer (save_only_model)", where=str(path))
+    return verify(path)
+
+
+def rotate(folder: Path, keep: int, *, run: str, best: str | None = None) -> list[Path]:
+    """Delete the oldest checkpoints of a run, if the newest one verifies.
+
+    Args:
+        folder: The run folder.
+        keep: How many may stay.
+        run: Which run's.
+        best: One that stays whatever its age.
+
+    Returns:
+        What was deleted.
+
+    Raises:
+        CheckpointError: The newest one is not what was written; nothing was deleted.
+    """
+    found = [path for path in checkpoints(folder) if _run_of(path) == run]
+    for path in found[-1:]:
+        verify(path)
+    protected = set(found[-1:])
+    protected |= {path for path in found if best is not None and path == Path(best)}
+    surplus = len(found) - max(keep, len(protected))
+    gone = [path for path in found if path not in protected][: max(surplus, 0)]
+    for path in gone:
+        delete(path)
+    return gone
+
+
+def set_aside(folder: Path, *, after: int = 0, run: str | None = None) -> dict[Path, Path]:
+    """Rename the checkpoints that come after the one that a run goes on from, or all of them.
+
+    To what the run is about to do they are no continuation: left in place, they would be taken for
+    its newest. Nothing of them is lost.
+
+    Args:
+        folder: The run folder.
+        after: The step of the checkpoint that the run goes on from; 0 if it begins.
+        run: Which run's; one that does not say whose it is goes too. None for every run's.
+
+    Returns:
+        Where each of them was -> where it is.
+    """
+    moved = {}
+    for path in checkpoints(folder):
+        if _step_of(path) > after and (run is None or _run_of(path) in {run, None}):
+            name, count = f"abandoned-{path.name}", 1
+            while os.path.lexists(folder / name):
+                count += 1
+                name = f"abandoned-{path.name}-{count}"
+            moved[path] = path.rename(folder / name)
+    return moved
+
+
+def _step_of(path: Path) -> int:
+    return int(path.name.rpartition("-")[2])
+
+
+def _run_of(path: Path) -> str | None:
+    try:
+        return read_manifest(path).run
+    except CheckpointError:
+        return None

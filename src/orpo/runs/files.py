@@ -1,0 +1,200 @@
+"""The files of a run folder: what they are called, what is in them, how they are read.
+
+recipe.yaml       every setting as resolved; `_run` holds versions, engine, data accounts
+metrics.jsonl     one JSON object per logged step, flushed as it is written
+events.jsonl      {"time", "step", "kind", "message", ...}: what happened beside the steps
+audit.json        what the quick audit of the training data found
+evaluation.json   {"before": {...}, "after": {...}} on held-out pairs, if there were any
+samples.jsonl     {"prompt", "before", "after", ...}: answers to held-out prompts
+scores.jsonl      {"row", "prompt", "before", "after"}: log-probabilities of held-out pairs
+work.json         what training took: sequences, positions and operations, counted
+README.md         the model card
+report.html       the pictures
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from orpo.errors import DataError
+from orpo.runs.reading import load_yaml, parse_json, read_object, read_text
+from orpo.runs.typed import typed
+from orpo.runs.writing import write_text
+
+__all__ = [
+    "AUDIT",
+    "EVALUATION",
+    "EVENTS",
+    "METRICS",
+    "RECIPE",
+    "REPORT",
+    "SAMPLES",
+    "SCORES",
+    "Run",
+    "read_jsonl",
+    "read_recipe",
+    "read_run",
+    "write_json",
+    "write_jsonl",
+    "write_yaml",
+    "yaml_text",
+]
+
+_DUMPER: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # ten times as fast, where it is
+AUDIT, RECIPE, METRICS, EVENTS, EVALUATION, SAMPLES, SCORES, REPORT = (
+    "audit.json",
+    "recipe.yaml",
+    "metrics.jsonl",
+    "events.jsonl",
+    "evaluation.json",
+    "samples.jsonl",
+    "scores.jsonl",
+    "report.html",
+)
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run folder says about its run.
+
+    Attributes:
+        path: The folder.
+        recipe: Settings by name; `_run` holds what was found out while running.
+        metrics: Logged steps in order.
+        evaluation: Metrics on held-out pairs "before" and "after" training; may be empty.
+        samples: Answers to held-out prompts; may be empty.
+        events: What happened beside the steps; may be empty.
+    """
+
+    path: Path
+    recipe: dict[str, Any]
+    metrics: list[dict[str, Any]]
+    evaluation: dict[str, dict[str, float]] = field(default_factory=dict)
+    samples: list[dict[str, Any]] = field(default_factory=list)
+    events: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """The `_run` part of the recipe."""
+        facts: dict[str, Any] = self.recipe.get("_run", {})
+        return facts
+
+    @property
+    def training(self) -> list[dict[str, Any]]:
+        """The logged training steps."""
+        return [line for line in self.metrics if "loss" in line]
+
+    @property
+    def evaluations(self) -> list[dict[str, Any]]:
+        """The logged evaluations during training."""
+        return [line for line in self.metrics if "eval_loss" in line]
+
+
+def read_run(path: str | Path) -> Run:
+    """Read a run folder.
+
+    Raises:
+        DataError: It is no run folder, or one of its files is broken.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        raise DataError("no such folder", where=str(path), fix="Give the output_dir of a run.")
+    if not (folder / RECIPE).is_file():
+        raise DataError(
+            f"is not a run folder: it has no {RECIPE}",
+            where=str(path),
+            fix="Give the output_dir of a run.",
+        )
+    recipe = read_recipe(folder)
+    evaluation = folder / EVALUATION
+    return Run(
+        folder,
+        recipe,
+        read_jsonl(folder / METRICS),
+        _moments(read_object(evaluation), evaluation) if evaluation.is_file() else {},
+        read_jsonl(folder / SAMPLES),
+        read_jsonl(folder / EVENTS),
+    )
+
+
+def _moments(values: dict[str, Any], path: Path) -> dict[str, dict[str, Any]]:
+    return typed(_Evaluation, {"moments": values}, where=str(path)).moments
+
+
+@dataclass(frozen=True)
+class _Evaluation:
+    moments: dict[str, dict[str, Any]]
+
+
+def read_recipe(folder: Path) -> dict[str, Any]:
+    """The recipe in a run folder or a checkpoint.
+
+    Raises:
+        DataError: It is broken.
+    """
+    path = folder / RECIPE
+    text = read_text(path)
+    try:
+        recipe = load_yaml(text)
+    except yaml.YAMLError as error:
+        raise DataError(f"broken YAML ({error})", where=str(path)) from error
+    if not isinstance(recipe, dict):
+        raise DataError("holds no settings", where=str(path))
+    if not isinstance(recipe.get("_run", {}), dict):
+        recipe["_run"] = {}  # someone has edited it: nothing is known that the run found out
+    return recipe
+
+
+def write_yaml(path: Path, value: Any) -> None:
+    """Write settings in the order given."""
+    write_text(path, yaml_text(value))
+
+
+def yaml_text(value: Any) -> str:
+    """Settings in the order given, as they are written."""
+    style: dict[str, Any] = {"sort_keys": False, "allow_unicode": True, "width": 100}
+    text: str = yaml.dump(value, Dumper=_DUMPER, **style)
+    return text
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write one JSON value, indented."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Write one JSON object per line."""
+    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """The objects of a file with one per line; none if it is not there.
+
+    Raises:
+        DataError: It is broken, elsewhere than in a last line that was being written.
+    """
+    if not path.is_file():
+        return []
+    # Not splitlines(): an answer may hold a Unicode line separator.
+    lines = read_text(path).split("\n")
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            value = parse_json(line)
+        except ValueError as error:
+            if number == len(lines):
+                break  # the last line of a run that was killed while writing it
+            raise DataError(str(error), where=f"{path}:{number}") from error
+        if not isinstance(value, dict):
+            raise DataError(
+                f"expected an object, found {type(value).__name__}", where=f"{path}:{number}"
+            )
+        rows.append(value)
+    return rows
