@@ -15,38 +15,10 @@ from transformers.trainer_pt_utils import AcceleratorConfig
 from transformers.trainer_utils import SchedulerType
 
 from orpo.errors import ConfigError
-from orpo.setting_types import as_declared, as_mapping
+from orpo.setting_types import CHOICES, as_declared, as_mapping
 
-__all__ = ["ENGINES", "NLL_SCOPES", "OBJECTIVES", "ORPOConfig"]
-
-ENGINES = ("auto", "shared", "padded")
-NLL_SCOPES = ("sequence", "completion")
-OBJECTIVES = ("orpo", "sft", "dpo")
 _STRENGTHS = {"orpo": {"orpo_alpha": 0.1, "orpo_beta": 1.0}, "sft": {}, "dpo": {"dpo_beta": 0.1}}
 """Settings that belong to one objective, with their defaults."""
-_TRUNCATIONS = ("truncate_answer", "keep_end", "keep_start", "drop", "error")
-_BAD_ROWS = ("error", "drop")
-_FORMATS = (
-    *("auto", "prompt", "implicit", "hh", "alpaca"),
-    *("sharegpt", "messages", "two_messages", "answers"),
-)
-_PAIR_RULES = ("best_worst", "best_second", "best_random")
-_ON_NONFINITE = ("stop", "skip")
-_QUANTIZE = ("none", "4bit")
-_DTYPES = ("float32", "bfloat16", "float16", "auto")
-_CHOICES: dict[str, tuple[str, ...]] = {
-    "objective": OBJECTIVES,
-    "nll_scope": NLL_SCOPES,
-    "truncation": _TRUNCATIONS,
-    "engine": ENGINES,
-    "on_bad_row": _BAD_ROWS,
-    "data_format": _FORMATS,
-    "pair_rule": _PAIR_RULES,
-    "model_dtype": _DTYPES,
-    "quantize": _QUANTIZE,
-    "on_nonfinite": _ON_NONFINITE,
-    "train_sampling_strategy": ("random", "sequential"),
-}
 _SMALLEST = {
     "learning_rate": 0,
     "weight_decay": 0,
@@ -99,6 +71,10 @@ _MEANINGLESS = {
     "batch_eval_metrics": "metrics are computed over whole data sets",
     "debug": "what is not finite is named by step and rows, see on_nonfinite",
 }
+
+
+def _any(setting: str) -> str:
+    return ", ".join(CHOICES[setting])
 
 
 def _help(text: str, default: Any = None) -> Any:  # a dataclass field
@@ -177,7 +153,7 @@ class ORPOConfig(TrainingArguments):
     logging_nan_inf_filter: bool = _help("Replace non-finite losses in the log.", False)
     remove_unused_columns: bool = _help("Unused: orpo reads the columns that it needs.", False)
 
-    objective: str = _help(f"What is trained: {', '.join(OBJECTIVES)}.", "orpo")
+    objective: str = _help(f"What is trained: {_any('objective')}.", "orpo")
     orpo_alpha: float | None = _help("Strength of the preference term, lambda. Default 0.1.")
     orpo_beta: float | None = _help("Temperature of the odds ratio. Default 1.0.")
     dpo_beta: float | None = _help("Strength of DPO's KL constraint. Default 0.1.")
@@ -185,7 +161,7 @@ class ORPOConfig(TrainingArguments):
     nll_scope: str = _help("Tokens that the NLL counts: sequence or completion.", "sequence")
     max_length: int | None = _help("Tokens of prompt and answer together.", 1024)
     max_prompt_length: int | None = _help("Tokens of the prompt.")
-    truncation: str = _help(f"Over-long pairs: {', '.join(_TRUNCATIONS)}.", "truncate_answer")
+    truncation: str = _help(f"Over-long pairs: {_any('truncation')}.", "truncate_answer")
     max_tokens_per_microbatch: int | None = _help(
         "Positions that go through the model at once; saves memory, never changes the result."
     )
@@ -195,14 +171,14 @@ class ORPOConfig(TrainingArguments):
     disable_dropout: bool = _help("Switch every dropout of the model off.", True)
     engine: str = _help("How pairs go through the model: auto, shared or padded.", "auto")
     on_bad_row: str = _help("Malformed rows: error or drop.", "error")
-    data_format: str = _help(f"Columns of the data: {', '.join(_FORMATS)}.", "auto")
-    pair_rule: str = _help(f"Pair out of scored answers: {', '.join(_PAIR_RULES)}.", "best_worst")
+    data_format: str = _help(f"Columns of the data: {_any('data_format')}.", "auto")
+    pair_rule: str = _help(f"Pair out of scored answers: {_any('pair_rule')}.", "best_worst")
     data_cache: str | None = _help("Folder that keeps tokenised data; off for none.")
     chat_template: str | None = _help("Jinja file that replaces the tokenizer's chat template.")
     chat_template_kwargs: dict[str, Any] | str | None = _help(
         "Extra variables for the chat template, as JSON."
     )
-    model_dtype: str = _help(f"Weights of a model given by name: {', '.join(_DTYPES)}.", "float32")
+    model_dtype: str = _help(f"Weights of a model given by name: {_any('model_dtype')}.", "float32")
     quantize: str = _help("Layers of a model given by name: none or 4bit (QLoRA).", "none")
     model_init_kwargs: dict[str, Any] | str | None = _help(
         "Extra arguments of from_pretrained for a model given by name, as JSON."
@@ -332,7 +308,7 @@ class ORPOConfig(TrainingArguments):
 
     def _check_choices(self) -> None:
         described = {f.name: f.metadata.get("choices") for f in fields(self)}
-        for name, choices in {**described, **_CHOICES}.items():
+        for name, choices in {**described, **CHOICES}.items():
             value = getattr(self, name, None)
             if choices and value is not None and value not in choices:
                 raise ConfigError(f"{value!r} is none of {', '.join(choices)}", where=name)

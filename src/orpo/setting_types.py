@@ -17,7 +17,23 @@ from typing import Any, Literal, get_args, get_origin
 from orpo.errors import ConfigError
 from orpo.runs import parse_json
 
-__all__ = ["as_declared", "as_mapping"]
+CHOICES: dict[str, tuple[str, ...]] = {
+    "objective": ("orpo", "sft", "dpo"),
+    "nll_scope": ("sequence", "completion"),
+    "truncation": ("truncate_answer", "keep_end", "keep_start", "drop", "error"),
+    "engine": ("auto", "shared", "padded"),
+    "on_bad_row": ("error", "drop"),
+    "data_format": (
+        *("auto", "prompt", "implicit", "hh", "alpaca"),
+        *("sharegpt", "messages", "two_messages", "answers"),
+    ),
+    "pair_rule": ("best_worst", "best_second", "best_random"),
+    "model_dtype": ("float32", "bfloat16", "float16", "auto"),
+    "quantize": ("none", "4bit"),
+    "on_nonfinite": ("stop", "skip"),
+    "train_sampling_strategy": ("random", "sequential"),
+}
+"""Settings of a training with a few values, and those."""
 
 
 def as_declared(value: Any, declared: Any, name: str) -> Any:

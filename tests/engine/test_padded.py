@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from orpo.config import NLL_SCOPES
 from orpo.engine import EngineOutput, PaddedEngine
 from orpo.engine.fused_head import FusedHead
 from orpo.objective import PairLogps
+from orpo.setting_types import CHOICES
 from tests.engine.families import (
     LENGTHS,
     VOCABULARY,
@@ -49,7 +49,7 @@ def score(engine: PaddedEngine, model: nn.Module, pairs: list[Pair], pad: int = 
     return engine(model, collate(pairs, pad), orpo_like).logps
 
 
-@pytest.mark.parametrize("nll_scope", NLL_SCOPES)
+@pytest.mark.parametrize("nll_scope", CHOICES["nll_scope"])
 @pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_log_probabilities_equal_the_oracle(family: str, head: str, nll_scope: str) -> None:

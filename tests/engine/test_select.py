@@ -10,10 +10,10 @@ import transformers as hf
 from torch import nn
 
 from orpo import ConfigError
-from orpo.config import ENGINES
 from orpo.engine import PaddedEngine, SharedEngine, expect_engine, select_engine
 from orpo.engine.fused_head import FusedHead, LogitTransform
 from orpo.errors import ModelError
+from orpo.setting_types import CHOICES
 from tests.engine.families import (
     FALL_BACK,
     LENGTHS,
@@ -71,7 +71,7 @@ def test_padded_rows_of_these_equal_the_oracle(family: str) -> None:
 def test_padded_when_asked_for(nll_scope: str) -> None:
     engine, note = select_engine("padded", model_of("granite"), nll_scope)
     assert engine == PaddedEngine(nll_scope, head=FusedHead(LogitTransform(0.25)))
-    assert engine.name in ENGINES
+    assert engine.name in CHOICES["engine"]
     assert note == "padded engine (asked for)"
 
 
@@ -80,7 +80,7 @@ def test_padded_when_asked_for(nll_scope: str) -> None:
 def test_shared_where_it_can_be(requested: str, nll_scope: str) -> None:
     engine, note = select_engine(requested, model_of("llama"), nll_scope)
     assert engine == SharedEngine(nll_scope, head=FusedHead(LogitTransform()))
-    assert engine.name in ENGINES
+    assert engine.name in CHOICES["engine"]
     assert note == "shared engine (prompts computed once, no padding; self-test passed)"
 
 

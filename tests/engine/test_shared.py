@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orpo.config import NLL_SCOPES
 from orpo.engine import PaddedEngine, SharedEngine, select_engine
+from orpo.setting_types import CHOICES
 from tests.engine.families import (
     LENGTHS,
     SHARED,
@@ -39,7 +39,7 @@ def test_the_family_is_shared(family: str) -> None:
     assert note == "shared engine (prompts computed once, no padding; self-test passed)"
 
 
-@pytest.mark.parametrize("nll_scope", NLL_SCOPES)
+@pytest.mark.parametrize("nll_scope", CHOICES["nll_scope"])
 @pytest.mark.parametrize("family", SHARED)
 def test_every_way_gives_the_same_loss_and_gradients(family: str, nll_scope: str) -> None:
     model, pairs = model_of(family), random_pairs(1, LENGTHS)
@@ -53,7 +53,7 @@ def test_every_way_gives_the_same_loss_and_gradients(family: str, nll_scope: str
         assert max(apart(of_engine(way, model, collate(pairs)), expected)) < 1e-5, name
 
 
-@pytest.mark.parametrize("nll_scope", NLL_SCOPES)
+@pytest.mark.parametrize("nll_scope", CHOICES["nll_scope"])
 @pytest.mark.parametrize("family", SHARED)
 def test_in_float64_nothing_is_left_but_rounding(family: str, nll_scope: str) -> None:
     model, pairs = exact_copy(model_of(family)), random_pairs(2, LENGTHS)
@@ -73,13 +73,15 @@ def rounding_apart(family: str, pairs: list[Pair], nll_scope: str, window: int |
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "opt"])
 @settings(max_examples=20)
-@given(pairs=pair_lists(), nll_scope=st.sampled_from(NLL_SCOPES))
+@given(pairs=pair_lists(), nll_scope=st.sampled_from(CHOICES["nll_scope"]))
 def test_pairs_of_any_shape(family: str, pairs: list[Pair], nll_scope: str) -> None:
     assert rounding_apart(family, pairs, nll_scope, None) < 1e-9
 
 
 @settings(max_examples=40)
-@given(pairs=pair_lists(), nll_scope=st.sampled_from(NLL_SCOPES), window=st.integers(3, 8))
+@given(
+    pairs=pair_lists(), nll_scope=st.sampled_from(CHOICES["nll_scope"]), window=st.integers(3, 8)
+)
 def test_pairs_of_any_shape_with_a_window(pairs: list[Pair], nll_scope: str, window: int) -> None:
     assert rounding_apart("mistral", pairs, nll_scope, window) < 1e-9
 

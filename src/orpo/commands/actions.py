@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
-from orpo.commands.main import Parser
+from orpo.commands.main import Parser, configure, execute
 
 __all__ = ["add_actions", "run_action"]
 
@@ -33,7 +33,7 @@ class _LazyParser(Parser):
             default=argparse.SUPPRESS,
             help="print one JSON object on stdout",
         )
-        module.configure(self)
+        configure(module, self)
         given, unknown = super().parse_known_args(args, namespace)
         self.refuse(unknown)
         given.module = self.module
@@ -58,11 +58,10 @@ def add_actions(parser: argparse.ArgumentParser, command: str, actions: Mapping[
         group.add_parser(name, help=text, description=sentence, module=module)
 
 
-def run_action(given: argparse.Namespace) -> dict[str, Any] | None:
+def run_action(given: argparse.Namespace) -> Mapping[str, Any] | None:
     """Run the action; without one, show what there is."""
     if given.action is None:
         print(given.help())
         return None
     module: Any = import_module(given.module)
-    result: dict[str, Any] | None = module.execute(given)
-    return result
+    return execute(module, given)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from typing import Any
 
 from orpo.commands.actions import add_actions, run_action
@@ -27,6 +28,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_actions(parser, "data", ACTIONS)
 
 
-def execute(given: argparse.Namespace) -> dict[str, Any] | None:
+def execute(given: argparse.Namespace) -> Mapping[str, Any] | None:
     """Run the action."""
     return run_action(given)

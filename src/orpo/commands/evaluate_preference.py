@@ -12,7 +12,8 @@ from rich.text import Text
 
 from orpo.audit.tally import amount
 from orpo.commands.console import console, say
-from orpo.commands.data_options import SETTINGS, add_training_settings
+from orpo.commands.data_options import add_training_settings
+from orpo.commands.flags import SETTINGS
 from orpo.jobs.preference_job import PreferenceJob, run_preference
 from orpo.runs import REPORT
 

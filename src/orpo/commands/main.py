@@ -14,7 +14,7 @@ import re
 import sys
 import traceback
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from importlib import import_module
 from itertools import pairwise
@@ -64,12 +64,32 @@ class Command(Protocol):
     """What a module of a command provides."""
 
     EXAMPLES: str
+    Options: type
+    """A dataclass of `orpo.options`: the flags and their help are made of it."""
 
-    def configure(self, parser: argparse.ArgumentParser) -> None:
-        """Add the command's arguments."""
+    def run(self, options: Any) -> Mapping[str, Any] | None:
+        """Do it and say so; the result is what `--json` prints."""
 
-    def execute(self, given: argparse.Namespace) -> dict[str, Any] | None:
-        """Run it; the result is what `--json` prints."""
+
+def configure(command: Any, parser: argparse.ArgumentParser) -> None:
+    """Add a command's arguments."""
+    if not hasattr(command, "Options"):
+        command.configure(parser)
+        return
+    from orpo.commands.flags import add_options  # noqa: PLC0415 - not for --nproc
+
+    add_options(parser, command.Options)
+
+
+def execute(command: Any, given: argparse.Namespace) -> Mapping[str, Any] | None:
+    """Run a command with what was given."""
+    if not hasattr(command, "Options"):
+        found: Mapping[str, Any] | None = command.execute(given)
+        return found
+    from orpo.commands.flags import options_from  # noqa: PLC0415 - not for --nproc
+
+    result: Mapping[str, Any] | None = command.run(options_from(given, command.Options))
+    return result
 
 
 def _suggestion(name: str, known: set[str], value: str) -> str:
@@ -211,11 +231,11 @@ def _dispatch(arguments: list[str]) -> int:
         allow_abbrev=False,
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
-    command.configure(parser)
+    configure(command, parser)
     own, passed_on = _parted(arguments[1:], command)
     given = parser.parse_args(own)
     given.passed_on = passed_on
-    result = command.execute(given)
+    result = execute(command, given)
     if given.json and result is not None:
         print_json(result)
     return 0

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
+from dataclasses import dataclass
 from typing import Any
 
 from orpo.commands.console import say
-from orpo.jobs import merge_adapter
+from orpo.options import argument, option
 
 EXAMPLES = """\
 examples:
@@ -14,17 +14,21 @@ examples:
   orpo merge run merged --dtype bfloat16"""
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
+@dataclass(frozen=True)
+class Options:
     """The adapter's folder and a new one."""
-    parser.add_argument("run", metavar="RUN", help="folder with a LoRA adapter")
-    parser.add_argument("out", metavar="OUT", help="new folder for the merged model")
-    parser.add_argument(
-        "--dtype", default="auto", choices=("auto", "float32", "bfloat16", "float16")
+
+    run: str = argument("RUN", help="folder with a LoRA adapter")
+    out: str = argument("OUT", help="new folder for the merged model")
+    dtype: str = option(
+        "auto", choices=("auto", "float32", "bfloat16", "float16"), help="of the merged weights"
     )
 
 
-def execute(given: argparse.Namespace) -> dict[str, Any]:
+def run(options: Options) -> dict[str, Any]:
     """Merge and save."""
-    folder = merge_adapter(given.run, given.out, dtype=given.dtype)
+    from orpo.jobs import merge_adapter  # noqa: PLC0415 - loads torch
+
+    folder = merge_adapter(options.run, options.out, dtype=options.dtype)
     say(f"merged model: {folder}")
     return {"model": str(folder)}
