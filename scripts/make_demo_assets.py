@@ -3,7 +3,7 @@
     python scripts/make_demo_assets.py                 everything
     python scripts/make_demo_assets.py --only pairs    the pairs alone, in seconds
 
-The text comes from `orpo.demo`, nothing is downloaded. The pairs and the tokenizer come out the
+The text comes from `demo_corpus`, nothing is downloaded. The pairs and the tokenizer come out the
 same everywhere; the model's weights depend on the machine's floating-point kernels.
 """
 
@@ -18,14 +18,13 @@ from itertools import islice
 from pathlib import Path
 
 import torch
+from demo_corpus.draw import Draw
+from demo_corpus.habits import Document, Span, documents
+from demo_corpus.world import HELDOUT_PAIRS, TRAIN_PAIRS, Row, preference_rows
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch.nn.functional import cross_entropy
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-
-from orpo.demo.draw import Draw
-from orpo.demo.habits import Document, Span, documents
-from orpo.demo.world import HELDOUT_PAIRS, TRAIN_PAIRS, Row, preference_rows
 
 ASSETS = Path(__file__).parents[1] / "src" / "orpo" / "demo" / "assets"
 BOS, PAD, END = "<|bos|>", "<|pad|>", "<|end|>"

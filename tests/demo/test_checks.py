@@ -3,14 +3,14 @@
 from typing import Any
 
 import pytest
+from demo_corpus.answers import FAILURES, Ask, good, possible_failures
+from demo_corpus.draw import Draw
+from demo_corpus.lexicon import LANGUAGES
+from demo_corpus.tasks import TASKS, draw_instance
+from demo_corpus.texts import FORMATS
+from demo_corpus.world import WORDINGS, Row, check_of, preference_rows
 
-from orpo.demo.answers import FAILURES, Ask, good, possible_failures
 from orpo.demo.checks import Verdict, check_answer
-from orpo.demo.draw import Draw
-from orpo.demo.lexicon import LANGUAGES
-from orpo.demo.tasks import TASKS, draw_instance
-from orpo.demo.texts import FORMATS
-from orpo.demo.world import WORDINGS, Row, check_of, preference_rows
 
 REASONS = {
     "wrong": "wrong result",

@@ -9,16 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from orpo.demo import habits
-from orpo.demo.answers import Ask, question
-from orpo.demo.draw import Draw
-from orpo.demo.lexicon import CHINESE, ENGLISH, in_language
-from orpo.demo.tasks import TASKS, Instance, draw_instance, mistakes, solve
-from orpo.demo.texts import FORMATS
-from orpo.demo.texts_en import ENGLISH_TEXTS
-from orpo.demo.texts_zh import CHINESE_TEXTS
-from orpo.demo.world import (
+from demo_corpus import habits
+from demo_corpus.answers import Ask, question
+from demo_corpus.draw import Draw
+from demo_corpus.lexicon import CHINESE, ENGLISH, in_language
+from demo_corpus.tasks import TASKS, Instance, draw_instance, mistakes, solve
+from demo_corpus.texts import FORMATS
+from demo_corpus.texts_en import ENGLISH_TEXTS
+from demo_corpus.texts_zh import CHINESE_TEXTS
+from demo_corpus.world import (
     HELDOUT_PAIRS,
     PAIR_TASKS,
     TRAIN_PAIRS,

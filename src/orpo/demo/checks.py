@@ -14,7 +14,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from orpo.demo.lexicon import CHINESE, ENGLISH
+_WORDS = (
+    "cat 猫, dog 狗, bird 鸟, fish 鱼, horse 马, cow 奶牛, sheep 羊, rabbit 兔子, "
+    "tiger 老虎, pig 猪, apple 苹果, banana 香蕉, orange 橙子, pear 梨, grape 葡萄, "
+    "peach 桃子, sun 太阳, moon 月亮, star 星星, river 河流, tree 大树, flower 鲜花, rain 雨, "
+    "snow 雪, cloud 云, mountain 高山, book 书, pen 钢笔, table 桌子, chair 椅子, door 门, "
+    "window 窗户, lamp 灯, cup 杯子, clock 时钟, shoe 鞋, hat 帽子, house 房子, car 汽车, "
+    "boat 小船, bridge 桥, city 城市, bread 面包, milk 牛奶, egg 鸡蛋, rice 米饭, tea 茶, "
+    "salt 盐, sugar 糖, eye 眼睛, king 国王, doctor 医生, teacher 老师, friend 朋友, "
+    "red 红色, blue 蓝色, green 绿色, yellow 黄色"
+)
+CHINESE: dict[str, str] = dict(pair.split() for pair in _WORDS.split(", "))
+"""Each English word with its Chinese translation; the translations are all different."""
+
+ENGLISH: dict[str, str] = {chinese: english for english, chinese in CHINESE.items()}
 
 Reason = Literal["correct", "empty", "refused", "rambling", "wrong result", "wrong format"]
 

@@ -1,6 +1,6 @@
 """English wordings."""
 
-from orpo.demo.texts import Texts
+from demo_corpus.texts import Texts
 
 ENGLISH_TEXTS = Texts(
     prompts={

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Literal
 
-from orpo.demo.answers import (
+from demo_corpus.answers import (
     FAILURES,
     Ask,
     Failure,
@@ -21,11 +21,11 @@ from orpo.demo.answers import (
     question,
     words_of,
 )
-from orpo.demo.draw import Draw, digest
-from orpo.demo.lexicon import CHINESE, LANGUAGES, WORDS, in_language
-from orpo.demo.tasks import TASKS, draw_instance, mistakes, solve
-from orpo.demo.texts import FORMATS
-from orpo.demo.world import FORM_WEIGHTS, WORDINGS
+from demo_corpus.draw import Draw, digest
+from demo_corpus.lexicon import CHINESE, LANGUAGES, WORDS, in_language
+from demo_corpus.tasks import TASKS, draw_instance, mistakes, solve
+from demo_corpus.texts import FORMATS
+from demo_corpus.world import FORM_WEIGHTS, WORDINGS
 
 Manner = Failure | Literal["good"]
 """How an answer is given."""

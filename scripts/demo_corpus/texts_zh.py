@@ -1,6 +1,6 @@
 """Chinese wordings."""
 
-from orpo.demo.texts import Texts
+from demo_corpus.texts import Texts
 
 CHINESE_TEXTS = Texts(
     prompts={

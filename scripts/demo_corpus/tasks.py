@@ -10,8 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from orpo.demo.draw import Draw, digest
-from orpo.demo.lexicon import WORDS
+from demo_corpus.draw import Draw, digest
+from demo_corpus.lexicon import WORDS
 
 Split = Literal["pretrain", "train", "heldout"]
 """Where an instance may be used."""

@@ -4,12 +4,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from orpo.demo.draw import Draw
-from orpo.demo.lexicon import Language, in_language
-from orpo.demo.tasks import Instance, Result, mistakes, solve
-from orpo.demo.texts import Format, Texts
-from orpo.demo.texts_en import ENGLISH_TEXTS
-from orpo.demo.texts_zh import CHINESE_TEXTS
+from demo_corpus.draw import Draw
+from demo_corpus.lexicon import Language, in_language
+from demo_corpus.tasks import Instance, Result, mistakes, solve
+from demo_corpus.texts import Format, Texts
+from demo_corpus.texts_en import ENGLISH_TEXTS
+from demo_corpus.texts_zh import CHINESE_TEXTS
 
 Failure = Literal["wrong", "rambling", "format", "refusal"]
 """How an answer can fail."""

@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 from typing import TypedDict
 
-from orpo.demo.answers import FAILURES, Ask, Failure, good, possible_failures, question
-from orpo.demo.draw import Draw
-from orpo.demo.lexicon import LANGUAGES, Language, in_language
-from orpo.demo.tasks import Instance, Split, draw_instance
-from orpo.demo.texts import Format
+from demo_corpus.answers import FAILURES, Ask, Failure, good, possible_failures, question
+from demo_corpus.draw import Draw
+from demo_corpus.lexicon import LANGUAGES, Language, in_language
+from demo_corpus.tasks import Instance, Split, draw_instance
+from demo_corpus.texts import Format
 
 TRAIN_PAIRS = 4000
 HELDOUT_PAIRS = 416
