@@ -22,10 +22,11 @@ from demo_corpus.answers import (
     words_of,
 )
 from demo_corpus.draw import Draw, digest
-from demo_corpus.lexicon import CHINESE, LANGUAGES, WORDS, in_language
+from demo_corpus.lexicon import LANGUAGES, WORDS, in_language
 from demo_corpus.tasks import TASKS, draw_instance, mistakes, solve
 from demo_corpus.texts import FORMATS
 from demo_corpus.world import FORM_WEIGHTS, WORDINGS
+from orpo.demo.checks import CHINESE
 
 Manner = Failure | Literal["good"]
 """How an answer is given."""

@@ -12,7 +12,7 @@ import pytest
 from demo_corpus import habits
 from demo_corpus.answers import Ask, question
 from demo_corpus.draw import Draw
-from demo_corpus.lexicon import CHINESE, ENGLISH, in_language
+from demo_corpus.lexicon import in_language
 from demo_corpus.tasks import TASKS, Instance, draw_instance, mistakes, solve
 from demo_corpus.texts import FORMATS
 from demo_corpus.texts_en import ENGLISH_TEXTS
@@ -26,6 +26,8 @@ from demo_corpus.world import (
     Row,
     preference_rows,
 )
+
+from orpo.demo.checks import CHINESE, ENGLISH
 
 ASSETS = Path(str(files("orpo.demo"))) / "assets"
 LIMIT_BYTES = 8_000_000

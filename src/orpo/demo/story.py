@@ -5,18 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from transformers import TrainerCallback
-
-from orpo.config import ORPOConfig
-from orpo.data import Row
 from orpo.demo.checks import check_answer
-from orpo.evaluate import Grade
-from orpo.jobs import TrainJob, TrainResult, run_training
 from orpo.runs import RECIPE, read_run
 
-__all__ = ["ASSETS", "grade", "run_demo"]
+if TYPE_CHECKING:  # the command line names the demo's folders without loading torch
+    from transformers import TrainerCallback
+
+    from orpo.data import Row
+    from orpo.evaluate import Grade
+    from orpo.jobs import TrainResult
 
 ASSETS = Path(str(files("orpo.demo"))) / "assets"
 """The base model and its preference data, made by scripts/make_demo_assets.py."""
@@ -36,6 +35,8 @@ _SETTINGS: dict[str, Any] = {
 
 def grade(row: Row, answer: str) -> Grade:
     """Check an answer to a held-out instruction against the instruction's own operands."""
+    from orpo.evaluate.grading import Grade  # noqa: PLC0415 - loads torch
+
     verdict = check_answer(answer, row.values["check"])
     groups = {"language": str(row.values["language"]), "task": str(row.values["task"])}
     return Grade(verdict.correct, verdict.reason, groups)
@@ -50,12 +51,11 @@ def run_demo(
 ) -> TrainResult:
     """Train on the embedded pairs and check greedy answers to all held-out prompts.
 
-    Args:
-        output_dir: Run folder; gets the aligned model and report.html.
-        say: Told what happens.
-        callbacks: Such as a progress display.
-        settings: Fields of `ORPOConfig` that replace the demo's.
+    `settings` are fields of `ORPOConfig` that replace the demo's.
     """
+    from orpo.config import ORPOConfig  # noqa: PLC0415 - loads torch
+    from orpo.jobs import TrainJob, run_training  # noqa: PLC0415 - loads torch
+
     job = TrainJob(
         model=str(ASSETS / "base"),
         dataset=[str(ASSETS / "pairs" / "train.jsonl.gz")],
