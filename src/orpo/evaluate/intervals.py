@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from statistics import NormalDist
 from typing import Any, TypeAlias
@@ -51,8 +51,8 @@ class Interval:
     """
 
     value: float
-    low: float
-    high: float
+    low: float = field(metadata={"null": -math.inf})
+    high: float = field(metadata={"null": math.inf})
     n: int
     clusters: int
     level: float = 0.95

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import types
 import typing
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
+from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin
 
 from orpo.errors import DataError
-
-__all__ = ["LARGEST", "kind_of", "typed"]
 
 T = TypeVar("T")
 
@@ -32,6 +32,7 @@ def typed(kind: type[T], values: Any, *, where: str) -> T:
 
     Args:
         kind: The dataclass; its fields are numbers, texts, lists, mappings and other dataclasses.
+            The metadata of a field may say under "null" which value null stands for.
         values: Should be a mapping.
         where: The file, for messages.
 
@@ -39,6 +40,22 @@ def typed(kind: type[T], values: Any, *, where: str) -> T:
         DataError: A field is missing or of another type; names it.
     """
     return typing.cast("T", _typed(kind, values, where, ""))
+
+
+def plain(value: Any) -> Any:
+    """A dataclass and all that it holds for JSON, as `typed` reads it again.
+
+    JSON knows no infinity: a number that is not finite is None.
+    """
+    if is_dataclass(value) and not isinstance(value, type):
+        return {one.name: plain(getattr(value, one.name)) for one in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(name): plain(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(one) for one in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return str(value) if isinstance(value, Path) else value
 
 
 def kind_of(value: Any) -> str:
@@ -74,7 +91,9 @@ def _fits(kind: Any, value: Any) -> bool:
 
 def _filled(kind: Any, values: Mapping[str, Any], where: str, prefix: str) -> Any:
     hints = typing.get_type_hints(kind)
-    known = {f.name: values[f.name] for f in fields(kind) if f.name in values}
+    given = {f.name: values[f.name] for f in fields(kind) if f.name in values}
+    null = {f.name: f.metadata["null"] for f in fields(kind) if "null" in f.metadata}
+    known = {n: null[n] if v is None and n in null else v for n, v in given.items()}
     made = {n: _typed(hints[n], value, where, prefix + n) for n, value in known.items()}
     try:
         return kind(**made)

@@ -1,0 +1,368 @@
+"""A comparison in types: its runs, what was measured of them, and the result in evaluation.json.
+
+Two budgets: as many optimizer steps, or as many floating-point operations, as ORPO's run takes.
+SFT+DPO has two stages and divides either budget between them so that both take equally many steps.
+`ComparisonResult` is what `orpo compare` finds, its page draws, and `read_comparison` reads again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from orpo.evaluate.intervals import Interval
+from orpo.runs import EVALUATION, read_object, typed
+
+KIND = "comparison"
+BASE = "base"
+BUDGETS = ("steps", "flops")
+STAGES: Mapping[str, tuple[str, ...]] = {
+    "orpo": ("orpo",),
+    "sft": ("sft",),
+    "sft+dpo": ("sft", "dpo"),
+}
+"""Method -> the objective of each of its stages, in order."""
+METHODS = tuple(STAGES)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One training run of an arm.
+
+    Attributes:
+        objective: "orpo", "sft" or "dpo".
+        steps: Optimizer steps.
+        folder: Its run folder, within the comparison's.
+        start: Folder within the comparison's of the model it starts from; empty for the base.
+    """
+
+    objective: str
+    steps: int
+    folder: str
+    start: str = ""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One method, trained once; the last of its stages holds its model.
+
+    Attributes:
+        name: Its folder within the comparison's.
+        method: One of `METHODS`.
+        budget: One of `BUDGETS`; ORPO's run is the measure of both.
+        seed: Of the order of the data, and of an adapter's first weights.
+        stages: What it consists of.
+    """
+
+    name: str
+    method: str
+    budget: str
+    seed: int
+    stages: list[Stage] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a training stage cost, as counted and measured in its own process; or a mean of such.
+
+    Attributes:
+        objective: "orpo", "sft" or "dpo".
+        steps: Optimizer steps.
+        pairs: Rows trained on.
+        forwards_trained: Answers that went forward and backward, each with its prompt.
+        forwards_scored: Answers that went forward only: DPO's reference.
+        flops: Floating-point operations of both.
+        seconds: Of the steps and of what they need before them; no evaluation, no loading.
+        idle_bytes: Memory at rest, the model loaded.
+        peak_bytes: The most memory held from there to the end of the training.
+    """
+
+    objective: str
+    steps: int
+    pairs: int
+    forwards_trained: int
+    forwards_scored: int
+    flops: float
+    seconds: float
+    idle_bytes: int
+    peak_bytes: int
+
+    @property
+    def forwards(self) -> int:
+        """Answers that went forward, with or without a way back."""
+        return self.forwards_trained + self.forwards_scored
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A held-out pair, and what a model made of it.
+
+    Attributes:
+        row: Index of the pair's row in the held-out data.
+        prompt: The prompt as the model saw it, in words.
+        chosen_logps: l(chosen answer), per token.
+        rejected_logps: l(rejected answer), per token.
+        answer: The model's own answer; None if it was not asked.
+        correct: The checker's word on it; None without a checker.
+        reason: The checker's reason; empty without one.
+    """
+
+    row: int
+    prompt: str
+    chosen_logps: float
+    rejected_logps: float
+    answer: str | None = None
+    correct: bool | None = None
+    reason: str = ""
+
+    @property
+    def prefers_chosen(self) -> float:
+        """1 where the chosen answer is more probable per token, 1/2 for a tie, 0 otherwise."""
+        if self.chosen_logps == self.rejected_logps:
+            return 0.5
+        return float(self.chosen_logps > self.rejected_logps)
+
+
+@dataclass(frozen=True)
+class StageCost:
+    """A stage's cost as a mean over seeds; see `Cost`."""
+
+    objective: str
+    steps: float
+    pairs: float
+    forwards: float
+    flops: float
+    seconds: float
+    peak_bytes: float
+    idle_bytes: float
+    forwards_scored: float
+
+
+@dataclass(frozen=True)
+class MethodCost:
+    """All stages of a method, as means over seeds.
+
+    Memory is the largest of the stages, which run one after the other; the rest is their sum.
+    """
+
+    stages: list[StageCost]
+    steps: float
+    pairs: float
+    forwards: float
+    flops: float
+    seconds: float
+    peak_bytes: float
+    peak_bytes_by_seed: list[int]
+    beyond_idle_bytes: float
+    seconds_by_seed: list[float]
+
+
+@dataclass(frozen=True)
+class MethodResult:
+    """A row of the table: means over seeds and held-out pairs, and what changed from the base.
+
+    Attributes:
+        method: One of `METHODS`, or `BASE`, which has no costs and one run.
+        budget: One of `BUDGETS`; empty for the base.
+        seeds: Of its runs.
+        pairs: Held-out pairs.
+        judged: How often a judge preferred its answers to the base model's.
+    """
+
+    method: str
+    budget: str
+    seeds: list[int]
+    pairs: int
+    preference_accuracy: Interval | None = None
+    preference_accuracy_change: Interval | None = None
+    correct_answers: Interval | None = None
+    correct_answers_change: Interval | None = None
+    chosen_logps: Interval | None = None
+    chosen_logps_change: Interval | None = None
+    rejected_logps: Interval | None = None
+    rejected_logps_change: Interval | None = None
+    margin: Interval | None = None
+    margin_change: Interval | None = None
+    judged: Interval | None = None
+    cost: MethodCost | None = None
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A claim of the paper, and what became of it.
+
+    Attributes:
+        name: For machines.
+        budget: Under which budget; empty where it is the same under all.
+        claim: In words.
+        verdict: "reproduced", "not reproduced" or "undecided".
+        evidence: The figures, in words.
+        figures: The same for a cell of a table.
+        interval: Of the difference that decides, if one does.
+    """
+
+    name: str
+    budget: str
+    claim: str
+    verdict: str
+    evidence: str
+    figures: str
+    interval: Interval | None = None
+
+
+@dataclass(frozen=True)
+class Point:
+    """Held-out log-probabilities per token; steps are counted over all stages of a run."""
+
+    step: int
+    chosen: float
+    rejected: float
+
+
+@dataclass(frozen=True)
+class Curve:
+    """What a stage of a run made of the held-out answers as it went on."""
+
+    method: str
+    budget: str
+    seed: int
+    objective: str
+    points: list[Point]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A short run of the sensitivity grid: settings, cost, and means over held-out pairs."""
+
+    objective: str
+    learning_rate: float
+    orpo_alpha: float | None
+    pairs: int
+    cost: Cost
+    name: str = ""
+    preference_accuracy: float | None = None
+    correct_answers: float | None = None
+    chosen_logps: float | None = None
+    rejected_logps: float | None = None
+    margin: float | None = None
+    preference_accuracy_interval: Interval | None = None
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """A run of the comparison: an arm's facts, and the command lines that take its stages."""
+
+    name: str
+    method: str
+    budget: str
+    seed: int
+    stages: list[Stage]
+    costs: list[Cost]
+    preference_accuracy: float
+    correct_answers: float | None
+    commands: list[str]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A model's answer; `correct` is the checker's word, None without one."""
+
+    name: str
+    answer: str | None
+    correct: bool | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Example:
+    """A held-out prompt with every model's answer."""
+
+    prompt: str
+    answers: list[Answer]
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Some prompts with answers, and how they were picked."""
+
+    rule: str = ""
+    examples: list[Example] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where runs took place.
+
+    Attributes:
+        device: Of the accelerator, or "cpu".
+        processor: What the processor's vector units can do.
+        threads: Of each run.
+        at_once: Runs at a time.
+    """
+
+    device: str
+    processor: str = ""
+    threads: int = 1
+    at_once: int = 1
+
+
+@dataclass(frozen=True)
+class ComparisonResult:
+    """What evaluation.json holds of a comparison; the settings alone while it is not finished.
+
+    Attributes:
+        settings: What may not change if new runs are to stand beside those that are there.
+        steps: Of ORPO's run.
+        batch: Pairs of a step.
+        learning_rates: Objective -> its own.
+        checked: Whether answers were checked.
+        answered: Prompts that each model answered.
+        held_out: The account of the held-out rows; under "choosing" the pairs of the curves.
+        table: The base model's row, then each method at each budget.
+        judge: Its settings, canaries, bias and cost; empty without one.
+        seconds: That the last call took.
+    """
+
+    kind: str = KIND
+    settings: dict[str, Any] = field(default_factory=dict)
+    model: str = ""
+    dataset: str = ""
+    command: str = "orpo compare"
+    methods: list[str] = field(default_factory=list)
+    budgets: list[str] = field(default_factory=list)
+    seeds: list[int] = field(default_factory=list)
+    steps: int = 0
+    batch: int = 0
+    learning_rates: dict[str, float] = field(default_factory=dict)
+    orpo_alpha: float | None = None
+    dpo_beta: float | None = None
+    checked: bool = False
+    answered: int = 0
+    held_out: dict[str, Any] = field(default_factory=dict)
+    table: list[MethodResult] = field(default_factory=list)
+    claims: list[Claim] = field(default_factory=list)
+    curves: list[Curve] = field(default_factory=list)
+    sensitivity: list[Cell] = field(default_factory=list)
+    runs: list[RunResult] = field(default_factory=list)
+    examples: Examples = Examples()
+    machine: Machine | None = None
+    versions: dict[str, str] = field(default_factory=dict)
+    judge: dict[str, Any] = field(default_factory=dict)
+    seconds: float | None = None
+
+    @property
+    def finished(self) -> bool:
+        """Whether every run was taken; the same command goes on with one that is not."""
+        return bool(self.table)
+
+
+def read_comparison(folder: Path) -> ComparisonResult:
+    """What evaluation.json of a folder says, as any version wrote it.
+
+    Raises:
+        DataError: It cannot be read, or a field is of another type.
+    """
+    path = folder / EVALUATION
+    return typed(ComparisonResult, read_object(path), where=str(path))
