@@ -23,7 +23,7 @@ from typing import Any, NoReturn, Protocol
 from orpo import __version__
 from orpo.commands.nproc import launch_ranks, ranks_asked_for
 from orpo.errors import ConfigError, OrpoError, RunStopped, UserError
-from orpo.jobs.launch import LOST, launched, lost_a_rank, rank
+from orpo.runs.processes import LOST, launched, lost_a_rank, rank
 from orpo.terminal import guarded, json_line
 
 __all__ = ["main", "print_json", "run"]

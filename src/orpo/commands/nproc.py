@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from orpo.errors import ConfigError
-from orpo.jobs.launch import launch, launched, program
+from orpo.runs.processes import launch, launched, program
 
 __all__ = ["launch_ranks", "ranks_asked_for"]
 

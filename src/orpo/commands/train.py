@@ -14,7 +14,7 @@ from orpo.commands.progress import TrainingProgress
 from orpo.errors import ConfigError
 from orpo.jobs import run_training
 from orpo.jobs.dry_run_job import run_dry_run
-from orpo.jobs.launch import follow_launcher, launched, rank
+from orpo.runs.processes import follow_launcher, launched, rank
 
 EXAMPLES = """\
 examples:

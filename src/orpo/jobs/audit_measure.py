@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import copy
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
-from transformers import PrinterCallback, TrainerCallback
+from transformers import PrinterCallback
 
 from orpo.config import ORPOConfig
 from orpo.data import Row
 from orpo.errors import DataError
 from orpo.jobs.tokenizing import named_tokenizer
 from orpo.train import ORPOTrainer
+from orpo.train.clock import StepClock
 from orpo.train.preflight import measure_memory
 
 __all__ = ["measure_training"]
@@ -66,33 +65,11 @@ def measure_training(
     )
 
 
-class _Clock(TrainerCallback):
-    """Seconds of each optimizer step."""
-
-    def __init__(self) -> None:
-        self.seconds: list[float] = []
-        self._start = 0.0
-
-    def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
-        """Start."""
-        self._start = _now()
-
-    def on_step_end(self, *args: Any, **kwargs: Any) -> None:
-        """Stop."""
-        self.seconds.append(_now() - self._start)
-
-
-def _now() -> float:
-    if torch.accelerator.is_available():
-        torch.accelerator.synchronize()
-    return time.perf_counter()
-
-
 def _trainer(
     model: str, tokenizer: str | None, config: ORPOConfig, rows: Sequence[Row], folder: str
-) -> tuple[ORPOTrainer, _Clock]:
+) -> tuple[ORPOTrainer, StepClock]:
     """The trainer that `orpo train` would use, on whole steps of the rows."""
-    clock = _Clock()
+    clock = StepClock()
     settings = copy.copy(config)
     fixed = {
         "output_dir": folder,

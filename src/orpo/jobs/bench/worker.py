@@ -12,17 +12,16 @@ import json
 import math
 import os
 import sys
-import time
 from pathlib import Path
 from typing import IO, Any
 
-import torch
 from transformers import TrainerCallback
 
 from orpo.errors import UserError
 from orpo.jobs.bench.memory import MemoryMeter
 from orpo.jobs.bench.spec import SideSpec
 from orpo.jobs.bench.trainers import build_trainer, describe
+from orpo.train.clock import now
 
 __all__ = ["main"]
 
@@ -70,11 +69,11 @@ class Pacemaker(TrainerCallback):
             self._channel.send("ready", self.facts)
         self._steps += 1
         self._channel.wait()
-        self._begin = _now()
+        self._begin = now()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Stop the clock."""
-        self._end = _now()
+        self._end = now()
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         """Keep the step's loss, if it is a number: JSON knows no other."""
@@ -91,15 +90,9 @@ class Pacemaker(TrainerCallback):
         self._channel.send("done", memory)
 
     def _report(self) -> None:
-        between = _now() - self._end
+        between = now() - self._end
         step = {"seconds": self._end - self._begin, "between": between, "loss": self._loss}
         self._channel.send("step", step)
-
-
-def _now() -> float:
-    if torch.accelerator.is_available():
-        torch.accelerator.synchronize()
-    return time.perf_counter()
 
 
 def main() -> None:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
-import torch
 from transformers import TrainerCallback
 
 from orpo.experiments.compare import Cost
 from orpo.jobs.bench.memory import MemoryMeter
 from orpo.runs import read_object
+from orpo.train.clock import now
 from orpo.train.work import WORK
 
 __all__ = ["StageClock", "counted"]
@@ -30,7 +29,7 @@ class StageClock(TrainerCallback):
     def on_init_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """The model is loaded: what comes on top of it is what counts."""
         self.meter.start(kwargs["model"])
-        self._rest = _now()
+        self._rest = now()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Count what the training itself had to prepare, such as a reference."""
@@ -43,11 +42,11 @@ class StageClock(TrainerCallback):
         if self._training:
             self.seconds -= float((metrics or {}).get("eval_runtime", 0.0))
         else:
-            self._rest = _now()
+            self._rest = now()
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Stop the clock, and take the most memory that was held."""
-        self.seconds += _now()
+        self.seconds += now()
         self._training = False
         self.peak = self.meter.peak()
 
@@ -66,9 +65,3 @@ def counted(objective: str, folder: Path, clock: StageClock) -> Cost:
         idle_bytes=clock.meter.idle,
         peak_bytes=clock.peak,
     )
-
-
-def _now() -> float:
-    if torch.accelerator.is_available():
-        torch.accelerator.synchronize()
-    return time.perf_counter()

@@ -30,6 +30,7 @@ from orpo.jobs.train_job import build_trainer
 from orpo.jobs.tune.score import pair_scores
 from orpo.jobs.tune.spec import TuneJob, Values
 from orpo.train import ORPOTrainer, load_model
+from orpo.train.clock import StepClock
 from orpo.train.identity import data_fingerprint, weights_digest
 
 __all__ = ["Finished", "Pruned", "Runs", "Speed"]
@@ -229,7 +230,7 @@ class Runs:
 
     def speed(self) -> Speed:
         """Take a few steps, and measure what they take."""
-        clock = _Clock()
+        clock = StepClock()
         gentle = Values(_HARMLESS, self.job.start.orpo_alpha)
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
             begun = time.perf_counter()
@@ -245,7 +246,7 @@ class Runs:
                 testing += self._answering(trainer, testing)
             finally:
                 _forget(trainer)
-        return Speed(clock.step, max(scoring, made), testing)
+        return Speed(clock.period(), max(scoring, made), testing)
 
     def _answering(self, trainer: ORPOTrainer, scoring: float) -> float:
         """Seconds of answering the prompts of the test, from some of them."""
@@ -342,23 +343,6 @@ class _Looks(TrainerCallback):
             self._at.discard(state.global_step)
             if self._report(state.global_step, float(metrics["eval_score"])):
                 self.pruned = control.should_training_stop = True
-
-
-class _Clock(TrainerCallback):
-    """Seconds of a step, the first one left out: it is slower."""
-
-    def __init__(self) -> None:
-        self._times: list[float] = []
-
-    @property
-    def step(self) -> float:
-        return (self._times[-1] - self._times[0]) / (len(self._times) - 1)
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Note the time."""
-        if torch.accelerator.is_available():
-            torch.accelerator.synchronize()
-        self._times.append(time.perf_counter())
 
 
 def _require_finite(*values: float) -> None:

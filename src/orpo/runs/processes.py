@@ -1,9 +1,10 @@
-"""Several ranks of one command on this machine: started together, ended together.
+"""Processes that this one starts and answers for: none outlives it, a signal reaches them all.
 
-A rank is a process with the environment that `torchrun` would give it. The launcher passes SIGTERM
-and SIGINT on, once for each that arrives; a terminal's Ctrl-C reaches the launcher only, because
-the ranks are a process group of their own. Ranks hold the end of a pipe whose other end the
-launcher holds: if it is gone, they stop as if they had received SIGTERM.
+`supervised` is for any program; `launch` runs one command as the ranks of one training. A rank is
+a process with the environment that `torchrun` would give it. SIGTERM and SIGINT are passed on, once
+for each that arrives; a terminal's Ctrl-C reaches this process only, because each of the others is
+a process group of its own. They hold the end of a pipe whose other end this process holds: ranks
+stop when it is gone as if they had received SIGTERM (`follow_launcher`).
 """
 
 from __future__ import annotations
@@ -19,28 +20,18 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from orpo.errors import ConfigError
-
-__all__ = [
-    "LOST",
-    "Outcome",
-    "follow_launcher",
-    "launch",
-    "launched",
-    "lost_a_rank",
-    "program",
-    "rank",
-]
 
 LOST = 70
 """Exit code of a rank that ended because another one had; never the cause."""
 
 _MARK = "ORPO_LAUNCHER"
 _POLL = 0.05
-_TAIL = 20  # lines that are kept of what a rank says
+_TAIL = 20  # lines that are kept of what a process says
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _STOPS = {code: int(n) for n in _SIGNALS for code in (128 + n, -n)}
 """Exit codes of ranks that a signal has stopped, and which."""
@@ -53,6 +44,139 @@ _NETWORK = (
     "ncclinternalerror",
     "communicator was aborted",
 )
+
+
+def program(arguments: Sequence[str]) -> list[str]:
+    """`orpo` with these arguments, as another process would run it."""
+    return [sys.executable, "-m", "orpo", *arguments]
+
+
+@dataclass
+class Child:
+    """A process that was started, and the last lines of its stderr, unless others hear them."""
+
+    process: subprocess.Popen[bytes]
+    log: Path | None = None
+    said: deque[str] = field(default_factory=lambda: deque(maxlen=_TAIL))
+
+    def __post_init__(self) -> None:
+        self._reader = threading.Thread(target=self._listen, daemon=True)
+        self._reader.start()
+
+    def _listen(self) -> None:
+        for line in self.process.stderr or ():
+            self.said.append(line.decode("utf-8", "replace").rstrip())
+
+    def lines(self) -> tuple[str, ...]:
+        """What it said last, without empty lines."""
+        self._reader.join(1.0)
+        if self.log is not None:
+            self.said.extend(self.log.read_text("utf-8", "replace").splitlines())
+        return tuple(line for line in self.said if line.strip())
+
+    def close(self) -> None:
+        """End it, whatever it is doing."""
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        with contextlib.suppress(OSError):
+            if self.process.stdin is not None:
+                self.process.stdin.close()
+        self._reader.join(1.0)
+        for pipe in (self.process.stdout, self.process.stderr):
+            if pipe is not None:
+                pipe.close()
+
+
+@dataclass
+class Supervisor:
+    """Processes that were started together.
+
+    Attributes:
+        children: In the order in which they were started.
+        received: The signals that arrived, which all of them were sent.
+    """
+
+    children: list[Child] = field(default_factory=list)
+    received: list[int] = field(default_factory=list)
+    _closed: bool = False
+    _lock: Any = field(default_factory=threading.RLock)
+
+    def start(
+        self,
+        command: Sequence[str],
+        *,
+        environment: Mapping[str, str] | None = None,
+        log: Path | None = None,
+        heard: bool = False,
+        **how: Any,
+    ) -> Child:
+        """Start a program; from any thread.
+
+        Args:
+            command: The program and its arguments.
+            environment: All of it; this process's own if None.
+            log: File for its stderr.
+            heard: Whether it writes where this process writes.
+            **how: Further arguments of `subprocess.Popen`.
+
+        Raises:
+            ChildProcessError: The others were ended by now.
+        """
+        with self._lock, contextlib.ExitStack() as files:
+            if self._closed:
+                raise ChildProcessError(f"{command[-1]} was not begun: the others were ended")
+            stderr = None if heard else subprocess.PIPE
+            streams: dict[str, Any] = {
+                "stdin": subprocess.PIPE,
+                "stdout": None if heard else subprocess.DEVNULL,
+                "stderr": stderr if log is None else files.enter_context(log.open("wb")),
+            }
+            process = subprocess.Popen(  # noqa: S603 - this very program
+                list(command), env=environment, process_group=0, **{**streams, **how}
+            )
+            self.children.append(Child(process, log))
+            return self.children[-1]
+
+    def send(self, number: int) -> None:
+        """Send a signal to all of them."""
+        self.received.append(number)
+        for child in list(self.children):
+            child.process.send_signal(number)
+
+    def close(self) -> None:
+        """End what is still running; nothing can be started any more."""
+        with self._lock:
+            self._closed = True
+        for child in self.children:
+            child.close()
+
+
+@contextlib.contextmanager
+def supervised() -> Iterator[Supervisor]:
+    """Within it what is started gets the signals that arrive here; nothing outlives the block."""
+    group = Supervisor()
+
+    def forward(number: int, _frame: FrameType | None) -> None:
+        group.send(number)
+
+    main = threading.current_thread() is threading.main_thread()
+    before: dict[signal.Signals, Any] = {}
+    try:
+        if main:
+            before = {number: signal.signal(number, forward) for number in _SIGNALS}
+        yield group
+    finally:
+        try:
+            group.close()
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def death_of(code: int) -> str:
+    """How a process ended, in words."""
+    return signal.Signals(-code).name if code < 0 else f"exit code {code}"
 
 
 @dataclass(frozen=True)
@@ -119,54 +243,16 @@ def launch(command: Sequence[str], count: int, patience: float = 10.0) -> Outcom
             where="--nproc",
             fix="Leave --nproc out.",
         )
-    ranks: list[_Rank] = []  # filled while signals may already arrive
-    with _passed_on(ranks) as received:
-        try:
-            port = _free_port()
-            for number in range(count):
-                ranks.append(  # noqa: PERF401 - a signal may arrive between two
-                    _Rank(number, _start(command, number, count, port))
-                )
-            return _wait(ranks, received, patience)
-        finally:
-            for each in ranks:
-                each.close()
+    with supervised() as ranks:
+        port = _free_port()
+        for number in range(count):
+            ranks.start(command, environment=_environment(number, count, port), heard=number == 0)
+        return _wait(ranks, patience)
 
 
-@dataclass
-class _Rank:
-    number: int
-    process: subprocess.Popen[bytes]
-    said: deque[str] = field(default_factory=lambda: deque(maxlen=_TAIL))
-
-    def __post_init__(self) -> None:
-        self._reader = threading.Thread(target=self._listen, daemon=True)
-        self._reader.start()
-
-    def _listen(self) -> None:
-        for line in self.process.stderr or ():
-            self.said.append(line.decode("utf-8", "replace").rstrip())
-
-    def lines(self) -> tuple[str, ...]:
-        self._reader.join(1.0)
-        return tuple(line for line in self.said if line.strip())
-
-    def close(self) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.wait()
-        with contextlib.suppress(OSError):
-            if self.process.stdin is not None:
-                self.process.stdin.close()
-        self._reader.join(1.0)
-        if self.process.stderr is not None:
-            self.process.stderr.close()
-
-
-def _start(command: Sequence[str], number: int, count: int, port: int) -> subprocess.Popen[bytes]:
-    threads = max(1, (os.cpu_count() or 1) // count)
-    environment = {
-        "OMP_NUM_THREADS": str(threads),
+def _environment(number: int, count: int, port: int) -> dict[str, str]:
+    return {
+        "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // count)),
         **os.environ,
         _MARK: str(os.getpid()),
         "MASTER_ADDR": "127.0.0.1",
@@ -176,15 +262,6 @@ def _start(command: Sequence[str], number: int, count: int, port: int) -> subpro
         "RANK": str(number),
         "LOCAL_RANK": str(number),
     }
-    first = number == 0
-    return subprocess.Popen(  # noqa: S603 - this very program
-        list(command),
-        env=environment,
-        stdin=subprocess.PIPE,
-        stdout=None if first else subprocess.DEVNULL,
-        stderr=None if first else subprocess.PIPE,
-        process_group=0,
-    )
 
 
 def _free_port() -> int:
@@ -193,40 +270,19 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-@contextlib.contextmanager
-def _passed_on(ranks: list[_Rank]) -> Iterator[list[int]]:
-    """Within it signals go to all ranks; gives the list of those that arrived."""
-    received: list[int] = []
-
-    def forward(number: int, _frame: FrameType | None) -> None:
-        received.append(number)
-        for each in ranks:
-            each.process.send_signal(number)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield received
-        return
-    before: dict[signal.Signals, Any] = {n: signal.signal(n, forward) for n in _SIGNALS}
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _wait(ranks: list[_Rank], received: list[int], patience: float) -> Outcome:
+def _wait(ranks: Supervisor, patience: float) -> Outcome:
     """Until all have ended; those that outlive a failed one for too long are killed.
 
     Ranks that outlive one that a signal stopped, which did not come through this process, are sent
     the same signal first: they could not agree on it, because the run had not begun.
     """
     ended: dict[int, int] = {}
-    deadline = None
-    while len(ended) < len(ranks):
-        for each in ranks:
+    deadline, received = None, ranks.received
+    while len(ended) < len(ranks.children):
+        for number, each in enumerate(ranks.children):
             code = each.process.poll()
             if code is not None:
-                ended.setdefault(each.number, code)
+                ended.setdefault(number, code)
         stopped = {128 + number for number in received} | {-number for number in received}
         if deadline is None and any(code and code not in stopped for code in ended.values()):
             deadline = time.monotonic() + patience
@@ -234,13 +290,11 @@ def _wait(ranks: list[_Rank], received: list[int], patience: float) -> Outcome:
             alone = _stopped_alone(ended) if not received else None
             if alone is None:
                 break
-            received.append(alone)
-            for each in ranks:
-                each.process.send_signal(alone)
+            ranks.send(alone)
             deadline = time.monotonic() + patience
         time.sleep(_POLL)
     alone = _stopped_alone(ended) if not received else None
-    return _outcome(ranks, ended, received if alone is None else [alone])
+    return _outcome(ranks.children, ended, received if alone is None else [alone])
 
 
 def _stopped_alone(ended: Mapping[int, int]) -> int | None:
@@ -250,7 +304,7 @@ def _stopped_alone(ended: Mapping[int, int]) -> int | None:
     return numbers[0] if numbers and not failed else None
 
 
-def _outcome(ranks: list[_Rank], ended: dict[int, int], received: list[int]) -> Outcome:
+def _outcome(ranks: list[Child], ended: dict[int, int], received: list[int]) -> Outcome:
     """What the first failure was; `ended` is in the order in which ranks ended by themselves."""
     stopped = {128 + number for number in received}
     failures = {n: code for n, code in ended.items() if code and code not in stopped}
@@ -280,14 +334,8 @@ def _rank_of_cause(code: int) -> int:
 
 
 def _killed(number: int, code: int) -> str:
-    name = signal.Signals(-code).name
     why = ", as the system does when memory runs out" if code == -signal.SIGKILL else ""
     return (
-        f"rank {number} was killed by {name}{why}; the other ranks were ended. "
+        f"rank {number} was killed by {death_of(code)}{why}; the other ranks were ended. "
         "Go on from the last checkpoint with the same command and --resume."
     )
-
-
-def program(arguments: Sequence[str]) -> list[str]:
-    """`orpo` with these arguments, as another process would run it."""
-    return [sys.executable, "-m", "orpo", *arguments]

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from orpo.errors import ConfigError
-from orpo.jobs.launch import LOST, Outcome, launch, lost_a_rank
+from orpo.runs.processes import LOST, Outcome, launch, lost_a_rank
 
 HEAD = """
 import os, pathlib, signal, sys, time
@@ -131,7 +131,7 @@ def test_a_signal_to_one_rank_hides_no_failure_of_another() -> None:
 
 LAUNCHER = """
 import sys
-from orpo.jobs.launch import launch
+from orpo.runs.processes import launch
 outcome = launch([sys.executable, "-c", sys.argv[1]], 2, patience=60.0)
 print(outcome.code, outcome.message)
 """
@@ -180,7 +180,7 @@ def test_a_signal_reaches_every_rank_once_as_from_a_terminal(
 
 
 def test_ranks_stop_when_the_launcher_is_killed(tmp_path: Path) -> None:
-    following = "from orpo.jobs.launch import follow_launcher\nfollow_launcher()\n"
+    following = "from orpo.runs.processes import follow_launcher\nfollow_launcher()\n"
     body = HEAD + following + COUNTING.format(folder=str(tmp_path))
     with subprocess.Popen([sys.executable, "-c", LAUNCHER, body]) as launcher:
         wait_for(tmp_path / "ready-0", tmp_path / "ready-1")
