@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import unicodedata
 from dataclasses import dataclass
 from functools import cached_property
-from hashlib import blake2b
 from typing import Any
 
 from orpo.audit.shingles import Hashes, words
-from orpo.data.types import Message, Messages, PreferencePair, Row
+from orpo.data.split import key_of, normalised, prompt_text, said
+from orpo.data.types import PreferencePair, Row
 
 __all__ = ["PROMPT_WORDS", "PairView", "clip", "key_of", "normalised", "view"]
 
@@ -104,31 +103,18 @@ def view(pair: PreferencePair) -> PairView:
         )
     roles = [str(message.get("role")) for message in pair.prompt]
     return PairView(
-        prompt=_conversation(pair.prompt),
-        chosen=_said(pair.chosen or {}),
-        rejected=None if pair.rejected is None else _said(pair.rejected),
+        prompt=prompt_text(pair),
+        chosen=said(pair.chosen or {}),
+        rejected=None if pair.rejected is None else said(pair.rejected),
         turns=roles.count("user"),
         last_role=roles[-1] if roles else "",
         written_out=False,
         setting=_setting(pair),
         speakers=tuple(
-            (role, len(_said(message))) for role, message in zip(roles, pair.prompt, strict=True)
+            (role, len(said(message))) for role, message in zip(roles, pair.prompt, strict=True)
         ),
         **shared,
     )
-
-
-def key_of(text: str) -> int:
-    """63 bits that stand for a text: among a million texts, two share them once in 10^7 sets."""
-    digest = blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
-    return int.from_bytes(digest, "little") >> 1
-
-
-def normalised(text: str) -> str:
-    """A text without differences of case, of white space and of Unicode forms."""
-    if not text.isascii():
-        text = unicodedata.normalize("NFKC", text)
-    return " ".join(text.split()).casefold()
 
 
 def clip(text: str) -> str:
@@ -138,19 +124,6 @@ def clip(text: str) -> str:
 
 
 def _setting(pair: PreferencePair) -> str:
-    said = [_said(m) for m in pair.prompt or () if m.get("role") == "system"]
+    around = [said(m) for m in pair.prompt or () if m.get("role") == "system"]
     tools = [json.dumps(pair.tools, ensure_ascii=False, default=str)] if pair.tools else []
-    return "\0".join([*said, *tools])
-
-
-def _conversation(messages: Messages) -> str:
-    return "\n\n".join(_said(m) for m in messages if m.get("role") != "system")
-
-
-def _said(message: Message) -> str:
-    content = message.get("content")
-    text = content if isinstance(content, str) else "" if content is None else str(content)
-    calls = message.get("tool_calls")
-    if not calls:
-        return text
-    return f"{text}\n{json.dumps(calls, ensure_ascii=False, default=str)}".strip()
+    return "\0".join([*around, *tools])

@@ -1,4 +1,4 @@
-"""Several data sets as one, and parts of a data set; both can be gone through again and again."""
+"""Several data sets as one, which can be gone through again and again."""
 
 from __future__ import annotations
 
@@ -9,30 +9,7 @@ from typing import Any
 from orpo.data.sources import iterate_dataset
 from orpo.data.types import Row
 
-__all__ = ["Mixture", "Selection"]
-
-
-@dataclass(frozen=True)
-class Selection:
-    """Some rows of a data set.
-
-    Attributes:
-        rows: The data set; iterable more than once.
-        indices: Indices of rows (`Row.index`).
-        kept: Whether the selection is these rows, or all others.
-    """
-
-    rows: Iterable[Row]
-    indices: frozenset[int]
-    kept: bool = True
-
-    def __iter__(self) -> Iterator[Row]:
-        return (row for row in self.rows if (row.index in self.indices) == self.kept)
-
-    def fingerprint(self) -> list[Any] | None:
-        """What the rows depend on; None if that is not known."""
-        whole = _fingerprint(self.rows)
-        return None if whole is None else [*whole, self.kept, *sorted(self.indices)]
+__all__ = ["Mixture"]
 
 
 @dataclass(frozen=True)

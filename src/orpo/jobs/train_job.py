@@ -16,11 +16,11 @@ from transformers import PreTrainedModel, PrinterCallback, TrainerCallback
 from orpo.audit import Audit, headlines, quick_audit
 from orpo.config import ORPOConfig
 from orpo.data import Mixture, Row, Source
+from orpo.data.split import hold_out
 from orpo.errors import CheckpointError, ConfigError, DataError, RunStopped, SaveError
 from orpo.evaluate import Sampling
 from orpo.jobs.claim import claim, clear, is_replaced
 from orpo.jobs.evidence import Evidence, Grader, Say
-from orpo.jobs.held_out import hold_out
 from orpo.report import write_report
 from orpo.runs import (
     REPORT,

@@ -11,9 +11,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from hashlib import blake2b
 
-from orpo.audit.views import PairView, normalised, view
+from orpo.audit.views import PairView, view
 from orpo.data.lengths import LengthPolicy
 from orpo.data.reading import PairReader
+from orpo.data.split import prompt_key
 from orpo.data.token_columns import is_tokenised
 from orpo.data.tokenize import PairTokenizer
 from orpo.data.types import Dropped, PreferencePair, Row
@@ -25,7 +26,6 @@ __all__ = [
     "Inspector",
     "drop_repeated",
     "drop_reversed",
-    "prompt_group",
     "text_key",
 ]
 
@@ -69,7 +69,7 @@ class Entry:
     prompt: bytes = b""
     chosen: bytes = b""
     rejected: bytes = b""
-    group: bytes = b""
+    group: int = -1
     weight: float = 1.0
     longer: int = 0
     category: str = ""
@@ -138,7 +138,7 @@ class Inspector:
 
     def _look(self, entry: Entry, pair: PreferencePair, seen: PairView) -> None:
         entry.prompt, entry.chosen = _bytes(seen.prompt_key), _bytes(seen.chosen_key)
-        entry.group, entry.weight = prompt_group(seen.prompt), seen.weight
+        entry.group, entry.weight = prompt_key(seen.prompt), seen.weight
         if seen.rejected is not None:
             entry.rejected = _bytes(seen.rejected_key)
             entry.longer = _sign(len(seen.chosen) - len(seen.rejected))
@@ -184,11 +184,6 @@ def text_key(text: str) -> bytes:
 
 def _bytes(key: int) -> bytes:
     return key.to_bytes(8)
-
-
-def prompt_group(prompt: str) -> bytes:
-    """Stands for a prompt up to differences of case and white space."""
-    return text_key(normalised(prompt))
 
 
 def drop_reversed(entries: Iterable[Entry]) -> None:

@@ -14,7 +14,7 @@ from orpo.audit.near import (
     candidate_pairs,
     similarity,
 )
-from orpo.audit.repair.entries import Entry, prompt_group
+from orpo.audit.repair.entries import Entry
 from orpo.audit.shingles import (
     Signatures,
     WordStore,
@@ -23,6 +23,7 @@ from orpo.audit.shingles import (
     words,
 )
 from orpo.audit.views import PairView
+from orpo.data.split import prompt_key
 from orpo.errors import ConfigError
 
 __all__ = ["drop_nearly_repeated", "near_prompts", "require_minhash"]
@@ -64,12 +65,12 @@ def drop_nearly_repeated(rows: Iterable[tuple[Entry, PairView]]) -> int:
     return len(copies)
 
 
-def near_prompts(rows: Iterable[tuple[Entry, PairView]]) -> dict[bytes, bytes]:
+def near_prompts(rows: Iterable[tuple[Entry, PairView]]) -> dict[int, int]:
     """Prompt -> the prompt that stands for all that resemble it, directly or through others."""
     signatures, asked, weights = Signatures(), WordStore(), WordWeights()
-    groups: dict[bytes, int] = {}
+    groups: dict[int, int] = {}
     for _, seen in rows:
-        group, said = prompt_group(seen.prompt), words(seen.prompt, _WORDS, from_end=True)
+        group, said = prompt_key(seen.prompt), words(seen.prompt, _WORDS, from_end=True)
         if group in groups or len(said) < FEW_WORDS:
             continue
         groups[group] = len(groups)

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from orpo.audit.repair.balance import draw
 from orpo.audit.repair.entries import Entry
+from orpo.data.split import is_held_out
 
 __all__ = ["hold_out_prompts"]
 
 
 def hold_out_prompts(
-    entries: Sequence[Entry], share: float, seed: int, near: Mapping[bytes, bytes] | None = None
+    entries: Sequence[Entry], share: float, seed: int, near: Mapping[int, int] | None = None
 ) -> None:
     """Mark a share of the rows as held out, all rows of one prompt alike.
 
-    The side of a prompt depends on its words and the seed alone, so that it stays when rows are
-    added or left out. Prompts that differ in case or white space only are one; rows that hold no
-    pair are not held out.
+    By the rule of `orpo.data.split`, so that a training holds out the same prompts. Rows that hold
+    no pair are not held out.
 
     Args:
         entries: The rows; those that are dropped are left alone.
@@ -28,4 +27,4 @@ def hold_out_prompts(
     for entry in entries:
         if entry.kept and entry.is_pair:
             group = (near or {}).get(entry.group, entry.group)
-            entry.held = draw(seed, group) < share * 2**64
+            entry.held = is_held_out(group, share, seed)

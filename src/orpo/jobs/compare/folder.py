@@ -10,8 +10,8 @@ from typing import Any
 
 from orpo.config import ORPOConfig
 from orpo.data import Row, Source
+from orpo.data.split import hold_out
 from orpo.errors import ConfigError, DataError
-from orpo.jobs.held_out import hold_out
 from orpo.jobs.train_job import TrainJob
 from orpo.runs import (
     EVALUATION,

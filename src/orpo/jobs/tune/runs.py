@@ -21,11 +21,11 @@ from transformers import EvalPrediction, TrainerCallback
 
 from orpo.config import ORPOConfig
 from orpo.data import Row
+from orpo.data.split import hold_out
 from orpo.errors import ConfigError, TrainingError
 from orpo.evaluate import Sampling
 from orpo.evaluate.preference import ScoredPairs, row_facts, token_counts
 from orpo.experiments.compare import Grader, Outcome, measure_outcomes
-from orpo.jobs.held_out import hold_out
 from orpo.jobs.train_job import build_trainer
 from orpo.jobs.tune.score import pair_scores
 from orpo.jobs.tune.spec import TuneJob, Values

@@ -1,4 +1,4 @@
-"""Holding out rows by prompt."""
+"""One rule for holding out rows by prompt."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orpo.data import Mixture, Row
+from orpo.data.split import hold_out
 from orpo.errors import ConfigError
-from orpo.jobs.held_out import hold_out
 
 
 def rows_of(prompts: list[int]) -> list[Row]:
@@ -73,3 +73,18 @@ def test_the_format_that_was_named_is_used() -> None:
     rows = [Row({**row, "instruction": f"i{n}"}, f"d:{n}", n) for n in range(50)]
     _, held = hold_out(rows, 0.3, 0, "d", data_format="alpaca")
     assert 3 < len(list(held)) < 30
+
+
+def test_the_side_of_a_prompt_is_what_it_was() -> None:
+    """A run of 0.1.0 that goes on, and an evaluation of it, draw its own held-out rows again."""
+    rows = [
+        Row({"prompt": f"Question {i}?", "chosen": "a", "rejected": "b"}, "d", i) for i in range(60)
+    ]
+    _, held = hold_out(rows, 0.1, 42, "d")
+    assert [row.index for row in held] == [0, 2, 3, 6, 18, 21, 23, 28, 49]
+    tokens = [
+        Row({"prompt_ids": [1, i], "chosen_ids": [2], "rejected_ids": [3]}, "d", i)
+        for i in range(60)
+    ]
+    _, held = hold_out(tokens, 0.1, 42, "d")
+    assert [row.index for row in held] == [16, 17, 18, 19, 45, 56, 59]

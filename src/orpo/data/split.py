@@ -1,0 +1,135 @@
+"""Holding out a share of the rows so that no prompt is on both sides: one rule for all commands.
+
+The side of a prompt depends on its words and the seed alone. It stays when rows are added, left
+out, reordered or written in another format, and `orpo data fix --held_out` holds out the prompts
+that `orpo train --held_out` does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import unicodedata
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from orpo.data.reading import PairReaders
+from orpo.data.token_columns import is_tokenised
+from orpo.data.types import Dropped, Message, PreferencePair, Row
+from orpo.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Some rows of a data set.
+
+    Attributes:
+        rows: The data set; iterable more than once.
+        indices: Indices of rows (`Row.index`).
+        kept: Whether the selection is these rows, or all others.
+    """
+
+    rows: Iterable[Row]
+    indices: frozenset[int]
+    kept: bool = True
+
+    def __iter__(self) -> Iterator[Row]:
+        return (row for row in self.rows if (row.index in self.indices) == self.kept)
+
+    def fingerprint(self) -> list[Any] | None:
+        """What the rows depend on; None if that is not known."""
+        ask = getattr(self.rows, "fingerprint", None)
+        whole = ask() if callable(ask) else None
+        return None if whole is None else [*whole, self.kept, *sorted(self.indices)]
+
+
+def hold_out(
+    rows: Iterable[Row],
+    share: float,
+    seed: int,
+    where: str,
+    *,
+    data_format: str = "",
+    pair_rule: str = "best_worst",
+) -> tuple[Selection, Selection]:
+    """Split rows into (training, held-out), all rows of one prompt on the same side.
+
+    Rows that cannot be read stay with the training rows, where they are reported.
+
+    Args:
+        rows: Iterable more than once; they are read here, and again by who goes through the sides.
+        share: How many of the prompts to hold out.
+        seed: Draws which.
+        where: What the rows are called in messages.
+        data_format: Name of the rows' format; recognised if empty.
+        pair_rule: How a pair is chosen from a list of scored answers.
+
+    Raises:
+        ConfigError: One side would be empty.
+    """
+    read = PairReaders(data_format, "drop", pair_rule)
+    held, count = set(), 0
+    for row in rows:
+        key = _key_of_row(row, read)
+        if key is not None and is_held_out(key, share, seed):
+            held.add(row.index)
+        count += 1
+    if not held or len(held) == count:
+        raise ConfigError(
+            f"a share of {share} of {count} rows leaves one side empty",
+            where="held_out",
+            fix=f"Give a larger data set than {where}, another share, or an eval_dataset.",
+        )
+    indices = frozenset(held)
+    return Selection(rows, indices, kept=False), Selection(rows, indices)
+
+
+def is_held_out(key: int | str, share: float, seed: int) -> bool:
+    """Whether the prompt of this key (`prompt_key`) is among the share that is held out."""
+    digest = hashlib.sha256(f"{seed}\n{key}".encode("utf-8", "surrogatepass")).digest()
+    return int.from_bytes(digest[:8]) / 2**64 < share
+
+
+def prompt_key(prompt: str) -> int:
+    """Stands for a prompt but for case, white space and Unicode forms, which tell none apart."""
+    return key_of(normalised(prompt))
+
+
+def prompt_text(pair: PreferencePair) -> str:
+    """What was said before the answer, without system messages and roles."""
+    if pair.prompt is None:
+        assert pair.text is not None
+        return pair.text.prompt
+    return "\n\n".join(said(m) for m in pair.prompt if m.get("role") != "system")
+
+
+def said(message: Message) -> str:
+    """The text of a message, and the tools that it calls."""
+    content = message.get("content")
+    text = content if isinstance(content, str) else "" if content is None else str(content)
+    calls = message.get("tool_calls")
+    if not calls:
+        return text
+    return f"{text}\n{json.dumps(calls, ensure_ascii=False, default=str)}".strip()
+
+
+def key_of(text: str) -> int:
+    """63 bits that stand for a text: among a million texts, two share them once in 10^7 sets."""
+    digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+def normalised(text: str) -> str:
+    """A text without differences of case, of white space and of Unicode forms."""
+    if not text.isascii():
+        text = unicodedata.normalize("NFKC", text)
+    return " ".join(text.split()).casefold()
+
+
+def _key_of_row(row: Row, read: PairReaders) -> int | str | None:
+    if is_tokenised(row.values):
+        ids = row.values.get("prompt_ids", row.values.get("prompt_input_ids"))
+        return json.dumps(list(ids or []), default=str)
+    pair = read(row)
+    return None if isinstance(pair, Dropped) else prompt_key(prompt_text(pair))
