@@ -1,0 +1,584 @@
+"""What evaluations find: what evaluation.json holds, a page shows and a command prints.
+
+One dataclass for each kind of evaluation, made of smaller ones; `orpo.runs.typed` turns them into
+JSON and back. Nothing here is computed, and nothing heavy is imported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from orpo.errors import DataError
+from orpo.evaluate.intervals import Interval
+from orpo.evaluate.judge.canaries import Trust
+from orpo.evaluate.judge.cost import Spend
+from orpo.runs.files import EVALUATION
+from orpo.runs.reading import read_object
+from orpo.runs.typed import inline, plain, sometimes, typed
+
+Counts = dict[str, int]
+Sources = Mapping[str, Mapping[str, str]]
+"""File of a benchmark -> {"from", "sha256"}."""
+
+
+@dataclass(frozen=True)
+class Change(Interval):
+    """A mean change, and what it means.
+
+    Attributes:
+        verdict: Such as "better", "worse" or "cannot be told".
+        prompts_needed: So many would show a change of this size in four evaluations of five; None
+            where it is told already, or where no number is large enough.
+        pairs_needed: The pairs that so many prompts have.
+    """
+
+    verdict: str = ""
+    prompts_needed: int | None = None
+    pairs_needed: int | None = None
+
+
+@dataclass(frozen=True)
+class CalibrationBin:
+    """Pairs on which a model is about equally sure: from `low` to `high`."""
+
+    low: float
+    high: float
+    confidence: float
+    right: Interval
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How sure a model is of its preference, and how often it is right.
+
+    Attributes:
+        confidence: Mean.
+        right: Share of pairs.
+        ece: Expected calibration error.
+        ece_by_chance: What 95 % of evaluations of a perfectly calibrated model stay below.
+        brier: Brier score.
+        bins: Those that hold pairs.
+        words: All of it in a sentence.
+    """
+
+    confidence: float
+    right: float
+    ece: float
+    ece_by_chance: float
+    brier: float
+    bins: tuple[CalibrationBin, ...]
+    words: str
+
+
+@dataclass(frozen=True)
+class PairGroup:
+    """Pairs of one kind, with some of the metrics."""
+
+    n: int
+    clusters: int
+    metrics: dict[str, Interval] = inline()
+
+
+@dataclass(frozen=True)
+class Preferences:
+    """What a model prefers on held-out pairs, and what has changed since another one.
+
+    Attributes:
+        account: Pairs and prompts; rows without a rejected answer or a finite log-probability.
+        intervals: Metric -> mean; empty where there is no pair, as are all others.
+        calibration: Of its implied probabilities.
+        groups: Kind -> group -> its pairs.
+        changes: Metric -> change; empty where nothing was compared.
+        changes_by: Kind -> group -> metric -> change.
+        verdict: One sentence.
+        compared: Pairs that both models scored; None where there is no other model.
+    """
+
+    account: Counts
+    intervals: dict[str, Interval] = sometimes(dict)
+    calibration: Calibration | None = sometimes(None)
+    groups: dict[str, dict[str, PairGroup]] = field(default_factory=dict)
+    changes: dict[str, Change] = sometimes(dict)
+    changes_by: dict[str, dict[str, dict[str, Change]]] = sometimes(dict)
+    verdict: str = sometimes("")
+    compared: int | None = sometimes(None)
+
+
+@dataclass(frozen=True)
+class ScoredModel:
+    """A model that has scored the pairs: its name, digests of weights and data, the engine."""
+
+    name: str
+    weights: str
+    data: str
+    engine: str
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """Log odds ratios of the pairs, counted between edges; the outer bins hold what is beyond."""
+
+    edges: list[float]
+    after: list[int]
+    before: list[int] | None = sometimes(None)
+
+
+@dataclass(frozen=True)
+class WorstPair:
+    """A pair whose rejected answer is preferred, with its texts where they are known."""
+
+    row: int
+    log_odds: float
+    log_odds_before: float | None
+    groups: dict[str, str]
+    where: str = sometimes("")
+    prompt: str = sometimes("")
+    chosen: str = sometimes("")
+    rejected: str = sometimes("")
+
+
+@dataclass(frozen=True)
+class PreferenceResult:
+    """`orpo evaluate preference`.
+
+    Attributes:
+        settings: What was asked for.
+        versions: Package -> version.
+        models: "after", and "before" if there is a baseline -> who scored the pairs.
+        finished: Whether the rest is there.
+        account: Rows read, kept, dropped by reason, cut; and the pairs that were scored.
+        notes: What a reader has to know.
+        results: "after" and "before".
+        distribution: Of the log odds ratios.
+        worst: The pairs whose rejected answer is preferred most strongly.
+    """
+
+    settings: dict[str, Any]
+    versions: dict[str, str]
+    models: dict[str, ScoredModel] = field(default_factory=dict)
+    finished: bool = False
+    account: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    results: dict[str, Preferences] = field(default_factory=dict)
+    distribution: Distribution | None = None
+    worst: tuple[WorstPair, ...] = ()
+    kind: str = "preference"
+
+
+@dataclass(frozen=True)
+class WinRate:
+    """How often a model's answers are preferred to a baseline's, in percent.
+
+    Attributes:
+        win_rate: Mean preference.
+        standard_error: Of the win rate, over instructions.
+        n: Instructions with a preference.
+        n_wins: Of them, those where the model's answer is preferred.
+        n_losses: Where the baseline's is.
+        n_draws: Where neither is.
+        discrete_win_rate: Wins and half of the draws, whatever their margin.
+        unjudged: Instructions without a preference; they count in no win rate.
+        interval: The win rate's, by prompt.
+        lc_win_rate: As if both answers were equally long; None where `note` says why.
+        lc_standard_error: As the leaderboard prints it: the spread of the predictions over
+            instructions. How sure the fit is, it does not say; `lc_interval` does.
+        lc_interval: The length-controlled win rate's, by prompt; None where every preference
+            points the same way, which says nothing of how much length matters.
+        coefficients: Of the length-controlled model, by the names of its features.
+        strength: C, the inverse strength of its L1 penalty, found by cross-validation.
+        note: Why something is missing, or nothing.
+    """
+
+    win_rate: float
+    standard_error: float
+    n: int
+    n_wins: int
+    n_losses: int
+    n_draws: int
+    discrete_win_rate: float
+    unjudged: int
+    interval: Interval
+    lc_win_rate: float | None = None
+    lc_standard_error: float | None = None
+    lc_interval: Interval | None = None
+    coefficients: Mapping[str, float] | None = None
+    strength: float | None = None
+    note: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        found: dict[str, Any] = plain(self)
+        return found
+
+
+@dataclass(frozen=True)
+class SuspiciousRow:
+    """A suspicious answer: to which prompt, the "baseline" or the "model", why, how it did."""
+
+    index: int | str
+    side: str
+    flags: tuple[str, ...]
+    preference: float | None
+    excerpt: str
+
+
+@dataclass(frozen=True)
+class Suspicious:
+    """Pairs with a suspicious answer, how many on which side, and the win rate without them."""
+
+    pairs: int
+    baseline: int
+    model: int
+    rows: tuple[SuspiciousRow, ...]
+    without: WinRate | None
+
+
+@dataclass(frozen=True)
+class GroupRate:
+    """The win rate of some pairs, in percent."""
+
+    n: int
+    win_rate: Interval
+
+
+@dataclass(frozen=True)
+class LengthRate(GroupRate):
+    """Of those whose answers are so many characters longer than the baseline's."""
+
+    low: int
+    high: int
+    mean: float
+
+
+@dataclass(frozen=True)
+class Example:
+    """A pair to be read: a "win", a "loss", or a "flagged" one."""
+
+    kind: str
+    prompt: str
+    baseline: str
+    model: str
+    preference: float | None
+    lengths: tuple[int, int]
+    flags_baseline: tuple[str, ...]
+    flags_model: tuple[str, ...]
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class JudgedRates:
+    """What judged pairs say together.
+
+    Attributes:
+        win_rate: All of them, as judged.
+        suspicious: Those with a suspicious answer; None if there is none.
+        mean_length: "baseline" and "model" -> characters.
+        by_length: In groups of equal size, by the difference in length.
+        by_category: Where the prompts have one.
+        flags: "baseline" and "model" -> flag -> answers.
+        examples: Picked by a rule.
+    """
+
+    win_rate: WinRate
+    suspicious: Suspicious | None
+    mean_length: dict[str, float]
+    by_length: tuple[LengthRate, ...]
+    by_category: dict[str, GroupRate]
+    flags: dict[str, Counts]
+    examples: tuple[Example, ...]
+
+
+@dataclass(frozen=True)
+class PairJudge:
+    """Who judged pairs, what the judge goes by, and what it cost.
+
+    Attributes:
+        judge: Settings, and the names that its server "reported".
+        trust: What the canaries say.
+        bias: Habit -> how often; None where there is nothing to see it by.
+        verdicts: What became of how many.
+        bounds: The win rate (a share) if all unreadable verdicts were losses, or wins.
+        cost: Requests, tokens and money.
+        remarks: Sentences that belong beside the win rate.
+    """
+
+    judge: dict[str, Any]
+    trust: Trust
+    bias: dict[str, Interval | None]
+    verdicts: Counts
+    bounds: tuple[float, float] | None
+    cost: Spend
+    remarks: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class WinRateResult:
+    """`orpo evaluate win-rate`: two models on prompts of one's own."""
+
+    model: str
+    baseline: str
+    settings: dict[str, Any]
+    account: Counts
+    versions: dict[str, str]
+    rates: JudgedRates = inline()
+    judged: PairJudge = inline()
+    kind: str = "win-rate"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A published result of AlpacaEval: win rates in percent, mean length in characters."""
+
+    name: str
+    lc_win_rate: float
+    win_rate: float
+    avg_length: float
+
+
+@dataclass(frozen=True)
+class Leaderboard:
+    """The place among so many published results, and those beside it, best first."""
+
+    rank: int
+    published: int
+    neighbours: tuple[Entry, ...]
+
+
+@dataclass(frozen=True)
+class AlpacaRates(JudgedRates):
+    """What judged pairs say together, and where that would stand if it is known."""
+
+    leaderboard: Leaderboard | None = None
+
+
+@dataclass(frozen=True)
+class AlpacaResult:
+    """`orpo evaluate alpaca`: a win rate against a published baseline.
+
+    Attributes:
+        model: What the model is called.
+        settings: What was asked for.
+        account: Instructions, and where those without a verdict have gone.
+        data: Where the benchmark's files come from.
+        missing: File -> why it was not there.
+        versions: Package -> version.
+        judged_by: "judge", "annotations", or nothing where nobody judged.
+        baseline: Whose answers the model's are compared with.
+        outputs: The file of its answers.
+        annotations: The file of another tool's verdicts; the following tell about it.
+        annotator: Who judged there.
+        by_position: Nothing in it says which instruction a row is of.
+        contradicting: Rows whose index is another instruction's than their text.
+        not_comparable: Why it does not compare with the leaderboard, or nothing.
+        rates: None where nobody judged.
+        judged: None where no judge was asked.
+    """
+
+    model: str
+    settings: dict[str, Any]
+    account: dict[str, Any]
+    data: Sources
+    missing: dict[str, str]
+    versions: dict[str, str]
+    judged_by: str = ""
+    baseline: str = ""
+    outputs: str = sometimes("")
+    annotations: str = sometimes("")
+    annotator: str | None = sometimes(None)
+    by_position: bool | None = sometimes(None)
+    contradicting: int | None = sometimes(None)
+    not_comparable: str | None = sometimes(None)
+    rates: AlpacaRates | None = inline(None)
+    judged: PairJudge | None = inline(None)
+    kind: str = "alpaca"
+
+
+@dataclass(frozen=True)
+class FlaggedAnswer:
+    """A suspicious answer to an MT-Bench question."""
+
+    question_id: int | str
+    turn: int
+    flags: tuple[str, ...]
+    score: float | None
+    excerpt: str
+
+
+@dataclass(frozen=True)
+class Scores:
+    """One model's MT-Bench scores on the scale of 1 to 10.
+
+    Every mean is over judgments, as the protocol has it: of an answer that was judged twice, both
+    count. A suspicious answer counts as judged. A judgment without a score is not averaged in; it
+    is counted in `unparsed`. rows = n + unparsed + out_of_range.
+
+    Attributes:
+        overall: The mean of both turns; None if nothing was scored.
+        by_turn: 1, 2 -> mean.
+        by_category: Category -> mean, in the benchmark's order.
+        by_category_and_turn: Category -> {1, 2 -> mean}.
+        n: Judgments averaged.
+        unparsed: Judgments without a score: -1 in FastChat's files.
+        intervals: "overall", "turn 1", "turn 2" and each category -> 95 % interval; questions are
+            drawn, not judgments.
+        without_flagged: The mean of both turns of what is not suspicious; None where all is, or
+            nothing.
+        flagged: Flag -> judgments; one can have several.
+        flagged_answers: Answers that are suspicious.
+        flagged_rows: Which.
+        out_of_range: Judgments whose score is not from 0 to 10; not averaged in.
+        judged_again: Answers with several judgments by one judge, which are all averaged in.
+        disagreeing: Judgments whose text names another score than the one recorded.
+        conflicting: Judgments that name two different scores; the first counts.
+        judges: Who judged.
+        rows: All judgments that came in.
+    """
+
+    overall: float | None
+    by_turn: dict[int, float]
+    by_category: dict[str, float]
+    by_category_and_turn: dict[str, dict[int, float]]
+    n: int
+    unparsed: int
+    intervals: dict[str, Interval]
+    without_flagged: float | None
+    flagged: Counts
+    flagged_answers: int
+    flagged_rows: tuple[FlaggedAnswer, ...]
+    out_of_range: int
+    judged_again: int
+    disagreeing: int
+    conflicting: int
+    judges: tuple[str, ...]
+    rows: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON; turns become text, as JSON wants its keys."""
+        found: dict[str, Any] = plain(self)
+        return found
+
+
+@dataclass(frozen=True)
+class MTBenchJudge:
+    """Who graded, what canaries got, and what it cost."""
+
+    judge: dict[str, Any]
+    trust: Trust
+    canary_scores: dict[str, list[float | None]]
+    cost: Spend
+
+
+@dataclass(frozen=True)
+class MTBenchResult:
+    """`orpo evaluate mt-bench`.
+
+    Attributes:
+        model: What the model is called.
+        scores: Model -> scores; other models' as well.
+        differences: Other model -> this one's score less that one's, where judges are the same.
+        paper: Model -> category -> score as read off the published figure.
+        account: What became of how many.
+        categories: Question -> category.
+        answers_from: Who gave the answers, or the file of them.
+        data: Where the benchmark's files come from.
+        settings: What was asked for, and the command that makes the same again.
+        versions: Package -> version.
+        judged: None where judgments were given.
+    """
+
+    model: str
+    scores: dict[str, Scores]
+    differences: dict[str, Interval]
+    paper: dict[str, dict[str, float]]
+    account: Counts
+    categories: dict[str, str]
+    answers_from: str
+    data: Sources
+    settings: dict[str, Any]
+    versions: dict[str, str]
+    judged: MTBenchJudge | None = inline(None)
+    kind: str = "mt-bench"
+
+
+@dataclass(frozen=True)
+class HarnessScore:
+    """A metric of a task: value, the harness's standard error, a 95 % interval, questions."""
+
+    task: str
+    metric: str
+    filter: str
+    value: float
+    stderr: float | None
+    low: float | None
+    high: float | None
+    n: int
+    of: int
+    shots: int | None
+    higher_is_better: bool | None
+
+
+@dataclass(frozen=True)
+class HarnessChange:
+    """After less before; without an interval where the metric is no mean over questions."""
+
+    task: str
+    metric: str
+    filter: str
+    before: float
+    after: float
+    value: float
+    low: float | None
+    high: float | None
+    verdict: str
+
+
+@dataclass(frozen=True)
+class HarnessResults:
+    """The scores of the model, those of the one that it is compared with, and the changes."""
+
+    after: tuple[HarnessScore, ...] = ()
+    before: tuple[HarnessScore, ...] | None = sometimes(None)
+    changes: tuple[HarnessChange, ...] = ()
+
+
+@dataclass(frozen=True)
+class HarnessResult:
+    """`orpo evaluate harness`; nothing but its settings until all tasks are finished."""
+
+    settings: dict[str, Any]
+    models: dict[str, str] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    account: dict[str, dict[str, Any]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    results: HarnessResults = HarnessResults()
+    kind: str = "harness"
+
+
+Result = PreferenceResult | WinRateResult | AlpacaResult | MTBenchResult | HarnessResult
+
+KINDS: dict[str, type[Result]] = {
+    "preference": PreferenceResult,
+    "win-rate": WinRateResult,
+    "alpaca": AlpacaResult,
+    "mt-bench": MTBenchResult,
+    "harness": HarnessResult,
+}
+"""What stands as `kind` in evaluation.json -> what it holds."""
+
+
+def read_result(folder: Path) -> Result:
+    """What evaluation.json of a folder says, as any version wrote it.
+
+    Raises:
+        DataError: It cannot be read, is of no kind of evaluation, or a field is of another type.
+    """
+    path = folder / EVALUATION
+    found = read_object(path)
+    kind = KINDS.get(str(found.get("kind")))
+    if kind is None:
+        fix = f"Kinds: {', '.join(KINDS)}."
+        raise DataError(f"is of kind {found.get('kind')!r}", where=str(path), fix=fix)
+    return typed(kind, found, where=str(path))

@@ -1,0 +1,78 @@
+"""What evaluation.json holds becomes a result again, whichever evaluation wrote it."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orpo.errors import DataError
+from orpo.evaluate.intervals import mean_interval
+from orpo.evaluate.results import AlpacaResult, PreferenceResult, read_result
+from orpo.runs.typed import plain, typed
+
+INTERVAL = plain(mean_interval([0.0, 1.0, 1.0]))
+
+
+def again(kind: Any, values: dict[str, Any]) -> Any:
+    """The result, of which nothing may be lost."""
+    found = typed(kind, values, where="evaluation.json")
+    assert json.loads(json.dumps(plain(found), allow_nan=False)) == values
+    return found
+
+
+def test_preferences_of_one_pair_know_no_end() -> None:
+    one = plain(mean_interval([0.3]))
+    assert one["low"] is None
+    change = {**one, "verdict": "cannot be told", "prompts_needed": None, "pairs_needed": None}
+    group = {"n": 1, "clusters": 1, "logps/margin": one}
+    after = {
+        "account": {"pairs": 1},
+        "intervals": {"logps/margin": one},
+        "groups": {"source": {"a": group}},
+        "changes": {"logps/margin": change},
+        "changes_by": {"source": {"a": {"logps/margin": change}}},
+        "verdict": "It is so.",
+        "compared": 1,
+    }
+    values = {
+        "kind": "preference", "finished": True, "settings": {"model": "m"}, "versions": {},
+        "models": {"after": {"name": "m", "weights": "w", "data": "d", "engine": "e"}},
+        "account": {}, "notes": [], "results": {"after": after},
+        "distribution": {"edges": [0.0, 1.0], "after": [1]}, "worst": [],
+    }  # fmt: skip
+    found = again(PreferenceResult, values)
+    margin = found.results["after"].groups["source"]["a"].metrics["logps/margin"]
+    assert (margin.low, margin.high) == (-math.inf, math.inf)
+    assert found.results["after"].changes["logps/margin"].low == -math.inf
+
+
+def test_outputs_that_nobody_judged_have_no_rates() -> None:
+    values = {
+        "kind": "alpaca", "model": "m", "settings": {}, "account": {"left_out": {}}, "data": {},
+        "missing": {}, "versions": {}, "judged_by": "", "baseline": "b", "outputs": "o.json",
+    }  # fmt: skip
+    found = again(AlpacaResult, values)
+    assert found.rates is None
+    assert found.judged is None
+    with pytest.raises(DataError, match="lacks 'win_rate'"):
+        typed(AlpacaResult, {**values, "by_length": []}, where="e")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[]", "expected an object"),
+        ("{}", "is of kind None"),
+        ('{"kind": "x"}', "Kinds: preference, win-rate, alpaca, mt-bench, harness"),
+        ('{"kind": "harness", "settings": 3}', "'settings' is a whole number, expected a mapping"),
+    ],
+)
+def test_what_is_no_result_is_one_line(tmp_path: Path, text: str, says: str) -> None:
+    (tmp_path / "evaluation.json").write_text(text)
+    with pytest.raises(DataError, match=says) as caught:
+        read_result(tmp_path)
+    assert "\n" not in str(caught.value)
