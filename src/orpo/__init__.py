@@ -31,7 +31,7 @@ if TYPE_CHECKING:
         orpo_loss,
         sft_loss,
     )
-    from orpo.train import ORPOTrainer
+    from orpo.train.trainer import ORPOTrainer
 
 __version__ = "0.1.0"
 
@@ -45,7 +45,7 @@ os.environ.setdefault("LRU_CACHE_CAPACITY", "128")
 
 _HOMES = {
     "ORPOConfig": "orpo.config",
-    "ORPOTrainer": "orpo.train",
+    "ORPOTrainer": "orpo.train.trainer",
     **dict.fromkeys(
         (
             "ConfigError",

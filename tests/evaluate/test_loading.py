@@ -16,8 +16,7 @@ from orpo.errors import CheckpointError
 from orpo.evaluate import load_answerer
 from orpo.jobs import merge_adapter
 from orpo.runs import MANIFEST, commit_files, read_manifest, stage, verify
-from orpo.train import load_model
-from orpo.train.models import add_adapter
+from orpo.train.models import add_adapter, load_model
 from tests.jobs.small_run import flip
 from tests.train.small import byte_tokenizer, tiny_llama
 

@@ -27,7 +27,7 @@ from orpo.evaluate.preference import (
     token_counts,
     told,
 )
-from orpo.train import ORPOTrainer
+from orpo.train.trainer import ORPOTrainer
 from tests.train.small import byte_tokenizer, text_rows, tiny_llama
 
 

@@ -23,8 +23,8 @@ from orpo.jobs.dry_run.work import never_reached
 from orpo.jobs.dry_run_job import DryRun, run_dry_run
 from orpo.jobs.train_job import adapter_of
 from orpo.runs import run_lock
+from orpo.train.before.memory import count_bytes, load_outline, shape_of
 from orpo.train.models import add_adapter, load_model
-from orpo.train.outline import count_bytes, load_outline, shape_of
 from tests.train.small import byte_tokenizer, text_rows, tiny_llama
 
 HERE = Assumptions(gpu="cpu", memory_gib=8, device_tflops=0.1)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
-from orpo.train import StopOnSignal
+from orpo.train.signals import StopOnSignal
 from tests.train.small import Stream, text_rows
 from tests.train.whole_runs import trainer_for
 

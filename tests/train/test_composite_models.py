@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from orpo import ORPOTrainer
 from orpo.commands.main import main
 from orpo.engine import SharedEngine, look_through
-from orpo.train.card.body import _loader as loader_of
+from orpo.train.card import _loader as loader_of
 from orpo.train.models import auto_class
 from tests.train.one_step import quiet_trainer, step_gradients
 from tests.train.oracle_fp64 import gradients, pairs_of, relative_difference

@@ -19,7 +19,7 @@ from transformers import TrainerCallback
 
 from orpo import ORPOTrainer
 from orpo.engine import head
-from orpo.train.columns import WITH_REFERENCE
+from orpo.train.reference import WITH_REFERENCE
 from tests.train.one_step import quiet_trainer
 from tests.train.oracle_fp64 import Pair, in_fp64, pairs_of, relative_difference, sequence_logps
 from tests.train.small import byte_tokenizer, text_rows, tiny_llama

@@ -17,7 +17,7 @@ from transformers.trainer_utils import SchedulerType
 from transformers.training_args import OptimizerNames
 
 from orpo import ConfigError, ORPOConfig, ORPOTrainer
-from orpo.train.foreseen import foresee
+from orpo.train.before.settings import foresee
 from tests.train.small import byte_tokenizer, text_rows, tiny_llama
 
 Make = Callable[..., ORPOTrainer]

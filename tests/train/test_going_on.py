@@ -20,8 +20,8 @@ from transformers import TrainerCallback
 
 from orpo.errors import ConfigError, NonFiniteError
 from orpo.runs import checkpoints, newest_checkpoint, read_run
-from orpo.train import StopOnSignal
-from orpo.train.identity import frozen_weights
+from orpo.train.signals import StopOnSignal
+from orpo.train.weights import frozen_weights
 from tests.train.small import text_rows, tiny_llama
 from tests.train.whole_runs import lines_of, trainer_for
 

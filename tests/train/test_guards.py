@@ -20,7 +20,7 @@ from torch.distributed.tensor import Shard, distribute_tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from orpo import ConfigError, NonFiniteError, ORPOConfig, ORPOTrainer
-from orpo.train.guards import NonFiniteGuard
+from orpo.train.guards.nonfinite import NonFiniteGuard
 from orpo.train.metrics import COLUMNS
 from tests import forked
 from tests.train.small import byte_tokenizer, text_rows, tiny_llama

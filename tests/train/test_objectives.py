@@ -19,10 +19,10 @@ from transformers import TrainerCallback
 from orpo import ConfigError, ORPOConfig, ORPOTrainer
 from orpo.errors import CheckpointError
 from orpo.objective import PairLogps
-from orpo.train import WORK, Work
-from orpo.train.preflight import Plan
+from orpo.train.before.memory import Plan
 from orpo.train.reference import REFERENCE, Reference
 from orpo.train.step_loss import StepLoss
+from orpo.train.work import WORK, Work
 from tests import forked
 from tests.train.objectives_worker import run
 from tests.train.one_step import quiet_trainer, step_gradients

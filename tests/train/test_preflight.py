@@ -10,7 +10,7 @@ import pytest
 from orpo import ORPOConfig, ORPOTrainer
 from orpo.engine import MemoryEstimate, PaddedEngine, SharedEngine
 from orpo.errors import ConfigError
-from orpo.train.preflight import LongestPair, check_memory, longest_pair, optimizer_bytes
+from orpo.train.before.memory import LongestPair, check_memory, longest_pair, optimizer_bytes
 from tests.train.small import Stream, text_rows
 
 Make = Callable[..., ORPOTrainer]

@@ -25,8 +25,8 @@ from orpo import ORPOTrainer
 from orpo.data import Mixture
 from orpo.errors import CheckpointError, ConfigError, NonFiniteError
 from orpo.runs import checkpoints, read_manifest
-from orpo.train import StopOnSignal
 from orpo.train.checkpoints import Progress, read_progress
+from orpo.train.signals import StopOnSignal
 from tests import forked
 from tests.train.small import Stream, text_rows, tiny_llama
 from tests.train.whole_runs import differences, lines_of, same_bits, state_of, trainer_for

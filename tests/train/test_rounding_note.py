@@ -11,7 +11,7 @@ import torch
 from peft import LoraConfig
 
 from orpo import ORPOConfig, ORPOTrainer
-from orpo.train.rounding import movable_share
+from orpo.train.weights import movable_share
 from tests.train.small import byte_tokenizer, text_rows, tiny_llama
 
 

@@ -21,7 +21,7 @@ from transformers import (
 
 from orpo import ConfigError, ORPOConfig, ORPOTrainer
 from orpo.runs import read_run
-from orpo.train import versions
+from orpo.train.recorder import versions
 from tests.train.small import Stream, text_rows, tiny_llama
 
 Make = Callable[..., ORPOTrainer]

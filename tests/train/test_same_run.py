@@ -18,7 +18,7 @@ from transformers import TrainerCallback
 
 from orpo import ConfigError, ORPOConfig, ORPOTrainer
 from orpo.jobs import TrainJob
-from orpo.train import setting_kinds as kinds
+from orpo.train import same_run as kinds
 from orpo.train.identity import data_fingerprint, identity
 from orpo.train.same_run import check_same_run, recipe_changes
 from tests.train.small import Stream, text_rows, tiny_llama

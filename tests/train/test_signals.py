@@ -13,7 +13,7 @@ import pytest
 from transformers import TrainerCallback
 
 from orpo import ORPOTrainer
-from orpo.train import StopOnSignal
+from orpo.train.signals import StopOnSignal
 from tests.train.small import text_rows
 
 Make = Callable[..., ORPOTrainer]

@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from orpo import ConfigError, ORPOConfig
-from orpo.train.guards import Watchdog
+from orpo.train.guards.watchdog import Watchdog
 from tests import forked
 
 REPOSITORY = Path(__file__).parents[2]

@@ -12,7 +12,8 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from orpo.config import ORPOConfig
-from orpo.train import load_adapter, load_model, load_tokenizer
+from orpo.train.models import load_adapter, load_model
+from orpo.train.tokenizer import load_tokenizer
 
 __all__ = ["Answerer", "is_adapter", "load_answerer"]
 

@@ -13,9 +13,9 @@ from orpo.config import ORPOConfig
 from orpo.data import Row
 from orpo.errors import DataError
 from orpo.jobs.tokenizing import named_tokenizer
-from orpo.train import ORPOTrainer
+from orpo.train.before.memory import measure_memory
 from orpo.train.clock import StepClock
-from orpo.train.preflight import measure_memory
+from orpo.train.trainer import ORPOTrainer
 
 __all__ = ["measure_training"]
 

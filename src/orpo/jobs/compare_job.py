@@ -32,7 +32,7 @@ from orpo.jobs.compare.readings import curve_of, read_grid
 from orpo.jobs.compare.tasks import CENTRE, CompareJob, Tasks, objectives_of, train_command
 from orpo.jobs.compare.worker import load_checker
 from orpo.runs import EVALUATION, run_lock, write_json
-from orpo.train import versions
+from orpo.train.recorder import versions
 
 __all__ = ["CompareJob", "run_compare"]
 

@@ -14,8 +14,8 @@ from transformers import AutoConfig
 
 from orpo.engine import expect_engine
 from orpo.errors import ModelError
-from orpo.train import versions
 from orpo.train.models import UNREADABLE
+from orpo.train.recorder import versions
 
 __all__ = ["examine", "examine_model"]
 

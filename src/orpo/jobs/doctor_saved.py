@@ -14,9 +14,9 @@ from orpo.config import ORPOConfig
 from orpo.errors import CheckpointError, ModelError
 from orpo.evaluate import is_adapter
 from orpo.runs import MANIFEST, read_manifest, read_object, typed, unfinished, verify
-from orpo.train import load_tokenizer
 from orpo.train.adapters import base_of_adapter
 from orpo.train.models import UNREADABLE
+from orpo.train.tokenizer import load_tokenizer
 
 __all__ = ["Saved", "examine_saved", "holds_weights", "look_into"]
 

@@ -27,14 +27,13 @@ from orpo.jobs.dry_run.reading import Seen, audit_of, look
 from orpo.jobs.dry_run.work import PairSize, Plan, never_reached, plan_of
 from orpo.jobs.train_job import TrainJob, adapter_of, tokenizer_of
 from orpo.runs import lock_holder
-from orpo.train import load_tokenizer, prepare_tokenizer
-from orpo.train.datasets import DatasetReader
-from orpo.train.foreseen import foresee, foresee_data
+from orpo.train.before.memory import count_bytes, load_outline, shape_of
+from orpo.train.before.saving import try_saving
+from orpo.train.before.settings import foresee, foresee_data
+from orpo.train.datasets import DatasetReader, check_objective
 from orpo.train.models import fit_positions, vocabulary_size
-from orpo.train.outline import count_bytes, load_outline, shape_of
-from orpo.train.rounding import rounding_notes
-from orpo.train.saving import try_saving
-from orpo.train.views import check_objective
+from orpo.train.tokenizer import load_tokenizer, prepare_tokenizer
+from orpo.train.weights import rounding_notes
 from orpo.train.work import ModelCost
 
 __all__ = ["DryRun", "run_dry_run"]

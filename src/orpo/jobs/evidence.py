@@ -11,7 +11,7 @@ from orpo.evaluate import Grade, Sampling, generate_answers, grade_summary, pref
 from orpo.evaluate.preference import ScoredPairs, compare, measure, row_facts, score_pairs
 from orpo.jobs.scores import recall_scores, write_scores
 from orpo.runs import AUDIT, EVALUATION, RECIPE, SAMPLES, read_run, write_json, write_jsonl
-from orpo.train import ORPOTrainer
+from orpo.train.trainer import ORPOTrainer
 from orpo.train.wrappers import scoring
 
 __all__ = ["Evidence", "Grader", "Say"]

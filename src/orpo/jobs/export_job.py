@@ -23,7 +23,7 @@ from orpo.evaluate import is_adapter
 from orpo.jobs.gguf_check import check_gguf
 from orpo.jobs.merge_job import MERGED, merge_once, merged_folder
 from orpo.runs import ensure_as_committed, read_object, remove
-from orpo.train import load_tokenizer
+from orpo.train.tokenizer import load_tokenizer
 
 __all__ = ["OUTTYPES", "ExportJob", "ExportPlan", "plan_export", "run_export"]
 

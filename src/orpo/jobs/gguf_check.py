@@ -9,7 +9,7 @@ from orpo.config import ORPOConfig
 from orpo.data import asked_otherwise
 from orpo.errors import ModelError
 from orpo.runs import read_object
-from orpo.train import load_tokenizer
+from orpo.train.tokenizer import load_tokenizer
 
 __all__ = ["check_gguf"]
 

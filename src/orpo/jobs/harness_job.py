@@ -15,7 +15,7 @@ from orpo.evaluate.answers.local import weights_digest
 from orpo.evaluate.harness import HarnessPlan, changes, find_tasks, run_task
 from orpo.jobs.evaluation_folder import ANSWERS, claim_folder
 from orpo.runs import EVALUATION, read_object, typed, write_json, write_jsonl
-from orpo.train import versions
+from orpo.train.recorder import versions
 
 __all__ = ["HarnessJob", "run_harness"]
 

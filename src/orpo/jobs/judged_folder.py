@@ -11,7 +11,7 @@ from orpo.evaluate.judge import PairwiseResult
 from orpo.evaluate.win_rates import JudgedPair
 from orpo.jobs.evaluation_folder import JUDGMENTS
 from orpo.runs import EVALUATION, write_json, write_jsonl
-from orpo.train import versions
+from orpo.train.recorder import versions
 
 __all__ = [
     "Answering",

@@ -23,10 +23,10 @@ from orpo.runs import (
     stage,
     verify,
 )
-from orpo.train import explain_write_error
 from orpo.train.adapters import peft_quiet
+from orpo.train.before.saving import save_files
+from orpo.train.checkpoints import explain_write_error
 from orpo.train.models import UNREADABLE, unloadable
-from orpo.train.saving import save_files
 
 __all__ = ["MERGED", "merge_adapter", "merge_once", "merged_folder"]
 

@@ -28,7 +28,7 @@ from orpo.evaluate.mt_bench import (
 from orpo.jobs.evaluation_folder import ANSWERS, JUDGMENTS, claim_folder
 from orpo.jobs.mt_bench_result import Graded, evaluation, read_also
 from orpo.runs import EVALUATION, write_json
-from orpo.train import versions
+from orpo.train.recorder import versions
 
 __all__ = ["MTBenchJob", "run_mt_bench"]
 

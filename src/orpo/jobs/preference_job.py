@@ -35,8 +35,8 @@ from orpo.evaluate.preference import (
 from orpo.jobs.preference_inputs import PreferenceJob, baseline_of, config_of, rows_of
 from orpo.jobs.scores import recall_scores, write_scores
 from orpo.runs import EVALUATION, SCORES, ensure_writable, write_json
-from orpo.train import ORPOTrainer
 from orpo.train.identity import data_fingerprint
+from orpo.train.trainer import ORPOTrainer
 
 __all__ = ["PreferenceJob", "run_preference"]
 

@@ -25,9 +25,9 @@ from orpo.errors import ConfigError, ModelError
 from orpo.evaluate import is_adapter
 from orpo.jobs.merge_job import MERGED, merge_once, merged_folder
 from orpo.runs import ensure_as_committed
-from orpo.train import load_tokenizer
 from orpo.train.adapters import base_of_adapter, read_adapter
 from orpo.train.models import located
+from orpo.train.tokenizer import load_tokenizer
 
 __all__ = ["ENGINES", "ServeJob", "ServePlan", "hand_over", "plan_serve"]
 

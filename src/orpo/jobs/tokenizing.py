@@ -6,7 +6,7 @@ from transformers import PreTrainedTokenizerBase
 
 from orpo.config import ORPOConfig
 from orpo.data.reading import PairReader
-from orpo.train import load_tokenizer, prepare_tokenizer
+from orpo.train.tokenizer import load_tokenizer, prepare_tokenizer
 
 __all__ = ["named_tokenizer", "pair_reader"]
 

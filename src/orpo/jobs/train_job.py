@@ -33,15 +33,11 @@ from orpo.runs import (
     verify,
 )
 from orpo.setting_types import as_declared
-from orpo.train import (
-    ORPOTrainer,
-    StopOnSignal,
-    StopRequested,
-    explain_write_error,
-    load_tokenizer,
-    read_state,
-    write_model_card,
-)
+from orpo.train.card import write_model_card
+from orpo.train.checkpoints import explain_write_error, read_state
+from orpo.train.signals import StopOnSignal, StopRequested
+from orpo.train.tokenizer import load_tokenizer
+from orpo.train.trainer import ORPOTrainer
 
 __all__ = ["TrainJob", "TrainResult", "adapter_of", "run_training", "tokenizer_of"]
 

@@ -7,29 +7,23 @@ import difflib
 import re
 import warnings
 from collections.abc import Iterable, Iterator
+from importlib.util import find_spec
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+import torch
 from safetensors import safe_open
 from torch import nn
+from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING
 
+from orpo.config import ORPOConfig
 from orpo.errors import ConfigError, DataError, ModelError
 from orpo.runs import read_object
 
 if TYPE_CHECKING:
     from peft import PeftConfig
 
-__all__ = [
-    "ADAPTER_FILE",
-    "ADAPTER_WEIGHTS",
-    "base_of_adapter",
-    "check_names",
-    "fit_vocabulary",
-    "found_from",
-    "peft_quiet",
-    "read_adapter",
-    "save_adapter",
-]
 
 ADAPTER_FILE = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
@@ -50,11 +44,7 @@ def peft_quiet() -> Iterator[None]:
 
 
 def read_adapter(folder: str | Path) -> dict[str, Any]:
-    """The settings of an adapter's folder.
-
-    Raises:
-        ModelError: They cannot be read.
-    """
+    """The settings of an adapter's folder."""
     try:
         return read_object(Path(folder, ADAPTER_FILE))
     except DataError as error:
@@ -62,11 +52,7 @@ def read_adapter(folder: str | Path) -> dict[str, Any]:
 
 
 def base_of_adapter(folder: str | Path) -> str:
-    """The base model that an adapter names, as `found_from` its folder.
-
-    Raises:
-        ModelError: The adapter does not name one.
-    """
+    """The base model that an adapter names, as `found_from` its folder."""
     name = read_adapter(folder).get("base_model_name_or_path")
     if not name or not isinstance(name, str):
         raise ModelError(
@@ -140,11 +126,7 @@ def save_adapter(model: Any, folder: str, **how: Any) -> None:
 
 
 def check_names(model: nn.Module, config: PeftConfig) -> None:
-    """Whether everything that an adapter's settings name is in the model: peft asks for one match.
-
-    Raises:
-        ConfigError: A name of a module, a parameter or a layer that is not there.
-    """
+    """Whether all that an adapter's settings name is in the model: peft asks for one match."""
     modules = [name for name, _ in model.named_modules() if name]
     parameters = [name for name, _ in model.named_parameters()]
     for field in ("target_modules", "exclude_modules", "modules_to_save"):
@@ -187,3 +169,89 @@ def _missing(field: str, given: str, names: list[str]) -> ConfigError:
         where="peft_config",
         fix=f"Did you mean {' or '.join(near)}?" if near else "See model.named_modules().",
     )
+
+
+def check_quantize(args: ORPOConfig, *, by_name: bool = True, adapter: bool) -> None:
+    """Whether `quantize` can be meant."""
+    if args.quantize == "none":
+        return
+    if not by_name:
+        raise ConfigError(
+            "only used for a model given by path or id, but the model is an object",
+            where="quantize",
+            fix="Load it with quantization_config=BitsAndBytesConfig(...).",
+        )
+    if not adapter:
+        raise ConfigError(
+            f"weights in {args.quantize} cannot be trained themselves",
+            where="quantize",
+            fix="Train an adapter on them: add --lora_r 16 (peft_config in Python).",
+        )
+    if "quantization_config" in (args.model_init_kwargs or {}):
+        raise ConfigError(
+            "cannot be combined with quantization_config in model_init_kwargs",
+            where="quantize",
+            fix="Use one of them.",
+        )
+    if find_spec("bitsandbytes") is None:
+        raise ConfigError("needs bitsandbytes", where="quantize", fix="pip install 'orpo[qlora]'")
+
+
+def in_four_bits(args: ORPOConfig) -> dict[str, Any]:
+    """What `from_pretrained` is told about it; nothing where it is not asked for."""
+    if args.quantize == "none":
+        return {}
+    from transformers import BitsAndBytesConfig  # noqa: PLC0415
+
+    dtype = torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else torch.float32
+    how = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+    )
+    return {"quantization_config": how}
+
+
+def check_stored(config: Any, name: str, *, adapter: bool) -> None:
+    """Whether a model whose weights are stored quantised can be trained, from its configuration."""
+    stored = getattr(config, "quantization_config", None)
+    if stored is None or adapter:
+        return
+    given = stored if isinstance(stored, dict) else vars(stored)
+    kind = str(getattr(given.get("quant_method"), "value", given.get("quant_method")))
+    described = AUTO_QUANTIZATION_CONFIG_MAPPING.get(kind)
+    if described is None or "dequantize" not in signature(described).parameters:
+        raise _frozen(kind, name)
+
+
+def check_loaded(model: nn.Module, name: str) -> None:
+    """The same of a model that is loaded, with its adapter if it has one."""
+    quantizer = getattr(model, "hf_quantizer", None)
+    if not getattr(model, "is_quantized", False) or quantizer is None:
+        return
+    kind = str(getattr(quantizer.quantization_config.quant_method, "value", "") or "few bits")
+    if hasattr(model, "peft_config"):
+        if not quantizer.is_trainable:
+            raise ConfigError(
+                f"weights stored as {kind} cannot be trained on, says transformers",
+                where=name,
+                fix="Give the model with weights that are not quantised.",
+            )
+    elif not getattr(quantizer, "is_qat_trainable", False):
+        raise _frozen(kind, name)
+
+
+def _frozen(kind: str, name: str) -> ConfigError:
+    return ConfigError(
+        f"its weights are stored quantised ({kind}) and cannot be trained themselves",
+        where=name,
+        fix="Train an adapter on them: add --lora_r 16 (peft_config in Python).",
+    )
+
+
+def is_quantized(args: ORPOConfig) -> bool:
+    """Whether the layers are loaded in four bits, however that was asked for."""
+    given = args.model_init_kwargs
+    how = given.get("quantization_config") if isinstance(given, dict) else None
+    return args.quantize != "none" or bool(isinstance(how, dict) and how.get("load_in_4bit"))

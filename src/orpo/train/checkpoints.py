@@ -13,8 +13,11 @@ from typing import Any, TypeVar
 
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, gather_object
-from transformers import TrainerState, TrainingArguments
+from huggingface_hub import HfApi
+from transformers import Trainer, TrainerState, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import HubStrategy
+from transformers.utils import PushInProgress
 
 from orpo.errors import CheckpointError, ConfigError, DataError, OrpoError, SaveError
 from orpo.runs import (
@@ -34,17 +37,6 @@ from orpo.runs import (
     typed,
     verify_resumable,
 )
-
-__all__ = [
-    "Progress",
-    "committing",
-    "committing_model",
-    "explain_write_error",
-    "find_checkpoint",
-    "read_progress",
-    "read_state",
-    "write_progress",
-]
 
 T = TypeVar("T")
 
@@ -68,20 +60,7 @@ _LITTLE = 2**20  # bytes that are left on a disk that is full
 
 @contextlib.contextmanager
 def committing(folder: Path, step: int, run: str, args: TrainingArguments) -> Iterator[Path]:
-    """A folder to write a checkpoint to; committed by all ranks together at the end of the block.
-
-    Args:
-        folder: The run folder.
-        step: Optimizer steps taken.
-        run: Which run it is.
-        args: Says which rank commits.
-
-    Yields:
-        The folder in which to make `checkpoint-<step>`, the same on all ranks.
-
-    Raises:
-        SaveError: It could not be written; says why and which checkpoint is intact.
-    """
+    """A folder for `checkpoint-<step>`, which all ranks commit together when the block ends."""
     name, resumable = checkpoint_name(step), not args.save_only_model
 
     def finish(aside: Path) -> None:
@@ -94,14 +73,7 @@ def committing(folder: Path, step: int, run: str, args: TrainingArguments) -> It
 
 @contextlib.contextmanager
 def committing_model(folder: Path, step: int, run: str, args: TrainingArguments) -> Iterator[Path]:
-    """The same for the files of a model that is to lie in the folder itself.
-
-    Yields:
-        The folder in which to write them.
-
-    Raises:
-        SaveError: They could not be written.
-    """
+    """The same for the files of a model that is to lie in the folder itself."""
     with _aside(
         folder, "model", args, lambda aside: commit_files(aside, folder, run=run, step=step)
     ) as aside:
@@ -172,20 +144,7 @@ def _left(folder: Path) -> str:
 
 
 def find_checkpoint(asked: str | Path | bool, folder: Path) -> tuple[Path, str, list[str]]:
-    """The checkpoint to go on from, the same on all ranks.
-
-    Args:
-        asked: True for the newest one of the run folder that verifies, or the path of a
-            checkpoint or of another run folder.
-        folder: The run folder.
-
-    Returns:
-        Its path, the run that wrote it, and lines that say what was passed over and why.
-
-    Raises:
-        ConfigError: There is none.
-        CheckpointError: The one that is asked for, or all that are there, cannot be used.
-    """
+    """The checkpoint to go on from, the same on all ranks."""
     answer: list[Any] = [None]
     if PartialState().is_main_process:
         try:
@@ -288,11 +247,7 @@ def write_progress(folder: Path, progress: Progress, args: TrainingArguments) ->
 
 
 def read_progress(folder: Path) -> Progress:
-    """The progress of a checkpoint; what another version wrote beside it is left out.
-
-    Raises:
-        CheckpointError: It holds none, or none that can be read.
-    """
+    """The progress of a checkpoint; what another version wrote beside it is left out."""
     found = _read(Progress, folder / PROGRESS)
     sums = [len(one) for one in found.metric_sums if one is not None]
     counts = (found.metric_lines, found.last_logged, found.max_tokens or 0)
@@ -331,11 +286,7 @@ class State:
 
 
 def read_state(folder: Path) -> State:
-    """The trainer's state in a checkpoint, made sure of before transformers believes it.
-
-    Raises:
-        CheckpointError: It cannot be read, or is of another step than the checkpoint.
-    """
+    """The trainer's state in a checkpoint, made sure of before transformers believes it."""
     found = _read(State, folder / TRAINER_STATE_NAME)
     unknown = read_object(folder / TRAINER_STATE_NAME).keys() - _KNOWN_OF_STATE
     if unknown:
@@ -358,3 +309,43 @@ def _read(kind: type[T], path: Path) -> T:
     except DataError as error:
         what = f"{path.name} cannot be read ({error.what})"
         raise CheckpointError(what, where=str(path.parent)) from error
+
+
+_FOR_RESUMING = [
+    *("optimizer*", "scheduler.pt", "scaler.pt", "rng_state*", "trainer_state.json"),
+    *("progress.json", "manifest.json", "metrics.jsonl", "reference.safetensors"),
+]
+
+
+def push_checkpoint(trainer: Trainer, folder: Path) -> None:
+    """Upload a committed checkpoint in the background, as `hub_strategy` asks for.
+
+    The model of the checkpoint becomes that of the repository. Nothing is written for it:
+    transformers would pickle its arguments, the Hub token among them, into the repository.
+    """
+    args: Any = trainer.args
+    going_on: PushInProgress | None = trainer.push_in_progress
+    busy = going_on is not None and not going_on.is_done()
+    if not trainer.is_world_process_zero() or args.hub_strategy == HubStrategy.END:
+        return
+    if busy and not args.hub_always_push:
+        return
+    trainer.callback_handler.on_push_begin(args, trainer.state, trainer.control)
+    how = {
+        "repo_id": trainer.hub_model_id,
+        "folder_path": folder,
+        "token": args.hub_token,
+        "revision": args.hub_revision,
+        "commit_message": f"Step {trainer.state.global_step}",
+        "run_as_future": True,
+    }
+    api = HfApi()
+    jobs: list[Any] = [api.upload_folder(**how, ignore_patterns=_FOR_RESUMING)]
+    if args.hub_strategy in (HubStrategy.CHECKPOINT, HubStrategy.ALL_CHECKPOINTS):
+        last = args.hub_strategy == HubStrategy.CHECKPOINT
+        name = "last-checkpoint" if last else folder.name
+        jobs.append(api.upload_folder(**how, path_in_repo=name))
+    if busy and going_on is not None:
+        going_on.jobs.extend(jobs)
+    else:
+        trainer.push_in_progress = PushInProgress(jobs)

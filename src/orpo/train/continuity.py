@@ -1,20 +1,47 @@
-"""Where a run stands between two steps: what was saved, whether to stop, what it goes on from."""
+"""Where a run stands between two steps: random state, what was saved, whether it stops."""
 
 from __future__ import annotations
 
+import contextlib
+import random
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+import numpy as np
+import torch
+from transformers import TrainerCallback, TrainerControl
 
 from orpo.train.checkpoints import Progress
-from orpo.train.randomness import remember_randomness
 from orpo.train.signals import StopOnSignal
 
-__all__ = ["Continuity", "EpochBorders", "stop_of"]
+
+def remember_randomness() -> Callable[[], None]:
+    """Take down the state of Python's, NumPy's and torch's generators; the result restores it."""
+    of_python, of_numpy = random.getstate(), np.random.get_state()
+    of_torch = torch.get_rng_state()
+    of_cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+
+    def restore() -> None:
+        random.setstate(of_python)
+        np.random.set_state(of_numpy)
+        torch.set_rng_state(of_torch)
+        if of_cuda:
+            torch.cuda.set_rng_state_all(of_cuda)
+
+    return restore
+
+
+@contextlib.contextmanager
+def keep_randomness() -> Iterator[None]:
+    """What is drawn within the block is as if it had not been drawn."""
+    restore = remember_randomness()
+    try:
+        yield
+    finally:
+        restore()
 
 
 @dataclass
@@ -70,33 +97,16 @@ class Continuity:
 
 
 class EpochBorders(TrainerCallback):
-    """Calls a function at the start of every epoch, ahead of its data, and one at its end.
-
-    Args:
-        begin: The first function.
-        end: The second one.
-    """
+    """Calls a function at the start of every epoch, ahead of its data, and one at its end."""
 
     def __init__(self, begin: Callable[[], None], end: Callable[[], None]) -> None:
         self._begin, self._end = begin, end
 
-    def on_epoch_begin(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        **kwargs: object,
-    ) -> None:
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Call the first function."""
         self._begin()
 
-    def on_epoch_end(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        **kwargs: object,
-    ) -> None:
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Call the second one."""
         self._end()
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,9 +35,7 @@ from orpo.data import (
 )
 from orpo.data.altered import told_of_changes
 from orpo.errors import ConfigError, DataError, ModelError
-from orpo.train.models import give_plain_template
-
-__all__ = ["DatasetReader", "EndlessPairs", "named_sets"]
+from orpo.train.tokenizer import give_plain_template
 
 _STREAMS = (torch.utils.data.IterableDataset, datasets.IterableDataset)
 
@@ -84,13 +83,7 @@ class DatasetReader:
         return cls(preparation, vocabulary, {**Asking.of(tokenizer).given, **variables})
 
     def __call__(self, dataset: Any, name: str) -> Any:
-        """A data set as token ids, or a dict of data sets as a dict of such.
-
-        Raises:
-            ConfigError: It is no data set, or a dict where one data set is needed.
-            DataError: It cannot be read, or nothing is left of it.
-            ModelError: It holds token ids that the model does not know.
-        """
+        """A data set as token ids, or a dict of data sets as a dict of such."""
         if isinstance(dataset, dict):
             return {key: self._one(value, _part(name, key)) for key, value in dataset.items()}
         return self._one(dataset, name)
@@ -167,12 +160,7 @@ class DatasetReader:
 
 
 def named_sets(train: Any, evaluated: Any) -> dict[str, Any]:
-    """The data sets of a run that there are, by what messages call them; training comes first.
-
-    Args:
-        train: What is trained on, or None.
-        evaluated: One data set, a dict of them, or None.
-    """
+    """The data sets of a run that there are, by what messages call them; training comes first."""
     parts = {"eval_dataset": evaluated}
     if isinstance(evaluated, dict):
         parts = {_part("eval_dataset", key): value for key, value in evaluated.items()}
@@ -252,3 +240,85 @@ def _rows_of(dataset: Any, name: str) -> _Rows:
             where=name,
         )
     return _Rows(dataset, name)
+
+
+@dataclass(frozen=True)
+class ChosenOnly:
+    """Takes the rejected answers out of the rows for another collator: SFT computes none.
+
+    Attributes:
+        collate: Makes the batch.
+    """
+
+    collate: Callable[[list[Any]], dict[str, torch.Tensor]]
+
+    def __call__(self, features: list[Any]) -> dict[str, torch.Tensor]:
+        """A batch of rows without rejected answer."""
+        return self.collate([{**row, "rejected_ids": []} for row in features])
+
+
+_TOGETHER = 10_000  # rows
+
+
+def check_objective(args: ORPOConfig, train_dataset: Any, eval_dataset: Any) -> list[str]:
+    """Whether an objective can be trained on prepared data, and what to say about it."""
+    given = args.unused_strengths
+    notes = [f"{name} is not used: the objective is {args.objective}" for name in given]
+    if args.objective != "dpo":
+        return notes
+    for name, dataset in named_sets(train_dataset, eval_dataset).items():
+        if not isinstance(dataset, datasets.Dataset):
+            raise ConfigError(
+                "objective=dpo asks its reference once for every pair, and a stream has no end",
+                where=name,
+                fix="Pass a map-style data set.",
+            )
+    alone = 0 if train_dataset is None else _without_rejected(train_dataset)
+    if alone:
+        notes.append(f"{alone} rows without rejected answer teach nothing: the objective is dpo")
+    return notes
+
+
+def _without_rejected(pairs: datasets.Dataset) -> int:
+    """Rows that have no rejected answer."""
+    tables = pairs.with_format("arrow").iter(_TOGETHER)
+    lengths = (pc.list_value_length(table.column("rejected_ids")) for table in tables)
+    return sum(int(pc.sum(pc.equal(each, 0)).as_py() or 0) for each in lengths)
+
+
+@contextlib.contextmanager
+def as_trained(trainer: Any) -> Iterator[None]:
+    """A stream starts again when it ends; SFT takes no rejected answers, DPO asks its reference."""
+    dataset, collate, objective = (
+        trainer.train_dataset,
+        trainer.data_collator,
+        trainer.args.objective,
+    )
+    if isinstance(dataset, StreamedPairs):
+        trainer.train_dataset = EndlessPairs(dataset)
+    if objective == "sft":
+        trainer.data_collator = ChosenOnly(collate)
+    elif objective == "dpo":
+        trainer.train_dataset = trainer.reference.of(trainer.model, dataset, "train_dataset")
+    try:
+        yield
+    finally:
+        trainer.train_dataset, trainer.data_collator = dataset, collate
+
+
+@contextlib.contextmanager
+def as_evaluated(trainer: Any, asked: Any, name: str = "eval_dataset") -> Iterator[Any]:
+    """The data set to make a loader of, with DPO's reference if that is the objective."""
+    if trainer.args.objective != "dpo":
+        yield asked
+        return
+    given: Any = trainer.eval_dataset
+    if asked is not None and not isinstance(asked, str):
+        yield trainer.reference.of(trainer.model, asked, name)
+        return
+    one = trainer.reference.of(trainer.model, given if asked is None else given[asked], name)
+    trainer.eval_dataset = one if asked is None else {**given, asked: one}
+    try:
+        yield asked
+    finally:
+        trainer.eval_dataset = given

@@ -36,27 +36,29 @@ from orpo.train.checkpoints import (
     committing,
     committing_model,
     find_checkpoint,
+    push_checkpoint,
     read_progress,
     read_state,
     write_progress,
 )
-from orpo.train.continuity import Continuity, stop_of
-from orpo.train.guards import Watchdog
-from orpo.train.guards.watchdog import EVALUATING, EXCHANGING, LOADING, SAVING
-from orpo.train.guards.weights import name_some, spoilt_weights
-from orpo.train.hub import push_checkpoint
-from orpo.train.optimizer_modes import Exact, put_back, switching, to_be_used, write_trained
-from orpo.train.randomness import keep_randomness
+from orpo.train.continuity import Continuity, keep_randomness, stop_of
+from orpo.train.guards.watchdog import EVALUATING, EXCHANGING, LOADING, SAVING, Watchdog
+from orpo.train.optimizers import (
+    Exact,
+    follow,
+    put_back,
+    settings_of,
+    switching,
+    to_be_used,
+    write_trained,
+)
 from orpo.train.ranks import most_of_ranks
 from orpo.train.recorder import RunRecorder
 from orpo.train.safe_loading import usable
 from orpo.train.same_run import check_same_run
-from orpo.train.schedule import follow, settings_of
 from orpo.train.signals import StopRequested
-from orpo.train.weight_files import check_weight_files
+from orpo.train.weights import check_weight_files, name_some, spoilt_weights
 from orpo.train.wrappers import whole_weights
-
-__all__ = ["DurableTrainer"]
 
 
 class DurableTrainer(Trainer):
@@ -110,13 +112,6 @@ class DurableTrainer(Trainer):
         """Find the checkpoint to go on from, and make sure that it is this run's.
 
         Nothing is written. `train`, asked for the same, takes it without reading it once more.
-
-        Args:
-            asked: True for the newest one in the run folder that verifies, or a path.
-
-        Raises:
-            CheckpointError: The one that is asked for, or all that are there, cannot be used.
-            ConfigError: There is none, or it is another run's.
         """
         path, run, passed_over = find_checkpoint(asked, Path(str(self.args.output_dir)))
         check_weight_files(str(path))

@@ -10,62 +10,26 @@ from typing import Any, cast
 import datasets
 import numpy as np
 import pyarrow.compute as pc
-import torch
 from torch import nn
 
 from orpo.data import COLUMNS
-
-__all__ = ["data_fingerprint", "frozen_weights", "identity", "weights_digest"]
+from orpo.train.weights import frozen_weights
 
 _TOKENS = COLUMNS[:3]
 _TOGETHER = 1000  # rows
 _OF_NO_MATTER = ("base_model_name_or_path", "inference_mode", "auto_mapping", "peft_version")
 _LAYER = re.compile(r"\.\d+(?=\.|$)")
-_SAMPLES = 256  # of each tensor
 _known: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
-_frozen: weakref.WeakKeyDictionary[nn.Module, str | None] = weakref.WeakKeyDictionary()
 
 
 def identity(model: nn.Module, train_dataset: Any) -> dict[str, Any]:
-    """Entries of a recipe's `_run` by which a run that goes on is recognised.
-
-    Args:
-        model: With its adapter, if it has one.
-        train_dataset: Prepared pairs, a stream of them, or None.
-    """
+    """Entries of a recipe's `_run` by which a run that goes on is recognised."""
     return {
         "data_fingerprint": data_fingerprint(train_dataset),
         "model_commit": getattr(model, "loaded_commit", None),
         "adapter_settings": _adapter_settings(model),
         "frozen_weights": frozen_weights(model),
     }
-
-
-def frozen_weights(model: nn.Module) -> str | None:
-    """A digest of samples of the weights that are not trained; None if all are, or lie in pieces.
-
-    A checkpoint of an adapter does not hold them, and a local folder may have got others.
-    """
-    if model not in _frozen:
-        _frozen[model] = _sampled([p for p in model.named_parameters() if not p[1].requires_grad])
-    return _frozen[model]
-
-
-def weights_digest(model: nn.Module) -> str | None:
-    """A digest of samples of all weights as they are; None if they lie in pieces."""
-    return _sampled([*model.named_parameters()])
-
-
-def _sampled(weights: list[tuple[str, nn.Parameter]]) -> str | None:
-    if not weights or any(type(p.data) is not torch.Tensor or p.is_meta for _, p in weights):
-        return None
-    digest = hashlib.sha256()
-    for name, parameter in weights:
-        flat = parameter.detach().reshape(-1)
-        samples = flat[:: max(1, flat.numel() // _SAMPLES)].float().cpu()
-        digest.update(f"{name} {tuple(parameter.shape)}".encode())
-        digest.update(samples.numpy().tobytes())
-    return digest.hexdigest()[:32]
 
 
 def data_fingerprint(dataset: Any) -> str | None:

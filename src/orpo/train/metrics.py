@@ -5,6 +5,7 @@ Every pair contributes one row of `COLUMNS`; sums of rows are what is accumulate
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,9 +18,6 @@ from orpo.errors import CheckpointError
 from orpo.objective import PairLogps
 from orpo.train.checkpoints import Progress
 from orpo.train.step_loss import StepLoss
-from orpo.train.summaries import mean_nll, summarise, whole_loss
-
-__all__ = ["COLUMNS", "MetricSums", "PairTable", "columns_of", "pair_table"]
 
 COLUMNS = (
     "nll_sum",
@@ -96,7 +94,7 @@ def _weights(logps: PairLogps) -> Tensor:
 
 
 def column_sums(table: Tensor) -> Tensor:
-    """(columns,) from (pairs, columns): the sums that `summaries.summarise` takes."""
+    """(columns,) from (pairs, columns): the sums that `summarise` takes."""
     both = table[:, COLUMNS.index("has_rejected"), None]
     columns = [COLUMNS.index(name) for name in _OF_PAIRS]  # neighbours: a slice stays on the device
     of_pairs = slice(columns[0], columns[-1] + 1)
@@ -120,15 +118,7 @@ class PairTable:
     def gathered(
         cls, tables: Any, rows: Any, objective: str = "orpo", *, once: bool = False
     ) -> PairTable:
-        """From the gathered rows of `pair_table`, an array or a list of them.
-
-        Args:
-            tables: Shape (pairs, columns).
-            rows: Indices of the rows, shape (pairs,).
-            objective: Whose columns they are.
-            once: Keep each row once: accelerate fills the last batch of a stream with repeated
-                rows so that all ranks have equally many, and cannot tell them apart afterwards.
-        """
+        """From the gathered rows of `pair_table`, an array or a list of them."""
         table = _joined(tables).astype(np.float64)
         indices = _joined(rows)
         if once:
@@ -194,3 +184,100 @@ class MetricSums:
         """The sums so far; starts again from nothing."""
         sums, self.sums = self.sums, None
         return sums
+
+
+Sums = Mapping[str, float]
+
+
+def summarise(sums: Sums, rows: float, parts: StepLoss) -> dict[str, float]:
+    """The objective's metrics from the column sums over a number of rows."""
+    metrics = _SUMMARIES[parts.objective](sums, rows, parts)
+    if sums["aux_loss"]:
+        metrics["aux_loss"] = sums["aux_loss"] / rows
+    return metrics
+
+
+def whole_loss(sums: Sums, parts: StepLoss, aux_loss: float = 0.0) -> float:
+    """The loss of all rows as if they were one optimizer step."""
+    return _LOSSES[parts.objective](sums, parts) + parts.aux_coef * aux_loss
+
+
+def mean_nll(sums: Sums) -> float:
+    """The NLL per token of the chosen texts."""
+    return sums["nll_sum"] / sums["nll_tokens"] if sums["nll_tokens"] else 0.0
+
+
+def _orpo(sums: Sums, _rows: float, parts: StepLoss) -> dict[str, float]:
+    scale, pairs = parts.alpha * parts.beta, sums["has_rejected"] or 1.0
+    chosen, rejected = sums["chosen_logps"] / pairs, sums["rejected_logps"] / pairs
+    return {
+        "nll_loss": mean_nll(sums),
+        "log_odds_ratio": sums["log_odds_ratio"] / pairs,
+        "log_odds_chosen": sums["log_odds"] / pairs,
+        "rewards/chosen": scale * chosen,
+        "rewards/rejected": scale * rejected,
+        "rewards/margins": scale * (chosen - rejected),
+        "rewards/accuracies": sums["accuracy"] / pairs,
+        "logps/chosen": chosen,
+        "logps/rejected": rejected,
+    }
+
+
+def _sft(sums: Sums, rows: float, _parts: StepLoss) -> dict[str, float]:
+    compared = _compared(sums) or {"logps/chosen": sums["row_logps"] / rows}
+    return {"nll_loss": mean_nll(sums), **compared}
+
+
+def _dpo(sums: Sums, _rows: float, _parts: StepLoss) -> dict[str, float]:
+    pairs = sums["has_rejected"] or 1.0
+    chosen, rejected = sums["chosen_rewards"] / pairs, sums["rejected_rewards"] / pairs
+    rewards = {
+        "rewards/chosen": chosen,
+        "rewards/rejected": rejected,
+        "rewards/margins": chosen - rejected,
+        "rewards/accuracies": sums["reward_accuracy"] / pairs,
+        "logps_sum/chosen": sums["chosen_sum"] / pairs,
+        "logps_sum/rejected": sums["rejected_sum"] / pairs,
+    }
+    compared = _compared(sums)
+    return {**rewards, **compared} if compared else {}
+
+
+def _compared(sums: Sums) -> dict[str, float]:
+    """What compares two answers, whatever was trained; nothing where there are not two."""
+    pairs = sums["has_rejected"]
+    if not pairs:
+        return {}
+    return {
+        "log_odds_chosen": sums["log_odds"] / pairs,
+        "preference_accuracy": sums["accuracy"] / pairs,
+        "logps/chosen": sums["chosen_logps"] / pairs,
+        "logps/rejected": sums["rejected_logps"] / pairs,
+    }
+
+
+_SUMMARIES: dict[str, Callable[[Sums, float, StepLoss], dict[str, float]]] = {
+    "orpo": _orpo,
+    "sft": _sft,
+    "dpo": _dpo,
+}
+
+
+def _orpo_loss(sums: Sums, parts: StepLoss) -> float:
+    preferred = parts.alpha * sums["weighted_log_odds_ratio"] / (sums["has_rejected"] or 1.0)
+    return _sft_loss(sums, parts) - preferred
+
+
+def _sft_loss(sums: Sums, _parts: StepLoss) -> float:
+    return sums["weighted_nll"] / (sums["nll_tokens"] or 1.0)
+
+
+def _dpo_loss(sums: Sums, _parts: StepLoss) -> float:
+    return -sums["weighted_log_sigmoid"] / (sums["has_rejected"] or 1.0)
+
+
+_LOSSES: dict[str, Callable[[Sums, StepLoss], float]] = {
+    "orpo": _orpo_loss,
+    "sft": _sft_loss,
+    "dpo": _dpo_loss,
+}

@@ -19,10 +19,8 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoModelForMultimodalLM,
-    AutoTokenizer,
     PretrainedConfig,
     PreTrainedModel,
-    PreTrainedTokenizerBase,
 )
 from transformers.integrations.fsdp import is_fsdp_enabled
 from transformers.models.auto.modeling_auto import (
@@ -31,7 +29,6 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_MULTIMODAL_LM_MAPPING,
 )
 
-from orpo.data import PLAIN_TEMPLATE, forget_asked
 from orpo.engine import has_last_position, positions_of_text
 from orpo.errors import ConfigError, ModelError, UserError
 from orpo.runs import ensure_as_committed
@@ -39,44 +36,23 @@ from orpo.train.adapters import (
     ADAPTER_FILE,
     ADAPTER_WEIGHTS,
     base_of_adapter,
+    check_loaded,
     check_names,
+    check_quantize,
+    check_stored,
     fit_vocabulary,
+    in_four_bits,
     peft_quiet,
     read_adapter,
 )
-from orpo.train.generation_settings import read_generation_settings
-from orpo.train.guards.weights import ensure_sound
-from orpo.train.quantize import check_loaded, check_quantize, check_stored, in_four_bits
-from orpo.train.weight_files import check_weight_files
+from orpo.train.before.generation import read_generation_settings
+from orpo.train.weights import check_weight_files, ensure_sound
 
 if TYPE_CHECKING:
     from peft import PeftConfig
 
     from orpo.config import ORPOConfig
 
-__all__ = [
-    "ADAPTER_FILE",
-    "UNREADABLE",
-    "add_adapter",
-    "auto_class",
-    "disable_dropout",
-    "ensure_trainable",
-    "fetching",
-    "fit_positions",
-    "give_plain_template",
-    "load_adapter",
-    "load_model",
-    "load_tokenizer",
-    "located",
-    "name_of",
-    "padding_id",
-    "prepare_tokenizer",
-    "read_config",
-    "resolve_model",
-    "resolve_tokenizer",
-    "unloadable",
-    "vocabulary_size",
-]
 
 ModelInit: TypeAlias = Callable[..., nn.Module]
 
@@ -108,12 +84,7 @@ def resolve_model(
     args: ORPOConfig,
     peft_config: PeftConfig | None,
 ) -> tuple[nn.Module, ModelInit | None]:
-    """The model to train, and a `model_init` that prepares its models in the same way.
-
-    Raises:
-        ConfigError: Arguments that contradict each other.
-        ModelError: The model cannot be loaded or trained.
-    """
+    """The model to train, and a `model_init` that prepares its models in the same way."""
     if (model is None) == (model_init is None):
         raise ConfigError("exactly one of model and model_init is needed", where="model")
     if model_init is not None:
@@ -179,10 +150,6 @@ def load_model(name: str, args: ORPOConfig) -> PreTrainedModel:
     """A causal language model from a folder or a Hub id, weights from safetensors only.
 
     The folder of an adapter gives its base model with the adapter, ready to be trained further.
-
-    Raises:
-        ModelError: It cannot be loaded; says what is missing.
-        CheckpointError: Its files are not what was committed.
     """
     name = located(name)
     if Path(name, ADAPTER_FILE).is_file() and not Path(name, "config.json").is_file():
@@ -226,11 +193,7 @@ def auto_class(config: Any) -> Any:
 
 
 def read_config(name: str, args: ORPOConfig) -> Any:
-    """The configuration of a model that can be trained; `name` as `located` gives it.
-
-    Raises:
-        ModelError: There is none, or the model does not continue a text.
-    """
+    """The configuration of a model that can be trained; `name` as `located` gives it."""
     trusted = _init_kwargs(args).get("trust_remote_code", args.trust_remote_code)
     try:
         config = AutoConfig.from_pretrained(name, trust_remote_code=trusted, **fetching(args))
@@ -258,17 +221,7 @@ def _check_padding(config: Any, name: str) -> None:
 
 
 def load_adapter(folder: str, args: ORPOConfig, *, trained: bool) -> PreTrainedModel:
-    """The adapter of a folder on its base model, weights from safetensors only.
-
-    Args:
-        folder: Holds adapter_config.json, which names the base model and its revision.
-        args: How models are loaded.
-        trained: Whether the adapter is to be trained further.
-
-    Raises:
-        ModelError: It cannot be loaded; says what is missing.
-        CheckpointError: Its files are not what was committed.
-    """
+    """The adapter of a folder on its base model, weights from safetensors only."""
     from peft import PeftModel  # noqa: PLC0415
 
     check_weight_files(folder)
@@ -296,30 +249,6 @@ def _is_filled_later() -> bool:
     return is_fsdp_enabled() and not PartialState().is_local_main_process
 
 
-def load_tokenizer(
-    name: str, args: ORPOConfig, *, of_model: bool = True
-) -> PreTrainedTokenizerBase:
-    """The tokenizer of a model folder or Hub id.
-
-    Args:
-        name: The folder or id.
-        args: How it is loaded.
-        of_model: Whether it is the model's own, so that the model's revision is meant.
-
-    Raises:
-        ModelError: There is none.
-    """
-    name = located(name, "tokenizer_config.json")
-    where = {k: v for k, v in fetching(args).items() if of_model or k != "revision"}
-    try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            name, trust_remote_code=args.trust_remote_code, **where
-        )
-    except Exception as error:  # what tokenizers raises is no more than that
-        raise unloadable("tokenizer", name, error) from error
-    return tokenizer
-
-
 def _commit_of(name: str, args: ORPOConfig) -> str | None:
     """The commit of a Hub id that was loaded; None for a folder."""
     where = {"revision": _revision(args), "cache_dir": fetching(args).get("cache_dir")}
@@ -344,11 +273,7 @@ def fetching(args: ORPOConfig) -> dict[str, Any]:
 
 
 def ensure_trainable(config: Any, name: str) -> None:
-    """Refuse models that do not continue a text.
-
-    Raises:
-        ModelError: An encoder-decoder model, or one that sees what comes after a token.
-    """
+    """Refuse models that do not continue a text."""
     masked = getattr(config, "model_type", None) in MODEL_FOR_MASKED_LM_MAPPING_NAMES
     text = config.get_text_config() if isinstance(config, PretrainedConfig) else config
     if any(getattr(part, "is_encoder_decoder", False) for part in (config, text)):
@@ -391,86 +316,8 @@ def fit_positions(model: nn.Module, args: ORPOConfig) -> tuple[int | None, str |
     )
 
 
-def resolve_tokenizer(
-    processing_class: PreTrainedTokenizerBase | None,
-    tokenizer: PreTrainedTokenizerBase | None,
-    name: str,
-    args: ORPOConfig,
-) -> PreTrainedTokenizerBase:
-    """The tokenizer by whichever of its two names it was given, or else the model's own.
-
-    Raises:
-        ConfigError: Both names were used, for different objects.
-        ModelError: There is none.
-    """
-    if processing_class is not None and tokenizer is not None and tokenizer is not processing_class:
-        raise ConfigError(
-            "processing_class and tokenizer are two names of one argument",
-            where="tokenizer",
-            fix="Pass one of them.",
-        )
-    given = processing_class if processing_class is not None else tokenizer
-    if given is not None:
-        return _as_tokenizer(given)
-    if not name:
-        raise ModelError(
-            "no tokenizer was given, and the model does not know where it came from",
-            where="tokenizer",
-            fix="Pass tokenizer=...",
-        )
-    return load_tokenizer(name, args)
-
-
-def _as_tokenizer(given: Any) -> PreTrainedTokenizerBase:
-    if isinstance(given, PreTrainedTokenizerBase):
-        return given
-    inner = isinstance(getattr(given, "tokenizer", None), PreTrainedTokenizerBase)
-    raise ConfigError(
-        f"expected a tokenizer, got {type(given).__name__}; orpo trains on text",
-        where="tokenizer",
-        fix="Pass processor.tokenizer." if inner else "Pass AutoTokenizer.from_pretrained(...).",
-    )
-
-
-def padding_id(tokenizer: PreTrainedTokenizerBase, vocabulary: int | None) -> int:
-    """A token id to fill padding with: masked, so any that the model has an embedding for."""
-    pad = tokenizer.pad_token_id
-    known = pad is not None and (vocabulary is None or pad < vocabulary)
-    return int(pad) if known else 0
-
-
-def prepare_tokenizer(tokenizer: PreTrainedTokenizerBase, args: ORPOConfig) -> list[str]:
-    """Give a tokenizer what training and chatting need; one line for each thing that was missing.
-
-    A padding token (the end-of-sequence token: padding is masked and never trained on) and the
-    chat template of `args.chat_template`.
-    """
-    said = []
-    if tokenizer.pad_token_id is None and tokenizer.eos_token is not None:
-        tokenizer.pad_token = tokenizer.eos_token
-        said.append(f"the tokenizer has no padding token: {tokenizer.eos_token!r} is used, masked")
-    if args.chat_template is not None:
-        tokenizer.chat_template = Path(args.chat_template).read_text(encoding="utf-8")
-        forget_asked(tokenizer)
-        said.append(f"chat template taken from {args.chat_template}")
-    return said
-
-
-def give_plain_template(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Give a tokenizer without chat template that of plain transcripts; says so in one line."""
-    tokenizer.chat_template = PLAIN_TEMPLATE
-    return (
-        "the tokenizer has no chat template: messages are written as "
-        "'Human: ... Assistant: ...' transcripts, and this template is saved with the model"
-    )
-
-
 def add_adapter(model: PreTrainedModel, peft_config: PeftConfig, args: ORPOConfig) -> nn.Module:
-    """Wrap a model with a peft adapter.
-
-    Raises:
-        ConfigError: The model carries an adapter already, or the adapter does not fit the model.
-    """
+    """Wrap a model with a peft adapter."""
     from peft import (  # noqa: PLC0415
         PeftModel,
         get_peft_model,

@@ -7,7 +7,7 @@ whole step whoever computes which part.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -31,8 +31,6 @@ from orpo.engine import (
 )
 from orpo.errors import ModelError, OrpoError
 
-__all__ = ["agreed_engine", "deal", "gathered", "in_entries", "most_of_ranks"]
-
 Batch = dict[str, Tensor]
 
 
@@ -41,10 +39,6 @@ def agreed_engine(args: ORPOConfig, model: Any) -> tuple[Engine, list[str]]:
 
     The others may hold no weights yet (FSDP). Only where weights lie on all ranks in pieces
     (DeepSpeed ZeRO-3) do all ranks try the model together.
-
-    Raises:
-        ConfigError: On every rank, as on the first.
-        ModelError: The same.
     """
     half = torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else None
     asked = (args.engine, model, args.nll_scope, args.device, half)
@@ -131,18 +125,7 @@ def gathered(own: Any, ranks: int) -> list[Any]:
 
 
 def deal(samples: list[Batch], engine: Engine, max_tokens: int, ranks: int) -> list[Batch]:
-    """This rank's micro-batches of one optimizer step.
-
-    Args:
-        samples: This rank's batches of the step.
-        engine: Says how many positions a pair takes.
-        max_tokens: Positions of a micro-batch.
-        ranks: Number of processes.
-
-    Returns:
-        Every rank gets as many micro-batches, which wrappers that gather weights rely on; where a
-        rank has fewer pairs than that, those of the others are larger than `max_tokens`.
-    """
+    """This rank's micro-batches of one optimizer step."""
     if not samples:
         return []
     if ranks == 1:
@@ -175,3 +158,18 @@ def _exchange(batch: Batch, ranks: int) -> list[Batch]:
     found: list[Any] = [None] * ranks
     torch.distributed.all_gather_object(found, {key: value.cpu() for key, value in batch.items()})
     return found
+
+
+Batch = dict[str, Tensor]
+
+
+def score_batch(trainer: Any, inputs: Batch, score: Callable[[Batch], Tensor]) -> Tensor:
+    """What `score` finds for the pairs of a batch, (pairs, columns)."""
+    rows = inputs["row"]
+    batch = {**inputs, "position": torch.arange(len(rows), device=rows.device)}
+    parts = cut([batch], trainer.engine, trainer._max_tokens)
+    # Where weights lie in pieces, every rank takes as many passes; what is done twice is left.
+    passes = most_of_ranks(len(parts), rows.device) if trainer._in_pieces else len(parts)
+    tables = [score(part) for part in [*parts, *[parts[-1]] * (passes - len(parts))]]
+    order = torch.cat([part["position"] for part in parts]).argsort()
+    return torch.cat(tables[: len(parts)])[order]

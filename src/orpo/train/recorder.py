@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from torch import nn
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainingArguments
 
 from orpo.errors import SaveError
 from orpo.runs import (
@@ -27,8 +27,6 @@ from orpo.runs import (
     write_yaml,
 )
 from orpo.train.checkpoints import explain_write_error
-
-__all__ = ["RunRecorder", "model_facts", "versions"]
 
 _LONGEST_LINE = 2**20
 _PACKAGES = ("orpo", "torch", "transformers", "accelerate", "datasets", "peft", "tokenizers")
@@ -66,9 +64,6 @@ def model_facts(model: nn.Module) -> dict[str, Any]:
 class RunRecorder(TrainerCallback):
     """Keeps recipe.yaml, metrics.jsonl and events.jsonl of a run.
 
-    Args:
-        facts: Gives the recipe's entries beside the settings, with `_run` among them.
-
     Attributes:
         lines: Lines of metrics.jsonl that this run has written.
     """
@@ -80,13 +75,7 @@ class RunRecorder(TrainerCallback):
         self._resumed: list[str] | None = None  # lines up to the checkpoint; None in a fresh run
 
     def go_on_from(self, checkpoint: Path, args: TrainingArguments, lines: int) -> None:
-        """Take the lines of metrics.jsonl that were logged up to a checkpoint.
-
-        Args:
-            checkpoint: Its folder, which holds a copy of them.
-            args: Name the run folder, whose own file may have been shortened since.
-            lines: How many there are.
-        """
+        """Take the lines of metrics.jsonl that were logged up to a checkpoint."""
         copy = checkpoint / METRICS
         path = copy if copy.is_file() else Path(args.output_dir) / METRICS
         self._resumed = _first_lines(path, lines)
@@ -113,28 +102,14 @@ class RunRecorder(TrainerCallback):
     def event(
         self, args: TrainingArguments, step: int, kind: str, message: str, **details: Any
     ) -> None:
-        """Put on record what happened beside the steps; on the first rank only.
-
-        Args:
-            args: Name the run folder and the rank.
-            step: Optimizer steps taken.
-            kind: One word for machines, such as "resumed" or "loss_spike".
-            message: The same in words.
-            details: Further entries.
-        """
+        """Put on record what happened beside the steps; on the first rank only."""
         if args.process_index != 0:
             return
         now = datetime.now(UTC).isoformat(timespec="seconds")
         entry = {"time": now, "step": step, "kind": kind, "message": message, **_plain(details)}
         _append(Path(args.output_dir) / EVENTS, json.dumps(entry, ensure_ascii=False) + "\n")
 
-    def on_train_begin(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        **kwargs: object,
-    ) -> None:
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Write the recipe; a fresh run starts a fresh metrics file, a resumed one goes on."""
         before, self._before = self._before, []
         if not state.is_world_process_zero:
@@ -146,12 +121,7 @@ class RunRecorder(TrainerCallback):
         self.lines, self._resumed = len(kept), None
 
     def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, float] | None = None,
-        **kwargs: object,
+        self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any
     ) -> None:
         """Append one line, flushed."""
         if not logs or not state.is_world_process_zero:
@@ -163,13 +133,7 @@ class RunRecorder(TrainerCallback):
         self.lines += 1
         _append(Path(args.output_dir) / METRICS, line)
 
-    def on_train_end(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        **kwargs: object,
-    ) -> None:
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Write the recipe again: a stream's rows are counted only as they pass."""
         self._before = []
         if state.is_world_process_zero:

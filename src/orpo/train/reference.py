@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import datasets
 import torch
@@ -25,20 +25,64 @@ from orpo.engine import ApartEngine, Engine, PaddedEngine, SharedEngine
 from orpo.engine.trial import on_trial
 from orpo.errors import CheckpointError, ConfigError
 from orpo.objective import PairLogps
-from orpo.train.columns import ReferencedPairs
 from orpo.train.continuity import stop_of
 from orpo.train.datasets import named_sets
 from orpo.train.guards.watchdog import EVALUATING
-from orpo.train.identity import data_fingerprint, weights_digest
-from orpo.train.ranks import gathered
-from orpo.train.scoring import score_batch
+from orpo.train.identity import data_fingerprint
+from orpo.train.ranks import gathered, score_batch
+from orpo.train.weights import weights_digest
 from orpo.train.work import Work, scored
 from orpo.train.wrappers import scoring
 
-if TYPE_CHECKING:
-    from orpo.train.trainer import ORPOTrainer
+WITH_REFERENCE = ("reference_chosen", "reference_rejected")
+"""Columns that hold the reference's summed log-probabilities of both answers."""
 
-__all__ = ["REFERENCE", "Reference", "answers_only", "ask", "begin_reference"]
+Batch = dict[str, Tensor]
+
+
+class ReferencedPairs(torch.utils.data.Dataset[dict[str, Any]]):
+    """Prepared pairs, each with `WITH_REFERENCE`."""
+
+    def __init__(self, pairs: Any, sums: Tensor) -> None:
+        self.pairs, self.sums = pairs, sums
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
+        columns = self.pairs[list(indices)]
+        rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+        sums = self.sums[torch.tensor(indices)].tolist()
+        return [
+            {**row, **dict(zip(WITH_REFERENCE, both, strict=True))}
+            for row, both in zip(rows, sums, strict=True)
+        ]
+
+
+@dataclass(frozen=True)
+class ReferenceCollator:
+    """Puts `WITH_REFERENCE` into the batches of another collator, where the rows have it.
+
+    Attributes:
+        collate: Makes the rest of the batch.
+        device: Where the batch will be used; what it can hold decides on the dtype.
+    """
+
+    collate: Callable[[list[Any]], Batch]
+    device: torch.device
+
+    def __call__(self, features: list[Any]) -> Batch:
+        """A batch with `reference_chosen` and `reference_rejected`, (B,)."""
+        batch = self.collate(features)
+        dtype = torch.float32 if self.device.type == "mps" else torch.float64
+        for name in WITH_REFERENCE:
+            if name in features[0]:
+                batch[name] = torch.tensor([row[name] for row in features], dtype=dtype)
+        return batch
+
 
 Batch = dict[str, Tensor]
 
@@ -69,27 +113,14 @@ class Reference:
     fixed: bool = False
 
     def begin(self, model: nn.Module, data: Mapping[str, Any]) -> Work:
-        """Ask for everything that a run will need, ahead of its first step.
-
-        Args:
-            model: What is going to be trained.
-            data: Name of a data set -> prepared pairs.
-
-        Returns:
-            What the first of them took; the others are evaluated on, which is not training.
-        """
+        """Ask for everything that a run will need, ahead of its first step."""
         self._forget_others(model)
         keys = [self._asked(dataset, name) for name, dataset in data.items()]
         self.fixed = True
         return self.costs[keys[0]]
 
     def go_on_from(self, checkpoint: Path, data: Mapping[str, Any]) -> None:
-        """Take what a checkpoint holds.
-
-        Raises:
-            CheckpointError: It holds nothing that can be read.
-            ConfigError: It was made for other data.
-        """
+        """Take what a checkpoint holds."""
         path = checkpoint / REFERENCE
         try:
             self.sums, self.costs, self.weights = load_file(path), {}, None
@@ -106,11 +137,7 @@ class Reference:
         save_file({key: sums.contiguous() for key, sums in self.sums.items()}, folder / REFERENCE)
 
     def of(self, model: nn.Module, dataset: Any, name: str) -> ReferencedPairs:
-        """A data set whose rows carry what the reference says.
-
-        Raises:
-            ConfigError: It was not there before training began.
-        """
+        """A data set whose rows carry what the reference says."""
         if not self.fixed:
             self._forget_others(model)
             self._asked(dataset, name)
@@ -142,13 +169,8 @@ class Reference:
         return self.sums[key]
 
 
-def begin_reference(trainer: ORPOTrainer, checkpoint: str | None) -> Work:
-    """Have a trainer's reference ready ahead of its first step; what that took.
-
-    Raises:
-        ConfigError: It goes on from a checkpoint that was made with other data.
-        StopRequested: A signal arrived while the reference was asked.
-    """
+def begin_reference(trainer: Any, checkpoint: str | None) -> Work:
+    """Have a trainer's reference ready ahead of its first step; what that took."""
     if trainer.args.objective != "dpo":
         return Work()
     data = named_sets(trainer.train_dataset, trainer.eval_dataset)
@@ -177,16 +199,8 @@ def answers_only(engine: Engine) -> Engine:
 
 
 @torch.no_grad()
-def ask(trainer: ORPOTrainer, dataset: datasets.Dataset) -> tuple[Tensor, Work]:
-    """Summed log-probabilities of every answer by a trainer's model as it is.
-
-    Args:
-        trainer: Its model, wrapped as training or evaluation wrap it, in evaluation mode.
-        dataset: Prepared pairs.
-
-    Returns:
-        (pairs, 2) float64 on the CPU, the same on all ranks; and what it took on this rank.
-    """
+def ask(trainer: Any, dataset: datasets.Dataset) -> tuple[Tensor, Work]:
+    """Summed log-probabilities of every answer by a trainer's model as it is."""
     rank, ranks = trainer.args.process_index, trainer.args.world_size
     engine, work = answers_only(trainer.engine), Work()
 

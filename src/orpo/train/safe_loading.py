@@ -23,8 +23,6 @@ from torch.distributed.checkpoint.metadata import Metadata, StorageMeta
 
 from orpo.errors import CheckpointError, OrpoError
 
-__all__ = ["as_data", "usable"]
-
 _REFUSED = "which is never run"
 _INDEX = "torch.distributed.checkpoint.metadata"
 _ALLOWED = {
@@ -86,12 +84,7 @@ class _Reader(FileSystemReader):
 
 @contextmanager
 def as_data() -> Iterator[None]:
-    """Within it, checkpoints of FSDP2 and DeepSpeed are read without running code.
-
-    Raises:
-        pickle.UnpicklingError: Within it, on a file that names anything but data.
-        CheckpointError: Within it, if the pieces cannot be put together.
-    """
+    """Within it, checkpoints of FSDP2 and DeepSpeed are read without running code."""
     load = torch.load
     setattr(dist_cp, "FileSystemReader", _Reader)  # noqa: B010 - a name that others look up
     setattr(torch, "load", _weights_only(load))  # noqa: B010
@@ -110,16 +103,7 @@ def as_data() -> Iterator[None]:
 
 @contextmanager
 def usable(checkpoint: str | None, what: str) -> Iterator[None]:
-    """What a library says of a checkpoint's file that it cannot use becomes one line.
-
-    Args:
-        checkpoint: The folder.
-        what: The part of it that is read.
-
-    Raises:
-        CheckpointError: Within it, an error of the file; where there are several ranks, one of them
-            may as well have been lost, and its error stays what it is.
-    """
+    """What a library says of a checkpoint's file that it cannot use becomes one line."""
     alone = not dist.is_available() or not dist.is_initialized()
     try:
         yield

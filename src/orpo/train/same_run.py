@@ -1,7 +1,8 @@
 """Whether a run that goes on is still the run that was stopped: two recipes compared.
 
-`orpo.train.setting_kinds` says what each setting can change. Beside the settings, facts of `_run`
-are compared: the prepared pairs by their content, the adapter, the number of processes, versions.
+Each setting is of a kind that says what it can change; one of no kind, such as one that a later
+transformers adds, is taken to make another run. Beside the settings, facts of `_run` are compared:
+the prepared pairs by their content, the adapter, the number of processes, versions.
 """
 
 from __future__ import annotations
@@ -13,9 +14,72 @@ from typing import Any
 
 from orpo.config import ORPOConfig
 from orpo.errors import ConfigError
-from orpo.train import setting_kinds as kinds
 
-__all__ = ["Change", "RecipeChanges", "check_same_run", "recipe_changes"]
+
+def _names(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+WRITTEN = _names("""
+    output_dir run_name report_to project trackio_space_id trackio_bucket_id
+    trackio_static_space_id logging_strategy logging_steps logging_first_step log_on_each_node
+    logging_nan_inf_filter include_num_input_tokens_seen log_level log_level_replica disable_tqdm
+    save_only_model save_on_each_node enable_jit_checkpoint push_to_hub hub_token hub_private_repo
+    hub_model_id hub_strategy hub_always_push hub_revision do_train do_eval do_predict debug
+    skip_memory_metrics include_for_metrics batch_eval_metrics label_names remove_unused_columns
+    resume_from_checkpoint restore_callback_states_from_checkpoint resume_changed local_rank
+    dataloader_pin_memory dataloader_persistent_workers dataloader_prefetch_factor
+    dataloader_multiprocessing_context torch_empty_cache_steps ddp_timeout data_cache samples
+    sample_tokens strict resume overwrite nproc stall_timeout on_nonfinite max_nonfinite_steps
+""")
+"""What is logged, saved, sent or waited for; the weights do not know of it."""
+
+EVALUATION = _names("""
+    eval_strategy eval_steps eval_delay eval_on_start eval_dataset per_device_eval_batch_size
+    prediction_loss_only eval_do_concat_batches eval_use_gather_object eval_accumulation_steps
+""")
+"""When and on what is evaluated."""
+
+SAVING = _names("save_strategy save_steps save_total_limit")
+"""When is saved; the best model at the end is one of those saved."""
+
+ROUNDING = _names("""
+    max_tokens_per_microbatch engine compile_blocks use_cpu gradient_checkpointing
+    gradient_checkpointing_kwargs activation_checkpointing activation_checkpointing_kwargs
+    torch_compile torch_compile_backend torch_compile_mode use_cache full_determinism
+    ddp_find_unused_parameters ddp_bucket_cap_mb ddp_broadcast_buffers ddp_static_graph ddp_backend
+""")
+"""How the same numbers are computed; random numbers would be drawn in another order."""
+
+LENGTH = _names("max_steps num_train_epochs")
+"""Where the run ends; most schedules of the learning rate look ahead to it."""
+
+SPLIT = _names("per_device_train_batch_size gradient_accumulation_steps")
+"""How the pairs of an optimizer step are divided."""
+
+WORKERS = _names("dataloader_num_workers")
+"""Who reads the rows; those of a stream are dealt out among the workers."""
+
+DATA = _names("""
+    dataset mix held_out on_bad_row data_format pair_rule max_length max_prompt_length truncation
+    tokenizer chat_template chat_template_kwargs
+""")
+"""What the prepared pairs are made from; the same pairs are the same, whatever made them."""
+
+OTHER = _names("""
+    model model_revision model_dtype model_init_kwargs quantize trust_remote_code lora_r
+    lora_alpha lora_dropout lora_target_modules learning_rate lr_scheduler_type lr_scheduler_kwargs
+    warmup_steps optim optim_args weight_decay adam_beta1 adam_beta2 adam_epsilon
+    optim_target_modules average_tokens_across_devices max_grad_norm label_smoothing_factor bf16
+    fp16 tf32 bf16_full_eval fp16_full_eval use_liger_kernel liger_kernel_config
+    neftune_noise_alpha auto_find_batch_size load_best_model_at_end metric_for_best_model
+    greater_is_better ignore_data_skip seed data_seed accelerator_config parallelism_config
+    dataloader_drop_last dataloader_in_order train_sampling_strategy length_column_name fsdp
+    fsdp_config deepspeed objective orpo_alpha orpo_beta dpo_beta beta nll_scope disable_dropout
+""")
+"""What always makes another run."""
+
+KNOWN = WRITTEN | EVALUATION | SAVING | ROUNDING | LENGTH | SPLIT | WORKERS | DATA | OTHER
 
 Recipe = Mapping[str, Any]
 
@@ -90,19 +154,7 @@ class RecipeChanges:
 
 
 def check_same_run(before: Recipe, now: Recipe, allow: bool) -> list[str]:
-    """What to say about a run that goes on.
-
-    Args:
-        before: The recipe of the run that was stopped, as recipe.yaml holds it.
-        now: The recipe of the run that is to go on.
-        allow: Go on although it will be another run.
-
-    Returns:
-        Lines for the user; none if nothing changed.
-
-    Raises:
-        ConfigError: It would be another run, and `allow` is false; names what changed.
-    """
+    """What to say about a run that goes on."""
     changes = recipe_changes(before, now)
     if changes.breaking and not allow:
         raise ConfigError(
@@ -114,12 +166,7 @@ def check_same_run(before: Recipe, now: Recipe, allow: bool) -> list[str]:
 
 
 def recipe_changes(before: Recipe, now: Recipe) -> RecipeChanges:
-    """Compare two recipes.
-
-    Args:
-        before: Settings by name, and `_run` with what was found out while running.
-        now: The same of the run that is to go on.
-    """
+    """Compare two recipes."""
     pair = _Pair(before, now)
     harmless: list[Change] = []
     breaking: list[Change] = []
@@ -152,14 +199,14 @@ class _Pair:
     def judge(self, name: str) -> tuple[bool, str]:
         """Whether a change of this setting is harmless, and why (or why not)."""
         rules: tuple[tuple[frozenset[str], Callable[[], tuple[bool, str]]], ...] = (
-            (kinds.WRITTEN, lambda: (True, "")),
-            (kinds.EVALUATION, self._evaluation),
-            (kinds.SAVING, self._evaluation),
-            (kinds.ROUNDING, self.rounding),
-            (kinds.WORKERS, self._workers),
-            (kinds.DATA, self._data),
-            (kinds.LENGTH, self._length),
-            (kinds.SPLIT, self._split),
+            (WRITTEN, lambda: (True, "")),
+            (EVALUATION, self._evaluation),
+            (SAVING, self._evaluation),
+            (ROUNDING, self.rounding),
+            (WORKERS, self._workers),
+            (DATA, self._data),
+            (LENGTH, self._length),
+            (SPLIT, self._split),
         )
         return next((rule() for names, rule in rules if name in names), (False, ""))
 
@@ -206,7 +253,7 @@ class _Pair:
 
         Up to the end of an epoch: there, what is left over is filled up or cut off by batches.
         """
-        products = [math.prod(_count(r.get(name)) for name in kinds.SPLIT) for r in self._both]
+        products = [math.prod(_count(r.get(name)) for name in SPLIT) for r in self._both]
         if products[0] != products[1]:
             return False, f"{products[0]} -> {products[1]} pairs per device and step"
         per_step = products[0] * _count(self.facts("world_size")[1])

@@ -10,9 +10,7 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-
-__all__ = ["StopOnSignal", "StopRequested"]
+from transformers import TrainerCallback
 
 
 class StopRequested(BaseException):  # no `except Exception` on the way may swallow it
@@ -65,25 +63,13 @@ class StopOnSignal(TrainerCallback):
         finally:
             self._at_once = before
 
-    def on_train_begin(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        **kwargs: object,
-    ) -> None:
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """From now on steps are finished before the run stops."""
         self._at_once = False
         if not self._whole_block:
             self._listen()
 
-    def on_step_begin(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        **kwargs: object,
-    ) -> None:
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """From the first batch on, torch raises wherever it learns that a loader's process ended.
 
         A signal to the whole group ends those first, in the middle of a step. Without that, the
@@ -92,13 +78,7 @@ class StopOnSignal(TrainerCallback):
         if self._previous and threading.current_thread() is threading.main_thread():
             self._until_the_end(signal.SIGCHLD, _nothing)
 
-    def on_train_end(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        **kwargs: object,
-    ) -> None:
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Stop listening, or go back to stopping at once."""
         self._at_once = self._whole_block
         self._undo()

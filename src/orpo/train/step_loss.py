@@ -24,19 +24,11 @@ from torch import Tensor
 from orpo.config import ORPOConfig
 from orpo.objective import DPOLoss, ORPOLoss, PairLogps, dpo_loss, orpo_loss
 
-__all__ = ["StepLoss", "count_items"]
-
 
 def count_items(
     batches: Iterable[Mapping[str, Tensor]], nll_scope: str, device: torch.device
 ) -> Tensor:
-    """(1, 3) int64: NLL tokens, pairs with both answers, and rows of some batches.
-
-    Args:
-        batches: Of `orpo.data.PairCollator`.
-        nll_scope: Which tokens the NLL counts, see `ORPOConfig`.
-        device: Where the result is wanted.
-    """
+    """(1, 3) int64: NLL tokens, pairs with both answers, and rows of some batches."""
     mask = "attention_mask" if nll_scope == "sequence" else "answer_mask"
     counts = torch.zeros(1, 3, dtype=torch.int64, device=device)
     for batch in batches:
@@ -78,16 +70,7 @@ class StepLoss:
         )
 
     def share(self, logps: PairLogps, totals: Tensor, ranks: int = 1) -> Tensor:
-        """The share of some pairs in the loss.
-
-        Args:
-            logps: Log-probabilities of some pairs of the step.
-            totals: (3,) of `count_items`: tokens, pairs and rows of the step.
-            ranks: Over how many ranks gradients are averaged.
-
-        Returns:
-            A scalar whose average over ranks, summed over pairs, is the step's L.
-        """
+        """The share of some pairs in the loss."""
         tokens, pairs, _ = totals.to(logps.nll_sum.dtype).clamp(min=1).unbind()
         parts = _PARTS[self.objective](self, logps, tokens, pairs)
         if logps.weight is not None:

@@ -32,37 +32,34 @@ from orpo.engine import cut, most_positions, noise_columns, positions_of, transf
 from orpo.errors import CheckpointError, ConfigError, DataError
 from orpo.objective import PairLogps
 from orpo.runs import RECIPE, write_json
+from orpo.train.before.memory import Plan, make_plan
+from orpo.train.before.saving import save_files, try_saving
+from orpo.train.before.settings import as_settings, foresee, foresee_data, of_trackers, told
 from orpo.train.card import write_model_card
 from orpo.train.checkpoints import Progress
-from orpo.train.columns import WITH_REFERENCE, ReferenceCollator
 from orpo.train.continuity import Continuity, EpochBorders
-from orpo.train.datasets import DatasetReader
+from orpo.train.datasets import DatasetReader, as_evaluated, as_trained, check_objective
 from orpo.train.durable import DurableTrainer
-from orpo.train.foreseen import as_settings, foresee, foresee_data, of_trackers, told
-from orpo.train.guards import CurveGuard, NonFiniteGuard, Watchdog
+from orpo.train.guards.curves import CurveGuard
+from orpo.train.guards.nonfinite import NonFiniteGuard
+from orpo.train.guards.watchdog import Watchdog
 from orpo.train.identity import identity
-from orpo.train.metrics import MetricSums, PairTable, columns_of, pair_table
-from orpo.train.models import (
-    fit_positions,
-    name_of,
-    padding_id,
-    prepare_tokenizer,
-    resolve_model,
-    resolve_tokenizer,
-    vocabulary_size,
-)
-from orpo.train.preflight import Plan, make_plan
-from orpo.train.ranks import agreed_engine, deal, in_entries
+from orpo.train.metrics import MetricSums, PairTable, columns_of, pair_table, summarise
+from orpo.train.models import fit_positions, name_of, resolve_model, vocabulary_size
+from orpo.train.ranks import agreed_engine, deal, in_entries, score_batch
 from orpo.train.recorder import RunRecorder, model_facts
-from orpo.train.reference import Reference, answers_only, ask, begin_reference
-from orpo.train.rounding import rounding_notes
+from orpo.train.reference import (
+    WITH_REFERENCE,
+    Reference,
+    ReferenceCollator,
+    answers_only,
+    ask,
+    begin_reference,
+)
 from orpo.train.safe_loading import as_data
-from orpo.train.saving import save_files, try_saving
-from orpo.train.scoring import score_batch
-from orpo.train.speed import speed_up
 from orpo.train.step_loss import StepLoss, count_items
-from orpo.train.summaries import summarise
-from orpo.train.views import as_evaluated, as_trained, check_objective
+from orpo.train.tokenizer import padding_id, prepare_tokenizer, resolve_tokenizer
+from orpo.train.weights import rounding_notes
 from orpo.train.work import WORK, Work, WorkMeter, on_all_ranks
 from orpo.train.wrappers import (
     divided_once,
@@ -70,12 +67,12 @@ from orpo.train.wrappers import (
     prepare_uneven_passes,
     reduce_always,
     scoring,
+    speed_up,
 )
 
 if TYPE_CHECKING:
     from peft import PeftConfig
 
-__all__ = ["ORPOTrainer"]
 
 Batch = dict[str, Tensor]
 
@@ -260,16 +257,7 @@ class ORPOTrainer(DurableTrainer):
     def train(
         self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any
     ) -> Any:
-        """As in transformers: `resume_from_checkpoint`, `trial`, `ignore_keys_for_eval`.
-
-        Raises:
-            CheckpointError: The checkpoint that is asked for is not what was committed.
-            ConfigError: There is nothing to train on, no checkpoint to go on from, another run
-                writes to the folder, or the settings are not those of the run that goes on.
-            ModelError: What is trained could not be saved.
-            NonFiniteError: A loss or a gradient is not finite.
-            SaveError: A checkpoint could not be written.
-        """
+        """As in transformers: `resume_from_checkpoint`, `trial`, `ignore_keys_for_eval`."""
         if self.train_dataset is None:
             raise ConfigError("there is nothing to train on", where="train_dataset")
         with self._holding_the_folder(resume_from_checkpoint) as checkpoint:
@@ -298,11 +286,7 @@ class ORPOTrainer(DurableTrainer):
             return super().create_optimizer(*args, **kwargs)
 
     def check_memory(self) -> Plan | None:
-        """Refuse what cannot fit, before anything is touched; None where it cannot be foreseen.
-
-        Raises:
-            ConfigError: A pair alone needs more memory than there is.
-        """
+        """Refuse what cannot fit, before anything is touched; None where it cannot be foreseen."""
         if self._in_pieces or transformer(self.model) is None:
             return None
         return make_plan(
@@ -310,11 +294,7 @@ class ORPOTrainer(DurableTrainer):
         )
 
     def check_saving(self) -> list[str]:
-        """Try what the saves of this run need, and mend what can be; one line for each.
-
-        Raises:
-            ModelError: The trained model could not be saved, or not be loaded again.
-        """
+        """Try what the saves of this run need, and mend what can be; one line for each."""
         trusted = self.args.trust_remote_code
         said = try_saving(self.model, self.processing_class, trusted=trusted)
         self.notes += said
@@ -373,13 +353,7 @@ class ORPOTrainer(DurableTrainer):
         inputs: Batch | list[Batch],
         num_items_in_batch: Tensor | None = None,
     ) -> Tensor:
-        """Forward and backward of some micro-batches.
-
-        Args:
-            model: The model, wrapped or not.
-            inputs: Micro-batches, or a batch that is cut into some.
-            num_items_in_batch: (3,): NLL tokens, pairs and rows of the step.
-        """
+        """Forward and backward of some micro-batches."""
         parts = inputs
         if isinstance(parts, Mapping):
             parts = cut([parts], self.engine, self._max_tokens)
@@ -413,18 +387,7 @@ class ORPOTrainer(DurableTrainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | None = None,
     ) -> Any:
-        """This micro-batch's share of the loss of the whole optimizer step.
-
-        Args:
-            model: The model, wrapped or not.
-            inputs: A batch of `PairCollator`.
-            return_outputs: Also return {"pairs": table}, see `metrics.columns_of`.
-            num_items_in_batch: (3,): NLL tokens, pairs and rows of the step; None for this
-                batch's own.
-
-        Returns:
-            A float32 scalar whose average over ranks, summed over micro-batches, is the step's L.
-        """
+        """This micro-batch's share of the loss of the whole optimizer step."""
         totals = num_items_in_batch
         # Gradients are averaged over ranks.
         ranks = 1 if totals is None else self.accelerator.num_processes
@@ -629,11 +592,7 @@ class ORPOTrainer(DurableTrainer):
             self._tell("unsaved", line)
 
     def create_model_card(self, **about: Any) -> None:
-        """Write README.md from what this run measured.
-
-        Args:
-            about: As in transformers, by name: language, license, tags, model_name, ...
-        """
+        """Write README.md from what this run measured."""
         if self.is_world_process_zero():
             folder = Path(self.args.output_dir)
             if not (folder / RECIPE).is_file():

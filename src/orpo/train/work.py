@@ -22,8 +22,6 @@ from orpo.runs import typed
 from orpo.train.checkpoints import Progress
 from orpo.train.ranks import gathered
 
-__all__ = ["WORK", "ModelCost", "Work", "WorkMeter", "on_all_ranks", "scored"]
-
 WORK = "work.json"
 """The file of a run folder that holds `Work.as_dict()`."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from torch import nn
@@ -12,17 +12,16 @@ from transformers import Trainer
 from transformers.integrations import deepspeed_init, is_deepspeed_zero3_enabled
 
 from orpo.config import ORPOConfig
-from orpo.engine import ApartEngine, Engine
+from orpo.engine import (
+    ApartEngine,
+    Engine,
+    compile_blocks,
+    compile_head,
+    keep_freed_memory,
+    share_casts,
+    uncompile_blocks,
+)
 from orpo.errors import ConfigError
-
-__all__ = [
-    "divided_once",
-    "gathering",
-    "prepare_uneven_passes",
-    "reduce_always",
-    "scoring",
-    "whole_weights",
-]
 
 
 def reduce_always(trainer: Trainer) -> None:
@@ -35,11 +34,7 @@ def reduce_always(trainer: Trainer) -> None:
 
 
 def prepare_uneven_passes(trainer: Trainer, engine: Engine, args: ORPOConfig) -> None:
-    """See to it that ranks do not wait for each other in passes of which one may have more.
-
-    Raises:
-        ConfigError: Weights lie in pieces, so that every pass gathers them.
-    """
+    """See to it that ranks do not wait for each other in passes of which one may have more."""
     if not isinstance(engine, ApartEngine):
         return
     room = min((border.tokens for border in engine.borders), default=0)
@@ -165,3 +160,22 @@ def whole_weights(trainer: Trainer) -> dict[str, Any] | None:
         return None
     weights: dict[str, Any] = trainer.accelerator.get_state_dict(trainer.model)
     return weights
+
+
+def speed_up(trainer: Any, *, compiled: bool) -> Callable[[], None]:
+    """Share casts, keep freed memory; compile blocks and the engine's head, if so decided."""
+    model, engine = trainer.model, trainer.engine
+    cast_again = share_casts(model)
+    give_back = keep_freed_memory(next(model.parameters()).device.type)
+    if compiled:
+        compile_blocks(model)
+        trainer.engine = compile_head(engine)
+
+    def undo() -> None:
+        cast_again()
+        if compiled:
+            uncompile_blocks(model)
+        trainer.engine = engine
+        give_back()
+
+    return undo

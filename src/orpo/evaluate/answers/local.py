@@ -17,7 +17,7 @@ from orpo.evaluate.generation import Completion, Sampling, complete_prompts, enc
 from orpo.evaluate.loading import Answerer, load_answerer
 from orpo.runs import MANIFEST, read_manifest
 from orpo.runs.manifest import describe
-from orpo.train import load_tokenizer
+from orpo.train.tokenizer import load_tokenizer
 
 __all__ = ["LocalSource", "weights_digest"]
 

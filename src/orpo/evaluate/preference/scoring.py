@@ -8,7 +8,7 @@ from transformers import EvalPrediction
 
 from orpo.evaluate.preference.groups import RowFacts
 from orpo.evaluate.preference.pairs import ScoredPairs, token_counts
-from orpo.train import ORPOTrainer
+from orpo.train.trainer import ORPOTrainer
 
 __all__ = ["score_pairs"]
 

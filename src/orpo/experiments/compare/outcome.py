@@ -12,7 +12,7 @@ from typing import Any
 
 from orpo.data import Row
 from orpo.evaluate import Grade, Sampling, generate_answers
-from orpo.train import ORPOTrainer
+from orpo.train.trainer import ORPOTrainer
 
 __all__ = ["Grader", "Outcome", "measure_outcomes", "outcome_from"]
 

@@ -34,7 +34,8 @@ from orpo.jobs.bench.synthetic import (
     words_of_texts,
     words_of_vocabulary,
 )
-from orpo.train import load_tokenizer, versions
+from orpo.train.recorder import versions
+from orpo.train.tokenizer import load_tokenizer
 
 __all__ = ["BenchJob", "run_bench"]
 

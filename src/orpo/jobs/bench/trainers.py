@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback, T
 from orpo.config import ORPOConfig
 from orpo.data import COLUMNS
 from orpo.jobs.bench.spec import SideSpec
-from orpo.train import ORPOTrainer
+from orpo.train.trainer import ORPOTrainer
 
 __all__ = ["build_trainer", "describe", "token_digests"]
 

@@ -29,7 +29,8 @@ from orpo.jobs.compare.measuring import StageClock, counted
 from orpo.jobs.compare.spec import COST, CellSpec, HeldOut, TaskSpec, write_finished
 from orpo.jobs.train_job import TrainJob, build_trainer, run_training
 from orpo.runs import read_object, write_json
-from orpo.train import ORPOTrainer, load_tokenizer
+from orpo.train.tokenizer import load_tokenizer
+from orpo.train.trainer import ORPOTrainer
 
 __all__ = ["load_checker", "main"]
 

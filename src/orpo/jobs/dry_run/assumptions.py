@@ -20,7 +20,7 @@ from orpo.jobs.dry_run.devices import (
     this_processor,
 )
 from orpo.runs import load_yaml, read_object, read_text
-from orpo.train.quantize import is_quantized
+from orpo.train.adapters import is_quantized
 
 __all__ = ["WRAPPERS", "Assumptions", "Fleet"]
 

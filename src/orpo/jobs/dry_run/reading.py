@@ -14,8 +14,8 @@ from orpo.config import ORPOConfig
 from orpo.data import Ledger, Row
 from orpo.errors import DataError
 from orpo.jobs.sample import Sample
+from orpo.train.before.memory import pair_lengths
 from orpo.train.datasets import DatasetReader
-from orpo.train.preflight import pair_lengths
 
 __all__ = ["SAMPLED", "Seen", "audit_of", "look"]
 

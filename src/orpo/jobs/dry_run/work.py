@@ -7,7 +7,7 @@ from typing import Any
 
 from orpo.config import ORPOConfig
 from orpo.jobs.dry_run.assumptions import Fleet
-from orpo.train.schedule import steps_in_all, steps_per_epoch
+from orpo.train.optimizers import steps_in_all, steps_per_epoch
 from orpo.train.work import ModelCost, Work
 
 __all__ = ["PairSize", "Plan", "never_reached", "plan_of"]

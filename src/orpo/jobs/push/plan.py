@@ -27,7 +27,7 @@ from orpo.runs import (
     read_run,
     yaml_text,
 )
-from orpo.train import About, model_card
+from orpo.train.card import About, model_card
 
 __all__ = ["Pushable", "plan_push", "pushable"]
 

@@ -17,7 +17,7 @@ from orpo.jobs.tune.score import pair_scores
 from orpo.jobs.tune.spec import TuneJob
 from orpo.jobs.tune.study import Study, Tried, public_storage, require_optuna
 from orpo.jobs.tune.words import band_words, verdict_of
-from orpo.train import versions
+from orpo.train.recorder import versions
 
 __all__ = ["measures_of", "result_of"]
 

@@ -29,9 +29,11 @@ from orpo.experiments.compare import Grader, Outcome, measure_outcomes
 from orpo.jobs.train_job import build_trainer
 from orpo.jobs.tune.score import pair_scores
 from orpo.jobs.tune.spec import TuneJob, Values
-from orpo.train import ORPOTrainer, load_model
 from orpo.train.clock import StepClock
-from orpo.train.identity import data_fingerprint, weights_digest
+from orpo.train.identity import data_fingerprint
+from orpo.train.models import load_model
+from orpo.train.trainer import ORPOTrainer
+from orpo.train.weights import weights_digest
 
 __all__ = ["Finished", "Pruned", "Runs", "Speed"]
 

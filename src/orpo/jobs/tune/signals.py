@@ -1,6 +1,6 @@
 """Ctrl-C and SIGTERM while runs go on: the run that is under way ends at once, nothing else does.
 
-Unlike `orpo.train.StopOnSignal` there is no checkpoint to wait for: a short run is taken again.
+Unlike `StopOnSignal` there is no checkpoint to wait for: a short run is taken again.
 """
 
 from __future__ import annotations

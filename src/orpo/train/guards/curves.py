@@ -1,19 +1,26 @@
-"""A loss that jumps, a margin that falls to nothing: seen in the logged curves, said in words."""
+"""To whom a guard speaks."""
 
 from __future__ import annotations
 
+import logging
 import math
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import median
+from typing import Any
 
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback
 
-from orpo.train.guards.telling import Tell, log_warning
+Tell = Callable[[str, str], None]
+"""Is told what kind of thing happened, and a line about it."""
 
-__all__ = ["CurveGuard", "MarginCollapse", "Spike", "loss_spike", "margin_collapse"]
+
+def log_warning(kind: str, message: str) -> None:  # noqa: ARG001 - a `Tell`
+    """Say a line through the log."""
+    logging.getLogger("orpo.train").warning(message)
+
 
 HISTORY = 20
 _FEWEST = 5  # earlier losses without which there is no verdict
@@ -53,12 +60,6 @@ def loss_spike(losses: Sequence[float]) -> Spike | None:
 
     It must lie above their median by many times their spread (the median absolute deviation, which
     one earlier spike does not widen; the fewer values, the less it is trusted), by 30 % and by 0.1.
-
-    Args:
-        losses: In the order of logging; those that are not finite are passed over.
-
-    Returns:
-        None where the loss is ordinary, or fewer than five came before it.
     """
     finite = [loss for loss in losses if math.isfinite(loss)]
     if not losses or not math.isfinite(losses[-1]) or len(finite) <= _FEWEST:
@@ -76,13 +77,6 @@ def margin_collapse(margins: Sequence[float], accuracies: Sequence[float]) -> Ma
     Compares the mean of the last five values with the mean of those before: a margin that was
     positive beyond doubt and is at most a tenth of that, or an accuracy of 0.6 or more that is
     below 0.5; either by more than noise explains.
-
-    Args:
-        margins: `rewards/margins` as logged.
-        accuracies: `rewards/accuracies` as logged.
-
-    Returns:
-        None where there is nothing to say, or fewer than ten values came before the last five.
     """
     for name, values in (("rewards/margins", margins), ("rewards/accuracies", accuracies)):
         earlier, recent = values[:-_WINDOW], values[-_WINDOW:]
@@ -102,11 +96,7 @@ def margin_collapse(margins: Sequence[float], accuracies: Sequence[float]) -> Ma
 
 
 class CurveGuard(TrainerCallback):
-    """Warns of a loss spike and of a margin collapse, each at most once in twenty logs.
-
-    Args:
-        tell: Told "loss_spike" or "margin_collapse" and a line about it, on the first rank.
-    """
+    """Warns of a loss spike and of a margin collapse, each at most once in twenty logs."""
 
     def __init__(self, tell: Tell = log_warning) -> None:
         self._tell = tell
@@ -119,25 +109,14 @@ class CurveGuard(TrainerCallback):
         self._logs = 0
         self._said: dict[str, int] = {}
 
-    def on_train_begin(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        **kwargs: object,
-    ) -> None:
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Start afresh, or with what a resumed run has logged, of which all was said."""
         self._start()
         for logs in state.log_history:
             self._verdicts(int(logs.get("step", 0)), logs)
 
     def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: Mapping[str, float] | None = None,
-        **kwargs: object,
+        self, args: Any, state: Any, control: Any, logs: Mapping[str, float] | None = None, **_: Any
     ) -> None:
         """Look at the curves with the newest values."""
         verdicts = self._verdicts(state.global_step, logs or {})

@@ -1,24 +1,131 @@
-"""Nothing that is not finite reaches the weights: a look before every optimizer step."""
+"""The file that shows an optimizer step whose loss or gradient was not finite, row by row."""
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainerState, TrainingArguments
 
 from orpo.errors import NonFiniteError
-from orpo.train.guards.offending import Offence, Watched, describe, write_offence
-from orpo.train.guards.telling import Tell, log_warning
-from orpo.train.guards.weights import name_some, spoilt_weights
+from orpo.runs import write_text
+from orpo.train.guards.curves import Tell, log_warning
 from orpo.train.metrics import COLUMNS
 from orpo.train.ranks import gathered, most_of_ranks
+from orpo.train.weights import name_some, spoilt_weights
 
-__all__ = ["NonFiniteGuard"]
+_NAMED_PARAMETERS = 20
+
+
+@dataclass(frozen=True)
+class Watched:
+    """A micro-batch of the optimizer step that is under way.
+
+    Attributes:
+        table: What its loss is made of, one row per pair.
+        batch: The batch itself, of `orpo.data.PairCollator`.
+        columns: Names of the table's columns.
+    """
+
+    table: Tensor
+    batch: dict[str, Tensor]
+    columns: tuple[str, ...] = COLUMNS
+
+
+@dataclass(frozen=True)
+class Offence:
+    """What was not finite.
+
+    Attributes:
+        what: "loss" or "gradient".
+        step: The optimizer step, counted from 1.
+        rows: The step's rows on every rank, as `describe` gives them.
+        parameters: Names of the parameters whose gradient is not finite.
+    """
+
+    what: str
+    step: int
+    rows: list[dict[str, Any]]
+    parameters: list[str]
+
+    def __str__(self) -> str:
+        """What is not finite, at which step, in which rows."""
+        numbers = self.suspects
+        listed = ", ".join(map(str, numbers[:16])) + (" …" if len(numbers) > 16 else "")
+        return (
+            f"{'the' if self.what == 'loss' else 'a'} {self.what} is not finite at optimizer step "
+            f"{self.step} (rows {listed or 'unknown'})"
+        )
+
+    @property
+    def suspects(self) -> list[int]:
+        """Numbers of the rows to look at: those that are not finite themselves, else all."""
+        spoilt = {row["row"] for row in self.rows if not row["finite"]}
+        every = {row["row"] for row in self.rows}
+        return sorted(spoilt if self.what == "loss" else every)
+
+
+def describe(watched: list[Watched], rank: int, tokenizer: Any = None) -> list[dict[str, Any]]:
+    """Each row of a rank's micro-batches as plain values: number, figures, token ids, text."""
+    return [
+        _row(part, index, rank, tokenizer)
+        for part in watched
+        for index in range(len(part.batch["row"]))
+    ]
+
+
+def _row(part: Watched, index: int, rank: int, tokenizer: Any) -> dict[str, Any]:
+    figures = part.table[index].tolist()
+    ids = _token_ids(part.batch, index)
+    row: dict[str, Any] = {
+        "row": int(part.batch["row"][index]),
+        "rank": rank,
+        "finite": all(map(math.isfinite, figures)),
+        "figures": dict(zip(part.columns, map(_strict, figures), strict=True)),
+        "token_ids": ids,
+    }
+    if tokenizer is not None:
+        row["text"] = {name: tokenizer.decode(tokens) for name, tokens in ids.items()}
+    return row
+
+
+def _token_ids(batch: dict[str, Tensor], index: int) -> dict[str, list[int]]:
+    """The pair's ids without padding; empty where the batch is not a collator's."""
+    found: dict[str, list[int]] = {}
+    for side in ("chosen", "rejected"):
+        if f"{side}_input_ids" not in batch:
+            continue
+        ids = batch[f"{side}_input_ids"][index]
+        answer = batch[f"{side}_answer_mask"][index].bool()
+        prompt = batch[f"{side}_attention_mask"][index].bool() & ~answer
+        found.setdefault("prompt", ids[prompt].tolist())
+        found[side] = ids[answer].tolist()
+    return found
+
+
+def _strict(value: float) -> float | str:
+    """JSON knows no NaN."""
+    return value if math.isfinite(value) else str(value)
+
+
+def write_offence(path: Path, offence: Offence) -> None:
+    """Write a step as JSON, one line per row."""
+    head: dict[str, Any] = {"step": offence.step, "what": offence.what}
+    if offence.what == "gradient":
+        head["parameters"] = offence.parameters[:_NAMED_PARAMETERS]
+        head["parameter_count"] = len(offence.parameters)
+    lines = (json.dumps(row, ensure_ascii=False, allow_nan=False) for row in offence.rows)
+    text = json.dumps(head)[:-1] + ', "rows": [\n' + ",\n".join(lines) + "\n]}\n"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, text)
+
 
 _FIX = "Lower learning_rate, check these rows, or use bf16 or fp32 instead of fp16."
 _STATE = "orpo.nonfinite"  # no callback's name: transformers would build that callback anew
@@ -30,16 +137,6 @@ class NonFiniteGuard(TrainerCallback):
     It looks once per optimizer step, at numbers that stay on the device until then. All ranks
     exchange two numbers and come to the same decision. The step's rows are written to
     `nonfinite-step-N.json` in output_dir.
-
-    Args:
-        skip: Leave such a step out and go on, instead of raising `NonFiniteError`: weights,
-            moments and weight decay stay as they are; schedule and step counter go on.
-        max_skipped: Steps that may be skipped in a run; one more raises.
-        tell: Told of every skipped step, on the first rank.
-        snapshot: Called before each step when skipping; what it returns is called when the step is
-            skipped, and must put back whatever the step has added to the logged figures.
-        engine_steps: The optimizer step is taken within the backward pass, by DeepSpeed's engine:
-            losses are looked at before each backward pass, the gradient's norm after the step.
 
     Attributes:
         skipped: Steps skipped in this run, those before a resume included.
@@ -75,13 +172,7 @@ class NonFiniteGuard(TrainerCallback):
     def watch(
         self, table: Tensor, batch: dict[str, Tensor], columns: tuple[str, ...] = COLUMNS
     ) -> None:
-        """Remember a micro-batch of the coming optimizer step, until that step.
-
-        Args:
-            table: What its loss is made of, one row per pair, shape (pairs, columns).
-            batch: The micro-batch; its "row" holds the rows' numbers in the data set.
-            columns: Names of the table's columns.
-        """
+        """Remember a micro-batch of the coming optimizer step, until that step."""
         self._watched.append(Watched(table, batch, columns))
         if self._engine_steps and self._running is not None:
             args, state, tokenizer = self._running
@@ -103,12 +194,7 @@ class NonFiniteGuard(TrainerCallback):
             self._norms = torch.stack([norm.float().to(device) for norm in norms])
 
     def total_norm(self) -> Tensor | None:
-        """The norm of all gradients of this process, made of what `look` measured: no second pass.
-
-        Returns:
-            A tensor of shape (), fp32, equal to `torch.nn.utils.get_total_norm` to the bit; None
-            where nothing was measured, or not in fp32.
-        """
+        """The norm of this process's gradients out of what `look` measured; None if not in fp32."""
         if self._norms is None or self._precision is not torch.float32:
             return None
         total: Tensor = torch.linalg.vector_norm(self._norms, 2)
@@ -128,12 +214,7 @@ class NonFiniteGuard(TrainerCallback):
     # What transformers calls
 
     def on_train_begin(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        processing_class: Any = None,
-        **kwargs: object,
+        self, args: Any, state: Any, control: Any, processing_class: Any = None, **_: Any
     ) -> None:
         """Forget a step that was never finished; recall what a resumed run had skipped."""
         self._forget()
@@ -142,31 +223,21 @@ class NonFiniteGuard(TrainerCallback):
         self.skipped = int(stored.get("skipped_steps", 0))
         self._running = (args, state, processing_class)
 
-    def on_step_begin(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        **kwargs: object,
-    ) -> None:
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Remember the logged figures as they are without this step."""
         if self._skip and self._snapshot is not None:
             self._put_back = self._snapshot()
 
     def on_pre_optimizer_step(
         self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
+        args: Any,
+        state: Any,
+        control: Any,
         model: nn.Module | None = None,
         processing_class: Any = None,
-        **kwargs: object,
+        **_: Any,
     ) -> None:
-        """Check the losses and gradients of the step that is about to be taken.
-
-        Raises:
-            NonFiniteError: On every rank, if they are not finite on any.
-        """
+        """Check the losses and gradients of the step that is about to be taken."""
         if not self._looked and model is not None and not args.fp16:
             self.look(model)
         try:
@@ -181,13 +252,7 @@ class NonFiniteGuard(TrainerCallback):
         finally:
             self._forget()
 
-    def on_train_end(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        **kwargs: object,
-    ) -> None:
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Let go of the run."""
         self._running, self._put_back = None, None
 

@@ -11,13 +11,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback
 
 from orpo.runs import make_way
-from orpo.train.guards.telling import Tell
-
-__all__ = ["COMPUTING", "EVALUATING", "EXCHANGING", "LOADING", "SAVING", "Watchdog"]
+from orpo.train.guards.curves import Tell
 
 LOADING = "loading data"
 EXCHANGING = "waiting for the other ranks"
@@ -42,10 +41,6 @@ class Watchdog(TrainerCallback):
 
         with watchdog.watching(folder, rank):
             watchdog.enter("loading data")
-
-    Args:
-        timeout: Seconds; None or 0 for never.
-        tell: Told "stall" and the line, to put on record; the line is on stderr already.
     """
 
     def __init__(self, timeout: float | None, tell: Tell | None = None) -> None:
@@ -75,12 +70,7 @@ class Watchdog(TrainerCallback):
 
     @contextmanager
     def watching(self, folder: Path, rank: int) -> Iterator[None]:
-        """Look on while this is open.
-
-        Args:
-            folder: Where the stacks are written.
-            rank: Of this process.
-        """
+        """Look on while this is open."""
         if not self._timeout:
             yield
             return
@@ -141,46 +131,22 @@ class Watchdog(TrainerCallback):
 
     # What transformers calls
 
-    def on_train_begin(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        **kwargs: object,
-    ) -> None:
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """A resumed run begins at a later step."""
         self._step = state.global_step
         self.beat()
 
-    def on_step_begin(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        **kwargs: object,
-    ) -> None:
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """The data are there."""
         self._step = state.global_step
         self.enter(COMPUTING)
 
-    def on_step_end(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        **kwargs: object,
-    ) -> None:
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """A step was taken."""
         self._step = state.global_step
         self.beat()
 
-    def on_prediction_step(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        **kwargs: object,
-    ) -> None:
+    def on_prediction_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """A batch was evaluated."""
         self.beat()
 

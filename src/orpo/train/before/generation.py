@@ -26,8 +26,6 @@ from transformers.generation import (
 from orpo.data import answer_endings
 from orpo.errors import ModelError
 
-__all__ = ["read_generation_settings", "settle_generation"]
-
 _FILE = "generation_config.json"
 _MEND = f"Mend the model's {_FILE}, or delete it."
 _OF_SAMPLING = {
@@ -69,15 +67,7 @@ _TRIED: dict[str, tuple[Callable[[Any], object], tuple[Any, ...]]] = {
 
 
 def read_generation_settings(name: str, where: dict[str, Any]) -> GenerationConfig | None:
-    """The settings of a model's folder or Hub id; None where it has none.
-
-    Args:
-        name: As `located` gives it.
-        where: What `fetching` gives.
-
-    Raises:
-        ModelError: The file cannot be read, or holds what cannot be meant.
-    """
+    """The settings of a model's folder or Hub id; None where it has none."""
     try:
         found: GenerationConfig = GenerationConfig.from_pretrained(name, **where)
         return found
@@ -97,14 +87,6 @@ def settle_generation(
 
     What ends an answer is added: whoever generates with the saved model, a server above all, looks
     there and nowhere else.
-
-    Args:
-        settings: A model's own.
-        tokenizer: Its tokenizer.
-        vocabulary: Token ids that the model knows; None if it does not say.
-
-    Raises:
-        ModelError: A value that cannot be meant; names it.
     """
     for name in (*_WHOLE, *_SWITCHES, *_NUMBERS):
         _check_kind(name, getattr(settings, name, None))

@@ -1,19 +1,144 @@
-"""The text of a card: what the model is, what was measured, what it was made of."""
+"""A card: its header, which the Hub reads, and its text."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCardData
 
 from orpo.errors import DataError
-from orpo.runs import AUDIT, Run, base_model_id, read_object, read_text, short_name
-from orpo.train.card.header import dataset_names, objective_of
+from orpo.runs import (
+    AUDIT,
+    Run,
+    base_model_id,
+    hub_datasets,
+    hub_id,
+    read_object,
+    read_run,
+    read_text,
+    short_name,
+    write_text,
+)
 
-if TYPE_CHECKING:
-    from orpo.train.card.write import About
 
-__all__ = ["card_body"]
+@dataclass(frozen=True)
+class About:
+    """What a card says that the run does not know.
+
+    Attributes:
+        name: The model's name; that of the run folder if empty.
+        base_model: Hub id of the model that the run started from; as the run says if empty.
+        licence: `license`, and `license_name` and `license_link` where the licence is "other".
+        language: Language codes.
+        tags: Beside those of the method and the data.
+        datasets: Hub ids beside those of the run.
+        pipeline_tag: What the model is for.
+        merged: The weights are whole, though the run trained an adapter.
+        repo: Where the model is loaded from, in the card's example; none without.
+        pictures: Title -> path, shown at the end.
+    """
+
+    name: str = ""
+    base_model: str = ""
+    licence: Mapping[str, str] = field(default_factory=dict)
+    language: str | list[str] | None = None
+    tags: list[str] = field(default_factory=list)
+    datasets: list[str] = field(default_factory=list)
+    pipeline_tag: str = "text-generation"
+    merged: bool = False
+    repo: str = ""
+    pictures: Mapping[str, str] = field(default_factory=dict)
+
+
+def model_card(run: Run, about: About) -> str:
+    """The card of a run."""
+    name = about.name or run.path.resolve().name
+    header = card_header(run, about, name)
+    return f"---\n{header.to_yaml()}\n---\n\n{card_body(run, about, name)}"
+
+
+def write_model_card(folder: Path, **about: Any) -> None:
+    """Write README.md of a run folder from its recipe and its measured numbers."""
+    licence = about.get("license")
+    known = About(
+        name=about.get("model_name") or "",
+        base_model=about.get("finetuned_from") or "",
+        licence={"license": licence} if licence else {},
+        language=about.get("language"),
+        tags=_listed(about.get("tags")),
+        datasets=_listed(about.get("dataset_tags")),
+        pipeline_tag=about.get("tasks") or "text-generation",
+    )
+    write_text(folder / "README.md", model_card(read_run(folder), known))
+
+
+def _listed(value: str | list[str] | None) -> list[str]:
+    return [value] if isinstance(value, str) else list(value or [])
+
+
+def card_header(run: Run, about: About, name: str) -> ModelCardData:
+    """The metadata of a run's model, in the Hub's own terms."""
+    names = dataset_names(run)
+    base = about.base_model or base_model_id(run)
+    adapter = bool(run.facts.get("adapter")) and not about.merged
+    results = _results(run)
+    words = [objective_of(run), "preference-optimization", *about.tags, *map(_as_tag, names)]
+    return ModelCardData(
+        library_name="peft" if adapter else "transformers",
+        pipeline_tag=about.pipeline_tag,
+        base_model=base,
+        base_model_relation=("adapter" if adapter else "finetune") if base else None,
+        language=about.language,
+        datasets=[*about.datasets, *hub_datasets(names)] or None,
+        tags=[word for word in words if word],
+        model_name=name if results else None,
+        eval_results=results or None,
+        license=about.licence.get("license"),
+        license_name=about.licence.get("license_name"),
+        license_link=about.licence.get("license_link"),
+    )
+
+
+def objective_of(run: Run) -> str:
+    """Which objective was trained: "orpo", "sft" or "dpo"."""
+    return str(run.recipe.get("objective") or "orpo")
+
+
+def dataset_names(run: Run) -> list[Any]:
+    """The training data as the recipe names them."""
+    named = run.recipe.get("dataset") or []
+    return named if isinstance(named, list) else [named]
+
+
+def _results(run: Run) -> list[EvalResult]:
+    """The share of held-out pairs whose chosen answer is preferred, if it was measured."""
+    share = run.evaluation.get("after", {}).get("preference_accuracy")
+    if not isinstance(share, int | float):
+        return []
+    named = run.recipe.get("eval_dataset") or dataset_names(run)
+    ids = hub_datasets(named if isinstance(named, list) else [named])
+    return [
+        EvalResult(
+            task_type="text-generation",
+            dataset_type=ids[0] if ids else "preference-pairs",
+            dataset_name=f"{short_name(named) or 'preference pairs'}, held out",
+            metric_type="accuracy",
+            metric_name="Preference accuracy on held-out pairs",
+            metric_value=round(float(share), 4),
+        )
+    ]
+
+
+def _as_tag(name: object) -> str:
+    """The last part of a name, in the letters that a tag may have."""
+    last = (hub_id(name) or short_name(name)).rsplit("/", 1)[-1]
+    plain = re.sub(r"(\.(jsonl?|csv|parquet|gz))+$", "", last)
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", plain).strip("-.").lower()[:64]
+
 
 _SETTINGS = (
     "objective",

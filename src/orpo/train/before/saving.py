@@ -22,11 +22,9 @@ from transformers import (
 
 from orpo.errors import ModelError
 from orpo.train.adapters import save_adapter
+from orpo.train.before.generation import settle_generation
 from orpo.train.checkpoints import explain_write_error
-from orpo.train.generation_settings import settle_generation
 from orpo.train.models import name_of, vocabulary_size
-
-__all__ = ["save_files", "try_saving"]
 
 _IDS = ("pad_token_id", "bos_token_id", "eos_token_id")
 
@@ -41,17 +39,6 @@ def try_saving(
 
     What cannot be saved, or not be loaded again, and can be mended without a change of meaning is
     mended in place; of an adapter it is its own settings and the tokenizer.
-
-    Args:
-        model: Not wrapped yet; may lie on the meta device.
-        tokenizer: What is saved with it.
-        trusted: Whether the model's own code may run.
-
-    Returns:
-        One line for each thing that was mended.
-
-    Raises:
-        ModelError: It could not be saved, or not be loaded again; says what stands in the way.
     """
     adapted = hasattr(model, "peft_config")
     said = _settle_ids(model, tokenizer)
@@ -158,17 +145,7 @@ def _settle_ids(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> list[st
 def save_files(
     model: nn.Module, tokenizer: PreTrainedTokenizerBase, folder: str, **how: Any
 ) -> list[str]:
-    """Save a model with its tokenizer; the weights are written whatever else cannot be.
-
-    Args:
-        model: Not wrapped.
-        tokenizer: Its tokenizer; written by the main process only.
-        folder: Where to.
-        how: Arguments of `save_pretrained`: `state_dict`, `is_main_process`.
-
-    Returns:
-        One line for each thing that could not be saved.
-    """
+    """Save a model with its tokenizer; the weights are written whatever else cannot be."""
     said, writes = [], how.get("is_main_process", True)
     adapted = hasattr(model, "peft_config")
     save: Callable[..., None] = (

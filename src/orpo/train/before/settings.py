@@ -31,10 +31,8 @@ from transformers.utils import is_liger_kernel_available
 from orpo.config import ORPOConfig
 from orpo.errors import ConfigError, OrpoError
 from orpo.train.metrics import PairTable, columns_of
-from orpo.train.schedule import steps_in_all
+from orpo.train.optimizers import steps_in_all
 from orpo.train.step_loss import StepLoss
-
-__all__ = ["as_settings", "foresee", "foresee_data", "of_trackers", "told"]
 
 _LAYERWISE = "layerwise"
 _TRACKERS = get_reporting_integration_callbacks.__module__
@@ -49,15 +47,7 @@ _REFUSALS = (
 
 
 def foresee(args: ORPOConfig, optimizers: tuple[Any, Any] = (None, None)) -> None:
-    """Try what the run will need of its surroundings.
-
-    Args:
-        args: The settings.
-        optimizers: Optimizer and schedule that were given as objects, and need no trying.
-
-    Raises:
-        ConfigError: Something is missing, or an argument is not understood.
-    """
+    """Try what the run will need of its surroundings."""
     _check_processes(args)
     if args.use_liger_kernel and not is_liger_kernel_available():
         raise ConfigError(
@@ -96,20 +86,7 @@ def foresee_data(
     own_metrics: bool = False,
     own_schedule: bool = False,
 ) -> None:
-    """Check what only data and settings together can tell.
-
-    Args:
-        args: The settings.
-        train_dataset: What is trained on, or what is as long; None for nothing.
-        eval_dataset: What is evaluated, or several by name; None for nothing.
-        ranks: Processes among which the data are divided.
-        own_metrics: Whether `compute_metrics` adds to the metrics.
-        own_schedule: Whether the schedule was given as an object.
-
-    Raises:
-        ConfigError: A stream without max_steps, evaluations without data, a schedule that does
-            not suit the number of steps, or a best model by a metric that there will not be.
-    """
+    """Check what only data and settings together can tell."""
     known = train_dataset is not None and has_length(train_dataset)
     if train_dataset is not None and not known and args.max_steps <= 0:
         raise ConfigError(
@@ -196,15 +173,7 @@ def _wearing(toy: nn.Module, args: ORPOConfig) -> nn.Module:
 
 
 def _check_steps(args: ORPOConfig, steps: int | None) -> None:
-    """Look at the learning rate of the whole run, at the steps at which its shape changes.
-
-    Args:
-        args: The settings.
-        steps: Optimizer steps of the run; None if its data will tell.
-
-    Raises:
-        ConfigError: The schedule cannot be made of these settings, or not for so many steps.
-    """
+    """Look at the learning rate of the whole run, at the steps at which its shape changes."""
     total = _UNKNOWN_LENGTH if steps is None else steps
     warmup = args.get_warmup_steps(total)
     toy = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=args.learning_rate)
