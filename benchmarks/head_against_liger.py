@@ -22,7 +22,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812
-from orpo.train.tokenizer import load_tokenizer
 from torch import Tensor, nn
 from transformers import AutoConfig
 
@@ -33,6 +32,7 @@ from orpo.engine.layout import PackedPairs, pack_pairs
 from orpo.jobs.bench.memory import MemoryMeter
 from orpo.jobs.bench.rows import RowMaker, read_rows, text_pairs
 from orpo.objective import PairLogps, log_odds
+from orpo.train.tokenizer import load_tokenizer
 
 _ALPHA = 0.1
 _IGNORED = -100

@@ -16,7 +16,6 @@ import dill
 import numpy as np
 import pytest
 import torch
-from orpo.train.tokenizer import load_tokenizer
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
 
@@ -26,6 +25,7 @@ from orpo.errors import CheckpointError
 from orpo.evaluate import load_answerer
 from orpo.runs import commit, read_manifest, read_recipe
 from orpo.train.models import load_model
+from orpo.train.tokenizer import load_tokenizer
 from tests.train.small import byte_tokenizer, text_rows, tiny_llama
 
 Make = Callable[..., ORPOTrainer]
