@@ -8,11 +8,11 @@ import pytest
 from tests.audit.faults import audited, distinct_rows, found, pair
 
 from orpo.audit import Finding
+from orpo.audit.findings import EXAMPLES, clip, grade, percent
 from orpo.audit.markup import markup_in
 from orpo.audit.refusals import refuses
 from orpo.audit.scripts import script_of
-from orpo.audit.tally import EXAMPLES, grade, percent
-from orpo.audit.views import clip, key_of, normalised
+from orpo.audit.views import key_of, normalised
 
 Values = list[dict[str, Any]]
 
@@ -117,9 +117,9 @@ def test_length_bias(longer: float) -> None:
     assert finding.of == 400
     expected = {0.5: "ok", 0.57: "ok", 0.8: "look", 0.95: "stop", 0.2: "look"}[longer]
     assert finding.verdict == expected
-    (full,) = [bucket for bucket in audit.length_bias if bucket["pairs"]]
-    assert full["longer_chosen"] == pytest.approx(longer)
-    assert full["low"] == 5.0
+    (full,) = [bucket for bucket in audit.length_bias if bucket.pairs]
+    assert full.longer_chosen == pytest.approx(longer)
+    assert full.low == 5.0
     assert full["high"] is None
 
 
@@ -127,7 +127,7 @@ def test_the_curve_of_the_length_bias() -> None:
     lengths = [(100, 105), (110, 100), (120, 100), (100, 149), (199, 100), (200, 100), (100, 499)]
     rows = [pair(f"q{n}", "x" * a, "y" * b) for n, (a, b) in enumerate(lengths)]
     curve = audited(rows, near=False).length_bias
-    assert [(b["low"], b["high"], b["pairs"], b["longer_chosen"]) for b in curve] == [
+    assert [(b.low, b.high, b.pairs, b.longer_chosen) for b in curve] == [
         (1.0, 1.1, 1, 0.0),
         (1.1, 1.25, 2, 1.0),
         (1.25, 1.5, 1, 0.0),
@@ -472,7 +472,7 @@ def test_rows_of_no_weight_are_not_kept() -> None:
     rows = distinct_rows(10)
     rows[0]["weight"] = 0
     account = audited(rows, near=False).rows
-    assert (account["kept"], account["dropped"]) == (9, {"zero_weight": 1})
+    assert (account.kept, account.dropped) == (9, {"zero_weight": 1})
 
 
 def test_shorter_answers_that_are_chosen_are_counted() -> None:

@@ -58,8 +58,8 @@ def test_hostile_rows_are_counted_and_never_raise(
     tokenize = PairTokenizer(small_tokenizer, LengthPolicy(None)) if tokenised else None
     audit = audited(rows, tokenize=tokenize, eval_values=[*HOSTILE, *distinct_rows(30, seed=4)])
     account = audit.rows
-    assert account["rows_in"] == len(rows)
-    assert account["kept"] + sum(account["dropped"].values()) == len(rows)
+    assert account.rows_in == len(rows)
+    assert account.kept + sum(account.dropped.values()) == len(rows)
     assert found(audit, "unreadable_rows").count >= 12
     assert any(note.startswith("held: ") for note in audit.notes)
     assert len(json.dumps(audit.as_dict(), allow_nan=False)) < 60_000
@@ -75,7 +75,7 @@ def test_the_account_is_that_of_the_training(small_tokenizer: PreTrainedTokenize
         pass
     tokenize = PairTokenizer(small_tokenizer, LengthPolicy(None))
     audit = audited(rows, tokenize=tokenize, lengths=lengths)
-    theirs, ours = ledger.as_dict(), dict(audit.rows)
+    theirs, ours = ledger.as_dict(), audit.rows.as_dict()
     for name in ("rows_in", "kept", "nll_only", "dropped", "cut", "format"):
         assert ours[name] == theirs[name], name
     assert ours["dropped"]["prompt_too_long"] == 1
@@ -87,13 +87,13 @@ def test_without_a_tokenizer_the_account_goes_by_the_texts() -> None:
     rows[0]["chosen"][0]["content"] = rows[1]["rejected"][0]["content"] = " "
     rows[2]["rejected"] = rows[2]["chosen"]
     account = audited([*rows, {"prompt": "q", "chosen": 1, "rejected": 2}]).rows
-    assert account["dropped"] == {
+    assert account.dropped == {
         "empty_chosen": 1,
         "empty_rejected": 1,
         "identical_answers": 1,
         "malformed": 1,
     }
-    assert (account["rows_in"], account["kept"]) == (10, 6)
+    assert (account.rows_in, account.kept) == (10, 6)
 
 
 @pytest.mark.parametrize("values", [[], [pair("", " ", "")], [pair("?", "!", ".")]])
@@ -201,12 +201,12 @@ def test_the_quick_part_takes_truncation_from_the_account() -> None:
     ledger = Ledger("train_dataset", rows_in=600, kept=540)
     ledger.dropped["prompt_too_long"] = 60
     ledger.cut.update({"chosen": 40, "rejected": 30})
-    audit = quick_audit("train", made(rows), account=ledger.as_dict())
+    audit = quick_audit("train", made(rows), account=ledger)
     finding = found(audit, "truncation")
     assert (finding.count, finding.of, finding.verdict) == (100, 600, "look")
-    assert audit.rows["kept"] == 540
+    assert audit.rows.kept == 540
     assert any("60 are dropped as too long" in line for line in headlines(audit))
-    fine = quick_audit("train", made(rows), account=Ledger("t", rows_in=600, kept=600).as_dict())
+    fine = quick_audit("train", made(rows), account=Ledger("t", rows_in=600, kept=600))
     assert found(fine, "truncation").verdict == "ok"
 
 
@@ -226,7 +226,7 @@ def test_rows_that_a_mixture_leaves_out_are_not_lost() -> None:
     audit = audit_rows(AuditPlan("data", near=False), mixed)
     finding = found(audit, "lost_rows")
     assert (finding.count, finding.of, finding.verdict) == (0, 600, "ok")
-    assert audit.rows["rows_in"] == 700
+    assert audit.rows.rows_in == 700
 
 
 def test_data_sets_that_are_mixed_have_formats_of_their_own() -> None:
@@ -234,16 +234,16 @@ def test_data_sets_that_are_mixed_have_formats_of_their_own() -> None:
     alpaca = [{"instruction": f"Do {n}", "chosen": f"done {n}", "rejected": "no"} for n in range(9)]
     rows = list(Mixture([made(plain), made(alpaca)]))
     audit = audit_rows(AuditPlan("mix", near=False), rows)
-    assert audit.rows["kept"] == 18
-    assert audit.rows["format"] == "prompt + alpaca"
-    assert quick_audit("mix", rows).rows["dropped"] == {}
+    assert audit.rows.kept == 18
+    assert audit.rows.format == "prompt + alpaca"
+    assert quick_audit("mix", rows).rows.dropped == {}
 
 
 def test_the_quick_part_believes_the_account_of_the_rows() -> None:
     ledger = Ledger("train", rows_in=700, kept=600)
     ledger.dropped["malformed"] = 100
     ledger.examples["malformed"] = [Dropped("malformed", "data:3", "no list")]
-    audit = quick_audit("train", made(distinct_rows(600)), account=ledger.as_dict())
+    audit = quick_audit("train", made(distinct_rows(600)), account=ledger)
     unreadable = found(audit, "unreadable_rows")
     assert unreadable.count == found(audit, "lost_rows").count == 100
     assert unreadable.examples[0].where == "data:3"
@@ -262,7 +262,7 @@ def test_the_quick_part_reads_the_texts_of_the_first_rows(monkeypatch: pytest.Mo
     assert found(audit, "exact_duplicates").count == 60
     assert found(audit, "leakage").count == 30
     assert found(audit, "identical_answers").of == 660
-    assert audit.rows["kept"] == 660
+    assert audit.rows.kept == 660
     (note,) = audit.notes
     assert "the first 300 of 660 rows" in note
     assert headlines(audit)[-1] == note

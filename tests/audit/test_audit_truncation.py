@@ -101,9 +101,9 @@ def test_limits_rise_and_end_where_everything_fits() -> None:
     for length in (10, 200, 700):
         counts.add(TokenizedPair([1] * 10, [2] * length, [3] * 9, row=0))
     tried = counts.limits(LengthPolicy(300))
-    assert [t["max_length"] for t in tried] == [128, 256, 300, 512, 768]
-    assert [t["cut"] for t in tried] == [2, 1, 1, 1, 0]
-    assert all(t["dropped"] == 0 for t in tried)
+    assert [t.max_length for t in tried] == [128, 256, 300, 512, 768]
+    assert [t.cut for t in tried] == [2, 1, 1, 1, 0]
+    assert all(t.dropped == 0 for t in tried)
 
 
 @pytest.mark.parametrize(

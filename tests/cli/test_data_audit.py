@@ -48,7 +48,7 @@ def test_one_object_for_machines(orpo: Orpo, faulty: Path) -> None:
     (line,) = orpo.out.splitlines()
     result = json.loads(line)
     assert result["verdict"] == "stop"
-    assert Audit.from_dict(result).rows["rows_in"] == 40
+    assert Audit.from_dict(result).rows.rows_in == 40
     shares = {f["check"]: f["share"] for f in result["findings"]}
     assert shares["exact_duplicates"] == 0.25
 

@@ -140,4 +140,4 @@ def test_the_audit_gives_a_verdict_in_words() -> None:
     assert (finding.verdict, finding.count) == ("stop", 20)
     assert WORDS["thoughts_dropped"] in finding.says
     assert any("keep_thinking" in note for note in audit.notes)
-    assert audit.rows["changed"] == {"thoughts_dropped": 20}
+    assert audit.rows.changed == {"thoughts_dropped": 20}

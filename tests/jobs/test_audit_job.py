@@ -72,7 +72,7 @@ def test_without_measuring_no_time_is_claimed(model: Path, pairs: Path) -> None:
 def test_lengths_are_those_before_any_limit(model: Path, pairs: Path) -> None:
     settings = config(pairs.parent, max_length=32)
     audit = run_audit(AuditJob(str(pairs), model=str(model), config=settings), say=SAID.append)
-    cut = {limit["max_length"]: limit["cut"] for limit in audit.truncation}
+    cut = {limit.max_length: limit.cut for limit in audit.truncation}
     assert cut[32] > cut[128] == 10
     assert cut[256] == 0
 
@@ -81,8 +81,8 @@ def test_the_settings_of_the_training_decide(model: Path, pairs: Path) -> None:
     settings = config(pairs.parent, max_length=40, truncation="drop")
     audit = run_audit(AuditJob(str(pairs), model=str(model), config=settings), say=SAID.append)
     assert audit.max_length == 40
-    assert audit.rows["dropped"]["too_long"] > 0
-    assert audit.rows["rows_in"] == 40
+    assert audit.rows.dropped["too_long"] > 0
+    assert audit.rows.rows_in == 40
 
 
 def test_too_few_pairs_to_measure_with(model: Path, tmp_path: Path) -> None:

@@ -4,12 +4,12 @@ views       a pair as three texts
 checks      all checks of texts, one after another; each has a module of its own
 length_bias, truncation   what lengths say
 run         one pass over the rows; quick is its cheap part
-types       what comes out
+findings    what comes out
 """
 
+from orpo.audit.findings import VERDICTS, Audit, Example, Finding, Histogram
 from orpo.audit.quick import headlines, quick_audit
 from orpo.audit.run import AuditPlan, audit_rows
-from orpo.audit.types import VERDICTS, Audit, Example, Finding, Histogram
 
 __all__ = [
     "VERDICTS",

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
-from orpo.audit.tally import EXAMPLES, amount, grade, percent
+from orpo.audit.findings import EXAMPLES, Example, Finding, amount, clip, grade, percent
 from orpo.audit.truncation import CUT_LOOK, CUT_STOP, DROPPED_LOOK, DROPPED_STOP
-from orpo.audit.types import Example, Finding
-from orpo.audit.views import PairView, clip
+from orpo.audit.views import PairView
 from orpo.data.types import Dropped, Ledger
 
 __all__ = [
@@ -125,18 +121,18 @@ def pairs_finding(ledger: Ledger) -> Finding:
     )
 
 
-def truncation_from_ledger(account: Mapping[str, Any]) -> Finding:
+def truncation_from_ledger(ledger: Ledger) -> Finding:
     """What max_length did, by the account of a data set that is tokenised already."""
-    lost = {reason: n for reason, n in account["dropped"].items() if reason in _TOO_LONG}
-    dropped, kept = sum(lost.values()), int(account["kept"])
-    cut = max(account["cut"].values(), default=0)
+    lost = {reason: n for reason, n in ledger.dropped.items() if reason in _TOO_LONG}
+    dropped, kept = sum(lost.values()), ledger.kept
+    cut = max(ledger.cut.values(), default=0)
     pairs = max(1, kept + dropped)
     verdicts = (
         grade(cut / pairs, CUT_LOOK, CUT_STOP),
         grade(dropped / pairs, DROPPED_LOOK, DROPPED_STOP),
     )
     verdict = next((v for v in ("stop", "look") if v in verdicts), "ok")
-    told = ", ".join(f"the {part} of {n:,}" for part, n in account["cut"].items()) or "none"
+    told = ", ".join(f"the {part} of {n:,}" for part, n in ledger.cut.items()) or "none"
     return Finding(
         "truncation",
         "Cut and dropped by max_length",

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 
+from orpo.audit.findings import Finding, Tally, amount, grade, percent
 from orpo.audit.scripts import script_of
-from orpo.audit.tally import Tally, amount, grade, percent
-from orpo.audit.types import Finding
 from orpo.audit.views import PairView
 
 __all__ = [

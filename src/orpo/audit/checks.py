@@ -5,6 +5,7 @@ from __future__ import annotations
 from orpo.audit.answers import EmptyTexts, IdenticalAnswers
 from orpo.audit.balance import Categories, Languages, Turns
 from orpo.audit.duplicates import Repeats
+from orpo.audit.findings import Finding
 from orpo.audit.leakage import NearLeakage, PromptLeakage
 from orpo.audit.markup import TemplateProblems
 from orpo.audit.near import NEAR_ROWS, NearDuplicates
@@ -13,7 +14,6 @@ from orpo.audit.refusals import Refusals
 from orpo.audit.rejected import NoRejected
 from orpo.audit.scores import Scores, Weights
 from orpo.audit.shingles import minhash_available
-from orpo.audit.types import Finding
 from orpo.audit.views import PairView
 
 __all__ = ["Checks"]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from orpo.audit.tally import Tally, amount, grade, percent
-from orpo.audit.types import Finding
+from orpo.audit.findings import Finding, Tally, amount, grade, percent
 from orpo.audit.views import PairView
 
 __all__ = ["CONTRADICTION_STOP", "DUPLICATE_LOOK", "DUPLICATE_STOP", "Repeats"]

@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from orpo.audit.findings import Finding, Tally, amount, grade, percent
 from orpo.audit.near import NEAR_ROWS, WordWeights, nearly_same
 from orpo.audit.shingles import Signatures, WordStore, shingles
-from orpo.audit.tally import Tally, amount, grade, percent
-from orpo.audit.types import Finding
 from orpo.audit.views import PairView
 
 __all__ = ["LEAK_STOP", "NEAR_LEAK_LOOK", "NearLeakage", "PromptLeakage"]

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Mapping
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from orpo.audit.tally import amount, percent
-from orpo.audit.types import Finding, Histogram
+from orpo.audit.findings import Bias, Finding, Histogram, amount, percent
 
 __all__ = ["BIAS_LOOK", "BIAS_STOP", "Lengths"]
 
@@ -56,7 +53,7 @@ class Lengths:
             for name, lengths in parts.items()
         }
 
-    def curve(self) -> tuple[Mapping[str, Any], ...]:
+    def curve(self) -> tuple[Bias, ...]:
         """How often the longer answer is chosen, by how much longer it is."""
         longer, shorter, chosen_longer = self._unequal()
         ratio = longer / np.maximum(shorter, 1)
@@ -64,14 +61,8 @@ class Lengths:
         for low, high in pairwise(_RATIOS):
             within = (ratio >= low) & (ratio < high)
             share = float(chosen_longer[within].mean()) if within.any() else None
-            found.append(
-                {
-                    "low": low,
-                    "high": high if math.isfinite(high) else None,
-                    "pairs": int(within.sum()),
-                    "longer_chosen": share,
-                }
-            )
+            top = high if math.isfinite(high) else None
+            found.append(Bias(low, top, int(within.sum()), share))
         return tuple(found)
 
     def finding(self) -> Finding:

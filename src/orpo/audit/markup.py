@@ -10,8 +10,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 
-from orpo.audit.tally import Tally, amount, grade, percent
-from orpo.audit.types import Finding
+from orpo.audit.findings import Finding, Tally, amount, grade, percent
 from orpo.audit.views import PairView
 
 __all__ = ["BY_TEMPLATE", "TEMPLATE_LOOK", "TEMPLATE_STOP", "TemplateProblems", "markup_in"]

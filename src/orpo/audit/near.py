@@ -12,6 +12,7 @@ from array import array
 import numpy as np
 from numpy.typing import NDArray
 
+from orpo.audit.findings import Finding, Tally, amount, grade, percent
 from orpo.audit.shingles import (
     IDEOGRAPH,
     NUMBER,
@@ -21,8 +22,6 @@ from orpo.audit.shingles import (
     shingles,
     words,
 )
-from orpo.audit.tally import Tally, amount, grade, percent
-from orpo.audit.types import Finding
 from orpo.audit.views import PairView
 
 __all__ = [

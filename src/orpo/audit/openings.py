@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from orpo.audit.tally import Tally, grade, percent
-from orpo.audit.types import Finding
+from orpo.audit.findings import Finding, Tally, grade, percent
 from orpo.audit.views import PairView
 
 __all__ = ["GIVEAWAY_LOOK", "GIVEAWAY_STOP", "Openings"]

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any
 
 from orpo.audit.account import (
     lost_finding,
@@ -12,8 +11,8 @@ from orpo.audit.account import (
     rows_finding,
     truncation_from_ledger,
 )
+from orpo.audit.findings import Audit
 from orpo.audit.run import SAMPLED, AuditPlan, audit_rows, peek
-from orpo.audit.types import Audit
 from orpo.data.token_columns import is_tokenised
 from orpo.data.types import Ledger, Row
 
@@ -29,7 +28,7 @@ def quick_audit(
     rows: Iterable[Row],
     eval_rows: Iterable[Row] | None = None,
     *,
-    account: Mapping[str, Any] | None = None,
+    account: Ledger | None = None,
     data_format: str = "",
     pair_rule: str = "best_worst",
 ) -> Audit:
@@ -39,7 +38,7 @@ def quick_audit(
         name: What the data set is called.
         rows: The rows that are trained on.
         eval_rows: The held-out rows, to look for leaked prompts.
-        account: `Ledger.as_dict()` of the rows as they were tokenised, which says what max_length
+        account: what became of the rows as they were tokenised, which says what max_length
             cut and dropped; None if that is not known.
         data_format: Name of the rows' format; recognised by itself if empty.
         pair_rule: How a pair is chosen from a list of scored answers.
@@ -60,17 +59,16 @@ def quick_audit(
     first, rows = peek(rows)
     if first is not None and is_tokenised(first.values):
         note = "not checked: these data are token ids, and the checks read texts"
-        return Audit(name, (), dict(account or {}), notes=(note,))
+        return Audit(name, (), account or Ledger(), notes=(note,))
     audit = audit_rows(plan, rows, eval_rows)
     audit = replace(audit, notes=tuple(n for n in audit.notes if n.startswith(SAMPLED)))
     if account is None:
         return audit
-    ledger = Ledger.from_dict(account)
-    counted = [rows_finding(ledger, left_out=True), lost_finding(ledger), pairs_finding(ledger)]
+    counted = [rows_finding(account, left_out=True), lost_finding(account), pairs_finding(account)]
     replaced = {finding.check for finding in counted}
     others = [finding for finding in audit.findings if finding.check not in replaced]
     findings = (*counted, *others, truncation_from_ledger(account))
-    return replace(audit, rows=dict(account), findings=findings)
+    return replace(audit, rows=account, findings=findings)
 
 
 def headlines(audit: Audit, count: int = 3) -> list[str]:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 
-from orpo.audit.tally import Tally, amount, grade, percent
-from orpo.audit.types import Finding
+from orpo.audit.findings import Finding, Tally, amount, grade, percent
 from orpo.audit.views import PairView
 
 __all__ = ["REFUSAL_LOOK", "REFUSAL_STOP", "Refusals", "refuses"]

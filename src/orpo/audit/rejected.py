@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from difflib import get_close_matches
 
-from orpo.audit.tally import Tally, amount, percent
-from orpo.audit.types import Finding
+from orpo.audit.findings import Finding, Tally, amount, percent
 from orpo.audit.views import PairView
 
 __all__ = ["NoRejected"]

@@ -8,11 +8,10 @@ from itertools import chain, islice
 
 from orpo.audit.account import count_view, lost_finding, pairs_finding, rows_finding
 from orpo.audit.checks import Checks
+from orpo.audit.findings import Audit, Finding, amount
 from orpo.audit.length_bias import Lengths
 from orpo.audit.markup import BY_TEMPLATE
-from orpo.audit.tally import amount
 from orpo.audit.truncation import TokenCounts
-from orpo.audit.types import Audit, Finding
 from orpo.audit.views import PairView, view
 from orpo.data.altered import WORDS, told_of_changes
 from orpo.data.asked import decide
@@ -199,7 +198,7 @@ class _Auditor:
         return Audit(
             dataset=plan.name,
             findings=tuple(findings),
-            rows=self.ledger.as_dict(),
+            rows=self.ledger,
             eval_dataset=plan.eval_name,
             model=plan.model,
             unit="tokens" if plan.tokenize else "characters",

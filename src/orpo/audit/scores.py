@@ -6,8 +6,7 @@ from array import array
 
 import numpy as np
 
-from orpo.audit.tally import Tally, amount, grade, percent
-from orpo.audit.types import Finding
+from orpo.audit.findings import Finding, Tally, amount, grade, percent
 from orpo.audit.views import PairView
 
 __all__ = ["AGAINST_STOP", "EFFECTIVE_LOOK", "EFFECTIVE_STOP", "TIED_LOOK", "Scores", "Weights"]

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from orpo.audit.tally import amount, grade, percent
-from orpo.audit.types import Finding
+from orpo.audit.findings import Finding, Limit, amount, grade, percent
 from orpo.data.lengths import MIN_ANSWER_ROOM, LengthPolicy
 from orpo.data.types import TokenizedPair
 
@@ -102,14 +101,14 @@ class TokenCounts:
         cut = (kept < prompt) | (after[0] < chosen) | (after[1] < rejected)
         return Outcome(kept, after[0], after[1], cut & ~dropped, dropped)
 
-    def limits(self, policy: LengthPolicy) -> tuple[dict[str, int], ...]:
+    def limits(self, policy: LengthPolicy) -> tuple[Limit, ...]:
         """What limits around the given one would do, up to the first that changes nothing."""
         tried = sorted({*_LIMITS, *([policy.max_length] if policy.max_length else [])})
-        found: list[dict[str, int]] = []
+        found: list[Limit] = []
         for limit in tried:
             of = self.outcome(LengthPolicy(limit, policy.max_prompt_length, policy.truncation))
             cut, dropped = int(of.cut.sum()), int(of.dropped.sum())
-            found.append({"max_length": limit, "cut": cut, "dropped": dropped})
+            found.append(Limit(limit, cut, dropped))
             if not cut and not dropped and limit >= (policy.max_length or 0):
                 break
         return tuple(found)

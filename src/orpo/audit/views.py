@@ -11,9 +11,7 @@ from orpo.audit.shingles import Hashes, words
 from orpo.data.split import key_of, normalised, prompt_text, said
 from orpo.data.types import PreferencePair, Row
 
-__all__ = ["PROMPT_WORDS", "PairView", "clip", "key_of", "normalised", "view"]
-
-_SHOWN = 240
+__all__ = ["PROMPT_WORDS", "PairView", "key_of", "normalised", "view"]
 
 PROMPT_WORDS = 256
 """Words at the end of a prompt that comparisons look at."""
@@ -115,12 +113,6 @@ def view(pair: PreferencePair) -> PairView:
         ),
         **shared,
     )
-
-
-def clip(text: str) -> str:
-    """The beginning of a text on one line, to show."""
-    line = " ".join(text[: 4 * _SHOWN].split())
-    return line if len(line) <= _SHOWN else f"{line[:_SHOWN]}…"
 
 
 def _setting(pair: PreferencePair) -> str:

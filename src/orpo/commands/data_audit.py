@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from orpo.audit import Audit, Finding
-from orpo.audit.tally import amount
+from orpo.audit.findings import amount
 from orpo.commands.console import console, say
 from orpo.commands.data_options import add_training_settings, training_settings
 from orpo.commands.main import print_json
@@ -87,8 +87,8 @@ def execute(given: argparse.Namespace) -> dict[str, Any] | None:
 def _show(audit: Audit) -> None:
     rows = audit.rows
     say(
-        f"{audit.dataset} ({rows['format'] or 'no format'}): {amount(rows['rows_in'], 'row')}, "
-        f"{rows['kept']:,} kept"
+        f"{audit.dataset} ({rows.format or 'no format'}): {amount(rows.rows_in, 'row')}, "
+        f"{rows.kept:,} kept"
     )
     console.print(_table(audit))
     for finding in audit.findings:

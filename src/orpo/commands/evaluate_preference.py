@@ -10,7 +10,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from orpo.audit.tally import amount
+from orpo.audit.findings import amount
 from orpo.commands.console import console, say
 from orpo.commands.data_options import add_training_settings
 from orpo.commands.flags import SETTINGS

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from orpo.audit.findings import amount
 from orpo.audit.repair import CHECKS, kind_of
-from orpo.audit.tally import amount
 from orpo.errors import ConfigError
 
 __all__ = ["DEDUPLICATIONS", "FixJob", "FixResult"]

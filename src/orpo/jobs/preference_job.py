@@ -15,7 +15,7 @@ import numpy as np
 from torch import nn
 from transformers import PrinterCallback
 
-from orpo.audit.tally import amount
+from orpo.audit.findings import amount
 from orpo.audit.views import view
 from orpo.config import ORPOConfig
 from orpo.data import Dropped, Row

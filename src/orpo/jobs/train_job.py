@@ -383,7 +383,7 @@ def _look_at(
     strict: bool,
 ) -> Audit:
     """The quick part of the audit, and its three most important findings."""
-    account = trainer.ledgers["train_dataset"].as_dict()
+    account = trainer.ledgers["train_dataset"]
     args = trainer.args
     audit = quick_audit(
         "train_dataset",

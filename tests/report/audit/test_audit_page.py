@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from orpo.audit.types import Audit
+from orpo.audit.findings import Audit
+from orpo.data import Ledger
 from orpo.errors import ConfigError
 from orpo.report import write_audit_page
 from tests.report.audit.audits import audit_of, finding, planted
@@ -152,7 +153,7 @@ def test_without_a_model(page_of: PageOf) -> None:
 
 
 def test_the_smallest_audit(page_of: PageOf) -> None:
-    page = page_of(Audit("pairs.jsonl", (), {}).as_dict())
+    page = page_of(Audit("pairs.jsonl", (), Ledger()).as_dict())
     assert "pairs.jsonl No check was made." in page.text
     assert [tag for tag in page.tags if tag == "section"] == []
     assert_no_empty_boxes(page)

@@ -112,16 +112,16 @@ def audit_of(
         DataError: A malformed row where that stops a training; the sample may not have met it.
     """
     how = {"data_format": config.format_name, "pair_rule": config.pair_rule}
-    account = seen.account if seen.whole else None
-    audit = quick_audit(seen.name, rows, held_out, account=account, **how)
+    counted = Ledger.from_dict(seen.account)
+    audit = quick_audit(seen.name, rows, held_out, account=counted if seen.whole else None, **how)
     if audit.findings and not seen.whole:  # what max_length does, the sample says
-        audit = replace(audit, findings=(*audit.findings, truncation_from_ledger(seen.account)))
+        audit = replace(audit, findings=(*audit.findings, truncation_from_ledger(counted)))
     if config.on_bad_row == "error":
         for reason in ("unreadable", "malformed"):
-            for row in audit.rows.get("dropped_examples", {}).get(reason, [])[:1]:
+            for row in audit.rows.examples.get(reason, [])[:1]:
                 raise DataError(
-                    row["detail"],
-                    where=row["where"],
+                    row.detail,
+                    where=row.where,
                     fix="Correct it, or leave such rows out with --on_bad_row drop.",
                 )
     return audit
