@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import gzip
 import json
 import socketserver
 import threading
 import tracemalloc
+import warnings
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -160,6 +162,33 @@ def test_a_response_has_a_size(ask: Any, script: Any) -> None:
             assert tracemalloc.get_traced_memory()[1] < 80 * 2**20
         finally:
             tracemalloc.stop()
+
+
+def late(write: Write) -> None:
+    """An answer that comes when nobody waits for it any more."""
+    threading.Event().wait(SOON + 0.2)
+    write(KEPT)
+
+
+KEPT = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(said()), said())
+
+
+@pytest.mark.parametrize(
+    "script",
+    [lambda write: write(KEPT), late, forever(LONG, b" ")],
+    ids=["kept open", "late", "drips"],
+)
+def test_no_connection_is_left_to_the_garbage_collector(ask: Any, script: Any) -> None:
+    gc.collect()
+    with warnings.catch_warnings(record=True) as left:
+        warnings.simplefilter("always", ResourceWarning)
+        with raw_server(script) as server, contextlib.suppress(OrpoError):
+            ask(server.url)
+        for thread in threading.enumerate():
+            if "exchange" in thread.name:
+                thread.join(5)
+        gc.collect()
+    assert not [str(one.message) for one in left]
 
 
 def test_what_is_packed_though_not_asked_for_is_read(ask: Any) -> None:

@@ -7,7 +7,6 @@ see what is asked and perhaps the key.
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import time
 import zlib
@@ -37,7 +36,7 @@ class Elsewhere(Unusable):
 def connect(
     base_url: str | None, key: str, *, seconds: float, retries: int, largest: int = LARGEST
 ) -> Any:
-    """An `openai.OpenAI` whose requests are limited.
+    """An `openai.OpenAI` whose requests are limited; whoever opens it closes it.
 
     Args:
         base_url: Of the server; OpenAI's own if absent.
@@ -58,11 +57,6 @@ class _Limited(openai.DefaultHttpxClient):
     def __init__(self, seconds: float, largest: int) -> None:
         super().__init__(timeout=seconds, headers={"Accept-Encoding": "identity"})
         self._seconds, self._largest = seconds, largest
-
-    def __del__(self) -> None:
-        """Let go of connections that nobody closed, as the client's own does."""
-        with contextlib.suppress(Exception):
-            self.close()
 
     def send(self, request: Any, **how: Any) -> Any:
         """The whole response; its headers may drip as well, so the clock is another thread's.
@@ -100,6 +94,8 @@ class _Limited(openai.DefaultHttpxClient):
                     return self._taken_in(response, end)
             finally:
                 response.close()
+                if self.is_closed:  # while this waited; no pool knows this connection any more
+                    response.extensions["network_stream"].close()
             if _origin(following.url) != _origin(request.url):
                 raise Elsewhere(f"redirects to {following.url.copy_with(userinfo=b'', query=None)}")
             request = following

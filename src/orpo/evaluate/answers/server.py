@@ -38,7 +38,7 @@ class ServerSource:
     def __init__(self, model: str, server: str, api_key_env: str = "OPENAI_API_KEY") -> None:
         self.model = model
         self._endpoint = endpoint_at(server, api_key_env)
-        self._client = self._endpoint.client()
+        self._endpoint.client().close()  # refused now, if it is not installed
         self._limit = "max_tokens"
 
     def identity(self) -> dict[str, Any]:
@@ -52,6 +52,12 @@ class ServerSource:
         question fails for good, those that are under way are waited for before the error is
         raised: they may have been paid for.
         """
+        with self._endpoint.client() as self._client:
+            yield from self._answers(asked, sampling)
+
+    def _answers(
+        self, asked: Sequence[Asked], sampling: Sampling
+    ) -> Iterator[tuple[str, Answered]]:
         self._probe()
         waiting: SimpleQueue[Asked] = SimpleQueue()
         for one in asked:
@@ -78,8 +84,7 @@ class ServerSource:
             raise failed
 
     def close(self) -> None:
-        """Let go of the connections."""
-        self._client.close()
+        """Nothing is held: connections live as long as the questions that are asked."""
 
     def _work(
         self,
