@@ -120,7 +120,7 @@ def test_length_bias(longer: float) -> None:
     (full,) = [bucket for bucket in audit.length_bias if bucket.pairs]
     assert full.longer_chosen == pytest.approx(longer)
     assert full.low == 5.0
-    assert full["high"] is None
+    assert full.high is None
 
 
 def test_the_curve_of_the_length_bias() -> None:
