@@ -27,7 +27,7 @@ from orpo import ORPOConfig
 from orpo.data import Source
 from orpo.demo.story import ASSETS, grade
 from orpo.evaluate import Sampling
-from orpo.experiments.compare import measure_outcomes
+from orpo.experiments.measuring import measure_outcomes
 from orpo.jobs import TrainJob
 from orpo.jobs.train_job import build_trainer
 from orpo.objective import log_odds

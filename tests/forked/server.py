@@ -33,7 +33,7 @@ _IMPORTED = (
     "datasets",
     "matplotlib.pyplot",
     "orpo.jobs.bench.worker",
-    "orpo.jobs.compare.worker",
+    "orpo.experiments.worker",
     "orpo.report.page",
     "orpo.report.run_figures",
     "orpo.train.trainer",

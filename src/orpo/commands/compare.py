@@ -5,22 +5,30 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
+from collections.abc import Iterator
 from dataclasses import fields
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
 import torch
+from rich.box import SIMPLE
+from rich.table import Table
 
-from orpo.commands.compare_table import claim_lines, cost_table, outcome_table
 from orpo.commands.console import console, say
 from orpo.commands.judge_options import add_judge_flags, judge_settings
 from orpo.commands.options import add_settings, resolve_settings
 from orpo.config import ORPOConfig
 from orpo.demo.story import ASSETS
 from orpo.errors import ConfigError
-from orpo.experiments.compare import BUDGETS, METHODS, read_names
-from orpo.jobs.compare.processes import cores
-from orpo.jobs.compare_job import CompareJob, run_compare
+from orpo.evaluate.intervals import Interval
+from orpo.experiments.compare import run_compare
+from orpo.experiments.comparison import BUDGETS, METHODS, ComparisonResult
+from orpo.experiments.plan import CompareJob
+from orpo.experiments.tasks import cores
+from orpo.report import write_evaluation_page
+from orpo.report.evaluation.comparison import build_page
+from orpo.runs.typed import plain
 
 EXAMPLES = """\
 examples:
@@ -51,6 +59,14 @@ _DEMO: dict[str, Any] = {
 _DEMO_RATES = {"dpo": 4e-5}
 _DEMO_CHECKER = "orpo.demo.story:grade"
 _DEFAULTS = {"output_dir": "orpo-compare", "samples": 200}
+_MIB = 2**20
+_NAMES = {"base": "base model", "orpo": "ORPO", "sft": "SFT", "sft+dpo": "SFT+DPO"}
+_BUDGETS = {"steps": "equal optimizer steps", "flops": "equal FLOPs"}
+_SHARES = {
+    "preference_accuracy": "prefers chosen",
+    "correct_answers": "answers right",
+    "judged": "judge",
+}
 _SETTINGS = {f.name for f in fields(ORPOConfig) if f.init}
 
 
@@ -83,14 +99,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def execute(given: argparse.Namespace) -> dict[str, Any]:
     """Compare, and print the table and what became of the paper's claims."""
-    result = run_compare(_job(given), say=say, overwrite=bool(getattr(given, "overwrite", False)))
-    for budget in result["budgets"]:
+    job = _job(given)
+    result = run_compare(job, say=say, overwrite=bool(getattr(given, "overwrite", False)))
+    page = write_evaluation_page(build_page(plain(result), job.folder), job.folder)
+    for budget in result.budgets:
         console.print(outcome_table(result, budget))
         console.print(cost_table(result, budget))
     for line in claim_lines(result):
         say(line)
-    say(f"page: {result['report']}; it took {result['seconds']:.0f} s")
-    return result
+    say(f"page: {page}; it took {result.seconds:.0f} s")
+    return {**plain(result), "report": str(page)}
 
 
 def _job(given: argparse.Namespace) -> CompareJob:
@@ -113,7 +131,7 @@ def _job(given: argparse.Namespace) -> CompareJob:
         train=train,
         settings=settings,
         folder=folder,
-        methods=read_names(given.methods, METHODS, "--methods"),
+        methods=_methods(given.methods),
         budgets=BUDGETS if given.budget == "both" else (given.budget,),
         seeds=given.seeds,
         learning_rates={**(_DEMO_RATES if demo else {}), **own},
@@ -125,6 +143,81 @@ def _job(given: argparse.Namespace) -> CompareJob:
     )
 
 
+def _methods(text: str) -> tuple[str, ...]:
+    names = tuple(part.strip().lower() for part in text.split(",") if part.strip())
+    for name in names:
+        if name not in METHODS:
+            raise ConfigError(f"{name!r} is none of {', '.join(METHODS)}", where="--methods")
+    if not names or len(set(names)) < len(names):
+        raise ConfigError("needs different names, at least one", where="--methods")
+    return names
+
+
 def _at_once(*, demo: bool) -> int:
     """The demo's model is so small that one run does not fill two cores."""
     return 2 if demo and cores() > 1 and not torch.accelerator.is_available() else 1
+
+
+def outcome_table(result: ComparisonResult, budget: str) -> Table:
+    """What came of each method at a budget, the base model first."""
+    rows = [row for row in result.table if row.budget in {"", budget}]
+    seeds = len(result.seeds)
+    table = _table(
+        f"{_BUDGETS[budget]}, {seeds} seed{'' if seeds == 1 else 's'}; 95 % intervals, "
+        "log-probabilities per token"
+    )
+    shares = [name for name in _SHARES if any(getattr(row, name) for row in rows)]
+    for head in (*(_SHARES[name] for name in shares), "chosen", "rejected"):
+        table.add_column(head, justify="right", no_wrap=True)
+    for row in rows:
+        levels = [
+            "" if one is None else f"{one.value:.3f}"
+            for one in (row.chosen_logps, row.rejected_logps)
+        ]
+        table.add_row(_NAMES[row.method], *(_share(getattr(row, name)) for name in shares), *levels)
+    return table
+
+
+def cost_table(result: ComparisonResult, budget: str) -> Table:
+    """What a run of each method cost at a budget."""
+    table = _table("what a run cost")
+    for head in ("steps", "pairs", "forwards", "GFLOPs", "seconds", "peak MiB"):
+        table.add_column(head, justify="right", no_wrap=True)
+    for row in result.table:
+        cost = row.cost
+        if row.budget != budget or cost is None:
+            continue
+        table.add_row(
+            _NAMES[row.method],
+            "+".join(f"{stage.steps:.0f}" for stage in cost.stages),
+            f"{cost.pairs:,.0f}",
+            f"{cost.forwards:,.0f}",
+            f"{cost.flops / 1e9:,.0f}",
+            f"{cost.seconds:.1f}",
+            f"{cost.peak_bytes / _MIB:,.0f}",
+        )
+    return table
+
+
+def claim_lines(result: ComparisonResult) -> Iterator[str]:
+    """What the paper claims, and what these runs say."""
+    yield "the paper's claims, decided by these runs:"
+    for claim in result.claims:
+        at = f" [{_BUDGETS[claim.budget]}]" if claim.budget else ""
+        yield f"  {claim.verdict}: {claim.claim}{at}: {claim.evidence}"
+
+
+def _table(title: str) -> Table:
+    table = Table(
+        title=title, title_justify="left", title_style="bold", box=SIMPLE, padding=(0, 1, 0, 0)
+    )
+    table.add_column("", no_wrap=True)
+    return table
+
+
+def _share(interval: Interval | None) -> str:
+    if interval is None:
+        return ""
+    known = isfinite(interval.low) and isfinite(interval.high)
+    ends = f" ({100 * interval.low:.1f} to {100 * interval.high:.1f})" if known else ""
+    return f"{100 * interval.value:.1f} %{ends}"

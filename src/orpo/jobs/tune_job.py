@@ -11,7 +11,7 @@ from typing import Any
 from transformers import TrainerCallback
 
 from orpo.errors import RunStopped, TrainingError, UserError
-from orpo.jobs.compare.worker import load_checker
+from orpo.experiments.tasks import load_checker
 from orpo.jobs.tune.budget import Budget, plan_steps
 from orpo.jobs.tune.choice import Choice, choose
 from orpo.jobs.tune.folder import claim_tuning, kept_comparison, leave_nothing

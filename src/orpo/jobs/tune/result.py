@@ -9,7 +9,7 @@ import torch
 
 from orpo.evaluate.intervals import mean_interval, paired_interval
 from orpo.evaluate.preference import change_of
-from orpo.experiments.compare import Outcome
+from orpo.experiments.comparison import Outcome
 from orpo.jobs.tune.choice import Choice, told_trials
 from orpo.jobs.tune.folder import KIND
 from orpo.jobs.tune.runs import Runs

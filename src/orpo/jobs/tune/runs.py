@@ -25,7 +25,9 @@ from orpo.data.split import hold_out
 from orpo.errors import ConfigError, TrainingError
 from orpo.evaluate import Sampling
 from orpo.evaluate.preference import ScoredPairs, row_facts, token_counts
-from orpo.experiments.compare import Grader, Outcome, measure_outcomes
+from orpo.experiments.comparison import Outcome
+from orpo.experiments.measuring import measure_outcomes
+from orpo.experiments.tasks import Grader
 from orpo.jobs.train_job import build_trainer
 from orpo.jobs.tune.score import pair_scores
 from orpo.jobs.tune.spec import TuneJob, Values

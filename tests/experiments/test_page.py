@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
-from orpo.experiments.compare import BASE, decide_claims, summarise
+from orpo.experiments.claims import decide_claims, summarise
+from orpo.experiments.comparison import BASE
 from orpo.report import write_evaluation_page
 from orpo.report.evaluation.comparison import build_page
-from tests.compare.made import AS_IN_THE_PAPER, base_group, groups
+from orpo.runs.typed import plain
+from tests.experiments.made import AS_IN_THE_PAPER, base_group, groups
 
 CANARY = "<script>alert(1)</script> $x^2$ \x1b[31m"
 
@@ -64,7 +66,7 @@ def evaluation(effects: Any = AS_IN_THE_PAPER, **more: Any) -> dict[str, Any]:
         "answered": 120,
         "held_out": {"rows_in": 123, "kept": 121, "nll_only": 1, "dropped": {"no_answer": 2}},
         "table": [summarise(base, base), *(summarise(group, base) for group in found)],
-        "claims": [claim.as_dict() for claim in decide_claims(found, base)],
+        "claims": decide_claims(found, base),
         "curves": curves,
         "sensitivity": cells,
         "runs": [{"name": "orpo-steps-seed1", "commands": ["orpo train --seed 1"], "costs": []}],
@@ -84,8 +86,8 @@ def evaluation(effects: Any = AS_IN_THE_PAPER, **more: Any) -> dict[str, Any]:
         "seconds": 100,
         **more,
     }
-    plain: dict[str, Any] = json.loads(json.dumps(result))
-    return plain
+    written: dict[str, Any] = json.loads(json.dumps(plain(result)))
+    return written
 
 
 def test_the_verdict_comes_first_in_words(tmp_path: Path) -> None:

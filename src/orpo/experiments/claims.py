@@ -1,0 +1,330 @@
+"""From the outcomes and costs of runs to the table, and to what the ORPO paper claims.
+
+Two things were drawn: the held-out prompts and the seeds of the runs. An interval over prompts
+(`orpo.evaluate.intervals`) and Student's interval over the seeds' means are put together by adding
+the squares of their distances from the mean (MOVER: Zou and Donner, Statistics in Medicine 27,
+2008). Both distances are whole ones, so the result is rather too wide than too narrow: few seeds
+that agree cost little, few seeds that disagree make it as wide as it must be.
+
+A claim about answers holds where the whole 95 % interval of a difference lies on its side, fails
+where it lies on the other, and is open where it holds zero. A claim about cost is counted, or, for
+memory, decided by whether the runs' ranges are apart.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from statistics import fmean
+from typing import Any
+
+from orpo.evaluate.intervals import Interval, is_share, mean_interval, paired_interval
+from orpo.experiments.comparison import (
+    BASE,
+    Arm,
+    Claim,
+    Cost,
+    MethodCost,
+    MethodResult,
+    Outcome,
+    StageCost,
+)
+
+HOLDS, REFUTED, OPEN = "reproduced", "not reproduced", "undecided"
+_HALF = 0.505
+_MIB = 2**20
+
+Runs = Sequence[Sequence[float]]
+"""One row for each seed; in it one value for each held-out pair, in the same order."""
+
+VALUES: Mapping[str, Callable[[Outcome], float | None]] = {
+    "preference_accuracy": lambda one: one.prefers_chosen,
+    "correct_answers": lambda one: None if one.correct is None else float(one.correct),
+    "chosen_logps": lambda one: one.chosen_logps,
+    "rejected_logps": lambda one: one.rejected_logps,
+    "margin": lambda one: one.chosen_logps - one.rejected_logps,
+}
+"""What is read from each held-out pair; the log-probabilities are per token."""
+
+
+@dataclass(frozen=True)
+class ArmResult:
+    """A finished run of a method.
+
+    Attributes:
+        costs: Of its stages, in order.
+        outcomes: Of its model, in the order of the held-out pairs.
+        judged: Row of a held-out pair -> a judge's preference for this model's answer over the
+            base model's, from 0 to 1; rows without a verdict are absent.
+    """
+
+    arm: Arm
+    costs: Sequence[Cost]
+    outcomes: Sequence[Outcome]
+    judged: Mapping[int, float] = field(default_factory=dict)
+
+    def values(self, name: str) -> dict[int, float]:
+        """Row -> one of `VALUES`, or what the judge said; only rows that have it."""
+        if name == "judged":
+            return dict(self.judged)
+        found = {one.row: VALUES[name](one) for one in self.outcomes}
+        return {row: value for row, value in found.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class Group:
+    """All seeds of a method at a budget, in the same order in every group."""
+
+    method: str
+    budget: str
+    runs: Sequence[ArmResult]
+
+    def values(self, name: str) -> tuple[Runs, list[str]] | None:
+        """(runs x pairs) of a value, and the pairs' prompts; None where there are none.
+
+        Only pairs that have the value in every run count, so that each run has the same.
+        """
+        found = [run.values(name) for run in self.runs]
+        prompts = {one.row: one.prompt for one in self.runs[0].outcomes}
+        rows = [row for row in prompts if all(row in run for run in found)]
+        if not rows:
+            return None
+        return [[run[row] for row in rows] for run in found], [prompts[row] for row in rows]
+
+    def stages(self) -> list[list[Cost]]:
+        """For each stage, its costs in the order of the runs."""
+        return [list(costs) for costs in zip(*(run.costs for run in self.runs), strict=True)]
+
+    def peaks(self, *, beyond_idle: bool = False) -> list[int]:
+        """The most memory that any stage held, for each run."""
+        return [
+            max(cost.peak_bytes - cost.idle_bytes * beyond_idle for cost in run.costs)
+            for run in self.runs
+        ]
+
+
+def level_interval(runs: Runs, prompts: Sequence[Hashable], *, level: float = 0.95) -> Interval:
+    """The mean over seeds and pairs, with its interval; pairs of one prompt are not independent.
+
+    Raises:
+        ValueError: There is no run or no pair, a value is not finite, or lengths differ.
+    """
+    flat, clusters = _flat(runs, prompts)
+    over_prompts = mean_interval(flat, clusters, level=level)
+    return _widened(over_prompts, [*map(fmean, runs)], (0.0, 1.0) if is_share(flat) else None)
+
+
+def change_interval(
+    before: Runs, after: Runs, prompts: Sequence[Hashable], *, level: float = 0.95
+) -> Interval:
+    """The mean of `after - before` on the same pairs and seeds, with its interval.
+
+    A single run, such as the base model's, stands beside every seed of the other.
+
+    Raises:
+        ValueError: As `level_interval`, or the numbers of seeds differ.
+    """
+    count = max(len(before), len(after))
+    before, after = (list(runs) * count if len(runs) == 1 else runs for runs in (before, after))
+    if len(before) != len(after):
+        raise ValueError(f"{len(before)} runs before and {len(after)} after")
+    first, clusters = _flat(before, prompts)
+    second, _ = _flat(after, prompts)
+    over_prompts = paired_interval(first, second, clusters, level=level)
+    means = [fmean(b) - fmean(a) for a, b in zip(before, after, strict=True)]
+    both = is_share(first) and is_share(second)
+    return _widened(over_prompts, means, (-1.0, 1.0) if both else None)
+
+
+def _flat(runs: Runs, prompts: Sequence[Hashable]) -> tuple[list[float], list[Hashable]]:
+    for run in runs:
+        if len(run) != len(prompts):
+            raise ValueError(f"{len(run)} values for {len(prompts)} pairs")
+    return [value for run in runs for value in run], [*prompts] * len(runs)
+
+
+def _widened(found: Interval, means: Sequence[float], ends: tuple[float, float] | None) -> Interval:
+    """An interval over prompts, with what the seeds add to it."""
+    if len(means) < 2:
+        return found
+    over_seeds = mean_interval(means, level=found.level, share=False)
+    below = math.hypot(found.low - found.value, over_seeds.low - over_seeds.value)
+    above = math.hypot(found.high - found.value, over_seeds.high - over_seeds.value)
+    least, most = ends or (-math.inf, math.inf)
+    return replace(found, low=max(found.value - below, least), high=min(found.value + above, most))
+
+
+def compared(before: Group, after: Group, name: str) -> Interval | None:
+    """How much higher a value is in one group than in another, on the same pairs and seeds."""
+    first, second = before.values(name), after.values(name)
+    if first is None or second is None or first[1] != second[1]:
+        return None
+    return change_interval(first[0], second[0], first[1])
+
+
+def summarise(group: Group, base: Group) -> MethodResult:
+    """A row of the table."""
+    found: dict[str, Interval | None] = {}
+    for name in (*VALUES, "judged"):
+        values = group.values(name)
+        found[name] = level_interval(*values) if values else None
+        if name != "judged":
+            change = compared(base, group, name) if group is not base and values else None
+            found[f"{name}_change"] = change
+    seeds = [run.arm.seed for run in group.runs if group.budget]
+    cost = _cost(group) if group.budget else None
+    pairs = len(group.runs[0].outcomes)
+    return MethodResult(group.method, group.budget, seeds, pairs, cost=cost, **found)
+
+
+def _cost(group: Group) -> MethodCost:
+    stages = [_mean_cost(costs) for costs in group.stages()]
+    names = ("steps", "pairs", "forwards", "flops", "seconds")
+    sums = {name: sum(getattr(stage, name) for stage in stages) for name in names}
+    return MethodCost(
+        stages=stages,
+        **sums,
+        peak_bytes=fmean(group.peaks()),
+        peak_bytes_by_seed=group.peaks(),
+        beyond_idle_bytes=fmean(group.peaks(beyond_idle=True)),
+        seconds_by_seed=[math.fsum(cost.seconds for cost in run.costs) for run in group.runs],
+    )
+
+
+def _mean_cost(costs: Sequence[Cost]) -> StageCost:
+    names = ("steps", "pairs", "forwards", "flops", "seconds", "peak_bytes", "idle_bytes")
+    means = {name: _mean(costs, name) for name in (*names, "forwards_scored")}
+    return StageCost(costs[0].objective, **means)
+
+
+_DIFFERENCES = (
+    ("sft_raises_chosen", "chosen_logps", BASE, "sft", "SFT makes the chosen answers more likely"),
+    (
+        *("sft_raises_rejected", "rejected_logps", BASE, "sft"),
+        "SFT alone makes the rejected answers more likely too",
+    ),
+    (
+        *("orpo_lowers_rejected", "rejected_logps", BASE, "orpo"),
+        "ORPO makes the rejected answers less likely",
+    ),
+    ("orpo_parts", "margin", BASE, "orpo", "ORPO parts the chosen from the rejected answers"),
+    ("orpo_parts_more_than_sft", "margin", "sft", "orpo", "ORPO parts them further than SFT"),
+    *(
+        (f"orpo_{name}_over_{method.replace('+', '_')}", value, method, "orpo", claim)
+        for method, title in (("sft", "SFT"), ("sft+dpo", "SFT+DPO"))
+        for name, value, claim in (
+            (
+                *("accuracy", "preference_accuracy"),
+                f"ORPO prefers the chosen answer more often than {title}",
+            ),
+            (
+                *("answers", "correct_answers"),
+                f"ORPO answers correctly more often than {title}",
+            ),
+            (
+                *("judged", "judged"),
+                f"the judge prefers ORPO's answers to the base model's more often than {title}'s",
+            ),
+        )
+    ),
+)
+"""Name, value, method before, method after, claim: that the value is higher after than before."""
+_LOWER = {"orpo_lowers_rejected"}
+"""Claims that it is lower."""
+_SHARES = {"preference_accuracy", "correct_answers", "judged"}
+
+
+def decide_claims(groups: Sequence[Group], base: Group) -> list[Claim]:
+    """Every claim that these runs can decide.
+
+    Args:
+        groups: Methods at budgets; ORPO's group stands in each budget that it is the measure of.
+        base: The base model.
+    """
+    claims: list[Claim] = []
+    for budget in dict.fromkeys(group.budget for group in groups):
+        of = {group.method: group for group in groups if group.budget == budget} | {BASE: base}
+        for name, value, before, after, claim in _DIFFERENCES:
+            found = compared(of[before], of[after], value) if {before, after} <= {*of} else None
+            if found is not None:
+                claims.append(_decided(name, budget, claim, value, found))
+        if "orpo" in of and "sft+dpo" in of:
+            claims += _costs(of["orpo"], of["sft+dpo"], budget)
+    return _without_repeats(claims)
+
+
+def _decided(name: str, budget: str, claim: str, value: str, found: Interval) -> Claim:
+    low, high = (-found.high, -found.low) if name in _LOWER else (found.low, found.high)
+    scale, decimals, unit = (100, 1, " points") if value in _SHARES else (1, 3, " per token")
+    middle, least, most = (
+        f"{scale * n:+.{decimals}f}".replace("-", "−") for n in (found.value, found.low, found.high)
+    )
+    evidence = f"{middle}{unit} (95 % interval {least} to {most})"
+    figures = f"{middle}{unit} ({least} to {most})"
+    return Claim(name, budget, claim, _verdict(low, high), evidence, figures, found)
+
+
+def _verdict(low: float, high: float) -> str:
+    return HOLDS if low > 0 else REFUTED if high < 0 else OPEN
+
+
+def _costs(orpo: Group, two: Group, budget: str) -> Iterator[Claim]:
+    """Forward passes, arithmetic and memory beside SFT+DPO."""
+    (ours,) = orpo.stages()
+    sft, dpo = two.stages()
+    passes, theirs, first = (
+        fmean(c.forwards / c.pairs for c in costs) for costs in (ours, dpo, sft)
+    )
+    figures = f"{passes:.2f} against {theirs:.2f}"
+    yield Claim(
+        "half_the_forward_passes",
+        budget,
+        "a pair of ORPO's takes half the forward passes of a pair of DPO's, and no stage before it",
+        HOLDS if passes <= _HALF * theirs else REFUTED,
+        f"{figures} for each pair, after {first:.2f} for each of the SFT stage",
+        figures,
+    )
+    flops = fmean(c.flops / c.pairs for c in ours)
+    of_both = (_mean(sft, "flops") + _mean(dpo, "flops")) / _mean(dpo, "pairs")
+    figures = f"{flops / 1e9:.3g} against {of_both / 1e9:.3g} GFLOPs"
+    yield Claim(
+        "fewer_flops",
+        budget,
+        "ORPO needs fewer floating-point operations than SFT+DPO for each pair that it compares",
+        HOLDS if flops < of_both else REFUTED,
+        f"{figures}, both stages counted",
+        figures,
+    )
+    peaks, theirs_by_seed = orpo.peaks(), two.peaks()
+    found = mean_interval(  # one seed alone cannot tell
+        [b / _MIB - a / _MIB for a, b in zip(peaks, theirs_by_seed, strict=True)]
+    )
+    beyond = [_mib(group.peaks(beyond_idle=True)) for group in (orpo, two)]
+    figures = f"{_mib(peaks)} against {_mib(theirs_by_seed)} MiB"
+    yield Claim(
+        "less_memory",
+        budget,
+        "ORPO needs less memory than SFT+DPO",
+        _verdict(found.low, found.high),
+        f"peaks of {figures}, {beyond[0]} against {beyond[1]} of them beyond the loaded model",
+        figures,
+        found,
+    )
+
+
+def _mean(costs: Iterable[Any], name: str) -> float:
+    return fmean(getattr(cost, name) for cost in costs)
+
+
+def _mib(sizes: Sequence[int]) -> str:
+    return f"{fmean(sizes) / _MIB:,.0f}"
+
+
+def _without_repeats(claims: Sequence[Claim]) -> list[Claim]:
+    """A claim that has the same figures under both budgets is made once, without a budget."""
+    kept: dict[tuple[str, str, str], Claim] = {}
+    for claim in claims:
+        key = (claim.name, claim.verdict, claim.evidence)
+        kept[key] = replace(kept[key], budget="") if key in kept else claim
+    return list(kept.values())

@@ -1,0 +1,185 @@
+"""What is measured of a run: held-out pairs and answers; seconds, memory and counted work."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+from torch import nn
+from transformers import TrainerCallback
+
+from orpo.data import Row
+from orpo.evaluate import Sampling, generate_answers
+from orpo.experiments.comparison import Cost, Machine, Outcome
+from orpo.experiments.tasks import Grader
+from orpo.runs import read_object
+from orpo.train.clock import now
+from orpo.train.trainer import ORPOTrainer
+from orpo.train.work import WORK
+
+_STATUS = Path("/proc/self/status")
+_CLEAR = Path("/proc/self/clear_refs")
+
+
+def measure_outcomes(
+    trainer: ORPOTrainer,
+    held_out: Sequence[Row],
+    *,
+    answers: int = 0,
+    sampling: Sampling | None = None,
+    grade: Grader | None = None,
+) -> list[Outcome]:
+    """Score held-out pairs, and answer some of their prompts.
+
+    Args:
+        trainer: Holds the model; its evaluation data are `held_out`, its objective is "orpo".
+        held_out: The rows behind them, for the checker.
+        answers: How many prompts to answer, from the first one on.
+        sampling: How they are answered.
+        grade: Checks answers, if they can be checked.
+
+    Returns:
+        One for each pair with both answers, in the order of the data.
+    """
+    pairs, tokenizer = trainer.eval_dataset, trainer.processing_class
+    scores = trainer.predict(pairs)
+    columns = (scores.label_ids, *scores.predictions)
+    found = {int(row): (float(c), float(r)) for row, c, r in zip(*columns, strict=True)}
+    kept = [pair for pair in pairs if pair["rejected_ids"]]
+    asked = [pair["prompt_ids"] for pair in kept[:answers]]
+    sampling = sampling or Sampling()
+    texts = generate_answers(trainer.model, tokenizer, asked, sampling) if asked else []
+    rows = {row.index: row for row in held_out}
+    outcomes = []
+    for number, pair in enumerate(kept):
+        row, answer = int(pair["row"]), texts[number] if number < len(texts) else None
+        word = grade(rows[row], answer) if grade and answer is not None else None
+        prompt = tokenizer.decode(pair["prompt_ids"], skip_special_tokens=True).strip()
+        checked = (word.correct, word.reason) if word else (None, "")
+        outcomes.append(Outcome(row, prompt, *found[row], answer, *checked))
+    return outcomes
+
+
+def machine() -> Machine:
+    """This one."""
+    cuda = torch.cuda.is_available()
+    device = torch.accelerator.current_accelerator()
+    return Machine(
+        device=torch.cuda.get_device_name() if cuda else str(device or "cpu"),
+        processor=torch.backends.cpu.get_cpu_capability(),
+        threads=torch.get_num_threads(),
+    )
+
+
+class MemoryMeter:
+    """Counts from its `start`: allocated memory on CUDA, resident memory of the process elsewhere.
+
+    Attributes:
+        idle: Bytes held at the start.
+        exact: Whether the high-water mark counts from the start; where the system does not allow
+            that, loading the model counts too.
+    """
+
+    def __init__(self) -> None:
+        self.idle = 0
+        self.exact = True
+
+    def start(self, model: nn.Module) -> None:
+        """Take the state of rest, weights in memory, and forget what came before."""
+        gc.collect()
+        for parameter in model.parameters():
+            parameter.detach().sum()  # weights of a mapped file come into memory when they are read
+        if sys.platform == "linux":  # what the C library keeps though it is free counts as resident
+            with contextlib.suppress(OSError, AttributeError):
+                ctypes.CDLL("libc.so.6").malloc_trim(0)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+            self.idle = torch.cuda.memory_allocated()
+            return
+        self.idle = psutil.Process().memory_info().rss
+        try:
+            _CLEAR.write_text("5", encoding="ascii")
+        except OSError:
+            self.exact = False
+
+    def peak(self) -> int:
+        """The most bytes held since the start."""
+        if torch.cuda.is_available():
+            return int(torch.cuda.max_memory_allocated())
+        return max(self.idle, _high_water_mark())
+
+
+def _high_water_mark() -> int:
+    if _STATUS.is_file():
+        for line in _STATUS.read_text(encoding="utf-8").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    if sys.platform == "win32":
+        return int(psutil.Process().memory_info().peak_wset)
+    import resource  # noqa: PLC0415 - not on Windows
+
+    largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return largest if sys.platform == "darwin" else largest * 1024
+
+
+class StageClock(TrainerCallback):
+    """Times the training between its evaluations, and meters its memory from its first moment."""
+
+    def __init__(self) -> None:
+        self.meter = MemoryMeter()
+        self.seconds = 0.0
+        self.peak = 0
+        self._rest = 0.0  # when what came before the training had ended
+        self._training = False
+
+    def on_init_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """The model is loaded: what comes on top of it is what counts."""
+        self.meter.start(kwargs["model"])
+        self._rest = now()
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Count what the training itself had to prepare, such as a reference."""
+        self.seconds, self._training = -self._rest, True
+
+    def on_evaluate(
+        self,
+        args: Any,
+        state: Any,
+        control: Any,
+        metrics: Mapping[str, Any] | None = None,
+        **_: Any,
+    ) -> None:
+        """Evaluations during the training are not part of it."""
+        if self._training:
+            self.seconds -= float((metrics or {}).get("eval_runtime", 0.0))
+        else:
+            self._rest = now()
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Stop the clock, and take the most memory that was held."""
+        self.seconds += now()
+        self._training = False
+        self.peak = self.meter.peak()
+
+    def cost(self, objective: str, folder: Path) -> Cost:
+        """The cost of a finished stage, with what its trainer counted and left in a folder."""
+        work = read_object(folder / WORK)
+        return Cost(
+            objective=objective,
+            steps=int(work["steps"]),
+            pairs=int(work["pairs"]),
+            forwards_trained=int(work["sequences_trained"]),
+            forwards_scored=int(work["sequences_scored"]),
+            flops=float(work["flops"]),
+            seconds=self.seconds,
+            idle_bytes=self.meter.idle,
+            peak_bytes=self.peak,
+        )
