@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from orpo.audit import Audit, AuditPlan, audit_rows, headlines, quick_audit
 from orpo.data import Dropped, Ledger, LengthPolicy, PairTokenizer, Preparation
-from orpo.data.mix import Mixture
+from orpo.data.sources import Mixture
 from orpo.errors import DataError
 
 Values = list[dict[str, Any]]

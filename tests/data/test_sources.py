@@ -465,7 +465,7 @@ def test_the_real_files(shared_data: Path) -> None:
 def test_a_list_is_read_in_parts(
     part: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("orpo.data.sources._PART", part)
+    monkeypatch.setattr("orpo.data.files._PART", part)
     rows = [
         {"a": "x" * n, "b": [n, None, True, -1.5e-3], "中": {"🙂": "\n"}} for n in range(0, 90, 9)
     ]
@@ -483,7 +483,7 @@ def test_the_place_of_a_fault_does_not_depend_on_the_parts(
     content, _ = BROKEN[name]
     (tmp_path / name).write_bytes(content)
     whole = refusal(str(tmp_path / name))
-    monkeypatch.setattr("orpo.data.sources._PART", part)
+    monkeypatch.setattr("orpo.data.files._PART", part)
     assert refusal(str(tmp_path / name)) == whole
 
 

@@ -11,11 +11,10 @@ from orpo.data.asked import (
 )
 from orpo.data.endings import answer_endings
 from orpo.data.lengths import TRUNCATIONS, LengthPolicy
-from orpo.data.mix import Mixture
 from orpo.data.pack import PairCollator, merge_batches, select_pairs
 from orpo.data.prepare import Preparation, StreamedPairs, is_prepared
 from orpo.data.reading import PairReader
-from orpo.data.sources import Source, iterate_dataset, open_source
+from orpo.data.sources import Mixture, Source, iterate_dataset, open_source
 from orpo.data.split import Selection
 from orpo.data.store import COLUMNS, default_cache
 from orpo.data.template import PLAIN_TEMPLATE, Template, has_chat_template

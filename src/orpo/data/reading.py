@@ -1,20 +1,33 @@
-"""From rows to pairs: the format is recognised from the first row that can be read."""
+"""From rows to pairs: the format is recognised from the first row that can be read.
+
+A run goes through its data several times, to split, tokenise, audit and score them. `ReadOnce`
+opens the file and converts each row once, and gives the rows with their pairs from then on.
+"""
 
 from __future__ import annotations
 
+import pickle
+import tempfile
+import weakref
+from collections.abc import Iterable, Iterator
+from copy import copy
 from dataclasses import dataclass, field, replace
+from itertools import islice
+from typing import Any
 
 from orpo.data.columns import UndecidedError, recognise, refuse_guess
 from orpo.data.formats import to_pair
 from orpo.data.media import refuse_media, refuse_placeholders
 from orpo.data.near_misses import renaming
 from orpo.data.peers import under_our_columns
-from orpo.data.types import Dropped, PreferencePair, Row
+from orpo.data.sources import fingerprint_of
+from orpo.data.token_columns import is_tokenised
+from orpo.data.types import Converted, Dropped, PreferencePair, Refused, Row
 from orpo.errors import DataError
 
-__all__ = ["PairReader", "PairReaders"]
-
 _PATIENCE = 100  # rows that are in no format, before the data set is taken to be in none
+_TOGETHER = 256  # rows that are kept as one piece
+_IN_MEMORY = 2**27  # bytes of kept rows; what is beyond lies in a temporary file
 
 
 @dataclass
@@ -46,15 +59,26 @@ class PairReader:
             DataError: The row is malformed and `on_bad_row` is "error"; or, before any row could be
                 read, its columns may be read in several ways, or a hundred rows were in no format.
         """
-        try:
-            found = self._read(row)
-        except DataError as error:
-            undecided = isinstance(error, UndecidedError) and not self.format
-            if self.on_bad_row == "error" or undecided or self._strange >= _PATIENCE:
-                raise
-            return self.refuse(row, error)
+        found = self.convert(row)
+        if isinstance(found, Refused):
+            if found.fatal or self.on_bad_row == "error":
+                raise copy(found.error)
+            return self.refuse(row, found.error)
         self.accept(row)
         return found
+
+    def convert(self, row: Row) -> PreferencePair | Dropped | Refused:
+        """The pair of a row, or why there is none, without entering it."""
+        known = row.known
+        if known and known.pair_rule == self.pair_rule and self.format in {"", known.format}:
+            self.format = known.format
+            return known.found
+        try:
+            return self._read(row)
+        except DataError as error:
+            undecided = isinstance(error, UndecidedError) and not self.format
+            # A copy has no traceback, which would hold on to the row and to the open file.
+            return Refused(copy(error), undecided or self._strange >= _PATIENCE)
 
     def accept(self, row: Row) -> None:
         """Enter a row that can be read, by this reader or as token ids."""
@@ -89,7 +113,7 @@ class PairReader:
         if row.left_out:
             return Dropped(row.left_out, row.where)
         if row.broken is not None:
-            raise row.broken
+            raise copy(row.broken)
         refuse_media(row.values, row.where)
         ours = under_our_columns(row)
         name = self._format_of(ours)
@@ -162,6 +186,95 @@ class PairReaders:
     def formats(self) -> list[str]:
         """The formats that were recognised, each once."""
         return list(dict.fromkeys(r.format for r in self._readers.values() if r.format))
+
+
+class ReadOnce:
+    """The rows of a data set with their pairs, read and converted when they first pass.
+
+    Readers of the same format and rule take the pair of such a row as it is. The rows lie in
+    memory, beyond `_IN_MEMORY` bytes in a temporary file, and can be gone through again and again.
+
+    Args:
+        rows: The data set, which is gone through once.
+        data_format: As in `PairReaders`.
+        pair_rule: As in `PairReaders`.
+    """
+
+    def __init__(
+        self, rows: Iterable[Row], data_format: str = "", pair_rule: str = "best_worst"
+    ) -> None:
+        self._rows = rows
+        self._remaining: Iterator[Row] = iter(())
+        self._read = PairReaders(data_format, "drop", pair_rule)
+        self._file = tempfile.SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115 - lives as long
+        # Where each piece lies in the file, or the piece itself if it cannot be written there.
+        self._pieces: list[int | list[Row]] | None = None
+        self._failure: Exception | None = None
+        self._identity: list[Any] | None = None
+        weakref.finalize(self, self._file.close)
+
+    def __iter__(self) -> Iterator[Row]:
+        number = 0
+        while rows := self._kept(number) or self._more():
+            yield from rows
+            number += 1
+        if self._failure is not None:
+            raise self._failure
+
+    def fingerprint(self) -> list[Any] | None:
+        """What the rows depend on; None if that is not known."""
+        if self._identity is None:
+            self._identity = fingerprint_of(self._rows)
+        return self._identity
+
+    def _kept(self, number: int) -> list[Row]:
+        if self._pieces is None:
+            self._pieces, self._remaining = [], iter(self._rows)
+        if number >= len(self._pieces):
+            return []
+        piece = self._pieces[number]
+        if isinstance(piece, list):
+            return piece
+        self._file.seek(piece)
+        rows: list[Row] = pickle.load(self._file)  # noqa: S301 - written below
+        return rows
+
+    def _more(self) -> list[Row]:
+        """Some further rows, which are kept; none at the end."""
+        rows: list[Row] = []
+        try:
+            rows += map(self._converted, islice(self._remaining, _TOGETHER))
+        except Exception as error:
+            self._failure = error
+        if rows:
+            assert self._pieces is not None
+            self._pieces.append(self._written(rows))
+        return rows
+
+    def _written(self, rows: list[Row]) -> int | list[Row]:
+        try:
+            written = pickle.dumps(rows, pickle.HIGHEST_PROTOCOL)
+        except Exception:
+            return rows
+        try:
+            start = self._file.seek(0, 2)
+            self._file.write(written)
+        except OSError as error:
+            raise DataError(
+                f"the rows cannot be kept ({error.strerror or error})",
+                where=tempfile.gettempdir(),
+                fix="Make room there, or name another folder with TMPDIR.",
+            ) from error
+        return start
+
+    def _converted(self, row: Row) -> Row:
+        reader = self._read.of(row)
+        if is_tokenised(row.values) and not reader.format:
+            return row
+        found = reader.convert(row)
+        known = Converted(found, reader.format, reader.pair_rule)
+        # Of a row that is refused nobody reads the values, and they may be pictures.
+        return replace(row, values={} if isinstance(found, Refused) else row.values, known=known)
 
 
 def _with_renaming(error: DataError, row: Row) -> DataError:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from orpo.data.reading import PairReaders
+from orpo.data.sources import fingerprint_of
 from orpo.data.token_columns import is_tokenised
 from orpo.data.types import Dropped, Message, PreferencePair, Row
 from orpo.errors import ConfigError
@@ -39,8 +40,7 @@ class Selection:
 
     def fingerprint(self) -> list[Any] | None:
         """What the rows depend on; None if that is not known."""
-        ask = getattr(self.rows, "fingerprint", None)
-        whole = ask() if callable(ask) else None
+        whole = fingerprint_of(self.rows)
         return None if whole is None else [*whole, self.kept, *sorted(self.indices)]
 
 

@@ -40,6 +40,7 @@ class Row:
         broken: Why the record could not be read (broken JSON, say); `values` is empty then.
         source: Number of the data set that it came from, where several are mixed.
         left_out: Why it is no part of the data, such as "not_in_mix"; empty if it is.
+        known: What the row was turned into already, where it is read once and gone through often.
     """
 
     values: Mapping[str, Any]
@@ -48,6 +49,7 @@ class Row:
     broken: DataError | None = None
     source: int = 0
     left_out: str = ""
+    known: Converted | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -157,6 +159,34 @@ class Dropped:
     reason: str
     where: str
     detail: str = ""
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A row that cannot be read.
+
+    Attributes:
+        error: What is wrong with it.
+        fatal: Whether it shows that no row can be read, so that it must not be left out.
+    """
+
+    error: DataError
+    fatal: bool = False
+
+
+@dataclass(frozen=True)
+class Converted:
+    """What a row was turned into, and how it was read.
+
+    Attributes:
+        found: The pair, or why there is none.
+        format: The format that the data set turned out to be in; empty while none was known.
+        pair_rule: How a pair is chosen from a list of scored answers.
+    """
+
+    found: PreferencePair | Dropped | Refused
+    format: str
+    pair_rule: str
 
 
 @dataclass

@@ -16,6 +16,7 @@ from transformers import PreTrainedModel, PrinterCallback, TrainerCallback
 from orpo.audit import Audit, headlines, quick_audit
 from orpo.config import ORPOConfig
 from orpo.data import Mixture, Row, Source
+from orpo.data.reading import ReadOnce
 from orpo.data.split import hold_out
 from orpo.errors import CheckpointError, ConfigError, DataError, RunStopped, SaveError
 from orpo.evaluate import Sampling
@@ -123,9 +124,11 @@ class TrainJob:
         return " + ".join(self.dataset or [])
 
     def split(self, config: ORPOConfig) -> tuple[Iterable[Row], Iterable[Row] | None]:
-        """The training data and what is held out, if anything; read as they are gone through."""
+        """The training data and what is held out, if anything; each row is read once."""
         sources = [Source(spec) for spec in self.dataset or []]
-        rows = Mixture(sources, self.mix) if len(sources) > 1 else sources[0]
+        mixed = Mixture(sources, self.mix) if len(sources) > 1 else sources[0]
+        how = config.format_name, config.pair_rule
+        rows = ReadOnce(mixed, *how)
         if self.held_out:
             return hold_out(
                 rows,
@@ -135,7 +138,7 @@ class TrainJob:
                 data_format=config.format_name,
                 pair_rule=config.pair_rule,
             )
-        return rows, Source(self.eval_dataset) if self.eval_dataset else None
+        return rows, ReadOnce(Source(self.eval_dataset), *how) if self.eval_dataset else None
 
     def facts(self) -> dict[str, Any]:
         """The settings, for recipe.yaml."""

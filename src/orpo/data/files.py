@@ -1,0 +1,343 @@
+"""Rows out of files, each with the place that a fault is named by: JSON, CSV, Parquet; gzip too.
+
+`datasets` would read these as well, but a fault would have no line, one broken row would take the
+file with it, and columns would be bent into one type: null where a row has none, 7 for "7".
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+import re
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from io import TextIOWrapper
+from pathlib import Path
+from typing import IO, Any, cast
+
+from orpo.data.types import Row
+from orpo.errors import DataError
+
+HINT = "Use a .json, .jsonl, .csv or .parquet file, a saved data set folder, or a Hub id."
+UNREADABLE = (OSError, EOFError, zlib.error)
+"""What damaged files and archives bring about."""
+
+_PART = 1 << 20  # characters of a JSON list that are read at a time
+_LITERAL = 16  # longer than any word of JSON
+_LIST = re.compile(r"\[[ \t\r\n]*\{")
+_BLANK = re.compile(r"[ \t\r\n]*")
+
+Records = Iterator[tuple[int, Any]]  # line, and a record or the complaint about it
+
+
+def read_file(path: Path) -> Iterator[Row]:
+    """The rows of a file, read as they are needed.
+
+    Raises:
+        DataError: An unknown kind of file, or one that cannot be read; a row that is broken says so
+            itself (`Row.broken`) where the rows after it can be read.
+    """
+    kind = kind_of(path)
+    if kind not in READERS:
+        raise DataError(f"unknown kind of file {kind or path.name!r}", where=str(path), fix=HINT)
+    try:
+        above = 0
+        for index, (line, values) in enumerate(READERS[kind](path)):
+            # A JSON list may be one long line: the number of the row tells its rows apart.
+            where = f"{path}:{line}" if line > above else f"{path}:{line} row {index}"
+            above = line
+            broken = values if isinstance(values, DataError) else _no_object(values, where)
+            yield Row({} if broken else values, where, index, broken)
+    except UNREADABLE as error:
+        raise DataError(f"cannot be read ({reason(error)})", where=str(path)) from error
+    except UnicodeDecodeError as error:
+        raise DataError(
+            "is not UTF-8 text", where=_first_undecodable(path), fix="Convert it to UTF-8."
+        ) from error
+
+
+def kind_of(path: Path) -> str:
+    """The suffix that says what is in a file: ".jsonl" for "pairs.v2.JSONL.gz"."""
+    return Path(path.name.lower().removesuffix(".gz")).suffix
+
+
+def reason(error: Exception) -> str:
+    """The first line of what an error says."""
+    said = getattr(error, "strerror", None) or str(error)
+    return next(iter(said.splitlines()), type(error).__name__)
+
+
+def _no_object(values: Any, where: str) -> DataError | None:
+    """The complaint about a record that has no columns."""
+    if isinstance(values, dict):
+        return None
+    return DataError(
+        f"expected an object with columns, found {type(values).__name__}",
+        where=where,
+        fix='Each row must look like {"prompt": ..., "chosen": ..., "rejected": ...}.',
+    )
+
+
+def _open_bytes(path: Path) -> IO[bytes]:
+    return cast("IO[bytes]", gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb"))
+
+
+def _as_text(file: IO[bytes], newline: str | None = None, errors: str = "strict") -> TextIOWrapper:
+    return TextIOWrapper(file, encoding="utf-8-sig", newline=newline, errors=errors)
+
+
+def _first_undecodable(path: Path) -> str:
+    """The place of the first line that is not UTF-8; a text reader is ahead of its lines."""
+    line = 1
+    with suppress(*UNREADABLE), _open_bytes(path) as file:
+        for content in file:
+            try:
+                content.decode()
+            except UnicodeDecodeError:
+                break
+            line += 1
+    return f"{path}:{line}"
+
+
+def _read_json(path: Path) -> Records:
+    """A list of objects, one object per line, or objects over several lines: the beginning says."""
+    with _open_bytes(path) as file:
+        layout = _layout(file, path)
+        file.seek(0)
+        if layout == "lines":
+            yield from _read_lines(file, path)
+            return
+        text = _Reader(_as_text(file), path)
+        if layout == "list":
+            yield from _elements(text)
+        while layout == "objects" and text.next():
+            yield text.line, text.value()
+
+
+def _layout(file: IO[bytes], path: Path) -> str:
+    """How the values of a JSON file stand in it: "list", "objects" over several lines, "lines"."""
+    beginning = _as_text(file, errors="replace")  # one line may be broken among good ones
+    try:
+        text = _Reader(beginning, path)
+        opening = text.next()
+        if opening == "[" and (kind_of(path) == ".json" or text.opens_list()):
+            return "list"
+        return "objects" if opening == "{" and text.spans_lines() else "lines"
+    finally:
+        beginning.detach()  # or it would close the file
+
+
+def _read_lines(file: IO[bytes], path: Path) -> Records:
+    """One object per line; a line that is none is given as the complaint about it."""
+    for line, content in enumerate(file, start=1):
+        text = content.removeprefix(b"\xef\xbb\xbf") if line == 1 else content
+        if text.strip():
+            yield line, _parse(text, path, line)
+
+
+def _elements(text: _Reader) -> Records:
+    """The elements of the list that the text is."""
+    text.next()
+    text.at += 1
+    while text.next() != "]":
+        yield text.line, text.value()
+        if text.next() == ",":
+            text.at += 1
+        elif text.next() != "]":
+            raise text.broken("Expecting ',' or ']'")
+    text.at += 1
+    if text.next():
+        raise text.broken("Nothing may follow the list")
+
+
+class _Reader:
+    """The text of a JSON file, a part at a time: a list may be larger than memory.
+
+    Attributes:
+        at: Position within the part that is in memory.
+    """
+
+    def __init__(self, file: IO[str], path: Path) -> None:
+        self._file, self._path, self._size = file, path, _PART
+        self._text, self._ended = "", False
+        self._lines, self._columns = 0, 0  # that lie before the part
+        self.at = 0
+
+    @property
+    def line(self) -> int:
+        """The line of the position, from 1."""
+        return 1 + self._lines + self._text.count("\n", 0, self.at)
+
+    def next(self) -> str:
+        """The next character that is not blank; empty at the end."""
+        while True:
+            blank = _BLANK.match(self._text, self.at)
+            self.at = blank.end() if blank else self.at
+            if self.at < len(self._text) or self._ended:
+                return self._text[self.at : self.at + 1]
+            self._more()
+
+    def opens_list(self) -> bool:
+        """Whether the bracket here opens a list of objects, rather than a line that is a list."""
+        line, below = self._this_line()
+        return bool(_LIST.match(self._text)) and not (_is_json(line) and below.strip())
+
+    def spans_lines(self) -> bool:
+        """Whether the object that begins here goes on behind the end of its line."""
+        line, _ = self._this_line()
+        if line.strip() == "{":
+            return True  # wherever it is broken, it is no line of its own
+        if _is_json(line):
+            return False
+        with suppress(DataError):
+            self.value()
+        spans, self.at = "\n" in self._text[: self.at], 0
+        return spans
+
+    def _this_line(self) -> tuple[str, str]:
+        """The line that begins here, and the beginning of what is below; nothing lies before."""
+        self._more()
+        while "\n" not in self._text and not self._ended:
+            self._more()
+        line, _, below = self._text.partition("\n")
+        return line, below
+
+    def value(self) -> Any:
+        """The value that begins here."""
+        self._size = _PART
+        while True:
+            try:
+                value, end = _DECODER.raw_decode(self._text, self.at)
+            except (ValueError, RecursionError) as error:
+                if self._ended or not _cut_off(error, len(self._text)):
+                    raise self._complaint(error) from error
+            else:
+                if end < len(self._text) or self._ended:
+                    self.at = end
+                    return value
+            self._more()
+
+    def broken(self, what: str) -> DataError:
+        """The complaint about what stands here."""
+        return self._complaint(json.JSONDecodeError(what, self._text, self.at))
+
+    def _more(self) -> None:
+        """Let go of what was read, and take up a further part, larger each time in one value."""
+        gone = self._text[: self.at]
+        self._lines += gone.count("\n")
+        self._columns = len(gone) - gone.rfind("\n") - 1 + ("\n" not in gone) * self._columns
+        part = self._file.read(self._size)
+        self._text, self.at, self._ended = self._text[self.at :] + part, 0, not part
+        self._size *= 2
+
+    def _complaint(self, error: Exception) -> DataError:
+        if not isinstance(error, json.JSONDecodeError):
+            return _broken(error, self._path, self.line)
+        column = error.colno + (self._columns if error.lineno == 1 else 0)
+        return _broken(error, self._path, self._lines + error.lineno, column)
+
+
+def _cut_off(error: Exception, length: int) -> bool:
+    """Whether a value could not be read because it goes on behind what is in memory."""
+    if not isinstance(error, json.JSONDecodeError):
+        return False
+    return error.msg.startswith("Unterminated string") or error.pos >= length - _LITERAL
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; Python would take the last of two columns of one name."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"column {twice!r} is there twice")
+    return found
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_object)
+
+
+def _is_json(text: str) -> bool:
+    try:
+        _DECODER.decode(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _parse(content: bytes, path: Path, line: int) -> Any:
+    try:
+        return _DECODER.decode(content.decode())
+    except UnicodeDecodeError:
+        return DataError("is not UTF-8 text", where=f"{path}:{line}", fix="Convert it to UTF-8.")
+    except (ValueError, RecursionError) as error:
+        return _broken(error, path, line)
+
+
+def _broken(error: Exception, path: Path, line: int, column: int = 0) -> DataError:
+    place, what = "", "nested too deeply" if isinstance(error, RecursionError) else str(error)
+    if isinstance(error, json.JSONDecodeError):
+        place, what = f" at column {column or error.colno}", error.msg
+    return DataError(
+        f"broken JSON{place} ({what})", where=f"{path}:{line}", fix="Correct or delete this line."
+    )
+
+
+def _read_csv(path: Path) -> Records:
+    csv.field_size_limit(2**31 - 1)
+    line = 1
+    with _as_text(_open_bytes(path), newline="") as file:
+        # Strict, because a quotation mark that is never closed swallows rows otherwise.
+        reader = csv.reader(file, strict=True)
+        try:
+            header = next(reader, [])
+            _check_header(header, path)
+            line = reader.line_num + 1
+            for fields in reader:
+                if fields:
+                    yield line, _by_column(header, fields, f"{path}:{line}")
+                line = reader.line_num + 1
+        except csv.Error as error:
+            raise DataError(
+                f"broken CSV ({error})", where=f"{path}:{line}", fix="Check the quotation marks."
+            ) from error
+
+
+def _check_header(header: list[str], path: Path) -> None:
+    twice = [name for name in header if header.count(name) > 1]
+    if twice:
+        raise DataError(f"column {twice[0]!r} is there twice", where=f"{path}:1")
+
+
+def _by_column(header: list[str], fields: list[str], where: str) -> dict[str, str] | DataError:
+    if len(fields) != len(header):
+        return DataError(
+            f"broken CSV: {len(fields)} fields for {len(header)} columns",
+            where=where,
+            fix="Put quotation marks around fields with commas or line breaks.",
+        )
+    return dict(zip(header, fields, strict=True))
+
+
+def _read_parquet(path: Path) -> Records:
+    import pyarrow as pa  # noqa: PLC0415 - takes a while, and few data are Parquet
+    import pyarrow.parquet as pq  # noqa: PLC0415
+
+    try:
+        with pq.ParquetFile(path) as file:
+            _check_header(file.schema_arrow.names, path)
+            rows = (values for batch in file.iter_batches() for values in batch.to_pylist())
+            yield from enumerate(rows, start=1)
+    except (pa.ArrowException, UnicodeDecodeError) as error:
+        raise DataError(f"broken Parquet ({reason(error)})", where=str(path)) from error
+
+
+READERS: dict[str, Callable[[Path], Records]] = {
+    ".jsonl": _read_json,
+    ".ndjson": _read_json,
+    ".json": _read_json,
+    ".csv": _read_csv,
+    ".parquet": _read_parquet,
+}
