@@ -59,7 +59,13 @@ def argument(
 
 
 def group(
-    kind: type, title: str, text: str = "", *, without: Sequence[str] = (), **other: Any
+    kind: type,
+    title: str,
+    text: str = "",
+    *,
+    without: Sequence[str] = (),
+    unless: str = "",
+    **other: Any,
 ) -> Any:
     """A field that is a dataclass with options of its own, shown under a title.
 
@@ -68,11 +74,13 @@ def group(
         title: Of the group in the help.
         text: What is said of it there.
         without: Fields that are no flags here.
+        unless: A required field of it; where its flag is not given, the field here is None.
         **other: Defaults that differ from the dataclass's own here.
     """
+    about = {"title": title, "text": text, "without": without, "unless": unless, "other": other}
     return field(
-        default_factory=lambda: kind(**other),
-        metadata={"group": kind, "title": title, "text": text, "without": without, "other": other},
+        default_factory=lambda: None if unless else kind(**other),
+        metadata={"group": kind, **about},
     )
 
 

@@ -72,7 +72,8 @@ def _add(
         about = one.metadata
         if "group" in about:
             under = parser.add_argument_group(about["title"], about["text"] or None)
-            _add(under, about["group"], about["other"], about["without"])
+            known = {**about["other"], about["unless"]: None}
+            _add(under, about["group"], known, about["without"])
         elif "settings" in about:
             under = parser.add_argument_group("settings of the training")
             for name in about["settings"]:
@@ -132,7 +133,7 @@ def _made(values: Mapping[str, Any], kind: type[T], other: Mapping[str, Any], wi
     for one in fields(kind):  # type: ignore[arg-type]
         about = one.metadata
         if "group" in about:
-            chosen[one.name] = _made(values, about["group"], about["other"], about["without"])
+            chosen[one.name] = _made_group(values, about)
         elif "settings" in about:
             own = {name: values[name] for name in about["settings"] if name in values}
             chosen[one.name] = {**about["other"], **own}
@@ -143,3 +144,12 @@ def _made(values: Mapping[str, Any], kind: type[T], other: Mapping[str, Any], wi
             if name in values:
                 chosen[one.name] = values[name]
     return kind(**chosen)
+
+
+def _made_group(values: Mapping[str, Any], about: Mapping[str, Any]) -> Any:
+    kind, needed = about["group"], about["unless"]
+    if needed:
+        flag = next(one for one in fields(kind) if one.name == needed).metadata.get("flag")
+        if (flag or needed) not in values:
+            return None
+    return _made(values, kind, about["other"], about["without"])

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 
-from orpo.evaluate.judge import JudgeSettings, api_key
+from orpo.evaluate.settings import CACHE, JudgeSettings
 
 __all__ = ["CACHE", "add_judge_flags", "judge_settings"]
-
-CACHE = "judge-cache.jsonl"
-"""The file in an evaluation's folder that keeps every reply of the judge."""
 
 
 def add_judge_flags(parser: argparse.ArgumentParser) -> None:
@@ -70,12 +66,9 @@ def judge_settings(given: argparse.Namespace, folder: Path) -> JudgeSettings | N
     """
     if given.judge is None:
         return None
-    address = given.judge_url or os.environ.get("OPENAI_BASE_URL") or None
-    if address is None and not (folder / CACHE).exists():
-        api_key(given.api_key_env, address)
     return JudgeSettings(
         model=given.judge,
-        base_url=address,
+        base_url=given.judge_url,
         api_key_env=given.api_key_env,
         temperature=given.judge_temperature,
         seed=given.judge_seed,
@@ -87,8 +80,7 @@ def judge_settings(given: argparse.Namespace, folder: Path) -> JudgeSettings | N
         price_in=given.price_in,
         price_out=given.price_out,
         max_cost=given.max_cost,
-        cache=folder / CACHE,
-    )
+    ).kept_in(folder)
 
 
 def _add_pace(group: argparse._ArgumentGroup) -> None:

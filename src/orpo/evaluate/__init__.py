@@ -1,34 +1,50 @@
-"""Evidence: answers, metrics and verdicts on held-out prompts."""
+"""Evidence: answers, metrics and verdicts on held-out prompts.
 
-from orpo.evaluate.generation import (
-    Sampling,
-    encode_prompt,
-    generate_answers,
-    generation_config,
-    stop_ids,
-)
-from orpo.evaluate.grading import Grade, grade_summary
-from orpo.evaluate.judge import (
-    Comparison,
-    JudgeSettings,
-    Single,
-    compare_pairs,
-    grade_answers,
-)
-from orpo.evaluate.loading import Answerer, is_adapter, load_answerer
-from orpo.evaluate.mt_bench import (
-    Scores,
-    mt_bench_scores,
-    parse_rating,
-    read_judgments,
-)
-from orpo.evaluate.preference import preference_summary
-from orpo.evaluate.win_rates import (
-    WinRate,
-    length_controlled_win_rate,
-    win_rate,
-    win_rate_from_coefficients,
-)
+The public names are loaded when they are first used: a setting is read without torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from orpo.evaluate.generation import (
+        encode_prompt,
+        generate_answers,
+        generation_config,
+        stop_ids,
+    )
+    from orpo.evaluate.grading import Grade, grade_summary
+    from orpo.evaluate.judge import Comparison, compare_pairs
+    from orpo.evaluate.loading import Answerer, is_adapter, load_answerer
+    from orpo.evaluate.mt_bench import Scores, mt_bench_scores, parse_rating, read_judgments
+    from orpo.evaluate.preference import preference_summary
+    from orpo.evaluate.settings import JudgeSettings, Sampling
+    from orpo.evaluate.win_rates import (
+        WinRate,
+        length_controlled_win_rate,
+        win_rate,
+        win_rate_from_coefficients,
+    )
+
+_NAMES = {
+    "generation": ("encode_prompt", "generate_answers", "generation_config", "stop_ids"),
+    "grading": ("Grade", "grade_summary"),
+    "judge": ("Comparison", "compare_pairs"),
+    "loading": ("Answerer", "is_adapter", "load_answerer"),
+    "mt_bench": ("Scores", "mt_bench_scores", "parse_rating", "read_judgments"),
+    "preference": ("preference_summary",),
+    "settings": ("JudgeSettings", "Sampling"),
+    "win_rates": (
+        "WinRate",
+        "length_controlled_win_rate",
+        "win_rate",
+        "win_rate_from_coefficients",
+    ),
+}
+_HOMES = {name: f"orpo.evaluate.{home}" for home, names in _NAMES.items() for name in names}
+
 
 __all__ = [
     "Answerer",
@@ -37,13 +53,11 @@ __all__ = [
     "JudgeSettings",
     "Sampling",
     "Scores",
-    "Single",
     "WinRate",
     "compare_pairs",
     "encode_prompt",
     "generate_answers",
     "generation_config",
-    "grade_answers",
     "grade_summary",
     "is_adapter",
     "length_controlled_win_rate",
@@ -56,3 +70,9 @@ __all__ = [
     "win_rate",
     "win_rate_from_coefficients",
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'orpo.evaluate' has no attribute {name!r}")

@@ -19,6 +19,7 @@ from transformers import (
 )
 
 from orpo.data import LengthPolicy, Messages, PairTokenizer, answer_endings
+from orpo.evaluate.settings import Sampling
 
 __all__ = [
     "Completion",
@@ -31,25 +32,6 @@ __all__ = [
     "generation_config",
     "stop_ids",
 ]
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How answers are drawn.
-
-    Attributes:
-        max_new_tokens: Longest answer in tokens.
-        temperature: 0 takes the most probable token each time.
-        top_p: Nucleus of the distribution that is drawn from.
-        seed: Makes drawn answers repeatable.
-        batch_size: Prompts at once.
-    """
-
-    max_new_tokens: int = 256
-    temperature: float = 0.0
-    top_p: float = 1.0
-    seed: int = 42
-    batch_size: int = 16
 
 
 @dataclass(frozen=True)

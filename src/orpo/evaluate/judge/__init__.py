@@ -10,7 +10,6 @@ from orpo.evaluate.judge.canaries import (
 )
 from orpo.evaluate.judge.client import complete
 from orpo.evaluate.judge.cost import Estimate, Spend, estimate, spend
-from orpo.evaluate.judge.endpoint import api_key
 from orpo.evaluate.judge.fences import conversation, excerpt, fenced, harmless, nonce_for
 from orpo.evaluate.judge.pair_result import PairVerdict, PairwiseResult
 from orpo.evaluate.judge.pairwise import compare_pairs
@@ -52,7 +51,6 @@ __all__ = [
     "SingleResult",
     "Spend",
     "Trust",
-    "api_key",
     "compare_pairs",
     "complete",
     "conversation",

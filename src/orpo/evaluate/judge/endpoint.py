@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
 from datetime import datetime
@@ -13,8 +12,9 @@ from typing import Any
 from orpo.errors import ConfigError, EvaluationError
 from orpo.evaluate.judge.pacing import Pacer
 from orpo.evaluate.judge.types import JudgeSettings, Reply, Request, Say
+from orpo.evaluate.settings import api_key
 
-__all__ = ["Endpoint", "GaveUp", "api_key"]
+__all__ = ["Endpoint", "GaveUp"]
 
 _BUSY = {408, 409, 425, 429}
 _PATIENCE = 120.0  # seconds that a server may ask us to wait
@@ -59,7 +59,8 @@ class Endpoint:
         self._openai: Any = openai
         self._served: Any = served
         self._settings, self._pacer, self._say = settings, pacer, say
-        self._key = api_key(settings.api_key_env, settings.base_url)
+        # A server without keys takes any; the client insists on one.
+        self._key = api_key(settings.api_key_env, settings.base_url) or "none"
         self._renamed: dict[str, str] = {}
         self._left_out: set[str] = set()
         self.answered = 0
@@ -277,24 +278,6 @@ def _alternatives(choice: Any) -> tuple[dict[str, float], ...]:
 def _sendable(text: str) -> str:
     """A text without halves of characters, which UTF-8 cannot hold."""
     return text.encode("utf-8", "replace").decode()
-
-
-def api_key(variable: str, base_url: str | None) -> str:
-    """The key that an environment variable holds; a server of one's own needs none.
-
-    Raises:
-        ConfigError: There is none, and no other server than OpenAI's.
-    """
-    key = os.environ.get(variable, "").strip()
-    if key:
-        return key
-    if base_url is None:
-        raise ConfigError(
-            "there is no API key",
-            where=f"${variable}",
-            fix="Set this variable, or give --judge_url for a server that needs none.",
-        )
-    return "none"  # the client asks for any
 
 
 def _retry_after(error: Any) -> float | None:

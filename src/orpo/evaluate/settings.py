@@ -1,0 +1,211 @@
+"""How answers are drawn, and how a judge is asked: what commands and Python can set."""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+from orpo.errors import ConfigError
+from orpo.options import option
+
+CACHE = "judge-cache.jsonl"
+"""The file in an evaluation's folder that keeps every reply of the judge."""
+
+
+def positive(text: str) -> int:
+    """A whole number of at least 1, as a flag gives it."""
+    value = int(text)
+    if value < 1:
+        raise ValueError(text)
+    return value
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How answers are drawn.
+
+    Attributes:
+        max_new_tokens: Longest answer in tokens.
+        temperature: 0 takes the most probable token each time.
+        top_p: Nucleus of the distribution that is drawn from.
+        seed: Makes drawn answers repeatable.
+        batch_size: Prompts at once.
+    """
+
+    max_new_tokens: int = option(256, help="longest answer", metavar="N", parse=positive)
+    temperature: float = option(0.0, help="0 is greedy", metavar="T")
+    top_p: float = option(1.0, help="nucleus of what is drawn from", metavar="P")
+    seed: int = option(42, help="of drawn answers", metavar="N")
+    batch_size: int = option(16, help="prompts at once", metavar="N", parse=positive)
+
+    def checked(self) -> Sampling:
+        """The same.
+
+        Raises:
+            ConfigError: A value that cannot be meant.
+        """
+        if self.temperature < 0:
+            raise ConfigError("must not be negative", where="--temperature", fix="0 is greedy.")
+        if not 0 < self.top_p <= 1:
+            raise ConfigError("must be above 0 and at most 1", where="--top_p")
+        return self
+
+
+def _or_none(text: str) -> float | None:
+    return None if text.lower() == "none" else float(text)
+
+
+@dataclass(frozen=True)
+class JudgeSettings:
+    """Which judge is asked, and how.
+
+    Attributes:
+        model: Name of the judge at its server.
+        base_url: An OpenAI-compatible server, such as "http://127.0.0.1:8000/v1"; OpenAI's own
+            if absent.
+        api_key_env: The environment variable that holds the key; the key itself is never kept.
+        temperature: 0 takes the most probable verdict; None leaves it to the server.
+        seed: Of the marks around answers and of the choice of canaries; sent along with a
+            temperature above 0.
+        max_tokens: Longest reply in tokens, thoughts of a reasoning model included.
+        concurrency: Requests at once.
+        requests_per_minute: At most so many are started in a minute.
+        retries: How often a request is repeated after a busy or broken server.
+        timeout: Seconds that one request may take.
+        backoff: Seconds that all requests wait for a busy server that does not say how long.
+        price_in: Of a million tokens of requests, in the currency of your choice.
+        price_out: Of a million tokens of replies.
+        max_cost: Refuse to begin, or stop, where the cost would pass this.
+        cache: A JSONL file that keeps every reply; nothing is kept if absent.
+    """
+
+    model: str = option(
+        flag="judge", metavar="MODEL", help="name of the judge at its server, such as gpt-4o"
+    )
+    base_url: str | None = option(
+        None,
+        flag="judge_url",
+        metavar="URL",
+        help="its server, such as http://127.0.0.1:8000/v1; default $OPENAI_BASE_URL or OpenAI",
+    )
+    api_key_env: str = option(
+        "OPENAI_API_KEY",
+        metavar="NAME",
+        help="environment variable that holds the key; default OPENAI_API_KEY",
+    )
+    temperature: float | None = option(
+        0.0,
+        flag="judge_temperature",
+        metavar="T",
+        parse=_or_none,
+        help="default 0; `none` leaves it to the server",
+    )
+    seed: int = option(
+        0,
+        flag="judge_seed",
+        metavar="N",
+        help="of the marks around answers and of the canaries; default 0",
+    )
+    max_tokens: int = option(
+        1024,
+        flag="judge_max_tokens",
+        metavar="N",
+        help="longest reply, thoughts included; default 1024",
+    )
+    concurrency: int = option(8, metavar="N", help="requests at once; default 8")
+    requests_per_minute: float | None = option(
+        None, metavar="N", help="start at most so many a minute"
+    )
+    retries: int = option(
+        6, metavar="N", help="repetitions after a busy or broken server; default 6"
+    )
+    timeout: float = option(
+        120.0, flag="judge_timeout", metavar="SECONDS", help="for one request; default 120"
+    )
+    backoff: float = 1.0
+    price_in: float | None = option(None, metavar="P", help="of a million tokens of requests")
+    price_out: float | None = option(None, metavar="P", help="of a million tokens of replies")
+    max_cost: float | None = option(None, metavar="P", help="refuse what could cost more")
+    cache: Path | None = None
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+    def kept_in(self, folder: Path) -> JudgeSettings:
+        """The same, at $OPENAI_BASE_URL if no address was given, its replies kept in a folder.
+
+        Raises:
+            ConfigError: There is no key where one is needed: said before any model has answered.
+        """
+        address = self.base_url or os.environ.get("OPENAI_BASE_URL") or None
+        if address is None and not (folder / CACHE).exists():
+            api_key(self.api_key_env, address)
+        return replace(self, base_url=address, cache=folder / CACHE)
+
+    def as_dict(self) -> dict[str, Any]:
+        """What a reader needs in order to ask the same; no key, and no path of this machine."""
+        kept = {name: value for name, value in vars(self).items() if name not in {"cache"}}
+        return {**kept, "base_url": _without_password(self.base_url)}
+
+
+def api_key(variable: str, base_url: str | None) -> str:
+    """The key that an environment variable holds; a server of one's own needs none.
+
+    Raises:
+        ConfigError: There is none, and no other server than OpenAI's.
+    """
+    key = os.environ.get(variable, "").strip()
+    if not key and base_url is None:
+        raise ConfigError(
+            "there is no API key",
+            where=f"${variable}",
+            fix="Set this variable, or give --judge_url for a server that needs none.",
+        )
+    return key
+
+
+def _check(given: JudgeSettings) -> None:
+    wrong = {
+        "judge": not given.model.strip(),
+        "judge_temperature": given.temperature is not None and not 0 <= given.temperature <= 2,
+        "judge_max_tokens": given.max_tokens < 1,
+        "concurrency": given.concurrency < 1,
+        "requests_per_minute": given.requests_per_minute == 0 or _bad(given.requests_per_minute),
+        "retries": given.retries < 0,
+        "judge_timeout": given.timeout == 0 or _bad(given.timeout),
+        "price_in": _bad(given.price_in),
+        "price_out": _bad(given.price_out),
+        "max_cost": _bad(given.max_cost),
+    }
+    for name, bad in wrong.items():
+        if bad:
+            raise ConfigError("is not a value that can be meant", where=f"--{name}")
+    if given.base_url is not None and urlsplit(given.base_url).scheme not in {"http", "https"}:
+        raise ConfigError(
+            "is not an address",
+            where=f"--judge_url {given.base_url}",
+            fix='Give one such as "http://127.0.0.1:8000/v1".',
+        )
+    if (given.price_in is None) != (given.price_out is None):
+        raise ConfigError("one price alone tells no cost", where="--price_in, --price_out")
+    if given.max_cost is not None and given.price_in is None:
+        raise ConfigError(
+            "a limit needs prices",
+            where="--max_cost",
+            fix="Give --price_in and --price_out, per million tokens.",
+        )
+
+
+def _bad(value: float | None) -> bool:
+    return value is not None and not (math.isfinite(value) and value >= 0)
+
+
+def _without_password(address: str | None) -> str | None:
+    if address is None:
+        return None
+    parts = urlsplit(address)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
