@@ -18,23 +18,10 @@ Every message says what happened, where (file, line, field), and what to do abou
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+from difflib import get_close_matches
 
 from orpo.terminal import spelled_out
-
-__all__ = [
-    "CheckpointError",
-    "ConfigError",
-    "DataError",
-    "EvaluationError",
-    "ModelError",
-    "NonFiniteError",
-    "OrpoError",
-    "RunStopped",
-    "SaveError",
-    "TrainingError",
-    "UserError",
-]
-
 
 # A password in an address, a Hub token, a token in a query.
 _SECRET = re.compile(r"(?<=://)[^/\s@]+(?=@)|\bhf_[A-Za-z0-9]{20,}|(?<=[?&]token=)[^&\s]+")
@@ -109,3 +96,17 @@ class RunStopped(OrpoError):  # noqa: N818 - nothing went wrong
     def __init__(self, message: str, signal_number: int) -> None:
         self.signal_number = signal_number
         super().__init__(message)
+
+
+def did_you_mean(name: str, known: Iterable[str], *, shown: str = "{}", most: int = 1) -> str:
+    """A hint at what is spelled nearly like a name; empty if nothing is.
+
+    Args:
+        name: As it was given.
+        known: The names that there are.
+        shown: How a name stands in the hint.
+        most: How many are named.
+    """
+    plain = {one.lower(): one for one in known}
+    near = get_close_matches(name.strip().lower(), plain, n=most)
+    return f"Did you mean {' or '.join(shown.format(plain[one]) for one in near)}?" if near else ""

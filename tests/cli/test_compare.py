@@ -182,7 +182,7 @@ def test_another_recipe_is_one_line(
     words = [*arguments(tiny, data, folder), "--orpo_alpha", "0.7"]
     assert orpo("compare", *words) == 2
     (line,) = orpo.err.strip().splitlines()
-    assert "orpo_alpha: None there, 0.7 now" in line
+    assert "orpo_alpha None, now it is 0.7" in line
     assert "--overwrite" in line
 
 

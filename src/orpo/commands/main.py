@@ -15,14 +15,13 @@ import sys
 import traceback
 import warnings
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from importlib import import_module
 from itertools import pairwise
 from typing import Any, NoReturn, Protocol
 
 from orpo import __version__
 from orpo.commands.nproc import launch_ranks, ranks_asked_for
-from orpo.errors import ConfigError, OrpoError, RunStopped, UserError
+from orpo.errors import ConfigError, OrpoError, RunStopped, UserError, did_you_mean
 from orpo.runs.processes import LOST, launched, lost_a_rank, rank
 from orpo.terminal import guarded, json_line
 
@@ -98,8 +97,7 @@ def _suggestion(name: str, known: set[str], value: str) -> str:
 
     settings = "learning_rate" in known
     if not settings:
-        near = get_close_matches(name, known, n=1)
-        return f"Did you mean --{near[0]}?" if near else ""
+        return did_you_mean(name, known, shown="--{}")
     found = suggestion(name, {flag.replace("-", "_") for flag in known}, value or None)
     return re.sub(r"'(\w+)'(?=.*\?$)", r"--\1", found)
 

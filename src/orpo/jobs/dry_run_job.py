@@ -20,12 +20,11 @@ from orpo.audit import Audit, headlines
 from orpo.config import ORPOConfig
 from orpo.data import Row
 from orpo.errors import ConfigError, DataError
-from orpo.jobs.claim import claim
 from orpo.jobs.dry_run.assumptions import Assumptions, Fleet
 from orpo.jobs.dry_run.memory import MemoryNeed, need_of, setup_of
 from orpo.jobs.dry_run.reading import Seen, audit_of, look
 from orpo.jobs.dry_run.work import PairSize, Plan, never_reached, plan_of
-from orpo.jobs.train_job import TrainJob, adapter_of, tokenizer_of
+from orpo.jobs.train_job import TrainJob, adapter_of, claim, tokenizer_of
 from orpo.runs import lock_holder
 from orpo.train.before.memory import count_bytes, load_outline, shape_of
 from orpo.train.before.saving import try_saving

@@ -11,18 +11,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from orpo.errors import CheckpointError, ConfigError, ModelError, SaveError
+from orpo.errors import CheckpointError, ModelError, SaveError
 from orpo.evaluate import Answerer, is_adapter, load_answerer
 from orpo.jobs.merge_check import ensure_same, logits_of, untie
 from orpo.runs import (
     MANIFEST,
     commit_files,
-    ensure_writable,
     read_manifest,
     refuse_links,
     stage,
     verify,
 )
+from orpo.runs.claim import claim_new
 from orpo.train.adapters import peft_quiet
 from orpo.train.before.saving import save_files
 from orpo.train.checkpoints import explain_write_error
@@ -55,11 +55,7 @@ def merge_adapter(run: str, output: str, *, dtype: str = "auto") -> Path:
             fix="A run without LoRA is a whole model already.",
         )
     target = Path(output)
-    if target.exists() and not target.is_dir():
-        raise ConfigError("is no folder", where=output, fix="Give a new folder.")
-    if target.exists() and any(target.iterdir()):
-        raise ConfigError("the folder is not empty", where=output, fix="Give a new folder.")
-    ensure_writable(target / MANIFEST, fix="Give a new folder elsewhere.")
+    claim_new(target)
     answerer = load_answerer(run, dtype=dtype)
     adapted: Any = answerer.model
     try:

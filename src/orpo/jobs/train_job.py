@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import signal
 from collections.abc import Iterable
@@ -18,9 +19,8 @@ from orpo.config import ORPOConfig
 from orpo.data import Mixture, Row, Source
 from orpo.data.reading import ReadOnce
 from orpo.data.split import hold_out
-from orpo.errors import CheckpointError, ConfigError, DataError, RunStopped, SaveError
+from orpo.errors import CheckpointError, ConfigError, DataError, ModelError, RunStopped, SaveError
 from orpo.evaluate import Sampling
-from orpo.jobs.claim import claim, clear, is_replaced
 from orpo.jobs.evidence import Evidence, Grader, Say
 from orpo.report import write_report
 from orpo.runs import (
@@ -33,7 +33,9 @@ from orpo.runs import (
     sweep,
     verify,
 )
+from orpo.runs.claim import claim_run, clear_run
 from orpo.setting_types import as_declared
+from orpo.train.adapters import ADAPTER_FILE, base_of_adapter
 from orpo.train.card import write_model_card
 from orpo.train.checkpoints import explain_write_error, read_state
 from orpo.train.signals import StopOnSignal, StopRequested
@@ -182,6 +184,16 @@ class TrainResult:
         }
 
 
+def claim(folder: Path, job: TrainJob) -> str | bool:
+    """What to go on from; what is read must not lie in the folder that is written."""
+    named = [("--model", job.model), ("--tokenizer", job.tokenizer)]
+    if (Path(str(job.model)) / ADAPTER_FILE).is_file():
+        with contextlib.suppress(ModelError):  # the loader has more to say about it
+            named.append(("the adapter's base model", base_of_adapter(str(job.model))))
+    sources = [(flag, name) for flag, name in named if name]
+    return claim_run(folder, resume=job.resume, overwrite=job.overwrite, sources=sources)
+
+
 def run_training(
     job: TrainJob,
     config: ORPOConfig,
@@ -223,8 +235,8 @@ def run_training(
             trainer.check_memory()
             for line in trainer.check_saving():
                 say(line)
-            if first and is_replaced(job, resume_from):
-                clear(folder)  # by now model, data and memory were accepted
+            if first and job.overwrite and not resume_from:
+                clear_run(folder)  # by now model, data and memory were accepted
             sampling = Sampling(max_new_tokens=job.sample_tokens, batch_size=32)
             evidence = Evidence(trainer, held_out or (), job.samples, sampling, grade)
             evidence.audit = audit.as_dict()

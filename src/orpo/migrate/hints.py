@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any
 
-from orpo.errors import ConfigError
+from orpo.errors import ConfigError, did_you_mean
 from orpo.migrate.axolotl import convert_axolotl
 from orpo.migrate.ledger import Key, Ledger
 from orpo.migrate.llama_factory import convert_llama_factory
@@ -96,8 +95,7 @@ def suggestion(name: str, known: Collection[str], value: Any = None) -> str:
         if found.settings:
             return f"Did you mean {' and '.join(map(repr, found.settings))}?"
         return found.instead
-    near = get_close_matches(plain, known, n=1)
-    return f"Did you mean {near[0]!r}?" if near else ""
+    return did_you_mean(plain, known, shown="'{}'")
 
 
 def hint(name: str, value: Any = None) -> Hint | None:

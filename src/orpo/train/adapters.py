@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import re
 import warnings
 from collections.abc import Iterable, Iterator
@@ -18,7 +17,7 @@ from torch import nn
 from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING
 
 from orpo.config import ORPOConfig
-from orpo.errors import ConfigError, DataError, ModelError
+from orpo.errors import ConfigError, DataError, ModelError, did_you_mean
 from orpo.runs import read_object
 
 if TYPE_CHECKING:
@@ -161,13 +160,12 @@ def _check(field: str, given: Any, names: list[str]) -> None:
 
 
 def _missing(field: str, given: str, names: list[str]) -> ConfigError:
-    known = {part.lower(): part for name in names for part in (name, name.rsplit(".", 1)[-1])}
-    found = difflib.get_close_matches(given.strip().lower(), [n for n in known if not n.isdigit()])
-    near = [known[name] for name in found[:2]]
+    parts = {part for name in names for part in (name, name.rsplit(".", 1)[-1])}
+    near = did_you_mean(given, sorted(part for part in parts if not part.isdigit()), most=2)
     return ConfigError(
         f"{field}: {given!r} matches nothing in the model",
         where="peft_config",
-        fix=f"Did you mean {' or '.join(near)}?" if near else "See model.named_modules().",
+        fix=near or "See model.named_modules().",
     )
 
 

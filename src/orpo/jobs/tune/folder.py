@@ -7,18 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from orpo.errors import ConfigError, DataError
+from orpo.errors import DataError
 from orpo.jobs.tune.spec import TuneJob
 from orpo.jobs.tune.study import JOURNAL
-from orpo.runs import (
-    EVALUATION,
-    RECIPE,
-    REPORT,
-    read_object,
-    refuse_links,
-    remove,
-    write_json,
-)
+from orpo.runs import EVALUATION, RECIPE, REPORT, read_object, remove
+from orpo.runs.claim import claim_folder
 
 __all__ = ["KIND", "claim_tuning", "kept_comparison", "leave_nothing"]
 
@@ -36,23 +29,8 @@ def claim_tuning(job: TuneJob, *, overwrite: bool) -> bool:
     Raises:
         ConfigError: It holds something else.
     """
-    folder = job.folder
-    refuse_links(folder, (*_OURS, "figures"))
-    if _read(folder).get("kind") == KIND:
-        if overwrite:
-            leave_nothing(folder)
-            remove(folder / "figures")
-            write_json(folder / EVALUATION, {"kind": KIND, "finished": False})
-        return False
-    if folder.is_dir() and any(path.name != ".lock" for path in folder.iterdir()):
-        raise ConfigError(
-            "holds something that is no tuning",
-            where=str(folder),
-            fix="Give another --output_dir.",
-        )
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / EVALUATION, {"kind": KIND, "finished": False})
-    return True
+    written = (*_OURS, "figures")
+    return claim_folder(job.folder, KIND, written, overwrite=overwrite, mark={"finished": False})
 
 
 def leave_nothing(folder: Path) -> None:
