@@ -111,7 +111,7 @@ def test_json_steers_no_terminal(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said = {"where": "a\x9b31m\u202e\x7f中文"}
-    monkeypatch.setattr("orpo.commands.doctor.execute", lambda given: said)
+    monkeypatch.setattr("orpo.commands.doctor.run", lambda given: said)
     assert main(["doctor", "--json"]) == 0
     out = capsys.readouterr().out
     assert "\\u009b31m\\u202e\\u007f中文" in out

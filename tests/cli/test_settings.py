@@ -16,7 +16,7 @@ from transformers.training_args import OptimizerNames
 
 import orpo as package
 from orpo import ConfigError, ORPOConfig
-from orpo.commands.main import COMMANDS, Parser
+from orpo.commands.main import COMMANDS, Parser, configure
 from orpo.commands.options import resolve_settings
 from orpo.jobs import TrainJob
 from tests.cli.conftest import Orpo
@@ -169,12 +169,12 @@ def known_options() -> set[str]:
             found.update(o[2:].replace("-", "_") for o in action.option_strings)
             if isinstance(action, argparse._SubParsersAction):
                 for inner in action.choices.values():
-                    import_module(inner.module).configure(inner)
+                    configure(import_module(inner.module), inner)
                     collect(inner)
 
     for name in COMMANDS:
         parser = Parser(prog=name, allow_abbrev=False)
-        import_module(f"orpo.commands.{name.replace('-', '_')}").configure(parser)
+        configure(import_module(f"orpo.commands.{name.replace('-', '_')}"), parser)
         collect(parser)
     return found
 

@@ -14,10 +14,10 @@ import pytest
 import yaml
 from safetensors.torch import load_file, save_file
 
+from orpo.commands.doctor import look_into, next_commands, verdict
 from orpo.errors import ConfigError
-from orpo.jobs.doctor_run import Diagnosis, examine_folder
-from orpo.jobs.doctor_words import next_commands, verdict
 from orpo.runs import commit, newest_checkpoint, read_manifest
+from orpo.runs.diagnosis import Diagnosis, examine_folder
 from tests.jobs.small_run import flip
 from tests.train.small import byte_tokenizer, tiny_llama
 
@@ -28,7 +28,7 @@ MODEL = "model.safetensors"
 def look(folder: Path) -> Diagnosis:
     """Examine, and make sure that nothing was changed."""
     before = content(folder)
-    found = examine_folder(str(folder))
+    found = examine_folder(str(folder), look_into)
     assert content(folder) == before
     json.dumps(found.as_dict(), allow_nan=False)
     return found
@@ -350,6 +350,6 @@ def test_a_checkpoint_without_optimizer_can_be_loaded(finished_run: Path, copied
 
 def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="neither a run nor"):
-        examine_folder(str(tmp_path))
+        examine_folder(str(tmp_path), look_into)
     with pytest.raises(ConfigError, match="no such folder"):
-        examine_folder(str(tmp_path / "none"))
+        examine_folder(str(tmp_path / "none"), look_into)
