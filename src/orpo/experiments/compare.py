@@ -22,13 +22,12 @@ from orpo.runs import (
     EVALUATION,
     REPORT,
     read_object,
-    refuse_links,
-    remove,
     run_lock,
     typed,
     write_json,
     write_text,
 )
+from orpo.runs.claim import claim_folder
 from orpo.runs.typed import plain
 
 _FOLDERS = ("base", "data", "sensitivity", "figures", "*-seed*")
@@ -97,50 +96,16 @@ def claim_comparison(folder: Path, settings: dict[str, Any], *, overwrite: bool)
     Raises:
         ConfigError: It holds a comparison with other settings, or something else.
     """
-    refuse_links(folder, (*_FOLDERS, *_FILES))
-    for pattern in _FOLDERS:  # the runs of the comparison lie one level further down
-        for inner in folder.glob(pattern):
-            refuse_links(inner, ("*",))
-    before, now = _read(folder / EVALUATION), json.loads(json.dumps(settings))
-    if before.get("kind") == KIND:
-        if before.get("settings") == now:
-            return
-        if not overwrite:
-            raise ConfigError(
-                f"holds a comparison with other settings ({_changed(before.get('settings'), now)})",
-                where=str(folder),
-                fix="Use --overwrite to replace it, or another --output_dir.",
-            )
-        for path in (path for pattern in _FOLDERS for path in folder.glob(pattern)):
-            if path.is_dir():
-                remove(path)
-        for name in _FILES:
-            remove(folder / name)
-    elif folder.is_dir() and any(path.name != ".lock" for path in folder.iterdir()):
-        raise ConfigError(
-            "holds something that is no comparison",
-            where=str(folder),
-            fix="Give another --output_dir.",
-        )
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / EVALUATION, {"kind": KIND, "settings": settings})
-
-
-def _changed(before: Any, now: Mapping[str, Any]) -> str:
-    """The first few settings that differ."""
-    old, new = flat(before if isinstance(before, dict) else {}), flat(now)
-    names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
-    shown = [f"{n.rpartition('.')[2]}: {old.get(n)} there, {new.get(n)} now" for n in names]
-    return "; ".join(shown[:3]) + ("; …" if len(shown) > 3 else "")
-
-
-def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Settings within settings under names with dots."""
-    found: dict[str, Any] = {}
-    for name, value in values.items():
-        inner = flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else None
-        found |= {prefix + name: value} if inner is None else inner
-    return found
+    ours = (*_FOLDERS, *_FILES)
+    claim_folder(
+        folder,
+        KIND,
+        ours,
+        settings=settings,
+        overwrite=overwrite,
+        costly=ours,
+        mark={"settings": settings},
+    )
 
 
 def prepare_rows(job: CompareJob) -> Rows:

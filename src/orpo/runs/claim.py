@@ -272,18 +272,19 @@ def _changed(
     before: Any, settings: Mapping[str, Any] | None, among: Collection[str] | None
 ) -> dict[str, tuple[Any, Any]]:
     """Name of each setting that differs -> what it was and is, inner ones by a dot."""
-    old = _flat(before) if isinstance(before, dict) else {}
-    now = _flat(json.loads(json.dumps(settings))) if settings is not None else old
+    old = flat(before) if isinstance(before, dict) else {}
+    now = flat(json.loads(json.dumps(settings))) if settings is not None else old
     pairs = {name: (old.get(name), now.get(name)) for name in {**old, **now}}
     wanted = pairs if among is None else [n for n in pairs if n.partition(".")[0] in among]
     return {name: pairs[name] for name in wanted if pairs[name][0] != pairs[name][1]}
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Settings within settings under names with dots."""
     found: dict[str, Any] = {}
     for name, value in values.items():
         if isinstance(value, dict) and value:
-            found |= _flat(value, f"{prefix}{name}.")
+            found |= flat(value, f"{prefix}{name}.")
         else:
             found[prefix + name] = value
     return found
