@@ -14,19 +14,23 @@ from orpo import ORPOConfig
 from orpo.data import Row
 from orpo.evaluate import preference_summary
 from orpo.evaluate.intervals import Interval
-from orpo.evaluate.preference import (
+from orpo.evaluate.preference.measures import (
     METRICS,
-    RowFacts,
-    ScoredPairs,
     calibration,
     change_of,
     compare,
     measure,
+    told,
+)
+from orpo.evaluate.preference.pairs import (
+    RowFacts,
+    ScoredPairs,
     row_facts,
     score_pairs,
     token_counts,
-    told,
 )
+from orpo.evaluate.results import Change, Preferences
+from orpo.runs.typed import plain
 from orpo.train.trainer import ORPOTrainer
 from tests.train.small import byte_tokenizer, text_rows, tiny_llama
 
@@ -40,6 +44,10 @@ def scored(z: Any, prompts: Any = None, chosen: float = -1.0, **more: Any) -> Sc
     return ScoredPairs(np.arange(len(z)), np.full(len(z), chosen), rejected, names, **more)
 
 
+def compared(before: ScoredPairs, after: ScoredPairs) -> Preferences:
+    return compare(measure(after), before, after)
+
+
 def test_numbers_by_hand() -> None:
     pairs = ScoredPairs(
         np.arange(4),
@@ -47,14 +55,14 @@ def test_numbers_by_hand() -> None:
         np.array([-2.0, -1.0, -1.5, -3.0]),
         ["a", "a", "b", "c"],
     )
-    found = measure(pairs)["intervals"]
-    assert found["preference_accuracy"]["value"] == 0.5  # equally probable is not preferred
-    assert found["preference_accuracy"]["clusters"] == 3
-    assert found["logps/margin"]["value"] == pytest.approx(0.25)
-    assert found["logps/chosen"]["value"] == pytest.approx(-1.625)
+    found = measure(pairs).intervals
+    assert found["preference_accuracy"].value == 0.5  # equally probable is not preferred
+    assert found["preference_accuracy"].clusters == 3
+    assert found["logps/margin"].value == pytest.approx(0.25)
+    assert found["logps/chosen"].value == pytest.approx(-1.625)
     odds = [math.log(math.exp(a) / (1 - math.exp(a))) for a in (-1, -2, -0.5, -1.5)]
     z = (odds[0] - odds[1] + odds[1] - odds[0] + odds[2] - odds[3] + 0) / 4
-    assert found["log_odds_chosen"]["value"] == pytest.approx(z)
+    assert found["log_odds_chosen"].value == pytest.approx(z)
     assert set(found) == set(METRICS)
 
 
@@ -72,14 +80,14 @@ def test_a_trainers_pairs_and_its_own_metrics_agree(tmp_path: Path) -> None:
     assert trainer.compute_metrics is None
     assert pairs.rows.tolist() == [i for i in range(12) if i not in (3, 7)]
     assert pairs.account == {"pairs": 10, "prompts": 6, "without_rejected": 2, "not_finite": 0}
-    summary, found = preference_summary(metrics, 12), measure(pairs)["intervals"]
+    summary, found = preference_summary(metrics, 12), measure(pairs).intervals
     for name in ("preference_accuracy", "log_odds_chosen", "logps/chosen", "logps/rejected"):
-        assert found[name]["value"] == pytest.approx(summary[name], abs=1e-5)
+        assert found[name].value == pytest.approx(summary[name], abs=1e-5)
     lengths = token_counts(trainer.eval_dataset)
     assert lengths[3][1] == 0
     assert lengths[0] == (len(rows[0]["chosen"]) + 1, len(rows[0]["rejected"]) + 1)  # and EOS
-    quarters = measure(pairs)["groups"]["length"]
-    assert sum(one["n"] for one in quarters.values()) == 10
+    quarters = measure(pairs).groups["length"]
+    assert sum(one.n for one in quarters.values()) == 10
     ends = [int(name.split()[0]) for name in quarters]
     assert ends == sorted(ends)
 
@@ -123,8 +131,8 @@ def test_groups_are_limited_and_none_is_lost() -> None:
         np.arange(60), (np.full(60, -1.0), np.full(60, -2.0)), dict(enumerate(facts)),
         {i: (5 + i % 3, 5) for i in range(60)},
     )  # fmt: skip
-    groups = measure(pairs)["groups"]
-    assert sum(one["n"] for one in groups["source"].values()) == 60
+    groups = measure(pairs).groups
+    assert sum(one.n for one in groups["source"].values()) == 60
     assert len(groups["source"]) == 20
     assert "others" in groups["source"]
     assert list(groups["longer answer"]) == ["chosen is longer", "equally long"]
@@ -135,8 +143,8 @@ def test_numbers_that_are_none_are_counted() -> None:
     answers = (np.array([-1.0, np.nan, -1.0, -np.inf]), np.array([-2.0, -1.0, np.nan, -1.0]))
     pairs = ScoredPairs.of(np.arange(4), answers, {}, {0: (1, 1), 1: (1, 1), 2: (1, 0), 3: (1, 1)})
     assert pairs.account == {"pairs": 1, "prompts": 1, "without_rejected": 1, "not_finite": 2}
-    assert measure(pairs.take([]))["account"]["pairs"] == 0
-    assert json.loads(json.dumps(measure(pairs), allow_nan=False))
+    assert measure(pairs.take([])).account["pairs"] == 0
+    assert json.loads(json.dumps(plain(measure(pairs)), allow_nan=False))
 
 
 def test_calibration_tells_a_calibrated_model_from_one_that_is_not() -> None:
@@ -145,47 +153,47 @@ def test_calibration_tells_a_calibrated_model_from_one_that_is_not() -> None:
     sure = random.uniform(0.5, 1, 4000)
     z = np.log(sure / (1 - sure)) * np.where(random.random(4000) < sure, 1, -1)
     found = calibration(scored(z))
-    assert found["ece"] <= found["ece_by_chance"] < 0.04
-    assert "as often right as it is sure" in found["words"]
-    assert found["brier"] == pytest.approx(float(np.mean(sure * (1 - sure))), abs=0.01)
-    assert sum(one["right"]["n"] for one in found["bins"]) == 4000
-    for one in found["bins"]:
-        assert one["low"] <= one["confidence"] <= one["high"]
+    assert found.ece <= found.ece_by_chance < 0.04
+    assert "as often right as it is sure" in found.words
+    assert found.brier == pytest.approx(float(np.mean(sure * (1 - sure))), abs=0.01)
+    assert sum(one.right.n for one in found.bins) == 4000
+    for one in found.bins:
+        assert one.low <= one.confidence <= one.high
     over = calibration(scored(3 * z))
-    assert over["ece"] > over["ece_by_chance"]
-    assert "too sure of itself" in over["words"]
+    assert over.ece > over.ece_by_chance
+    assert "too sure of itself" in over.words
     under = calibration(scored(z / 3))
-    assert under["ece"] > under["ece_by_chance"]
-    assert "less sure than it could be" in under["words"]
+    assert under.ece > under.ece_by_chance
+    assert "less sure than it could be" in under.words
 
 
 def test_a_change_is_paired_and_by_prompt() -> None:
     """A change of 0.1 in every pair is sure, although the pairs themselves differ by far more."""
     z = np.random.default_rng(0).normal(0, 3, 60)
-    found = compare(scored(z), scored(z + 0.1))
-    change = found["changes"]["log_odds_chosen"]
-    assert change["verdict"] == "better"
-    assert (change["low"], change["high"]) == pytest.approx((0.1, 0.1), abs=1e-6)
-    assert found["changes"]["logps/rejected"]["verdict"] == "lower"
-    assert found["compared"] == 60
-    back = compare(scored(z + 0.1), scored(z))
-    assert back["changes"]["log_odds_chosen"]["verdict"] == "worse"
-    assert compare(scored(z).take([0, 1]), scored(z).take([2]))["compared"] == 0
+    found = compared(scored(z), scored(z + 0.1))
+    change = found.changes["log_odds_chosen"]
+    assert change.verdict == "better"
+    assert (change.low, change.high) == pytest.approx((0.1, 0.1), abs=1e-6)
+    assert found.changes["logps/rejected"].verdict == "lower"
+    assert found.compared == 60
+    back = compared(scored(z + 0.1), scored(z))
+    assert back.changes["log_odds_chosen"].verdict == "worse"
+    assert compared(scored(z).take([0, 1]), scored(z).take([2])).compared == 0
 
 
 def test_only_common_rows_are_compared_in_whatever_order() -> None:
     z = np.arange(-5.0, 5.0)
     before, after = scored(z).take([9, 1, 3, 5, 7]), scored(z + 1.0).take([1, 2, 3, 9])
-    found = compare(before, after)
-    assert found["compared"] == 3
-    assert found["changes"]["log_odds_chosen"]["value"] == pytest.approx(1.0)
+    found = compared(before, after)
+    assert found.compared == 3
+    assert found.changes["log_odds_chosen"].value == pytest.approx(1.0)
 
 
 def test_the_pairs_that_are_needed_do_show_it() -> None:
     """Where 40 prompts cannot tell, as many as are said to be needed tell in about 80 %."""
     random = np.random.default_rng(0)
 
-    def change(prompts: int) -> dict[str, Any]:
+    def change(prompts: int) -> Change:
         values = random.normal(0.2, 1.0, prompts)
         low = values.mean() - 1.96 * values.std() / math.sqrt(prompts)
         high = values.mean() + 1.96 * values.std() / math.sqrt(prompts)
@@ -194,23 +202,23 @@ def test_the_pairs_that_are_needed_do_show_it() -> None:
         )
 
     exact = change_of(Interval(0.2, 0.2 - 1.96 / 40**0.5, 0.2 + 1.96 / 40**0.5, 80, 40))
-    assert exact["verdict"] == "cannot be told"
-    assert exact["pairs_needed"] == 2 * exact["prompts_needed"]
-    assert exact["prompts_needed"] == pytest.approx((2.8016 / 0.2) ** 2, rel=0.01)
-    told_now = [change(exact["prompts_needed"])["verdict"] == "better" for _ in range(600)]
+    assert exact.verdict == "cannot be told"
+    assert exact.pairs_needed == 2 * exact.prompts_needed
+    assert exact.prompts_needed == pytest.approx((2.8016 / 0.2) ** 2, rel=0.01)
+    told_now = [change(exact.prompts_needed or 0).verdict == "better" for _ in range(600)]
     assert 0.74 < np.mean(told_now) < 0.86
     nothing = change_of(Interval(0.0, -0.1, 0.1, 40, 40))
-    assert nothing["prompts_needed"] is None
+    assert nothing.prompts_needed is None
 
 
 def test_the_verdict_in_words() -> None:
-    shares = measure(scored([1.0] * 90 + [-1.0] * 10))["intervals"]["preference_accuracy"]
+    shares = measure(scored([1.0] * 90 + [-1.0] * 10)).intervals["preference_accuracy"]
     assert told(shares) == (
         "Prefers the chosen answer in 90.0 % of 100 held-out pairs (95 % interval 82.6 to 94.5): "
         "more often than a coin would."
     )
-    found = compare(scored([-1.0] * 40 + [1.0] * 60), scored([1.0] * 90 + [-1.0] * 10))
-    assert ", before in 60.0 %: better by 30.0 points (95 % interval +" in found["verdict"]
-    few = compare(scored([1.0, -1.0] * 10), scored([1.0, -1.0] * 9 + [1.0, 1.0]))
-    assert "whether it is better cannot be told at this size, +5.0 points" in few["verdict"]
-    assert "pairs would show such a change" in few["verdict"]
+    found = compared(scored([-1.0] * 40 + [1.0] * 60), scored([1.0] * 90 + [-1.0] * 10))
+    assert ", before in 60.0 %: better by 30.0 points (95 % interval +" in found.verdict
+    few = compared(scored([1.0, -1.0] * 10), scored([1.0, -1.0] * 9 + [1.0, 1.0]))
+    assert "whether it is better cannot be told at this size, +5.0 points" in few.verdict
+    assert "pairs would show such a change" in few.verdict

@@ -1,12 +1,18 @@
-"""`orpo evaluate preference|win-rate|alpaca|mt-bench|harness`."""
+"""`orpo evaluate ACTION`: what there is, and what all of them do at the end."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from orpo.commands.actions import add_actions, run_action
+from orpo.commands.console import console, rows_table, say
+
+if TYPE_CHECKING:
+    from orpo.evaluate.results import Result
+    from orpo.report.evaluation import Page
 
 ACTIONS = {
     "preference": "held-out pairs scored: accuracy, margins and calibration, with intervals",
@@ -35,3 +41,31 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def execute(given: argparse.Namespace) -> Mapping[str, Any] | None:
     """Run the action."""
     return run_action(given)
+
+
+def finish(result: Result, folder: Path) -> tuple[dict[str, Any], Page]:
+    """Write evaluation.json, the page and its figures; (what --json prints, the page)."""
+    from orpo.report import write_evaluation_page  # noqa: PLC0415 - matplotlib loads in seconds
+    from orpo.report.evaluation.redraw import page_of  # noqa: PLC0415
+    from orpo.runs.files import EVALUATION, write_json  # noqa: PLC0415
+    from orpo.runs.typed import plain  # noqa: PLC0415
+
+    found: dict[str, Any] = plain(result)
+    write_json(folder / EVALUATION, found)
+    page = page_of(folder)
+    write_evaluation_page(page, folder)
+    return found, page
+
+
+def show(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> None:
+    """A table of the page, for a terminal."""
+    table = rows_table([*columns], [[*row] for row in rows], lines=False)
+    table.title, table.title_justify, table.title_style = title or None, "left", "bold"
+    console.print(table)
+
+
+def say_page(page: Page, folder: Path, *more: str) -> None:
+    """The page's words, each once, and where it is."""
+    lines = (*more, page.verdict, *page.remarks, f"page: {folder / 'report.html'}")
+    for line in dict.fromkeys(line for line in lines if line):
+        say(line)

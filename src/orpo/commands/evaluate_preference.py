@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich.table import Table
-from rich.text import Text
+from orpo.commands.console import say
+from orpo.commands.evaluate import finish, show
+from orpo.errors import ConfigError
+from orpo.options import argument, option, training_settings
 
-from orpo.audit.findings import amount
-from orpo.commands.console import console, say
-from orpo.commands.data_options import add_training_settings
-from orpo.commands.flags import SETTINGS
-from orpo.jobs.preference_job import PreferenceJob, run_preference
-from orpo.runs import REPORT
+if TYPE_CHECKING:
+    from orpo.report.evaluation import Table
 
 EXAMPLES = """\
 examples:
@@ -26,30 +25,28 @@ examples:
 A run folder needs nothing else: its recipe names the held-out pairs and the model that it
 started from. Intervals are of 95 %, over prompts."""
 
-_DEFAULT = Path("orpo-eval-preference")
-_LABELS = {
-    "preference_accuracy": "prefers the chosen answer",
-    "logps/margin": "log-probability per token, chosen less rejected",
-    "log_odds_chosen": "log odds ratio, mean",
-    "logps/chosen": "log-probability per token, chosen",
-    "logps/rejected": "log-probability per token, rejected",
-}
-_SHARES = {"preference_accuracy"}
+_FOLDER = Path("orpo-eval-preference")
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
+@dataclass(frozen=True)
+class Options:
     """The model, the pairs, and what to compare with."""
-    add = parser.add_argument
-    add("model", metavar="MODEL", help="run folder, model folder, adapter folder or Hub id")
-    add("--dataset", help="held-out pairs: a file, a folder or a Hub id; default the run's own")
-    add("--baseline", metavar="MODEL", help="compare with this; default what the run started from")
-    add("--no_baseline", "--no-baseline", action="store_true", help="compare with nothing")
-    add("--output_dir", "--output-dir", type=Path, default=_DEFAULT, help=f"default {_DEFAULT}")
-    add("--overwrite", action="store_true", help="replace another evaluation in output_dir")
-    add("--batch_size", "--batch-size", type=int, default=16, help="pairs of a batch; default 16")
-    add("--dtype", help="dtype of the weights; default as in the run, or as they are saved")
-    add_training_settings(
-        parser,
+
+    model: str = argument("MODEL", help="run folder, model folder, adapter folder or Hub id")
+    dataset: str | None = option(
+        None, help="held-out pairs: a file, a folder or a Hub id; default the run's own"
+    )
+    baseline: str | None = option(
+        None, metavar="MODEL", help="compare with this; default what the run started from"
+    )
+    no_baseline: bool = option(False, help="compare with nothing")
+    output_dir: Path = option(_FOLDER, help=f"default {_FOLDER}")
+    overwrite: bool = option(False, help="replace another evaluation in output_dir")
+    batch_size: int = option(16, help="pairs of a batch; default 16")
+    dtype: str | None = option(
+        None, help="dtype of the weights; default as in the run, or as they are saved"
+    )
+    settings: dict[str, Any] = training_settings(
         "data_format",
         "pair_rule",
         "max_length",
@@ -60,86 +57,58 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "trust_remote_code",
     )
 
+    def __post_init__(self) -> None:
+        """Check what can be checked without loading anything."""
+        if self.baseline and self.no_baseline:
+            raise ConfigError(
+                "cannot be combined with --baseline", where="--no_baseline", fix="Use one of them."
+            )
 
-def execute(given: argparse.Namespace) -> dict[str, Any]:
-    """Score, and show a table."""
-    job = PreferenceJob(
-        model=given.model,
-        dataset=given.dataset,
-        baseline=given.baseline,
-        no_baseline=given.no_baseline,
-        output_dir=given.output_dir,
-        overwrite=given.overwrite,
-        batch_size=given.batch_size,
-        dtype=given.dtype,
-        settings={name: value for name, value in vars(given).items() if name in SETTINGS},
-    )
-    found = run_preference(job, say=say)
-    results = found["results"]
-    console.print(_table(results))
-    if results["after"]["groups"]:
-        console.print(_groups(results["after"]))
-    say(results["after"]["calibration"]["words"])
-    say(results["after"]["verdict"])
-    say(f"page: {job.output_dir / REPORT}")
+
+def run(options: Options) -> dict[str, Any]:
+    """Score, and show tables."""
+    from orpo.evaluate.loading import started_from  # noqa: PLC0415 - loads torch
+    from orpo.evaluate.preference import evaluation  # noqa: PLC0415
+    from orpo.runs.claim import claim_folder  # noqa: PLC0415
+    from orpo.runs.files import EVALUATION, REPORT, SCORES  # noqa: PLC0415
+
+    folder = options.output_dir
+    own = {"dtype": options.dtype, "per_device_eval_batch_size": options.batch_size}
+    with tempfile.TemporaryDirectory(prefix="orpo-") as scratch:
+        config = evaluation.config_of(options.model, scratch, **own, **options.settings)
+        rows, name = evaluation.held_out_rows(options.model, options.dataset, config)
+        baseline = None if options.no_baseline else options.baseline or started_from(options.model)
+        settings = evaluation.settings_of(options.model, name, baseline, config)
+        written = (SCORES, EVALUATION, REPORT, "figures")
+        claim_folder(folder, "evaluation", written, settings=settings, overwrite=options.overwrite)
+        result = evaluation.PreferenceEvaluation(
+            config, rows, settings, folder, say, must_compare=bool(options.baseline)
+        ).run()
+    found, page = finish(result, folder)
+    after = result.results["after"]
+    counts = [(after.account["pairs"], "held-out pair"), (after.account["prompts"], "prompt")]
+    title = ", ".join(f"{count:,} {noun}{'s' * (count != 1)}" for count, noun in counts)
+    first, *groups = page.tables
+    show(first.columns, [_short(row) for row in first.rows], title)
+    _show_groups(groups)
+    say(page.remarks[0])
+    say(page.verdict)
+    say(f"page: {folder / REPORT}")
     return found
 
 
-def _table(results: Mapping[str, Any]) -> Table:
-    before, after = results.get("before"), results["after"]
-    account = after["account"]
-    title = f"{amount(account['pairs'], 'held-out pair')}, {amount(account['prompts'], 'prompt')}"
-    table = _empty(title, "", *(("before",) if before else ()), "after", *_changed(bool(before)))
-    for name, label in _LABELS.items():
-        cells = [_shown(name, before["intervals"][name])] if before else []
-        cells.append(_shown(name, after["intervals"][name]))
-        cells += _change_cells(name, after.get("changes", {}).get(name)) if before else []
-        table.add_row(label, *cells)
-    return table
+def _show_groups(groups: Sequence[Table]) -> None:
+    """All kinds one below the other; what was before is on the page."""
+    rows: list[Sequence[str]] = []
+    for one in groups:
+        kept = [place for place, name in enumerate(one.columns) if name != "Before"]
+        rows.append((one.title.rpartition("by ")[2],))
+        rows += [_short((f"  {row[0]}", *(row[place] for place in kept[1:]))) for row in one.rows]
+    if rows:
+        columns = [name for name in groups[0].columns if name != "Before"]
+        show(columns, rows, "prefers the chosen answer, by group")
 
 
-def _groups(after: Mapping[str, Any]) -> Table:
-    """Shares by group, all kinds one below the other."""
-    name, compared = "preference_accuracy", after.get("changes_by")
-    title = "prefers the chosen answer, by group"
-    table = _empty(title, "", "pairs", "after" if compared else "", *_changed(bool(compared)))
-    for kind, groups in after["groups"].items():
-        table.add_section()
-        table.add_row(Text(kind, "bold"))
-        for group, found in groups.items():
-            cells = [f"{found['n']:,}", _shown(name, found[name])]
-            if compared:
-                cells += _change_cells(name, compared.get(kind, {}).get(group, {}).get(name))
-            table.add_row(Text(f"  {group}"), *cells)
-    return table
-
-
-def _empty(title: str, *columns: str) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold")
-    for i, name in enumerate(columns):
-        table.add_column(name, justify="right" if i and name else "left")
-    return table
-
-
-def _changed(compared: bool) -> tuple[str, ...]:
-    return ("change", "verdict") if compared else ()
-
-
-def _shown(name: str, interval: Mapping[str, Any]) -> str:
-    value, low, high = (_number(name, interval[end]) for end in ("value", "low", "high"))
-    return f"{value}{' %' if name in _SHARES else ''} ({low} to {high})"
-
-
-def _change_cells(name: str, change: Mapping[str, Any] | None) -> list[str]:
-    if change is None:
-        return ["–", "–"]
-    value, low, high = (_number(name, change[end], sign="+") for end in ("value", "low", "high"))
-    return [f"{value} ({low} to {high})", change["verdict"]]
-
-
-def _number(name: str, value: float | None, sign: str = "") -> str:
-    if value is None:
-        return "?"
-    share = name in _SHARES
-    text = f"{100 * value if share else value:{sign}.{1 if share else 3}f}"
-    return text.replace("-", "−")
+def _short(row: Sequence[str]) -> Sequence[str]:
+    """Without the pairs that a verdict would need, for which a terminal has no room."""
+    return (*row[:-1], row[-1].partition(";")[0])

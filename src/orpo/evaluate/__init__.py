@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from orpo.evaluate.judge import Comparison, compare_pairs
     from orpo.evaluate.loading import Answerer, is_adapter, load_answerer
     from orpo.evaluate.mt_bench import Scores, mt_bench_scores, parse_rating, read_judgments
-    from orpo.evaluate.preference import preference_summary
+    from orpo.evaluate.preference.measures import preference_summary
     from orpo.evaluate.settings import JudgeSettings, Sampling
     from orpo.evaluate.win_rates import (
         WinRate,
@@ -34,7 +34,7 @@ _NAMES = {
     "judge": ("Comparison", "compare_pairs"),
     "loading": ("Answerer", "is_adapter", "load_answerer"),
     "mt_bench": ("Scores", "mt_bench_scores", "parse_rating", "read_judgments"),
-    "preference": ("preference_summary",),
+    "preference.measures": ("preference_summary",),
     "settings": ("JudgeSettings", "Sampling"),
     "win_rates": (
         "WinRate",

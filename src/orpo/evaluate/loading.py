@@ -12,10 +12,11 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from orpo.config import ORPOConfig
+from orpo.errors import ModelError
+from orpo.runs import RECIPE, read_recipe
+from orpo.train.adapters import base_of_adapter, found_from
 from orpo.train.models import load_adapter, load_model
 from orpo.train.tokenizer import load_tokenizer
-
-__all__ = ["Answerer", "is_adapter", "load_answerer"]
 
 _ADAPTER = "adapter_config.json"
 
@@ -57,6 +58,23 @@ def load_answerer(name: str, *, dtype: str = "auto", trust_remote_code: bool = F
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return Answerer(model.to(_device()).eval(), tokenizer)
+
+
+def recipe_of(model: str) -> dict[str, Any]:
+    """The recipe of the run that a model is; empty if it is no run."""
+    folder = Path(model)
+    return read_recipe(folder) if (folder / RECIPE).is_file() else {}
+
+
+def started_from(model: str) -> str | None:
+    """The model that a run or an adapter started from, by name; None if it is neither."""
+    recipe = recipe_of(model)
+    if recipe.get("model"):
+        return found_from(model, str(recipe["model"]))
+    try:
+        return base_of_adapter(model) if is_adapter(model) else None
+    except ModelError:
+        return None  # who loads it has more to say about it
 
 
 def _device() -> torch.device:

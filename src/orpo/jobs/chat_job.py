@@ -14,7 +14,7 @@ from typing import Any
 from orpo.errors import ConfigError, DataError
 from orpo.evaluate import Answerer, Sampling, is_adapter, load_answerer
 from orpo.evaluate.conversation import Hear, Speaker
-from orpo.jobs.preference_inputs import PreferenceJob, baseline_of
+from orpo.evaluate.loading import started_from
 from orpo.train.models import vocabulary_size
 
 __all__ = ["ITS_BASE", "Chat", "ChatJob", "Side", "open_chat"]
@@ -159,7 +159,7 @@ def open_chat(job: ChatJob) -> Chat:
     """
     base, own = job.beside, None
     if base is not None:
-        own = baseline_of(PreferenceJob(job.model))
+        own = started_from(job.model)
     if base == ITS_BASE:
         base = own
         if base is None:

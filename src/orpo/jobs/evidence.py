@@ -8,9 +8,16 @@ from typing import Any, TypeAlias
 
 from orpo.data import Row
 from orpo.evaluate import Grade, Sampling, generate_answers, grade_summary, preference_summary
-from orpo.evaluate.preference import ScoredPairs, compare, measure, row_facts, score_pairs
-from orpo.jobs.scores import recall_scores, write_scores
+from orpo.evaluate.preference.measures import compare, measure
+from orpo.evaluate.preference.pairs import (
+    ScoredPairs,
+    recall_scores,
+    row_facts,
+    score_pairs,
+    write_scores,
+)
 from orpo.runs import AUDIT, EVALUATION, RECIPE, SAMPLES, read_run, write_json, write_jsonl
+from orpo.runs.typed import plain
 from orpo.train.trainer import ORPOTrainer
 from orpo.train.wrappers import scoring
 
@@ -122,10 +129,11 @@ class Evidence:
     def _score(self, moment: str) -> None:
         metrics, pairs = score_pairs(self.trainer, self.facts)
         summary = preference_summary(metrics, len(self.trainer.eval_dataset))
-        self.evaluation[moment] = {**summary, **measure(pairs)}
-        self.scores[moment] = pairs
+        found = measure(pairs)
         if moment == "after" and "before" in self.scores:
-            self.evaluation[moment] |= compare(self.scores["before"], pairs)
+            found = compare(found, self.scores["before"], pairs)
+        self.evaluation[moment] = {**summary, **plain(found)}
+        self.scores[moment] = pairs
 
     def _prompt(self, pair: dict[str, Any]) -> dict[str, Any]:
         decode = self.trainer.processing_class.decode

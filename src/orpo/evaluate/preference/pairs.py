@@ -1,24 +1,85 @@
-"""Held-out pairs with the log-probabilities that a model gives to their answers."""
+"""Held-out pairs, scored by a model, and what kinds of pairs they are.
+
+facts = row_facts(rows)                       by length, language, source, category and turns
+metrics, pairs = score_pairs(trainer, facts)  log-probabilities are kept, logits never
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import hashlib
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow.compute as pc
 import torch
 from numpy.typing import NDArray
+from transformers import EvalPrediction
 
-from orpo.evaluate.preference.groups import RowFacts, grouped
+from orpo.audit.scripts import script_of
+from orpo.audit.views import view
+from orpo.data import Dropped, Row
+from orpo.data.reading import PairReaders
+from orpo.data.token_columns import is_tokenised
+from orpo.errors import DataError
 from orpo.objective import log_odds
-
-__all__ = ["ScoredPairs", "token_counts"]
+from orpo.runs import SCORES, read_jsonl, write_jsonl
+from orpo.train.trainer import ORPOTrainer
 
 Floats: TypeAlias = NDArray[np.float64]
 Lengths: TypeAlias = Mapping[int, tuple[int, int]]
 """Row -> tokens of its chosen and of its rejected answer."""
+
+KINDS = {
+    "longer answer": "which answer is longer, in tokens",
+    "length": "tokens of both answers together, in quarters",
+    "language": "the column `language`, or else the script of the prompt",
+    "source": "the column `source`, or else the file",
+    "category": "the first of the columns `category`, `topic`, `subset`, `task` and `domain`",
+    "turns": "turns of the user in the prompt",
+}
+"""Kind of group -> what makes it out."""
+
+_CATEGORIES = ("category", "topic", "subset", "task", "domain")
+_MOST = 20  # groups of a kind
+_MANY_TURNS = 4
+
+
+@dataclass(frozen=True)
+class RowFacts:
+    """What is known of a row beside its scores.
+
+    Attributes:
+        prompt: Stands for its prompt: equal where the words are, as the audit compares them.
+        groups: Kind of group -> its group.
+    """
+
+    prompt: str
+    groups: Mapping[str, str] = field(default_factory=dict)
+
+
+def row_facts(
+    rows: Iterable[Row], data_format: str = "", pair_rule: str = "best_worst"
+) -> dict[int, RowFacts]:
+    """Row index -> what is known of it; rows that cannot be read are left to who scores them.
+
+    Args:
+        rows: The data set, as it was read.
+        data_format: Name of its format; recognised if empty.
+        pair_rule: How a pair is chosen from a list of scored answers.
+    """
+    read = PairReaders(data_format, "drop", pair_rule)
+    facts = {}
+    for row in rows:
+        found = _tokenised(row) if is_tokenised(row.values) else _spoken(row, read)
+        if found is not None:
+            facts[row.index] = found
+    return facts
 
 
 @dataclass(frozen=True)
@@ -30,7 +91,7 @@ class ScoredPairs:
         chosen: Length-averaged log-probability of the chosen answer, finite.
         rejected: The same of the rejected answer.
         prompts: Stands for the prompt of each pair: equal prompts are one cluster.
-        groups: Kind of group -> the group of each pair, see `orpo.evaluate.preference.groups`.
+        groups: Kind of group -> the group of each pair, see `KINDS`.
         without_rejected: Rows that were left out because there is nothing to compare.
         not_finite: Rows that were left out because a log-probability is NaN or infinite.
     """
@@ -70,7 +131,7 @@ class ScoredPairs:
             chosen[kept],
             rejected[kept],
             [fact.prompt for fact in known],
-            grouped(known, sizes),
+            _grouped(known, sizes),
             int((~both).sum()),
             int((both & ~finite).sum()),
         )
@@ -121,6 +182,34 @@ class ScoredPairs:
         return self.take([place[int(row)] for row in rows])
 
 
+def score_pairs(
+    trainer: ORPOTrainer, facts: Mapping[int, RowFacts]
+) -> tuple[dict[str, float], ScoredPairs]:
+    """Evaluate a trainer's model on its evaluation data.
+
+    Args:
+        trainer: With map-style evaluation data, one data set.
+        facts: Row index -> what is known of it.
+
+    Returns:
+        The metrics of `trainer.evaluate()`, and the pairs with their scores, on every rank.
+    """
+    seen: list[EvalPrediction] = []
+    custom = trainer.compute_metrics
+
+    def keep(prediction: EvalPrediction) -> dict[str, float]:
+        seen.append(prediction)
+        return {} if custom is None else custom(prediction)
+
+    trainer.compute_metrics = keep
+    try:
+        metrics = trainer.evaluate()
+    finally:
+        trainer.compute_metrics = custom
+    lengths = token_counts(trainer.eval_dataset)
+    return metrics, ScoredPairs.of(seen[-1].label_ids, seen[-1].predictions, facts, lengths)
+
+
 def token_counts(dataset: Any) -> dict[int, tuple[int, int]]:
     """Row -> tokens of its chosen and of its rejected answer, 0 if there is none.
 
@@ -133,3 +222,122 @@ def token_counts(dataset: Any) -> dict[int, tuple[int, int]]:
     )
     rows = table["row"].to_pylist()
     return {row: (c, r) for row, c, r in zip(rows, chosen, rejected, strict=True)}
+
+
+def write_scores(folder: Path, scores: Mapping[str, ScoredPairs]) -> None:
+    """Write scores.jsonl, one line for each pair; nothing where nothing was scored.
+
+    {"row": 3, "prompt": "...", "before": {"chosen": -1.31, "rejected": -1.52}, "after": {...}}
+    """
+    lines: dict[int, dict[str, Any]] = {}
+    for moment, pairs in scores.items():
+        each = zip(pairs.rows.tolist(), pairs.prompts, pairs.chosen, pairs.rejected, strict=True)
+        for row, prompt, chosen, rejected in each:
+            line = lines.setdefault(row, {"row": row, "prompt": prompt})
+            line[moment] = {"chosen": float(chosen), "rejected": float(rejected)}
+    if lines:
+        write_jsonl(folder / SCORES, [lines[row] for row in sorted(lines)])
+
+
+def recall_scores(
+    folder: Path, moment: str, facts: Mapping[int, RowFacts], dataset: Any
+) -> ScoredPairs | None:
+    """The scores of "before" or "after"; None if there are none, or not of just these pairs."""
+    lengths = token_counts(dataset)
+    try:
+        lines = [line for line in read_jsonl(folder / SCORES) if moment in line]
+        found = {int(line["row"]): line[moment] for line in lines}
+        values = [(float(one["chosen"]), float(one["rejected"])) for one in found.values()]
+    except (DataError, KeyError, TypeError, ValueError, OverflowError):
+        return None  # damaged: what it would tell is left out
+    if not found or not found.keys() <= lengths.keys():
+        return None
+    rows = list(lengths)
+    known = dict(zip(found, values, strict=True))
+    nothing = (math.nan, math.nan)
+    answers = np.array([known.get(row, nothing) for row in rows], dtype=np.float64)
+    return ScoredPairs.of(np.array(rows), (answers[:, 0], answers[:, 1]), facts, lengths)
+
+
+def _grouped(
+    facts: Sequence[RowFacts], lengths: Sequence[tuple[int, int]]
+) -> dict[str, Sequence[str]]:
+    """Kind -> the group of each pair; kinds that put all pairs into one group are left out."""
+    kinds: dict[str, Sequence[str]] = {
+        "longer answer": [_longer(*both) for both in lengths],
+        "length": _quarters([sum(both) for both in lengths]),
+    }
+    for kind in KINDS:
+        if kind not in kinds:
+            kinds[kind] = _limited([fact.groups.get(kind, "not known") for fact in facts])
+    return {kind: names for kind, names in kinds.items() if len(set(names)) > 1}
+
+
+def _spoken(row: Row, read: PairReaders) -> RowFacts | None:
+    pair = read(row)
+    if isinstance(pair, Dropped):
+        return None
+    seen = view(pair)
+    turns = str(seen.turns) if seen.turns < _MANY_TURNS else f"{_MANY_TURNS} and more"
+    language = _named(row, "language") or script_of(seen.prompt).name
+    return RowFacts(
+        f"{seen.question_key:016x}", {**_of_columns(row), "language": language, "turns": turns}
+    )
+
+
+def _tokenised(row: Row) -> RowFacts:
+    ids = row.values.get("prompt_ids", row.values.get("prompt_input_ids"))
+    text = json.dumps(list(ids or []), default=str)
+    return RowFacts(hashlib.sha256(text.encode()).hexdigest()[:16], _of_columns(row))
+
+
+def _of_columns(row: Row) -> dict[str, str]:
+    file = row.where.rsplit(":", 1)[0].rsplit("/", 1)[-1]
+    groups = {"source": _named(row, "source") or _shown(file)}
+    category = next(filter(None, (_named(row, name) for name in _CATEGORIES)), "")
+    language = _named(row, "language")
+    return (
+        groups
+        | ({"category": category} if category else {})
+        | ({"language": language} if language else {})
+    )
+
+
+def _named(row: Row, column: str) -> str:
+    value = row.values.get(column)
+    return _shown(value) if isinstance(value, str) else ""
+
+
+def _shown(name: str) -> str:
+    """On one line, without what would steer a terminal."""
+    return "".join(c for c in " ".join(name.split()) if c.isprintable())[:80]
+
+
+def _longer(chosen: int, rejected: int) -> str:
+    if chosen == rejected:
+        return "equally long"
+    return "chosen is longer" if chosen > rejected else "rejected is longer"
+
+
+def _quarters(totals: Sequence[int]) -> list[str]:
+    """Names of the quarters that the lengths fall into, such as "12 to 30 tokens"."""
+    if not totals:
+        return []
+    lengths = np.asarray(totals)
+    borders = np.unique(np.quantile(lengths, (0.25, 0.5, 0.75), method="inverted_cdf"))
+    parts = np.searchsorted(borders, lengths)
+    names = {}
+    for part in np.unique(parts):
+        inside = lengths[parts == part]
+        low, high = int(inside.min()), int(inside.max())
+        names[part] = f"{low} to {high} tokens" if low < high else f"{low} tokens"
+    return [names[part] for part in parts]
+
+
+def _limited(names: Sequence[str]) -> list[str]:
+    """The most frequent names; what is beyond them goes under one name, and is not lost."""
+    counts = Counter(names)
+    if len(counts) <= _MOST:
+        return list(names)
+    kept = {name for name, _ in counts.most_common(_MOST - 1)}
+    return [name if name in kept else "others" for name in names]

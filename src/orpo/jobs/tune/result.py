@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from orpo.evaluate.intervals import mean_interval, paired_interval
-from orpo.evaluate.preference import change_of
+from orpo.evaluate.preference.measures import change_of
 from orpo.experiments.comparison import Outcome
 from orpo.jobs.tune.choice import Choice, told_trials
 from orpo.jobs.tune.folder import KIND
@@ -17,6 +17,7 @@ from orpo.jobs.tune.score import pair_scores
 from orpo.jobs.tune.spec import TuneJob
 from orpo.jobs.tune.study import Study, Tried, public_storage, require_optuna
 from orpo.jobs.tune.words import band_words, verdict_of
+from orpo.runs.typed import plain
 from orpo.train.recorder import versions
 
 __all__ = ["measures_of", "result_of"]
@@ -102,7 +103,7 @@ def measures_of(before: list[Outcome], after: list[Outcome]) -> dict[str, Any]:
         found[name] = {
             "start": mean_interval(first, prompts).as_dict(),
             "best": mean_interval(second, prompts).as_dict(),
-            "change": change_of(paired_interval(first, second, prompts)),
+            "change": plain(change_of(paired_interval(first, second, prompts))),
         }
     return found
 

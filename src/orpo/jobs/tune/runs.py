@@ -24,7 +24,7 @@ from orpo.data import Row
 from orpo.data.split import hold_out
 from orpo.errors import ConfigError, TrainingError
 from orpo.evaluate import Sampling
-from orpo.evaluate.preference import ScoredPairs, row_facts, token_counts
+from orpo.evaluate.preference.pairs import ScoredPairs, row_facts, token_counts
 from orpo.experiments.comparison import Outcome
 from orpo.experiments.measuring import measure_outcomes
 from orpo.experiments.tasks import Grader

@@ -1,0 +1,295 @@
+"""`orpo evaluate preference`: held-out pairs scored by real models; and the evidence of a run."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from orpo.commands.main import main
+from orpo.evaluate.preference.pairs import recall_scores
+from orpo.jobs.evidence import Evidence
+from orpo.runs import read_recipe, write_yaml
+from tests.jobs.small_run import train
+from tests.train.small import byte_tokenizer, text_rows, tiny_llama
+
+Copy = Callable[[Path], Path]
+Evaluate = Callable[..., tuple[dict[str, Any], str]]
+
+
+@pytest.fixture
+def pairs(tmp_path: Path) -> Path:
+    """Twenty rows; the prompts of two are the same, one has no rejected answer."""
+    rows: list[dict[str, Any]] = [dict(row) for row in text_rows(20)]
+    rows[5]["prompt"] = rows[4]["prompt"].upper()
+    rows[9]["rejected"] = None
+    path = tmp_path / "held.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def evaluate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Evaluate:
+    """What --json prints, and what is said; with a code other than 0, one line of complaint."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(model: object, *arguments: object, code: int = 0) -> tuple[dict[str, Any], str]:
+        words = [str(one) for one in ("evaluate", "preference", model, *arguments)]
+        capfd.readouterr()
+        assert main([words[0], words[1], "--json", "--output-dir", "eval", *words[2:]]) == code
+        out, err = capfd.readouterr()
+        assert "Traceback" not in err
+        if code:
+            assert out == ""
+            (complaint,) = (line for line in err.splitlines() if line.startswith("error: "))
+            return {}, complaint
+        (line,) = out.splitlines()
+        return json.loads(line), " ".join(err.split())
+
+    return run
+
+
+def test_a_run_needs_nothing_else(tmp_path: Path, finished_run: Path, evaluate: Evaluate) -> None:
+    """Its recipe names what was held out and the base model; the figures are those of the run."""
+    found, said = evaluate(finished_run)
+    then = json.loads((finished_run / "evaluation.json").read_text())
+    for moment in ("before", "after"):
+        now = found["results"][moment]["intervals"]
+        for name in ("preference_accuracy", "log_odds_chosen", "logps/chosen", "logps/rejected"):
+            assert now[name]["value"] == pytest.approx(then[moment][name], abs=2e-5)
+        assert now.keys() == then[moment]["intervals"].keys()
+    assert found["results"]["after"]["changes"].keys() == then["after"]["changes"].keys()
+    assert found["settings"]["dataset"].startswith("20 % of ")
+    assert json.loads((tmp_path / "eval" / "evaluation.json").read_text()) == found
+    assert {p.name for p in (tmp_path / "eval").iterdir()} == {
+        "evaluation.json", "figures", "report.html", "scores.jsonl",
+    }  # fmt: skip
+    after = found["results"]["after"]
+    for words in (after["verdict"], after["calibration"]["words"], "Log odds ratio, mean"):
+        assert words in said
+    assert "page: eval/report.html" in said
+
+
+def test_rows_in_are_rows_accounted_for_and_names_from_data_are_inert(
+    tmp_path: Path, finished_run: Path, pairs: Path, evaluate: Evaluate
+) -> None:
+    rows = [json.loads(line) for line in pairs.read_text().splitlines()]
+    for i, row in enumerate(rows):
+        row["source"] = ["\x1b[2Jclear", "[red]markup[/red]<script>"][i % 2]
+    pairs.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found, said = evaluate(finished_run, "--dataset", pairs, "--no_baseline", "--max-length", 64)
+    account = found["account"]
+    assert (account["rows_in"], account["kept"], account["dropped"]) == (20, 20, {})
+    assert (account["pairs"], account["without_rejected"], account["prompts"]) == (19, 1, 18)
+    assert "before" not in found["results"]
+    assert "changes" not in found["results"]["after"]
+    assert (found["settings"]["baseline"], found["settings"]["max_length"]) == (None, 64)
+    share = found["results"]["after"]["intervals"]["preference_accuracy"]
+    assert 0 <= share["low"] <= share["value"] <= share["high"] <= 1
+    lines = (tmp_path / "eval" / "scores.jsonl").read_text().splitlines()
+    assert [json.loads(line)["row"] for line in lines] == [i for i in range(20) if i != 9]
+    assert "20 rows = 20 kept" in said
+    assert "19 held-out pairs, 18 prompts" in said
+    for pair in found["worst"]:
+        assert pair["log_odds"] < 0
+        assert pair["rejected"].strip() == text_rows(20)[pair["row"]]["rejected"].strip()
+    page = (tmp_path / "eval" / "report.html").read_text()
+    assert "19 pairs scored; 1 without rejected" in page
+    for text in (said, page):
+        assert "\x1b[2J" not in text
+        assert "[red]markup[/red]" in text
+    assert "<script>" not in page
+
+
+def test_the_same_again_scores_nothing_again(
+    tmp_path: Path, finished_run: Path, pairs: Path, evaluate: Evaluate
+) -> None:
+    first, said = evaluate(finished_run, "--dataset", pairs)
+    assert said.count("scoring 20 pairs") == 2
+    again, said = evaluate(finished_run, "--dataset", pairs)
+    assert again == first
+    assert "scoring" not in said
+    assert said.count("already scored") == 2
+    _, refused = evaluate(finished_run, "--dataset", pairs, "--no_baseline", code=2)
+    assert "holds an evaluation with baseline" in refused
+    assert "--overwrite" in refused
+    alone, _ = evaluate(finished_run, "--dataset", pairs, "--no_baseline", "--overwrite")
+    assert "before" not in alone["results"]
+
+
+def test_a_broken_evaluation_goes_on(
+    tmp_path: Path, copied: Copy, finished_run: Path, evaluate: Evaluate
+) -> None:
+    """The second model is not there at first: what the first one scored is kept."""
+    run, base = copied(finished_run), tmp_path / "base"
+    evaluate(run, "--baseline", base, code=2)
+    assert main(["report", str(tmp_path / "eval")]) == 2  # not finished
+    shutil.copytree(finished_run.parent / "base", base)
+    found, said = evaluate(run, "--baseline", base)
+    assert said.count("scoring") == 1
+    assert found["finished"]
+
+
+def test_other_weights_and_data_under_the_same_name_are_seen(
+    tmp_path: Path, finished_run: Path, pairs: Path, evaluate: Evaluate
+) -> None:
+    model = Path(shutil.copytree(finished_run.parent / "base", tmp_path / "model"))
+    evaluate(model, "--dataset", pairs)
+    other = tiny_llama()
+    with torch.no_grad():
+        other.lm_head.weight *= 1.01
+    other.save_pretrained(model)
+    assert "with other weights" in evaluate(model, "--dataset", pairs, code=2)[1]
+    # One pair alone: no interval has an end, and JSON knows no infinity.
+    pairs.write_text(pairs.read_text().splitlines()[0] + "\n")
+    found, _ = evaluate(model, "--dataset", pairs, "--baseline", model, "--overwrite")
+    after = found["results"]["after"]
+    assert after["intervals"]["logps/margin"]["low"] is None
+    assert after["changes"]["preference_accuracy"]["verdict"] == "cannot be told"
+    assert "not known" in (tmp_path / "eval" / "report.html").read_text()
+    pairs.write_text(json.dumps(text_rows(3)[2]) + "\n")
+    again = ("--dataset", pairs, "--baseline", model)
+    assert "with other data" in evaluate(model, *again, code=2)[1]
+
+
+def test_an_adapter_is_compared_with_its_base(
+    adapter_run: Path, pairs: Path, evaluate: Evaluate
+) -> None:
+    found, _ = evaluate(adapter_run, "--dataset", pairs)
+    assert found["models"]["before"]["name"] == str(adapter_run.parent / "base")
+    assert found["models"]["before"]["weights"] != found["models"]["after"]["weights"]
+
+
+def test_a_base_that_is_gone_or_speaks_otherwise_is_told(
+    tmp_path: Path, copied: Copy, finished_run: Path, pairs: Path, evaluate: Evaluate
+) -> None:
+    other = tmp_path / "other"
+    tiny_llama().save_pretrained(other)
+    byte_tokenizer(pad_token="<pad>").save_pretrained(other)
+    found, _ = evaluate(finished_run, "--dataset", pairs, "--baseline", other)
+    assert "different tokenizers" in found["notes"][0]
+    assert found["results"]["after"]["compared"] == 19
+    run = copied(finished_run)
+    write_yaml(run / "recipe.yaml", {**read_recipe(run), "model": str(tmp_path / "gone")})
+    found, said = evaluate(run, "--dataset", pairs, "--overwrite")
+    assert "before" not in found["results"]
+    assert "nothing to compare with" in said
+    assert any("nothing to compare with" in note for note in found["notes"])
+
+
+@pytest.mark.parametrize(
+    ("text", "arguments", "says"),
+    [
+        ("", (), "empty"),
+        ('{"prompt": "a", "chosen": "b"}\n', (), "no row has a rejected answer"),
+        ('{"a": 1}\n', (), "no column"),
+        (None, ("--dataset", "gone.jsonl"), "gone.jsonl: no such file"),
+        (None, (), "--dataset: is needed"),
+        (None, ("--dataset", "d.jsonl", "--batch_size", "x"), "--batch_size"),
+        (None, ("--dataset", "d.jsonl", "--baseline", "a", "--no_baseline"), "--no_baseline"),
+        (None, ("--dataset", "PAIRS", "--output_dir", "RUN"), "is the folder of a run"),
+    ],
+)
+def test_one_line_for_what_is_wrong(
+    tmp_path: Path,
+    finished_run: Path,
+    pairs: Path,
+    evaluate: Evaluate,
+    text: str | None,
+    arguments: tuple[str, ...],
+    says: str,
+) -> None:
+    if text is not None:
+        (tmp_path / "d.jsonl").write_text(text)
+        arguments = ("--dataset", "d.jsonl")
+    named = {"PAIRS": pairs, "RUN": finished_run}
+    words = [named.get(one, one) for one in arguments]
+    assert says in evaluate(finished_run.parent / "base", *words, code=2)[1]
+
+
+def test_a_model_without_tokenizer_or_none_at_all(
+    tmp_path: Path, pairs: Path, evaluate: Evaluate
+) -> None:
+    tiny_llama().save_pretrained(tmp_path / "bare")
+    assert "tokenizer" in evaluate("bare", "--dataset", pairs, code=2)[1]
+    says = evaluate("no-such-model", "--dataset", pairs, code=2)[1]
+    assert "no-such-model: the model cannot be loaded" in says
+
+
+def test_help_has_examples(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["evaluate", "preference", "--help"])
+    assert ended.value.code == 0
+    assert "orpo evaluate preference run --dataset" in capfd.readouterr().out
+
+
+def test_a_run_tells_how_sure_it_is(finished_run: Path) -> None:
+    evaluation = json.loads((finished_run / "evaluation.json").read_text())
+    before, after = evaluation["before"], evaluation["after"]
+    assert after["preference_accuracy"] == after["intervals"]["preference_accuracy"]["value"]
+    change = after["changes"]["log_odds_chosen"]
+    expected = after["log_odds_chosen"] - before["log_odds_chosen"]
+    assert change["value"] == pytest.approx(expected, abs=1e-5)
+    assert change["low"] <= change["value"] <= change["high"]
+    assert after["verdict"].startswith("Prefers the chosen answer in ")
+    assert after["account"]["pairs"] == after["pairs"]
+
+
+def test_a_resumed_run_compares_with_what_was_scored_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process that scores "after" is not the one that scored "before"."""
+    from tests.jobs import small_run
+
+    collect = Evidence.collect
+
+    def stop_after_training(self: Evidence, moment: str, say: Any) -> None:
+        if moment == "after":
+            raise KeyboardInterrupt
+        collect(self, moment, say)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Evidence, "collect", stop_after_training)
+        with pytest.raises(KeyboardInterrupt):
+            train(tmp_path)
+    assert "after" not in json.loads((tmp_path / "run/evaluation.json").read_text())
+    small_run.train(tmp_path, resume="newest")
+    evaluation = json.loads((tmp_path / "run/evaluation.json").read_text())
+    assert evaluation["after"]["compared"] == evaluation["after"]["pairs"]
+    lines = [json.loads(line) for line in (tmp_path / "run/scores.jsonl").read_text().splitlines()]
+    assert all({"before", "after"} <= line.keys() for line in lines)
+
+
+def test_damaged_scores_are_no_scores(tmp_path: Path) -> None:
+    import datasets
+
+    data = datasets.Dataset.from_dict(
+        {
+            "prompt_ids": [[1]],
+            "chosen_ids": [[1]],
+            "rejected_ids": [[2]],
+            "row": [0],
+            "weight": [1.0],
+        }
+    )
+    assert recall_scores(tmp_path, "before", {}, data) is None
+    line = {"row": 0, "prompt": "p", "before": {"chosen": -1.0, "rejected": -2.0}}
+    path = tmp_path / "scores.jsonl"
+    path.write_text(json.dumps(line) + "\n")
+    found = recall_scores(tmp_path, "before", {}, data)
+    assert found is not None
+    assert len(found) == 1
+    assert recall_scores(tmp_path, "after", {}, data) is None
+    for bad in ({**line, "row": 5}, {**line, "before": {"chosen": -1.0}}, {**line, "before": 3}):
+        path.write_text(json.dumps(bad) + "\n")
+        assert recall_scores(tmp_path, "before", {}, data) is None
+    path.write_text("{broken\n{}\n")
+    assert recall_scores(tmp_path, "before", {}, data) is None
