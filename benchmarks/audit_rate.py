@@ -23,7 +23,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from orpo.audit.views import view
-from orpo.data import PairReader, PreferencePair, open_source
+from orpo.data.reading import PairReader
+from orpo.data.sources import open_source
+from orpo.data.types import PreferencePair
 
 _SENTENCE = re.compile(r"[^.!?。！？]+[.!?。！？]+\s*")
 _COPIES = 0.01

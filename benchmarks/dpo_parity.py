@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback, ProgressCallback
 
 from orpo import ORPOConfig, ORPOTrainer
-from orpo.data import open_source
+from orpo.data.sources import open_source
 
 FIGURES = ("loss", "rewards/chosen", "rewards/rejected", "rewards/margins", "rewards/accuracies")
 Ids = list[tuple[list[int], list[int], list[int]]]

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig
 
 from orpo.config import ORPOConfig
-from orpo.data import PairCollator
+from orpo.data.pack import PairCollator
 from orpo.engine.fused_head import FusedHead
 from orpo.engine.layout import PackedPairs, pack_pairs
 from orpo.jobs.bench.memory import MemoryMeter

@@ -19,7 +19,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from orpo import ORPOConfig, ORPOTrainer
-from orpo.data import open_source
+from orpo.data.sources import open_source
 
 NAMES = ("loss", "nll_loss", "log_odds_chosen", "log_odds_ratio")
 

@@ -27,15 +27,12 @@ os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
 import datasets
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from orpo.data import (
-    LengthPolicy,
-    PairReader,
-    PairTokenizer,
-    PreferencePair,
-    Preparation,
-    iterate_dataset,
-    open_source,
-)
+from orpo.data.lengths import LengthPolicy
+from orpo.data.prepare import Preparation
+from orpo.data.reading import PairReader
+from orpo.data.sources import iterate_dataset, open_source
+from orpo.data.tokenize import PairTokenizer
+from orpo.data.types import PreferencePair
 
 Rows = list[dict[str, Any]]
 

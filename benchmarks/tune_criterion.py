@@ -24,7 +24,7 @@ import torch
 from transformers import set_seed
 
 from orpo import ORPOConfig
-from orpo.data import Source
+from orpo.data.sources import Source
 from orpo.demo.story import ASSETS, grade
 from orpo.evaluate import Sampling
 from orpo.experiments.measuring import measure_outcomes

@@ -9,7 +9,7 @@ from itertools import pairwise
 from typing import Any
 
 from orpo.audit import Audit, AuditPlan, Finding, audit_rows
-from orpo.data import Row
+from orpo.data.types import Row
 
 FILLERS = ("really", "perhaps", "also", "quite", "simply")
 ZH_FILLERS = "也很都再就"

@@ -42,7 +42,7 @@ def watched(
     """Looks for canaries in the end: in what was said, and in every byte below `tmp_path`."""
     for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "WANDB_API_KEY"):
         monkeypatch.setenv(name, CANARIES[name])
-    monkeypatch.setattr("orpo.data.store._WORTH_KEEPING", 1)
+    monkeypatch.setattr("orpo.data.prepare._WORTH_KEEPING", 1)
     watched = Watched(orpo)
     yield watched
     files = [path for path in tmp_path.rglob("*") if path.is_file()]

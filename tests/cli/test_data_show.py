@@ -18,8 +18,8 @@ from rich.console import Console
 
 from orpo.commands.main import main
 from orpo.commands.token_picture import LEGEND, draw_row, inert
-from orpo.data import Dropped
 from orpo.data.token_text import TokenPiece
+from orpo.data.types import Dropped
 from orpo.jobs.show_job import ShownPart, ShownRow
 from tests.cli.conftest import Orpo
 

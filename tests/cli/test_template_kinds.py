@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer
 
-from orpo.data import asked_otherwise
+from orpo.data.asked import asked_otherwise
 from orpo.evaluate.generation import encode_prompt
 from tests.cli.conftest import Orpo
 from tests.templates import KINDS

@@ -10,8 +10,10 @@ from tests.templates import KINDS
 from transformers import PreTrainedTokenizerBase
 
 from orpo.audit import AuditPlan, audit_rows
-from orpo.data import Dropped, Ledger, LengthPolicy, PairTokenizer, PreferencePair, Row
-from orpo.data.altered import WORDS, advice, told_of_changes
+from orpo.data.asked import CHANGES, advice, told_of_changes
+from orpo.data.lengths import LengthPolicy
+from orpo.data.tokenize import PairTokenizer
+from orpo.data.types import Dropped, Ledger, PreferencePair, Row
 
 Values = dict[str, Any]
 HI = {"role": "user", "content": "Hi?"}
@@ -118,7 +120,7 @@ def test_what_would_keep_it(template: str, change: str, told: str) -> None:
     assert told in advice(found, change)
     (line,) = told_of_changes(found, {change: 3}, 10)
     assert "3 of 10 pairs" in line
-    assert WORDS[change] in line
+    assert CHANGES[change] in line
 
 
 def test_the_audit_gives_a_verdict_in_words() -> None:
@@ -138,6 +140,6 @@ def test_the_audit_gives_a_verdict_in_words() -> None:
     audit = audit_rows(AuditPlan("x", tokenize=tokenize, near=False), rows)
     (finding,) = [one for one in audit.findings if one.check == "template"]
     assert (finding.verdict, finding.count) == ("stop", 20)
-    assert WORDS["thoughts_dropped"] in finding.says
+    assert CHANGES["thoughts_dropped"] in finding.says
     assert any("keep_thinking" in note for note in audit.notes)
     assert audit.rows.changed == {"thoughts_dropped": 20}

@@ -15,18 +15,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from transformers import PreTrainedTokenizerBase as Tokenizer
 
-from orpo.data import (
-    Dropped,
-    Ledger,
-    LengthPolicy,
-    PairTokenizer,
-    Preparation,
-    Source,
-    TokenizedPair,
-    open_source,
-)
-from orpo.data.template import PreTrainedTokenizerBase as Tokenizer
+from orpo.data.lengths import LengthPolicy
+from orpo.data.prepare import Preparation
+from orpo.data.sources import Source, open_source
+from orpo.data.tokenize import PairTokenizer
+from orpo.data.types import Dropped, Ledger, TokenizedPair
 from orpo.errors import DataError, UserError
 
 Values = dict[str, Any]

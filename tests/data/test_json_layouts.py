@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from orpo.data import open_source
+from orpo.data.sources import open_source
 from orpo.errors import DataError
 
 ROWS: list[dict[str, Any]] = [

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from orpo.data import TRUNCATIONS, Dropped, LengthPolicy, TokenizedPair
-from orpo.data.lengths import MIN_ANSWER_ROOM, TooLongError
+from orpo.data.lengths import MIN_ANSWER_ROOM, TRUNCATIONS, LengthPolicy, TooLongError
+from orpo.data.types import Dropped, TokenizedPair
 from orpo.errors import DataError
 
 BOS, END = 1, 2

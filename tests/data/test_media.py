@@ -9,8 +9,11 @@ import datasets
 import pytest
 from transformers import PreTrainedTokenizerBase
 
-from orpo.data import LengthPolicy, PairReader, PairTokenizer, PreferencePair, Row
+from orpo.data.lengths import LengthPolicy
+from orpo.data.reading import PairReader
 from orpo.data.sources import iterate_dataset
+from orpo.data.tokenize import PairTokenizer
+from orpo.data.types import PreferencePair, Row
 from orpo.errors import DataError
 
 Values = dict[str, Any]

@@ -9,9 +9,14 @@ import datasets
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers import PreTrainedTokenizerBase as Tokenizer
 
-from orpo.data import LengthPolicy, Mixture, PairTokenizer, Preparation, Row, Selection, Source
-from orpo.data.template import PreTrainedTokenizerBase as Tokenizer
+from orpo.data.lengths import LengthPolicy
+from orpo.data.prepare import Preparation
+from orpo.data.sources import Mixture, Source
+from orpo.data.split import Selection
+from orpo.data.tokenize import PairTokenizer
+from orpo.data.types import Row
 
 
 def rows(name: str, count: int) -> list[Row]:

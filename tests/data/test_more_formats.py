@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orpo.data import Dropped, PreferencePair, Row, TextPair
-from orpo.data.formats import PAIR_RULES, recognise, to_pair
+from orpo.data.columns import recognise
+from orpo.data.fields import PAIR_RULES
+from orpo.data.formats import to_pair
+from orpo.data.types import Dropped, PreferencePair, Row, TextPair
 from orpo.errors import DataError
 
 Values = dict[str, Any]

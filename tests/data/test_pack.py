@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from orpo.data import PairCollator, merge_batches, select_pairs
+from orpo.data.pack import PairCollator, merge_batches, select_pairs
 
 Batch = dict[str, Tensor]
 

@@ -15,8 +15,12 @@ import numpy as np
 import pytest
 from transformers import PreTrainedTokenizerBase
 
-from orpo.data import LengthPolicy, PairReader, PairTokenizer, PreferencePair, Preparation, Row
+from orpo.data.lengths import LengthPolicy
+from orpo.data.prepare import Preparation
+from orpo.data.reading import PairReader
 from orpo.data.sources import Source, iterate_dataset
+from orpo.data.tokenize import PairTokenizer
+from orpo.data.types import PreferencePair, Row
 from orpo.errors import DataError
 
 Values = dict[str, Any]

@@ -16,23 +16,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerBase
 
-from orpo.data import (
-    COLUMNS,
-    Dropped,
-    Ledger,
-    LengthPolicy,
-    PairReader,
-    PairTokenizer,
-    Preparation,
-    StreamedPairs,
-    TokenizedPair,
-    is_prepared,
-    iterate_dataset,
-    open_source,
-)
 from orpo.data.columns import UndecidedError, recognise
-from orpo.data.lengths import TooLongError
-from orpo.data.token_columns import is_tokenised
+from orpo.data.lengths import LengthPolicy, TooLongError
+from orpo.data.prepare import Preparation, StreamedPairs, is_prepared
+from orpo.data.reading import PairReader, is_tokenised
+from orpo.data.sources import iterate_dataset, open_source
+from orpo.data.tokenize import PairTokenizer
+from orpo.data.types import COLUMNS, Dropped, Ledger, TokenizedPair
 from orpo.errors import DataError, UserError
 
 Values = dict[str, Any]

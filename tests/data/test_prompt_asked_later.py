@@ -14,19 +14,10 @@ from tests.conftest import make_tokenizer
 from tests.templates import KINDS
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from orpo.data import (
-    Asking,
-    Decision,
-    Ledger,
-    LengthPolicy,
-    PairTokenizer,
-    PreferencePair,
-    Row,
-    TokenizedPair,
-    asked_otherwise,
-    decide,
-    keep_asked,
-)
+from orpo.data.asked import Asking, Decision, asked_otherwise, decide, keep_asked
+from orpo.data.lengths import LengthPolicy
+from orpo.data.tokenize import PairTokenizer
+from orpo.data.types import Ledger, PreferencePair, Row, TokenizedPair
 from orpo.evaluate.generation import encode_prompt
 
 Values = dict[str, Any]

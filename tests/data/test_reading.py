@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from orpo.data import Dropped, PairReader, PreferencePair, Row, TextPair
 from orpo.data.columns import UndecidedError, recognise
+from orpo.data.reading import PairReader
+from orpo.data.types import Dropped, PreferencePair, Row, TextPair
 from orpo.errors import DataError
 
 Values = dict[str, Any]

@@ -19,8 +19,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orpo.data import Row, iterate_dataset, open_source
-from orpo.data.sources import _read_hub
+from orpo.data.sources import _read_hub, iterate_dataset, open_source
+from orpo.data.types import Row
 from orpo.errors import DataError
 
 Values = dict[str, Any]

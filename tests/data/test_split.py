@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orpo.data import Mixture, Row
+from orpo.data.sources import Mixture
 from orpo.data.split import hold_out
+from orpo.data.types import Row
 from orpo.errors import ConfigError
 
 

@@ -13,18 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import PreTrainedTokenizerBase as Tokenizer
 
-from orpo.data import (
-    Ledger,
-    LengthPolicy,
-    PairTokenizer,
-    Preparation,
-    Row,
-    Source,
-    iterate_dataset,
-)
-from orpo.data import store as stores
-from orpo.data.template import PreTrainedTokenizerBase as Tokenizer
+from orpo.data import prepare as stores
+from orpo.data.lengths import LengthPolicy
+from orpo.data.prepare import Preparation
+from orpo.data.sources import Source, iterate_dataset
+from orpo.data.tokenize import PairTokenizer
+from orpo.data.types import Ledger, Row
 from orpo.errors import DataError
 
 ROWS = 2100

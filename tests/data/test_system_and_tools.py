@@ -8,18 +8,13 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers import PreTrainedTokenizerBase as Tokenizer
 
-from orpo.data import (
-    Dropped,
-    LengthPolicy,
-    PairReader,
-    PairTokenizer,
-    PreferencePair,
-    Row,
-    TokenizedPair,
-    open_source,
-)
-from orpo.data.template import PreTrainedTokenizerBase as Tokenizer
+from orpo.data.lengths import LengthPolicy
+from orpo.data.reading import PairReader
+from orpo.data.sources import open_source
+from orpo.data.tokenize import PairTokenizer
+from orpo.data.types import Dropped, PreferencePair, Row, TokenizedPair
 
 Values = dict[str, Any]
 

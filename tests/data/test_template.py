@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from transformers import PreTrainedTokenizerBase
 
-from orpo.data import PLAIN_TEMPLATE, PreferencePair, Row, Template, TextPair, has_chat_template
-from orpo.data.template import RenderingError
+from orpo.data.rendering import PLAIN_TEMPLATE, RenderingError, has_chat_template
+from orpo.data.template import Template
+from orpo.data.types import PreferencePair, Row, TextPair
 
 Values = dict[str, Any]
 

@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 from transformers import PreTrainedTokenizerBase
 
-from orpo.data import LengthPolicy, PairTokenizer, PreferencePair, Row, answer_endings
-from orpo.data import limits as limits_module
+from orpo.data import rendering as limits_module
+from orpo.data.lengths import LengthPolicy
+from orpo.data.tokenize import PairTokenizer, answer_endings
+from orpo.data.types import PreferencePair, Row
 from orpo.errors import ModelError
 from orpo.evaluate.generation import encode_prompt
 

@@ -9,7 +9,9 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from orpo.data import Dropped, LengthPolicy, PairTokenizer, Row, TokenizedPair
+from orpo.data.lengths import LengthPolicy
+from orpo.data.tokenize import PairTokenizer
+from orpo.data.types import Dropped, Row, TokenizedPair
 from orpo.errors import DataError
 
 Values = dict[str, Any]

@@ -17,17 +17,12 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from orpo.data import (
-    Dropped,
-    LengthPolicy,
-    PairTokenizer,
-    PreferencePair,
-    Row,
-    TextPair,
-    TokenizedPair,
-)
-from orpo.data.formats import recognise, to_pair
-from orpo.data.template import RenderingError
+from orpo.data.columns import recognise
+from orpo.data.formats import to_pair
+from orpo.data.lengths import LengthPolicy
+from orpo.data.rendering import RenderingError
+from orpo.data.tokenize import PairTokenizer
+from orpo.data.types import Dropped, PreferencePair, Row, TextPair, TokenizedPair
 from orpo.errors import ModelError
 
 Values = dict[str, Any]

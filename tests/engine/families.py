@@ -15,7 +15,7 @@ import transformers as hf
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from orpo.data import PairCollator
+from orpo.data.pack import PairCollator
 from orpo.engine import Engine, SharedEngine
 from orpo.engine.fused_head import FusedHead
 from orpo.engine.head_tap import output_layer, probe_transform

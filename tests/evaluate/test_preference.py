@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from orpo import ORPOConfig
-from orpo.data import Row
+from orpo.data.types import Row
 from orpo.evaluate import preference_summary
 from orpo.evaluate.intervals import Interval
 from orpo.evaluate.preference.measures import (

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from orpo.config import ORPOConfig
-from orpo.data import Row
+from orpo.data.types import Row
 from orpo.errors import ConfigError, DataError, ModelError
 from orpo.jobs.audit_job import AuditJob, run_audit
 from orpo.jobs.sample import Sample

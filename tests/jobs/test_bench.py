@@ -12,7 +12,7 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from orpo.data import TextPair
+from orpo.data.types import TextPair
 from orpo.errors import ConfigError, DataError, TrainingError
 from orpo.jobs.bench import BenchJob, bench_job
 from orpo.jobs.bench.figures import Side, against, side_figures

@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerBase
 
 from orpo.config import ORPOConfig
-from orpo.data import LengthPolicy, PairTokenizer, PreferencePair, Row, TokenizedPair
+from orpo.data.lengths import LengthPolicy
 from orpo.data.token_text import TokenTexts
+from orpo.data.tokenize import PairTokenizer
+from orpo.data.types import PreferencePair, Row, TokenizedPair
 from orpo.errors import ConfigError, DataError, ModelError
 from orpo.jobs.show_job import ShowJob, ShownRow, show_rows
 
@@ -152,7 +154,7 @@ def test_what_counts_and_what_is_shared(folder: Path, tmp_path: Path) -> None:
 
 
 def test_what_is_shared_is_what_the_engine_shares(folder: Path, tmp_path: Path) -> None:
-    from orpo.data import PairCollator
+    from orpo.data.pack import PairCollator
     from orpo.engine.layout import pair_lengths
 
     data = write(tmp_path / "p.jsonl", [pair("Q: ", "a b c", "a b d"), pair("Q", "x", "y")])

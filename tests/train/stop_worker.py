@@ -18,7 +18,7 @@ import orpo.commands.train
 import orpo.train.trainer
 from orpo.commands.main import main as orpo_main
 from orpo.commands.progress import TrainingProgress
-from orpo.data import PairCollator
+from orpo.data.pack import PairCollator
 from tests.train.crash_worker import in_a_process, warm_up
 
 

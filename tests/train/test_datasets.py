@@ -12,7 +12,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from orpo import DataError, ORPOTrainer
-from orpo.data import PLAIN_TEMPLATE
+from orpo.data.rendering import PLAIN_TEMPLATE
 from orpo.train.datasets import EndlessPairs
 from tests.train.small import MapStyle, Stream, byte_tokenizer, text_rows
 

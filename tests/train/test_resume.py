@@ -22,7 +22,7 @@ from peft import LoraConfig
 from transformers import TrainerCallback
 
 from orpo import ORPOTrainer
-from orpo.data import Mixture
+from orpo.data.sources import Mixture
 from orpo.errors import CheckpointError, ConfigError, NonFiniteError
 from orpo.runs import checkpoints, read_manifest
 from orpo.train.checkpoints import Progress, read_progress

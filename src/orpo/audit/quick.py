@@ -13,7 +13,7 @@ from orpo.audit.account import (
 )
 from orpo.audit.findings import Audit
 from orpo.audit.run import SAMPLED, AuditPlan, audit_rows, peek
-from orpo.data.token_columns import is_tokenised
+from orpo.data.reading import is_tokenised
 from orpo.data.types import Ledger, Row
 
 __all__ = ["CONTENT_ROWS", "headlines", "quick_audit"]

@@ -13,11 +13,9 @@ from orpo.audit.length_bias import Lengths
 from orpo.audit.markup import BY_TEMPLATE
 from orpo.audit.truncation import TokenCounts
 from orpo.audit.views import PairView, view
-from orpo.data.altered import WORDS, told_of_changes
-from orpo.data.asked import decide
+from orpo.data.asked import CHANGES, decide, told_of_changes
 from orpo.data.lengths import LengthPolicy, TooLongError
-from orpo.data.reading import PairReaders
-from orpo.data.token_columns import is_tokenised
+from orpo.data.reading import PairReaders, is_tokenised
 from orpo.data.tokenize import PairTokenizer
 from orpo.data.types import Dropped, Ledger, PreferencePair, Row, TokenizedPair
 from orpo.errors import DataError
@@ -176,7 +174,7 @@ class _Auditor:
                     self._checks.template.add_fault(seen.where, outcome.detail, kind)
                 continue
             for change in outcome.lost:
-                self._checks.template.add_fault(seen.where, WORDS[change], WORDS[change])
+                self._checks.template.add_fault(seen.where, CHANGES[change], CHANGES[change])
             self.ledger.count(_fitted(self._plan.lengths, outcome, seen.where))
             self._tokens.add(outcome)
             answer = len(outcome.rejected_ids) if outcome.rejected_ids else None

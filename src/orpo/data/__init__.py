@@ -1,70 +1,52 @@
-"""Rows -> pairs -> token ids -> batches, with every row accounted for."""
+"""Rows -> pairs -> token ids -> batches, with every row accounted for.
 
-from orpo.data.asked import (
-    Asking,
-    Decision,
-    asked_otherwise,
-    decide,
-    forget_asked,
-    keep_asked,
-    template_of,
-)
-from orpo.data.endings import answer_endings
-from orpo.data.lengths import TRUNCATIONS, LengthPolicy
-from orpo.data.pack import PairCollator, merge_batches, select_pairs
-from orpo.data.prepare import Preparation, StreamedPairs, is_prepared
-from orpo.data.reading import PairReader
-from orpo.data.sources import Mixture, Source, iterate_dataset, open_source
-from orpo.data.split import Selection
-from orpo.data.store import COLUMNS, default_cache
-from orpo.data.template import PLAIN_TEMPLATE, Template, has_chat_template
-from orpo.data.tokenize import PairTokenizer
-from orpo.data.types import (
-    Dropped,
-    Ledger,
-    Message,
-    Messages,
-    PreferencePair,
-    Row,
-    TextPair,
-    TokenizedPair,
-)
+The names of docs/api are loaded when they are first used.
+"""
 
-__all__ = [
-    "COLUMNS",
-    "PLAIN_TEMPLATE",
-    "TRUNCATIONS",
-    "Asking",
-    "Decision",
-    "Dropped",
-    "Ledger",
-    "LengthPolicy",
-    "Message",
-    "Messages",
-    "Mixture",
-    "PairCollator",
-    "PairReader",
-    "PairTokenizer",
-    "PreferencePair",
-    "Preparation",
-    "Row",
-    "Selection",
-    "Source",
-    "StreamedPairs",
-    "Template",
-    "TextPair",
-    "TokenizedPair",
-    "answer_endings",
-    "asked_otherwise",
-    "decide",
-    "default_cache",
-    "forget_asked",
-    "has_chat_template",
-    "is_prepared",
-    "iterate_dataset",
-    "keep_asked",
-    "merge_batches",
-    "open_source",
-    "select_pairs",
-    "template_of",
-]
+from importlib import import_module
+from typing import Any
+
+_HOMES = {
+    "Asking": "asked",
+    "COLUMNS": "types",
+    "Decision": "asked",
+    "Dropped": "types",
+    "Ledger": "types",
+    "LengthPolicy": "lengths",
+    "Message": "types",
+    "Messages": "types",
+    "Mixture": "sources",
+    "PLAIN_TEMPLATE": "rendering",
+    "PairCollator": "pack",
+    "PairReader": "reading",
+    "PairTokenizer": "tokenize",
+    "PreferencePair": "types",
+    "Preparation": "prepare",
+    "Row": "types",
+    "Selection": "split",
+    "Source": "sources",
+    "StreamedPairs": "prepare",
+    "TRUNCATIONS": "lengths",
+    "Template": "template",
+    "TextPair": "types",
+    "TokenizedPair": "types",
+    "answer_endings": "tokenize",
+    "asked_otherwise": "asked",
+    "decide": "asked",
+    "default_cache": "sources",
+    "forget_asked": "asked",
+    "has_chat_template": "rendering",
+    "is_prepared": "prepare",
+    "iterate_dataset": "sources",
+    "keep_asked": "asked",
+    "merge_batches": "pack",
+    "open_source": "sources",
+    "select_pairs": "pack",
+    "template_of": "asked",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(f"orpo.data.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'orpo.data' has no attribute {name!r}")

@@ -16,30 +16,20 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from transformers import PreTrainedTokenizerBase
-
-from orpo.data.rendering import RenderingError
+from orpo.data.rendering import RenderingError, has_chat_template
 from orpo.data.template import (
     ANSWERED,
     OPENED,
     SHARED,
     Template,
     common_beginning,
-    has_chat_template,
 )
-from orpo.data.types import Messages
+from orpo.data.types import Message, Messages
 
-__all__ = [
-    "Asking",
-    "Decision",
-    "asked_otherwise",
-    "decide",
-    "forget_asked",
-    "keep_asked",
-    "template_of",
-]
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 _KEY = "orpo"
 _LINE = re.compile(r"\{#- orpo: what this model was trained with #\}.*?\{#- orpo: end #\}", re.S)
@@ -51,6 +41,29 @@ _PROBES: tuple[Messages, ...] = (
     [_USER, {"role": "assistant", "content": "b"}, _USER],
 )
 _SHOWN = 80
+
+CHANGES = {
+    "reasoning_dropped": "the reasoning in a field of its own is left out",
+    "thoughts_dropped": "the <think> block in the text is left out",
+    "text_changed": "the text is cut or rewritten",
+    "tool_calls_dropped": "tool calls are left out",
+}
+"""Name of a change -> what it is."""
+
+_BLOCK = "<think>\n{}\n</think>\n\n{}"
+_A, _B = "qzx", "qzy"  # words that no template writes
+_REASONED: Message = {"role": "assistant", "content": _B, "reasoning_content": _A}
+_THOUGHT: Message = {"role": "assistant", "content": _BLOCK.format(_A, _B)}
+_CALL: Message = {
+    "role": "assistant",
+    "content": "",
+    "tool_calls": [{"type": "function", "function": {"name": _A, "arguments": {"x": _B}}}],
+}
+_CHANGED = {
+    "reasoning_dropped": _REASONED,
+    "thoughts_dropped": _THOUGHT,
+    "tool_calls_dropped": _CALL,
+}
 
 
 @dataclass(frozen=True)
@@ -144,16 +157,7 @@ def template_of(
 def decide(
     template: Template, pairs: Mapping[str, int], given: Mapping[str, Any]
 ) -> Decision | None:
-    """How a model is asked whose pairs were rendered with a template.
-
-    Args:
-        template: What rendered them.
-        pairs: Name of a prompt -> how many pairs have it.
-        given: The variables that the user gave.
-
-    Returns:
-        None if no pair went through the template.
-    """
+    """How a model is asked whose pairs were rendered with a template."""
     if not pairs or not has_chat_template(template.tokenizer):
         return None
     plain = template.asking("")
@@ -298,3 +302,36 @@ def _each(template: Any, change: Any) -> Any:
     if isinstance(template, Mapping):
         return {name: change(text) for name, text in template.items()}
     return change(template)
+
+
+def advice(template: Template, change: str) -> str:
+    """What keeps what a template drops, tried out on it; empty if nothing does."""
+    probe = _CHANGED.get(change)
+    if probe is None:
+        return ""
+    for choice in template.variants:
+        if _keeps(template.told(choice), probe):
+            return f"--chat_template_kwargs '{json.dumps(choice)}' keeps it"
+    if change == "reasoning_dropped" and _keeps(template, _THOUGHT):
+        return "written into the answer as <think>...</think> it is kept"
+    if change == "thoughts_dropped" and _keeps(template, _REASONED):
+        return "in a field reasoning_content of the answer it is kept"
+    return "no variable of the template keeps it; --chat_template FILE takes another one"
+
+
+def told_of_changes(template: Template, changed: Mapping[str, int], kept: int) -> Iterator[str]:
+    """A line for each kind of change, with the number of pairs and what would keep it."""
+    for change, count in sorted(changed.items()):
+        what = advice(template, change)
+        yield (
+            f"the chat template changes answers of {count:,} of {kept:,} pairs: "
+            f"{CHANGES.get(change, change)}{f'; {what}' if what else ''}"
+        )
+
+
+def _keeps(template: Template, answer: Message) -> bool:
+    try:
+        text = template.closed([_USER, answer])
+    except RenderingError:
+        return False
+    return all(word in text for word in (_A, _B))

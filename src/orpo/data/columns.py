@@ -1,30 +1,39 @@
-"""Which format a data set is in: the columns of a row say it, or the row is refused."""
+"""Which column is which: other tools' names under ours, the format that columns are in.
+
+Rows of other tools are brought under our columns, so that each is read by the format that it is:
+
+    chosen_response, rejected_response      and the like: chosen_X and rejected_X, X_chosen and
+                                            X_rejected, X and rejected_X, preferred_X and
+                                            non_preferred_X, for an answer X (see `_ANSWER`)
+    response_j, response_k                  the better and the worse answer
+    query, response, rejected_response      turns of a conversation, with history
+    chosen_conversations, ...               chosen_messages, rejected_messages
+    {"messages": [...], "tools": [...]}     an object that holds a conversation, at any place
+
+Names that are nearly ours ("reject", "Chosen", " rejected", "promt") are refused where an answer
+or a setting would be lost.
+"""
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import lru_cache
 from typing import Any, TypeAlias
 
-from orpo.data.fields import as_messages
-from orpo.data.near_misses import renaming
-from orpo.data.ranked import has_answers
-from orpo.data.transcripts import ASSISTANT
+from orpo.data.fields import ANSWERS, SCORES, has_answers, past_turns
+from orpo.data.media import is_empty
+from orpo.data.messages import MISSPELT, as_messages, assistant, literal, unspelled, user
+from orpo.data.types import Row
 from orpo.errors import DataError
-
-__all__ = [
-    "PROMPTS",
-    "SCORES",
-    "TEXT_PROMPTS",
-    "UndecidedError",
-    "prompt_column",
-    "recognise",
-    "refuse_guess",
-    "refuse_unpaired",
-]
 
 Columns: TypeAlias = Mapping[str, Any]
 _Known: TypeAlias = dict[str, tuple[tuple[str, ...], ...]]
+
+HH_ANSWER = "\n\nAssistant:"
+"""What opens an answer in a transcript (HH-RLHF)."""
 
 TEXT_PROMPTS = ("prompt", "question", "query", "input", "prefix")
 """Columns that the format "prompt" may have its prompt in, the first one that is there."""
@@ -59,19 +68,10 @@ _LOOSE_PROMPTS = ("query", "input", "prefix")  # only where nothing else is the 
 PROMPTS = (*_SURE_PROMPTS, *_LOOSE_PROMPTS, "context", "contents")
 """Columns that a list of answers may have its prompt in, the first one that is there."""
 
-SCORES = (
-    ("score_chosen", "score_rejected"),
-    ("chosen_score", "rejected_score"),
-    ("chosen_rating", "rejected_rating"),
-    ("rating_chosen", "rating_rejected"),
-    ("chosen_reward", "rejected_reward"),
-)
-"""Columns with the scores of both answers, in any of these pairs."""
-
 _BESIDE_MESSAGES = ("prompt", "question", "instruction", "conversations")
 _REJECTED = ("rejected", "rejected_response", "rejected_messages")
-_ANSWERS = ("chosen", "rejected")
-_EXTRAS = {*_ANSWERS, "system", "tools", "weight", "split"}.union(*SCORES)
+_PAIR = ("chosen", "rejected")
+_EXTRAS = {*_PAIR, "system", "tools", "weight", "split"}.union(*SCORES)
 # Columns whose names say that no prompt stands in them.
 _ABOUT = re.compile(
     r"(.+_)?(id|idx|index|uid|uuid|hash|source|dataset|category|subset|topic|domain|split|url|uri"
@@ -81,19 +81,40 @@ _ABOUT = re.compile(
 )
 _FLAGS = {"true", "false", "0", "1", "-1"}
 
+_TEXTS = ("prompt", "chosen", "rejected", "instruction", "messages", "conversations")
+_SETTINGS = ("system", "tools", "weight", "history")
+# With another column for the answer than these, it is not clear which two belong together.
+_OTHER_ANSWER = re.compile(
+    r"(?P<name>chosen|rejected)_(response|answer|output|completion|continuation|reply|text)s?"
+)
+_GAPS = re.compile(r"[\s\-]+")
+_ALIKE = 0.8  # "rejects" and "rejected"; "question" and "instruction" are less so
+
+_ANSWER = "response|answer|output|completion|continuation|reply|generation|text|message"
+_BETTER = "chosen|preferred|accepted|better"
+_WORSE = "rejected|non_?preferred|dispreferred|unpreferred|worse"
+_TOLD = re.compile(
+    rf"(?:(?P<chosen>{_BETTER})|{_WORSE})_(?P<said>{_ANSWER})"
+    rf"|(?P<spoken>{_ANSWER})_(?:(?P<better>{_BETTER})|(?:{_WORSE}))"
+)
+_WHOLE = re.compile(r"(chosen|rejected)_conversations?")
+_TURNS = ("query", "response")
+_SINGLE = (_TURNS, ("prefix", "continuation"))  # a prompt and its answer, without a worse one
+_MESSAGES = ("messages", "conversations")
+
+_READ = (
+    *PROMPTS,
+    *("chosen", "rejected", "completion", "output", "rejected_response"),
+    *("chosen_messages", "rejected_messages", *ANSWERS),
+)
+
 
 class UndecidedError(DataError):
     """Columns that leave open how all the rows are to be read, or that are no preferences."""
 
 
 def recognise(columns: Columns, where: str) -> str:
-    """The name of the format that these columns (of a first row, with its values) are in.
-
-    Raises:
-        UndecidedError: Several formats have these columns, or the prompt could only be guessed,
-            or they are feedback on single answers; the message names them.
-        DataError: No format has them.
-    """
+    """The name of the format that these columns (of a first row, with its values) are in."""
     found = _candidates(columns)
     if len(found) != 1:
         raise _unrecognised(columns, found, where)
@@ -111,12 +132,8 @@ def prompt_column(columns: Columns) -> str:
 
 
 def refuse_guess(columns: Columns, where: str) -> None:
-    """Refuse to take what two texts share for the prompt where it may be in a column of its own.
-
-    Raises:
-        UndecidedError: Text stands in a column that is not known.
-    """
-    if not any(isinstance(columns.get(name), str) for name in _ANSWERS):
+    """Refuse to take what two texts share for the prompt where it may be in a column of its own."""
+    if not any(isinstance(columns.get(name), str) for name in _PAIR):
         return
     unknown = sorted(name for name, value in columns.items() if _may_be_prompt(name, value))
     if unknown:
@@ -129,11 +146,7 @@ def refuse_guess(columns: Columns, where: str) -> None:
 
 
 def refuse_unpaired(columns: Columns, where: str, error: type[DataError] = DataError) -> None:
-    """Refuse a single answer that was marked as wanted or not: it may be the unwanted one.
-
-    Raises:
-        DataError: There is a label and no rejected answer.
-    """
+    """Refuse a single answer that was marked as wanted or not: it may be the unwanted one."""
     label = columns.get("label")
     if any(columns.get(name) is not None for name in _REJECTED) or label is None:
         return
@@ -154,7 +167,7 @@ def _candidates(columns: Columns) -> list[str]:
         names.discard("messages")  # UltraFeedback has its chosen conversation there as well
     return (
         _matching(names, _COLUMNS)
-        or [_by_answers(columns)] * names.issuperset(_ANSWERS)
+        or [_by_answers(columns)] * names.issuperset(_PAIR)
         or ["answers"] * (prompted and has_answers(columns))
         or _matching(names, _NLL_COLUMNS)
         or ["answers"] * (prompted and has_answers(columns, empty=True))
@@ -167,7 +180,7 @@ def _telling(columns: Columns) -> set[str]:
     names = set(columns)
     if "chosen" in names and not columns.get("messages"):
         names.discard("messages")
-    answers = [columns.get(name) for name in _ANSWERS]
+    answers = [columns.get(name) for name in _PAIR]
     whole = any(isinstance(answer, list) and len(answer) > 1 for answer in answers)
     loose = names.intersection(_LOOSE_PROMPTS)
     another = not names.isdisjoint(_SURE_PROMPTS) or len(loose) > 1
@@ -181,8 +194,8 @@ def _matching(names: set[str], known: _Known) -> list[str]:
 
 
 def _by_answers(columns: Columns) -> str:
-    texts = (columns.get(name) for name in _ANSWERS)
-    return "hh" if any(isinstance(t, str) and ASSISTANT in t for t in texts) else "implicit"
+    texts = (columns.get(name) for name in _PAIR)
+    return "hh" if any(isinstance(t, str) and HH_ANSWER in t for t in texts) else "implicit"
 
 
 def _may_be_prompt(name: str, value: Any) -> bool:
@@ -210,10 +223,155 @@ def _unrecognised(columns: Columns, found: list[str], where: str) -> DataError:
             where=where,
             fix=f"Say which, e.g. --data_format={found[0]}, or leave columns out.",
         )
-    missing = sorted(set(_ANSWERS) - set(columns))
+    missing = sorted(set(_PAIR) - set(columns))
     return DataError(
         f"no column {' and no column '.join(map(repr, missing))}; found {listed}",
         where=where,
         fix=renaming(columns)
         or "Preference data need 'chosen' and 'rejected', and usually 'prompt'.",
     )
+
+
+def near_misses(columns: Mapping[str, Any]) -> dict[str, str]:
+    """Column -> the one of ours that is meant by it, where the row does not have that."""
+    meant = ((name, _meant_by(name)) for name in columns)
+    return {name: ours for name, ours in meant if ours and is_empty(columns.get(ours))}
+
+
+@lru_cache(1024)
+def _meant_by(name: str) -> str:
+    """The column of ours that a name is nearly; empty if it is one of ours or nearly none."""
+    plain = _GAPS.sub("_", name.strip()).casefold()
+    other = _OTHER_ANSWER.fullmatch(plain)
+    close = difflib.get_close_matches(plain, _TEXTS, n=1, cutoff=_ALIKE)
+    meant = plain if plain in _SETTINGS else other["name"] if other else next(iter(close), "")
+    return "" if meant == name else meant
+
+
+def renaming(columns: Mapping[str, Any]) -> str:
+    """What to rename, in words; empty if no column is nearly one of ours."""
+    names = (f"{name!r} to {meant!r}" for name, meant in near_misses(columns).items())
+    listed = " and ".join(names)
+    return f"Rename {listed}." if listed else ""
+
+
+def refuse_near_misses(columns: Mapping[str, Any], where: str, *, has_rejected: bool) -> None:
+    """Refuse a row that would lose an answer or a setting because a name is nearly ours."""
+    for name, meant in near_misses(columns).items():
+        lost = not has_rejected if meant == "rejected" else meant in _SETTINGS
+        if lost and not is_empty(columns[name]):
+            raise DataError(
+                f"column {name!r} is not read: {meant!r} is",
+                where=f"{where}, field {name!r}",
+                fix=f"Rename {name!r} to {meant!r}, or leave it out.",
+            )
+
+
+def under_our_columns(row: Row) -> Row:
+    """The row as our formats read it: the same where it is in one of them."""
+    values, turns = _renamed(row.values, row.where)
+    for name in values.keys() & {*_READ, "history"}:
+        values[name] = _read(name, values[name], row.where)
+    _unwrap(values, row.where)
+    _join_history(values, replace(row, values=values), spoken=turns)
+    return replace(row, values=values)
+
+
+def _renamed(values: Mapping[str, Any], where: str) -> tuple[dict[str, Any], bool]:
+    """The values under our names for answers, and whether they are turns of a conversation."""
+    renamed = {}
+    for name in values:
+        whole = _WHOLE.fullmatch(name)
+        if whole and f"{whole[1]}_messages" not in values:
+            renamed[name] = f"{whole[1]}_messages"
+    found = [] if {"chosen", "rejected"} & values.keys() else _answers(values)
+    if len(found) > 1:
+        listed = " or ".join(f"{chosen!r} and {rejected!r}" for chosen, rejected in found)
+        raise UndecidedError(
+            f"the answers may be {listed}", where=where, fix="Leave the others out."
+        )
+    for chosen, rejected in found:
+        renamed |= {chosen: "chosen", rejected: "rejected"}
+    turns = [name for pair in found for name in pair if name in values][:1] == ["response"]
+    return {renamed.get(n, n): v for n, v in values.items()}, turns and "query" in values
+
+
+def _answers(values: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The columns of the chosen and the rejected answer, one pair for each way to read them."""
+    told: dict[str, dict[bool, str]] = {}
+    for name in values:
+        if match := _TOLD.fullmatch(name):
+            better = bool(match["chosen"] or match["better"])
+            told.setdefault(match["said"] or match["spoken"], {})[better] = name
+    for said, names in told.items():
+        if said in values and True not in names:
+            names[True] = said
+    known = [names for names in told.values() if True in names]
+    found = [(names[True], names.get(False, "rejected")) for names in known]
+    whole = [pair for pair in found if pair[1] in values] or found
+    if {"response_j", "response_k"} <= values.keys():
+        whole.append(("response_j", "response_k"))
+    if whole or "label" in values:  # which may say that a single answer is the unwanted one
+        return whole
+    return [(said, "rejected") for asked, said in _SINGLE if {asked, said} <= values.keys()]
+
+
+def _read(name: str, value: Any, where: str) -> Any:
+    """A value with its messages as messages, however they are written."""
+    if type(value).__name__ == "ndarray":
+        value = value.tolist()
+    if isinstance(value, list | tuple) and value and all(isinstance(v, str) for v in value):
+        return [_read(name, part, where) for part in value]
+    if not isinstance(value, str):
+        return value
+    if name == "history":
+        turns = literal(value) if value.lstrip()[:1] == "[" else None
+        return value if turns is None else turns
+    found = unspelled(value)
+    if found is MISSPELT:
+        raise DataError(
+            "holds messages as a text that is neither JSON nor Python",
+            where=f"{where}, field '{name}'",
+            fix="Write them as JSON: a list of {'role', 'content'} objects.",
+        )
+    return found
+
+
+def _unwrap(values: dict[str, Any], where: str) -> None:
+    """Take the conversation, the tools and the system prompt out of objects that hold them."""
+    for name in _READ:
+        held = values.get(name)
+        if not isinstance(held, Mapping):
+            continue
+        inner = next((part for part in _MESSAGES if isinstance(held.get(part), list)), "")
+        if not inner:
+            continue
+        values[name] = held[inner]
+        for extra in ("tools", "system"):
+            if is_empty(held.get(extra)):
+                continue
+            if not is_empty(values.get(extra)) and values[extra] != held[extra]:
+                raise DataError(
+                    f"has another {extra!r} than the rest of the row",
+                    where=f"{where}, field '{name}'",
+                    fix="Both answers are given under the same conditions.",
+                )
+            values[extra] = held[extra]
+
+
+def _join_history(values: dict[str, Any], row: Row, *, spoken: bool) -> None:
+    """Put the turns before into the prompt; an instruction's are put there by its format."""
+    name = next((name for name in TEXT_PROMPTS if name in values), "")
+    if not name or "instruction" in values:
+        return
+    before = past_turns(row, "history")
+    prompt = values[name]
+    if before and not isinstance(prompt, str):
+        raise DataError(
+            "is there beside a conversation",
+            where=f"{row.where}, field 'history'",
+            fix=f"Put the turns into {name!r}.",
+        )
+    if before or (spoken and isinstance(prompt, str)):
+        turns = [message for asked, said in before for message in (user(asked), assistant(said))]
+        values[name] = [*turns, user(prompt)]

@@ -1,42 +1,55 @@
-"""What stands in a column: text, messages, numbers; anything else is refused by name."""
+"""What stands in the columns of a row: texts, messages, numbers, lists of scored answers.
+
+Anything else is refused by file, line and field. A list of answers makes a pair by a rule:
+
+    best_worst     the best answer against the worst: the clearest preference, and the default
+    best_second    the best against the runner-up: the hardest one
+    best_random    the best against one of the worse ones, drawn by the prompt's text alone
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
-import re
 import reprlib
-from collections.abc import Mapping, ValuesView
-from typing import Any, TypeAlias
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
-from orpo.data.media import holds_media
-from orpo.data.speakers import is_speaker, speaker_of
-from orpo.data.spelled import literal
-from orpo.data.types import Message, Row
+from orpo.data.messages import (
+    as_messages,
+    assistant,
+    foreign_part,
+    literal,
+    unusable,
+    without_nulls,
+)
+from orpo.data.types import Dropped, Message, Messages, PreferencePair, Row
 from orpo.errors import DataError
 
-__all__ = [
-    "as_messages",
-    "assistant",
-    "has_value",
-    "number",
-    "past_turns",
-    "required",
-    "text",
-    "text_or_messages",
-    "tools_of",
-    "user",
-    "weight_of",
-    "wrong_type",
-]
+PAIR_RULES = ("best_worst", "best_second", "best_random")
 
-Value: TypeAlias = Any  # what JSON, CSV or Parquet hold
+ANSWERS = ("answers", "responses", "completions", "candidates", "generations", "continuations")
+"""Names of the column that holds several answers."""
 
-_DEEPEST = 32  # levels of nesting in a tool call that anyone means
+SCORES = (
+    ("score_chosen", "score_rejected"),
+    ("chosen_score", "rejected_score"),
+    ("chosen_rating", "rejected_rating"),
+    ("rating_chosen", "rating_rejected"),
+    ("chosen_reward", "rejected_reward"),
+)
+"""Columns with the scores of both answers, in any of these pairs."""
+
+_OF_ANSWERS = ("scores", "ratings", "rewards")
+_RANKS = ("ranks", "ranking", "rank")
+_SAID = (
+    *("answer", "response", "completion", "continuation", "content", "text", "output", "value"),
+)
+_SCORE = ("overall_score", "score", "rating", "reward", "pm_score")
+_RANK = ("rank", "ranking")
 _FLOAT32 = (1.1754943508222875e-38, 3.4028234663852886e38)  # smallest normal one, largest
-_SURROGATE = re.compile(r"[\ud800-\udfff]")
-_SAID = ("content", "value", "parts")  # where a message keeps what is said
-_TEXT_PARTS = ("text", "input_text", "output_text")
 _CORRECT = "Correct the row, or set on_bad_row='drop' to leave such rows out."
 
 
@@ -45,12 +58,8 @@ def has_value(row: Row, name: str) -> bool:
     return row.values.get(name) is not None
 
 
-def required(row: Row, name: str) -> Value:
-    """The value of a field that must be there.
-
-    Raises:
-        DataError: It is missing or null.
-    """
+def required(row: Row, name: str) -> Any:
+    """The value of a field that must be there."""
     if not has_value(row, name):
         state = "is null" if name in row.values else "is missing"
         raise DataError(
@@ -62,18 +71,14 @@ def required(row: Row, name: str) -> Value:
 
 
 def text_or_messages(row: Row, name: str) -> str | list[Message]:
-    """A text, or a conversation as role/content messages, whichever way it is spelled.
-
-    Raises:
-        DataError: The field is missing or is neither.
-    """
+    """A text, or a conversation as role/content messages, whichever way it is spelled."""
     value = required(row, name)
     _check_readable(value, row, name)
     if isinstance(value, str):
         return value
     messages = as_messages(value)
     if not messages:
-        if kind := _foreign_part(value):
+        if kind := foreign_part(value):
             raise DataError(
                 f"holds a part of type {kind!r}, and only texts are trained on",
                 where=f"{row.where}, field '{name}'",
@@ -84,11 +89,7 @@ def text_or_messages(row: Row, name: str) -> str | list[Message]:
 
 
 def text(row: Row, name: str) -> str:
-    """A text.
-
-    Raises:
-        DataError: The field is missing or no text.
-    """
+    """A text that must be there."""
     value = required(row, name)
     if not isinstance(value, str):
         raise wrong_type(row, name, "a string")
@@ -96,31 +97,9 @@ def text(row: Row, name: str) -> str:
     return value
 
 
-def number(row: Row, name: str) -> float | None:
-    """A finite number, also one written as text; None if the field is empty or not there.
-
-    Raises:
-        DataError: The field is something else.
-    """
-    value = row.values.get(name)
-    if value is None or value == "":
-        return None
-    try:
-        found = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError, OverflowError):
-        found = math.nan
-    if not math.isfinite(found):
-        raise wrong_type(row, name, "a finite number")
-    return found
-
-
 def weight_of(row: Row) -> float:
-    """The number in the column "weight", 1 without one; 0 if a float32 cannot tell it from 0.
-
-    Raises:
-        DataError: It is negative, or larger than any float32, or no number.
-    """
-    found = number(row, "weight")
+    """The number in the column "weight", 1 without one; 0 if a float32 cannot tell it from 0."""
+    found = _number(row, "weight")
     if found is None:
         return 1.0
     smallest, largest = _FLOAT32
@@ -137,11 +116,7 @@ def weight_of(row: Row) -> float:
 
 
 def past_turns(row: Row, name: str) -> list[tuple[str, str]]:
-    """What was asked and answered before, out of a column of [user, assistant] pairs of texts.
-
-    Raises:
-        DataError: The column holds something else.
-    """
+    """What was asked and answered before, out of a column of [user, assistant] pairs of texts."""
     value = row.values.get(name)
     if value is None or value in ("", []):
         return []
@@ -152,46 +127,6 @@ def past_turns(row: Row, name: str) -> list[tuple[str, str]]:
             raise wrong_type(row, name, "a list of [user, assistant] pairs of texts")
     _check_readable(value, row, name)
     return [(asked, said) for asked, said in turns]
-
-
-def tools_of(row: Row) -> list[Any] | None:
-    """The descriptions of tools in the column "tools": a list of objects, or JSON text of one.
-
-    Raises:
-        DataError: The column holds something else.
-    """
-    value = row.values.get("tools")
-    spelled = isinstance(value, str)
-    if isinstance(value, str) and value.strip():
-        written, value = value.strip(), literal(value)
-        if value is None and written not in {"null", "None"}:
-            raise wrong_type(row, "tools", "a list of tools, or JSON text of one")
-    if not value and (value is None or isinstance(value, str | list)):
-        return None
-    value = [value] if isinstance(value, Mapping) else value
-    if not isinstance(value, list) or not all(isinstance(tool, Mapping) for tool in value):
-        raise wrong_type(row, "tools", "a list of tools, or JSON text of one")
-    _check_readable(value, row, "tools")
-    return value if spelled else [_without_nulls(tool) for tool in value]
-
-
-def as_messages(value: Value) -> list[Message]:
-    """Messages out of {role, content} or ShareGPT's {from, value}, one or a list; else empty."""
-    turns = [value] if isinstance(value, Mapping) else value
-    if not isinstance(turns, list | tuple):
-        return []
-    messages = [_message(turn) for turn in turns]
-    return [m for m in messages if m is not None] if all(messages) else []
-
-
-def assistant(said: str) -> Message:
-    """What the assistant says, as a message."""
-    return {"role": "assistant", "content": said}
-
-
-def user(said: str) -> Message:
-    """What the user says, as a message."""
-    return {"role": "user", "content": said}
 
 
 def wrong_type(row: Row, name: str, expected: str) -> DataError:
@@ -205,132 +140,197 @@ def wrong_type(row: Row, name: str, expected: str) -> DataError:
     )
 
 
-def _message(turn: Value) -> Message | None:
-    """A turn with "role" and "content", whichever way it is spelled; None if it is no message."""
-    if not isinstance(turn, Mapping):
-        return None
-    if not isinstance(turn.get("role"), str) and not _from_somebody(turn):
-        return None
-    role, calls = speaker_of(turn["from"] if turn.get("role") is None else turn["role"])
-    name = next((part for part in _SAID if turn.get(part) is not None), "content")
-    message = {key: part for key, part in turn.items() if key not in {"role", "from", name}}
-    message = {"role": role, **message}
-    if name in turn:
-        message["content"] = _content(turn[name])
-    if "tool_calls" in message:
-        message = dict(_with_calls(message))
-    said = message.get("content")
-    called = _calls(said) if calls and isinstance(said, str) else None
-    if called:
-        return {**message, "content": "", "tool_calls": called}
-    silent = turn.get(name) is None and bool(message.get("tool_calls"))
-    return message if isinstance(said, str) or silent else None
-
-
-def _from_somebody(turn: Mapping[str, Any]) -> bool:
-    """Whether ShareGPT's "from" says who speaks; nobody else speaks there."""
-    speaker = turn.get("from")
-    return turn.get("role") is None and isinstance(speaker, str) and is_speaker(speaker)
-
-
-def _calls(said: str) -> list[Any] | None:
-    """The tool calls that a "function_call" turn spells as JSON; None if it does not."""
-    value = literal(said)
-    calls = value if isinstance(value, list) else [value]
-    if not all(isinstance(call, dict) and isinstance(call.get("name"), str) for call in calls):
-        return None
-    return [{"type": "function", "function": _with_arguments(call)} for call in calls]
-
-
-def _with_calls(turn: Mapping[str, Any]) -> Message:
-    """A message with its tool calls as templates want them; null calls are none."""
-    calls = turn["tool_calls"]
-    if isinstance(calls, str):
-        calls = literal(calls) if calls.strip() else None
-        calls = [calls] if isinstance(calls, Mapping) else calls
-    if calls is None:
-        return {name: part for name, part in turn.items() if name != "tool_calls"}
-    if not isinstance(calls, list | tuple):
-        return turn
-    return {**turn, "tool_calls": [_with_arguments(_without_nulls(call)) for call in calls]}
-
-
-def _with_arguments(call: Value) -> Value:
-    """A tool call with its arguments as an object, where they are JSON text of one (OpenAI)."""
-    if not isinstance(call, Mapping):
-        return call
-    if isinstance(call.get("function"), Mapping):
-        return {**call, "function": _with_arguments(call["function"])}
-    try:
-        found = json.loads(call["arguments"]) if isinstance(call.get("arguments"), str) else None
-    except (ValueError, RecursionError):
-        found = None
-    usable = isinstance(found, dict) and not _fault(found)
-    return {**call, "arguments": found} if usable else call
-
-
-def _without_nulls(value: Value, depth: int = 0) -> Value:
-    """The same without members that are null: Parquet fills in those that a row does not have."""
-    if depth > _DEEPEST:
-        return value
-    if isinstance(value, Mapping):
-        there = {name: part for name, part in value.items() if part is not None}
-        return {name: _without_nulls(part, depth + 1) for name, part in there.items()}
-    if isinstance(value, list | tuple):
-        return [_without_nulls(part, depth + 1) for part in value]
-    return value
-
-
-def _content(said: Value) -> Value:
-    """The text of a content in parts; None if one of them is no text (a picture, say)."""
-    if not isinstance(said, list | tuple | Mapping):
-        return said
-    texts = [_part(part) for part in ([said] if isinstance(said, Mapping) else said)]
-    return "".join(map(str, texts)) if all(isinstance(t, str) for t in texts) else None
-
-
-def _part(part: Value) -> str | None:
-    """The text of a part of a content; None if it is something else."""
-    if isinstance(part, str):
-        return part
-    if not isinstance(part, Mapping) or _foreign(part):
-        return None
-    return next((part[n] for n in ("text", *_SAID) if isinstance(part.get(n), str)), None)
-
-
-def _foreign(part: Mapping[str, Any]) -> str:
-    """What a part of a content is, if it is no text: "image_url", say."""
-    kind = part.get("type")
-    if isinstance(kind, str) and kind not in _TEXT_PARTS:
-        return kind
-    return next((str(name) for name in part if holds_media(str(name), part[name])), "")
-
-
-def _foreign_part(turns: Value) -> str:
-    """The first part of some messages that is no text; empty if there is none."""
-    for turn in turns if isinstance(turns, list | tuple) else [turns]:
-        for name in _SAID if isinstance(turn, Mapping) else ():
-            parts = turn.get(name)
-            for part in parts if isinstance(parts, list | tuple) else [parts]:
-                if isinstance(part, Mapping) and _part(part) is None:
-                    return _foreign(part) or str(next(iter(part), "nothing"))
-    return ""
-
-
-def _check_readable(value: Value, row: Row, name: str) -> None:
-    fault = _fault(value)
+def _check_readable(value: Any, row: Row, name: str) -> None:
+    fault = unusable(value)
     if fault:
         raise DataError(fault, where=f"{row.where}, field '{name}'", fix=_CORRECT)
 
 
-def _fault(value: Value, depth: int = 0) -> str:
-    """What makes a text, or a text within messages, unusable; empty if nothing does."""
-    if isinstance(value, str):
-        broken = not value.isascii() and _SURROGATE.search(value)
-        return "holds half a character (a lone surrogate such as \\ud800)" if broken else ""
-    if depth > _DEEPEST:
-        return "is nested too deeply"
-    parts = value.values() if isinstance(value, Mapping) else value
-    if not isinstance(parts, list | tuple | ValuesView):
-        return ""
-    return next((fault for part in parts if (fault := _fault(part, depth + 1))), "")
+def _number(row: Row, name: str) -> float | None:
+    """A finite number, also one written as text; None if the field is empty or not there."""
+    value = row.values.get(name)
+    if value is None or value == "":
+        return None
+    found = _finite(value)
+    if found is None:
+        raise wrong_type(row, name, "a finite number")
+    return found
+
+
+def _finite(value: Any) -> float | None:
+    try:
+        found = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return found if math.isfinite(found) else None
+
+
+def with_extras(pair: PreferencePair) -> PreferencePair:
+    """The pair with what the columns `system`, `tools`, `weight` and of scores add to it."""
+    row = pair.row
+    scores = pair.scores or _scores_of_both(row)
+    pair = replace(pair, tools=_tools_of(row), weight=weight_of(row), scores=scores)
+    system = text(row, "system").strip() if has_value(row, "system") else ""
+    if system:
+        return _with_system(pair, system)
+    # Only a chat template shows tools, and it shows them with messages.
+    return _spoken(pair) if pair.tools else pair
+
+
+def _scores_of_both(row: Row) -> tuple[float, float] | None:
+    for names in SCORES:
+        if all(has_value(row, name) for name in names):
+            chosen, rejected = (_number(row, name) for name in names)
+            return None if chosen is None or rejected is None else (chosen, rejected)
+    return None
+
+
+def _tools_of(row: Row) -> list[Any] | None:
+    """The descriptions of tools in the column "tools": a list of objects, or JSON text of one."""
+    value = row.values.get("tools")
+    spelled = isinstance(value, str)
+    if isinstance(value, str) and value.strip():
+        written, value = value.strip(), literal(value)
+        if value is None and written not in {"null", "None"}:
+            raise wrong_type(row, "tools", "a list of tools, or JSON text of one")
+    if not value and (value is None or isinstance(value, str | list)):
+        return None
+    value = [value] if isinstance(value, Mapping) else value
+    if not isinstance(value, list) or not all(isinstance(tool, Mapping) for tool in value):
+        raise wrong_type(row, "tools", "a list of tools, or JSON text of one")
+    _check_readable(value, row, "tools")
+    return value if spelled else [without_nulls(tool) for tool in value]
+
+
+def _spoken(pair: PreferencePair) -> PreferencePair:
+    """The pair with messages beside its text, if it had none."""
+    plain = pair.text
+    if pair.prompt is not None or plain is None:
+        return pair
+    return replace(
+        pair,
+        prompt=[{"role": "user", "content": plain.prompt}],
+        chosen=assistant(plain.chosen),
+        rejected=None if plain.rejected is None else assistant(plain.rejected),
+    )
+
+
+def _with_system(pair: PreferencePair, system: str) -> PreferencePair:
+    """The pair with a system message in front of its prompt."""
+    pair = _spoken(pair)
+    said, plain = pair.prompt or [], pair.text
+    first = said[0] if said else {}
+    if first.get("role") == "system":
+        if str(first.get("content") or "").strip() == system:
+            return pair
+        raise DataError(
+            "the conversation has another system message already",
+            where=f"{pair.row.where}, field 'system'",
+            fix="Keep one of them.",
+        )
+    if plain is not None:
+        plain = replace(plain, prompt=f"{system}\n\n{plain.prompt.lstrip()}")
+    return replace(pair, prompt=[{"role": "system", "content": system}, *said], text=plain)
+
+
+@dataclass(frozen=True)
+class Preference:
+    """Two answers out of several, each a text or messages.
+
+    Attributes:
+        chosen: The better one.
+        rejected: The worse one.
+        scores: What they were given, higher is better (a rank is counted negative).
+    """
+
+    chosen: str | Messages
+    rejected: str | Messages
+    scores: tuple[float, float]
+
+
+def has_answers(columns: Mapping[str, Any], *, empty: bool = False) -> bool:
+    """Whether a column holds a list of answers; an empty one counts beside scores, or if asked."""
+    scored = any(isinstance(columns.get(name), list) for name in (*_OF_ANSWERS, *_RANKS))
+    lists = (columns[name] for name in ANSWERS if isinstance(columns.get(name), list))
+    return any(answers or empty or scored for answers in lists)
+
+
+def answers_column(row: Row) -> str:
+    """The name of the row's column that holds its answers."""
+    there = [name for name in ANSWERS if name in row.values]
+    name = next((name for name in there if isinstance(row.values[name], list)), "")
+    if not name and there:
+        raise wrong_type(row, there[0], "a list of answers")
+    return name or str(required(row, ANSWERS[0]))
+
+
+def choose_pair(row: Row, rule: str) -> Preference | Dropped:
+    """The two answers of a row that make its pair, by one of `PAIR_RULES`."""
+    name = answers_column(row)
+    answers = [_answer(item, row, name) for item in required(row, name)]
+    scores = _scores(row, name)
+    if len(scores) != len(answers):
+        raise DataError(
+            f"{len(scores)} scores for {len(answers)} answers",
+            where=f"{row.where}, field '{name}'",
+            fix="Give one score for each answer.",
+        )
+    if len(answers) < 2:
+        return Dropped("single_answer", row.where, f"{len(answers)} answers are no pair")
+    # Stable: of equal ones the first counts as better.
+    order = sorted(range(len(answers)), key=lambda i: -scores[i])
+    worse = [i for i in order if scores[i] < scores[order[0]]]
+    if not worse:
+        return Dropped("tied_scores", row.where, "all answers have the same score")
+    best, other = order[0], _other(worse, rule, answers)
+    return Preference(answers[best], answers[other], (scores[best], scores[other]))
+
+
+def _other(worse: list[int], rule: str, answers: list[Any]) -> int:
+    if rule == "best_second":
+        return worse[0]
+    if rule == "best_random":
+        drawn = json.dumps(answers, sort_keys=True, default=str)
+        digest = hashlib.sha256(drawn.encode("utf-8", "surrogatepass")).digest()
+        return worse[int.from_bytes(digest[:8]) % len(worse)]
+    return worse[-1]
+
+
+def _answer(item: Any, row: Row, name: str) -> str | Messages:
+    value = _first(item, _SAID) if isinstance(item, Mapping) and "role" not in item else item
+    found = value if isinstance(value, str) else as_messages(value)
+    if not isinstance(found, str) and not found:
+        raise wrong_type(row, name, "a list of answers (texts, or objects with a text and a score)")
+    return found
+
+
+def _scores(row: Row, name: str) -> list[float]:
+    """One number for each answer, higher is better."""
+    for names, sign in ((_OF_ANSWERS, 1), (_RANKS, -1)):
+        for column in names:
+            value = row.values.get(column)
+            if isinstance(value, list):
+                return [sign * _score(item, row, column) for item in value]
+    found = []
+    for item in row.values[name]:
+        parts = item if isinstance(item, Mapping) else {}
+        score, rank = _first(parts, _SCORE), _first(parts, _RANK)
+        if score is None and rank is None:
+            raise DataError(
+                "an answer has neither a score nor a rank",
+                where=f"{row.where}, field '{name}'",
+                fix="Give each answer a 'score' or 'rank', or add a column 'scores' or 'ranks'.",
+            )
+        found.append(_score(score, row, name) if rank is None else -_score(rank, row, name))
+    return found
+
+
+def _score(value: Any, row: Row, name: str) -> float:
+    found = _finite(value)
+    if found is None:
+        raise wrong_type(row, name, "finite numbers as scores")
+    return found
+
+
+def _first(parts: Mapping[str, Any], names: tuple[str, ...]) -> Any:
+    return next((parts[name] for name in names if parts.get(name) is not None), None)

@@ -33,12 +33,7 @@ Records = Iterator[tuple[int, Any]]  # line, and a record or the complaint about
 
 
 def read_file(path: Path) -> Iterator[Row]:
-    """The rows of a file, read as they are needed.
-
-    Raises:
-        DataError: An unknown kind of file, or one that cannot be read; a row that is broken says so
-            itself (`Row.broken`) where the rows after it can be read.
-    """
+    """The rows of a file, read as they are needed."""
     kind = kind_of(path)
     if kind not in READERS:
         raise DataError(f"unknown kind of file {kind or path.name!r}", where=str(path), fix=HINT)

@@ -8,59 +8,46 @@
     messages      messages that end with the chosen answer, rejected_response or rejected_messages;
                   or messages up to the answers, chosen, rejected
     two_messages  chosen_messages, rejected_messages: two conversations that share their beginning
-    answers       a prompt and a list of scored or ranked answers, see `orpo.data.ranked`
+    answers       a prompt and a list of scored or ranked answers, see `orpo.data.fields`
 
 Every format may have the columns `system`, `tools`, `weight` and the scores of both answers. Where
 the rejected answer is null or missing, the row is learnt from by its NLL alone; so are `messages`
 or `conversations` by themselves, `prompt` with `completion` and `instruction` with `output`.
 
 An Alpaca row may have a `history` of earlier turns. The prompt's column may also be called
-`question`, `query`, `input` or `prefix`. Rows of other tools are brought under these columns by
-`orpo.data.peers`.
+`question`, `query`, `input` or `prefix`.
 
 A new format is a function here, a line in `FORMATS` and one in `orpo.data.columns`.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, TypeAlias
 
-from orpo.data.columns import PROMPTS, prompt_column, recognise, refuse_unpaired
-from orpo.data.extras import with_extras
+from orpo.data import columns
 from orpo.data.fields import (
-    assistant,
+    answers_column,
+    choose_pair,
     has_value,
     past_turns,
     text,
     text_or_messages,
+    with_extras,
 )
-from orpo.data.near_misses import refuse_near_misses
-from orpo.data.ranked import PAIR_RULES, answers_column, choose_pair
-from orpo.data.transcripts import split_texts, split_transcripts, turns_of
+from orpo.data.messages import assistant
 from orpo.data.types import Dropped, Message, Messages, PreferencePair, Row, TextPair
 from orpo.errors import DataError
 
-__all__ = ["FORMATS", "PAIR_RULES", "recognise", "to_pair"]
-
 Parser: TypeAlias = Callable[[Row], PreferencePair]
+
+_TURN = re.compile(r"\n\n(Human|Assistant):")
 
 
 def to_pair(row: Row, name: str, pair_rule: str = "best_worst") -> PreferencePair | Dropped:
-    """Read one row in the format `name`.
-
-    Args:
-        row: The row.
-        name: One of `FORMATS`.
-        pair_rule: One of `PAIR_RULES`, for lists of answers.
-
-    Returns:
-        The pair; or why the row gives none, if its answers cannot be told apart.
-
-    Raises:
-        DataError: A field is missing or has the wrong type; names file, line and field.
-    """
+    """Read one row in the format `name`, one of `FORMATS` or "answers"."""
     if name == "answers":
         found = choose_pair(row, pair_rule)
         if isinstance(found, Dropped):
@@ -68,16 +55,16 @@ def to_pair(row: Row, name: str, pair_rule: str = "best_worst") -> PreferencePai
         pair = replace(_answered(row, found.chosen, found.rejected), scores=found.scores)
     else:
         pair = FORMATS[name](row)
-        refuse_unpaired(row.values, row.where)
-    refuse_near_misses(row.values, row.where, has_rejected=pair.has_rejected)
+        columns.refuse_unpaired(row.values, row.where)
+    columns.refuse_near_misses(row.values, row.where, has_rejected=pair.has_rejected)
     return with_extras(pair)
 
 
 def _prompt(row: Row) -> PreferencePair:
-    name = prompt_column(row.values)
+    name = columns.prompt_column(row.values)
     chosen_name = _present(row, "completion", "chosen")
     prompt, chosen = text_or_messages(row, name), text_or_messages(row, chosen_name)
-    rejected = text_or_messages(row, "rejected") if has_value(row, "rejected") else None
+    rejected = _given(row, "rejected")
     if isinstance(prompt, str) and isinstance(chosen, str) and isinstance(rejected, str | None):
         return PreferencePair(row, text=TextPair(prompt, chosen, rejected))
     if _opens_with_prompt(prompt, chosen, rejected):
@@ -86,15 +73,14 @@ def _prompt(row: Row) -> PreferencePair:
         row,
         prompt=_asked(_conversation(prompt), row, name),
         chosen=_answer(chosen, row, chosen_name),
-        rejected=None if rejected is None else _answer(rejected, row, "rejected"),
+        rejected=_rejected(rejected, row, "rejected"),
     )
 
 
 def _implicit(row: Row) -> PreferencePair:
-    chosen = text_or_messages(row, "chosen")
-    rejected = text_or_messages(row, "rejected") if has_value(row, "rejected") else None
+    chosen, rejected = text_or_messages(row, "chosen"), _given(row, "rejected")
     if isinstance(chosen, str) and isinstance(rejected, str):
-        return PreferencePair(row, text=split_texts(chosen, rejected, row))
+        return PreferencePair(row, text=_split_texts(chosen, rejected, row))
     if isinstance(chosen, str) or isinstance(rejected, str):
         raise DataError(
             "one answer is a text and there is no prompt"
@@ -108,26 +94,25 @@ def _implicit(row: Row) -> PreferencePair:
 
 def _two_messages(row: Row) -> PreferencePair:
     names = ("chosen_messages", "rejected_messages")
-    chosen = _conversation(text_or_messages(row, names[0]))
-    rejected = _conversation(text_or_messages(row, names[1])) if has_value(row, names[1]) else None
-    return _two_conversations(row, chosen, rejected, names)
+    chosen, rejected = text_or_messages(row, names[0]), _given(row, names[1])
+    return _two_conversations(
+        row, _conversation(chosen), None if rejected is None else _conversation(rejected), names
+    )
 
 
 def _messages(row: Row) -> PreferencePair:
     if has_value(row, "chosen") or has_value(row, "rejected"):
         return _turns(row, "messages")
-    chosen = _conversation(text_or_messages(row, "messages"))
-    if has_value(row, "rejected_messages"):
-        rejected = _conversation(text_or_messages(row, "rejected_messages"))
-        return _two_conversations(row, chosen, rejected, ("messages", "rejected_messages"))
-    answer = None
-    if has_value(row, "rejected_response"):
-        answer = _answer(text_or_messages(row, "rejected_response"), row, "rejected_response")
+    chosen, rejected = _conversation(text_or_messages(row, "messages")), "rejected_messages"
+    if has_value(row, rejected):
+        other = _conversation(text_or_messages(row, rejected))
+        return _two_conversations(row, chosen, other, ("messages", rejected))
+    answer = _given(row, "rejected_response")
     return PreferencePair(
         row,
         prompt=_asked(chosen[:-1], row, "messages"),
         chosen=_answer(chosen[-1:], row, "messages"),
-        rejected=answer,
+        rejected=_rejected(answer, row, "rejected_response"),
     )
 
 
@@ -145,8 +130,7 @@ def _sharegpt(row: Row) -> PreferencePair:
 def _turns(row: Row, name: str) -> PreferencePair:
     """A conversation up to the answers, or with the chosen one, and the answers beside it."""
     turns = _conversation(text_or_messages(row, name))
-    chosen = text_or_messages(row, "chosen")
-    rejected = text_or_messages(row, "rejected") if has_value(row, "rejected") else None
+    chosen, rejected = text_or_messages(row, "chosen"), _given(row, "rejected")
     asked = turns[:-1] if turns[-1]["role"] == "assistant" else turns
     if _opens_with_prompt(asked, chosen, rejected):
         return _implicit(row)
@@ -155,14 +139,14 @@ def _turns(row: Row, name: str) -> PreferencePair:
         row,
         prompt=_asked(asked if _same_turn(turns[-1], answer) else turns, row, name),
         chosen=answer,
-        rejected=None if rejected is None else _answer(rejected, row, "rejected"),
+        rejected=_rejected(rejected, row, "rejected"),
     )
 
 
 def _hh(row: Row) -> PreferencePair:
     rejected = text(row, "rejected") if has_value(row, "rejected") else None
-    pair = split_transcripts(text(row, "chosen"), rejected, row)
-    turns = turns_of(pair.prompt)
+    pair = _split_transcripts(text(row, "chosen"), rejected, row)
+    turns = _turns_of(pair.prompt)
     if not turns:
         return PreferencePair(row, text=pair)
     return PreferencePair(
@@ -187,19 +171,13 @@ def _alpaca(row: Row) -> PreferencePair:
         text=texts,
         prompt=turns,
         chosen=_answer(chosen, row, chosen_name),
-        rejected=None if rejected is None else _answer(rejected, row, "rejected"),
+        rejected=_rejected(rejected, row, "rejected"),
     )
-
-
-def _text_or_answer(row: Row, name: str) -> str | Messages:
-    """A text, or the message that an answer is."""
-    spoken = isinstance(row.values.get(name), list | tuple | Mapping)
-    return text_or_messages(row, name) if spoken else text(row, name)
 
 
 def _answered(row: Row, chosen: str | Messages, rejected: str | Messages) -> PreferencePair:
     """The pair of a list of answers, with whichever prompt the row has."""
-    name = next((n for n in PROMPTS if has_value(row, n)), "prompt")
+    name = next((n for n in columns.PROMPTS if has_value(row, n)), "prompt")
     field = answers_column(row)
     prompt: str | list[Message]
     if name == "instruction":
@@ -214,12 +192,9 @@ def _answered(row: Row, chosen: str | Messages, rejected: str | Messages) -> Pre
         rejected=_answer(rejected, row, field),
     )
     if plain and isinstance(chosen, str) and isinstance(rejected, str):
-        plain_pair = TextPair(plain, chosen, rejected)
-        return (
-            replace(pair, text=plain_pair)
-            if name == "instruction"
-            else PreferencePair(row, text=plain_pair)
-        )
+        texts = TextPair(plain, chosen, rejected)
+        alone = PreferencePair(row, text=texts)
+        return replace(pair, text=texts) if name == "instruction" else alone
     return pair
 
 
@@ -238,6 +213,16 @@ FORMATS: dict[str, Parser] = {
 def _present(row: Row, other: str, usual: str) -> str:
     """The other name of a column if the row has that one only."""
     return other if other in row.values and usual not in row.values else usual
+
+
+def _given(row: Row, name: str) -> str | list[Message] | None:
+    return text_or_messages(row, name) if has_value(row, name) else None
+
+
+def _text_or_answer(row: Row, name: str) -> str | Messages:
+    """A text, or the message that an answer is."""
+    spoken = isinstance(row.values.get(name), list | tuple | Mapping)
+    return text_or_messages(row, name) if spoken else text(row, name)
 
 
 def _instruction(row: Row) -> tuple[list[Message], str]:
@@ -320,3 +305,70 @@ def _answer(value: str | Messages, row: Row, name: str) -> Message:
             fix="Put the turns before the last answer into 'prompt'.",
         )
     return value[0]
+
+
+def _rejected(value: str | Messages | None, row: Row, name: str) -> Message | None:
+    return None if value is None else _answer(value, row, name)
+
+
+def _split_transcripts(chosen: str, rejected: str | None, row: Row) -> TextPair:
+    """The prompt up to the last "\\n\\nAssistant:" that both share, and the answers."""
+    for name, transcript in (("chosen", chosen), ("rejected", rejected)):
+        if transcript is not None and columns.HH_ANSWER not in transcript:
+            raise DataError(
+                "not a transcript: it has no '\\n\\nAssistant:' turn",
+                where=f"{row.where}, field '{name}'",
+                fix="Every row must be a Human/Assistant transcript, as the first row is.",
+            )
+    shared = len(chosen) if rejected is None else _common_prefix(chosen, rejected)
+    at = chosen.rfind(columns.HH_ANSWER, 0, shared)
+    if at < 0:
+        raise DataError(
+            "'chosen' and 'rejected' do not begin with the same prompt",
+            where=f"{row.where}, field 'rejected'",
+            fix="Both transcripts must share everything up to the answer.",
+        )
+    border = at + len(columns.HH_ANSWER)
+    return TextPair(
+        chosen[:border], chosen[border:], None if rejected is None else rejected[border:]
+    )
+
+
+def _split_texts(chosen: str, rejected: str, row: Row) -> TextPair:
+    """Two plain texts: the prompt is what they share, up to the last border between words."""
+    shared = chosen[: _common_prefix(chosen, rejected)]
+    # The white space before the first differing word belongs to the answer.
+    words = [shared.rstrip()] if shared[-1:].isspace() else shared.rsplit(None, 1)[:-1]
+    border = len(words[0]) if words else 0
+    if not border:
+        raise DataError(
+            "'chosen' and 'rejected' share no beginning, so there is no prompt",
+            where=f"{row.where}, field 'chosen'",
+            fix="Add a 'prompt' column.",
+        )
+    return TextPair(chosen[:border], chosen[border:], rejected[border:])
+
+
+def _turns_of(transcript: str) -> list[Message]:
+    """Messages of an HH prompt that ends with "\\n\\nAssistant:"; empty if it is not regular."""
+    parts = _TURN.split(transcript)
+    if parts[0].strip():
+        return []
+    roles = {"Human": "user", "Assistant": "assistant"}
+    turns: list[Message] = [
+        {"role": roles[speaker], "content": said.strip()}
+        for speaker, said in zip(parts[1::2], parts[2::2], strict=True)
+    ]
+    return turns[:-1] if turns and turns[-1]["role"] == "assistant" else []
+
+
+def _common_prefix(a: str, b: str) -> int:
+    """Number of characters that both begin with, by bisection."""
+    shared, end = 0, min(len(a), len(b))
+    while shared < end:
+        middle = (shared + end + 1) // 2
+        if a[shared:middle] == b[shared:middle]:
+            shared = middle
+        else:
+            end = middle - 1
+    return shared

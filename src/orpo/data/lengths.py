@@ -19,8 +19,6 @@ from dataclasses import dataclass, replace
 from orpo.data.types import Dropped, TokenizedPair
 from orpo.errors import DataError
 
-__all__ = ["MIN_ANSWER_ROOM", "TRUNCATIONS", "LengthPolicy", "TooLongError"]
-
 TRUNCATIONS = ("truncate_answer", "keep_end", "keep_start", "drop", "error")
 
 MIN_ANSWER_ROOM = 16

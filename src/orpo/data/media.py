@@ -14,8 +14,6 @@ from typing import Any
 from orpo.data.types import PreferencePair
 from orpo.errors import DataError
 
-__all__ = ["holds_media", "is_empty", "refuse_media", "refuse_placeholders"]
-
 _MEDIA = (
     r"(?:images?|imgs?|pictures?|pics?|photos?|screenshots?|videos?|audios?|waveforms?|pixels?"
     r"|multimodal|multi_modal|mm_data|mm_inputs?)\d*"
@@ -52,11 +50,7 @@ _FIX = "Only texts are trained on: give rows without pictures, sound and video."
 
 
 def refuse_media(values: Mapping[str, Any], where: str) -> None:
-    """Refuse a row that holds a picture, a recording or a video.
-
-    Raises:
-        DataError: Names the column.
-    """
+    """Refuse a row that holds a picture, a recording or a video."""
     for name, value in values.items():
         if holds_media(name, value) or any(_with_media(turn) for turn in _turns(value)):
             raise DataError(
@@ -70,9 +64,6 @@ def refuse_placeholders(pair: PreferencePair) -> None:
     Where the row has a column for pictures, any placeholder does, such as "<image>". Elsewhere it
     may be what is talked about ("How do I use the <image> tag?"): there, only one that opens a line
     of the prompt and stands alone on it or is glued to the words after it does.
-
-    Raises:
-        DataError: Names the placeholder.
     """
     meant = any(map(_is_media, pair.row.values))
     for part, text in _texts(pair):

@@ -10,8 +10,6 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-__all__ = ["PairCollator", "merge_batches", "select_pairs"]
-
 _SIDES = ("chosen", "rejected")
 
 

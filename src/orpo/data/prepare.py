@@ -1,31 +1,60 @@
-"""From rows to a data set of token ids with an exact account of every row."""
+"""From rows to a data set of token ids with an exact account of every row.
+
+It lies in a file that is mapped into memory. Where a cache is named it is kept from run to run, as
+a folder of two files, written under another name and renamed when it is whole:
+
+    pairs.arrow   the columns `COLUMNS` as an Arrow stream
+    ledger.json   what became of every row, and the digest of the pairs
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import time
+import weakref
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import datasets
+import pyarrow as pa
 import torch
 from tqdm.auto import tqdm
 
 from orpo.data.lengths import TooLongError
-from orpo.data.reading import PairReaders
-from orpo.data.store import COLUMNS, PairStore
-from orpo.data.token_columns import is_tokenised
+from orpo.data.reading import PairReaders, is_tokenised
+from orpo.data.sources import fingerprint_of
 from orpo.data.tokenize import PairTokenizer
-from orpo.data.types import Dropped, Ledger, PreferencePair, Row, TokenizedPair
+from orpo.data.types import COLUMNS, Dropped, Ledger, PreferencePair, Row, TokenizedPair
 from orpo.errors import DataError
+from orpo.runs.manifest import describe
+from orpo.runs.reading import read_object
+from orpo.runs.writing import remove
 from orpo.terminal import progress_stream
-
-__all__ = ["Preparation", "StreamedPairs", "is_prepared"]
 
 _TOKENISED = "already tokenised"
 _TOGETHER = 256  # rows that are tokenised at once
 _QUIET_SECONDS = 2  # that preparation may take before it shows progress
+
+_SCHEMA = pa.schema(
+    [
+        *((name, pa.list_(pa.int32())) for name in COLUMNS[:3]),
+        ("row", pa.int64()),
+        ("weight", pa.float32()),
+    ]
+)
+_BATCH = 1000  # pairs of a record batch
+_ABANDONED = 24 * 3600  # seconds after which nobody writes a draft any more
+_WORTH_KEEPING = 2000  # rows; fewer are tokenised in a second
 
 Outcome = TokenizedPair | Dropped
 
@@ -45,7 +74,7 @@ class Preparation:
         tokenize: Turns pairs into token ids.
         on_bad_row: "error" stops at a malformed row; "drop" leaves it out and counts it.
         data_format: One of `orpo.data.formats.FORMATS` or "answers"; empty to recognise it.
-        pair_rule: One of `orpo.data.formats.PAIR_RULES`, for lists of scored answers.
+        pair_rule: One of `orpo.data.fields.PAIR_RULES`, for lists of scored answers.
         cache: Folder that keeps what was tokenised; None to keep nothing.
     """
 
@@ -56,38 +85,21 @@ class Preparation:
     cache: Path | None = None
 
     def __call__(self, rows: Iterable[Row], name: str) -> tuple[datasets.Dataset, Ledger]:
-        """All rows, to a data set that lies on disk as far as it is large.
-
-        Returns:
-            A data set with the columns `COLUMNS`, and the account of every row.
-
-        Raises:
-            DataError: A malformed row, or no pair was kept.
-        """
-        store = PairStore(self.cache, self._key(rows))
-        kept = store.load()
+        """All rows as a data set with the columns `COLUMNS`, and the account of every row."""
+        home = self._home(rows)
+        kept = None if home is None else _load(home)
         if kept is not None:
             prepared, ledger = kept
             ledger.name, ledger.recalled = name, True
             return prepared, ledger
         ledger = Ledger(name)
-        with store.writing() as write:
-            for pair in self.stream(rows, ledger, progress=True):
-                write(pair)
-            _require_pairs(ledger)
-        return store.finish(ledger), ledger
+        return _save(self._required(rows, ledger), ledger, home), ledger
 
     def stream(
         self, rows: Iterable[Row], ledger: Ledger, *, progress: bool = False
     ) -> Iterator[TokenizedPair]:
-        """The kept pairs one by one; the ledger counts along.
-
-        Args:
-            rows: Read some hundred at a time, fewer at the beginning.
-            ledger: Receives what became of each row.
-            progress: Show on a terminal how far it is.
-        """
-        readers = _Readers(self)
+        """The kept pairs one by one; the ledger counts along."""
+        read = _Reading(self)
         ahead, together = iter(rows), 1
         bar = tqdm(
             desc=f"reading {ledger.name}",
@@ -99,36 +111,43 @@ class Preparation:
         )
         with bar:
             while chunk := list(islice(ahead, together)):
-                outcomes = readers(chunk)
-                readers.describe(ledger)
+                outcomes = read.chunk(chunk)
+                formats = [*read.readers.formats, *([_TOKENISED] * read.tokenised)]
+                ledger.format = " + ".join(formats)
+                ledger.rendering = " + ".join(read.renderings)
                 for outcome in outcomes:
                     ledger.count(outcome)
                     if isinstance(outcome, TokenizedPair):
                         yield outcome
                 bar.update(len(chunk))
                 together = min(2 * together, _TOGETHER)
-        readers.read.require_readable()
+        read.readers.require_readable()
 
-    def _key(self, rows: Iterable[Row]) -> str:
-        """What the result depends on, as a name; empty if the rows do not say what they are."""
-        ask = getattr(rows, "fingerprint", None)
-        identity = ask() if callable(ask) and self.cache is not None else None
-        if identity is None:
-            return ""
+    def _required(self, rows: Iterable[Row], ledger: Ledger) -> Iterator[TokenizedPair]:
+        yield from self.stream(rows, ledger, progress=True)
+        _require_pairs(ledger)
+
+    def _home(self, rows: Iterable[Row]) -> Path | None:
+        """Where these rows are kept, tokenised so; None if they do not say what they are."""
+        identity = None if self.cache is None else fingerprint_of(rows)
+        if self.cache is None or identity is None:
+            return None
         how = (self.on_bad_row, self.data_format, self.pair_rule)
-        return PairStore.key(identity, self.tokenize.fingerprint(), *how)
+        parts = [_code(), identity, self.tokenize.fingerprint(), *how]
+        text = json.dumps(parts, sort_keys=True, default=str)
+        return self.cache / hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
-class _Readers:
-    """Reads rows of one or several data sets; each has its own format."""
+class _Reading:
+    """Turns rows of one or several data sets, each in its own format, into tokens."""
 
     def __init__(self, how: Preparation) -> None:
         self.how = how
-        self.read = PairReaders(how.data_format, how.on_bad_row, how.pair_rule)
+        self.readers = PairReaders(how.data_format, how.on_bad_row, how.pair_rule)
         self.tokenised = False
         self.renderings: dict[str, None] = {}
 
-    def __call__(self, rows: list[Row]) -> list[Outcome]:
+    def chunk(self, rows: list[Row]) -> list[Outcome]:
         """What becomes of some rows, in order."""
         read = [self._read(row) for row in rows]
         pairs = [pair for pair in read if isinstance(pair, PreferencePair)]
@@ -137,13 +156,8 @@ class _Readers:
         tokens = iter(self.how.tokenize.batch(pairs))
         return [next(tokens) if isinstance(found, PreferencePair) else found for found in read]
 
-    def describe(self, ledger: Ledger) -> None:
-        """Enter what the rows turned out to be."""
-        formats = [*self.read.formats, *([_TOKENISED] * self.tokenised)]
-        ledger.format, ledger.rendering = " + ".join(formats), " + ".join(self.renderings)
-
     def _read(self, row: Row) -> PreferencePair | Outcome:
-        how, reader = self.how, self.read.of(row)
+        how, reader = self.how, self.readers.of(row)
         if reader.format or not is_tokenised(row.values):
             return reader(row)
         try:
@@ -186,11 +200,7 @@ class StreamedPairs(torch.utils.data.IterableDataset[dict[str, Any]]):
 
 
 def _require_pairs(ledger: Ledger) -> None:
-    """Check that there is something to prefer.
-
-    Raises:
-        DataError: No row was kept, or none that was kept has a rejected answer.
-    """
+    """Check that there is something to prefer: a pair, and a rejected answer."""
     if ledger.kept == 0:
         details = [rows[0].detail for rows in ledger.examples.values()]
         detail = f" ({details[0]})" if details and details[0] else ""
@@ -206,3 +216,110 @@ def _require_pairs(ledger: Ledger) -> None:
             where=ledger.name,
             fix="Preference data need 'chosen' and 'rejected'; rows without may be among them.",
         )
+
+
+def _load(home: Path) -> tuple[datasets.Dataset, Ledger] | None:
+    """A data set that is kept and its account, if it is there and whole."""
+    if not (home / "ledger.json").is_file():
+        return None
+    try:
+        plain = read_object(home / "ledger.json")
+        if plain.pop("sha256") != describe(home / "pairs.arrow").sha256:
+            return None
+        ledger = Ledger.from_dict(plain)
+        pairs = datasets.Dataset.from_file(str(home / "pairs.arrow"))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, pa.ArrowException):
+        return None  # damaged: it is made again
+    return (pairs, ledger) if pairs.data.schema.equals(_SCHEMA) else None
+
+
+def _save(pairs: Iterator[TokenizedPair], ledger: Ledger, home: Path | None) -> datasets.Dataset:
+    """The data set of these pairs: kept at `home`, or as long as the object lives.
+
+    What was derived from it can be read even then: the file is mapped.
+    """
+    with _room("the temporary folder"):
+        draft = _scratch_folder(None if home is None else home.parent)
+    try:
+        with _room(draft.parent):
+            file = pa.ipc.new_stream(str(draft / "pairs.arrow"), _SCHEMA)
+        try:
+            # Outside of `_room`: what the rows' own source raises is no matter of room.
+            while batch := list(islice(pairs, _BATCH)):
+                columns = {name: [getattr(pair, name) for pair in batch] for name in COLUMNS}
+                with _room(draft.parent):
+                    file.write_batch(pa.RecordBatch.from_pydict(columns, schema=_SCHEMA))
+        finally:
+            with _room(draft.parent):
+                file.close()
+        folder = draft
+        if home is not None and ledger.rows_in >= _WORTH_KEEPING:
+            plain = {**ledger.as_dict(), "sha256": describe(draft / "pairs.arrow").sha256}
+            with _room(draft.parent):
+                (draft / "ledger.json").write_text(json.dumps(plain), "utf-8")
+            folder = home if _moved(draft, home) else draft
+        prepared = datasets.Dataset.from_file(str(folder / "pairs.arrow"))
+    except BaseException:
+        _remove(draft, os.getpid())
+        raise
+    if folder == draft:
+        weakref.finalize(prepared, _remove, draft, os.getpid())
+    return prepared
+
+
+@contextmanager
+def _room(folder: object) -> Iterator[None]:
+    """Says of a failed write where room is needed."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(
+            f"tokenised data cannot be written ({error.strerror or error})",
+            where=str(folder),
+            fix="Make room there, or name another folder with ORPO_CACHE.",
+        ) from error
+
+
+def _moved(draft: Path, home: Path) -> bool:
+    """Rename a folder; another process may have been faster, with the same content."""
+    try:
+        remove(home)
+        draft.rename(home)
+    except OSError:
+        return False
+    return True
+
+
+def _scratch_folder(beside: Path | None) -> Path:
+    """A new folder."""
+    folder = ""
+    if beside is not None:
+        with suppress(OSError):  # a cache that cannot be written is no reason not to train
+            beside.mkdir(parents=True, exist_ok=True)
+            _remove_leftovers(beside)
+            folder = tempfile.mkdtemp(prefix="draft-", dir=beside)
+    return Path(folder or tempfile.mkdtemp(prefix="orpo-"))
+
+
+def _remove(folder: Path, process: int) -> None:
+    if os.getpid() == process:  # a loader's forked worker has the object too, not the folder
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Delete what programs left behind that were killed a day ago or earlier."""
+    for draft in folder.glob("draft-*"):
+        with suppress(OSError):
+            if time.time() - draft.stat().st_mtime > _ABANDONED:
+                shutil.rmtree(draft)
+
+
+@cache
+def _code() -> str:
+    """A digest of what tokenises: what other versions of it made is not used."""
+    digest = hashlib.sha256()
+    for library in ("tokenizers", "transformers", "jinja2"):
+        digest.update(f"{library} {version(library)}".encode())
+    for file in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()

@@ -9,21 +9,32 @@ from __future__ import annotations
 import pickle
 import tempfile
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from copy import copy
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
-from orpo.data.columns import UndecidedError, recognise, refuse_guess
+from orpo.data.columns import (
+    UndecidedError,
+    recognise,
+    refuse_guess,
+    renaming,
+    under_our_columns,
+)
+from orpo.data.fields import weight_of
 from orpo.data.formats import to_pair
 from orpo.data.media import refuse_media, refuse_placeholders
-from orpo.data.near_misses import renaming
-from orpo.data.peers import under_our_columns
 from orpo.data.sources import fingerprint_of
-from orpo.data.token_columns import is_tokenised
-from orpo.data.types import Converted, Dropped, PreferencePair, Refused, Row
+from orpo.data.types import Converted, Dropped, PreferencePair, Refused, Row, TokenizedPair
 from orpo.errors import DataError
+
+_TOKENISED = (
+    # ours, and TRL's current names: answers without the prompt
+    ("prompt_ids", "chosen_ids", "rejected_ids"),
+    # TRL's ORPO and DPO names: with `*_labels`, the answers' columns hold the prompt too
+    ("prompt_input_ids", "chosen_input_ids", "rejected_input_ids"),
+)
 
 _PATIENCE = 100  # rows that are in no format, before the data set is taken to be in none
 _TOGETHER = 256  # rows that are kept as one piece
@@ -155,13 +166,7 @@ class PairReader:
 
 
 class PairReaders:
-    """Reads the rows of one data set, or of several that are mixed: each has its own format.
-
-    Args:
-        data_format: Name of the format of them all; recognised if empty.
-        on_bad_row: As in `PairReader`.
-        pair_rule: As in `PairReader`.
-    """
+    """Reads the rows of one data set, or of several that are mixed: each has its own format."""
 
     def __init__(self, data_format: str, on_bad_row: str, pair_rule: str) -> None:
         self._how = (data_format, on_bad_row, pair_rule)
@@ -289,3 +294,75 @@ def _looks_like(row: Row) -> str:
         return recognise(row.values, row.where)
     except DataError:
         return ""
+
+
+def is_tokenised(columns: Mapping[str, Any]) -> bool:
+    """Whether these columns hold token ids already."""
+    return any(set(names) <= set(columns) for names in _TOKENISED)
+
+
+def read_tokens(row: Row, vocabulary: range) -> TokenizedPair | Dropped:
+    """The pair of a row of token ids, or why it is dropped."""
+    refuse_media(row.values, row.where)
+    names = next((names for names in _TOKENISED if set(names) <= set(row.values)), _TOKENISED[0])
+    prompt, chosen, rejected = (_token_ids(row, name, vocabulary) for name in names)
+    if _holds_prompt(row, names, prompt, (chosen, rejected)):
+        labels = row.values.get("chosen_labels")
+        if labels is not None:
+            prompt = chosen[: _masked(labels, len(chosen), f"{row.where}, field 'chosen_labels'")]
+        if rejected[: len(prompt)] != prompt:
+            raise DataError(
+                "the sequence does not begin with the prompt's tokens",
+                where=f"{row.where}, field '{names[2]}'",
+                fix="Both answers must follow the same prompt.",
+            )
+        chosen, rejected = chosen[len(prompt) :], rejected[len(prompt) :]
+        if not rejected:
+            return Dropped("empty_rejected", row.where, "the rejected has no tokens")
+    weight = weight_of(row)
+    if weight == 0:
+        return Dropped("zero_weight", row.where, "field 'weight' is 0")
+    return TokenizedPair(prompt, chosen, rejected, row=row.index, weight=weight)
+
+
+def _holds_prompt(
+    row: Row, names: tuple[str, ...], prompt: list[int], answers: tuple[list[int], ...]
+) -> bool:
+    """Whether the answers' columns hold the prompt's tokens too."""
+    if row.values.get("chosen_labels") is not None:
+        return True
+    both = all(ids[: len(prompt)] == prompt for ids in answers)
+    return names[0] == "prompt_input_ids" and bool(prompt) and both
+
+
+def _token_ids(row: Row, name: str, vocabulary: range) -> list[int]:
+    where = f"{row.where}, field '{name}'"
+    value = _as_list(row.values.get(name))
+    if value is None:
+        found = type(row.values.get(name)).__name__
+        raise DataError(f"expected a list of token ids, found {found}", where=where)
+    for token in value:
+        if type(token) is not int:
+            found = f"a list with {type(token).__name__}"
+            raise DataError(f"expected a list of token ids, found {found}", where=where)
+        if token not in vocabulary:
+            raise DataError(
+                f"token id {token} is outside of the tokenizer's 0 to {len(vocabulary) - 1}",
+                where=where,
+                fix="Use the tokenizer that made these ids.",
+            )
+    return value
+
+
+def _as_list(value: Any) -> list[Any] | None:
+    """A list as it is, an array as a list, None for anything else."""
+    value = value.tolist() if hasattr(value, "tolist") else value
+    return value if isinstance(value, list) else None
+
+
+def _masked(labels: Any, tokens: int, where: str) -> int:
+    """Number of leading labels that are -100, which is the length of the prompt."""
+    values = _as_list(labels)
+    if values is None or len(values) != tokens:
+        raise DataError(f"expected a list of {tokens} labels, one for each token", where=where)
+    return next((i for i, label in enumerate(values) if label != -100), tokens)

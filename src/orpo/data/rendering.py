@@ -1,26 +1,31 @@
-"""One call of the tokenizer's chat template, which is somebody else's program."""
+"""One call of the tokenizer's chat template, which is somebody else's program.
+
+It comes with a model and may loop for ever, call itself for ever or ask for 10 GB. So a signal of
+the processor's clock ends a rendering that takes too long, and a limit of the process's address
+space one that takes too much. The clock needs the main thread and the memory an operating system
+that can limit it: elsewhere they do not hold. Setting both costs a fifth of a rendering: a batch of
+pairs sets them once (`together`), and each pair winds up the clock anew.
+"""
 
 from __future__ import annotations
 
+import signal
+import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any, TypeAlias
+from contextlib import contextmanager, suppress
+from types import FrameType
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from transformers import PreTrainedTokenizerBase
-
-from orpo.data.limits import SECONDS, TooMuch, limited
 from orpo.data.types import Message, Messages
 from orpo.errors import ModelError
 
-__all__ = [
-    "PLAIN_TEMPLATE",
-    "RenderingError",
-    "Tools",
-    "apply_template",
-    "bounded",
-    "has_chat_template",
-    "thoughts_of",
-]
+try:
+    import resource
+except ImportError:  # not on Windows
+    resource = None  # type: ignore[assignment]
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 PLAIN_TEMPLATE = (
     "{% for message in messages %}"
@@ -36,11 +41,19 @@ THOUGHTS = ("reasoning_content", "reasoning", "thinking")
 """Fields of a message that hold what was thought before the answer; the first is what most
 templates read, and gpt-oss reads the last."""
 
+SECONDS = 5.0
+"""Processor time of one conversation; one of a thousand turns takes some hundredths of a second."""
+
 Tools: TypeAlias = Sequence[Any] | None
 
 _SHOWN = 300  # characters of what a template complains of
 _LONGEST = 1_000_000  # characters that a template may write of its own
 _TIMES = 20  # that it may say what it was given
+_ROOM = 512 * 2**20  # bytes beyond what the process has
+_AGAIN = 0.5  # seconds until the signal comes again, where something swallowed the first
+_FRESH = (
+    16  # conversations until the room is reckoned anew: what they leave behind takes some of it
+)
 
 
 class RenderingError(ValueError):
@@ -56,6 +69,10 @@ class RenderingError(ValueError):
         self.reason = reason
 
 
+class _TooMuch(BaseException):  # a template engine tries things and goes on after an `Exception`
+    """What runs within `bounded` took too long."""
+
+
 def has_chat_template(tokenizer: PreTrainedTokenizerBase) -> bool:
     """Whether the tokenizer brings a chat template of its own (or was given one)."""
     return bool(getattr(tokenizer, "chat_template", None))
@@ -69,19 +86,7 @@ def apply_template(
     *,
     opening: bool,
 ) -> str:
-    """The text of a conversation.
-
-    Args:
-        tokenizer: Its template is applied, or `PLAIN_TEMPLATE` if it has none.
-        messages: The conversation.
-        tools: What the assistant may call.
-        variables: What the template is told beside.
-        opening: Open the assistant's turn at the end.
-
-    Raises:
-        RenderingError: The template does not accept these messages.
-        ModelError: The template does not come to an end, or asks for too much memory.
-    """
+    """The text of a conversation."""
     given = [_named_thoughts(message) for message in messages]
     try:
         with bounded(tokenizer):
@@ -105,20 +110,103 @@ def apply_template(
 
 @contextmanager
 def bounded(tokenizer: PreTrainedTokenizerBase) -> Iterator[None]:
-    """Limits of time and memory for what a template does within; entered within itself, once.
-
-    Raises:
-        ModelError: It does not keep to them.
-    """
+    """Limit what is done within for one conversation; once, however often it is entered."""
+    if _limits.within:
+        yield
+        return
     try:
-        with limited():
+        with together(), _limits.one():
             yield
-    except TooMuch:
+    except _TooMuch:
         raise _unusable(tokenizer, f"takes more than {SECONDS:g} s for one conversation") from None
     except MemoryError:
         raise _unusable(tokenizer, "asks for too much memory for one conversation") from None
     except RecursionError:
         raise _unusable(tokenizer, "calls itself without end") from None
+
+
+@contextmanager
+def together() -> Iterator[None]:
+    """Set up once what `bounded` needs for each of many conversations."""
+    if _limits.ready:
+        yield
+        return
+    clock = threading.current_thread() is threading.main_thread() and hasattr(signal, "setitimer")
+    handler = signal.signal(signal.SIGVTALRM, _stop) if clock else None
+    memory = _address_limit()
+    _limits.ready, _limits.clock, _limits.memory, _limits.passed = True, clock, memory, 0
+    try:
+        yield
+    finally:
+        _limits.ready = False
+        if clock:
+            signal.signal(signal.SIGVTALRM, handler)
+        if memory is not None:
+            with suppress(OSError, ValueError):
+                resource.setrlimit(resource.RLIMIT_AS, memory)
+
+
+class _Limits(threading.local):
+    """What is limited in this thread.
+
+    Attributes:
+        ready: Whether `together` is entered.
+        within: Whether a conversation is being rendered.
+        clock: Whether the clock can stop it.
+        memory: The limit of the address space as it was; None where there is none to set.
+        passed: Conversations since `together` was entered.
+    """
+
+    ready = within = clock = False
+    memory: tuple[int, int] | None = None
+    passed = 0
+
+    @contextmanager
+    def one(self) -> Iterator[None]:
+        self.within = True
+        if self.memory is not None and self.passed % _FRESH == 0:
+            _limit_memory(self.memory)
+        self.passed += 1
+        if self.clock:
+            signal.setitimer(signal.ITIMER_VIRTUAL, SECONDS, _AGAIN)
+        try:
+            yield
+        finally:
+            if self.clock:
+                signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+            self.within = False
+
+
+_limits = _Limits()
+
+
+def _stop(_number: int, _frame: FrameType | None) -> None:
+    raise _TooMuch
+
+
+def _limit_memory(before: tuple[int, int]) -> None:
+    """Leave `_ROOM` beyond what the process has mapped, where that is less than it may have."""
+    mapped = _address_space()
+    bounds = [bound for bound in before if bound >= 0]  # below 0 it is none
+    fits = bool(mapped) and not any(mapped + _ROOM > bound for bound in bounds)
+    with suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_AS, (mapped + _ROOM, before[1]) if fits else before)
+
+
+def _address_limit() -> tuple[int, int] | None:
+    found = None
+    if resource is not None:
+        found = resource.getrlimit(resource.RLIMIT_AS)
+    return found
+
+
+def _address_space() -> int:
+    """Bytes that the process has mapped; 0 where the system does not say."""
+    try:
+        with open("/proc/self/statm", "rb", buffering=0) as file:  # noqa: PTH123 - often
+            return int(file.read().split()[0]) * resource.getpagesize()
+    except (OSError, ValueError, IndexError):
+        return 0
 
 
 def _unusable(tokenizer: PreTrainedTokenizerBase, what: str) -> ModelError:

@@ -8,6 +8,7 @@ a Hub id, optionally with a revision and a split: "owner/name", "owner/name@comm
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -118,10 +119,6 @@ def iterate_dataset(dataset: Iterable[Any], name: str) -> Iterator[Row]:
     """The rows of an in-memory, map-style or streaming data set; `Row`s pass as they are.
 
     A map-style `datasets` object gives plain values, whatever its format.
-
-    Args:
-        dataset: Yields dicts of columns, or rows that know their file and line already.
-        name: What the data set is called in messages.
     """
     if hasattr(dataset, "with_format") and hasattr(dataset, "__len__"):
         dataset = dataset.with_format(None)  # not for streams: the copy would forget its epoch
@@ -264,3 +261,10 @@ def _one_split(loaded: Any, where: str) -> Any:
         where=where,
         fix="Save or name one split, e.g. NAME:SPLIT for a Hub id.",
     )
+
+
+def default_cache() -> Path:
+    """The folder for tokenised data: ORPO_CACHE, or "orpo" in the user's cache folder."""
+    named = os.environ.get("ORPO_CACHE")
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return Path(named) if named else base / "orpo"

@@ -14,9 +14,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from orpo.data.reading import PairReaders
+from orpo.data.reading import PairReaders, is_tokenised
 from orpo.data.sources import fingerprint_of
-from orpo.data.token_columns import is_tokenised
 from orpo.data.types import Dropped, Message, PreferencePair, Row
 from orpo.errors import ConfigError
 

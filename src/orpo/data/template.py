@@ -18,12 +18,9 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
-
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING, Any
 
 from orpo.data.rendering import (
-    PLAIN_TEMPLATE,
     RenderingError,
     Tools,
     apply_template,
@@ -33,16 +30,8 @@ from orpo.data.rendering import (
 )
 from orpo.data.types import Message, Messages, PreferencePair, TextPair
 
-__all__ = [
-    "ANSWERED",
-    "OPENED",
-    "PLAIN_TEMPLATE",
-    "SHARED",
-    "RenderingError",
-    "Template",
-    "common_beginning",
-    "has_chat_template",
-]
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 ANSWERED = "answered"
 """A prompt up to a plain answer, with whatever the template writes before one."""
@@ -127,11 +116,7 @@ class Template:
         return pair.text is None or bool(pair.tools) or has_chat_template(self.tokenizer)
 
     def render(self, pair: PreferencePair) -> TextPair:
-        """The pair as text; its guard stands inside special-token text that people typed.
-
-        Raises:
-            RenderingError: The template does not accept these messages.
-        """
+        """The pair as text; its guard stands inside special-token text that people typed."""
         if not self.renders_messages(pair):
             assert pair.text is not None
             return pair.text if pair.prompt is None else self._guarded_text(pair.text)
@@ -156,11 +141,7 @@ class Template:
         return TextPair(text, shown[0], rejected, guard, after, lost=lost)
 
     def render_prompt(self, messages: Messages) -> str:
-        """A conversation up to the opening of the assistant's turn, to read.
-
-        Raises:
-            RenderingError: The template does not accept these messages.
-        """
+        """A conversation up to the opening of the assistant's turn, to read."""
         text, guard = self.guarded_prompt(messages)
         return text.replace(guard, "")
 
@@ -175,11 +156,7 @@ class Template:
             return self._opened(guarded, shown), guard
 
     def own_opening(self, messages: Messages) -> str:
-        """What everybody else asks with: the template's own opening, whatever that leaves out.
-
-        Raises:
-            RenderingError: The template does not accept these messages.
-        """
+        """What everybody else asks with: the template's own opening, whatever that leaves out."""
         return self._open(messages)
 
     def closed(self, messages: Messages) -> str:
@@ -330,7 +307,7 @@ class Template:
 
 
 def _lost(answer: Message, rendered: str) -> Iterator[str]:
-    """What a template left out of an answer or changed in it, by the names in `altered.WORDS`."""
+    """What a template left out of an answer or changed in it, by the names in `asked.CHANGES`."""
     content, reasoning = str(answer.get("content") or ""), thoughts_of(answer).strip()
     found = None if content.strip() in rendered else _BLOCK.match(content)
     block, text = found.groups() if found else ("", content)

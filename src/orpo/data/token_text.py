@@ -16,8 +16,6 @@ from functools import cached_property
 from transformers import PreTrainedTokenizerBase
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-__all__ = ["TokenPiece", "TokenTexts"]
-
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-F]{2})>")
 _SPACE = "\u2581"  # how SentencePiece writes a space
 

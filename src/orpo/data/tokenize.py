@@ -12,19 +12,17 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache, cached_property
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from transformers import PreTrainedTokenizerBase
-
-from orpo.data.altered import advice
-from orpo.data.asked import template_of
+from orpo.data.asked import advice, template_of
 from orpo.data.lengths import LengthPolicy
-from orpo.data.rendering import RenderingError, Tools, thoughts_of
-from orpo.data.token_columns import read_tokens
+from orpo.data.reading import read_tokens
+from orpo.data.rendering import RenderingError, Tools, thoughts_of, together
 from orpo.data.types import Dropped, Messages, PreferencePair, Row, TextPair, TokenizedPair
 from orpo.errors import ModelError
 
-__all__ = ["PairTokenizer"]
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 Known: TypeAlias = dict[str, list[int]]
 """Text -> its tokens, nothing added."""
@@ -74,7 +72,8 @@ class PairTokenizer:
 
     def batch(self, pairs: Sequence[PreferencePair]) -> list[TokenizedPair | Dropped]:
         """The same for many pairs: the tokenizer, which works on all cores, is called for all."""
-        rendered = [self._render(pair) for pair in pairs]
+        with together():
+            rendered = [self._render(pair) for pair in pairs]
         texts = [text for text in rendered if isinstance(text, TextPair) and not text.guard]
         wanted: dict[str, None] = {}
         for text in texts:
@@ -297,7 +296,7 @@ class PairTokenizer:
 
 
 def _dropped_part(pair: PreferencePair) -> str:
-    """What a template left out that left nothing over, by the names in `altered.WORDS`."""
+    """What a template left out that left nothing over, by the names in `asked.CHANGES`."""
     said = [message for message in (pair.chosen, pair.rejected) if message is not None]
     if any(thoughts_of(message) for message in said):
         return "reasoning_dropped"
@@ -334,3 +333,24 @@ def _all_cores() -> Iterator[None]:
         yield
     finally:
         os.environ[_THREADS] = "0"
+
+
+def answer_endings(tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    """EOS, if there is one, and the end of turn that the chat template writes.
+
+    Of many base models they are two tokens: a text ends with `<|endoftext|>`, an answer with
+    `<|im_end|>`.
+    """
+    eos = tokenizer.eos_token_id
+    ids = set() if eos is None else {int(eos)}
+    if tokenizer.chat_template:
+        pair = PreferencePair(
+            Row({}, "probe", 0),
+            prompt=[{"role": "user", "content": "a"}],
+            chosen={"role": "assistant", "content": "a"},
+            rejected={"role": "assistant", "content": "b"},
+        )
+        tokens = PairTokenizer(tokenizer, LengthPolicy(None))(pair)
+        if isinstance(tokens, TokenizedPair):
+            ids.add(tokens.chosen_ids[-1])
+    return ids

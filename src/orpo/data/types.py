@@ -12,17 +12,6 @@ from typing import Any, TypeAlias
 
 from orpo.errors import DataError
 
-__all__ = [
-    "Dropped",
-    "Ledger",
-    "Message",
-    "Messages",
-    "PreferencePair",
-    "Row",
-    "TextPair",
-    "TokenizedPair",
-]
-
 Message: TypeAlias = Mapping[str, Any]
 """One turn of a conversation: {"role": "user", "content": "..."}."""
 
@@ -146,6 +135,10 @@ class TokenizedPair:
         return next((i for i, (a, b) in enumerate(both) if a != b), shorter)
 
 
+COLUMNS = ("prompt_ids", "chosen_ids", "rejected_ids", "row", "weight")
+"""Columns of a prepared data set, as `TokenizedPair` describes them."""
+
+
 @dataclass(frozen=True)
 class Dropped:
     """A row that is not trained on, and why.
@@ -163,12 +156,7 @@ class Dropped:
 
 @dataclass(frozen=True)
 class Refused:
-    """A row that cannot be read.
-
-    Attributes:
-        error: What is wrong with it.
-        fatal: Whether it shows that no row can be read, so that it must not be left out.
-    """
+    """A row that cannot be read; `fatal` where it shows that no row can be."""
 
     error: DataError
     fatal: bool = False
@@ -176,13 +164,7 @@ class Refused:
 
 @dataclass(frozen=True)
 class Converted:
-    """What a row was turned into, and how it was read.
-
-    Attributes:
-        found: The pair, or why there is none.
-        format: The format that the data set turned out to be in; empty while none was known.
-        pair_rule: How a pair is chosen from a list of scored answers.
-    """
+    """What a row was turned into, under which format (empty: none was known yet) and pair rule."""
 
     found: PreferencePair | Dropped | Refused
     format: str
@@ -274,19 +256,16 @@ class Ledger:
 
     def as_dict(self) -> dict[str, Any]:
         """The ledger for JSON."""
-        return {
-            "name": self.name,
-            "format": self.format,
-            "rendering": self.rendering,
-            "rows_in": self.rows_in,
-            "kept": self.kept,
-            "nll_only": self.nll_only,
-            "dropped": dict(self.dropped),
-            "dropped_examples": {
+        plain = vars(self) | {
+            "examples": {
                 reason: [{"where": d.where, "detail": d.detail} for d in rows]
                 for reason, rows in self.examples.items()
-            },
-            "cut": dict(self.cut),
-            "after": dict(self.after),
-            "changed": dict(self.changed),
+            }
+        }
+        return {
+            "dropped_examples" if name == "examples" else name: (
+                dict(value) if isinstance(value, Counter) else value
+            )
+            for name, value in plain.items()
+            if name != "recalled"
         }

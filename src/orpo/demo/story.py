@@ -13,7 +13,7 @@ from orpo.runs import RECIPE, read_run
 if TYPE_CHECKING:  # the command line names the demo's folders without loading torch
     from transformers import TrainerCallback
 
-    from orpo.data import Row
+    from orpo.data.types import Row
     from orpo.evaluate import Grade
     from orpo.jobs import TrainResult
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor, nn
 
-from orpo.data import select_pairs
+from orpo.data.pack import select_pairs
 from orpo.engine.fused_head import FusedHead
 from orpo.engine.layout import Predictions, pad_pairs, pair_lengths
 from orpo.engine.noise import Noise, noisy, padded_noise

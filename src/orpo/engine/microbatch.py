@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from orpo.data import merge_batches, select_pairs
+from orpo.data.pack import merge_batches, select_pairs
 from orpo.engine.layout import pair_lengths
 from orpo.engine.types import Engine
 

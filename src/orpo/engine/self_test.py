@@ -14,7 +14,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from orpo.data import PairCollator
+from orpo.data.pack import PairCollator
 from orpo.engine.attention import transformer
 from orpo.engine.head import sum_pairs, token_logps
 from orpo.engine.layout import Predictions, pad_pairs

@@ -9,8 +9,7 @@ from typing import Any
 import torch
 from transformers.generation.streamers import BaseStreamer
 
-from orpo.data import has_chat_template
-from orpo.data.rendering import RenderingError
+from orpo.data.rendering import RenderingError, has_chat_template
 from orpo.errors import DataError
 from orpo.evaluate.generation import Sampling, as_asked, encode_prompt, generation_config
 from orpo.evaluate.loading import Answerer

@@ -18,7 +18,9 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from orpo.data import LengthPolicy, Messages, PairTokenizer, answer_endings
+from orpo.data.lengths import LengthPolicy
+from orpo.data.tokenize import PairTokenizer, answer_endings
+from orpo.data.types import Messages
 from orpo.evaluate.settings import Sampling
 
 __all__ = [

@@ -14,8 +14,8 @@ from typing import Any
 from jinja2 import TemplateError
 from transformers import GenerationConfig
 
-from orpo.data import has_chat_template, template_of
-from orpo.data.rendering import RenderingError
+from orpo.data.asked import template_of
+from orpo.data.rendering import RenderingError, has_chat_template
 from orpo.errors import ConfigError, DataError
 from orpo.evaluate.generation import stop_ids
 from orpo.evaluate.intervals import paired_interval

@@ -10,8 +10,9 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from orpo.data import Row, Source
+from orpo.data.sources import Source
 from orpo.data.split import hold_out
+from orpo.data.types import Row
 from orpo.errors import ConfigError, DataError
 from orpo.experiments import joining
 from orpo.experiments.claims import ArmResult

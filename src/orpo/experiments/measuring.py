@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from transformers import TrainerCallback
 
-from orpo.data import Row
+from orpo.data.types import Row
 from orpo.evaluate import Sampling, generate_answers
 from orpo.experiments.comparison import Cost, Machine, Outcome
 from orpo.experiments.tasks import Grader

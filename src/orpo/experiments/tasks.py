@@ -15,7 +15,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orpo.data import Row
+from orpo.data.types import Row
 from orpo.errors import ConfigError, DataError, RunStopped, TrainingError
 from orpo.experiments.comparison import Outcome
 from orpo.runs import make_way, read_jsonl, read_object, typed, write_json, write_jsonl

@@ -19,7 +19,7 @@ from torch import nn
 from transformers import PrinterCallback, set_seed
 
 from orpo.config import ORPOConfig
-from orpo.data import Source
+from orpo.data.sources import Source
 from orpo.errors import DataError, UserError
 from orpo.evaluate import Sampling
 from orpo.experiments.comparison import Outcome

@@ -7,7 +7,9 @@ from dataclasses import dataclass, field, replace
 
 from orpo.audit import Audit, AuditPlan, audit_rows
 from orpo.config import ORPOConfig
-from orpo.data import LengthPolicy, PairTokenizer, open_source
+from orpo.data.lengths import LengthPolicy
+from orpo.data.sources import open_source
+from orpo.data.tokenize import PairTokenizer
 from orpo.errors import ConfigError
 from orpo.jobs.audit_measure import measure_training
 from orpo.jobs.sample import Sample

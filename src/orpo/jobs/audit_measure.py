@@ -10,7 +10,7 @@ from typing import Any
 from transformers import PrinterCallback
 
 from orpo.config import ORPOConfig
-from orpo.data import Row
+from orpo.data.types import Row
 from orpo.errors import DataError
 from orpo.jobs.tokenizing import named_tokenizer
 from orpo.train.before.memory import measure_memory

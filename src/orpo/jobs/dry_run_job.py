@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerBase
 
 from orpo.audit import Audit, headlines
 from orpo.config import ORPOConfig
-from orpo.data import Row
+from orpo.data.types import Row
 from orpo.errors import ConfigError, DataError
 from orpo.jobs.dry_run.assumptions import Assumptions, Fleet
 from orpo.jobs.dry_run.memory import MemoryNeed, need_of, setup_of

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from orpo.data import Row
+from orpo.data.types import Row
 from orpo.evaluate import Grade, Sampling, generate_answers, grade_summary, preference_summary
 from orpo.evaluate.preference.measures import compare, measure
 from orpo.evaluate.preference.pairs import (

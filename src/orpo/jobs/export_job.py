@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from orpo.config import ORPOConfig
-from orpo.data import answer_endings
+from orpo.data.tokenize import answer_endings
 from orpo.errors import ConfigError, ModelError, OrpoError
 from orpo.evaluate import is_adapter
 from orpo.jobs.gguf_check import check_gguf

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from orpo.audit.repair import Inspector, kind_of, require_minhash
 from orpo.config import ORPOConfig
-from orpo.data import LengthPolicy, PairTokenizer
+from orpo.data.lengths import LengthPolicy
+from orpo.data.tokenize import PairTokenizer
 from orpo.errors import ConfigError, DataError
 from orpo.jobs.fix_passes import Passes
 from orpo.jobs.fix_types import DEDUPLICATIONS, FixJob, FixResult

@@ -31,7 +31,8 @@ from orpo.audit.repair import (
     text_key,
 )
 from orpo.audit.views import PairView, view
-from orpo.data import PreferencePair, Row, open_source
+from orpo.data.sources import open_source
+from orpo.data.types import PreferencePair, Row
 from orpo.errors import ConfigError, DataError
 from orpo.jobs.fix_types import FixJob, FixResult
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from orpo.config import ORPOConfig
-from orpo.data import asked_otherwise
+from orpo.data.asked import asked_otherwise
 from orpo.errors import ModelError
 from orpo.runs import read_object
 from orpo.train.tokenizer import load_tokenizer

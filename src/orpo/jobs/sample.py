@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from random import Random
 
-from orpo.data import Row
+from orpo.data.types import Row
 
 __all__ = ["Sample"]
 

@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from orpo.config import ORPOConfig
-from orpo.data import asked_otherwise, has_chat_template
+from orpo.data.asked import asked_otherwise
+from orpo.data.rendering import has_chat_template
 from orpo.errors import ConfigError, ModelError
 from orpo.evaluate import is_adapter
 from orpo.jobs.merge_job import MERGED, merge_once, merged_folder

@@ -9,18 +9,12 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from orpo.config import ORPOConfig
-from orpo.data import (
-    Dropped,
-    LengthPolicy,
-    PairTokenizer,
-    PreferencePair,
-    Row,
-    TokenizedPair,
-    open_source,
-)
-from orpo.data.reading import PairReader
-from orpo.data.token_columns import is_tokenised
+from orpo.data.lengths import LengthPolicy
+from orpo.data.reading import PairReader, is_tokenised
+from orpo.data.sources import open_source
 from orpo.data.token_text import TokenPiece, TokenTexts
+from orpo.data.tokenize import PairTokenizer
+from orpo.data.types import Dropped, PreferencePair, Row, TokenizedPair
 from orpo.errors import ConfigError, DataError
 from orpo.jobs.tokenizing import named_tokenizer, pair_reader
 

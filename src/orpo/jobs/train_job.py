@@ -16,9 +16,10 @@ from transformers import PreTrainedModel, PrinterCallback, TrainerCallback
 
 from orpo.audit import Audit, headlines, quick_audit
 from orpo.config import ORPOConfig
-from orpo.data import Mixture, Row, Source
 from orpo.data.reading import ReadOnce
+from orpo.data.sources import Mixture, Source
 from orpo.data.split import hold_out
+from orpo.data.types import Row
 from orpo.errors import CheckpointError, ConfigError, DataError, ModelError, RunStopped, SaveError
 from orpo.evaluate import Sampling
 from orpo.jobs.evidence import Evidence, Grader, Say

@@ -16,24 +16,13 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from orpo.config import ORPOConfig
-from orpo.data import (
-    COLUMNS,
-    Asking,
-    Decision,
-    Ledger,
-    LengthPolicy,
-    PairTokenizer,
-    Preparation,
-    Row,
-    StreamedPairs,
-    decide,
-    default_cache,
-    has_chat_template,
-    is_prepared,
-    iterate_dataset,
-    keep_asked,
-)
-from orpo.data.altered import told_of_changes
+from orpo.data.asked import Asking, Decision, decide, keep_asked, told_of_changes
+from orpo.data.lengths import LengthPolicy
+from orpo.data.prepare import Preparation, StreamedPairs, is_prepared
+from orpo.data.rendering import has_chat_template
+from orpo.data.sources import default_cache, iterate_dataset
+from orpo.data.tokenize import PairTokenizer
+from orpo.data.types import COLUMNS, Ledger, Row
 from orpo.errors import ConfigError, DataError, ModelError
 from orpo.train.tokenizer import give_plain_template
 

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow.compute as pc
 from torch import nn
 
-from orpo.data import COLUMNS
+from orpo.data.types import COLUMNS
 from orpo.train.weights import frozen_weights
 
 _TOKENS = COLUMNS[:3]

@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers.integrations import is_deepspeed_zero3_enabled
 
 from orpo.config import ORPOConfig
-from orpo.data import merge_batches, select_pairs
+from orpo.data.pack import merge_batches, select_pairs
 from orpo.engine import (
     Engine,
     Look,

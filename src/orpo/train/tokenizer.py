@@ -8,7 +8,8 @@ from typing import Any
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from orpo.config import ORPOConfig
-from orpo.data import PLAIN_TEMPLATE, forget_asked
+from orpo.data.asked import forget_asked
+from orpo.data.rendering import PLAIN_TEMPLATE
 from orpo.errors import ConfigError, ModelError
 from orpo.train.models import fetching, located, unloadable
 

@@ -26,8 +26,10 @@ from transformers import (
 from transformers.trainer_utils import EvalLoopOutput, has_length
 
 from orpo.config import ORPOConfig
-from orpo.data import COLUMNS as PREPARED
-from orpo.data import Ledger, PairCollator, StreamedPairs
+from orpo.data.pack import PairCollator
+from orpo.data.prepare import StreamedPairs
+from orpo.data.types import COLUMNS as PREPARED
+from orpo.data.types import Ledger
 from orpo.engine import cut, most_positions, noise_columns, positions_of, transformer
 from orpo.errors import CheckpointError, ConfigError, DataError
 from orpo.objective import PairLogps

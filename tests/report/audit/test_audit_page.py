@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from orpo.audit.findings import Audit
-from orpo.data import Ledger
+from orpo.data.types import Ledger
 from orpo.errors import ConfigError
 from orpo.report import write_audit_page
 from tests.report.audit.audits import audit_of, finding, planted

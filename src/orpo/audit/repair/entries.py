@@ -13,9 +13,8 @@ from hashlib import blake2b
 
 from orpo.audit.views import PairView, view
 from orpo.data.lengths import LengthPolicy
-from orpo.data.reading import PairReader
+from orpo.data.reading import PairReader, is_tokenised
 from orpo.data.split import prompt_key
-from orpo.data.token_columns import is_tokenised
 from orpo.data.tokenize import PairTokenizer
 from orpo.data.types import Dropped, PreferencePair, Row
 from orpo.errors import DataError

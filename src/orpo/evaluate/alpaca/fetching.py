@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from orpo.data import default_cache
+from orpo.data.sources import default_cache
 from orpo.runs import write_bytes
 
 __all__ = ["fetched"]

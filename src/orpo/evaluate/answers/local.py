@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from orpo.config import ORPOConfig
-from orpo.data import Asking, has_chat_template
-from orpo.data.template import RenderingError
+from orpo.data.asked import Asking
+from orpo.data.rendering import RenderingError, has_chat_template
 from orpo.errors import DataError
 from orpo.evaluate.answers.types import Answered, Asked, Question
 from orpo.evaluate.generation import Completion, Sampling, complete_prompts, encode_prompt

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from orpo.data import Row, open_source
+from orpo.data.sources import open_source
+from orpo.data.types import Row
 from orpo.errors import DataError
 from orpo.evaluate.answers.types import Question
 

@@ -7,7 +7,7 @@ from queue import Empty, SimpleQueue
 from threading import Event, Thread
 from typing import Any, TypeAlias
 
-from orpo.data import Message
+from orpo.data.types import Message
 from orpo.evaluate.answers.endpoint import endpoint_at, is_about_length, wants_other_limit
 from orpo.evaluate.answers.types import Answered, Asked
 from orpo.evaluate.generation import Completion, Sampling

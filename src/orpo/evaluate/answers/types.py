@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from orpo.data import Message
+from orpo.data.types import Message
 from orpo.evaluate.generation import Sampling
 
 __all__ = ["AnswerSource", "Answered", "Asked", "Question", "ask"]

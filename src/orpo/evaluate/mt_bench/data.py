@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from orpo.data import default_cache
+from orpo.data.sources import default_cache
 from orpo.errors import DataError
 from orpo.evaluate.answers import Question
 from orpo.evaluate.mt_bench.lines import field as needed

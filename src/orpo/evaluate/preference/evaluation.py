@@ -15,10 +15,10 @@ from transformers import PrinterCallback
 from orpo.audit.findings import amount
 from orpo.audit.views import view
 from orpo.config import ORPOConfig
-from orpo.data import Dropped, Mixture, Row, Source, open_source
-from orpo.data.reading import PairReaders
+from orpo.data.reading import PairReaders, is_tokenised
+from orpo.data.sources import Mixture, Source, open_source
 from orpo.data.split import hold_out
-from orpo.data.token_columns import is_tokenised
+from orpo.data.types import Dropped, Row
 from orpo.errors import ConfigError, DataError, ModelError, UserError
 from orpo.evaluate.loading import Answerer, load_answerer, recipe_of
 from orpo.evaluate.preference.measures import compare, measure, told

@@ -23,9 +23,8 @@ from transformers import EvalPrediction
 
 from orpo.audit.scripts import script_of
 from orpo.audit.views import view
-from orpo.data import Dropped, Row
-from orpo.data.reading import PairReaders
-from orpo.data.token_columns import is_tokenised
+from orpo.data.reading import PairReaders, is_tokenised
+from orpo.data.types import Dropped, Row
 from orpo.errors import DataError
 from orpo.objective import log_odds
 from orpo.runs import SCORES, read_jsonl, write_jsonl

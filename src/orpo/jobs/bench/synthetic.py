@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from orpo.data import TextPair
+from orpo.data.types import TextPair
 from orpo.jobs.bench.rows import PairLengths
 
 if TYPE_CHECKING:

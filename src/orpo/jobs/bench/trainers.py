@@ -12,7 +12,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback, TrainerCallback
 
 from orpo.config import ORPOConfig
-from orpo.data import COLUMNS
+from orpo.data.types import COLUMNS
 from orpo.jobs.bench.spec import SideSpec
 from orpo.train.trainer import ORPOTrainer
 

@@ -11,7 +11,7 @@ from typing import Any
 from orpo.audit import Audit, quick_audit
 from orpo.audit.account import truncation_from_ledger
 from orpo.config import ORPOConfig
-from orpo.data import Ledger, Row
+from orpo.data.types import Ledger, Row
 from orpo.errors import DataError
 from orpo.jobs.sample import Sample
 from orpo.train.before.memory import pair_lengths

@@ -23,7 +23,7 @@ from transformers.generation import (
     TypicalLogitsWarper,
 )
 
-from orpo.data import answer_endings
+from orpo.data.tokenize import answer_endings
 from orpo.errors import ModelError
 
 _FILE = "generation_config.json"
