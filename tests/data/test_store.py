@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
-from orpo.data import prepare as stores
+from orpo.data import prepare as prepare_module
 from orpo.data.lengths import LengthPolicy
 from orpo.data.prepare import Preparation
 from orpo.data.sources import Source, iterate_dataset
@@ -87,7 +87,7 @@ def test_what_changed_is_made_anew(
     elif change == "template":
         monkeypatch.setattr(prepare.tokenize.tokenizer, "chat_template", "{{ messages }}")
     else:
-        monkeypatch.setattr(stores, "_code", lambda: "another version")
+        monkeypatch.setattr(prepare_module, "_code", lambda: "another version")
     prepare(counted, "d")
     assert counted.passes == 2
 
@@ -180,7 +180,7 @@ class TestScratch:
     ) -> None:
         pairs, _ = dataclasses.replace(prepare, cache=None)(source, "d")
         (finalizer,) = [
-            one for one in weakref.finalize._registry if one.peek()[1] is stores._remove
+            one for one in weakref.finalize._registry if one.peek()[1] is prepare_module._remove
         ]
         worker = os.fork()
         if worker == 0:

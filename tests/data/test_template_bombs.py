@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from transformers import PreTrainedTokenizerBase
 
-from orpo.data import rendering as limits_module
+from orpo.data import rendering
 from orpo.data.lengths import LengthPolicy
 from orpo.data.tokenize import PairTokenizer, answer_endings
 from orpo.data.types import PreferencePair, Row
@@ -61,7 +61,7 @@ DEEP = {
 @pytest.fixture
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Half a second of processor time is enough to be tried."""
-    monkeypatch.setattr(limits_module, "SECONDS", 0.5)
+    monkeypatch.setattr(rendering, "SECONDS", 0.5)
 
 
 def with_template(tokenizer: PreTrainedTokenizerBase, template: str) -> PreTrainedTokenizerBase:

@@ -367,10 +367,8 @@ def _join_history(values: dict[str, Any], row: Row, *, spoken: bool) -> None:
     before = past_turns(row, "history")
     prompt = values[name]
     if before and not isinstance(prompt, str):
-        raise DataError(
-            "is there beside a conversation",
-            where=f"{row.where}, field 'history'",
-            fix=f"Put the turns into {name!r}.",
+        raise row.fault(
+            "is there beside a conversation", "history", f"Put the turns into {name!r}."
         )
     if before or (spoken and isinstance(prompt, str)):
         turns = [message for asked, said in before for message in (user(asked), assistant(said))]

@@ -79,10 +79,10 @@ def text_or_messages(row: Row, name: str) -> str | list[Message]:
     messages = as_messages(value)
     if not messages:
         if kind := foreign_part(value):
-            raise DataError(
+            raise row.fault(
                 f"holds a part of type {kind!r}, and only texts are trained on",
-                where=f"{row.where}, field '{name}'",
-                fix="Give rows without pictures, sound, video and files.",
+                name,
+                "Give rows without pictures, sound, video and files.",
             )
         raise wrong_type(row, name, "a string or a list of {'role', 'content'} messages")
     return messages
@@ -105,10 +105,10 @@ def weight_of(row: Row) -> float:
     smallest, largest = _FLOAT32
     if found < 0 or found > largest:
         negative = found < 0
-        raise DataError(
+        raise row.fault(
             f"a weight must {'not be negative' if negative else 'fit a float32'}, is {found}",
-            where=f"{row.where}, field 'weight'",
-            fix="Swap 'chosen' and 'rejected' if that is what is meant."
+            "weight",
+            "Swap 'chosen' and 'rejected' if that is what is meant."
             if negative
             else "Give weights around 1, which is the weight of a row without one.",
         )
@@ -133,17 +133,17 @@ def wrong_type(row: Row, name: str, expected: str) -> DataError:
     """The complaint about a field of the wrong type, with the beginning of what is there."""
     value = row.values.get(name)
     found = reprlib.repr(value)
-    return DataError(
+    return row.fault(
         f"expected {expected}, found {type(value).__name__} {found[:60]}{'…' * (len(found) > 60)}",
-        where=f"{row.where}, field '{name}'",
-        fix=_CORRECT,
+        name,
+        _CORRECT,
     )
 
 
 def _check_readable(value: Any, row: Row, name: str) -> None:
     fault = unusable(value)
     if fault:
-        raise DataError(fault, where=f"{row.where}, field '{name}'", fix=_CORRECT)
+        raise row.fault(fault, name, _CORRECT)
 
 
 def _number(row: Row, name: str) -> float | None:
@@ -223,10 +223,8 @@ def _with_system(pair: PreferencePair, system: str) -> PreferencePair:
     if first.get("role") == "system":
         if str(first.get("content") or "").strip() == system:
             return pair
-        raise DataError(
-            "the conversation has another system message already",
-            where=f"{pair.row.where}, field 'system'",
-            fix="Keep one of them.",
+        raise pair.row.fault(
+            "the conversation has another system message already", "system", "Keep one of them."
         )
     if plain is not None:
         plain = replace(plain, prompt=f"{system}\n\n{plain.prompt.lstrip()}")
@@ -270,10 +268,10 @@ def choose_pair(row: Row, rule: str) -> Preference | Dropped:
     answers = [_answer(item, row, name) for item in required(row, name)]
     scores = _scores(row, name)
     if len(scores) != len(answers):
-        raise DataError(
+        raise row.fault(
             f"{len(scores)} scores for {len(answers)} answers",
-            where=f"{row.where}, field '{name}'",
-            fix="Give one score for each answer.",
+            name,
+            "Give one score for each answer.",
         )
     if len(answers) < 2:
         return Dropped("single_answer", row.where, f"{len(answers)} answers are no pair")
@@ -316,10 +314,10 @@ def _scores(row: Row, name: str) -> list[float]:
         parts = item if isinstance(item, Mapping) else {}
         score, rank = _first(parts, _SCORE), _first(parts, _RANK)
         if score is None and rank is None:
-            raise DataError(
+            raise row.fault(
                 "an answer has neither a score nor a rank",
-                where=f"{row.where}, field '{name}'",
-                fix="Give each answer a 'score' or 'rank', or add a column 'scores' or 'ranks'.",
+                name,
+                "Give each answer a 'score' or 'rank', or add a column 'scores' or 'ranks'.",
             )
         found.append(_score(score, row, name) if rank is None else -_score(rank, row, name))
     return found

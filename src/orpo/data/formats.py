@@ -39,7 +39,6 @@ from orpo.data.fields import (
 )
 from orpo.data.messages import assistant
 from orpo.data.types import Dropped, Message, Messages, PreferencePair, Row, TextPair
-from orpo.errors import DataError
 
 Parser: TypeAlias = Callable[[Row], PreferencePair]
 
@@ -82,12 +81,12 @@ def _implicit(row: Row) -> PreferencePair:
     if isinstance(chosen, str) and isinstance(rejected, str):
         return PreferencePair(row, text=_split_texts(chosen, rejected, row))
     if isinstance(chosen, str) or isinstance(rejected, str):
-        raise DataError(
+        raise row.fault(
             "one answer is a text and there is no prompt"
             if rejected is None
             else "'chosen' and 'rejected' must both be texts or both be conversations",
-            where=f"{row.where}, field 'rejected'",
-            fix="Add a 'prompt' column, or give both as lists of messages.",
+            "rejected",
+            "Add a 'prompt' column, or give both as lists of messages.",
         )
     return _two_conversations(row, chosen, rejected, ("chosen", "rejected"))
 
@@ -250,11 +249,11 @@ def _two_conversations(
         same = [_same_turn(ours, theirs) for ours, theirs in turns]
         shared = same.index(False) if False in same else len(same)
     if shared == 0:
-        raise DataError(
+        raise row.fault(
             f"'{names[0]}' and '{names[1]}' do not begin with the same message, "
             "so there is no prompt",
-            where=f"{row.where}, field '{names[0]}'",
-            fix="Add a 'prompt' column, or let both conversations start with the prompt.",
+            names[0],
+            "Add a 'prompt' column, or let both conversations start with the prompt.",
         )
     return PreferencePair(
         row,
@@ -271,10 +270,10 @@ def _conversation(value: str | Messages) -> list[Message]:
 def _asked(prompt: list[Message], row: Row, name: str) -> list[Message]:
     """A prompt, which somebody else than the assistant must have ended."""
     if not prompt or prompt[-1]["role"] == "assistant":
-        raise DataError(
+        raise row.fault(
             "the turn before the answer is the assistant's own" if prompt else "there is no prompt",
-            where=f"{row.where}, field '{name}'",
-            fix="Let the prompt end with what the user or a tool says.",
+            name,
+            "Let the prompt end with what the user or a tool says.",
         )
     return prompt
 
@@ -299,10 +298,10 @@ def _answer(value: str | Messages, row: Row, name: str) -> Message:
         return assistant(value)
     if len(value) != 1 or value[0]["role"] != "assistant":
         roles = ", ".join(str(m["role"]) for m in value)
-        raise DataError(
+        raise row.fault(
             f"expected one assistant message as the answer, found {len(value)} ({roles})",
-            where=f"{row.where}, field '{name}'",
-            fix="Put the turns before the last answer into 'prompt'.",
+            name,
+            "Put the turns before the last answer into 'prompt'.",
         )
     return value[0]
 
@@ -315,18 +314,18 @@ def _split_transcripts(chosen: str, rejected: str | None, row: Row) -> TextPair:
     """The prompt up to the last "\\n\\nAssistant:" that both share, and the answers."""
     for name, transcript in (("chosen", chosen), ("rejected", rejected)):
         if transcript is not None and columns.HH_ANSWER not in transcript:
-            raise DataError(
+            raise row.fault(
                 "not a transcript: it has no '\\n\\nAssistant:' turn",
-                where=f"{row.where}, field '{name}'",
-                fix="Every row must be a Human/Assistant transcript, as the first row is.",
+                name,
+                "Every row must be a Human/Assistant transcript, as the first row is.",
             )
     shared = len(chosen) if rejected is None else _common_prefix(chosen, rejected)
     at = chosen.rfind(columns.HH_ANSWER, 0, shared)
     if at < 0:
-        raise DataError(
+        raise row.fault(
             "'chosen' and 'rejected' do not begin with the same prompt",
-            where=f"{row.where}, field 'rejected'",
-            fix="Both transcripts must share everything up to the answer.",
+            "rejected",
+            "Both transcripts must share everything up to the answer.",
         )
     border = at + len(columns.HH_ANSWER)
     return TextPair(
@@ -341,10 +340,10 @@ def _split_texts(chosen: str, rejected: str, row: Row) -> TextPair:
     words = [shared.rstrip()] if shared[-1:].isspace() else shared.rsplit(None, 1)[:-1]
     border = len(words[0]) if words else 0
     if not border:
-        raise DataError(
+        raise row.fault(
             "'chosen' and 'rejected' share no beginning, so there is no prompt",
-            where=f"{row.where}, field 'chosen'",
-            fix="Add a 'prompt' column.",
+            "chosen",
+            "Add a 'prompt' column.",
         )
     return TextPair(chosen[:border], chosen[border:], rejected[border:])
 

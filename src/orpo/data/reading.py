@@ -311,10 +311,10 @@ def read_tokens(row: Row, vocabulary: range) -> TokenizedPair | Dropped:
         if labels is not None:
             prompt = chosen[: _masked(labels, len(chosen), f"{row.where}, field 'chosen_labels'")]
         if rejected[: len(prompt)] != prompt:
-            raise DataError(
+            raise row.fault(
                 "the sequence does not begin with the prompt's tokens",
-                where=f"{row.where}, field '{names[2]}'",
-                fix="Both answers must follow the same prompt.",
+                names[2],
+                "Both answers must follow the same prompt.",
             )
         chosen, rejected = chosen[len(prompt) :], rejected[len(prompt) :]
         if not rejected:

@@ -111,10 +111,10 @@ def apply_template(
 @contextmanager
 def bounded(tokenizer: PreTrainedTokenizerBase) -> Iterator[None]:
     """Limit what is done within for one conversation; once, however often it is entered."""
-    if _limits.within:
-        yield
-        return
     try:
+        if _limits.within:
+            yield
+            return
         with together(), _limits.one():
             yield
     except _TooMuch:
@@ -163,6 +163,7 @@ class _Limits(threading.local):
 
     @contextmanager
     def one(self) -> Iterator[None]:
+        """Limit what is done within for one conversation."""
         self.within = True
         if self.memory is not None and self.passed % _FRESH == 0:
             _limit_memory(self.memory)

@@ -40,6 +40,10 @@ class Row:
     left_out: str = ""
     known: Converted | None = field(default=None, compare=False, repr=False)
 
+    def fault(self, what: str, name: str, fix: str = "") -> DataError:
+        """The complaint about a field of the row."""
+        return DataError(what, where=f"{self.where}, field '{name}'", fix=fix)
+
 
 @dataclass(frozen=True)
 class TextPair:
