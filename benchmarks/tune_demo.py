@@ -20,10 +20,11 @@ from typing import Any
 from orpo.commands.main import main as orpo
 from orpo.commands.tune import configure, job_of
 from orpo.demo.story import grade
-from orpo.jobs.tune.result import measures_of
-from orpo.jobs.tune.runs import Runs
-from orpo.jobs.tune.spec import Values
+from orpo.experiments.choice import measures_of
+from orpo.experiments.trials import Runs
+from orpo.experiments.tuning import Values
 from orpo.runs import write_json
+from orpo.runs.typed import plain
 
 _MEASURES = {"score": 1, "preference_accuracy": 100, "correct_answers": 100}
 _FRESH_SEED = 1000
@@ -69,11 +70,11 @@ def _at_full_length(folder: Path, values: Values, seed: int) -> dict[str, Any]:
     parser = argparse.ArgumentParser()
     configure(parser)
     job = job_of(parser.parse_args(["--output_dir", str(folder)]))
-    runs = Runs(job, grade=grade)
+    runs = Runs(job.train, job.config, job.of_trials(), grade=grade)
     by_hand, best = (
         runs.test(one, runs.full_steps, _FRESH_SEED + seed) for one in (job.start, values)
     )
-    found = {"steps": runs.full_steps, "measures": measures_of(by_hand, best)}
+    found = {"steps": runs.full_steps, "measures": plain(measures_of(by_hand, best))}
     write_json(path, found)
     return found
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from random import Random
 
 from orpo.experiments.claims import ArmResult, Group
+from orpo.experiments.compare_plan import plan_arms
 from orpo.experiments.comparison import BASE, Arm, Cost, Outcome
-from orpo.experiments.plan import plan_arms
 
 PAIRS = 120
 COSTS = {"orpo": 2.0, "sft": 1.0, "dpo": 3.0}

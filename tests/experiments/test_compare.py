@@ -18,9 +18,9 @@ from orpo.errors import ConfigError, RunStopped, TrainingError
 from orpo.evaluate.judge import JudgeSettings
 from orpo.experiments.claims import ArmResult, Group
 from orpo.experiments.compare import claim_comparison, drawn_rows, prepare_rows
+from orpo.experiments.compare_plan import CENTRE, CompareJob, Tasks, plan_arms, train_command
 from orpo.experiments.comparison import METHODS, Arm, Outcome
 from orpo.experiments.joining import JUDGMENTS, judge_arms
-from orpo.experiments.plan import CENTRE, CompareJob, Tasks, plan_arms, train_command
 from orpo.experiments.tasks import Found, HeldOut, TaskSpec, load_checker, run_chains
 from orpo.jobs import TrainJob
 from orpo.runs import read_object, typed

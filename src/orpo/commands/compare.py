@@ -23,8 +23,8 @@ from orpo.demo.story import ASSETS
 from orpo.errors import ConfigError
 from orpo.evaluate.intervals import Interval
 from orpo.experiments.compare import run_compare
+from orpo.experiments.compare_plan import CompareJob
 from orpo.experiments.comparison import BUDGETS, METHODS, ComparisonResult
-from orpo.experiments.plan import CompareJob
 from orpo.experiments.tasks import cores
 from orpo.report import write_evaluation_page
 from orpo.report.evaluation.comparison import build_page

@@ -3,22 +3,34 @@
 from __future__ import annotations
 
 import argparse
+import re
 import shlex
 import sys
+from collections.abc import Iterator
 from dataclasses import fields
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE
+from rich.table import Table
 from transformers import TrainerCallback
 
 from orpo.commands.console import console, say
 from orpo.commands.options import add_settings, given_settings, resolve_settings
 from orpo.commands.progress import TrainingProgress
-from orpo.commands.tune_table import result_lines, trial_table
 from orpo.config import ORPOConfig
 from orpo.demo.story import ASSETS
-from orpo.errors import ConfigError
-from orpo.jobs.tune_job import TuneJob, run_tune
+from orpo.errors import ConfigError, RunStopped
+from orpo.evaluate.intervals import Interval
+from orpo.evaluate.results import Change
+from orpo.experiments.tune import run_tune
+from orpo.experiments.tune_plan import TuneJob
+from orpo.experiments.tuning import STATES, TrialResult, TuningResult, read_tuning
+from orpo.report import write_evaluation_page
+from orpo.report.evaluation.tuning import build_page
+from orpo.runs import RECIPE
+from orpo.runs.typed import plain
 
 EXAMPLES = """\
 examples:
@@ -48,6 +60,12 @@ _DEMO_CHECKER = "orpo.demo.story:grade"
 _DEFAULTS = {"output_dir": "orpo-tune", "samples": 200}
 _HELD_OUT = 0.1
 _MINUTES = 10.0
+_MOST = 12
+_MEASURES = {
+    "score": ("score", 1, "", 4),
+    "correct_answers": ("right answers", 100, " %", 1),
+    "preference_accuracy": ("prefers the chosen answer", 100, " %", 1),
+}
 _SECRETS = ("--storage", "--hub_token", "--hub-token", "--model_init_kwargs", "--model-init-kwargs")
 _SETTINGS = {f.name for f in fields(ORPOConfig) if f.init}
 
@@ -80,15 +98,26 @@ def execute(given: argparse.Namespace) -> dict[str, Any]:
     overwrite = bool(getattr(given, "overwrite", False))
     try:
         result = run_tune(job, say=say, overwrite=overwrite, callbacks=progress)
+    except RunStopped:
+        kept = read_tuning(job.folder)
+        if kept.recommended is not None:
+            _write_page(kept, job.folder)
+        raise
     finally:
         for one in shown:
             one.close()
+    page = _write_page(result, job.folder)
     console.print(trial_table(result))
     for line in result_lines(result):
         say(line)
-    say(f"page: {result['report']}; it took {result['seconds']:.0f} s")
-    say(f"next: orpo train {result['recipe']}")
-    return result
+    recipe = job.folder / RECIPE
+    say(f"page: {page}; it took {result.seconds:.0f} s")
+    say(f"next: orpo train {recipe}")
+    return {**plain(result), "recipe": str(recipe), "report": str(page)}
+
+
+def _write_page(result: TuningResult, folder: Path) -> Path:
+    return write_evaluation_page(build_page(plain(result), folder), folder)
 
 
 def job_of(given: argparse.Namespace) -> TuneJob:
@@ -122,17 +151,13 @@ def job_of(given: argparse.Namespace) -> TuneJob:
         minutes=minutes,
         trials=given.trials,
         steps=given.steps,
-        learning_rates=_ends(given.learning_rates),
-        alphas=_ends(given.alphas),
+        learning_rates=given.learning_rates and tuple(given.learning_rates),
+        alphas=given.alphas and tuple(given.alphas),
         storage=given.storage,
         study=given.study,
         checker=given.checker or (_DEMO_CHECKER if demo else ""),
         command=shlex.join(["orpo", "tune", *_without_secrets(sys.argv[2:])]),
     )
-
-
-def _ends(given: list[float] | None) -> tuple[float, float] | None:
-    return None if given is None else (given[0], given[1])
 
 
 def _without_secrets(words: list[str]) -> list[str]:
@@ -147,3 +172,78 @@ def _without_secrets(words: list[str]) -> list[str]:
         else:
             kept.append(word)
     return kept
+
+
+def trial_table(result: TuningResult) -> Table:
+    """The best trials, and the one that the search started from."""
+    held_out, trials = result.held_out, result.trials
+    table = Table(
+        title=f"trials of {result.steps} steps, on {held_out['choosing']} held-out pairs",
+        title_justify="left",
+        title_style="bold",
+        box=SIMPLE,
+        padding=(0, 1, 0, 0),
+    )
+    for head in ("rate", "lambda", "score", "less than the best", "prefers", ""):
+        table.add_column(head, justify="right", no_wrap=True)
+    shown = trials[:_MOST]
+    shown += [one for one in trials[_MOST:] if one.start]
+    for one in shown:
+        table.add_row(*_cells(one, result))
+    if len(trials) > len(shown):
+        table.caption = f"{len(trials) - len(shown)} more on the page"
+    return table
+
+
+def result_lines(result: TuningResult) -> Iterator[str]:
+    """What came of it, in words."""
+    account, found = result.account, result.recommended
+    told = [f"{account[state]} {word}" for state, word in STATES.items() if account[state]]
+    yield f"trials: {', '.join(told)}"
+    if found is None:
+        return
+    yield f"cannot be told apart from the best: {found.band_words}"
+    for name, which in found.edges:
+        flag = {"learning_rate": "--learning_rates", "orpo_alpha": "--alphas"}[name]
+        yield f"the best {name} lies at the {which} end of its range: widen it with {flag}"
+    if result.comparison is not None:
+        measures = result.comparison.measures
+        pairs = measures["score"].change.n
+        yield f"the test, on {pairs} pairs that no trial has seen, start -> best of the trials:"
+        for name, (label, scale, unit, digits) in _MEASURES.items():
+            measure = measures.get(name)
+            if measure is not None:
+                before, after = (scale * side.value for side in (measure.start, measure.best))
+                change = _change(measure.change, scale, digits)
+                yield _minus(
+                    f"  {label}: {before:.{digits}f}{unit} -> {after:.{digits}f}{unit}, {change}"
+                )
+    yield found.why
+
+
+def _cells(one: TrialResult, result: TuningResult) -> list[str]:
+    best = result.recommended is not None and one.number == result.recommended.trial
+    marks = [*(["best"] if best else []), *(["start"] if one.start else [])]
+    cells = [f"{one.learning_rate:.3g}", f"{one.orpo_alpha:.3g}"]
+    score = "" if one.score is None else f"{one.score:.4f}"
+    behind, share = one.behind_the_best, one.preference_accuracy
+    if behind is None or share is None:
+        told = f"left at {one.steps}" if one.state == "pruned" else one.state
+        return [_minus(cell) for cell in (*cells, score, "", "", told)]
+    less = "" if best else f"{behind.value:.3f} ({_ends(behind, 1, 3)})"
+    marks += ["cannot tell"] if one.near and not best else []
+    return [_minus(c) for c in (*cells, score, less, f"{100 * share:.1f} %", ", ".join(marks))]
+
+
+def _change(change: Change, scale: float, digits: int) -> str:
+    return f"{scale * change.value:+.{digits}f} ({_ends(change, scale, digits)}): {change.verdict}"
+
+
+def _ends(interval: Interval, scale: float, digits: int) -> str:
+    ends = (interval.low, interval.high)
+    return " to ".join(f"{scale * end:+.{digits}f}" if isfinite(end) else "?" for end in ends)
+
+
+def _minus(text: str) -> str:
+    """Minus signs, but in exponents."""
+    return re.sub(r"(?<![e\d])-(?=\d)", "−", text)

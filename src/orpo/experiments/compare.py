@@ -16,8 +16,8 @@ from orpo.data.types import Row
 from orpo.errors import ConfigError, DataError
 from orpo.experiments import joining
 from orpo.experiments.claims import ArmResult
+from orpo.experiments.compare_plan import CENTRE, CompareJob, Rows, Tasks, plan_arms
 from orpo.experiments.comparison import KIND, Arm, ComparisonResult, Cost, Outcome
-from orpo.experiments.plan import CENTRE, CompareJob, Rows, Tasks, plan_arms
 from orpo.experiments.tasks import Found, TaskSpec, load_checker, run_chains
 from orpo.runs import (
     EVALUATION,

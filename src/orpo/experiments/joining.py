@@ -18,6 +18,7 @@ from orpo.experiments.claims import (
     level_interval,
     summarise,
 )
+from orpo.experiments.compare_plan import CENTRE, CompareJob, Tasks, train_command
 from orpo.experiments.comparison import (
     BASE,
     Answer,
@@ -33,7 +34,6 @@ from orpo.experiments.comparison import (
     RunResult,
 )
 from orpo.experiments.measuring import machine
-from orpo.experiments.plan import CENTRE, CompareJob, Tasks, train_command
 from orpo.experiments.tasks import outcomes_of, threads_of_each
 from orpo.runs import read_object, read_run, typed, write_jsonl
 from orpo.train.recorder import versions

@@ -10,8 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from orpo.evaluate.intervals import Interval
+from orpo.evaluate.results import Change
 from orpo.experiments.comparison import Machine
-from orpo.runs import EVALUATION, read_object, typed
+from orpo.runs.files import EVALUATION
+from orpo.runs.reading import read_object
+from orpo.runs.typed import sometimes, typed
 
 KIND = "tuning"
 STATES = {
@@ -73,26 +76,16 @@ class TrialResult:
     score: float | None = None
     steps: int = 0
     seconds: float | None = None
-    reason: str = ""
-    preference_accuracy: float | None = None
-    chosen_logps: float | None = None
-    behind_the_best: Interval | None = None
-    near: bool = False
+    reason: str = sometimes("")
+    preference_accuracy: float | None = sometimes(None)
+    chosen_logps: float | None = sometimes(None)
+    behind_the_best: Interval | None = sometimes(None)
+    near: bool | None = sometimes(None)
 
-
-@dataclass(frozen=True)
-class Change(Interval):
-    """A difference with its verdict: "better", "worse" or "cannot be told".
-
-    Attributes:
-        verdict: In words.
-        prompts_needed: To see a change of this size; None where it is seen, or no number would do.
-        pairs_needed: The same in pairs.
-    """
-
-    verdict: str = ""
-    prompts_needed: int | None = None
-    pairs_needed: int | None = None
+    @property
+    def values(self) -> Values:
+        """What was tried."""
+        return Values(self.learning_rate, self.orpo_alpha)
 
 
 @dataclass(frozen=True)
@@ -105,7 +98,7 @@ class Measure:
 
 
 @dataclass(frozen=True)
-class Test:
+class FinalTest:
     """The best trial beside the start, both trained once more, on pairs that no trial has seen.
 
     Attributes:
@@ -180,7 +173,7 @@ class TuningResult:
     trials: list[TrialResult] = field(default_factory=list)
     account: dict[str, int] = field(default_factory=dict)
     recommended: Recommendation | None = None
-    comparison: Test | None = None
+    comparison: FinalTest | None = None
     checked: bool = False
     minutes: float | None = None
     machine: Machine | None = None

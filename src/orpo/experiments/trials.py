@@ -12,7 +12,8 @@ import gc
 import math
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,19 +26,18 @@ from orpo.data.types import Row
 from orpo.errors import ConfigError, TrainingError
 from orpo.evaluate import Sampling
 from orpo.evaluate.preference.pairs import ScoredPairs, row_facts, token_counts
+from orpo.experiments.choice import pair_scores
 from orpo.experiments.comparison import Outcome
 from orpo.experiments.measuring import measure_outcomes
 from orpo.experiments.tasks import Grader
-from orpo.jobs.train_job import build_trainer
-from orpo.jobs.tune.score import pair_scores
-from orpo.jobs.tune.spec import TuneJob, Values
+from orpo.experiments.tuning import Values
+from orpo.jobs.train_job import TrainJob, build_trainer
+from orpo.runs.typed import plain
 from orpo.train.clock import StepClock
 from orpo.train.identity import data_fingerprint
 from orpo.train.models import load_model
 from orpo.train.trainer import ORPOTrainer
 from orpo.train.weights import weights_digest
-
-__all__ = ["Finished", "Pruned", "Runs", "Speed"]
 
 _CHOOSING = 0.5
 _MOST_CHOOSING = 256
@@ -53,7 +53,9 @@ _QUIET: dict[str, Any] = {
     "eval_strategy": "no",
     "eval_on_start": False,
     "load_best_model_at_end": False,
+    "metric_for_best_model": None,
     "push_to_hub": False,
+    "hub_model_id": None,
     "report_to": "none",
     "disable_tqdm": True,
 }
@@ -64,19 +66,6 @@ Report = Callable[[int, float], bool]
 
 class Pruned(Exception):  # noqa: N818 - nothing went wrong
     """A run was given up: others were better by then."""
-
-
-@dataclass(frozen=True)
-class Finished:
-    """A run that came to its end.
-
-    Attributes:
-        pairs: Held-out pairs with the log-probabilities that the trained model gives them.
-        seconds: What it took, looks and last scores included.
-    """
-
-    pairs: ScoredPairs
-    seconds: float
 
 
 @dataclass(frozen=True)
@@ -106,7 +95,9 @@ class Runs:
     """Trains and measures.
 
     Args:
-        job: What is tuned.
+        train: Names of model and data.
+        config: The settings of the recipe that the search starts from.
+        settings: Those that all trials have in common, as given.
         grade: Checks answers of the final comparison.
         callbacks: Makes callbacks for each run, such as a progress display.
 
@@ -115,6 +106,7 @@ class Runs:
         facts: By content: the weights that runs start from, and the data.
         full_steps: Steps that the recipe itself takes.
         batch: Pairs of a step.
+        sizes: Rows of each side: "train", "choosing" and "test".
 
     Raises:
         UserError: A model or data that cannot be used.
@@ -122,49 +114,46 @@ class Runs:
 
     def __init__(
         self,
-        job: TuneJob,
+        train: TrainJob,
+        config: ORPOConfig,
+        settings: dict[str, Any],
         *,
         grade: Grader | None = None,
         callbacks: Callable[[], list[TrainerCallback]] = list,
     ) -> None:
-        self.job, self.grade, self._callbacks = job, grade, callbacks
-        config = job.config
-        rows, held = job.train.split(config)
+        self.job, self.config, self.grade = train, config, grade
+        self._settings, self._callbacks = settings, callbacks
+        rows, held = train.split(config)
         if held is None:
             raise ConfigError("held-out pairs are needed", where="--eval_dataset")
         held = list(held)
         reading = {"data_format": config.format_name, "pair_rule": config.pair_rule}
         share = min(_CHOOSING, _MOST_CHOOSING / max(len(held), 1))
         test, choosing = hold_out(held, share, _SPLIT, "the held-out rows", **reading)
-        self._test_rows: list[Row] = list(test)
-        assert job.train.model is not None
+        self._test_rows = list(test)
         self._tokenizer: Any = None
         self.full_steps = max(config.max_steps, 1)
-        self._model = load_model(job.train.model, config)
-        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
-            first = self._trainer(
-                self._config(job.start, 1, config.seed, scratch),
-                rows,
-                {"choosing": choosing, "test": test},
-            )
+        self._model = load_model(str(train.model), config)
+        start = Values(float(config.learning_rate), float(config.orpo_alpha or 0.0))
+        sides = {"choosing": choosing, "test": test}
+        with self._trainer(start, 1, config.seed, rows, sides) as first:
             self._tokenizer = first.processing_class
             self._train = first.train_dataset
-            self._choosing, self._test = (first.eval_dataset[name] for name in ("choosing", "test"))
+            self._choosing, self._test = (first.eval_dataset[name] for name in sides)
             first.check_memory()
             self.notes = [*first.notes, *(a.summary() for a in first.ledgers.values())]
             self.engine = first.engine.name
-            del first
         self._facts = row_facts(choosing, config.format_name, config.pair_rule)
         self._lengths = token_counts(self._choosing)
         self.batch = config.per_device_train_batch_size * config.gradient_accumulation_steps
-        epochs = math.ceil(float(config.num_train_epochs) * len(self._train) / self.batch)
         if config.max_steps <= 0:
-            self.full_steps = epochs
+            epochs = float(config.num_train_epochs)
+            self.full_steps = math.ceil(epochs * len(self._train) / self.batch)
+        data = {"train": self._train, "choosing": self._choosing, "test": self._test}
+        self.sizes = {name: len(side) for name, side in data.items()}
         self.facts = {
             "weights": weights_digest(self._model),
-            "train": data_fingerprint(self._train),
-            "choosing": data_fingerprint(self._choosing),
-            "test": data_fingerprint(self._test),
+            **{name: data_fingerprint(side) for name, side in data.items()},
         }
 
     @property
@@ -173,23 +162,13 @@ class Runs:
         pairs = [row for row in sorted(self._lengths) if self._lengths[row][1] > 0]
         return [self._facts[row].prompt if row in self._facts else f"row {row}" for row in pairs]
 
-    @property
-    def sizes(self) -> dict[str, int]:
-        """Rows of each side."""
-        sides = {"train": self._train, "choosing": self._choosing, "test": self._test}
-        return {name: len(side) for name, side in sides.items()}
-
     def run(
-        self,
-        values: Values,
-        steps: int,
-        seed: int,
-        report: Report | None = None,
-    ) -> Finished:
+        self, values: Values, steps: int, seed: int, report: Report | None = None
+    ) -> ScoredPairs:
         """Train, and score the pairs that trials are chosen by.
 
         Args:
-            values: The two knobs.
+            values: The two settings.
             steps: Optimizer steps, with the whole schedule.
             seed: Of the order of the data, and of an adapter's first weights.
             report: Asked at half and at three quarters of the steps.
@@ -198,21 +177,15 @@ class Runs:
             Pruned: `report` said that it is not worth its end.
             TrainingError: It broke.
         """
-        begun = time.perf_counter()
         looks = _Looks(steps, report)
-        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
-            config = self._config(values, steps, seed, scratch)
-            trainer = self._trainer(config, self._train, self._choosing, [looks])
+        with self._trainer(values, steps, seed, self._train, self._choosing, [looks]) as trainer:
             trainer.compute_metrics = lambda prediction: looks.see(self._scored(prediction))
-            try:
-                trainer.train()
-                if looks.pruned:
-                    raise Pruned
-                trainer.evaluate()
-            finally:
-                _forget(trainer)
+            trainer.train()
+            if looks.pruned:
+                raise Pruned
+            trainer.evaluate()
         assert looks.pairs is not None
-        return Finished(looks.pairs, time.perf_counter() - begun)
+        return looks.pairs
 
     def test(self, values: Values, steps: int, seed: int) -> list[Outcome]:
         """Train, and put the model to the test that no trial has seen.
@@ -220,36 +193,27 @@ class Runs:
         Raises:
             TrainingError: It broke.
         """
-        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
-            config = self._config(values, steps, seed, scratch)
-            trainer = self._trainer(config, self._train, self._test)
-            try:
-                trainer.train()
-                outcomes = self._tested(trainer, self._asked)
-            finally:
-                _forget(trainer)
-        for one in outcomes:
-            _require_finite(one.chosen_logps, one.rejected_logps)
+        with self._trainer(values, steps, seed, self._train, self._test) as trainer:
+            trainer.train()
+            outcomes = self._tested(trainer, self._asked)
+        if not all(math.isfinite(o.chosen_logps + o.rejected_logps) for o in outcomes):
+            raise TrainingError("held-out pairs have no finite log-probability")
         return outcomes
 
     def speed(self) -> Speed:
         """Take a few steps, and measure what they take."""
-        clock = StepClock()
-        gentle = Values(_HARMLESS, self.job.start.orpo_alpha)
-        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
-            begun = time.perf_counter()
-            config = self._config(gentle, _PROBE, self.job.config.seed, scratch)
-            trainer = self._trainer(config, self._train, self._choosing, [clock])
+        clock, config = StepClock(), self.config
+        gentle = Values(_HARMLESS, float(config.orpo_alpha or 0.0))
+        begun = time.perf_counter()
+        sides = (self._train, self._choosing, [clock])
+        with self._trainer(gentle, _PROBE, config.seed, *sides) as trainer:
             made = time.perf_counter() - begun
-            try:
-                trainer.train()
-                begun = time.perf_counter()
-                trainer.evaluate()
-                scoring = time.perf_counter() - begun
-                testing = scoring * len(self._test) / len(self._choosing)
-                testing += self._answering(trainer, testing)
-            finally:
-                _forget(trainer)
+            trainer.train()
+            begun = time.perf_counter()
+            trainer.evaluate()
+            scoring = time.perf_counter() - begun
+            testing = scoring * len(self._test) / len(self._choosing)
+            testing += self._answering(trainer, testing)
         return Speed(clock.period(), max(scoring, made), testing)
 
     def _answering(self, trainer: ORPOTrainer, scoring: float) -> float:
@@ -265,49 +229,53 @@ class Runs:
 
     @property
     def _asked(self) -> int:
-        return self.job.train.samples if self.grade else 0
+        return self.job.samples if self.grade else 0
 
     def _tested(self, trainer: ORPOTrainer, answers: int) -> list[Outcome]:
-        train, config = self.job.train, self.job.config
+        tokens, seed = self.job.sample_tokens, self.config.seed
         return measure_outcomes(
             trainer,
             self._test_rows,
             answers=answers,
-            sampling=Sampling(train.sample_tokens, batch_size=_ANSWERED_AT_ONCE, seed=config.seed),
+            sampling=Sampling(tokens, batch_size=_ANSWERED_AT_ONCE, seed=seed),
             grade=self.grade,
         )
 
-    def _config(self, values: Values, steps: int, seed: int, folder: str) -> ORPOConfig:
-        settings = {**self.job.of_trials(), **_QUIET, **values.as_dict()}
-        settings |= {"max_steps": steps, "seed": seed, "output_dir": folder}
-        settings |= {"logging_steps": max(1, steps // 3), "warmup_steps": self._warmup(steps)}
-        settings |= {"metric_for_best_model": None, "hub_model_id": None}
-        return ORPOConfig(**settings)
-
     def _warmup(self, steps: int) -> float:
         """Steps of warm-up, or their share: as large a part of a short run as of the recipe."""
-        asked = float(self.job.config.warmup_steps)
+        asked = float(self.config.warmup_steps)
         return asked if asked < 1 else round(asked * steps / self.full_steps)
 
+    @contextmanager
     def _trainer(
         self,
-        config: ORPOConfig,
+        values: Values,
+        steps: int,
+        seed: int,
         rows: Any,
         held_out: Any,
         callbacks: Sequence[TrainerCallback] = (),
-    ) -> ORPOTrainer:
-        config.model_init_kwargs = {}  # they were heeded when the model was loaded
-        trainer = build_trainer(
-            self.job.train,
-            config,
-            rows,
-            held_out,
-            [*callbacks, *self._callbacks()],
-            model=copy.deepcopy(self._model),
-            tokenizer=self._tokenizer,
-        )
-        trainer.say = _unheard
-        return trainer
+    ) -> Iterator[ORPOTrainer]:
+        """A trainer of a copy of the model; its memory is given back at the end of the block."""
+        settings = {**self._settings, **_QUIET, **plain(values), "max_steps": steps, "seed": seed}
+        settings |= {"logging_steps": max(1, steps // 3), "warmup_steps": self._warmup(steps)}
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
+            config = ORPOConfig(**settings, output_dir=scratch)
+            config.model_init_kwargs = {}  # they were heeded when the model was loaded
+            trainer = build_trainer(
+                self.job,
+                config,
+                rows,
+                held_out,
+                [*callbacks, *self._callbacks()],
+                model=copy.deepcopy(self._model),
+                tokenizer=self._tokenizer,
+            )
+            trainer.say = _unheard
+            try:
+                yield trainer
+            finally:
+                _forget(trainer)
 
     def _scored(self, prediction: EvalPrediction) -> ScoredPairs:
         answers = prediction.predictions
@@ -347,11 +315,6 @@ class _Looks(TrainerCallback):
             self._at.discard(state.global_step)
             if self._report(state.global_step, float(metrics["eval_score"])):
                 self.pruned = control.should_training_stop = True
-
-
-def _require_finite(*values: float) -> None:
-    if not all(abs(value) < float("inf") for value in values):
-        raise TrainingError("held-out pairs have no finite log-probability")
 
 
 def _unheard(_line: str) -> None:

@@ -19,16 +19,17 @@ from transformers import TrainerCallback
 
 from orpo import ORPOConfig
 from orpo.errors import ConfigError, RunStopped, TrainingError
+from orpo.evaluate.results import Change
+from orpo.experiments import study as studies
+from orpo.experiments.choice import choose, pair_scores, verdict_of
+from orpo.experiments.study import JOURNAL, Place, Study, Tried
+from orpo.experiments.trials import Pruned, Runs, Speed
+from orpo.experiments.tune import run_tune
+from orpo.experiments.tune_plan import Budget, TuneJob
+from orpo.experiments.tuning import FinalTest, Measure, Space, TrialResult, Values, read_tuning
 from orpo.jobs import TrainJob, run_training
-from orpo.jobs.tune.budget import Budget, plan_steps
-from orpo.jobs.tune.choice import choose
-from orpo.jobs.tune.runs import Pruned, Runs, Speed
-from orpo.jobs.tune.score import pair_scores
-from orpo.jobs.tune.spec import Space, TuneJob, Values
-from orpo.jobs.tune.study import JOURNAL, Study, Tried, public_storage
-from orpo.jobs.tune.words import verdict_of
-from orpo.jobs.tune_job import run_tune
 from orpo.runs import read_run
+from orpo.runs.typed import plain
 from tests.train.small import byte_tokenizer, text_rows, tiny_llama
 
 STEPS = 6
@@ -63,6 +64,10 @@ def job(place: Path, folder: Path, **changes: Any) -> TuneJob:
     return replace(made, **changes)
 
 
+def runs_of(made: TuneJob, **how: Any) -> Runs:
+    return Runs(made.train, made.config, made.of_trials(), **how)
+
+
 def unheard(_line: str) -> None:
     """Nobody listens."""
 
@@ -89,7 +94,7 @@ def test_a_trial_computes_what_orpo_train_computes(
     losses = Losses()
     made = job(place, tmp_path / "out")
     made = replace(made, train=replace(made.train, lora_r=lora_r))
-    runs = Runs(made, callbacks=lambda: [losses])
+    runs = runs_of(made, callbacks=lambda: [losses])
     with pytest.raises(Pruned):
         runs.run(Values(3e-2, 2.0), STEPS, 7, lambda *_: True)
     losses.seen.clear()
@@ -103,11 +108,11 @@ def test_a_trial_computes_what_orpo_train_computes(
     alone = [(one["step"], one["loss"]) for one in read_run(tmp_path / "run").training]
     assert losses.seen == alone
     assert len(alone) == 3
-    assert done.pairs.account["pairs"] == runs.sizes["choosing"]
+    assert done.account["pairs"] == runs.sizes["choosing"]
 
 
 def test_no_prompt_is_on_two_of_the_three_sides(place: Path, tmp_path: Path) -> None:
-    runs = Runs(job(place, tmp_path))
+    runs = runs_of(job(place, tmp_path))
     assert sum(runs.sizes.values()) == 40
     assert all(runs.sizes.values())
     sides = [runs._train, runs._choosing, runs._test]
@@ -115,7 +120,7 @@ def test_no_prompt_is_on_two_of_the_three_sides(place: Path, tmp_path: Path) -> 
     assert not prompts[0] & prompts[1]
     assert not prompts[0] & prompts[2]
     assert not prompts[1] & prompts[2]
-    warm_up = [runs._config(START, steps, 1, str(tmp_path)).warmup_steps for steps in (3, 6, 60)]
+    warm_up = [runs._warmup(steps) for steps in (3, 6, 60)]
     assert warm_up == [1, 2, 20]  # as large a part as of the recipe's six steps
 
 
@@ -144,8 +149,7 @@ def tried(number: int, levels: list[float], *, start: bool = False, rate: float 
     """A whole trial whose chosen answers have these log-probabilities."""
     rejected = [level - 1.0 for level in levels]
     score = float(pair_scores(levels, rejected).mean())
-    values = Values(rate, 0.1)
-    return Tried(number, values, "complete", start, score, 9, tuple(levels), tuple(rejected))
+    return Tried(TrialResult(number, rate, 0.1, "complete", start, score, 9), levels, rejected)
 
 
 PROMPTS = [f"prompt {n}" for n in range(40)]
@@ -159,17 +163,17 @@ def test_what_is_clearly_behind_is_not_near() -> None:
         tried(0, behind, start=True, rate=1e-5),
         tried(1, LEVELS, rate=1e-4),
         tried(2, noise, rate=3e-4),
-        Tried(3, Values(1.0, 1.0), "failed", reason="NaN"),
+        Tried(TrialResult(3, 1.0, 1.0, "failed", reason="NaN")),
     ]
     choice = choose(trials, PROMPTS)
     assert choice is not None
     assert choice.best.number == 1
     assert [one.number for one in choice.near] == [1, 2]
-    assert choice.band == {"learning_rate": (1e-4, 3e-4), "orpo_alpha": (0.1, 0.1)}
-    assert choice.edges(Space((1e-5, 1e-2), (0.01, 2.0))) == []
-    assert choice.edges(Space((9e-5, 1e-2), (0.01, 0.11))) == [
-        ("learning_rate", "lowest"),
-        ("orpo_alpha", "highest"),
+    assert choice.band == {"learning_rate": [1e-4, 3e-4], "orpo_alpha": [0.1, 0.1]}
+    assert choice.edges(Space([1e-5, 1e-2], [0.01, 2.0])) == []
+    assert choice.edges(Space([9e-5, 1e-2], [0.01, 0.11])) == [
+        ["learning_rate", "lowest"],
+        ["orpo_alpha", "highest"],
     ]
 
 
@@ -179,7 +183,7 @@ def test_of_equal_trials_the_first_is_the_best() -> None:
     assert choice is not None
     assert choice.best.number == 0
     assert len(choice.near) == 2
-    assert choose([Tried(0, START, "pruned", score=-1.0)], PROMPTS) is None
+    assert choose([Tried(TrialResult(0, 1e-3, 0.5, "pruned", score=-1.0))], PROMPTS) is None
 
 
 @pytest.mark.parametrize(
@@ -188,18 +192,18 @@ def test_of_equal_trials_the_first_is_the_best() -> None:
         (0.01, 0.2, "better", False),
         (-0.2, 0.2, "cannot be told apart", False),
         (-0.2, -0.01, "worse", True),
-        (None, None, "cannot be told apart", False),
+        (-math.inf, math.inf, "cannot be told apart", False),
     ],
 )
 def test_the_start_stands_where_the_test_says_that_the_best_is_worse(
-    low: float | None, high: float | None, verdict: str, kept: bool
+    low: float, high: float, verdict: str, kept: bool
 ) -> None:
-    change = {"value": 0.0, "low": low, "high": high}
+    change = Change(0.0, low, high, 40, 40)
     far = tried(0, [level - 1.0 for level in LEVELS], start=True)
     choice = choose([far, tried(1, LEVELS)], PROMPTS)
     assert choice is not None
-    found = verdict_of(START, choice, {"measures": {"score": {"change": change}}})
-    assert (found["verdict"], found["keep_start"]) == (verdict, kept)
+    test = FinalTest({}, 1, {"score": Measure(change, change, change)})
+    assert verdict_of(START, choice, test)[:2] == (verdict, kept)
 
 
 def test_the_start_stands_where_the_trials_tell_nothing_apart_from_it() -> None:
@@ -207,8 +211,7 @@ def test_the_start_stands_where_the_trials_tell_nothing_apart_from_it() -> None:
     choice = choose([tried(0, noise, start=True), tried(1, LEVELS, rate=1e-4)], PROMPTS)
     assert choice is not None
     assert choice.best.number == 1
-    found = verdict_of(START, choice, None)
-    assert (found["verdict"], found["keep_start"]) == ("cannot be told apart", True)
+    assert verdict_of(START, choice, None)[:2] == ("cannot be told apart", True)
 
 
 # The budget
@@ -219,19 +222,19 @@ def test_steps_are_as_many_as_leave_time_for_eight_trials_and_the_test(
 ) -> None:
     speed = Speed(step=0.5, around=1.0, testing=10.0)
     made = job(place, tmp_path, minutes=10, trials=None, steps=None)
-    steps = plan_steps(made, speed, 1000, Budget(10))
+    steps = Budget(10).plan_steps(made, speed, 1000)
     assert 8 * speed.run(steps) + speed.comparison(steps) == pytest.approx(600, rel=0.02)
-    assert plan_steps(made, speed, 30, Budget(10)) == 30  # never longer than the recipe
-    assert plan_steps(replace(made, steps=7), speed, 1000, Budget(10)) == 7
+    assert Budget(10).plan_steps(made, speed, 30) == 30  # never longer than the recipe
+    assert Budget(10).plan_steps(replace(made, steps=7), speed, 1000) == 7
     without = replace(made, minutes=None, trials=5)
-    assert plan_steps(without, speed, 1000, Budget(None)) == 250
+    assert Budget(None).plan_steps(without, speed, 1000) == 250
 
 
 def test_too_little_time_is_told_with_what_a_trial_takes(place: Path, tmp_path: Path) -> None:
     speed = Speed(step=3.0, around=1.0, testing=10.0)
     made = job(place, tmp_path, minutes=1, trials=None, steps=None)
     with pytest.raises(ConfigError, match=r"trial of 20 steps takes about 63 s.*at least 5\.0"):
-        plan_steps(made, speed, 1000, Budget(1))
+        Budget(1).plan_steps(made, speed, 1000)
 
 
 def test_a_trial_is_begun_only_if_the_test_fits_behind_it() -> None:
@@ -247,90 +250,90 @@ def test_a_trial_is_begun_only_if_the_test_fits_behind_it() -> None:
 # The study
 
 
-def begun(place: Path, folder: Path, **changes: Any) -> tuple[TuneJob, Study]:
+def place_of(made: TuneJob) -> Place:
+    made.folder.mkdir(parents=True, exist_ok=True)
+    return made.place
+
+
+def settings_of(made: TuneJob, seed: int = 1) -> dict[str, Any]:
+    return {"space": plain(made.space), "start": plain(made.start), "seed": seed}
+
+
+def begun(place: Path, folder: Path, seed: int = 1, **changes: Any) -> tuple[Place, Study]:
     made = job(place, folder, **changes)
-    folder.mkdir(parents=True, exist_ok=True)
-    settings = {"space": made.space.as_dict(), "start": made.start.as_dict(), "seed": 1}
-    return made, Study.begin(made, settings, STEPS)
+    at = place_of(made)
+    return at, Study.begin(at, settings_of(made, seed), STEPS)
+
+
+def drawn(study: Study, count: int = 1) -> list[Values]:
+    """The values of so many trials, which score better the nearer they are to 3e-4."""
+    return [
+        study.run(lambda _, values: -abs(math.log(values.learning_rate / 3e-4))).result.values
+        for _ in range(count)
+    ]
 
 
 def test_the_first_trial_is_what_the_user_had_also_outside_of_the_range(
     place: Path, tmp_path: Path
 ) -> None:
     _, study = begun(place, tmp_path, learning_rates=(1e-6, 1e-5))
-    trial, values = study.ask()
-    assert values == START
-    study.complete(trial, -1.0)
-    for _ in range(8):
-        trial, values = study.ask()
-        assert 1e-6 <= values.learning_rate <= 1e-5
-        assert 0.01 <= values.orpo_alpha <= 2.0
-        study.complete(trial, -values.orpo_alpha)
-    rows = study.tried()
-    assert [one.start for one in rows] == [True] + [False] * 8
-    assert rows[0].values == START
+    first, *others = drawn(study, 9)
+    assert first == START
+    assert all(1e-6 <= one.learning_rate <= 1e-5 for one in others)
+    assert all(0.01 <= one.orpo_alpha <= 2.0 for one in others)
+    results = [one.result for one in study.tried()]
+    assert [one.start for one in results] == [True] + [False] * 8
+    assert results[0].values == START
 
 
 def test_the_same_seed_draws_the_same_trials_and_another_draws_others(
     place: Path, tmp_path: Path
 ) -> None:
-    drawn = []
-    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        made = job(place, tmp_path / name)
-        made.folder.mkdir()
-        settings = {"space": made.space.as_dict(), "start": made.start.as_dict(), "seed": seed}
-        study = Study.begin(made, settings, STEPS)
-        own = []
-        for _ in range(8):
-            trial, values = study.ask()
-            own.append(values)
-            study.complete(trial, -abs(math.log(values.learning_rate / 3e-4)))
-        drawn.append(own)
-    assert drawn[0] == drawn[1]
-    assert drawn[0][0] == drawn[2][0]
-    assert drawn[0][1:] != drawn[2][1:]
+    seeds = {"a": 1, "b": 1, "c": 2}
+    one, same, other = (drawn(begun(place, tmp_path / n, seed)[1], 8) for n, seed in seeds.items())
+    assert one == same
+    assert one[0] == other[0]
+    assert one[1:] != other[1:]
 
 
 def test_processes_that_join_do_not_draw_the_same(place: Path, tmp_path: Path) -> None:
-    made, study = begun(place, tmp_path)
-    study.ask()
-    drawn = []
-    for _ in range(3):
-        joined = Study.find(made)
-        assert joined is not None
-        drawn.append(joined.ask()[1])
-    assert len(set(drawn)) == 3
+    at, study = begun(place, tmp_path)
+    drawn(study)
+    joined = [Study.find(at) for _ in range(3)]
+    assert len({drawn(one)[0] for one in joined if one}) == 3
 
 
 def test_a_killed_process_loses_its_trial_for_a_while_only(place: Path, tmp_path: Path) -> None:
-    """The child is killed with two trials on record as running: the start, and one drawn."""
-    made, study = begun(place, tmp_path)
-    child = os.fork()
-    if child == 0:
-        study.ask()
-        study.ask()
-        os.kill(os.getpid(), signal.SIGKILL)
-    os.waitpid(child, 0)
-    found = Study.find(made)
+    """Two children are killed in a trial each: in the start, and in one that was drawn."""
+    at, study = begun(place, tmp_path)
+    for _ in range(2):
+        child = os.fork()
+        if child == 0:
+            study.run(lambda *_: os.kill(os.getpid(), signal.SIGKILL) or 0.0)
+        os.waitpid(child, 0)
+    found = Study.find(at)
     assert found is not None
-    before = found.tried()
+    before = [one.result for one in found.tried()]
     assert [one.state for one in before] == ["running", "running"]
     assert found.sweep() == 2
     assert found.sweep() == 0
-    again = [found.ask() for _ in before]
-    assert [values for _, values in again] == [one.values for one in before]
-    assert again[0][0].user_attrs["start"] is True
-    states = [one.state for one in found.tried()]
-    assert states == ["cut off", "cut off", "running", "running"]
+    assert drawn(found, 2) == [one.values for one in before]
+    results = [one.result for one in found.tried()]
+    assert [one.state for one in results] == ["cut off", "cut off", "complete", "complete"]
+    assert [one.start for one in results] == [True, False, True, False]
 
 
 def test_trials_that_run_elsewhere_are_left_alone(place: Path, tmp_path: Path) -> None:
     _, study = begun(place, tmp_path)
-    trial, _ = study.ask()
-    trial.set_user_attr("worker", "another-host 1")
-    mine, _ = study.ask()
-    assert study.sweep() == 0
-    assert mine.number == 1
+
+    def elsewhere(trial: optuna.Trial, values: Values) -> float:
+        trial.set_user_attr("worker", "another-host 1")
+        assert study.sweep() == 0
+        trial.set_user_attr("worker", f"{studies.socket.gethostname()} {os.getpid()}")
+        assert study.sweep() == 0
+        return 0.0
+
+    assert study.run(elsewhere).result.number == 0
 
 
 @pytest.mark.parametrize("storage", ["", "shared.journal", "sqlite:///shared.db"])
@@ -338,40 +341,40 @@ def test_who_comes_second_joins(
     place: Path, tmp_path: Path, storage: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    made, first = begun(place, tmp_path / "one", storage=storage)
-    second = made if not storage else replace(made, folder=tmp_path / "two")
+    at, first = begun(place, tmp_path / "one", storage=storage)
+    second = at if not storage else replace(at, folder=tmp_path / "two")
     joined = Study.begin(second, {"seed": 9, "never": "looked at"}, 99)
     assert joined.steps == STEPS
     assert joined.details == first.details
-    numbers = {study.ask()[0].number for study in (first, joined, first)}
+    numbers = {study.run(lambda *_: 0.0).result.number for study in (first, joined, first)}
     assert numbers == {0, 1, 2}
     assert (tmp_path / "one" / JOURNAL).is_file() == (storage == "")
 
 
-def test_a_storage_that_cannot_be_reached_is_one_line(place: Path, tmp_path: Path) -> None:
+def test_a_storage_that_cannot_be_reached_is_one_line(tmp_path: Path) -> None:
     for storage in (
         "sqlite:////nowhere/at/all/study.db",
         "nonsense://study",
         str(tmp_path / "no" / "such" / "folder" / "study.journal"),
     ):
         with pytest.raises(ConfigError, match="--storage") as error:
-            Study.find(job(place, tmp_path, storage=storage))
+            Study.find(Place(storage, "orpo", tmp_path))
         assert "\n" not in str(error.value)
 
 
 def test_a_study_of_somebody_else_is_not_taken(
-    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("orpo.jobs.tune.study._PATIENCE", -1.0)
+    monkeypatch.setattr(studies, "_PATIENCE", -1.0)
     url = f"sqlite:///{tmp_path / 'other.db'}"
     optuna.create_study(study_name="orpo", storage=url)
     with pytest.raises(ConfigError, match="not of orpo tune"):
-        Study.find(job(place, tmp_path, storage=url))
+        Study.find(Place(url, "orpo", tmp_path))
 
 
-def test_a_password_is_never_shown(place: Path, tmp_path: Path) -> None:
-    made = job(place, tmp_path, storage="postgresql://me:secret@host:5432/db")
-    assert public_storage(made) == "postgresql://***@host:5432/db"
+def test_a_password_is_never_shown(tmp_path: Path) -> None:
+    shown = Place("postgresql://me:secret@host:5432/db", "orpo", tmp_path).public
+    assert shown == "postgresql://***@host:5432/db"
 
 
 # The whole of it
@@ -397,29 +400,47 @@ def test_what_is_interrupted_goes_on(place: Path, tmp_path: Path) -> None:
         run_tune(made, say=unheard, callbacks=lambda: [Signalled()])
     assert stopped.value.signal_number == signal.SIGINT
     assert (made.folder / "recipe.yaml").is_file()
-    kept = json.loads((made.folder / "evaluation.json").read_text("utf-8"))
-    assert kept["finished"] is False
-    assert kept["account"]["cut off"] == 1
+    kept = read_tuning(made.folder)
+    assert kept.finished is False
+    assert kept.account["cut off"] == 1
     result = run_tune(made, say=unheard)
-    assert result["finished"] is True
-    account = result["account"]
-    assert account["complete"] + account["pruned"] == made.trials
-    assert account["cut off"] == 1
-    rows = {one["number"]: one for one in result["trials"]}
-    assert rows[1]["state"] == "cut off"
-    assert rows[2]["learning_rate"] == rows[1]["learning_rate"]
-    assert rows[2]["orpo_alpha"] == rows[1]["orpo_alpha"]
+    assert result.finished is True
+    assert result.account["complete"] + result.account["pruned"] == made.trials
+    assert result.account["cut off"] == 1
+    results = {one.number: one for one in result.trials}
+    assert results[1].state == "cut off"
+    assert results[2].values == results[1].values
+    assert plain(read_tuning(made.folder)) == plain(result)
+
+
+def test_a_signal_in_the_test_keeps_what_the_trials_found(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = job(place, tmp_path / "out", trials=2)
+    found = Runs.run
+
+    def far_apart(self: Runs, values: Values, *how: Any) -> Any:
+        pairs = found(self, values, *how)
+        return pairs if values != START else replace(pairs, chosen=pairs.chosen - 9)
+
+    monkeypatch.setattr(Runs, "run", far_apart)
+    monkeypatch.setattr(Runs, "test", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(RunStopped, match="2 trials are kept") as stopped:
+        run_tune(made, say=unheard)
+    assert stopped.value.signal_number == signal.SIGTERM
+    kept = read_tuning(made.folder)
+    assert (kept.finished, kept.comparison) == (False, None)
+    assert (made.folder / "recipe.yaml").is_file()
 
 
 def test_what_breaks_is_counted_with_its_reason(place: Path, tmp_path: Path) -> None:
     made = job(place, tmp_path / "out", trials=2, learning_rates=(1e25, 1e30))
     result = run_tune(made, say=unheard)
-    assert result["account"]["failed"] == 1
-    assert result["account"]["complete"] == 1
-    (broken,) = [one for one in result["trials"] if one["state"] == "failed"]
-    assert broken["reason"]
-    assert result["recommended"]["values"] == START.as_dict()
-    assert result["recommended"]["verdict"] == "the same"
+    assert (result.account["failed"], result.account["complete"]) == (1, 1)
+    (broken,) = [one for one in result.trials if one.state == "failed"]
+    assert broken.reason
+    assert result.recommended is not None
+    assert (result.recommended.values, result.recommended.verdict) == (START, "the same")
 
 
 def test_where_everything_breaks_it_says_why(place: Path, tmp_path: Path) -> None:

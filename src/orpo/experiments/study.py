@@ -1,0 +1,306 @@
+"""The study: Optuna's sampler, pruner and storage, and what is kept of each trial in it.
+
+Everything that a choice needs stands in the storage, so that machines that share it choose alike,
+and a process that is killed loses the trial that it was at and no other.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from random import SystemRandom
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from orpo.errors import ConfigError, TrainingError
+from orpo.experiments.tuning import Space, TrialResult, Values
+from orpo.runs.typed import plain, typed
+
+if TYPE_CHECKING:
+    import optuna
+
+JOURNAL = "study.journal"
+_DETAILS = "orpo"
+_STARTUP = 5
+"""Trials that are drawn before the sampler relies on what it has seen."""
+_BEFORE_PRUNING = 3
+_TRIES, _PAUSE = 4, 0.2
+_PATIENCE = 60.0
+"""Seconds that a process waits for the one that has just begun the study to describe it."""
+_STATES = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed", "RUNNING": "running"}
+_BATCH = " The batch is in"  # of a folder that is gone with its run
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a study is: a URL or a file that several machines share, or a folder's own journal."""
+
+    storage: str
+    study: str
+    folder: Path
+
+    @property
+    def public(self) -> str:
+        """The storage as it may be shown: without a password."""
+        if "://" not in self.storage:
+            return self.storage
+        parts = urlsplit(self.storage)
+        if "@" not in parts.netloc:
+            return self.storage
+        return parts._replace(netloc=f"***@{parts.netloc.rpartition('@')[2]}").geturl()
+
+    def open(self) -> optuna.storages.BaseStorage:
+        """Optuna's storage."""
+        from optuna import storages  # noqa: PLC0415 - an extra
+        from optuna.storages.journal import JournalFileBackend  # noqa: PLC0415
+
+        if "://" not in self.storage:
+            path = Path(self.storage) if self.storage else self.folder / JOURNAL
+            return storages.JournalStorage(JournalFileBackend(str(path)))
+        for _ in range(_TRIES - 1):  # two that make its tables at once get in each other's way
+            with contextlib.suppress(Exception):
+                return storages.RDBStorage(self.storage)
+            time.sleep(_PAUSE)
+        return storages.RDBStorage(self.storage)
+
+    @contextlib.contextmanager
+    def reached(self) -> Iterator[None]:
+        """A storage that cannot be used is the user's to mend."""
+        try:
+            yield
+        except ConfigError:
+            raise
+        except Exception as error:  # Optuna, SQLAlchemy and its drivers raise what they like
+            first = (str(error) or type(error).__name__).splitlines()[0]
+            raise ConfigError(
+                f"cannot be used ({first})",
+                where=f"--storage {self.public or self.folder / JOURNAL}",
+                fix="Give a file, or a URL such as sqlite:///study.db or postgresql://host/db.",
+            ) from error
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A trial, and the log-probabilities of each held-out pair's answers if it came to its end."""
+
+    result: TrialResult
+    chosen: Sequence[float] = ()
+    rejected: Sequence[float] = ()
+
+
+class Study:
+    """Optuna's study of this tuning, which other processes may share.
+
+    Args:
+        study: Optuna's.
+        details: What its first process wrote down: "settings" and "steps" among them.
+        ours: Whether this process began it.
+    """
+
+    def __init__(self, study: optuna.Study, details: Mapping[str, Any], *, ours: bool) -> None:
+        self._study, self.details = study, details
+        self.settings, self.steps = details["settings"], int(details["steps"])
+        self.space = typed(Space, self.settings["space"], where="the study")
+        self.start = typed(Values, self.settings["start"], where="the study")
+        self._study.sampler = _sampler(int(self.settings["seed"]), ours=ours)
+
+    @classmethod
+    def find(cls, place: Place) -> Study | None:
+        """The study, if somebody has begun it.
+
+        Raises:
+            ConfigError: The storage cannot be used.
+        """
+        library = require_optuna()
+        with place.reached():
+            try:
+                study = library.load_study(
+                    study_name=place.study, storage=place.open(), pruner=_pruner()
+                )
+            except KeyError:
+                return None
+            return cls(study, _details(study, place), ours=False)
+
+    @classmethod
+    def begin(cls, place: Place, settings: Mapping[str, Any], steps: int) -> Study:
+        """Begin it, or join who was faster; the recipe's own values are its first trial.
+
+        Raises:
+            ConfigError: The storage cannot be used.
+        """
+        library = require_optuna()
+        with place.reached():
+            try:
+                study = library.create_study(
+                    study_name=place.study,
+                    storage=place.open(),
+                    pruner=_pruner(),
+                    direction="maximize",
+                )
+            except library.exceptions.DuplicatedStudyError:
+                found = cls.find(place)
+                assert found is not None
+                return found
+            details = {"settings": dict(settings), "steps": steps}
+            study.enqueue_trial(settings["start"], user_attrs={"start": True})
+            study.set_user_attr(_DETAILS, details)
+            return cls(study, details, ours=True)
+
+    def run(self, train: Callable[[optuna.Trial, Values], float]) -> Tried:
+        """One trial, marked as this process's.
+
+        What breaks in training, or is pruned, is a trial like others. One that a signal cuts off is
+        to be run again with the same values, by whoever goes on.
+        """
+        numbers: list[int] = []
+
+        def objective(trial: optuna.Trial) -> float:
+            numbers.append(trial.number)
+            trial.set_user_attr("worker", f"{socket.gethostname()} {os.getpid()}")
+            values = self._drawn(trial)
+            try:
+                return train(trial, values)
+            except library.TrialPruned:
+                raise
+            except Exception as error:
+                told = isinstance(error, TrainingError)
+                reason = str(error) if told else f"{type(error).__name__}: {error}"
+                trial.set_user_attr("reason", reason.partition(_BATCH)[0])
+                raise
+            except BaseException:
+                self._again(trial, values, "stopped")
+                raise
+
+        library = require_optuna()
+        self._study.optimize(objective, n_trials=1, catch=(TrainingError,))
+        return next(one for one in self.tried() if one.result.number == numbers[0])
+
+    def _drawn(self, trial: optuna.Trial) -> Values:
+        with warnings.catch_warnings():  # the start may lie outside of the ranges
+            warnings.simplefilter("ignore", UserWarning)
+            drawn = {
+                name: float(f"{trial.suggest_float(name, *ends, log=True):.3g}")
+                for name, ends in vars(self.space).items()
+            }
+        return self.start if trial.user_attrs.get("start") else Values(**drawn)
+
+    def _again(self, trial: optuna.Trial, values: Values | None, reason: str) -> None:
+        """It was cut off, and is to be run again if its values are known."""
+        trial.set_user_attr("reason", reason)
+        if values is not None:
+            marks = {"start": True} if trial.user_attrs.get("start") else None
+            trial.set_user_attr("cut_off", True)
+            self._study.enqueue_trial(plain(values), user_attrs=marks)
+        self._study.tell(trial, state=require_optuna().trial.TrialState.FAIL)
+
+    def sweep(self) -> int:
+        """Trials of processes of this machine that are gone are to be run again; how many."""
+        gone = [one for one in self._trials() if one.state.name == "RUNNING" and _is_gone(one)]
+        for one in gone:
+            known = one.user_attrs.get("start") or len(one.params) == len(vars(self.space))
+            trial = require_optuna().Trial(self._study, one._trial_id)
+            values = self._tried(one).result.values if known else None
+            self._again(trial, values, "its process ended")
+        return len(gone)
+
+    def tried(self) -> list[Tried]:
+        """Every trial that was begun, in order."""
+        return [
+            self._tried(trial)
+            for trial in self._trials()
+            if trial.state.name != "WAITING" and len(trial.params) == len(vars(self.space))
+        ]
+
+    def _tried(self, trial: optuna.trial.FrozenTrial) -> Tried:
+        marks = trial.user_attrs
+        start = bool(marks.get("start"))
+        drawn = {name: float(f"{value:.3g}") for name, value in trial.params.items()}
+        result = TrialResult(
+            number=trial.number,
+            **(plain(self.start) if start else drawn),
+            state="cut off" if marks.get("cut_off") else _STATES[trial.state.name],
+            start=start,
+            score=trial.value,
+            steps=int(marks.get("steps", max(trial.intermediate_values, default=0))),
+            seconds=marks.get("seconds"),
+            reason=str(marks.get("reason", "")),
+        )
+        return Tried(result, marks.get("chosen", ()), marks.get("rejected", ()))
+
+    def _trials(self) -> list[optuna.trial.FrozenTrial]:
+        trials: list[optuna.trial.FrozenTrial] = self._study.get_trials(deepcopy=False)
+        return trials
+
+
+def require_optuna() -> Any:
+    """Optuna, quiet.
+
+    Raises:
+        ConfigError: It is not installed.
+    """
+    try:
+        import optuna  # noqa: PLC0415 - an extra
+    except ImportError as error:
+        raise ConfigError(
+            "needs Optuna", where="orpo tune", fix="Install it: pip install 'orpo[tune]'."
+        ) from error
+    optuna.logging.set_verbosity(optuna.logging.CRITICAL)
+    return optuna
+
+
+def _details(study: optuna.Study, place: Place) -> dict[str, Any]:
+    """What its first process wrote down, which it may be about to do."""
+    deadline = time.monotonic() + _PATIENCE
+    while _DETAILS not in study.user_attrs:
+        if time.monotonic() > deadline:
+            raise ConfigError(
+                f"holds a study {place.study!r} that is not of orpo tune",
+                where=f"--storage {place.public}",
+                fix="Give another --study.",
+            )
+        time.sleep(_PAUSE)
+    found: dict[str, Any] = study.user_attrs[_DETAILS]
+    return found
+
+
+def _sampler(seed: int, *, ours: bool) -> optuna.samplers.BaseSampler:
+    """Draws by what was seen; processes that join draw otherwise than the first one."""
+    library = require_optuna()
+    mixed = seed if ours else SystemRandom().getrandbits(32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", library.exceptions.ExperimentalWarning)
+        sampler: optuna.samplers.BaseSampler = library.samplers.TPESampler(
+            seed=mixed, n_startup_trials=_STARTUP, multivariate=True, constant_liar=True
+        )
+    return sampler
+
+
+def _pruner() -> optuna.pruners.BasePruner:
+    pruner: optuna.pruners.BasePruner = require_optuna().pruners.MedianPruner(
+        n_startup_trials=_BEFORE_PRUNING
+    )
+    return pruner
+
+
+def _is_gone(trial: optuna.trial.FrozenTrial) -> bool:
+    """Whether it ran on this machine, in a process that is no more."""
+    host, _, number = str(trial.user_attrs.get("worker", "")).rpartition(" ")
+    if not number:  # cut off in its first moment, or in it now
+        begun = trial.datetime_start
+        return begun is not None and (datetime.now() - begun).total_seconds() > _PATIENCE
+    if host != socket.gethostname() or int(number) == os.getpid():
+        return False
+    try:
+        os.kill(int(number), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return False
