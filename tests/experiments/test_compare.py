@@ -115,7 +115,7 @@ def test_another_comparison_is_not_written_over(tmp_path: Path) -> None:
     (tmp_path / "orpo-steps-seed1").mkdir()
     (tmp_path / "notes.txt").write_text("mine", encoding="utf-8")
     claim_comparison(tmp_path, {"training": {"learning_rate": 1e-3}}, overwrite=False)
-    with pytest.raises(ConfigError, match=r"learning_rate: 0\.001 there, 0\.01 now.*--overwrite"):
+    with pytest.raises(ConfigError, match=r"learning_rate 0\.001, now it is 0\.01.*--overwrite"):
         claim_comparison(tmp_path, {"training": {"learning_rate": 1e-2}}, overwrite=False)
     assert (tmp_path / "orpo-steps-seed1").is_dir()
     claim_comparison(tmp_path, {"training": {"learning_rate": 1e-2}}, overwrite=True)
