@@ -22,7 +22,6 @@ from transformers import EvalPrediction, TrainerCallback
 
 from orpo.config import ORPOConfig
 from orpo.data.split import hold_out
-from orpo.data.types import Row
 from orpo.errors import ConfigError, TrainingError
 from orpo.evaluate import Sampling
 from orpo.evaluate.preference.pairs import ScoredPairs, row_facts, token_counts
