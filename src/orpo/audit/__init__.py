@@ -1,24 +1,10 @@
 """What is wrong with preference data before anything is trained on them.
 
-views       a pair as three texts
-checks      all checks of texts, one after another; each has a module of its own
-length_bias, truncation   what lengths say
-run         one pass over the rows; quick is its cheap part
-findings    what comes out
+views      a pair as three texts; shingles and texts say what they look like
+faults     a predicate for each fault of a pair, and the rules that grade how many there are
+repeats    rows that repeat or contradict each other; leakage: prompts that are in two sets
+checks     all checks of texts; lengths: what lengths say
+run        an audit, in one pass over the rows; findings is what comes out
+fix        a cleaned copy without what was found; repair, entries and copies are its parts
+show       a row as the model will see it
 """
-
-from orpo.audit.findings import VERDICTS, Audit, Example, Finding, Histogram
-from orpo.audit.quick import headlines, quick_audit
-from orpo.audit.run import AuditPlan, audit_rows
-
-__all__ = [
-    "VERDICTS",
-    "Audit",
-    "AuditPlan",
-    "Example",
-    "Finding",
-    "Histogram",
-    "audit_rows",
-    "headlines",
-    "quick_audit",
-]

@@ -3,30 +3,59 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 
-from orpo.audit.account import count_view, lost_finding, pairs_finding, rows_finding
 from orpo.audit.checks import Checks
-from orpo.audit.findings import Audit, Finding, amount
-from orpo.audit.length_bias import Lengths
-from orpo.audit.markup import BY_TEMPLATE
-from orpo.audit.truncation import TokenCounts
+from orpo.audit.faults import count_texts
+from orpo.audit.findings import EXAMPLES, Audit, Example, Finding, Rule, Tally, amount, clip, percent
+from orpo.audit.lengths import Lengths, TokenCounts, truncation_of
 from orpo.audit.views import PairView, view
-from orpo.data.asked import CHANGES, decide, told_of_changes
+from orpo.data.asked import CHANGES, told_of_changes
+from orpo.data.asked import decide
 from orpo.data.lengths import LengthPolicy, TooLongError
-from orpo.data.reading import PairReaders, is_tokenised
+from orpo.data.reading import PairReaders
+from orpo.data.reading import is_tokenised
 from orpo.data.tokenize import PairTokenizer
 from orpo.data.types import Dropped, Ledger, PreferencePair, Row, TokenizedPair
 from orpo.errors import DataError
 
-__all__ = ["SAMPLED", "AuditPlan", "audit_rows", "peek"]
+FEW_PAIRS = 500
+"""Fewer pairs are learnt by heart before anything else changes; published runs use thousands."""
 
-Say = Callable[[str], None]
+CONTENT_ROWS = 20_000
+"""Rows whose texts a quick audit looks at: what is true of a data set shows in so many. Repeated
+rows, identical answers and leaked prompts are looked for among all."""
 
-SAMPLED = "looked at in a sample: lengths,"
-"""How the note begins that says what was not looked at in every row."""
+# A few broken rows are slips; one in twenty says that the file is in another format in part.
+UNREADABLE = Rule(
+    "unreadable_rows",
+    "Rows that cannot be read",
+    look=0.0,
+    stop=0.05,
+    none="Every row can be read.",
+    do="Correct them, or train with --on_bad_row drop.",
+)
+# One row in twenty does not reach the training, for whatever reasons; what is left may differ.
+LOST = Rule(
+    "lost_rows",
+    "Rows lost before training",
+    look=0.05,
+    stop=1.0,
+    none="Every row would be trained on.",
+    do="See why rows are dropped.",
+    quiet=True,
+)
 
+_BY_TEMPLATE = {
+    "template_error": "refused by the template",
+    "empty_after_template": "an answer that the template leaves nothing of",
+    "identical_after_template": "answers whose difference the template leaves out",
+}
+"""Reason for which a row is dropped -> what the template does to it."""
+
+_NOT_IN_MIX, _BROKEN = "not_in_mix", ("unreadable", "malformed")
+_SAMPLED = "looked at in a sample: lengths,"
 _CHUNK = 256
 _NEWS = 20_000
 
@@ -63,20 +92,20 @@ def audit_rows(
     plan: AuditPlan,
     rows: Iterable[Row],
     eval_rows: Iterable[Row] | None = None,
-    say: Say | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> Audit:
-    """Audit a data set.
+    """Audit a data set, whose rows are read once.
 
     Args:
         plan: What to look at.
-        rows: The rows, read once.
+        rows: The rows.
         eval_rows: The evaluation data that leakage is looked for in.
         say: Told now and then how far it is.
 
     Raises:
         DataError: The rows are token ids already, or most of them cannot be read.
     """
-    first, rows = peek(rows)
+    first, remaining = _peek(rows)
     if first is not None and is_tokenised(first.values):
         raise DataError(
             "holds token ids, and an audit reads texts",
@@ -86,20 +115,66 @@ def audit_rows(
     auditor = _Auditor(plan, leakage=eval_rows is not None)
     if eval_rows is not None:
         auditor.hold(eval_rows)
-    for chunk in _chunks(rows):
+    while chunk := list(islice(remaining, _CHUNK)):
         before = auditor.ledger.rows_in
         auditor.add(chunk)
         if say and before // _NEWS < auditor.ledger.rows_in // _NEWS:
             say(f"{amount(auditor.ledger.rows_in, 'row')} read")
-    auditor.require_readable()
     return auditor.audit()
 
 
-def peek(rows: Iterable[Row]) -> tuple[Row | None, Iterator[Row]]:
-    """The first row, and all rows."""
-    remaining = iter(rows)
-    first = next(remaining, None)
-    return first, remaining if first is None else chain([first], remaining)
+def quick_audit(
+    name: str,
+    rows: Iterable[Row],
+    eval_rows: Iterable[Row] | None = None,
+    *,
+    account: Ledger | None = None,
+    data_format: str = "",
+    pair_rule: str = "best_worst",
+) -> Audit:
+    """All checks that need neither tokens nor a comparison of rows by their words: for a training.
+
+    Args:
+        name: What the data set is called.
+        rows: The rows that are trained on.
+        eval_rows: The held-out rows, to look for leaked prompts.
+        account: What became of the rows as they were tokenised, which says what max_length cut and
+            dropped; None if that is not known.
+        data_format: Name of the rows' format; recognised by itself if empty.
+        pair_rule: How a pair is chosen from a list of scored answers.
+
+    Returns:
+        Without findings, and with a note, if the rows are token ids already. Beyond
+        `CONTENT_ROWS` rows a note says which checks looked at the first ones only.
+    """
+    first, remaining = _peek(rows)
+    if first is not None and is_tokenised(first.values):
+        note = "not checked: these data are token ids, and the checks read texts"
+        return Audit(name, (), account or Ledger(), notes=(note,))
+    plan = AuditPlan(
+        name,
+        near=False,
+        eval_name="" if eval_rows is None else "eval_dataset",
+        data_format=data_format,
+        pair_rule=pair_rule,
+        content_rows=CONTENT_ROWS,
+    )
+    audit = audit_rows(plan, remaining, eval_rows)
+    audit = replace(audit, notes=tuple(n for n in audit.notes if n.startswith(_SAMPLED)))
+    if account is None:
+        return audit
+    counted = _accounts(account, left_out=True)
+    findings = (*counted, *audit.findings[len(counted) :], truncation_of(account))
+    return replace(audit, rows=account, findings=findings)
+
+
+def headlines(audit: Audit, count: int = 3) -> list[str]:
+    """The most important findings, one line each: what was found, and what to do.
+
+    What was looked at in a sample only is said below them.
+    """
+    lines = [f"{f.verdict}: {f.says} {f.do}".strip() for f in audit.worst(count)]
+    return [*lines, *(note for note in audit.notes if lines)]
 
 
 class _Auditor:
@@ -131,10 +206,6 @@ class _Auditor:
         if bad:
             self._notes.append(f"{self._plan.eval_name}: {amount(bad, 'row')} cannot be read")
 
-    def require_readable(self) -> None:
-        """Check, when all rows were read, that most of them could be."""
-        self._read.require_readable()
-
     def add(self, rows: Sequence[Row]) -> None:
         """Look at some rows."""
         pairs = []
@@ -151,46 +222,45 @@ class _Auditor:
         for number, seen in enumerate(views):
             self._checks.add(seen, content=number < within)
         if self._plan.tokenize is None:
-            for seen in views:
-                count_view(self.ledger, seen)
-            for seen in views[:within]:
-                other = None if seen.rejected is None else len(seen.rejected)
-                self._lengths.add(len(seen.prompt), len(seen.chosen), other)
+            for number, seen in enumerate(views):
+                count_texts(self.ledger, seen)
+                if number < within:
+                    other = None if seen.rejected is None else len(seen.rejected)
+                    self._lengths.add(len(seen.prompt), len(seen.chosen), other)
         else:
             self._add_tokens(self._plan.tokenize, pairs, views)
 
     def _add_tokens(
-        self,
-        tokenize: PairTokenizer,
-        pairs: Sequence[PreferencePair],
-        views: Sequence[PairView],
+        self, tokenize: PairTokenizer, pairs: list[PreferencePair], views: list[PairView]
     ) -> None:
         start = tokenize.tokenizer.bos_token_id
         for outcome, seen in zip(tokenize.batch(pairs), views, strict=True):
             if isinstance(outcome, Dropped):
                 self.ledger.count(outcome)
-                if outcome.reason in BY_TEMPLATE:
-                    kind = BY_TEMPLATE[outcome.reason]
-                    self._checks.template.add_fault(seen.where, outcome.detail, kind)
+                if outcome.reason in _BY_TEMPLATE:
+                    kind = _BY_TEMPLATE[outcome.reason]
+                    self._checks.add_fault(seen.where, outcome.detail, kind)
                 continue
             for change in outcome.lost:
-                self._checks.template.add_fault(seen.where, CHANGES[change], CHANGES[change])
+                self._checks.add_fault(seen.where, CHANGES[change], CHANGES[change])
             self.ledger.count(_fitted(self._plan.lengths, outcome, seen.where))
             self._tokens.add(outcome)
             answer = len(outcome.rejected_ids) if outcome.rejected_ids else None
             self._lengths.add(len(outcome.prompt_ids), len(outcome.chosen_ids), answer)
             if start is not None and outcome.prompt_ids[:2] == [start, start]:
-                self._checks.template.add_double_start(seen.where, seen.prompt)
+                kind = "two beginning-of-sequence tokens"
+                self._checks.add_fault(seen.where, seen.prompt, kind)
 
     def audit(self) -> Audit:
-        """What was found."""
+        """What was found, when all rows were read.
+
+        Raises:
+            DataError: Most of them could not be.
+        """
+        self._read.require_readable()
         plan, tokens = self._plan, self._tokens
         self.ledger.format = " + ".join(self._read.formats)
-        text_findings = self._checks.findings()
-        findings: list[Finding] = [
-            account(self.ledger) for account in (rows_finding, lost_finding, pairs_finding)
-        ]
-        findings += [*text_findings, self._lengths.finding()]
+        findings = [*_accounts(self.ledger), *self._checks.findings(), self._lengths.finding()]
         if len(tokens):
             findings.append(tokens.finding(plan.lengths))
         return Audit(
@@ -204,51 +274,84 @@ class _Auditor:
             lengths=self._lengths.histograms(),
             length_bias=self._lengths.curve(),
             truncation=tokens.limits(plan.lengths) if len(tokens) else (),
-            languages=self._checks.languages.counts(),
-            turns=self._checks.turns.counts(),
+            languages=self._checks.languages,
+            turns=self._checks.turns,
             budget=tokens.budget(plan.lengths) if len(tokens) else {},
-            notes=(
-                *self._of_template(),
-                *self._sampled(),
-                *self._missing(),
-                *self._checks.notes,
-                *self._notes,
-            ),
+            notes=(*self._not_checked(), *self._checks.notes, *self._notes),
         )
 
-    def _of_template(self) -> Iterator[str]:
-        """What the template does to answers and prompts, with what may be done about it."""
-        if self._plan.tokenize is not None:
-            template, ledger = self._plan.tokenize.template, self.ledger
+    def _not_checked(self) -> Iterator[str]:
+        """What the template does, with what may be done about it, and what was not looked at."""
+        plan, ledger = self._plan, self.ledger
+        if plan.tokenize is not None:
+            template = plan.tokenize.template
             yield from told_of_changes(template, ledger.changed, ledger.kept)
             decision = decide(template, ledger.after, {})
             yield from decision.notes() if decision is not None else ()
-
-    def _not_looked_at(self) -> Iterator[str]:
-        yield from (*self._sampled(), *self._missing(), *self._checks.notes, *self._notes)
-
-    def _sampled(self) -> Iterator[str]:
-        limit = self._plan.content_rows
+        limit = plan.content_rows
         if limit is not None and self._pairs > limit:
             yield (
-                f"{SAMPLED} markup, refusals, openings, languages, turns, categories; the "
+                f"{_SAMPLED} markup, refusals, openings, languages, turns, categories; the "
                 f"first {limit:,} of {self._pairs:,} rows"
             )
-
-    def _missing(self) -> Iterator[str]:
-        if self._plan.tokenize is None:
+        if plan.tokenize is None:
             yield (
                 "not checked: truncation, the model's template, tokens per epoch; lengths are in "
                 "characters: add --model"
             )
-        if not self._plan.eval_name:
+        if not plan.eval_name:
             yield "not checked: leakage of evaluation prompts: add --eval_dataset"
 
 
-def _chunks(rows: Iterable[Row]) -> Iterator[list[Row]]:
+def _accounts(ledger: Ledger, *, left_out: bool = False) -> list[Finding]:
+    """What the account says: rows that cannot be read, rows lost, and whether enough are left.
+
+    `left_out` says that a training leaves unreadable rows out already.
+    """
+    bad = Tally(ledger.rows_in, sum(ledger.dropped[reason] for reason in _BROKEN))
+    examples = [one for reason in _BROKEN for one in ledger.examples.get(reason, [])]
+    bad.examples = [Example(one.where, clip(one.detail)) for one in examples[:EXAMPLES]]
+    told = f"{amount(bad.count, 'row')} ({percent(bad.count / max(1, bad.of))}) cannot be read as "
+    rule = replace(UNREADABLE, do="Correct them: they are left out.") if left_out else UNREADABLE
+    rows = ledger.rows_in - ledger.dropped[_NOT_IN_MIX]
+    lost = Tally(rows, rows - ledger.kept)
+    reasons = ", ".join(
+        f"{n:,} {reason.replace('_', ' ')}"
+        for reason, n in ledger.dropped.most_common()
+        if reason != _NOT_IN_MIX
+    )
+    gone = f"{lost.count:,} of {amount(rows, 'row')} are dropped ({reasons})."
+    return [
+        rule.finding(bad, f"{told}preference pairs." if bad.count else ""),
+        LOST.finding(lost, gone if lost.count else "", {"kept": float(ledger.kept)}),
+        _enough(ledger),
+    ]
+
+
+def _enough(ledger: Ledger) -> Finding:
+    """Whether enough pairs are left to train on."""
+    alone, pairs = ledger.nll_only, ledger.kept - ledger.nll_only
+    beside = f" and {amount(alone, 'row')} without rejected answer" * bool(alone)
+    do = (
+        f"Collect more: below {FEW_PAIRS} pairs little is learnt."
+        if pairs
+        else "Give rows a rejected answer: orpo train refuses data without."
+        if ledger.kept
+        else "See why rows are dropped."
+    )
+    return Rule("few_pairs", "Number of pairs", 0, 1, do=do, quiet=True).finding(
+        Tally(ledger.kept, pairs),
+        f"{amount(pairs, 'pair')}{beside} would be trained on.",
+        {"pairs": float(pairs), "nll_only": float(alone)},
+        verdict="stop" if not pairs else "look" if pairs < FEW_PAIRS else "ok",
+    )
+
+
+def _peek(rows: Iterable[Row]) -> tuple[Row | None, Iterator[Row]]:
+    """The first row, and all rows."""
     remaining = iter(rows)
-    while chunk := list(islice(remaining, _CHUNK)):
-        yield chunk
+    first = next(remaining, None)
+    return first, remaining if first is None else chain([first], remaining)
 
 
 def _fitted(policy: LengthPolicy, pair: TokenizedPair, where: str) -> TokenizedPair | Dropped:

@@ -8,10 +8,8 @@ from functools import cached_property
 from typing import Any
 
 from orpo.audit.shingles import Hashes, words
-from orpo.data.split import key_of, normalised, prompt_text, said
+from orpo.data.split import key_of, prompt_key, prompt_text, said
 from orpo.data.types import PreferencePair, Row
-
-__all__ = ["PROMPT_WORDS", "PairView", "key_of", "normalised", "view"]
 
 PROMPT_WORDS = 256
 """Words at the end of a prompt that comparisons look at."""
@@ -52,10 +50,21 @@ class PairView:
         """File and line, or data set and row."""
         return self.row.where
 
+    @property
+    def texts(self) -> dict[str, str | None]:
+        """The three texts by name."""
+        return {"prompt": self.prompt, "chosen": self.chosen, "rejected": self.rejected}
+
     @cached_property
     def prompt_key(self) -> int:
         """Stands for the prompt, who said what of it, and what stands around it."""
         return key_of(f"{self.setting}\0{self.speakers}\0{self.prompt}")
+
+    @cached_property
+    def key(self) -> bytes:
+        """Stands for prompt and answers: rows with the same one repeat each other."""
+        answers = [self.chosen] if self.rejected is None else [self.chosen, self.rejected]
+        return b"".join(key.to_bytes(8) for key in (self.prompt_key, *map(key_of, answers)))
 
     @cached_property
     def setting_key(self) -> int:
@@ -65,57 +74,50 @@ class PairView:
     @cached_property
     def question_key(self) -> int:
         """Stands for the prompt but for case and white space."""
-        return key_of(normalised(self.prompt))
+        return prompt_key(self.prompt)
 
     @cached_property
     def asked(self) -> Hashes:
         """The last words of the prompt, as hashes."""
         return words(self.prompt, PROMPT_WORDS, from_end=True)
 
-    @cached_property
-    def chosen_key(self) -> int:
-        """Stands for the chosen answer."""
-        return key_of(self.chosen)
 
-    @cached_property
-    def rejected_key(self) -> int:
-        """Stands for the rejected answer; -2 if there is none."""
-        return -2 if self.rejected is None else key_of(self.rejected)
+def opposite(key: bytes) -> bytes:
+    """The key of a pair that prefers what this one rejects; empty if nothing can be that."""
+    swapped = key[:8] + key[16:] + key[8:16]
+    return swapped if len(key) > 16 and swapped != key else b""
 
 
 def view(pair: PreferencePair) -> PairView:
     """The texts of a pair: its messages if it has them, else its plain text."""
-    shared: dict[str, Any] = {"row": pair.row, "weight": pair.weight, "scores": pair.scores}
+    around = [said(m) for m in pair.prompt or () if m.get("role") == "system"]
+    around += [json.dumps(pair.tools, ensure_ascii=False, default=str)] if pair.tools else []
+    shared: dict[str, Any] = {
+        "row": pair.row,
+        "weight": pair.weight,
+        "scores": pair.scores,
+        "setting": "\0".join(around),
+        "prompt": prompt_text(pair),
+    }
     if pair.prompt is None:
         assert pair.text is not None
-        text = pair.text
         return PairView(
-            prompt=text.prompt,
-            chosen=text.chosen,
-            rejected=text.rejected,
-            turns=max(1, text.prompt.count("\n\nHuman:")),
+            chosen=pair.text.chosen,
+            rejected=pair.text.rejected,
+            turns=max(1, pair.text.prompt.count("\n\nHuman:")),
             last_role="",
             written_out=True,
-            setting=_setting(pair),
             **shared,
         )
     roles = [str(message.get("role")) for message in pair.prompt]
     return PairView(
-        prompt=prompt_text(pair),
         chosen=said(pair.chosen or {}),
         rejected=None if pair.rejected is None else said(pair.rejected),
         turns=roles.count("user"),
         last_role=roles[-1] if roles else "",
         written_out=False,
-        setting=_setting(pair),
         speakers=tuple(
             (role, len(said(message))) for role, message in zip(roles, pair.prompt, strict=True)
         ),
         **shared,
     )
-
-
-def _setting(pair: PreferencePair) -> str:
-    around = [said(m) for m in pair.prompt or () if m.get("role") == "system"]
-    tools = [json.dumps(pair.tools, ensure_ascii=False, default=str)] if pair.tools else []
-    return "\0".join([*around, *tools])

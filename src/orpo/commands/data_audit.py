@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-import argparse
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE
 from rich.table import Table
 from rich.text import Text
 
-from orpo.audit import Audit, Finding
-from orpo.audit.findings import amount
 from orpo.commands.console import console, say
-from orpo.commands.data_options import add_training_settings, training_settings
 from orpo.commands.main import print_json
-from orpo.errors import DataError
-from orpo.jobs.audit_job import AuditJob, run_audit
-from orpo.runs import ensure_writable
+from orpo.errors import ConfigError, DataError
+from orpo.options import argument, asked, option, training_settings
+from orpo.runs.reading import ensure_writable
+
+if TYPE_CHECKING:
+    from orpo.audit.findings import Audit, Finding
+    from orpo.config import ORPOConfig
+    from orpo.data.types import Row
+    from orpo.train import ORPOTrainer
 
 EXAMPLES = """\
 examples:
@@ -30,22 +35,24 @@ Verdicts: ok, nothing to do; look, worth a look; stop, do not train on this yet.
 With --strict a "stop" makes the exit code 2."""
 
 _COLOURS = {"ok": "green", "look": "yellow", "stop": "bold red"}
+_SAMPLED = 24  # pairs that --measure trains on
+_BATCH, _WARMUP = 4, 1
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
+@dataclass(frozen=True)
+class Options:
     """The data set, the model, and where the results go."""
-    add = parser.add_argument
-    add("dataset", metavar="DATASET", help="a file, a folder or a Hub id")
-    add("--eval_dataset", "--eval-dataset", help="evaluation data, to look for leaked prompts")
-    add("--model", help="its tokenizer counts tokens and its template is tried")
-    add("--tokenizer", help="the tokenizer, if not the model's")
-    add("--measure", action="store_true", help="take a few training steps: time and memory")
-    add("--no_near", "--no-near", action="store_true", help="leave out near duplicates")
-    add("--seed", type=int, default=42, help="of the pairs that --measure draws; default 42")
-    add("--html", type=Path, metavar="FILE", help="write a page with pictures")
-    add("--strict", action="store_true", help='exit with 2 if the verdict is "stop"')
-    add_training_settings(
-        parser,
+
+    dataset: str = argument("DATASET", help="a file, a folder or a Hub id")
+    eval_dataset: str | None = option(None, help="evaluation data, to look for leaked prompts")
+    model: str | None = option(None, help="its tokenizer counts tokens and its template is tried")
+    tokenizer: str | None = option(None, help="the tokenizer, if not the model's")
+    measure: bool = option(False, help="take a few training steps: time and memory")
+    no_near: bool = option(False, help="leave out near duplicates")
+    seed: int = option(42, help="of the pairs that --measure draws; default 42")
+    html: Path | None = option(None, metavar="FILE", help="write a page with pictures")
+    strict: bool = option(False, help='exit with 2 if the verdict is "stop"')
+    settings: dict[str, Any] = training_settings(
         "data_format",
         "pair_rule",
         "max_length",
@@ -55,36 +62,168 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "chat_template_kwargs",
         "trust_remote_code",
     )
+    json: bool = asked("json")
+
+    def __post_init__(self) -> None:
+        """Check what can be checked without loading anything."""
+        if not self.dataset:
+            raise ConfigError("is needed", where="DATASET", fix="Name a file, folder or Hub id.")
+        if self.measure and not self.model:
+            raise ConfigError("needs a model to measure", where="--measure", fix="Add --model.")
 
 
-def execute(given: argparse.Namespace) -> dict[str, Any] | None:
+def run(options: Options) -> dict[str, Any]:
     """Audit, print a table, and write what was asked for."""
-    if given.html:
-        ensure_writable(given.html, fix="Give the name of an HTML file.")
-    job = AuditJob(
-        dataset=given.dataset,
-        eval_dataset=given.eval_dataset,
-        model=given.model,
-        tokenizer=given.tokenizer,
-        config=training_settings(given, seed=given.seed, output_dir="unused"),
-        near=not given.no_near,
-        measure=given.measure,
-    )
-    audit = run_audit(job, say=say)
+    if options.html:
+        ensure_writable(options.html, fix="Give the name of an HTML file.")
+    audit = audit_dataset(options)
     _show(audit)
     result = audit.as_dict()
-    if given.html:
+    if options.html:
         from orpo.report import write_audit_page  # noqa: PLC0415 - pictures take seconds to load
 
-        say(f"page: {write_audit_page(result, given.html)}")
-    if given.strict and audit.verdict == "stop":
-        if getattr(given, "json", False):  # whoever reads it wants to know why
+        say(f"page: {write_audit_page(result, options.html)}")
+    if options.strict and audit.verdict == "stop":
+        if options.json:  # whoever reads it wants to know why
             print_json(result)
-        raise _stopped(audit)
+        stops = [f for f in audit.findings if f.verdict == "stop"]
+        names = ", ".join(f.title for f in stops)
+        raise DataError(
+            f"the verdict is stop ({names}): {stops[0].says.rstrip('.')}",
+            where=audit.dataset,
+            fix=stops[0].do or "See the table.",
+        )
     return result
 
 
+def audit_dataset(options: Options) -> Audit:
+    """The audit of a data set, with what a model says about its lengths and costs."""
+    from orpo.data.sources import open_source  # noqa: PLC0415 - before what takes long to load
+
+    rows = open_source(options.dataset)
+    held = open_source(options.eval_dataset) if options.eval_dataset else None
+    from orpo.audit.run import AuditPlan, audit_rows  # noqa: PLC0415 - loads numpy
+    from orpo.config import ORPOConfig  # noqa: PLC0415 - loads torch
+    from orpo.data.lengths import LengthPolicy  # noqa: PLC0415
+    from orpo.data.tokenize import PairTokenizer  # noqa: PLC0415 - loads transformers
+    from orpo.jobs.sample import Sample  # noqa: PLC0415
+    from orpo.jobs.tokenizing import named_tokenizer  # noqa: PLC0415
+
+    config = ORPOConfig(output_dir="unused", seed=options.seed, **options.settings)
+    variables, tokenize = config.chat_template_kwargs, None
+    assert isinstance(variables, dict)
+    name = options.tokenizer or options.model or ""
+    if name:
+        tokenize = PairTokenizer(named_tokenizer(name, config), LengthPolicy(None), variables)
+    plan = AuditPlan(
+        name=options.dataset,
+        lengths=LengthPolicy(config.max_length, config.max_prompt_length, config.truncation),
+        tokenize=tokenize,
+        model=options.model or name,
+        eval_name=options.eval_dataset or "",
+        near=not options.no_near,
+        data_format=config.format_name,
+        pair_rule=config.pair_rule,
+    )
+    sample = Sample(_SAMPLED, config.seed)
+    audit = audit_rows(plan, sample.passing(rows), held, say)
+    if not options.measure or not audit.budget.get("pairs"):
+        return audit
+    measured, note = _measured(options, config, sample.rows, audit.budget)
+    return replace(audit, budget={**audit.budget, **measured}, notes=(*audit.notes, note))
+
+
+def _measured(
+    options: Options, config: ORPOConfig, rows: Sequence[Row], budget: Mapping[str, float]
+) -> tuple[dict[str, float], str]:
+    """A few training steps: how long an epoch takes, how much memory, and how that is known."""
+    from orpo.train.clock import StepClock  # noqa: PLC0415 - loads torch
+
+    clock = StepClock()
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        trainer = _trainer(options, config, rows, folder)
+        trainer.add_callback(clock)
+        peak = _peak_bytes(trainer, int(budget["longest_positions"]))
+        lengths = [_tokens(pair) for pair in trainer.train_dataset]
+        trainer.train()
+    tokens = sum(lengths[_BATCH * _WARMUP : _BATCH * len(clock.seconds)])
+    seconds = sum(clock.seconds[_WARMUP:])
+    measured = {
+        "tokens_per_second": tokens / seconds,
+        "seconds_per_epoch": budget["tokens_per_epoch"] / (tokens / seconds),
+        "peak_bytes": float(peak),
+    }
+    return measured, (
+        f"time: {len(clock.seconds) - _WARMUP} training steps of {_BATCH} pairs of these data took "
+        f"{seconds:.2f} s on this machine ({trainer.engine.name} engine, device "
+        f"{trainer.args.device}); memory: estimated for micro-batches as they would be cut"
+    )
+
+
+def _trainer(
+    options: Options, config: ORPOConfig, rows: Sequence[Row], folder: str
+) -> ORPOTrainer:
+    """The trainer that `orpo train` would use, on whole steps of the rows."""
+    from transformers import PrinterCallback  # noqa: PLC0415 - loads torch
+
+    from orpo.jobs.tokenizing import named_tokenizer  # noqa: PLC0415
+    from orpo.train import ORPOTrainer  # noqa: PLC0415
+
+    fixed = {
+        "output_dir": folder,
+        "per_device_train_batch_size": _BATCH,
+        "gradient_accumulation_steps": 1,
+        "train_sampling_strategy": "sequential",
+        "save_strategy": "no",
+        "eval_strategy": "no",
+        "report_to": [],
+        "disable_tqdm": True,
+        "on_bad_row": "drop",
+        "data_cache": "off",
+    }
+    for name, value in fixed.items():
+        setattr(config, name, value)
+    trainer = ORPOTrainer(
+        model=options.model,
+        args=config,
+        train_dataset=list(rows),
+        tokenizer=named_tokenizer(options.tokenizer, config) if options.tokenizer else None,
+    )
+    trainer.remove_callback(PrinterCallback)
+    pairs = len(trainer.train_dataset)
+    if pairs < _BATCH * (_WARMUP + 1):
+        raise DataError(
+            f"{pairs} of {len(rows)} sampled rows can be trained on, too few to measure with",
+            where="--measure",
+        )
+    trainer.args.max_steps = pairs // _BATCH
+    return trainer
+
+
+def _peak_bytes(trainer: ORPOTrainer, longest: int) -> int:
+    """The model, and what a step on the largest micro-batch needs beyond it."""
+    from orpo.train.before.memory import measure_memory  # noqa: PLC0415 - loads torch
+
+    estimate = measure_memory(
+        trainer.model, trainer.engine, trainer.args, trainer.accelerator.autocast
+    )
+    weights = sum(p.numel() * p.element_size() for p in trainer.model.parameters())
+    positions = max(longest, min(estimate.max_tokens, _BATCH * longest))
+    peak: int = weights + estimate.needed(positions)
+    return peak
+
+
+def _tokens(pair: Mapping[str, Any]) -> int:
+    """Tokens of both sequences, each with its prompt."""
+    prompt, chosen, rejected = (
+        len(pair[f"{name}_ids"]) for name in ("prompt", "chosen", "rejected")
+    )
+    return (2 if rejected else 1) * prompt + chosen + rejected
+
+
 def _show(audit: Audit) -> None:
+    from orpo.audit.findings import amount  # noqa: PLC0415
+
     rows = audit.rows
     say(
         f"{audit.dataset} ({rows.format or 'no format'}): {amount(rows.rows_in, 'row')}, "
@@ -120,14 +259,11 @@ def _explain(finding: Finding) -> None:
     mark = Text(f"{finding.verdict}: ", _COLOURS[finding.verdict])
     console.print(mark + Text(f"{finding.title}. {finding.says} {finding.do}".strip()))
     for example in finding.examples[:2]:
-        other = f" and {_name(example.other)}" if example.other else ""
-        seen = Text(f"  {_name(example.where)}{other}: {example.text}", "dim")
+        # Without the folders; which they are, the first line says.
+        where, other = (place.rsplit("/", 1)[-1] for place in (example.where, example.other))
+        both = f"{where} and {other}" if other else where
+        seen = Text(f"  {both}: {example.text}", "dim")
         console.print(seen, no_wrap=True, overflow="ellipsis", crop=True)
-
-
-def _name(where: str) -> str:
-    """A place without the folders; which they are, the first line says."""
-    return where.rsplit("/", 1)[-1]
 
 
 def _costs(audit: Audit) -> list[str]:
@@ -152,13 +288,3 @@ def _duration(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
-
-
-def _stopped(audit: Audit) -> DataError:
-    stops = [f for f in audit.findings if f.verdict == "stop"]
-    names = ", ".join(f.title for f in stops)
-    return DataError(
-        f"the verdict is stop ({names}): {stops[0].says.rstrip('.')}",
-        where=audit.dataset,
-        fix=stops[0].do or "See the table.",
-    )

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
-from orpo.audit.repair import CHECKS
+from orpo.audit.repair import Repair
 from orpo.commands.console import say
-from orpo.commands.data_options import add_training_settings, training_settings
+from orpo.data.sources import open_source
 from orpo.errors import ConfigError
-from orpo.jobs.fix_job import DEDUPLICATIONS, FixJob, fix_dataset
+from orpo.options import option, training_settings
 
 EXAMPLES = """\
 examples:
@@ -25,72 +24,15 @@ examples:
 Rows keep their order and all of their columns. The data set is never changed in place."""
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
-    """The data set, the copy, and what is to be mended."""
-    parser.add_argument("dataset", metavar="DATASET", help="a file, a folder or a Hub id")
-    parser.add_argument(
-        "out", metavar="OUT", type=Path, help="the copy: .jsonl, .jsonl.gz or .parquet"
+@dataclass(frozen=True)
+class Options(Repair):
+    """The data set, the copy, what is to be mended, and whose tokens are counted."""
+
+    model: str | None = option(
+        None, help="measure in its tokens, and drop what is longer than --max_length"
     )
-    _flag(
-        parser,
-        "drop",
-        metavar="CHECKS",
-        help=f"checks that drop rows, by comma; default all: {', '.join(CHECKS)}; lines that "
-        "cannot be read and answers that make no pair (equal scores, a single one) always go",
-    )
-    _flag(
-        parser,
-        "deduplicate",
-        choices=DEDUPLICATIONS,
-        default="exact",
-        help="drop rows that repeat an earlier one word for word (default), or nearly do",
-    )
-    _flag(
-        parser,
-        "min_score_margin",
-        type=float,
-        metavar="X",
-        help="least difference of scores: low_margin",
-    )
-    _flag(
-        parser,
-        "balance",
-        default="",
-        metavar="WHAT",
-        help="length: the longer answer is the chosen one in half of the pairs; or a column",
-    )
-    _flag(
-        parser,
-        "balance_ratio",
-        type=float,
-        default=1.0,
-        metavar="R",
-        help="how many times the rows of the smallest category another may have; default 1",
-    )
-    _flag(
-        parser,
-        "held_out",
-        type=float,
-        default=0.0,
-        metavar="SHARE",
-        help="of the prompts, e.g. 0.05",
-    )
-    _flag(
-        parser,
-        "held_out_output",
-        type=Path,
-        metavar="FILE",
-        help="default beside OUT: clean.held_out.jsonl",
-    )
-    _flag(
-        parser, "ledger", type=Path, metavar="FILE", help="default beside OUT: clean.ledger.jsonl"
-    )
-    _flag(parser, "seed", type=int, default=42, help="of what is drawn; default 42")
-    _flag(parser, "overwrite", action="store_true", help="replace files of these names")
-    _flag(parser, "model", help="measure in its tokens, and drop what is longer than --max_length")
-    _flag(parser, "tokenizer", help="the tokenizer, if not the model's")
-    add_training_settings(
-        parser,
+    tokenizer: str | None = option(None, help="the tokenizer, if not the model's")
+    settings: dict[str, Any] = training_settings(
         "data_format",
         "pair_rule",
         "max_length",
@@ -100,36 +42,34 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "trust_remote_code",
     )
 
+    def __post_init__(self) -> None:
+        """Check what can be checked without reading anything."""
+        for name in ("max_length", "max_prompt_length"):
+            if name in self.settings and not (self.tokenizer or self.model):
+                raise ConfigError(
+                    "needs --model or --tokenizer: tokens are a tokenizer's", where=f"--{name}"
+                )
+        super().__post_init__()
 
-def execute(given: argparse.Namespace) -> dict[str, Any]:
+
+def run(options: Options) -> dict[str, Any]:
     """Write the copy, and account for every row."""
-    tokenizer = given.tokenizer or given.model
-    for name in ("max_length", "max_prompt_length"):
-        if name in given and not tokenizer:
-            raise ConfigError(
-                "needs --model or --tokenizer: tokens are a tokenizer's", where=f"--{name}"
-            )
-    job = FixJob(
-        given.dataset,
-        given.out,
-        drop=CHECKS if given.drop is None else tuple(given.drop.replace(" ", "").split(",")),
-        deduplicate=given.deduplicate,
-        min_score_margin=given.min_score_margin,
-        balance=given.balance,
-        balance_ratio=given.balance_ratio,
-        held_out=given.held_out,
-        held_out_output=given.held_out_output,
-        ledger=given.ledger,
-        seed=given.seed,
-        overwrite=given.overwrite,
-        tokenizer=tokenizer,
-    )
-    result = fix_dataset(job, training_settings(given, max_length=None))
+    options.check_targets()
+    open_source(options.dataset)  # refuses what is not there before anything is loaded
+    from orpo.audit.fix import fix_dataset  # noqa: PLC0415 - loads pyarrow
+    from orpo.config import ORPOConfig  # noqa: PLC0415 - loads torch
+    from orpo.data.lengths import LengthPolicy  # noqa: PLC0415
+    from orpo.data.tokenize import PairTokenizer  # noqa: PLC0415 - loads transformers
+    from orpo.jobs.tokenizing import named_tokenizer, pair_reader  # noqa: PLC0415
+
+    config = ORPOConfig(**{"max_length": None, **options.settings})
+    variables, tokenize = config.chat_template_kwargs, None
+    assert isinstance(variables, dict)
+    name = options.tokenizer or options.model
+    if name:
+        tokenize = PairTokenizer(named_tokenizer(name, config), LengthPolicy(None), variables)
+    lengths = LengthPolicy(config.max_length, config.max_prompt_length, "drop")
+    result = fix_dataset(options, pair_reader(config), tokenize, lengths)
     for line in result.summary():
         say(line)
     return result.as_dict()
-
-
-def _flag(parser: argparse.ArgumentParser, name: str, **how: Any) -> None:
-    """A flag that may be written with dashes, too."""
-    parser.add_argument(*dict.fromkeys((f"--{name}", f"--{name.replace('_', '-')}")), **how)

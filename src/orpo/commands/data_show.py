@@ -1,17 +1,29 @@
-"""`orpo data show`."""
+"""`orpo data show`.
+
+Tokens are drawn so that marks say what colours say: it reads without colours, too. What stands in
+the data is inert: control characters, terminal escapes, text direction marks and half characters
+are spelled out (`\\x1b`), and nothing is taken for markup.
+"""
 
 from __future__ import annotations
 
-import argparse
-from typing import Any
+import re
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
+from rich.cells import cell_len, chop_cells
 from rich.text import Text
 
 from orpo.commands.console import Screen
-from orpo.commands.data_options import add_training_settings, training_settings
-from orpo.commands.token_picture import LEGEND, draw_row
+from orpo.data.sources import open_source
 from orpo.errors import ConfigError
-from orpo.jobs.show_job import ShowJob, ShownRow, show_rows
+from orpo.options import argument, asked, option, training_settings
+
+if TYPE_CHECKING:
+    from orpo.audit.show import ShownPart, ShownRow
+    from orpo.data.token_text import TokenPiece
 
 EXAMPLES = """\
 examples:
@@ -23,22 +35,43 @@ examples:
 
 Colours are left out where NO_COLOR is set or the output is no terminal."""
 
+LEGEND = (
+    "│ border of tokens   · space   ↵ line break   ⇥ tab   ⟨…⟩ special token\n"
+    "⋯ rest of a character that began before   \\x1b a character spelled out   ✂ cut here\n"
+    "║ up to here both answers begin alike: computed once, counted for both\n"
+    "NLL: the token's own loss counts   odds ratio: counts in its answer's mean log-probability"
+)
 
-def configure(parser: argparse.ArgumentParser) -> None:
+_MARKS = {" ": "·", "\n": "↵", "\t": "⇥"}
+# Would be taken for a mark if it stood in the data.
+_RESERVED = set("│║·↵⇥⟨⟩⋯✂")
+# Control, format (text direction, zero width), surrogate, private use, unassigned, separators.
+_UNSEEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp", "Zs"}
+
+_FADED = re.compile("[·↵⇥⋯]+")
+_LINE = re.compile(r"[^\n]*\n+|[^\n]+")
+
+_COLOURS = {"prompt": "cyan", "chosen": "green", "rejected": "red"}
+_GUTTERS = {"prompt": "  ", "chosen": "+ ", "rejected": "- "}
+_BORDERS = {"│": "dim", "║": "bold yellow"}
+_TERMS = {"nll": "NLL", "odds_chosen": "odds ratio", "odds_rejected": "odds ratio"}
+
+
+@dataclass(frozen=True)
+class Options:
     """The data set, whose tokens, which rows, and the settings of the training that matter."""
-    parser.add_argument("dataset", metavar="DATASET", help="a file, a folder or a Hub id")
-    parser.add_argument("--model", help="whose tokenizer to use: a folder or a Hub id")
-    parser.add_argument("--tokenizer", help="the tokenizer, if not the model's")
-    parser.add_argument("-n", dest="count", type=int, default=3, help="how many rows; default 3")
-    parser.add_argument(
-        "--row",
-        action="append",
-        default=[],
+
+    dataset: str = argument("DATASET", help="a file, a folder or a Hub id")
+    model: str | None = option(None, help="whose tokenizer to use: a folder or a Hub id")
+    tokenizer: str | None = option(None, help="the tokenizer, if not the model's")
+    count: int = option(3, flag="n", help="how many rows; default 3")
+    row: tuple[str, ...] = option(
+        (),
         metavar="N",
+        repeat=True,
         help="a row by its number, from 1, or by its place (pairs.jsonl:7); may be given again",
     )
-    add_training_settings(
-        parser,
+    settings: dict[str, Any] = training_settings(
         "data_format",
         "pair_rule",
         "max_length",
@@ -49,29 +82,199 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "chat_template_kwargs",
         "trust_remote_code",
     )
+    json: bool = asked("json")
+
+    def __post_init__(self) -> None:
+        """Check what can be checked without loading anything."""
+        if not (self.tokenizer or self.model):
+            raise ConfigError(
+                "is needed, or --tokenizer: tokens are a tokenizer's",
+                where="--model",
+                fix="Add --model NAME, the model to be trained.",
+            )
+        if self.count < 1:
+            raise ConfigError(f"must be at least 1, is {self.count}", where="-n")
 
 
-def execute(given: argparse.Namespace) -> dict[str, Any]:
+def run(options: Options) -> dict[str, Any]:
     """Read the rows; draw them on stdout, or give them to `--json`."""
-    name = given.tokenizer or given.model
-    if not name:
-        raise ConfigError(
-            "is needed, or --tokenizer: tokens are a tokenizer's",
-            where="--model",
-            fix="Add --model NAME, the model to be trained.",
-        )
-    job = ShowJob(given.dataset, name, given.count, tuple(given.row))
-    shown = show_rows(job, training_settings(given))
-    if not given.json:
-        _draw(shown)
-    return {"dataset": given.dataset, "tokenizer": name, "rows": [row.as_dict() for row in shown]}
+    open_source(options.dataset)  # refuses what is not there before anything is loaded
+    from orpo.audit.show import show_rows  # noqa: PLC0415 - loads transformers
+    from orpo.config import ORPOConfig  # noqa: PLC0415 - loads torch
+    from orpo.jobs.tokenizing import named_tokenizer  # noqa: PLC0415
+
+    config = ORPOConfig(**options.settings)
+    name = options.tokenizer or options.model or ""
+    tokenizer = named_tokenizer(name, config)
+    rows = show_rows(options.dataset, tokenizer, config, count=options.count, rows=options.row)
+    if not options.json:  # the picture is what was asked for, not prose about it: it is for `less`
+        console = Screen(highlight=False, emoji=False)
+        for row in rows:
+            for line in draw_row(row, console.width):
+                console.print(line, soft_wrap=True, end="\n")
+            console.print()
+        console.print(Text(LEGEND, "dim"), soft_wrap=True)
+    return {"dataset": options.dataset, "tokenizer": name, "rows": [r.as_dict() for r in rows]}
 
 
-def _draw(rows: list[ShownRow]) -> None:
-    """The picture is what was asked for, not prose about it: it goes to stdout, for `less`."""
-    console = Screen(highlight=False, emoji=False)
-    for row in rows:
-        for line in draw_row(row, console.width):
-            console.print(line, soft_wrap=True, end="\n")
-        console.print()
-    console.print(Text(LEGEND, "dim"), soft_wrap=True)
+def inert(text: str) -> str:
+    """A text for one line of a terminal: what cannot be seen is spelled out, spaces stay."""
+    return "".join(c if c == " " else _spelled(c) for c in text)
+
+
+def draw_row(row: ShownRow, width: int) -> Iterator[Text]:
+    """The lines of one row's picture."""
+    how = ", ".join(part for part in (row.format, row.rendering) if part)
+    yield Text(f"row {row.number}  {inert(row.where)}{f'  ({how})' if how else ''}", "bold")
+    if row.dropped is not None:
+        yield Text(f"  dropped: {row.dropped.reason} ({inert(row.dropped.detail)})", "yellow")
+        return
+    for line in _sums(row):
+        yield Text(f"  {line}")
+    for part in row.parts:
+        yield Text()
+        yield _heading(part)
+        yield from _Canvas(part, max(width, 20)).lines()
+
+
+def _sums(row: ShownRow) -> Iterator[str]:
+    terms = row.denominators
+    once = f", {row.shared} of them once for both answers" if row.shared else ""
+    yield f"{_amount(row.positions)} through the model{once}"
+    odds = (
+        f"odds ratio: means over {terms['odds_chosen']} chosen and "
+        f"{terms['odds_rejected']} rejected"
+        if terms["odds_rejected"]
+        else "no rejected answer, so no odds ratio"
+    )
+    weight = f" · weight {row.weight:g}" if row.weight != 1 else ""
+    yield f"NLL: mean over {terms['nll']} · {odds}{weight}"
+
+
+def _heading(part: ShownPart) -> Text:
+    said = [_amount(len(part.pieces))]
+    if part.name != "prompt" and part.shared:
+        first = "the first" if part.shared == 1 else f"the first {part.shared}"
+        said.append(f"{first} as in the other answer")
+    if part.lost:
+        said.append(f"{part.lost} more cut away")
+    if part.terms:
+        counts = f"{part.counts} in {' and '.join(_TERMS[term] for term in part.terms)}"
+        said.append(f"{counts} (nothing predicts the first)" if part.unpredicted else counts)
+    else:
+        said.append("read only: in no term")
+    heading = Text(f"{_GUTTERS[part.name]}{part.name}", f"bold {_COLOURS[part.name]}")
+    return heading.append(f"  {', '.join(said)}", "not bold default")
+
+
+def _amount(tokens: int) -> str:
+    return f"{tokens} token{'s' * (tokens != 1)}"
+
+
+@dataclass
+class _Canvas:
+    """Lays the tokens of one part out in lines of a given width, broken where the text breaks."""
+
+    part: ShownPart
+    width: int
+    _line: Text = field(default_factory=Text)
+    _done: list[Text] = field(default_factory=list)
+
+    def lines(self) -> list[Text]:
+        """The part's picture."""
+        self._line = self._new_line()
+        pieces = self.part.pieces
+        for index, piece in enumerate(pieces):
+            self._cut(index)
+            self._token(index, piece)
+            following = pieces[index + 1].text[:1] if index + 1 < len(pieces) else ""
+            if piece.text.endswith("\n") and not piece.special and following != "\n":
+                self._break()
+        self._cut(len(pieces))
+        if self._border(len(pieces)) == "║":
+            self._put("║", "")
+        self._break()
+        return self._done
+
+    def _new_line(self) -> Text:
+        name = self.part.name
+        return Text().append(_GUTTERS[name], f"bold {_COLOURS[name]}")
+
+    def _break(self) -> None:
+        if len(self._line) > len(_GUTTERS[self.part.name]):
+            self._done.append(self._line)
+            self._line = self._new_line()
+
+    def _put(self, border: str, text: str, style: str = "") -> None:
+        """Add a border and what follows it, unbroken unless it is longer than a line."""
+        if cell_len(border + text) > self.width - cell_len(self._line.plain):
+            self._break()
+        self._line.append(border, _BORDERS.get(border, ""))
+        for line in chop_cells(text, self.width - len(_GUTTERS[self.part.name]) - 1):
+            if cell_len(line) > self.width - cell_len(self._line.plain):
+                self._break()
+            self._line.append_text(_faded(line, style))
+
+    def _cut(self, index: int) -> None:
+        if self.part.lost and index == self.part.lost_at:
+            self._put("│", f"✂ {self.part.lost} cut", "bold yellow")
+
+    def _border(self, index: int) -> str:
+        """What stands before a token: where both answers part, that is marked."""
+        part = self.part
+        return "║" if part.name != "prompt" and 0 < part.shared == index else "│"
+
+    def _token(self, index: int, piece: TokenPiece) -> None:
+        border, style = self._border(index), self._style(index, piece)
+        if piece.special:
+            self._put(border, _as_special(piece.text), style)
+            return
+        lines = _lines_of(piece.text)
+        if piece.continues or not lines:
+            mark = "⋯" if piece.continues else f"⟨token {piece.id}⟩"
+            lines[:1] = [mark + "".join(lines[:1])]
+        self._put(border, lines[0], style)
+        for line in lines[1:]:
+            self._break()
+            self._put("", line, style)
+
+    def _style(self, index: int, piece: TokenPiece) -> str:
+        part = self.part
+        style = _COLOURS[part.name]
+        if piece.special:
+            style += " reverse"
+        if part.name != "prompt" and index < part.shared:
+            style += " underline"
+        return style if part.counted(index) else f"{style} dim"
+
+
+def _faded(text: str, style: str) -> Text:
+    """A text whose marks for white space stand back."""
+    drawn = Text(text, style)
+    if "reverse" not in style:
+        drawn.highlight_regex(_FADED, "dim")
+    return drawn
+
+
+def _lines_of(text: str) -> list[str]:
+    """A token's text in marks, cut after each run of line breaks."""
+    return ["".join(map(_spelled, line)) for line in _LINE.findall(text)]
+
+
+def _spelled(character: str) -> str:
+    if character in _MARKS:
+        return _MARKS[character]
+    code = ord(character)
+    if 0xDC80 <= code <= 0xDCFF:  # a byte that belongs to no character
+        return f"\\x{code - 0xDC00:02x}"
+    if character not in _RESERVED and unicodedata.category(character) not in _UNSEEN:
+        return character
+    if code < 0x100:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def _as_special(text: str) -> str:
+    """A special token's text in its own brackets: <s> as ⟨s⟩."""
+    inner = text[1:-1] if text[:1] == "<" and text[-1:] == ">" else text
+    return f"⟨{''.join(_spelled(c) for c in inner)}⟩"

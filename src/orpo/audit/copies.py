@@ -19,8 +19,6 @@ import pyarrow.parquet as pq
 from orpo.data.types import Row
 from orpo.errors import ConfigError, DataError
 
-__all__ = ["KINDS", "RowWriter", "Staged", "kind_of", "schema_of"]
-
 _BATCH = 1000
 
 Values = Mapping[str, Any]
@@ -157,29 +155,12 @@ class _Parquet:
             raise _unfit(error, where) from error
 
 
-KINDS: dict[str, Callable[..., RowWriter]] = {
+WRITERS: dict[str, Callable[..., RowWriter]] = {
     ".jsonl": _JsonLines,
     ".jsonl.gz": _ZippedJsonLines,
     ".parquet": _Parquet,
 }
 """Suffix -> what writes such a file, given an open file and a schema that only Parquet needs."""
-
-
-def kind_of(path: Path) -> str:
-    """The suffix out of `KINDS`.
-
-    Raises:
-        ConfigError: It is another one.
-    """
-    name = path.name.lower()
-    for kind in KINDS:
-        if name.endswith(kind) and name != kind:
-            return kind
-    raise ConfigError(
-        f"unknown kind of file {path.suffix or path.name!r}",
-        where=str(path),
-        fix=f"Give a name that ends in {', '.join(KINDS)}.",
-    )
 
 
 def schema_of(rows: Iterable[Row], source: str) -> Any:

@@ -1,6 +1,7 @@
-"""Rows that say nearly the same as another row: some words changed, put in or moved.
+"""Rows that repeat or contradict each other, word for word or nearly.
 
-Candidates share a band of their MinHash signatures; each is then compared in full, by words. Rare
+Exact ones are told by hashes. Nearly the same says a row with some words changed, put in or moved:
+candidates share a band of their MinHash signatures; each is then compared in full, by words. Rare
 words count more than common ones, so that two questions of one pattern ("convert 5 km to m",
 "convert 8 kg to g") are not taken for each other's copy.
 """
@@ -12,7 +13,7 @@ from array import array
 import numpy as np
 from numpy.typing import NDArray
 
-from orpo.audit.findings import Finding, Tally, amount, grade, percent
+from orpo.audit.findings import Finding, Rule, Tally, amount, percent
 from orpo.audit.shingles import (
     IDEOGRAPH,
     NUMBER,
@@ -22,24 +23,38 @@ from orpo.audit.shingles import (
     shingles,
     words,
 )
-from orpo.audit.views import PairView
+from orpo.audit.views import PairView, opposite
 
-__all__ = [
-    "NEAR_LOOK",
-    "NEAR_ROWS",
-    "NEAR_STOP",
-    "NearDuplicates",
-    "WordWeights",
-    "candidate_pairs",
-    "nearly_same",
-    "similarity",
-]
-
-NEAR_LOOK = 0.01
-"""Questions of one pattern look alike in honest data too; one row in a hundred is worth a look."""
-
-NEAR_STOP = 0.30
-"""With a third of the rows nearly repeated, the data are much smaller than they look."""
+# A repeated row counts double in the loss; below one in a thousand nobody could measure that. With
+# a fifth of the rows repeated, a file was most likely joined to itself.
+DUPLICATES = Rule(
+    "exact_duplicates",
+    "Exact duplicates",
+    look=0.001,
+    stop=0.20,
+    none="No row is there twice.",
+    do="Keep one of each: orpo data fix removes repeated rows.",
+)
+# Two rows that say the opposite cancel each other. Annotators disagree now and then; at one row in
+# twenty the columns of a part of the data are probably swapped.
+CONTRADICTIONS = Rule(
+    "contradictions",
+    "Contradictory preferences",
+    look=0.0,
+    stop=0.05,
+    none="No two rows prefer the opposite of each other.",
+    do="Decide which of the two is right, or leave both out.",
+)
+# Questions of one pattern look alike in honest data too; one row in a hundred is worth a look. With
+# a third of the rows nearly repeated, the data are much smaller than they look.
+NEAR = Rule(
+    "near_duplicates",
+    "Near duplicates",
+    look=0.01,
+    stop=0.30,
+    none="No row is nearly the same as another.",
+    do="Read the examples; orpo data fix --deduplicate near keeps one of each.",
+)
 
 NEAR_ROWS = 300_000
 """Rows among which near duplicates are looked for: about 2 KB are kept of each."""
@@ -59,11 +74,70 @@ which is no duplicate, from the same answer in other words."""
 FEW_WORDS = 6
 """Texts with fewer words must agree in all of them; answers with fewer, in one."""
 
+ESTIMATE = 0.15
+"""Signatures that agree in a smaller share of their values are not worth a comparison."""
+
 _CHOSEN_WORDS, _REJECTED_WORDS = 256, 128
-_ESTIMATE = 0.15
 _MANY = 0.3
 _NEIGHBOURS = 4
 _BUCKETS = 1 << 20
+
+
+class Repeats:
+    """Rows that are those of an earlier row, and rows that prefer the opposite of an earlier one.
+
+    To prefer A to B here and B to C there is no contradiction: ranked answers do that.
+    """
+
+    def __init__(self) -> None:
+        self._duplicates, self._contradictions = Tally(), Tally()
+        self._places: dict[bytes, str] = {}
+        self._weights: dict[bytes, float] = {}  # other than 1
+        self._prompts: set[int] = set()
+
+    def add(self, pair: PairView) -> bool:
+        """Look at a pair; whether it repeats an earlier one."""
+        repeated = self._duplicates
+        repeated.of += 1
+        self._contradictions.of += pair.rejected is not None
+        repeated.kinds["prompts"] += pair.prompt_key in self._prompts
+        self._prompts.add(pair.prompt_key)
+        own, other = pair.key, self._places.get(opposite(pair.key))
+        if other is not None:
+            self._contradictions.add(pair.where, f"{pair.prompt} → {pair.chosen}", other)
+        if own not in self._places:
+            self._places[own] = pair.where
+            if pair.weight != 1:
+                self._weights[own] = pair.weight
+            return False
+        repeated.kinds["other_weight"] += pair.weight != self._weights.get(own, 1.0)
+        repeated.add(pair.where, f"{pair.prompt} → {pair.chosen}", self._places[own])
+        return True
+
+    def findings(self) -> tuple[Finding, Finding]:
+        """Rows that are there twice, and rows that prefer the opposite of an earlier one."""
+        found, other_weight = self._duplicates, self._duplicates.kinds["other_weight"]
+        told = (
+            f"{amount(found.count, 'row')} ({percent(found.share)}) "
+            f"{'repeats an earlier one' if found.count == 1 else 'repeat earlier ones'} "
+            "word for word and would count double"
+            + (f"; {other_weight:,} with another weight" * bool(other_weight))
+            + "."
+        )
+        figures = {
+            "repeated_prompts": float(found.kinds["prompts"]),
+            "other_weight": float(other_weight),
+        }
+        against = self._contradictions
+        opposed = (
+            f"{amount(against.count, 'row')} ({percent(against.share)}) "
+            f"{'prefers' if against.count == 1 else 'prefer'} the answer that an earlier row with "
+            "the same prompt rejects, and the other way round: together they teach nothing."
+        )
+        return (
+            DUPLICATES.finding(found, told if found.count else "", figures),
+            CONTRADICTIONS.finding(against, opposed if against.count else ""),
+        )
 
 
 class WordWeights:
@@ -128,10 +202,8 @@ def candidate_pairs(
 ) -> NDArray[np.int64]:
     """(n, 2): texts that share a band and whose signatures agree in one value out of seven.
 
-    Texts with different `settings`, a number for each, share none.
-
-    Of many texts in one band, each is compared with the next few only: those that are alike are
-    linked in a chain.
+    Texts with different `settings`, a number for each, share none. Of many texts in one band, each
+    is compared with the next few only: those that are alike are linked in a chain.
     """
     table = signatures.table
     found: set[int] = set()
@@ -142,10 +214,30 @@ def candidate_pairs(
         for step in range(1, _NEIGHBOURS + 1):
             same = sorted_band[step:] == sorted_band[:-step]
             first, second = order[:-step][same], order[step:][same]
-            alike = (table[first] == table[second]).mean(axis=1) >= _ESTIMATE
+            alike = (table[first] == table[second]).mean(axis=1) >= ESTIMATE
             found.update((first[alike] * len(table) + second[alike]).tolist())
     merged = np.array(sorted(found), dtype=np.int64)
     return np.stack(np.divmod(merged, max(1, len(table))), axis=1)
+
+
+class Clusters:
+    """Which numbers belong together."""
+
+    def __init__(self, size: int) -> None:
+        self._above = list(range(size))
+
+    def first_of(self, number: int) -> int:
+        """The smallest number of a cluster."""
+        above = self._above
+        while above[number] != number:
+            above[number] = above[above[number]]
+            number = above[number]
+        return number
+
+    def join(self, one: int, two: int) -> None:
+        """Put two clusters together."""
+        one, two = self.first_of(one), self.first_of(two)
+        self._above[max(one, two)] = min(one, two)
 
 
 class NearDuplicates:
@@ -182,48 +274,28 @@ class NearDuplicates:
 
     def finding(self) -> Finding:
         """Compare all rows, and say what was found."""
-        rows, found = len(self._places), Tally()
+        found = Tally(of=len(self._places))
         for row, earlier in self.copies():
             where, text = self._places[row]
             found.add(where, text, self._places[earlier][0])
-        share = found.count / max(1, rows)
-        return Finding(
-            "near_duplicates",
-            "Near duplicates",
-            grade(share, NEAR_LOOK, NEAR_STOP),
-            found.count,
-            rows,
-            f"{amount(found.count, 'row')} ({percent(share)}) say nearly the same as an earlier "
-            "one, in prompt and answers: a few words differ, or their order."
-            if found.count
-            else "No row is nearly the same as another.",
-            "Read the examples; orpo data fix --deduplicate near keeps one of each."
-            if found.count
-            else "",
-            found.shown,
+        told = (
+            f"{amount(found.count, 'row')} ({percent(found.share)}) say nearly the same as an "
+            "earlier one, in prompt and answers: a few words differ, or their order."
         )
+        return NEAR.finding(found, told if found.count else "")
 
     def copies(self) -> list[tuple[int, int]]:
         """(row, the first row that it repeats), for each row of a cluster but its first.
 
         Rows are numbered in the order in which `add` kept them.
         """
-        root = list(range(len(self._places)))
-
-        def find(row: int) -> int:
-            while root[row] != row:
-                root[row] = root[root[row]]
-                row = root[row]
-            return row
-
+        clusters = Clusters(len(self._places))
         settings = np.asarray(self._settings, np.uint64)
-        for first, second in candidate_pairs(self._signatures, settings).tolist():
-            one, two = find(first), find(second)
-            if one != two and self._alike(first, second):
-                root[max(one, two)] = min(one, two)
-        return [(row, find(row)) for row in range(len(root)) if find(row) != row]
-
-    _copies = copies  # `orpo data fix` reads it by this name
+        for one, two in candidate_pairs(self._signatures, settings).tolist():
+            if clusters.first_of(one) != clusters.first_of(two) and self._alike(one, two):
+                clusters.join(one, two)
+        firsts = [(row, clusters.first_of(row)) for row in range(len(self._places))]
+        return [(row, first) for row, first in firsts if first != row]
 
     def _alike(self, one: int, two: int) -> bool:
         asked, chosen = self._asked, self._chosen

@@ -7,52 +7,61 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from orpo.audit.faults import CHECKS
 from orpo.audit.findings import amount
-from orpo.audit.repair import CHECKS, kind_of
+from orpo.audit.shingles import minhash_available
 from orpo.errors import ConfigError
-
-__all__ = ["DEDUPLICATIONS", "FixJob", "FixResult"]
+from orpo.options import argument, option
 
 DEDUPLICATIONS = ("exact", "near", "none")
+KINDS = (".jsonl", ".jsonl.gz", ".parquet")
+"""Kinds of files that a copy can be."""
 
 
 @dataclass(frozen=True)
-class FixJob:
-    """What `orpo data fix` needs.
-
-    Attributes:
-        dataset: A file, a folder or a Hub id.
-        output: The cleaned copy: .jsonl, .jsonl.gz or .parquet.
-        drop: Checks out of `orpo.audit.repair.CHECKS` that drop rows.
-        deduplicate: "exact" drops rows that repeat another word for word, "near" also those that
-            nearly do, "none" neither.
-        min_score_margin: Least difference of both answers' scores, or None.
-        balance: "length", a column, or empty.
-        balance_ratio: How many times the rows of the smallest category another one may have.
-        held_out: Share of the prompts to hold out, 0 for none.
-        held_out_output: Where held-out rows go; beside `output` if it is None.
-        ledger: Where changes are written down; beside `output` if it is None.
-        seed: Draws what is balanced away and what is held out.
-        overwrite: Whether files of these names may be replaced.
-        tokenizer: Folder or Hub id of a tokenizer or its model, for lengths in tokens; or None.
+class Repair:
+    """What is to be mended, and where the result goes.
 
     Raises:
         ConfigError: A value that cannot be meant.
     """
 
-    dataset: str
-    output: Path
-    drop: tuple[str, ...] = CHECKS
-    deduplicate: str = "exact"
-    min_score_margin: float | None = None
-    balance: str = ""
-    balance_ratio: float = 1.0
-    held_out: float = 0.0
-    held_out_output: Path | None = None
-    ledger: Path | None = None
-    seed: int = 42
-    overwrite: bool = False
-    tokenizer: str | None = None
+    dataset: str = argument("DATASET", help="a file, a folder or a Hub id")
+    output: Path = argument("OUT", help="the copy: .jsonl, .jsonl.gz or .parquet")
+    drop: tuple[str, ...] = option(
+        CHECKS,
+        metavar="CHECKS",
+        parse=lambda text: tuple(text.replace(" ", "").split(",")),
+        help=f"checks that drop rows, by comma; default all: {', '.join(CHECKS)}; lines that "
+        "cannot be read and answers that make no pair (equal scores, a single one) always go",
+    )
+    deduplicate: str = option(
+        "exact",
+        choices=DEDUPLICATIONS,
+        help="drop rows that repeat an earlier one word for word (default), or nearly do",
+    )
+    min_score_margin: float | None = option(
+        None, metavar="X", help="least difference of scores: low_margin"
+    )
+    balance: str = option(
+        "",
+        metavar="WHAT",
+        help="length: the longer answer is the chosen one in half of the pairs; or a column",
+    )
+    balance_ratio: float = option(
+        1.0,
+        metavar="R",
+        help="how many times the rows of the smallest category another may have; default 1",
+    )
+    held_out: float = option(0.0, metavar="SHARE", help="of the prompts, e.g. 0.05")
+    held_out_output: Path | None = option(
+        None, metavar="FILE", help="default beside OUT: clean.held_out.jsonl"
+    )
+    ledger: Path | None = option(
+        None, metavar="FILE", help="default beside OUT: clean.ledger.jsonl"
+    )
+    seed: int = option(42, help="of what is drawn; default 42")
+    overwrite: bool = option(False, help="replace files of these names")
 
     def __post_init__(self) -> None:
         """Check what can be checked without reading anything."""
@@ -84,14 +93,45 @@ class FixJob:
         beside = self.output.with_name
         found = {"output": self.output}
         if self.held_out:
-            found["held_out_output"] = self.held_out_output or beside(
-                stem + ".held_out" + kind_of(self.output)
-            )
+            held = beside(stem + ".held_out" + kind_of(self.output))
+            found["held_out_output"] = self.held_out_output or held
         return {**found, "ledger": self.ledger or beside(stem + ".ledger.jsonl")}
+
+    def check_targets(self) -> None:
+        """Refuse to write over the data set, over each other, or over what is there unasked."""
+        source, taken = Path(self.dataset).expanduser(), dict[Path, str]()
+        for name, path in self.targets.items():
+            flag, resolved = f"--{name}" if name != "output" else str(path), path.resolve()
+            if name != "ledger":
+                kind_of(path)
+            same = path.exists() and source.exists() and path.samefile(source)  # also by links
+            if same or source.resolve() in (resolved, *resolved.parents):
+                raise ConfigError(
+                    f"would overwrite the data set {self.dataset} or become a part of it",
+                    where=str(path),
+                    fix="Give another name; data are never changed in place.",
+                )
+            if resolved in taken:
+                raise ConfigError(
+                    f"is {taken[resolved]} already", where=flag, fix="Give each its own file."
+                )
+            taken[resolved] = f"the file of --{name}" if name != "output" else "the copy's file"
+            if path.is_dir():
+                raise ConfigError("is a folder", where=str(path), fix="Give the name of a file.")
+            if path.exists() and not self.overwrite:
+                raise ConfigError(
+                    "is there already", where=str(path), fix="Give another name, or --overwrite."
+                )
+        if self.deduplicate == "near" and not minhash_available():
+            raise ConfigError(
+                "near duplicates need the package datasketch",
+                where="--deduplicate near",
+                fix="pip install 'orpo[data]', or use --deduplicate exact.",
+            )
 
 
 @dataclass(frozen=True)
-class FixResult:
+class Repaired:
     """What came of it: rows_in == written + held_out + sum(dropped.values()).
 
     Attributes:
@@ -149,6 +189,23 @@ class FixResult:
             )
         for name, path in self.targets.items():
             yield f"{name.replace('_', ' ')}: {path}"
+
+
+def kind_of(path: Path) -> str:
+    """The suffix out of `KINDS`.
+
+    Raises:
+        ConfigError: It is another one.
+    """
+    name = path.name.lower()
+    for kind in KINDS:
+        if name.endswith(kind) and name != kind:
+            return kind
+    raise ConfigError(
+        f"unknown kind of file {path.suffix or path.name!r}",
+        where=str(path),
+        fix=f"Give a name that ends in {', '.join(KINDS)}.",
+    )
 
 
 def _one_of(value: str, known: tuple[str, ...], flag: str) -> None:

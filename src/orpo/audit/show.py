@@ -10,37 +10,18 @@ from transformers import PreTrainedTokenizerBase
 
 from orpo.config import ORPOConfig
 from orpo.data.lengths import LengthPolicy
-from orpo.data.reading import PairReader, is_tokenised
+from orpo.data.reading import PairReader
 from orpo.data.sources import open_source
+from orpo.data.reading import is_tokenised
 from orpo.data.token_text import TokenPiece, TokenTexts
 from orpo.data.tokenize import PairTokenizer
-from orpo.data.types import Dropped, PreferencePair, Row, TokenizedPair
-from orpo.errors import ConfigError, DataError
-from orpo.jobs.tokenizing import named_tokenizer, pair_reader
-
-__all__ = ["TERMS", "ShowJob", "ShownPart", "ShownRow", "show_rows"]
+from orpo.data.types import Dropped, Row, TokenizedPair
+from orpo.errors import DataError
 
 TERMS = ("nll", "odds_chosen", "odds_rejected")
 """Where a token may count: the NLL, and either answer's mean log-probability in the odds ratio."""
 
 _PARTS = ("prompt", "chosen", "rejected")
-
-
-@dataclass(frozen=True)
-class ShowJob:
-    """What `orpo data show` needs.
-
-    Attributes:
-        dataset: A file, a folder or a Hub id.
-        tokenizer: Folder or Hub id of the tokenizer, or of the model that it belongs to.
-        count: How many rows to show, from the first one on, unless `rows` names some.
-        rows: Rows to show: numbers from 1, or places as messages name them ("pairs.jsonl:7").
-    """
-
-    dataset: str
-    tokenizer: str
-    count: int = 3
-    rows: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -154,52 +135,56 @@ class ShownRow:
         }
 
 
-def show_rows(job: ShowJob, config: ORPOConfig) -> list[ShownRow]:
-    """The rows of a job with their tokens.
+def show_rows(
+    dataset: str,
+    tokenizer: PreTrainedTokenizerBase,
+    config: ORPOConfig,
+    *,
+    count: int = 3,
+    rows: tuple[str, ...] = (),
+) -> list[ShownRow]:
+    """Rows of a data set with their tokens.
+
+    Args:
+        dataset: A file, a folder or a Hub id.
+        tokenizer: The model's.
+        config: How rows are read, rendered and cut.
+        count: How many rows to show, from the first one on, unless `rows` names some.
+        rows: Numbers from 1, or places as messages name them ("pairs.jsonl:7").
 
     Raises:
-        ConfigError: No such rows were asked for in any sense.
         DataError: The data set cannot be read, or has no such row.
-        ModelError: There is no such tokenizer.
     """
-    if job.count < 1:
-        raise ConfigError(f"must be at least 1, is {job.count}", where="-n")
-    tokenizer = named_tokenizer(job.tokenizer, config)
-    show = _Shower.with_settings(tokenizer, config)
-    return [show(row) for row in _selected(job, show)]
+    show = _Shower(tokenizer, config)
+    return [show(row) for row in _selected(dataset, rows, count, show)]
 
 
-@dataclass
 class _Shower:
     """Shows rows of one data set with one tokenizer."""
 
-    whole: PairTokenizer
-    lengths: LengthPolicy
-    nll_scope: str
-    texts: TokenTexts
-    reader: PairReader
-
-    @classmethod
-    def with_settings(cls, tokenizer: PreTrainedTokenizerBase, config: ORPOConfig) -> _Shower:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, config: ORPOConfig) -> None:
         variables = config.chat_template_kwargs
         assert isinstance(variables, dict)
-        whole = PairTokenizer(tokenizer, LengthPolicy(None), variables)
-        policy = LengthPolicy(config.max_length, config.max_prompt_length, config.truncation)
-        return cls(whole, policy, config.nll_scope, TokenTexts(tokenizer), pair_reader(config))
+        self._whole = PairTokenizer(tokenizer, LengthPolicy(None), variables)
+        self._lengths = LengthPolicy(
+            config.max_length, config.max_prompt_length, config.truncation
+        )
+        self._nll_scope, self._texts = config.nll_scope, TokenTexts(tokenizer)
+        self._reader = PairReader(config.format_name, "drop", config.pair_rule)
 
     def __call__(self, row: Row) -> ShownRow:
         """The tokens of a row within the length policy, beside those that were cut away."""
         rendering, whole = self._tokens(row)
         kept = whole if isinstance(whole, Dropped) else self._fit(whole, row.where)
-        shown = ShownRow(row.index + 1, row.where, self.reader.format, rendering)
+        shown = ShownRow(row.index + 1, row.where, self._reader.format, rendering)
         if isinstance(whole, Dropped) or isinstance(kept, Dropped):
             return replace(shown, dropped=kept if isinstance(kept, Dropped) else None)
         return replace(shown, parts=tuple(self._parts(whole, kept)), weight=kept.weight)
 
     def learn_format(self, row: Row) -> None:
         """Let a row that is not shown decide the format, as it does in training."""
-        if not self.reader.format and not is_tokenised(row.values):
-            self.reader(row)
+        if not self._reader.format and not is_tokenised(row.values):
+            self._reader(row)
 
     def require_readable(self, others: Iterator[Row]) -> None:
         """Check that these are preference data, reading on where it does not look like it.
@@ -207,41 +192,39 @@ class _Shower:
         Raises:
             DataError: Most rows of the data set cannot be read.
         """
-        if self.reader.mostly_unreadable:
+        if self._reader.mostly_unreadable:
             for row in others:
                 if not is_tokenised(row.values):
-                    self.reader(row)
-            self.reader.require_readable()
+                    self._reader(row)
+            self._reader.require_readable()
 
     def _tokens(self, row: Row) -> tuple[str, TokenizedPair | Dropped]:
         """How the row is rendered, and all of its tokens."""
         if is_tokenised(row.values):
             try:
-                found = self.whole.from_tokens(row)
+                found = self._whole.from_tokens(row)
             except DataError as error:
-                return "already tokenised", self.reader.refuse(row, error)
-            self.reader.accept(row)
+                return "already tokenised", self._reader.refuse(row, error)
+            self._reader.accept(row)
             return "already tokenised", found
-        pair = self.reader(row)
+        pair = self._reader(row)
         if isinstance(pair, Dropped):
             return "", pair
-        return self._rendering(pair), self.whole(pair)
-
-    def _rendering(self, pair: PreferencePair) -> str:
-        return "chat template" if self.whole.template.renders_messages(pair) else "plain text"
+        messages = self._whole.template.renders_messages(pair)
+        return "chat template" if messages else "plain text", self._whole(pair)
 
     def _fit(self, pair: TokenizedPair, where: str) -> TokenizedPair | Dropped:
         try:
-            return self.lengths.fit(pair, where, self._prefix(pair))
+            return self._lengths.fit(pair, where, self._prefix(pair))
         except DataError as error:  # truncation="error": shown rather than raised
             return Dropped("too_long", where, error.what)
 
     def _prefix(self, pair: TokenizedPair) -> int:
-        start = self.whole.prefix
+        start = self._whole.prefix
         return len(start) if pair.prompt_ids[: len(start)] == start else 0
 
     def _parts(self, whole: TokenizedPair, kept: TokenizedPair) -> Iterator[ShownPart]:
-        all_prompt = self.nll_scope == "sequence"
+        all_prompt = self._nll_scope == "sequence"
         both = len(kept.prompt_ids) if kept.rejected_ids else 0
         shared = {"prompt": both, "chosen": kept.common, "rejected": kept.common}
         terms = {
@@ -251,46 +234,42 @@ class _Shower:
         }
         for name in _PARTS:
             ids, before = getattr(kept, f"{name}_ids"), getattr(whole, f"{name}_ids")
-            if ids:
+            if ids:  # what `keep_end` takes away stood after what every text starts with
+                keeps_end = name == "prompt" and self._lengths.truncation == "keep_end"
                 yield ShownPart(
                     name,
-                    tuple(self.texts(ids)),
+                    tuple(self._texts(ids)),
                     shared[name],
                     terms[name],
                     unpredicted=int(name == "prompt" and all_prompt),
                     lost=len(before) - len(ids),
-                    lost_at=self._cut_at(whole) if self._keeps_end(name) else len(ids),
+                    lost_at=self._prefix(whole) if keeps_end else len(ids),
                 )
 
-    def _keeps_end(self, name: str) -> bool:
-        return name == "prompt" and self.lengths.truncation == "keep_end"
 
-    def _cut_at(self, whole: TokenizedPair) -> int:
-        """Where `keep_end` takes tokens away: after what every text starts with."""
-        return self._prefix(whole)
-
-
-def _selected(job: ShowJob, show: _Shower) -> Iterator[Row]:
+def _selected(
+    dataset: str, names: tuple[str, ...], count: int, show: _Shower
+) -> Iterator[Row]:
     """The rows asked for, in their order in the data set; reading stops after the last of them."""
-    wanted = set(job.rows) or {str(number) for number in range(1, job.count + 1)}
+    wanted = set(names) or {str(number) for number in range(1, count + 1)}
     last = 0
-    rows = open_source(job.dataset)
+    rows = open_source(dataset)
     for row in rows:
         last = row.index + 1
-        names = {name for name in wanted if _is(row, name)}
-        wanted -= names
-        if names:
+        found = {name for name in wanted if _is(row, name)}
+        wanted -= found
+        if found:
             yield row
         else:
             show.learn_format(row)
         if not wanted:
             break
-    if not job.rows:
+    if not names:
         show.require_readable(rows)
     elif wanted:
         raise DataError(
             f"there is no row {', '.join(sorted(wanted))}; {last} rows were read",
-            where=job.dataset,
+            where=dataset,
             fix="Rows are counted from 1; a place such as pairs.jsonl:7 will do, too.",
         )
 

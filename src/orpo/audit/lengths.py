@@ -1,0 +1,288 @@
+"""What lengths say: whether they tell the chosen answer, what a limit would do, what an epoch costs.
+
+Pairs are tokenised without a limit. What a limit would do follows from three lengths and from how
+much both answers share at their beginning, by the rules of `orpo.data.lengths`; so every limit can
+be tried after one pass.
+"""
+
+from __future__ import annotations
+
+import math
+from array import array
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from orpo.audit.findings import Bias, Finding, Histogram, Limit, Rule, Tally, amount, grade, percent, worse
+from orpo.data.lengths import MIN_ANSWER_ROOM, LengthPolicy
+from orpo.data.types import Ledger, TokenizedPair
+
+BIAS_LOOK = 0.60
+"""Better answers are often a little longer: 55 to 60 % is usual in honest data. Beyond that, a
+model learns to write long."""
+
+BIAS_STOP = 0.85
+"""Length alone tells the chosen answer nearly always: the data teach length first of all."""
+
+CUT_LOOK, CUT_STOP = 0.05, 0.50
+"""A cut answer has lost its ending; a few in a hundred do no harm. Where half of the answers have no
+ending, a model is not taught how to end one."""
+
+DROPPED_LOOK, DROPPED_STOP = 0.01, 0.20
+"""Long prompts are dropped first, so what is lost is not a fair sample; with a fifth of the data
+gone, max_length does not fit these data."""
+
+_RATIOS = (1.0, 1.1, 1.25, 1.5, 2.0, 3.0, 5.0, math.inf)
+_SURE = 1.96
+_LOWEST = 8
+_LIMITS = (128, 256, 512, 768, 1024, 1536, 2048, 3072, 4096, 8192, 16384, 32768)
+_PADDED_BATCH = 4
+_TOO_LONG = ("too_long", "prompt_too_long", "identical_after_truncation")
+
+Numbers = NDArray[np.int64]
+
+
+class Lengths:
+    """Lengths of prompts and answers, and what they say about the preferences."""
+
+    def __init__(self, unit: str) -> None:
+        self._unit = unit
+        self._prompt, self._chosen, self._rejected = array("i"), array("i"), array("i")
+
+    def add(self, prompt: int, chosen: int, rejected: int | None) -> None:
+        """Keep a pair's lengths; `rejected` is None where there is no rejected answer."""
+        self._prompt.append(prompt)
+        self._chosen.append(chosen)
+        self._rejected.append(-1 if rejected is None else rejected)
+
+    def histograms(self) -> dict[str, Histogram]:
+        """The lengths of each part, on common ranges that widen as lengths grow."""
+        parts = {
+            "prompt": np.asarray(self._prompt),
+            "chosen": np.asarray(self._chosen),
+            "rejected": np.asarray(self._rejected)[np.asarray(self._rejected) >= 0],
+        }
+        edges = _edges(max((int(p.max()) for p in parts.values() if len(p)), default=0))
+        return {
+            name: Histogram(
+                tuple(map(float, edges)), tuple(np.histogram(lengths, edges)[0].tolist())
+            )
+            for name, lengths in parts.items()
+        }
+
+    def curve(self) -> tuple[Bias, ...]:
+        """How often the longer answer is chosen, by how much longer it is."""
+        longer, shorter, chosen_longer = self._unequal()
+        ratio = longer / np.maximum(shorter, 1)
+        found = []
+        for low, high in pairwise(_RATIOS):
+            within = (ratio >= low) & (ratio < high)
+            share = float(chosen_longer[within].mean()) if within.any() else None
+            top = high if math.isfinite(high) else None
+            found.append(Bias(low, top, int(within.sum()), share))
+        return tuple(found)
+
+    def finding(self) -> Finding:
+        """How much length alone says."""
+        _, _, chosen_longer = self._unequal()
+        unequal, wins = len(chosen_longer), int(chosen_longer.sum())
+        pairs = int((np.asarray(self._rejected) >= 0).sum())
+        share = wins / unequal if unequal else 0.5
+        # The chance that the chosen answer is the longer one, where equal lengths are half a win.
+        auc = (wins + (pairs - unequal) / 2) / pairs if pairs else 0.5
+        which = "longer" if share >= 0.5 else "shorter"
+        says = (
+            f"The {which} answer is chosen in {percent(max(share, 1 - share))} of "
+            f"{amount(unequal, 'pair')} whose answers differ in length (in {self._unit}; "
+            f"AUC of length alone {auc:.2f}, where 0.5 is no bias)."
+        )
+        do = f"The model will learn to write {which} answers. Balance the data by length "
+        do += "(orpo data fix --balance length), or ask annotators to judge content."
+        none = "No two answers differ in length."
+        rule = Rule("length_bias", "Length bias", BIAS_LOOK, BIAS_STOP, none, do, quiet=True)
+        # By the share that the bias has at least, as far as so many pairs can tell.
+        most = max(wins, unequal - wins)
+        sure = _lower_bound(most / unequal, unequal) if unequal else 0.0
+        return rule.finding(
+            Tally(unequal, most),
+            says if unequal else "",
+            {"longer_chosen": share, "auc": auc, "equal_length": float(pairs - unequal)},
+            verdict=grade(sure, BIAS_LOOK, BIAS_STOP),
+        )
+
+    def _unequal(self) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.bool_]]:
+        """Longer and shorter length, and whether the longer is chosen, where they differ."""
+        chosen, rejected = np.asarray(self._chosen), np.asarray(self._rejected)
+        differ = (rejected >= 0) & (chosen != rejected)
+        chosen, rejected = chosen[differ], rejected[differ]
+        return np.maximum(chosen, rejected), np.minimum(chosen, rejected), chosen > rejected
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one limit does to every pair; arrays over pairs.
+
+    Attributes:
+        prompt: Tokens of the prompt afterwards.
+        chosen: Tokens of the chosen answer afterwards.
+        rejected: Tokens of the rejected answer afterwards.
+        cut: Whether anything was shortened, of a pair that is kept.
+        dropped: Whether the pair is dropped.
+    """
+
+    prompt: Numbers
+    chosen: Numbers
+    rejected: Numbers
+    cut: NDArray[np.bool_]
+    dropped: NDArray[np.bool_]
+
+
+class TokenCounts:
+    """Tokens of every pair: prompt, chosen, rejected, and what the answers share at the start."""
+
+    def __init__(self) -> None:
+        self._values = array("i")
+
+    def add(self, pair: TokenizedPair) -> None:
+        """Keep the lengths of a pair that was tokenised without a limit."""
+        prompt, chosen, rejected = pair.prompt_ids, pair.chosen_ids, pair.rejected_ids
+        self._values.extend((len(prompt), len(chosen), len(rejected), pair.common))
+
+    def __len__(self) -> int:
+        return len(self._values) // 4
+
+    @property
+    def table(self) -> Numbers:
+        """(pairs, 4)."""
+        return np.asarray(self._values, dtype=np.int64).reshape(-1, 4)
+
+    def outcome(self, policy: LengthPolicy) -> Outcome:
+        """What `policy.fit` would do to each pair."""
+        prompt, chosen, rejected, shared = self.table.T
+        answer = np.maximum(chosen, rejected)
+        limit = np.iinfo(np.int64).max if policy.max_length is None else policy.max_length
+        most = np.iinfo(np.int64).max
+        most = most if policy.max_prompt_length is None else policy.max_prompt_length
+        fits = (prompt + answer <= limit) & (prompt <= most)
+        if policy.truncation in ("drop", "error"):
+            return Outcome(prompt, chosen, rejected, np.zeros_like(fits), ~fits)
+        if policy.truncation == "truncate_answer":
+            kept, dropped = prompt, ~fits & (prompt > most)
+        else:
+            room = np.maximum(limit - answer, limit // 2)
+            room = room if policy.max_prompt_length is None else np.full_like(prompt, most)
+            kept = np.where(fits, prompt, np.minimum(prompt, room))
+            dropped = np.zeros_like(fits)
+        left = limit - kept
+        over = ~fits & (kept + answer > limit)
+        # Answers that are the same as far as they are kept: nothing is left to prefer.
+        same = (rejected > 0) & (left <= shared)
+        dropped = dropped | (over & ((left < MIN_ANSWER_ROOM) | same))
+        after = [np.where(over, np.minimum(part, left), part) for part in (chosen, rejected)]
+        cut = (kept < prompt) | (after[0] < chosen) | (after[1] < rejected)
+        return Outcome(kept, after[0], after[1], cut & ~dropped, dropped)
+
+    def limits(self, policy: LengthPolicy) -> tuple[Limit, ...]:
+        """What limits around the given one would do, up to the first that changes nothing."""
+        tried = sorted({*_LIMITS, *([policy.max_length] if policy.max_length else [])})
+        found: list[Limit] = []
+        for limit in tried:
+            of = self.outcome(LengthPolicy(limit, policy.max_prompt_length, policy.truncation))
+            cut, dropped = int(of.cut.sum()), int(of.dropped.sum())
+            found.append(Limit(limit, cut, dropped))
+            if not cut and not dropped and limit >= (policy.max_length or 0):
+                break
+        return tuple(found)
+
+    def finding(self, policy: LengthPolicy) -> Finding:
+        """What the given limit does."""
+        of, pairs, limit = self.outcome(policy), len(self), policy.max_length
+        cut, dropped = int(of.cut.sum()), int(of.dropped.sum())
+        longest = self.table[:, 0] + self.table[:, 1:3].max(axis=1)
+        says = (
+            f"At max_length={limit} {amount(cut, 'pair')} of {pairs:,} are cut and "
+            f"{dropped:,} are dropped as too long ({percent((cut + dropped) / max(1, pairs))})."
+        )
+        enough = int(np.quantile(longest, 0.99)) if pairs else 0
+        return _truncated(
+            pairs,
+            (cut, dropped),
+            says if cut + dropped else f"Every pair fits into max_length={limit}.",
+            f"99 % of the pairs fit into --max_length {enough}.",
+            {"fits_99_percent": float(enough)},
+        )
+
+    def budget(self, policy: LengthPolicy) -> dict[str, float]:
+        """Sums over an epoch at the given limit.
+
+        `tokens_per_epoch` counts both sequences, each with its prompt; `positions_per_epoch` is
+        what the shared engine computes (what both sequences begin with, once), and
+        `padded_positions_per_epoch` what batches of four in the order of the data take, padded.
+        `longest_positions` is the most that a single pair takes.
+        """
+        of = self.outcome(policy)
+        kept = ~of.dropped
+        prompt, chosen, rejected = (part[kept] for part in (of.prompt, of.chosen, of.rejected))
+        shared = np.minimum(self.table[kept, 3], np.minimum(chosen, rejected))
+        both = np.where(rejected > 0, 2, 1)
+        longest = prompt + np.maximum(chosen, rejected)
+        batches = [longest[i : i + _PADDED_BATCH] for i in range(0, len(longest), _PADDED_BATCH)]
+        sums = {
+            "pairs": len(prompt),
+            "prompt_tokens": prompt.sum(),
+            "chosen_tokens": chosen.sum(),
+            "rejected_tokens": rejected.sum(),
+            "nll_tokens": (prompt + chosen - 1).sum(),
+            "tokens_per_epoch": (both * prompt + chosen + rejected).sum(),
+            "positions_per_epoch": (prompt + chosen + rejected - shared).sum(),
+            "padded_positions_per_epoch": sum(2 * len(b) * int(b.max()) for b in batches),
+            "longest_positions": (prompt + chosen + rejected - shared).max(initial=0),
+        }
+        return {name: float(value) for name, value in sums.items()}
+
+
+def truncation_of(ledger: Ledger) -> Finding:
+    """What max_length did, by the account of a data set that is tokenised already."""
+    dropped = sum(ledger.dropped[reason] for reason in _TOO_LONG)
+    cut, pairs = max(ledger.cut.values(), default=0), ledger.kept + dropped
+    told = ", ".join(f"the {part} of {n:,}" for part, n in ledger.cut.items()) or "none"
+    says = f"Of {amount(pairs, 'pair')} max_length cuts {told}; {dropped:,} are dropped as too long."
+    return _truncated(
+        pairs,
+        (cut, dropped),
+        says if cut + dropped else "Every pair fits into max_length.",
+        "Raise max_length, or see orpo data audit --model.",
+        {},
+    )
+
+
+def _truncated(
+    pairs: int, lost: tuple[int, int], says: str, do: str, figures: dict[str, float]
+) -> Finding:
+    """The finding about pairs that were cut, and those that were dropped."""
+    cut, dropped = lost
+    verdict = worse(
+        grade(cut / max(1, pairs), CUT_LOOK, CUT_STOP),
+        grade(dropped / max(1, pairs), DROPPED_LOOK, DROPPED_STOP),
+    )
+    rule = Rule("truncation", "Cut and dropped by max_length", 0, 1, do=do, quiet=True)
+    figures = {"cut": float(cut), "dropped": float(dropped), **figures}
+    return rule.finding(Tally(pairs, cut + dropped), says, figures, verdict=verdict)
+
+
+def _lower_bound(share: float, count: int) -> float:
+    """The lower end of Wilson's 95 % interval."""
+    z2 = _SURE**2 / count
+    spread = _SURE * math.sqrt(share * (1 - share) / count + z2 / (4 * count))
+    return (share + z2 / 2 - spread) / (1 + z2)
+
+
+def _edges(largest: int) -> NDArray[np.int64]:
+    """0, 8, 12, 16, 24, 32, 48, ... up to more than the largest length."""
+    edges, step = [0], _LOWEST
+    while edges[-1] <= largest:
+        edges.extend([step, step + step // 2])
+        step *= 2
+    return np.array(edges)
