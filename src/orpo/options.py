@@ -25,6 +25,7 @@ def option(
     choices: Sequence[str] = (),
     parse: Callable[[str], Any] | None = None,
     bare: Any = None,
+    repeat: bool = False,
 ) -> Any:
     """A field that is a flag, spelled with `_` or `-`; required if it has no default.
 
@@ -34,13 +35,15 @@ def option(
     Args:
         default: Of the field.
         help: For a person; a default worth knowing stands in it.
-        flag: Its name, if not the field's.
+        flag: Its name, if not the field's; one letter has one dash.
         metavar: What stands for the value in the help.
         choices: The values that there are.
         parse: Makes the value of the text, in place of the type; a ValueError refuses it.
         bare: The value of the flag without one, where it may stand alone.
+        repeat: Whether it may be given again; the field is a tuple of all values.
     """
     given = {"flag": flag, "metavar": metavar, "choices": choices, "parse": parse, "bare": bare}
+    given["repeat"] = repeat
     return field(default=default, metadata={"help": help, **{k: v for k, v in given.items() if v}})
 
 

@@ -8,8 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-from orpo.audit import Audit, AuditPlan, Finding, audit_rows
-from orpo.data.types import Row
+from orpo.audit.findings import Audit, Finding
+from orpo.audit.run import AuditPlan, audit_rows
+from orpo.data import Row
 
 FILLERS = ("really", "perhaps", "also", "quite", "simply")
 ZH_FILLERS = "也很都再就"

@@ -7,12 +7,9 @@ from typing import Any
 import pytest
 from tests.audit.faults import audited, distinct_rows, found, pair
 
-from orpo.audit import Finding
-from orpo.audit.findings import EXAMPLES, clip, grade, percent
-from orpo.audit.markup import markup_in
-from orpo.audit.refusals import refuses
-from orpo.audit.scripts import script_of
-from orpo.audit.views import key_of, normalised
+from orpo.audit.findings import EXAMPLES, Finding, clip, grade, percent
+from orpo.audit.texts import markup_in, refuses, script_of
+from orpo.data.split import key_of, normalised
 
 Values = list[dict[str, Any]]
 
@@ -413,7 +410,7 @@ def test_first_words_of_both_sides_tell_nothing() -> None:
 
 
 def test_rare_openings_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("orpo.audit.openings._KEPT", 20)
+    monkeypatch.setattr("orpo.audit.checks._OPENINGS", 20)
     rows = begun(distinct_rows(200), "chosen", "Of course: here ", 200)
     assert finding_of("openings", rows).count == 200
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from tests.audit.faults import audited, distinct_rows, found, like, pair, reworded
 
-from orpo.audit import near as near_module
+from orpo.audit import repeats as near_module
 from orpo.audit import shingles as shingles_module
-from orpo.audit.near import candidate_pairs, similarity
+from orpo.audit.repeats import candidate_pairs, similarity
 from orpo.audit.shingles import NUMBER, Signatures, WordStore, shingles, words
 
 Values = list[dict[str, Any]]

@@ -18,9 +18,8 @@ from tests.audit.faults import (
 )
 from transformers import PreTrainedTokenizerBase
 
-from orpo.audit import Audit
-from orpo.data.lengths import LengthPolicy
-from orpo.data.tokenize import PairTokenizer
+from orpo.audit.findings import Audit
+from orpo.data import LengthPolicy, PairTokenizer
 
 ROWS = 600
 RECALL = 0.95

@@ -11,12 +11,10 @@ import pytest
 from tests.audit.faults import audited, distinct_rows, found, made, pair
 from transformers import PreTrainedTokenizerBase
 
-from orpo.audit import Audit, AuditPlan, audit_rows, headlines, quick_audit
-from orpo.data.lengths import LengthPolicy
-from orpo.data.prepare import Preparation
+from orpo.audit.findings import Audit
+from orpo.audit.run import AuditPlan, audit_rows, headlines, quick_audit
+from orpo.data import Dropped, Ledger, LengthPolicy, PairTokenizer, Preparation
 from orpo.data.sources import Mixture
-from orpo.data.tokenize import PairTokenizer
-from orpo.data.types import Dropped, Ledger
 from orpo.errors import DataError
 
 Values = list[dict[str, Any]]
@@ -254,7 +252,7 @@ def test_the_quick_part_believes_the_account_of_the_rows() -> None:
 
 
 def test_the_quick_part_reads_the_texts_of_the_first_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("orpo.audit.quick.CONTENT_ROWS", 300)
+    monkeypatch.setattr("orpo.audit.run.CONTENT_ROWS", 300)
     rows = distinct_rows(600)
     for row in rows[300:]:
         row["chosen"][0]["content"] = "I cannot help with that.</s>"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from orpo.audit import Audit
+from orpo.audit.findings import Audit
 from tests.cli.conftest import Orpo
 
 
@@ -63,6 +63,37 @@ def test_with_a_model_lengths_are_tokens(orpo: Orpo, tiny: Path, faulty: Path) -
     assert "an epoch: " in orpo.err
 
 
+def test_steps_are_measured_and_nothing_is_left_behind(
+    orpo: Orpo, tiny: Path, faulty: Path
+) -> None:
+    before = {path.name for path in tiny.iterdir()}
+    options = ("--model", tiny, "--max_length", 128, "--no_near", "--measure", "--json")
+    assert orpo("data", "audit", faulty, *options) == 0, orpo.err
+    result = json.loads(orpo.out)
+    budget = result["budget"]
+    assert budget["tokens_per_second"] > 0
+    seconds = budget["tokens_per_epoch"] / budget["tokens_per_second"]
+    assert budget["seconds_per_epoch"] == pytest.approx(seconds)
+    assert budget["peak_bytes"] > 0
+    (note,) = [note for note in result["notes"] if note.startswith("time: ")]
+    assert "5 training steps of 4 pairs" in note  # 24 pairs are drawn, the first step warms up
+    assert {path.name for path in tiny.iterdir()} == before
+    assert [path.name for path in faulty.parent.iterdir()] == ["faulty.jsonl"]
+    few = faulty.parent / "few.jsonl"
+    few.write_text('{"prompt": "a", "chosen": "b", "rejected": "c"}\n' * 3, encoding="utf-8")
+    assert orpo("data", "audit", few, "--model", tiny, "--measure") == 2
+    assert "too few to measure" in orpo.err
+
+
+def test_the_settings_of_the_training_decide(orpo: Orpo, tiny: Path, faulty: Path) -> None:
+    options = ("--model", tiny, "--max_length", 50, "--truncation", "drop", "--no_near", "--json")
+    assert orpo("data", "audit", faulty, *options) == 0, orpo.err
+    result = json.loads(orpo.out)
+    limits = {limit["max_length"]: limit for limit in result["truncation"]}
+    assert result["rows"]["dropped"]["too_long"] == limits[50]["dropped"] > limits[128]["dropped"]
+    assert result["rows"]["rows_in"] == 40  # lengths are those before any limit
+
+
 def test_strict_turns_a_stop_into_exit_code_2(orpo: Orpo, faulty: Path, pairs: Path) -> None:
     assert orpo("data", "audit", faulty, "--strict") == 2
     last = orpo.err.splitlines()[-1]
@@ -108,6 +139,7 @@ def test_markup_in_the_data_is_shown_as_it_is(orpo: Orpo, tmp_path: Path) -> Non
         (("PAIRS", "--eval_dataset", "none.jsonl"), "none.jsonl"),
         (("PAIRS", "--pair_rule", "worst"), "pair_rule"),
         ((), "DATASET"),
+        (("",), "DATASET"),
     ],
 )
 def test_mistakes_give_exit_code_2(

@@ -176,7 +176,7 @@ def test_the_audit_finds_nothing_exact_in_the_copy(
 def test_near_duplicates_need_a_library(
     orpo: Orpo, pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("orpo.audit.repair.near.minhash_available", lambda: False)
+    monkeypatch.setattr("orpo.audit.repair.minhash_available", lambda: False)
     assert orpo("data", "fix", pairs, tmp_path / "x.jsonl", "--deduplicate", "near") == 2
     assert "datasketch" in orpo.err
 

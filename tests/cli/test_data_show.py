@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
 
+from orpo.audit.show import ShownPart, ShownRow
+from orpo.commands.data_show import LEGEND, draw_row, inert
 from orpo.commands.main import main
-from orpo.commands.token_picture import LEGEND, draw_row, inert
+from orpo.data import Dropped
 from orpo.data.token_text import TokenPiece
-from orpo.data.types import Dropped
-from orpo.jobs.show_job import ShownPart, ShownRow
 from tests.cli.conftest import Orpo
 
 Values = dict[str, Any]
@@ -114,6 +114,7 @@ def test_rows_are_found_by_number_and_place(orpo: Orpo, tiny: Path, pairs: Path)
         (("show", "pairs.jsonl"), "--model"),
         (("show", "none.jsonl", "--model", "TINY"), "none.jsonl"),
         (("show", "pairs.jsonl", "--model", "./none"), "./none"),
+        (("show", "pairs.jsonl", "--model", "broken"), "tokenizer"),
         (("show", "pairs.jsonl", "--model", "TINY", "--row", "99"), "no row 99"),
         (("show", "pairs.jsonl", "--model", "TINY", "-n", "0"), "-n"),
         (("show", "pairs.jsonl", "--model", "TINY", "-n", "two"), "two"),
@@ -132,6 +133,8 @@ def test_mistakes_are_one_line_and_exit_code_2(
     said: str,
 ) -> None:
     monkeypatch.chdir(pairs.parent)
+    Path("broken").mkdir()
+    Path("broken", "tokenizer_config.json").write_text("{", encoding="utf-8")
     code = orpo("data", *(str(tiny) if a == "TINY" else a for a in arguments))
     if not arguments:  # nothing was asked for: what can be asked for
         assert code == 0

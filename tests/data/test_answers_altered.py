@@ -9,11 +9,9 @@ from tests.conftest import make_tokenizer
 from tests.templates import KINDS
 from transformers import PreTrainedTokenizerBase
 
-from orpo.audit import AuditPlan, audit_rows
+from orpo.audit.run import AuditPlan, audit_rows
+from orpo.data import Dropped, Ledger, LengthPolicy, PairTokenizer, PreferencePair, Row
 from orpo.data.asked import CHANGES, advice, told_of_changes
-from orpo.data.lengths import LengthPolicy
-from orpo.data.tokenize import PairTokenizer
-from orpo.data.types import Dropped, Ledger, PreferencePair, Row
 
 Values = dict[str, Any]
 HI = {"role": "user", "content": "Hi?"}

@@ -9,10 +9,10 @@ from difflib import get_close_matches
 
 import numpy as np
 
+from orpo.audit.faults import RULES
 from orpo.audit.findings import Finding, Rule, Tally, amount, percent
 from orpo.audit.leakage import NearLeakage, PromptLeakage
 from orpo.audit.repeats import NEAR_ROWS, NearDuplicates, Repeats
-from orpo.audit.faults import RULES
 from orpo.audit.shingles import minhash_available
 from orpo.audit.texts import opening_of
 from orpo.audit.views import PairView

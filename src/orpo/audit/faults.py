@@ -109,9 +109,9 @@ class PairRule(Rule):
     seen: Callable[[PairView, Counter[Any]], str | None]
     says: Callable[[Tally], str]
     figures: Callable[[Tally], dict[str, float]]
-    counts: Callable[[PairView], bool] = lambda pair: True
+    counts: Callable[[PairView], bool] = lambda _: True
     content: bool = True
-    also: Callable[[Tally], bool] = lambda found: False
+    also: Callable[[Tally], bool] = lambda _: False
     optional: bool = False
 
     def add(self, pair: PairView, found: Tally) -> None:

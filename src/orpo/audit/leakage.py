@@ -1,4 +1,4 @@
-"""Prompts that are in two sets, or nearly so: leaked ones, and those that a split keeps together."""
+"""Prompts that are in two sets, or nearly: leaked ones, and those that a split keeps together."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What lengths say: whether they tell the chosen answer, what a limit would do, what an epoch costs.
+"""What lengths say: do they tell the chosen answer, what would a limit do, what does an epoch cost.
 
 Pairs are tokenised without a limit. What a limit would do follows from three lengths and from how
 much both answers share at their beginning, by the rules of `orpo.data.lengths`; so every limit can
@@ -15,7 +15,18 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from orpo.audit.findings import Bias, Finding, Histogram, Limit, Rule, Tally, amount, grade, percent, worse
+from orpo.audit.findings import (
+    Bias,
+    Finding,
+    Histogram,
+    Limit,
+    Rule,
+    Tally,
+    amount,
+    grade,
+    percent,
+    worse,
+)
 from orpo.data.lengths import MIN_ANSWER_ROOM, LengthPolicy
 from orpo.data.types import Ledger, TokenizedPair
 
@@ -27,8 +38,8 @@ BIAS_STOP = 0.85
 """Length alone tells the chosen answer nearly always: the data teach length first of all."""
 
 CUT_LOOK, CUT_STOP = 0.05, 0.50
-"""A cut answer has lost its ending; a few in a hundred do no harm. Where half of the answers have no
-ending, a model is not taught how to end one."""
+"""A cut answer has lost its ending; a few in a hundred do no harm. Where half of the answers have
+none, a model is not taught how to end one."""
 
 DROPPED_LOOK, DROPPED_STOP = 0.01, 0.20
 """Long prompts are dropped first, so what is lost is not a fair sample; with a fifth of the data
@@ -248,7 +259,9 @@ def truncation_of(ledger: Ledger) -> Finding:
     dropped = sum(ledger.dropped[reason] for reason in _TOO_LONG)
     cut, pairs = max(ledger.cut.values(), default=0), ledger.kept + dropped
     told = ", ".join(f"the {part} of {n:,}" for part, n in ledger.cut.items()) or "none"
-    says = f"Of {amount(pairs, 'pair')} max_length cuts {told}; {dropped:,} are dropped as too long."
+    says = (
+        f"Of {amount(pairs, 'pair')} max_length cuts {told}; {dropped:,} are dropped as too long."
+    )
     return _truncated(
         pairs,
         (cut, dropped),

@@ -8,7 +8,17 @@ from itertools import chain, islice
 
 from orpo.audit.checks import Checks
 from orpo.audit.faults import count_texts
-from orpo.audit.findings import EXAMPLES, Audit, Example, Finding, Rule, Tally, amount, clip, percent
+from orpo.audit.findings import (
+    EXAMPLES,
+    Audit,
+    Example,
+    Finding,
+    Rule,
+    Tally,
+    amount,
+    clip,
+    percent,
+)
 from orpo.audit.lengths import Lengths, TokenCounts, truncation_of
 from orpo.audit.views import PairView, view
 from orpo.data.asked import CHANGES, told_of_changes

@@ -166,9 +166,7 @@ class _Shower:
         variables = config.chat_template_kwargs
         assert isinstance(variables, dict)
         self._whole = PairTokenizer(tokenizer, LengthPolicy(None), variables)
-        self._lengths = LengthPolicy(
-            config.max_length, config.max_prompt_length, config.truncation
-        )
+        self._lengths = LengthPolicy(config.max_length, config.max_prompt_length, config.truncation)
         self._nll_scope, self._texts = config.nll_scope, TokenTexts(tokenizer)
         self._reader = PairReader(config.format_name, "drop", config.pair_rule)
 
@@ -247,9 +245,7 @@ class _Shower:
                 )
 
 
-def _selected(
-    dataset: str, names: tuple[str, ...], count: int, show: _Shower
-) -> Iterator[Row]:
+def _selected(dataset: str, names: tuple[str, ...], count: int, show: _Shower) -> Iterator[Row]:
     """The rows asked for, in their order in the data set; reading stops after the last of them."""
     wanted = set(names) or {str(number) for number in range(1, count + 1)}
     last = 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,13 +16,13 @@ from orpo.commands.console import console, say
 from orpo.commands.main import print_json
 from orpo.errors import ConfigError, DataError
 from orpo.options import argument, asked, option, training_settings
-from orpo.runs.reading import ensure_writable
+from orpo.runs.writing import ensure_writable
 
 if TYPE_CHECKING:
     from orpo.audit.findings import Audit, Finding
     from orpo.config import ORPOConfig
     from orpo.data.types import Row
-    from orpo.train import ORPOTrainer
+    from orpo.train.trainer import ORPOTrainer
 
 EXAMPLES = """\
 examples:
@@ -160,14 +160,12 @@ def _measured(
     )
 
 
-def _trainer(
-    options: Options, config: ORPOConfig, rows: Sequence[Row], folder: str
-) -> ORPOTrainer:
+def _trainer(options: Options, config: ORPOConfig, rows: Sequence[Row], folder: str) -> ORPOTrainer:
     """The trainer that `orpo train` would use, on whole steps of the rows."""
     from transformers import PrinterCallback  # noqa: PLC0415 - loads torch
 
     from orpo.jobs.tokenizing import named_tokenizer  # noqa: PLC0415
-    from orpo.train import ORPOTrainer  # noqa: PLC0415
+    from orpo.train.trainer import ORPOTrainer  # noqa: PLC0415
 
     fixed = {
         "output_dir": folder,

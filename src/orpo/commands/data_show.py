@@ -64,7 +64,7 @@ class Options:
     dataset: str = argument("DATASET", help="a file, a folder or a Hub id")
     model: str | None = option(None, help="whose tokenizer to use: a folder or a Hub id")
     tokenizer: str | None = option(None, help="the tokenizer, if not the model's")
-    count: int = option(3, flag="n", help="how many rows; default 3")
+    count: int = option(3, flag="n", metavar="COUNT", help="how many rows; default 3")
     row: tuple[str, ...] = option(
         (),
         metavar="N",

@@ -98,6 +98,8 @@ def _add_one(
             how["nargs"] = "?"
         parser.add_argument(one.name, default=argparse.SUPPRESS, **how)
         return
+    if "repeat" in about:
+        how |= {"action": "append", "type": str}
     if "bare" in about:
         how |= {"nargs": "?", "const": about["bare"]}
     name = about.get("flag") or one.name
@@ -106,6 +108,9 @@ def _add_one(
 
 def _flag(parser: argparse._ActionsContainer, name: str, **how: Any) -> None:
     """A flag that may be written with dashes, too."""
+    if len(name) == 1:
+        parser.add_argument(f"-{name}", **how)
+        return
     parser.add_argument(*dict.fromkeys((f"--{name}", f"--{name.replace('_', '-')}")), **how)
 
 
@@ -142,7 +147,7 @@ def _made(values: Mapping[str, Any], kind: type[T], other: Mapping[str, Any], wi
         elif "help" in about and one.name not in without:
             name = one.name if about.get("positional") else about.get("flag") or one.name
             if name in values:
-                chosen[one.name] = values[name]
+                chosen[one.name] = tuple(values[name]) if "repeat" in about else values[name]
     return kind(**chosen)
 
 

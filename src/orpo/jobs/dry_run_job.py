@@ -16,7 +16,8 @@ from typing import Any
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from orpo.audit import Audit, headlines
+from orpo.audit.findings import Audit
+from orpo.audit.run import headlines
 from orpo.config import ORPOConfig
 from orpo.data.types import Row
 from orpo.errors import ConfigError, DataError

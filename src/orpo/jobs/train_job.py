@@ -14,7 +14,8 @@ from typing import Any, get_type_hints
 from accelerate.utils import broadcast_object_list
 from transformers import PreTrainedModel, PrinterCallback, TrainerCallback
 
-from orpo.audit import Audit, headlines, quick_audit
+from orpo.audit.findings import Audit
+from orpo.audit.run import headlines, quick_audit
 from orpo.config import ORPOConfig
 from orpo.data.reading import ReadOnce
 from orpo.data.sources import Mixture, Source

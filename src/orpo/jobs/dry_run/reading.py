@@ -8,8 +8,9 @@ from dataclasses import asdict, dataclass, replace
 from itertools import takewhile
 from typing import Any
 
-from orpo.audit import Audit, quick_audit
-from orpo.audit.account import truncation_from_ledger
+from orpo.audit.findings import Audit
+from orpo.audit.lengths import truncation_of
+from orpo.audit.run import quick_audit
 from orpo.config import ORPOConfig
 from orpo.data.types import Ledger, Row
 from orpo.errors import DataError
@@ -115,7 +116,7 @@ def audit_of(
     counted = Ledger.from_dict(seen.account)
     audit = quick_audit(seen.name, rows, held_out, account=counted if seen.whole else None, **how)
     if audit.findings and not seen.whole:  # what max_length does, the sample says
-        audit = replace(audit, findings=(*audit.findings, truncation_from_ledger(counted)))
+        audit = replace(audit, findings=(*audit.findings, truncation_of(counted)))
     if config.on_bad_row == "error":
         for reason in ("unreadable", "malformed"):
             for row in audit.rows.examples.get(reason, [])[:1]:

@@ -14,12 +14,13 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from orpo.audit.repair import Entry, Staged, drop_repeated, drop_reversed, hold_out_prompts, kind_of
-from orpo.config import ORPOConfig
+from orpo.audit import fix as fixing
+from orpo.audit.copies import Staged
+from orpo.audit.entries import Entry, drop_repeated, drop_reversed
+from orpo.audit.fix import fix_dataset
+from orpo.audit.repair import Repair, Repaired, kind_of
+from orpo.data.reading import PairReader
 from orpo.errors import ConfigError, DataError, UserError
-from orpo.jobs import fix_passes
-from orpo.jobs.fix_job import FixJob, FixResult, fix_dataset
-from orpo.jobs.fix_passes import Passes
 
 Values = dict[str, Any]
 
@@ -44,11 +45,12 @@ def read(path: Path) -> list[Values]:
     return [json.loads(line) for line in content.splitlines()]
 
 
-def fix(source: Path, output: Path, **settings: Any) -> FixResult:
-    return fix_dataset(FixJob(str(source), output, **settings))
+def fix(source: Path, output: Path, *, pair_rule: str = "best_worst", **settings: Any) -> Repaired:
+    reader = PairReader(on_bad_row="drop", pair_rule=pair_rule)
+    return fix_dataset(Repair(str(source), output, **settings), reader)
 
 
-def ledger(result: FixResult) -> list[Values]:
+def ledger(result: Repaired) -> list[Values]:
     return read(result.targets["ledger"])
 
 
@@ -281,10 +283,7 @@ def test_scored_answers_are_read_by_their_rule_and_written_as_they_were(tmp_path
     assert result.format == "answers"
     assert read(tmp_path / "a.jsonl") == rows[:1]
     with pytest.raises(DataError, match="low_margin"):
-        fix_dataset(
-            FixJob(str(source), tmp_path / "b.jsonl", min_score_margin=2),
-            ORPOConfig(pair_rule="best_second"),
-        )
+        fix(source, tmp_path / "b.jsonl", min_score_margin=2, pair_rule="best_second")
 
 
 def test_only_the_named_checks_drop(tmp_path: Path) -> None:
@@ -331,7 +330,7 @@ def test_nothing_is_left_behind_by_a_crash(tmp_path: Path, monkeypatch: pytest.M
     def broken(entry: Entry) -> bytes:
         raise RuntimeError("the power went")
 
-    monkeypatch.setattr(fix_passes, "_ledger_line", broken)
+    monkeypatch.setattr(Entry, "line", broken)
     with pytest.raises(RuntimeError):
         fix(source, tmp_path / "clean.jsonl", overwrite=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["clean.jsonl", "pairs.jsonl"]
@@ -342,7 +341,7 @@ def test_a_file_that_changes_in_between_is_noticed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = write(tmp_path / "pairs.jsonl", [pair("p", "a", "b"), pair("q", "a", "b")])
-    decide = Passes.decide
+    decide = fixing._Copying.decide
 
     for changed in ([pair("p", "a", "c"), pair("q", "a", "b")], [pair("p", "a", "b")]):
 
@@ -350,7 +349,7 @@ def test_a_file_that_changes_in_between_is_noticed(
             decide(self)
             write(source, changed)
 
-        monkeypatch.setattr(Passes, "decide", decide_and_change)
+        monkeypatch.setattr(fixing._Copying, "decide", decide_and_change)
         with pytest.raises(DataError, match="changed while it was read"):
             fix(source, tmp_path / "clean.jsonl")
         write(source, [pair("p", "a", "b"), pair("q", "a", "b")])
@@ -361,7 +360,7 @@ def test_a_row_that_is_lost_in_copying_is_noticed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = write(tmp_path / "pairs.jsonl", [pair("p", "a", "b"), pair("q", "a", "b")])
-    monkeypatch.setattr(fix_passes, "Counter", _Forgetful)
+    monkeypatch.setattr(fixing, "Counter", _Forgetful)
     with pytest.raises(AssertionError, match="2 rows"):
         fix(source, tmp_path / "clean.jsonl")
     assert [path.name for path in tmp_path.iterdir()] == ["pairs.jsonl"]
@@ -391,7 +390,7 @@ def test_the_data_set_is_never_written_to(tmp_path: Path) -> None:
             {"output": tmp_path / "c.jsonl", "held_out": 0.5, "held_out_output": target},
         ):
             with pytest.raises(ConfigError, match="would overwrite the data set"):
-                fix_dataset(FixJob(str(source), **settings, overwrite=True))
+                fix(source, **settings, overwrite=True)
     dangling.symlink_to(tmp_path / "elsewhere.jsonl")
     fix(link, dangling)
     assert dangling.is_symlink()
@@ -444,7 +443,7 @@ def test_what_cannot_be_meant_is_refused(
     monkeypatch.chdir(tmp_path)
     source = write(tmp_path / "pairs.jsonl", [pair("p", "a", "b")])
     with pytest.raises(UserError, match=said):
-        fix_dataset(FixJob(str(source), **{"output": Path("out.jsonl"), **settings}))
+        fix(source, **{"output": Path("out.jsonl"), **settings})
     assert [path.name for path in tmp_path.iterdir()] == ["pairs.jsonl"]
 
 
@@ -475,7 +474,7 @@ def test_a_copy_that_is_not_committed_is_removed(tmp_path: Path) -> None:
 def test_keys_find_what_comparing_all_rows_finds(texts: list[tuple[str, str, str]]) -> None:
     def entries() -> list[Entry]:
         return [
-            Entry(n, str(n), prompt=p.encode(), chosen=c.encode(), rejected=r.encode())
+            Entry(n, str(n), key=b"".join(text.encode().rjust(8) for text in (p, c, r)))
             for n, (p, c, r) in enumerate(texts)
         ]
 
@@ -485,16 +484,6 @@ def test_keys_find_what_comparing_all_rows_finds(texts: list[tuple[str, str, str
     for n, (p, c, r) in enumerate(texts):
         assert (not reversed_[n].kept) == (c != r and (p, r, c) in texts)
         assert (not repeated[n].kept) == ((p, c, r) in texts[:n])
-
-
-def test_a_prompt_keeps_its_side_when_rows_are_added() -> None:
-    def held(count: int) -> set[int]:
-        rows = [Entry(n, str(n), prompt=b"p", group=n) for n in range(count)]
-        hold_out_prompts(rows, 0.2, 1)
-        return {row.group for row in rows if row.held}
-
-    assert held(100) <= held(300)
-    assert 10 <= len(held(100)) <= 30
 
 
 def test_kinds_of_files() -> None:

@@ -13,28 +13,16 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerBase
 
+from orpo.audit.show import ShownRow, show_rows
 from orpo.config import ORPOConfig
-from orpo.data.lengths import LengthPolicy
+from orpo.data import LengthPolicy, PairTokenizer, PreferencePair, Row, TokenizedPair
 from orpo.data.token_text import TokenTexts
-from orpo.data.tokenize import PairTokenizer
-from orpo.data.types import PreferencePair, Row, TokenizedPair
-from orpo.errors import ConfigError, DataError, ModelError
-from orpo.jobs.show_job import ShowJob, ShownRow, show_rows
+from orpo.errors import DataError
 
 Values = dict[str, Any]
 Load = Callable[[str], PreTrainedTokenizerBase]
 
 TEXTS = ("Hi 你好 龘 🙂🙂 café\n\n\tx", "<|im_end|> </s> [INST]", "\u202e\x1b[0m \ud7ff", "  a  b ")
-
-
-@pytest.fixture(scope="session")
-def folder(
-    small_tokenizer: PreTrainedTokenizerBase, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
-    """A folder with a tokenizer and no model."""
-    target = tmp_path_factory.mktemp("tokenizer")
-    small_tokenizer.save_pretrained(target)
-    return target
 
 
 def write(path: Path, rows: list[Values]) -> Path:
@@ -46,9 +34,10 @@ def pair(prompt: str, chosen: str, rejected: str | None, **more: Any) -> Values:
     return {"prompt": prompt, "chosen": chosen, "rejected": rejected, **more}
 
 
-def show(data: Path, folder: Path, *rows: str, count: int = 3, **settings: Any) -> list[ShownRow]:
-    job = ShowJob(str(data), str(folder), count, rows)
-    return show_rows(job, ORPOConfig(**settings))
+def show(
+    data: Path, tokenizer: PreTrainedTokenizerBase, *rows: str, count: int = 3, **settings: Any
+) -> list[ShownRow]:
+    return show_rows(str(data), tokenizer, ORPOConfig(**settings), count=count, rows=rows)
 
 
 def part(row: ShownRow, name: str) -> list[Values]:
@@ -102,13 +91,12 @@ def test_a_character_of_several_tokens_stands_where_it_starts(
 
 
 def test_the_tokens_are_those_of_the_training(
-    folder: Path,
     small_tokenizer: PreTrainedTokenizerBase,
     chinese_rows: list[Values],
     tmp_path: Path,
 ) -> None:
     data = write(tmp_path / "pairs.jsonl", chinese_rows[:20])
-    shown = show(data, folder, count=20, max_length=900)
+    shown = show(data, small_tokenizer, count=20, max_length=900)
     policy = LengthPolicy(900)
     tokenize = PairTokenizer(small_tokenizer, policy)
     assert len(shown) == 20
@@ -129,9 +117,11 @@ def test_the_tokens_are_those_of_the_training(
         assert {p.name for p in row.parts if p.lost} == set(tokens.cut)
 
 
-def test_what_counts_and_what_is_shared(folder: Path, tmp_path: Path) -> None:
+def test_what_counts_and_what_is_shared(
+    small_tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
     data = write(tmp_path / "pairs.jsonl", [pair("Say it:", " yes, I do", " yes, I don't")])
-    (row,) = show(data, folder)
+    (row,) = show(data, small_tokenizer)
     prompt, chosen, rejected = (part(row, name) for name in ("prompt", "chosen", "rejected"))
     assert [t["terms"] for t in prompt] == [[]] + [["nll"]] * (len(prompt) - 1)
     assert all(t["terms"] == ["nll", "odds_chosen"] for t in chosen)
@@ -148,17 +138,19 @@ def test_what_counts_and_what_is_shared(folder: Path, tmp_path: Path) -> None:
     assert row.shared == len(prompt) + common
     assert row.positions == len(prompt) + len(chosen) + len(rejected) - common
     assert chosen[-1]["special"]
-    (row,) = show(data, folder, nll_scope="completion")
+    (row,) = show(data, small_tokenizer, nll_scope="completion")
     assert all(t["terms"] == [] for t in part(row, "prompt"))
     assert row.denominators["nll"] == len(chosen)
 
 
-def test_what_is_shared_is_what_the_engine_shares(folder: Path, tmp_path: Path) -> None:
-    from orpo.data.pack import PairCollator
+def test_what_is_shared_is_what_the_engine_shares(
+    small_tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    from orpo.data import PairCollator
     from orpo.engine.layout import pair_lengths
 
     data = write(tmp_path / "p.jsonl", [pair("Q: ", "a b c", "a b d"), pair("Q", "x", "y")])
-    for row in show(data, folder):
+    for row in show(data, small_tokenizer):
         features = {f"{p.name}_ids": [piece.id for piece in p.pieces] for p in row.parts}
         batch = PairCollator(0)([{**features, "row": 0}])
         shared, chosen, rejected = pair_lengths(batch)[0].tolist()
@@ -166,10 +158,10 @@ def test_what_is_shared_is_what_the_engine_shares(folder: Path, tmp_path: Path) 
 
 
 def test_a_row_without_rejected_answer_counts_in_the_nll_alone(
-    folder: Path, tmp_path: Path
+    small_tokenizer: PreTrainedTokenizerBase, tmp_path: Path
 ) -> None:
     data = write(tmp_path / "p.jsonl", [pair("p", "a", "b"), pair("p", "a", None)])
-    _, row = show(data, folder)
+    _, row = show(data, small_tokenizer)
     assert [p.name for p in row.parts] == ["prompt", "chosen"]
     assert {term for t in part(row, "chosen") for term in t["terms"]} == {"nll"}
     assert row.denominators["odds_chosen"] == row.denominators["odds_rejected"] == row.shared == 0
@@ -177,12 +169,12 @@ def test_a_row_without_rejected_answer_counts_in_the_nll_alone(
 
 @pytest.mark.parametrize("truncation", ["truncate_answer", "keep_end", "keep_start"])
 def test_where_it_was_cut(
-    folder: Path, small_tokenizer: PreTrainedTokenizerBase, tmp_path: Path, truncation: str
+    small_tokenizer: PreTrainedTokenizerBase, tmp_path: Path, truncation: str
 ) -> None:
     texts = ["one two three four five six seven " * 3, " eight nine" * 30, " no"]
     data = write(tmp_path / "pairs.jsonl", [pair(*texts)])
-    (whole,) = show(data, folder, max_length=None)
-    (row,) = show(data, folder, max_length=120, truncation=truncation)
+    (whole,) = show(data, small_tokenizer, max_length=None)
+    (row,) = show(data, small_tokenizer, max_length=120, truncation=truncation)
     for before, after in zip(whole.parts, row.parts, strict=True):
         lost, at = after.lost, after.lost_at
         ids = [piece.id for piece in before.pieces]
@@ -193,7 +185,9 @@ def test_where_it_was_cut(
     assert cut == ({"chosen"} if truncation == "truncate_answer" else {"prompt", "chosen"})
 
 
-def test_dropped_rows_are_shown_with_their_reason(folder: Path, tmp_path: Path) -> None:
+def test_dropped_rows_are_shown_with_their_reason(
+    small_tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
     data = tmp_path / "pairs.jsonl"
     rows = [
         pair("p", "a", "b"),
@@ -204,7 +198,7 @@ def test_dropped_rows_are_shown_with_their_reason(folder: Path, tmp_path: Path) 
     ]
     write(data, rows)
     data.write_text(data.read_text() + "{broken\n")
-    shown = show(data, folder, count=9, max_length=64)
+    shown = show(data, small_tokenizer, count=9, max_length=64)
     reasons = [row.dropped.reason if row.dropped else "" for row in shown]
     assert reasons == [
         "",
@@ -215,36 +209,33 @@ def test_dropped_rows_are_shown_with_their_reason(folder: Path, tmp_path: Path) 
         "unreadable",
     ]
     assert f"{data}:4" in shown[3].where
-    (row,) = show(data, folder, "5", max_length=64, truncation="error")
+    (row,) = show(data, small_tokenizer, "5", max_length=64, truncation="error")
     assert row.dropped is not None
     assert row.dropped.reason == "too_long"
 
 
-def test_rows_by_number_and_by_place(folder: Path, tmp_path: Path) -> None:
+def test_rows_by_number_and_by_place(
+    small_tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
     data = write(tmp_path / "pairs.jsonl", [pair(f"p{n}", "a", "b") for n in range(9)])
-    assert [row.number for row in show(data, folder, "7", "2")] == [2, 7]
-    assert [row.number for row in show(data, folder, "pairs.jsonl:3", f"{data}:4")] == [3, 4]
-    assert [row.number for row in show(data, folder, count=99)] == list(range(1, 10))
+    assert [row.number for row in show(data, small_tokenizer, "7", "2")] == [2, 7]
+    assert [row.number for row in show(data, small_tokenizer, "pairs.jsonl:3", f"{data}:4")] == [
+        3,
+        4,
+    ]
+    assert [row.number for row in show(data, small_tokenizer, count=99)] == list(range(1, 10))
     with pytest.raises(DataError, match=r"no row 10, x; 9 rows"):
-        show(data, folder, "10", "x", "1")
-    with pytest.raises(ConfigError, match="-n"):
-        show(data, folder, count=0)
-    with pytest.raises(DataError, match=r"none\.jsonl"):
-        show(tmp_path / "none.jsonl", folder)
-    with pytest.raises(ModelError, match="none"):
-        show(data, tmp_path / "none")
-    (tmp_path / "broken").mkdir()
-    (tmp_path / "broken" / "tokenizer_config.json").write_text("{")
-    with pytest.raises(ModelError, match="tokenizer"):
-        show(data, tmp_path / "broken")
+        show(data, small_tokenizer, "10", "x", "1")
 
 
-def test_tokens_that_are_there_already(folder: Path, tmp_path: Path) -> None:
+def test_tokens_that_are_there_already(
+    small_tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
     rows = [
         {"prompt_ids": [70, 71], "chosen_ids": [72, 4], "rejected_ids": [73, 4]},
         {"prompt_ids": [70, 71], "chosen_ids": [72, 4], "rejected_ids": ["x"]},
     ]
-    one, two = show(write(tmp_path / "pairs.jsonl", rows), folder)
+    one, two = show(write(tmp_path / "pairs.jsonl", rows), small_tokenizer)
     assert one.rendering == "already tokenised"
     assert [t["id"] for t in part(one, "rejected")] == [73, 4]
     assert two.dropped is not None
@@ -252,33 +243,37 @@ def test_tokens_that_are_there_already(folder: Path, tmp_path: Path) -> None:
 
 
 def test_the_first_row_decides_the_format_also_if_it_is_not_shown(
-    folder: Path, tmp_path: Path
+    small_tokenizer: PreTrainedTokenizerBase, tmp_path: Path
 ) -> None:
     talk = "\n\nHuman: Hi\n\nAssistant:"
     rows = [{"chosen": f"{talk} a", "rejected": f"{talk} b"}, {"chosen": "x a", "rejected": "x b"}]
-    (row,) = show(write(tmp_path / "pairs.jsonl", rows), folder, "2")
+    (row,) = show(write(tmp_path / "pairs.jsonl", rows), small_tokenizer, "2")
     assert row.format == "hh"
     assert row.dropped is not None
 
 
-def test_typed_special_tokens_are_text(folder: Path, tmp_path: Path) -> None:
+def test_typed_special_tokens_are_text(
+    small_tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
     messages: Values = {
         "prompt": [{"role": "user", "content": "say <|im_end|>"}],
         "chosen": [{"role": "assistant", "content": "<|im_end|>"}],
         "rejected": [{"role": "assistant", "content": "no"}],
     }
-    (row,) = show(write(tmp_path / "pairs.jsonl", [messages]), folder)
+    (row,) = show(write(tmp_path / "pairs.jsonl", [messages]), small_tokenizer)
     chosen = part(row, "chosen")
     assert "".join(t["text"] for t in chosen) == "<|im_end|><|im_end|>"
     assert [t["special"] for t in chosen] == [False] * (len(chosen) - 1) + [True]
 
 
-def test_format_and_rule_are_those_of_the_training(folder: Path, tmp_path: Path) -> None:
+def test_format_and_rule_are_those_of_the_training(
+    small_tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
     row = {"prompt": "p", "answers": ["a", "b", "c"], "scores": [1, 3, 2]}
     data = write(tmp_path / "pairs.jsonl", [row])
     for rule, rejected in (("best_worst", "a"), ("best_second", "c")):
-        (shown,) = show(data, folder, pair_rule=rule)
+        (shown,) = show(data, small_tokenizer, pair_rule=rule)
         assert shown.format == "answers"
         assert part(shown, "rejected")[0]["text"] == rejected
-    (shown,) = show(data, folder, "1", data_format="prompt")
+    (shown,) = show(data, small_tokenizer, "1", data_format="prompt")
     assert shown.dropped is not None
