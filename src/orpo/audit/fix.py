@@ -29,10 +29,9 @@ from orpo.audit.leakage import near_prompts
 from orpo.audit.repair import Repair, Repaired, kind_of
 from orpo.audit.views import PairView, view
 from orpo.data.lengths import LengthPolicy
-from orpo.data.reading import PairReader
+from orpo.data.reading import PairReader, is_tokenised
 from orpo.data.sources import open_source
 from orpo.data.split import is_held_out
-from orpo.data.reading import is_tokenised
 from orpo.data.types import Dropped, PreferencePair, Row
 from orpo.errors import ConfigError, DataError
 

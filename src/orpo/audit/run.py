@@ -21,11 +21,9 @@ from orpo.audit.findings import (
 )
 from orpo.audit.lengths import Lengths, TokenCounts, truncation_of
 from orpo.audit.views import PairView, view
-from orpo.data.asked import CHANGES, told_of_changes
-from orpo.data.asked import decide
+from orpo.data.asked import CHANGES, decide, told_of_changes
 from orpo.data.lengths import LengthPolicy, TooLongError
-from orpo.data.reading import PairReaders
-from orpo.data.reading import is_tokenised
+from orpo.data.reading import PairReaders, is_tokenised
 from orpo.data.tokenize import PairTokenizer
 from orpo.data.types import Dropped, Ledger, PreferencePair, Row, TokenizedPair
 from orpo.errors import DataError

@@ -10,9 +10,8 @@ from transformers import PreTrainedTokenizerBase
 
 from orpo.config import ORPOConfig
 from orpo.data.lengths import LengthPolicy
-from orpo.data.reading import PairReader
+from orpo.data.reading import PairReader, is_tokenised
 from orpo.data.sources import open_source
-from orpo.data.reading import is_tokenised
 from orpo.data.token_text import TokenPiece, TokenTexts
 from orpo.data.tokenize import PairTokenizer
 from orpo.data.types import Dropped, Row, TokenizedPair
