@@ -21,8 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from orpo.demo.story import ASSETS
-from orpo.report.diagnosis import Finding, diagnose
-from orpo.report.diagnosis.types import observed
+from orpo.report.diagnosis import Finding, diagnose, observed
 from orpo.report.series import read_curves
 from orpo.runs import read_run
 

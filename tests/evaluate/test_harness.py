@@ -17,7 +17,7 @@ from orpo.errors import ConfigError, DataError
 from orpo.evaluate import encode_prompt, load_answerer
 from orpo.evaluate.harness import HarnessPlan, changes
 from orpo.jobs.harness_job import HarnessJob, run_harness
-from orpo.report.evaluation.harness import build_page
+from orpo.report.kinds import read_page
 from tests.servers import BASE
 
 pytest.importorskip("lm_eval")
@@ -168,13 +168,11 @@ def test_the_folder_holds_the_result_and_the_page(found: Any) -> None:
     assert kept["kind"] == "harness"
     assert kept["account"]["local_free"] == {"questions": 30, "asked": 30, "left_out": {"limit": 0}}
     assert kept["versions"]["lm_eval"]
-    page = build_page(kept, job.output_dir)
+    page = read_page(job.output_dir)
     assert page.verdict.startswith("Of 2 scores, against the baseline:")
     html = (job.output_dir / "report.html").read_text(encoding="utf-8")
     assert "local_choice: acc" in html
     assert not re.search(r"(src|href)=.https?:", html)
-    with pytest.raises(DataError, match="not finished"):
-        build_page({"kind": "harness", "settings": {}}, job.output_dir)
 
 
 def test_the_same_command_goes_on_and_another_is_refused(found: Any) -> None:
@@ -194,7 +192,7 @@ def test_a_limit_is_told(tasks: Path, tmp_path: Path) -> None:
     assert result["account"]["local_choice"]["left_out"] == {"limit": 25}
     (row,) = result["results"]["after"]
     assert (row["n"], row["of"]) == (5, 30)
-    assert "Not all questions were asked of: local_choice." in build_page(result, tmp_path).remarks
+    assert "Not all questions were asked of: local_choice." in read_page(tmp_path).remarks
     assert result["results"]["changes"] == []
 
 

@@ -6,16 +6,28 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from orpo.experiments.claims import decide_claims, summarise
-from orpo.experiments.comparison import BASE
-from orpo.report import write_evaluation_page
-from orpo.report.evaluation.comparison import build_page
-from orpo.runs.typed import plain
+from orpo.experiments.comparison import BASE, ComparisonResult
+from orpo.report.comparison import comparison_page
+from orpo.report.page import Page
+from orpo.report.write import write_page
+from orpo.runs.typed import plain, typed
 from tests.experiments.made import AS_IN_THE_PAPER, base_group, groups
 
+COST = {
+    "objective": "orpo", "steps": 10, "pairs": 160, "forwards_trained": 320, "forwards_scored": 0,
+    "flops": 1e12, "seconds": 3.5, "idle_bytes": 10**8, "peak_bytes": 2 * 10**8,
+}  # fmt: skip
+RUN = {
+    "name": "orpo-steps-seed1", "method": "orpo", "budget": "steps", "seed": 1, "stages": [],
+    "costs": [COST], "preference_accuracy": 0.75, "correct_answers": 0.5,
+    "commands": ["orpo train --seed 1"],
+}  # fmt: skip
 CANARY = "<script>alert(1)</script> $x^2$ \x1b[31m"
+
+
+def page_of(found: dict[str, Any]) -> Page:
+    return comparison_page(typed(ComparisonResult, found, where="evaluation.json"))
 
 
 def evaluation(effects: Any = AS_IN_THE_PAPER, **more: Any) -> dict[str, Any]:
@@ -44,7 +56,7 @@ def evaluation(effects: Any = AS_IN_THE_PAPER, **more: Any) -> dict[str, Any]:
             "pairs": 88,
             "preference_accuracy": 0.5 + rate * 100 + alpha / 10,
             "correct_answers": 0.6,
-            "cost": {"steps": 10},
+            "cost": COST | {"objective": objective},
         }
         for objective in ("orpo", "sft", "dpo")
         for rate in (1e-4, 4e-4, 1e-3)
@@ -69,7 +81,7 @@ def evaluation(effects: Any = AS_IN_THE_PAPER, **more: Any) -> dict[str, Any]:
         "claims": decide_claims(found, base),
         "curves": curves,
         "sensitivity": cells,
-        "runs": [{"name": "orpo-steps-seed1", "commands": ["orpo train --seed 1"], "costs": []}],
+        "runs": [RUN],
         "examples": {
             "rule": "evenly spaced",
             "examples": [
@@ -90,8 +102,8 @@ def evaluation(effects: Any = AS_IN_THE_PAPER, **more: Any) -> dict[str, Any]:
     return written
 
 
-def test_the_verdict_comes_first_in_words(tmp_path: Path) -> None:
-    page = build_page(evaluation(), tmp_path)
+def test_the_verdict_comes_first_in_words() -> None:
+    page = page_of(evaluation())
     assert page.verdict.startswith("At equal optimizer steps")
     for name in ("ORPO on ", "SFT on ", "SFT+DPO on ", "the base model on "):
         assert name in page.verdict
@@ -101,20 +113,20 @@ def test_the_verdict_comes_first_in_words(tmp_path: Path) -> None:
     assert not any(remark.startswith("Not reproduced") for remark in page.remarks)
 
 
-def test_what_is_not_reproduced_is_said_plainly(tmp_path: Path) -> None:
+def test_what_is_not_reproduced_is_said_plainly() -> None:
     turned = {
         **AS_IN_THE_PAPER,
         "orpo": AS_IN_THE_PAPER["sft"],
         "sft": AS_IN_THE_PAPER["orpo"],
     }
-    page = build_page(evaluation(turned), tmp_path)
+    page = page_of(evaluation(turned))
     said = [remark for remark in page.remarks if remark.startswith("Not reproduced")]
     assert any("ORPO prefers the chosen answer more often than SFT." in one for one in said)
     assert [one.tone for one in page.headlines][:2] == ["worse", "worse"]
 
 
 def test_the_page_holds_everything_and_is_inert(tmp_path: Path) -> None:
-    path = write_evaluation_page(build_page(evaluation(), tmp_path), tmp_path)
+    path = write_page(page_of(evaluation()), tmp_path)
     text = path.read_text(encoding="utf-8")
     assert "<script" not in text
     assert "&lt;script&gt;" in text
@@ -128,30 +140,23 @@ def test_the_page_holds_everything_and_is_inert(tmp_path: Path) -> None:
     assert "orpo train --seed 1" in text
 
 
-def test_no_row_of_the_held_out_data_goes_missing(tmp_path: Path) -> None:
-    facts = dict(build_page(evaluation(), tmp_path).facts)
+def test_no_row_of_the_held_out_data_goes_missing() -> None:
+    facts = dict(page_of(evaluation()).facts)
     assert facts["Held-out pairs"] == (
         "123 read, 120 scored (left out: no_answer: 2; no rejected answer: 1)"
     )
 
 
-@pytest.mark.parametrize(
-    "found",
-    [
-        {"kind": "comparison", "settings": {}},
-        {"kind": "comparison", "table": 3, "claims": "x", "budgets": ["steps"], "curves": [1]},
-    ],
-)
-def test_an_unfinished_comparison_has_a_page_too(found: dict[str, Any], tmp_path: Path) -> None:
-    page = build_page(found, tmp_path)
+def test_an_unfinished_comparison_has_a_page_too(tmp_path: Path) -> None:
+    page = page_of({"kind": "comparison", "settings": {}})
     assert "not finished" in page.verdict
-    assert write_evaluation_page(page, tmp_path).is_file()
+    assert write_page(page, tmp_path).is_file()
 
 
-def test_a_better_learning_rate_in_the_grid_is_named(tmp_path: Path) -> None:
+def test_a_better_learning_rate_in_the_grid_is_named() -> None:
     cells = evaluation()["sensitivity"]
     for cell in cells:
         cell["correct_answers"] = 0.9 if cell["learning_rate"] == 1e-4 else 0.5
-    page = build_page(evaluation(sensitivity=cells), tmp_path)
+    page = page_of(evaluation(sensitivity=cells))
     (said,) = [remark for remark in page.remarks if "Learning rates" in remark]
     assert "SFT's 0.0004 reached 50.0\u00a0%, 0.0001 reached 90.0\u00a0%" in said

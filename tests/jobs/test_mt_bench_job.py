@@ -13,8 +13,6 @@ from orpo.errors import ConfigError, DataError
 from orpo.evaluate import Sampling, read_judgments
 from orpo.evaluate.judge import JudgeSettings
 from orpo.jobs.mt_bench_job import MTBenchJob, run_mt_bench
-from orpo.report import write_evaluation_page
-from orpo.report.evaluation.mt_bench import build_page
 from tests.evaluate.judge.server import ScriptedServer
 from tests.evaluate.mt_bench.files import gullible, honest_answers, small_benchmark, write_lines
 
@@ -209,14 +207,3 @@ def test_a_runs_folder_is_left_alone(tmp_path: Path) -> None:
     )
     with pytest.raises(ConfigError, match="is the folder of a run"):
         run(MTBenchJob("m", tmp_path, judgments=path, overwrite=True))
-
-
-def test_a_page_of_almost_nothing(tmp_path: Path) -> None:
-    for evaluation in (
-        {},
-        {"model": "m", "scores": {"m": {"overall": None}}, "trust": 3, "differences": {"x": None}},
-        {"model": "m", "scores": {"m": {"by_category": {"math": 3.0}, "overall": 3.0}}},
-    ):
-        page = build_page(evaluation, tmp_path)
-        assert page.kicker == "MT-Bench"
-        write_evaluation_page(page, tmp_path)

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from markupsafe import Markup
 
+from orpo.report.page import Figure
 from orpo.runs import (
     EVALUATION,
     EVENTS,
@@ -65,6 +67,12 @@ def build_run(tmp_path: Path) -> BuildRun:
         return folder
 
     return build
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages without their figures, for tests of what they say."""
+    monkeypatch.setattr(Figure, "inline", Markup("<svg></svg>"))
 
 
 @pytest.fixture

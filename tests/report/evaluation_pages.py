@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from matplotlib.figure import Figure as Canvas
 
-from orpo.report.evaluation import Figure, Headline, Page, Passage, Table
-from orpo.report.svg import COLOURS, SERIES, dress, legend, plain
+from orpo.report.page import Figure, Headline, Page, Passage, Table
+from orpo.report.style import COLOURS, SERIES, plain
 
 NAMES = ("ORPO", "SFT", "SFT + DPO", "base model", "_hidden_", "$x_1$")
 
@@ -56,7 +56,7 @@ def planted_page(poison: str) -> Page:
         (poison,),
         (Headline(poison, poison, poison, poison),),
         ((poison, poison),),
-        tuple(replace(one, title=poison, caption=poison) for one in page.figures),
+        tuple(replace(one, title=poison, seen=poison) for one in page.figures),
         (Table(poison, (poison, poison), ((poison, poison),), poison),),
         (Passage(poison, ((poison, poison), (poison, poison)), (poison,)),),
         poison,
@@ -76,9 +76,8 @@ def _lines(figure: Canvas, names: tuple[str, ...]) -> None:
             marker=style.marker,
             label=plain(name),
         )
-    axes.set_xlabel("optimizer step", color=COLOURS["muted"])
-    dress(axes)
-    legend(axes)
+    axes.set_xlabel("optimizer step")
+    axes.legend()
 
 
 def _bars(figure: Canvas, names: tuple[str, ...]) -> None:
@@ -86,4 +85,3 @@ def _bars(figure: Canvas, names: tuple[str, ...]) -> None:
     for i, style in enumerate(SERIES):
         axes.barh(i, 10 + i, color=style.colour, hatch=style.hatch, edgecolor=COLOURS["paper"])
     axes.set_yticks(range(6), [plain(name) for name in names])
-    dress(axes)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from html.parser import HTMLParser
 from typing import Any
 
@@ -11,6 +10,10 @@ HOSTILE = (
     '<img src=x onerror=alert(1)><a href="javascript:alert(1)">\'"&amp;&lt;{{ 7*7 }}{% x %}$\\frac$'
 )
 VOID = {"meta", "link", "img", "br", "hr", "input"}
+BLOCKS = {
+    *("article", "caption", "dd", "dt", "figure", "h1", "h2", "h3", "li", "p", "summary"),
+    *("td", "th", "tr"),
+}
 
 
 class Page(HTMLParser):
@@ -24,11 +27,13 @@ class Page(HTMLParser):
         self.open: list[str] = []
         self.misnested: list[str] = []
         self.texts: list[str] = []
+        self.apart: list[str] = []  # as `texts`, without figures, and with borders of blocks
         self.feed(text)
         self.close()
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
+        self.apart += ["\n"] * (tag in BLOCKS)
         self.attributes += [(tag, name, value or "") for name, value in attrs]
         if tag not in VOID:
             self.open.append(tag)
@@ -39,16 +44,24 @@ class Page(HTMLParser):
             self.open.pop()
 
     def handle_endtag(self, tag: str) -> None:
+        self.apart += ["\n"] * (tag in BLOCKS)
         if not self.open or self.open.pop() != tag:
             self.misnested.append(tag)
 
     def handle_data(self, data: str) -> None:
         if "style" not in self.open:
             self.texts.append(data)
+            self.apart += [data] * ("svg" not in self.open)
 
     @property
     def text(self) -> str:
         return " ".join(" ".join(self.texts).replace("\u00a0", " ").split())
+
+    @property
+    def lines(self) -> list[str]:
+        """The text of each block, without what stands in figures."""
+        parts = "".join(self.apart).replace("\u00a0", " ").split("\n")
+        return [line for line in (" ".join(part.split()) for part in parts) if line]
 
     @property
     def live(self) -> list[str]:
@@ -61,9 +74,6 @@ class Page(HTMLParser):
             if name == "style" and ("url(" in value and "url(#" not in value):
                 found.append(value)
         return found
-
-
-PageOf = Callable[[Mapping[str, Any]], Page]
 
 
 def poisoned(value: Any, poison: str) -> Any:

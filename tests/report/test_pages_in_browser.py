@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from orpo.report import write_evaluation_page, write_report
+from orpo.report.write import write_page, write_report
 from tests.report.browser import Browser
 from tests.report.canaries import CANARIES, RAN, SHORT, framed, unguarded
 from tests.report.evaluation_pages import page_of, planted_page
@@ -46,7 +46,7 @@ def planted_run(build_run: BuildRun) -> Path:
 
 
 def texts(planted_run: Path, tmp_path: Path) -> dict[str, str]:
-    evaluation = write_evaluation_page(planted_page(CANARIES + CONTROLS), tmp_path / "eval")
+    evaluation = write_page(planted_page(CANARIES + CONTROLS), tmp_path / "eval")
     return {
         "run": write_report(planted_run).read_text(encoding="utf-8"),
         "evaluation": evaluation.read_text(encoding="utf-8"),
@@ -69,7 +69,7 @@ def test_nothing_a_model_wrote_runs(
 
 
 def test_figures_of_their_own_are_inert_too(browser: Browser, tmp_path: Path) -> None:
-    write_evaluation_page(planted_page(CANARIES), tmp_path)
+    write_page(planted_page(CANARIES), tmp_path)
     for path in (tmp_path / "figures").glob("*.svg"):
         element = path.read_text(encoding="utf-8").split("?>", 1)[1]
         shown = browser.open(f"<!doctype html><title>quiet</title>{element}")
@@ -86,7 +86,7 @@ def test_the_check_sees_a_figure_that_is_not_inert(browser: Browser) -> None:
 def test_nothing_is_wider_than_the_screen(
     browser: Browser, planted_run: Path, full_run: Path, tmp_path: Path, width: int
 ) -> None:
-    plain = write_evaluation_page(page_of(("x" * 900,) * 6), tmp_path / "plain")
+    plain = write_page(page_of(("x" * 900,) * 6), tmp_path / "plain")
     pages = texts(planted_run, tmp_path) | {
         "plain": plain.read_text(encoding="utf-8"),
         "full": write_report(full_run).read_text(encoding="utf-8"),

@@ -1,13 +1,14 @@
 import copy
 import random
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from orpo.report.series import read_curves
+from orpo.report.measures import Comparison
+from orpo.report.run import run_page
 from orpo.report.values import as_change, as_count, as_number, as_pair, as_percent, joined
-from orpo.report.words import Comparison, Verdict, verdict
 from orpo.runs import Run
 from tests.report.runs import EVALUATION_OF, TOTALS, recipe_of, training_lines
 
@@ -18,11 +19,20 @@ def run_of(**parts: Any) -> Run:
     )
 
 
+@dataclass(frozen=True)
+class Verdict:
+    """The run in a sentence, and what qualifies it."""
+
+    sentence: str
+    remarks: tuple[str, ...] = ()
+
+
 def told(run: Run) -> Verdict:
-    found = verdict(run, read_curves(run.metrics))
+    """The words of a page, without what the diagnosis adds."""
+    page = run_page(run)
+    remarks = [one for one in page.remarks if not one.startswith("The curves point to this")]
     return Verdict(
-        found.sentence.replace("\u00a0", " "),
-        tuple(r.replace("\u00a0", " ") for r in found.remarks),
+        page.verdict.replace("\u00a0", " "), tuple(one.replace("\u00a0", " ") for one in remarks)
     )
 
 

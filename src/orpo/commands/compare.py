@@ -26,8 +26,7 @@ from orpo.experiments.compare import run_compare
 from orpo.experiments.compare_plan import CompareJob
 from orpo.experiments.comparison import BUDGETS, METHODS, ComparisonResult
 from orpo.experiments.tasks import cores
-from orpo.report import write_evaluation_page
-from orpo.report.evaluation.comparison import build_page
+from orpo.report.write import write_result_page
 from orpo.runs.typed import plain
 
 EXAMPLES = """\
@@ -101,7 +100,7 @@ def execute(given: argparse.Namespace) -> dict[str, Any]:
     """Compare, and print the table and what became of the paper's claims."""
     job = _job(given)
     result = run_compare(job, say=say, overwrite=bool(getattr(given, "overwrite", False)))
-    page = write_evaluation_page(build_page(plain(result), job.folder), job.folder)
+    page = write_result_page(result, job.folder)
     for budget in result.budgets:
         console.print(outcome_table(result, budget))
         console.print(cost_table(result, budget))

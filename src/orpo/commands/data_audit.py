@@ -80,9 +80,9 @@ def run(options: Options) -> dict[str, Any]:
     _show(audit)
     result = audit.as_dict()
     if options.html:
-        from orpo.report import write_audit_page  # noqa: PLC0415 - pictures take seconds to load
+        from orpo.report.write import write_audit_page  # noqa: PLC0415 - pictures take seconds to load
 
-        say(f"page: {write_audit_page(result, options.html)}")
+        say(f"page: {write_audit_page(audit, options.html)}")
     if options.strict and audit.verdict == "stop":
         if options.json:  # whoever reads it wants to know why
             print_json(result)

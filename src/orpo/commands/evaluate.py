@@ -12,7 +12,7 @@ from orpo.commands.console import console, rows_table, say
 
 if TYPE_CHECKING:
     from orpo.evaluate.results import Result
-    from orpo.report.evaluation import Page
+    from orpo.report.page import Page
 
 ACTIONS = {
     "preference": "held-out pairs scored: accuracy, margins and calibration, with intervals",
@@ -45,15 +45,15 @@ def execute(given: argparse.Namespace) -> Mapping[str, Any] | None:
 
 def finish(result: Result, folder: Path) -> tuple[dict[str, Any], Page]:
     """Write evaluation.json, the page and its figures; (what --json prints, the page)."""
-    from orpo.report import write_evaluation_page  # noqa: PLC0415 - matplotlib loads in seconds
-    from orpo.report.evaluation.redraw import page_of  # noqa: PLC0415
+    from orpo.report.kinds import page_of  # noqa: PLC0415 - matplotlib loads in seconds
+    from orpo.report.write import write_page  # noqa: PLC0415
     from orpo.runs.files import EVALUATION, write_json  # noqa: PLC0415
     from orpo.runs.typed import plain  # noqa: PLC0415
 
     found: dict[str, Any] = plain(result)
     write_json(folder / EVALUATION, found)
-    page = page_of(folder)
-    write_evaluation_page(page, folder)
+    page = page_of(result, folder)
+    write_page(page, folder)
     return found, page
 
 

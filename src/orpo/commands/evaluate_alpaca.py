@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -61,11 +60,5 @@ def execute(given: argparse.Namespace) -> dict[str, Any]:
         overwrite=given.overwrite,
     )
     result = run_alpaca(job, say=say)
-    _show(result, given.output_dir)
+    show_rates(given.output_dir)
     return result
-
-
-def _show(result: Mapping[str, Any], folder: Path) -> None:
-    from orpo.report.evaluation.alpaca import build_page  # noqa: PLC0415 - loads matplotlib
-
-    show_rates(build_page(result, folder), folder)

@@ -75,9 +75,9 @@ def execute(given: argparse.Namespace) -> dict[str, Any]:
     found = run_harness(job, say=say)
     for note in found["notes"]:
         say(f"the harness says: {note}")
-    from orpo.report.evaluation.harness import columns_and_rows  # noqa: PLC0415
+    from orpo.report.kinds import read_page  # noqa: PLC0415 - loads matplotlib
 
-    columns, rows = columns_and_rows(found)
-    console.print(rows_table(columns, rows, lines=False))
+    (table,) = read_page(given.output_dir).tables
+    console.print(rows_table(list(table.columns), [list(row) for row in table.rows], lines=False))
     say(f"page: {given.output_dir / REPORT}")
     return found

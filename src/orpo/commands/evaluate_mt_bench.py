@@ -87,9 +87,9 @@ def execute(given: argparse.Namespace) -> dict[str, Any]:
 
 
 def _show(result: Mapping[str, Any], folder: Path) -> None:
-    from orpo.report.evaluation.mt_bench import build_page  # noqa: PLC0415 - loads matplotlib
+    from orpo.report.kinds import read_page  # noqa: PLC0415 - loads matplotlib
 
-    page = build_page(result, folder)
+    page = read_page(folder)
     table = page.tables[0]
     width = 1 + _MODELS
     rows = [list(row[:width]) for row in table.rows]

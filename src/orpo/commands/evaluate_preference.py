@@ -14,7 +14,7 @@ from orpo.errors import ConfigError
 from orpo.options import argument, option, training_settings
 
 if TYPE_CHECKING:
-    from orpo.report.evaluation import Table
+    from orpo.report.page import Table
 
 EXAMPLES = """\
 examples:

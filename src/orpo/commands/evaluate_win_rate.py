@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from orpo.commands.console import console, rows_table, say
 from orpo.commands.generate import add_sampling, positive, sampling
@@ -14,9 +13,6 @@ from orpo.errors import ConfigError
 from orpo.jobs.judged_folder import Answering
 from orpo.jobs.win_rate_job import WinRateJob, run_win_rate
 from orpo.runs import REPORT
-
-if TYPE_CHECKING:
-    from orpo.report.evaluation import Page
 
 EXAMPLES = """\
 examples:
@@ -74,18 +70,15 @@ def execute(given: argparse.Namespace) -> dict[str, Any]:
         overwrite=given.overwrite,
     )
     result = run_win_rate(job, say=say)
-    _show(result, given.output_dir)
+    show_rates(given.output_dir)
     return result
 
 
-def _show(result: Mapping[str, Any], folder: Path) -> None:
-    from orpo.report.evaluation.win_rate import build_page  # noqa: PLC0415 - loads matplotlib
+def show_rates(folder: Path) -> None:
+    """The numbers of an evaluation as a table, and in words."""
+    from orpo.report.kinds import read_page  # noqa: PLC0415 - loads matplotlib
 
-    show_rates(build_page(result, folder), folder)
-
-
-def show_rates(page: Page, folder: Path) -> None:
-    """The numbers as a table, and in words."""
+    page = read_page(folder)
     if page.headlines:
         rows = [[one.label, one.value, one.interval] for one in page.headlines]
         console.print(rows_table(["", "found", "how sure"], rows, lines=False))

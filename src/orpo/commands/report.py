@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from orpo.commands.console import say
-from orpo.report import write_report
+from orpo.options import argument, option
 
 EXAMPLES = """\
 examples:
@@ -17,29 +17,29 @@ examples:
   orpo report orpo-eval-mt-bench"""
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
+@dataclass(frozen=True)
+class Options:
     """A folder, and where the page and its pictures go."""
-    parser.add_argument(
-        "run",
-        metavar="RUN",
-        help="the output_dir of `orpo train`, `orpo evaluate` or `orpo compare`",
+
+    run: str = argument(
+        "RUN", help="the output_dir of `orpo train`, `orpo evaluate` or `orpo compare`"
     )
-    parser.add_argument("--output", type=Path, help="HTML file; default RUN/report.html")
-    parser.add_argument(
-        "--figures",
-        type=Path,
+    output: Path | None = option(None, help="HTML file; default RUN/report.html")
+    figures: Path | None = option(
+        None,
         metavar="DIR",
-        help="write the pictures there as SVG and PNG; default none for a run, RUN/figures "
-        "for an evaluation or a comparison",
+        help="write the pictures there as SVG and PNG; default none for a run, RUN/figures for an "
+        "evaluation or a comparison",
     )
 
 
-def execute(given: argparse.Namespace) -> dict[str, Any]:
+def run(options: Options) -> dict[str, Any]:
     """Draw the page."""
-    page = write_report(given.run, given.output, given.figures)
+    from orpo.report.write import write_report  # noqa: PLC0415 - matplotlib loads in seconds
+
+    page = write_report(options.run, options.output, options.figures)
     say(f"report: {page}")
-    result = {"report": str(page)}
-    if given.figures is not None:
-        say(f"figures: {given.figures}")
-        result["figures"] = str(given.figures)
-    return result
+    if options.figures is None:
+        return {"report": str(page)}
+    say(f"figures: {options.figures}")
+    return {"report": str(page), "figures": str(options.figures)}

@@ -27,8 +27,7 @@ from orpo.evaluate.results import Change
 from orpo.experiments.tune import run_tune
 from orpo.experiments.tune_plan import TuneJob
 from orpo.experiments.tuning import STATES, TrialResult, TuningResult, read_tuning
-from orpo.report import write_evaluation_page
-from orpo.report.evaluation.tuning import build_page
+from orpo.report.write import write_result_page
 from orpo.runs import RECIPE
 from orpo.runs.typed import plain
 
@@ -117,7 +116,7 @@ def execute(given: argparse.Namespace) -> dict[str, Any]:
 
 
 def _write_page(result: TuningResult, folder: Path) -> Path:
-    return write_evaluation_page(build_page(plain(result), folder), folder)
+    return write_result_page(result, folder)
 
 
 def job_of(given: argparse.Namespace) -> TuneJob:

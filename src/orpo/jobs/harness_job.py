@@ -85,10 +85,9 @@ def run_harness(job: HarnessJob, *, say: Say) -> dict[str, Any]:
         [{"moment": moment, **row} for moment, one in found.items() for row in one["documents"]],
     )
     write_json(folder / EVALUATION, evaluation)
-    from orpo.report import write_evaluation_page  # noqa: PLC0415 - matplotlib loads in seconds
-    from orpo.report.evaluation.harness import build_page  # noqa: PLC0415
+    from orpo.report.write import write_report  # noqa: PLC0415 - matplotlib loads in seconds
 
-    write_evaluation_page(build_page(evaluation, folder), folder)
+    write_report(folder)
     return evaluation
 
 

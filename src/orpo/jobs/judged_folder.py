@@ -75,7 +75,7 @@ def finish(
     if pairs:
         write_jsonl(folder / JUDGMENTS, [_line(pair) for pair in pairs])
     write_json(folder / EVALUATION, evaluation)
-    from orpo.report import write_report  # noqa: PLC0415 - pictures take seconds to load
+    from orpo.report.write import write_report  # noqa: PLC0415 - pictures take seconds to load
 
     write_report(folder)
     return evaluation

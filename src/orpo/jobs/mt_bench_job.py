@@ -187,10 +187,9 @@ def run_mt_bench(job: MTBenchJob, *, say: Say) -> dict[str, Any]:
     }
     write_judgments(job.output_dir / JUDGMENTS, graded.judgments)
     write_json(job.output_dir / EVALUATION, result)
-    from orpo.report import write_evaluation_page  # noqa: PLC0415 - pictures take seconds to load
-    from orpo.report.evaluation.mt_bench import build_page  # noqa: PLC0415
+    from orpo.report.write import write_report  # noqa: PLC0415 - matplotlib loads in seconds
 
-    write_evaluation_page(build_page(result, job.output_dir), job.output_dir)
+    write_report(job.output_dir)
     return result
 
 

@@ -24,7 +24,7 @@ from orpo.data.types import Row
 from orpo.errors import CheckpointError, ConfigError, DataError, ModelError, RunStopped, SaveError
 from orpo.evaluate import Sampling
 from orpo.jobs.evidence import Evidence, Grader, Say
-from orpo.report import write_report
+from orpo.report.write import write_report
 from orpo.runs import (
     REPORT,
     checkpoint_name,

@@ -1,14 +1,14 @@
-"""Curves over optimizer steps; legends belong to the page."""
+"""The training curves: which metrics each figure holds, how it is drawn, what is seen in it."""
 
 from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure as Canvas
 from matplotlib.lines import Line2D
 from matplotlib.ticker import (
     FixedLocator,
@@ -16,162 +16,246 @@ from matplotlib.ticker import (
     LogLocator,
     MaxNLocator,
     NullLocator,
-    PercentFormatter,
     ScalarFormatter,
 )
 
-from orpo.report.series import Series, smoothed, thinned
-from orpo.report.svg import COLOURS, drawn, dress, plain
+from orpo.report.page import Figure, Words
+from orpo.report.series import Curves, Series, Trend, smoothed, thinned
+from orpo.report.shifts import FEWEST
+from orpo.report.style import COLOURS, DASHED, DOTTED, percent, plain
+from orpo.report.values import as_count, as_pair, as_percent, shortened, thousands
 
-__all__ = ["MARKERS", "Legend", "Plot", "colour_of", "draw", "is_dashed"]
-__all__ += ["paint_alone", "size_of"]
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure as Canvas
 
 _METRICS = {
-    "nll_loss": "nll",
-    "log_odds_chosen": "chosen",
-    "rewards/accuracies": "chosen",
-    "logps/chosen": "chosen",
-    "logps/rejected": "rejected",
+    "loss": ("loss", "ink", "solid"),
+    "nll_loss": ("NLL (chosen answers)", "nll", DASHED),
+    "logps/chosen": ("chosen", "chosen", "solid"),
+    "logps/rejected": ("rejected", "rejected", DASHED),
+    "log_odds_chosen": ("log odds ratio", "chosen", "solid"),
+    "rewards/accuracies": ("preference accuracy", "chosen", "solid"),
+    "learning_rate": ("learning rate", "ink", "solid"),
+    "grad_norm": ("gradient norm", "ink", "solid"),
 }
+"""Metric -> its name, colour and line."""
 
-MARKERS = (("o", "○"), ("s", "□"), ("^", "△"), ("D", "◇"), ("v", "▽"))
-"""Shapes of the evaluation sets: in the figure, and as a character for the legend."""
-
-
-@dataclass(frozen=True)
-class Legend:
-    """One entry of a figure's legend.
-
-    Attributes:
-        label: What the curve is.
-        colour: The style sheet's name of its colour.
-        sign: "solid", "dashed", or the character of a marker.
-    """
-
-    label: str
-    colour: str
-    sign: str
+MARKERS = ("o", "s", "^", "D", "v")
+"""Shapes of the evaluation sets; more of them are not drawn."""
 
 
 @dataclass(frozen=True)
-class Plot:
-    """What one figure shows.
+class _Plot:
+    """A figure of the run's page.
 
     Attributes:
-        name: Goes into its ids.
-        series: The curves; a set of evaluation points for each evaluation set.
-        sources: The evaluation sets, in the order of `MARKERS`.
+        name: Its block of the words, and its file.
+        metrics: Its curves; a set of evaluation points for each evaluation set.
+        reading: How to read it, and when to worry.
         reference: Height of a horizontal line that means something.
         share: The values are shares, from 0 to 100 %.
-        small: A figure of secondary interest.
+        small: Of secondary interest.
     """
 
     name: str
-    series: tuple[Series, ...]
-    sources: tuple[str, ...] = ()
+    title: str
+    metrics: tuple[str, ...]
+    reading: str
     reference: float | None = None
     share: bool = False
     small: bool = False
 
 
-def colour_of(metric: str) -> str:
-    """The style sheet's name of a metric's colour."""
-    return _METRICS.get(metric, "ink")
+_PLOTS = (
+    _Plot(
+        "loss",
+        "Loss",
+        ("loss", "nll_loss"),
+        "The loss is the NLL of the chosen answers plus orpo_alpha times the odds-ratio term: both "
+        "fall fast, then flatten. Worry if they rise, or if held-out points turn upwards while "
+        "training goes on falling: the run is too long.",
+    ),
+    _Plot(
+        "logps",
+        "Log-probability per token",
+        ("logps/chosen", "logps/rejected"),
+        "What counts is the distance between the lines. Both may fall together while it grows: "
+        "this is normal for ORPO. Worry if it stays closed, or if the chosen line falls while the "
+        "NLL rises.",
+    ),
+    _Plot(
+        "odds",
+        "Log odds ratio, chosen over rejected",
+        ("log_odds_chosen",),
+        "Above zero the chosen answer has the better odds. It should climb steadily. Worry if it "
+        "stays at zero (orpo_alpha too low), or if it shoots up while answers get worse (too "
+        "high).",
+        reference=0.0,
+    ),
+    _Plot(
+        "accuracy",
+        "Preference accuracy",
+        ("rewards/accuracies",),
+        "The share of pairs whose chosen answer is more probable per token; the dotted line is a "
+        "coin toss. Worry if training pairs reach 100 % and held-out pairs stay behind: the pairs "
+        "are being learned by heart.",
+        reference=0.5,
+        share=True,
+    ),
+    _Plot(
+        "rate",
+        "Learning rate",
+        ("learning_rate",),
+        "Warm-up, then decay: the schedule as it was applied.",
+        small=True,
+    ),
+    _Plot(
+        "norm",
+        "Gradient norm",
+        ("grad_norm",),
+        "Before clipping. Single spikes are harmless; worry if it keeps growing.",
+        small=True,
+    ),
+)
 
 
-def is_dashed(metric: str) -> bool:
-    """Whether the metric's line is dashed, to be told apart without its colour."""
-    return metric in ("nll_loss", "logps/rejected")
+def run_figures(curves: Curves) -> list[Figure]:
+    """Every figure for which at least one point was logged."""
+    words = curve_words(curves)
+    return [
+        _figure(plot, curves, words)
+        for plot in _PLOTS
+        if any(one.points for metric in plot.metrics for one in curves.all_of(metric))
+    ]
 
 
-def draw(plot: Plot) -> str:
-    """The figure as an `<svg>` element for the middle of a page."""
-    return drawn(plot.name, size_of(plot), lambda figure: _paint(figure.add_subplot(), plot))
-
-
-def size_of(plot: Plot) -> tuple[float, float]:
-    """Width and height in inches."""
-    return (5.8, 2.3 if plot.small else 3.3)
-
-
-def paint_alone(plot: Plot, legend: Sequence[Legend]) -> Callable[[Canvas], None]:
-    """Paints the figure for a file of its own, where no page says what its curves are."""
-
-    def paint(figure: Canvas) -> None:
-        axes = figure.add_subplot()
-        _paint(axes, plot)
-        if len(legend) > 1:
-            handles = [_handle(entry) for entry in legend]
-            figure.legend(
-                handles=handles,
-                loc="outside upper left",
-                ncols=3,
-                frameon=False,
-                fontsize=10,
-                labelcolor=COLOURS["ink"],
-            )
-
-    return paint
-
-
-def _handle(entry: Legend) -> Line2D:
-    colour = COLOURS[entry.colour]
-    shapes = {sign: marker for marker, sign in MARKERS}
-    if entry.sign in shapes:
-        return Line2D(
-            [],
-            [],
-            color=colour,
-            linestyle="none",
-            marker=shapes[entry.sign],
-            markerfacecolor=COLOURS["paper"],
-            label=plain(entry.label),
-        )
-    dashes = (0, (5, 1.6)) if entry.sign == "dashed" else "solid"
-    return Line2D([], [], color=colour, linewidth=1.9, linestyle=dashes, label=plain(entry.label))
-
-
-def _paint(axes: Axes, plot: Plot) -> None:
-    for one in plot.series:
-        _draw_series(axes, one, plot)
-    _shade_distance(axes, plot)
-    _dress(axes, plot)
-
-
-def _draw_series(axes: Axes, series: Series, plot: Plot) -> None:
-    colour = COLOURS[colour_of(series.metric)]
-    if series.source is not None:
-        _draw_points(axes, series, colour, MARKERS[plot.sources.index(series.source)][0])
-        return
-    dashes = (0, (5, 1.6)) if is_dashed(series.metric) else "solid"
-    smooth = None if series.metric == "learning_rate" else smoothed(series)
-    if smooth is not None:
-        steps, values = _columns(thinned(series.points))
-        axes.plot(steps, values, color=colour, linewidth=0.8, alpha=0.28)
-    steps, values = _columns(thinned((smooth or series).points))
-    single = {"marker": "o", "markersize": 6} if len(steps) == 1 else {}
-    axes.plot(steps, values, color=colour, linewidth=1.9, linestyle=dashes, **single)
-
-
-def _draw_points(axes: Axes, series: Series, colour: str, marker: str) -> None:
-    steps, values = _columns(thinned(series.points, 60))
-    axes.plot(
-        steps,
-        values,
-        color=colour,
-        linewidth=0.9,
-        linestyle=(0, (1, 2)),
-        marker=marker,
-        markersize=6.5,
-        markeredgewidth=1.5,
-        markerfacecolor=COLOURS["paper"],
-        zorder=3,
+def _figure(plot: _Plot, curves: Curves, words: Words) -> Figure:
+    series = [one for metric in plot.metrics for one in curves.all_of(metric) if one.points]
+    sources = list(dict.fromkeys(one.source for one in series if one.source is not None))
+    shown, left = sources[: len(MARKERS)], sources[len(MARKERS) :]
+    seen = [words[plot.name], *(_held_out(plot, source, curves) for source in shown)]
+    seen += [f"{as_count(len(left), 'further evaluation set')} not drawn."] if left else []
+    drawn = [one for one in series if one.source is None or one.source in shown]
+    height = 2.3 if plot.small else 3.5
+    return Figure(
+        plot.name,
+        plot.title,
+        " ".join(filter(None, seen)),
+        (5.8, height),
+        partial(_paint, plot, drawn, shown),
+        plot.reading,
+        small=plot.small,
     )
 
 
-def _shade_distance(axes: Axes, plot: Plot) -> None:
+def curve_words(curves: Curves) -> Words:
+    """What is seen in each figure, and where each curve started and ended."""
+    training = {metric: one for metric, one in curves.training.items() if one.points}
+    chosen, rejected = (training.get(f"logps/{answer}") for answer in ("chosen", "rejected"))
+    distance = None
+    if chosen and rejected:
+        both = {s: v - rejected.points[s] for s, v in chosen.points.items() if s in rejected.points}
+        distance = Series("distance", None, both) if both else None
+    return Words(
+        "curves",
+        of=training.get,
+        distance=distance,
+        few=len(chosen.points) < FEWEST if chosen else True,
+        went=trend_told,
+        peak=lambda one: max(one.points.items(), key=lambda point: point[1]),
+        middle=lambda one: sorted(one.points.values())[len(one.points) // 2],
+    )
+
+
+def trend_told(name: str, trend: Trend, *, share: bool = False, grows: bool = False) -> str:
+    """Where a curve started and ended: "the loss fell from 2.08 to 1.06".
+
+    With `grows` it "grew" or "shrank", as a distance does.
+    """
+    first, last = as_pair(trend.first, trend.last)
+    if share:
+        first, last = as_percent(trend.first), as_percent(trend.last)
+    if trend.direction == "held":
+        return f"{name} showed no clear trend ({first} → {last})"
+    verb = trend.direction
+    if grows:
+        verb = "grew" if verb == "rose" else "shrank"
+    return f"{name} {verb} from {first} to {last}"
+
+
+def _held_out(plot: _Plot, source: str, curves: Curves) -> str:
+    """First and last evaluation of the figure's metrics on an evaluation set."""
+    parts, steps = [], set[float]()
+    for metric in plot.metrics:
+        found = (one.points for one in curves.held_out.get(metric, []) if one.source == source)
+        points = next(found, {})
+        if not points:
+            continue
+        values, name = list(points.values()), f"{_METRICS[metric][0]} " * (len(plot.metrics) > 1)
+        ends = as_pair(values[0], values[-1])
+        if plot.share:
+            ends = as_percent(values[0]), as_percent(values[-1])
+        parts.append(name + (" → ".join(ends) if len(values) > 1 else ends[0]))
+        steps |= points.keys()
+    where = f"steps {min(steps):,.0f} to {max(steps):,.0f}"
+    if len(steps) == 1:
+        where = f"step {min(steps):,.0f}"
+    which = f" {shortened(source, 60)}" if source else ""
+    return f"Held out{which}, {where}: {', '.join(parts)}."
+
+
+def _paint(plot: _Plot, series: Sequence[Series], sources: Sequence[str], canvas: Canvas) -> None:
+    axes = canvas.add_subplot()
+    for one in series:
+        _paint_series(axes, one, sources)
+    _shade_distance(axes, series)
+    axes.set_xlabel("optimizer step")
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=[1, 2, 5, 10]))
+    axes.xaxis.set_major_formatter(thousands)
+    axes.margins(x=0.02, y=0.08)
+    steps = {step for one in series for step in one.points}
+    if len(steps) == 1:
+        axes.set_xlim(min(steps) - 1, min(steps) + 1)
+    if plot.reference is not None:
+        axes.axhline(plot.reference, color=COLOURS["ink"], linewidth=1, linestyle=DOTTED)
+    _dress_heights(axes, plot, [value for one in series for value in one.points.values()])
+    handles = list(_legend(series, sources))
+    if len(handles) > 1:
+        canvas.legend(handles=handles, loc="outside upper left", ncols=3)
+
+
+def _legend(series: Sequence[Series], sources: Sequence[str]) -> Iterator[Line2D]:
+    """The metrics by colour and dash, then the evaluation sets by marker."""
+    for metric in dict.fromkeys(one.metric for one in series):
+        name, colour, line = _METRICS[metric]
+        yield Line2D([], [], color=COLOURS[colour], linewidth=1.9, linestyle=line, label=name)
+    for source, marker in zip(sources, MARKERS, strict=False):
+        name = plain(f"held out: {source}" if source else "held out", 44)
+        look: Mapping[str, Any] = {"linestyle": "none", "markerfacecolor": COLOURS["paper"]}
+        yield Line2D([], [], color=COLOURS["muted"], marker=marker, label=name, **look)
+
+
+def _paint_series(axes: Axes, series: Series, sources: Sequence[str]) -> None:
+    _, name, line = _METRICS[series.metric]
+    colour = COLOURS[name]
+    if series.source is not None:
+        marker = MARKERS[sources.index(series.source)]
+        look = {"marker": marker, "markersize": 6.5, "markeredgewidth": 1.5, "zorder": 3}
+        look |= {"linewidth": 0.9, "linestyle": (0, (1, 2)), "markerfacecolor": COLOURS["paper"]}
+        axes.plot(*_columns(thinned(series.points, 60)), color=colour, **look)
+        return
+    smooth = None if series.metric == "learning_rate" else smoothed(series)
+    if smooth is not None:
+        axes.plot(*_columns(thinned(series.points)), color=colour, linewidth=0.8, alpha=0.28)
+    steps, values = _columns(thinned((smooth or series).points))
+    single = {"marker": "o", "markersize": 6} if len(steps) == 1 else {}
+    axes.plot(steps, values, color=colour, linewidth=1.9, linestyle=line, **single)
+
+
+def _shade_distance(axes: Axes, series: Sequence[Series]) -> None:
     """A tint between the two answers' curves: their distance is what is learned."""
-    training = {one.metric: one for one in plot.series if one.source is None}
+    training = {one.metric: one for one in series if one.source is None}
     if not {"logps/chosen", "logps/rejected"} <= training.keys():
         return
     chosen, rejected = (
@@ -180,41 +264,19 @@ def _shade_distance(axes: Axes, plot: Plot) -> None:
     )
     steps = [step for step in chosen if step in rejected]
     steps = steps[:: math.ceil(len(steps) / 200)] if steps else steps
-    axes.fill_between(
-        steps,
-        [chosen[step] for step in steps],
-        [rejected[step] for step in steps],
-        color=COLOURS["chosen"],
-        alpha=0.09,
-        linewidth=0,
-    )
+    heights = ([points[step] for step in steps] for points in (chosen, rejected))
+    axes.fill_between(steps, *heights, color=COLOURS["chosen"], alpha=0.09, linewidth=0)
 
 
-def _columns(points: list[tuple[float, float]]) -> tuple[list[float], list[float]]:
+def _columns(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
     return [step for step, _ in points], [value for _, value in points]
 
 
-def _dress(axes: Axes, plot: Plot) -> None:
-    """Axes, grid and ticks: as little as it takes."""
-    dress(axes)
-    axes.set_xlabel("optimizer step", color=COLOURS["muted"])
-    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=[1, 2, 5, 10]))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda step, _: f"{step:,.0f}"))
-    axes.margins(x=0.02, y=0.08)
-    steps = {step for one in plot.series for step in one.points}
-    if len(steps) == 1:
-        axes.set_xlim(min(steps) - 1, min(steps) + 1)
-    if plot.reference is not None:
-        axes.axhline(plot.reference, color=COLOURS["ink"], linewidth=1, linestyle=(0, (2, 2)))
-    _dress_heights(axes, plot)
-
-
-def _dress_heights(axes: Axes, plot: Plot) -> None:
-    values = [value for one in plot.series for value in one.points.values()]
+def _dress_heights(axes: Axes, plot: _Plot, values: Sequence[float]) -> None:
     if plot.share and all(0 <= value <= 1 for value in values):
         axes.set_ylim(-0.03, 1.03)
         axes.yaxis.set_major_locator(FixedLocator([0, 0.25, 0.5, 0.75, 1]))
-        axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=" %"))
+        axes.yaxis.set_major_formatter(percent)
     elif plot.small and min(values) > 0 and max(values) > 30 * statistics.median(values):
         axes.set_yscale("log")
         axes.yaxis.set_major_locator(LogLocator(numticks=5))
@@ -225,4 +287,3 @@ def _dress_heights(axes: Axes, plot: Plot) -> None:
         formatter = ScalarFormatter(useOffset=False)
         formatter.set_powerlimits((-3, 5))
         axes.yaxis.set_major_formatter(formatter)
-    axes.yaxis.get_offset_text().set_color(COLOURS["muted"])

@@ -1,52 +1,249 @@
-"""The page: everything of a run, put into one HTML file."""
+"""What a page is made of, in the order of reading, and how it becomes HTML.
+
+Sentences stand in `templates/KIND.txt.jinja`: each block is a part of the page, and an empty line
+ends a sentence. They are plain text, for a page and for a terminal alike; the HTML templates escape
+them, as they escape everything but the figures that we drew ourselves.
+"""
 
 from __future__ import annotations
 
-from dataclasses import replace
+import math
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
-from orpo.report.account import datasets, events, facts, notes, settings, versions
-from orpo.report.captions import captions
-from orpo.report.cost import costs
-from orpo.report.findings import data_findings, diagnosis_of
-from orpo.report.samples import read_failures, read_samples
-from orpo.report.series import read_curves
-from orpo.report.tables import breakdowns, changes, counts
-from orpo.report.template import rendered
-from orpo.report.values import lasting
-from orpo.report.words import verdict
-from orpo.runs import RECIPE, Run
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
 
-__all__ = ["render_page"]
+from orpo.report import values
 
-_HEADLINES = ("preference_accuracy", "rewards/accuracies", "correct_answers")
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as Canvas
+
+LONGEST = 4000
 
 
-def render_page(run: Run) -> str:
-    """The report of a run as HTML; the same run gives the same text."""
-    curves, table = read_curves(run.metrics), changes(run)
-    told, diagnosis = verdict(run, curves), diagnosis_of(run, curves)
-    if diagnosis.look:
-        told = replace(told, remarks=(*told.remarks, diagnosis.sentence))
-    return rendered(
-        "page.html.jinja",
-        name=lasting(str(run.recipe.get("run_name") or run.path.resolve().name), 120),
-        facts=facts(run),
-        verdict=told,
-        headlines=[row for row in table if row.name in _HEADLINES and row.bar],
-        changes=table,
-        has_intervals=any(row.interval for row in table),
-        counts=counts(run),
-        breakdowns=breakdowns(run),
-        figures=captions(curves),
-        diagnosis=diagnosis,
-        samples=read_samples(run),
-        failures=read_failures(run),
-        datasets=datasets(run),
-        data_findings=data_findings(run),
-        costs=costs(run),
-        notes=notes(run),
-        events=events(run),
-        settings=settings(run),
-        versions=versions(run),
-        recipe=RECIPE,
+@dataclass(frozen=True)
+class Headline:
+    """A number that a reader came for.
+
+    Attributes:
+        label: What it is, in a few words.
+        value: As shown, with its unit: "14.7 %".
+        interval: Its uncertainty as shown: "95 % interval 12.1 to 17.3"; or nothing.
+        tone: "better", "worse", or anything else where neither can be said.
+        before: The value before training, where the page shows both.
+        bar: Both values in percent of a bar, for shares.
+    """
+
+    label: str
+    value: str
+    interval: str = ""
+    tone: str = ""
+    before: str = ""
+    bar: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Table:
+    """Numbers side by side; the first column is a row's name, the others are set as numbers."""
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A picture.
+
+    Attributes:
+        name: Letters, digits and dashes: its ids on the page, and its file name.
+        title: What it shows.
+        seen: What there is to see in it, in words; also its alternative text.
+        size: Width and height in inches.
+        paint: Draws on an empty figure, in `style.COLOURS` only; texts from data go through
+            `style.plain`.
+        reading: How to read it, and when to worry.
+        numbers: The numbers behind it.
+        small: Of secondary interest.
+    """
+
+    name: str
+    title: str
+    seen: str
+    size: tuple[float, float]
+    paint: Callable[[Canvas], None]
+    reading: str = ""
+    numbers: Table | None = None
+    small: bool = False
+
+    @cached_property
+    def svg(self) -> str:
+        """As a file."""
+        from orpo.report import style  # noqa: PLC0415 - loads matplotlib
+
+        return style.svg(self.name, self.size, self.paint, f"{self.title}. {self.seen}")
+
+    @property
+    def inline(self) -> Markup:
+        """On a page."""
+        from orpo.report import style  # noqa: PLC0415
+
+        return Markup(style.inline(self.svg))  # noqa: S704 - matplotlib escapes its texts
+
+    @property
+    def png(self) -> bytes:
+        """As a file."""
+        from orpo.report import style  # noqa: PLC0415
+
+        return style.png(self.size, self.paint)
+
+
+@dataclass(frozen=True)
+class Passage:
+    """A prompt and what was answered and said of it: (label, text), and short marks."""
+
+    title: str
+    parts: Sequence[tuple[str, str]]
+    tags: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Page:
+    """A page of evidence: verdict first.
+
+    Attributes:
+        kicker: The kind of page: "MT-Bench".
+        title: What it is about: the model's name.
+        verdict: One sentence, with its uncertainty.
+        remarks: What has to be said beside it: unparsed verdicts, gullible judges, small samples.
+        headlines: The numbers.
+        facts: (label, value): models, data, judge, cost, and what else a reader asks for.
+        figures: The pictures.
+        tables: The numbers behind them.
+        passages: Examples, picked by a rule that `passages_note` states.
+        settings: (name, value): the recipe, and the command that makes the same page again.
+        more: What the template of this kind of page shows beside.
+        template: It.
+    """
+
+    kicker: str
+    title: str
+    verdict: str
+    remarks: Sequence[str] = ()
+    headlines: Sequence[Headline] = ()
+    facts: Sequence[tuple[str, str]] = ()
+    figures: Sequence[Figure] = ()
+    tables: Sequence[Table] = ()
+    passages: Sequence[Passage] = ()
+    passages_note: str = ""
+    settings: Sequence[tuple[str, str]] = ()
+    more: dict[str, Any] = field(default_factory=dict)
+    template: str = "evaluation.html.jinja"
+
+
+def render(page: Page) -> str:
+    """The page as HTML that needs nothing beside itself; the same page gives the same text.
+
+    Raises:
+        ValueError: The name of a figure holds more than letters, digits and dashes, or is there
+            twice.
+    """
+    names = [one.name for one in page.figures]
+    for name in names:
+        if not re.fullmatch(r"[A-Za-z0-9]+(-[A-Za-z0-9]+)*", name) or names.count(name) > 1:
+            raise ValueError(f"{name!r} cannot name a figure, or names two of this page")
+    text = _HTML.get_template(page.template).render(page=page, longest=LONGEST, **page.more)
+    return values.visible(text)
+
+
+class Words:
+    """The sentences that a template makes of some values: its blocks by name."""
+
+    def __init__(self, kind: str, **given: Any) -> None:
+        self._template = _TEXT.get_template(f"{kind}.txt.jinja")
+        self._context = self._template.new_context(given)
+        # What stands outside of the blocks, such as macros, is there for each of them.
+        self._context.blocks = {name: [lambda _: iter(())] for name in self._template.blocks}
+        list(self._template.root_render_func(self._context))
+
+    def all(self, block: str) -> tuple[str, ...]:
+        """Each sentence of a block."""
+        text = "".join(self._template.blocks[block](self._context))
+        lines = (re.sub(r"[ \t\n]+", " ", part).strip() for part in re.split(r"\n\s*\n", text))
+        return tuple(line for line in lines if line)
+
+    def __getitem__(self, block: str) -> str:
+        """A block as one text."""
+        return " ".join(self.all(block))
+
+    def pairs(self, block: str) -> tuple[tuple[str, str], ...]:
+        """Lines of a block, "label | value", without those that have no value."""
+        found = (line.partition(" | ")[::2] for line in self.all(block))
+        return tuple((label, value.strip()) for label, value in found if value.strip())
+
+
+def span(interval: Any, decimals: int = 1) -> str:
+    """95 % interval 53.5 to 68.1; nothing where there is none."""
+    ends = "" if interval is None else ends_of(interval, decimals)
+    return ends and f"{100 * interval.level:.0f} % interval {ends}"
+
+
+def ends_of(interval: Any, decimals: int = 1) -> str:
+    """53.5 to 68.1; nothing where an end is not known."""
+    low, high = interval.low, interval.high
+    if low is None or high is None or math.isinf(low) or math.isinf(high):
+        return ""
+    return values.minus(f"{low:.{decimals}f} to {high:.{decimals}f}")
+
+
+def pct(value: float | None) -> str:
+    """What is in percent already: 14.7 %."""
+    return "–" if value is None else f"{value:.1f}\u00a0%"
+
+
+def _coded(text: str) -> Markup:
+    """Escaped text, what stands between backticks as code."""
+    parts = text.split("`")
+    if len(parts) % 2 == 0:
+        return escape(text)
+    code = Markup("<code>{}</code>")
+    return Markup("").join(
+        code.format(part) if i % 2 else escape(part) for i, part in enumerate(parts)
     )
+
+
+def _environment(*, html: bool) -> Environment:
+    made = Environment(
+        loader=PackageLoader("orpo.report"),
+        autoescape=html,  # noqa: S701 - the other makes plain text, which the pages escape
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters |= {
+        "amount": values.as_count,
+        "coded": _coded,
+        "comma": "{:,}".format,
+        "digits": lambda value, decimals: values.minus(f"{value:.{decimals}f}"),
+        "duration": values.as_duration,
+        "joined": values.joined,
+        "lowered": values.lowered,
+        "number": values.as_number,
+        "pct": pct,
+        "percent": values.as_percent,
+        "sentence": values.sentence,
+        "share": values.as_share,
+        "shortened": values.shortened,
+        "signed": values.signed,
+        "span": span,
+    }
+    made.tests["infinite"] = math.isinf
+    return made
+
+
+_HTML, _TEXT = _environment(html=True), _environment(html=False)

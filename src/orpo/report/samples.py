@@ -7,11 +7,8 @@ import re
 from collections import Counter
 from dataclasses import dataclass
 
-from orpo.report.values import as_count, joined, lasting, mapping, records, rows, sentence
+from orpo.report.values import as_count, entries, joined, mapping, records, sentence, shortened
 from orpo.runs import Run
-
-__all__ = ["Answer", "Sample", "Samples", "Turn", "answer_lengths", "read_failures"]
-__all__ += ["read_samples"]
 
 SHOWN = 20
 FAILURES = 8
@@ -135,11 +132,11 @@ def _transitions(found: list[dict[str, object]]) -> str:
 
 
 def _sample(row: dict[str, object]) -> Sample:
-    tags = [lasting(str(row[name]), 60) for name in ("task", "language") if row.get(name)]
+    tags = [shortened(str(row[name]), 60) for name in ("task", "language") if row.get(name)]
     return Sample(
         _turns(row.get("prompt")),
         [_answer(row, "before"), _answer(row, "after")],
-        lasting(_text(row.get("chosen")), _LONGEST),
+        shortened(_text(row.get("chosen")), _LONGEST),
         tags,
         _language(row.get("language")),
     )
@@ -150,18 +147,21 @@ def _answer(row: dict[str, object], when: str) -> Answer:
     reason = row.get(f"reason_{when}")
     return Answer(
         f"{when.capitalize()} training",
-        None if value is None else lasting(_text(value), _LONGEST),
+        None if value is None else shortened(_text(value), _LONGEST),
         correct if isinstance(correct, bool) else None,
-        lasting(str(reason), 200) if reason and reason != "correct" else "",
+        shortened(str(reason), 200) if reason and reason != "correct" else "",
     )
 
 
 def _turns(prompt: object) -> list[Turn]:
     if not isinstance(prompt, list):
-        return [Turn("", lasting(_text(prompt), _LONGEST))]
+        return [Turn("", shortened(_text(prompt), _LONGEST))]
     turns = [mapping(turn) for turn in prompt]
     return [
-        Turn(lasting(str(turn.get("role", "")), 40), lasting(_text(turn.get("content")), _LONGEST))
+        Turn(
+            shortened(str(turn.get("role", "")), 40),
+            shortened(_text(turn.get("content")), _LONGEST),
+        )
         for turn in turns
         if turn
     ]
@@ -174,7 +174,7 @@ def _text(value: object) -> str:
     if isinstance(value, str):
         return value
     if isinstance(value, list):
-        return "\n".join(_text(part) for part in rows(value))
+        return "\n".join(_text(part) for part in entries(value))
     if isinstance(value, dict):
         for name in ("content", "text"):
             if name in value:

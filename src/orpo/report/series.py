@@ -9,9 +9,8 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
-from orpo.report.values import mapping, number
-
-__all__ = ["METRICS", "Curves", "Series", "Trend", "read_curves", "smoothed", "thinned"]
+from orpo.report.values import count, mapping, number, records
+from orpo.runs import Run
 
 METRICS = (
     "loss",
@@ -71,6 +70,11 @@ class Series:
     broken: tuple[float, ...] = ()
 
     @property
+    def last(self) -> float | None:
+        """The last value."""
+        return list(self.points.values())[-1] if self.points else None
+
+    @property
     def trend(self) -> Trend | None:
         """How the curve goes from its start to its end; None with fewer than two points."""
         values = list(self.points.values())
@@ -97,6 +101,11 @@ class Curves:
 
     training: dict[str, Series]
     held_out: dict[str, list[Series]]
+
+    @property
+    def every(self) -> list[Series]:
+        """All curves, training first."""
+        return [*self.training.values(), *(one for sets in self.held_out.values() for one in sets)]
 
     def all_of(self, metric: str) -> list[Series]:
         """The curves of a metric, training first."""
@@ -188,3 +197,30 @@ def thinned(points: dict[float, float], limit: int = 400) -> list[tuple[float, f
 
 def _value(pair: tuple[float, float]) -> Any:
     return pair[1]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is.
+
+    Attributes:
+        step: Last step that logged anything; None if there is none.
+        planned: Steps in all; None if unknown.
+        finished: Training came to its end.
+    """
+
+    step: int | None
+    planned: int | None
+    finished: bool
+
+
+def progress(run: Run) -> Progress:
+    """How far the run is, from its log: the trainer ends it with a line of totals."""
+    lines = records(run.metrics)
+    steps = [step for line in lines if (step := count(line.get("step"))) is not None]
+    totals = [i for i, line in enumerate(lines) if "train_runtime" in line]
+    last_trained = max((i for i, line in enumerate(lines) if "loss" in line), default=-1)
+    finished = bool(totals) and totals[-1] > last_trained
+    evaluated = bool(mapping(mapping(run.evaluation).get("after")))
+    planned = count(run.recipe.get("max_steps")) or None
+    return Progress(max(steps, default=None), planned, finished or evaluated)

@@ -1,31 +1,13 @@
-"""Values as read from files that anyone may have written, and numbers as a reader likes them."""
+"""Numbers and texts as a reader likes them, and values out of files that anyone may have edited."""
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable
 from typing import Any
 
-__all__ = [
-    "as_change",
-    "as_count",
-    "as_duration",
-    "as_number",
-    "as_pair",
-    "as_percent",
-    "joined",
-    "lasting",
-    "mapping",
-    "number",
-    "records",
-    "rows",
-    "sentence",
-    "visible",
-    "whole",
-]
-
 _SPACE = "\u00a0"
-_MINUS = "−"
 _PICTURES = {
     **{code: chr(0x2400 + code) for code in range(0x20) if chr(code) not in "\n\t"},
     **dict.fromkeys([*range(0x7F, 0xA0), *range(0xD800, 0xE000)], "\ufffd"),
@@ -44,7 +26,7 @@ def number(value: object) -> float | None:
         return math.inf if value > 0 else -math.inf
 
 
-def whole(value: object) -> int | None:
+def count(value: object) -> int | None:
     """The count that a value is; None if it is none."""
     found = number(value)
     return int(found) if found is not None and math.isfinite(found) and found >= 0 else None
@@ -55,14 +37,19 @@ def mapping(value: object) -> dict[str, Any]:
     return {str(k): v for k, v in value.items()} if isinstance(value, dict) else {}
 
 
-def rows(value: object) -> list[Any]:
-    """The list that a value is; an empty one otherwise."""
+def records(value: object) -> list[dict[str, Any]]:
+    """The mappings among the entries of a list."""
+    return [mapping(one) for one in entries(value) if isinstance(one, dict)]
+
+
+def entries(value: object) -> list[Any]:
+    """The entries of a list; none of anything else."""
     return value if isinstance(value, list) else []
 
 
-def records(value: object) -> list[dict[str, Any]]:
-    """The mappings among the entries of a list."""
-    return [mapping(entry) for entry in rows(value) if isinstance(entry, dict)]
+def minus(text: str) -> str:
+    """With a minus sign where there was a hyphen in front of a digit."""
+    return re.sub(r"-(?=\d)", "−", text)
 
 
 def as_number(value: float | None) -> str:
@@ -72,9 +59,9 @@ def as_number(value: float | None) -> str:
     if math.isnan(value):
         return "NaN"
     if math.isinf(value):
-        return "∞" if value > 0 else f"{_MINUS}∞"
+        return "∞" if value > 0 else "−∞"
     text = f"{value:,.0f}" if 1e4 <= abs(value) < 1e9 else f"{value:.4g}"
-    return text.replace("-", _MINUS, 1) if value < 0 else text
+    return text.replace("-", "−", 1) if value < 0 else text
 
 
 def as_percent(share: float | None) -> str:
@@ -82,6 +69,11 @@ def as_percent(share: float | None) -> str:
     if share is None or not 0 <= share <= 1:
         return as_number(share)
     return f"{100 * share:.1f}{_SPACE}%"
+
+
+def as_share(share: float) -> str:
+    """As `as_percent`, but one that is not 0 does not look like 0."""
+    return f"< 0.1{_SPACE}%" if 0 < share < 0.0005 else as_percent(share)
 
 
 def as_pair(first: float, second: float) -> tuple[str, str]:
@@ -93,7 +85,7 @@ def as_pair(first: float, second: float) -> tuple[str, str]:
     shown = f"{first:.{decimals}f}", f"{second:.{decimals}f}"
     if shown[0] == shown[1] and first != second:
         return as_number(first), as_number(second)
-    return shown[0].replace("-", _MINUS), shown[1].replace("-", _MINUS)
+    return shown[0].replace("-", "−"), shown[1].replace("-", "−")
 
 
 def as_change(before: float | None, after: float | None, *, share: bool) -> str:
@@ -101,7 +93,7 @@ def as_change(before: float | None, after: float | None, *, share: bool) -> str:
     if before is None or after is None or not math.isfinite(after - before):
         return "–"
     change = after - before
-    sign = "+" if change > 0 else _MINUS if change < 0 else "±"
+    sign = "+" if change > 0 else "−" if change < 0 else "±"
     if share:
         return f"{sign}{100 * abs(change):.1f}{_SPACE}pp"
     return sign + as_number(abs(change))
@@ -113,6 +105,11 @@ def as_count(amount: float, noun: str) -> str:
     return f"{amount:,.0f} {plural}"
 
 
+def thousands(value: float, _: object = None) -> str:
+    """A count, also at an axis: 12,000."""
+    return f"{value:,.0f}"
+
+
 def as_duration(seconds: float) -> str:
     """37 s, 4 min 20 s, 3 h 5 min."""
     total = round(seconds)
@@ -122,19 +119,32 @@ def as_duration(seconds: float) -> str:
     return f"{minutes} min {total % 60} s" if minutes else f"{total} s"
 
 
-def joined(parts: Iterable[str]) -> str:
+def signed(value: float, decimals: int = 1) -> str:
+    """A difference with its sign; "not known" if it is not finite."""
+    if not math.isfinite(value):
+        return "not known"
+    sign = "+" if value > 0 else "−" if value < 0 else "±"
+    return f"{sign}{abs(value):.{decimals}f}"
+
+
+def joined(parts: Iterable[object]) -> str:
     """One, two and three."""
-    words = list(parts)
+    words = list(map(str, parts))
     return " and ".join([*([", ".join(words[:-1])] if words[1:] else []), *words[-1:]])
 
 
 def sentence(text: str) -> str:
-    """With a capital in front and one full stop behind."""
+    """With a capital in front and one full stop behind; nothing stays nothing."""
     text = text.strip()
     return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
 
 
-def lasting(text: str, limit: int) -> str:
+def lowered(title: str) -> str:
+    """A title as it reads within a sentence; abbreviations keep their capitals."""
+    return title[:1].lower() + title[1:] if title[1:2].islower() else title
+
+
+def shortened(text: str, limit: int) -> str:
     """Text cut to a number of characters; says how many are missing."""
     left = len(text) - limit
     return f"{text[:limit]} … ({as_count(left, 'further character')})" if left > 0 else text

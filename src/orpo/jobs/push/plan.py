@@ -12,8 +12,8 @@ from orpo.jobs.merge_job import merged_folder
 from orpo.jobs.push.licence import licence_known_here
 from orpo.jobs.push.public import public_config, public_recipe, refuse_leaks
 from orpo.jobs.push.types import PushFile, PushJob, PushPlan
-from orpo.report.run_figures import run_figures
-from orpo.report.svg import pixels
+from orpo.report.curves import run_figures
+from orpo.report.series import read_curves
 from orpo.runs import (
     MANIFEST,
     RECIPE,
@@ -175,9 +175,9 @@ def _as_they_are(weights: _Weights, made: Mapping[str, bytes]) -> dict[str, Path
 
 def _pictures(run: Run) -> dict[str, tuple[str, bytes]]:
     """Path in the repository -> title and PNG of the curves that say most."""
-    drawn = {one.figure.name: one.figure for one in run_figures(run)}
+    drawn = {one.name: one for one in run_figures(read_curves(run.metrics))}
     made = {
-        f"figures/{name}.png": (drawn[name].title, pixels(drawn[name].size, drawn[name].paint))
+        f"figures/{name}.png": (drawn[name].title, drawn[name].png)
         for name in _PICTURES
         if name in drawn
     }

@@ -1,0 +1,67 @@
+"""The pages of what evaluations, comparisons and tunings found, by kind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from orpo.errors import DataError
+from orpo.evaluate.results import KINDS as EVALUATIONS
+from orpo.experiments.comparison import ComparisonResult
+from orpo.experiments.tuning import TuningResult
+from orpo.report.comparison import comparison_page
+from orpo.report.harness import harness_page
+from orpo.report.mt_bench import mt_bench_page
+from orpo.report.page import Page
+from orpo.report.preference import preference_page
+from orpo.report.tuning import tuning_page
+from orpo.report.win_rate import alpaca_page, win_rate_page
+from orpo.runs import EVALUATION, read_object
+from orpo.runs.typed import typed
+
+RESULTS: dict[str, type[Any]] = {
+    **EVALUATIONS,
+    "comparison": ComparisonResult,
+    "tuning": TuningResult,
+}
+"""What stands as `kind` in evaluation.json -> what the file holds."""
+
+
+def page_of(result: Any, folder: Path) -> Page:
+    """The page of one of `RESULTS`: its verdict, remarks and headlines are a terminal's, too.
+
+    Args:
+        result: What was found.
+        folder: Where it stands, with judgments beside it; named in messages.
+
+    Raises:
+        DataError: It is not finished.
+    """
+    pages = {
+        "preference": lambda: preference_page(result, folder),
+        "win-rate": lambda: win_rate_page(result),
+        "alpaca": lambda: alpaca_page(result),
+        "mt-bench": lambda: mt_bench_page(result, folder),
+        "harness": lambda: harness_page(result, folder),
+        "comparison": lambda: comparison_page(result),
+        "tuning": lambda: tuning_page(result, folder),
+    }
+    return pages[result.kind]()
+
+
+def read_page(folder: Path) -> Page:
+    """The page of what a folder's evaluation.json holds, as any version wrote it.
+
+    Raises:
+        DataError: The file is broken, of a kind that has no page, or not finished.
+    """
+    path = folder / EVALUATION
+    found = read_object(path)
+    kind = found.get("kind")
+    if not isinstance(kind, str) or kind not in RESULTS:
+        raise DataError(
+            f"is of kind {kind!r}, for which there is no page",
+            where=str(path),
+            fix=f"Kinds: {', '.join(RESULTS)}.",
+        )
+    return page_of(typed(RESULTS[kind], found, where=str(path)), folder)

@@ -1,0 +1,282 @@
+"""The page of an evaluation on held-out pairs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from orpo.errors import DataError
+from orpo.evaluate.intervals import Interval
+from orpo.evaluate.results import (
+    Calibration,
+    Change,
+    Distribution,
+    PreferenceResult,
+    Preferences,
+    WorstPair,
+)
+from orpo.report.page import Figure, Headline, Page, Passage, Table, Words
+from orpo.report.style import COLOURS, DOTTED, SERIES, percent, rows
+from orpo.report.values import as_count, as_percent, minus, sentence
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure as Canvas
+
+_ACCURACY = "preference_accuracy"
+_LABELS = {
+    _ACCURACY: "Prefers the chosen answer",
+    "logps/margin": "Log-probability per token, chosen less rejected",
+    "log_odds_chosen": "Log odds ratio, mean",
+    "logps/chosen": "Log-probability per token, chosen",
+    "logps/rejected": "Log-probability per token, rejected",
+}
+_STYLES = {"after": SERIES[0], "before": SERIES[1]}
+_MOST = 40
+
+
+def preference_page(r: PreferenceResult, folder: Path) -> Page:
+    """The page of what `orpo evaluate preference` found.
+
+    Raises:
+        DataError: The evaluation is not finished; names the folder.
+    """
+    after, before = r.results.get("after"), r.results.get("before")
+    if after is None or not after.intervals:
+        raise DataError(
+            "the evaluation is not finished", where=str(folder), fix="Run the same command again."
+        )
+    words = Words("preference", r=r, after=after, before=before, account=_account(r.account))
+    return Page(
+        kicker="Held-out preferences",
+        title=str(r.settings.get("model") or "a model").rstrip("/").rsplit("/", 1)[-1],
+        verdict=sentence(after.verdict),
+        remarks=words.all("remarks"),
+        headlines=tuple(_headlines(after)),
+        facts=words.pairs("facts"),
+        figures=tuple(_figures(before, after, r.distribution, words)),
+        tables=tuple(_tables(before, after)),
+        passages=tuple(map(_passage, r.worst)),
+        passages_note="The pairs whose rejected answer it prefers most strongly, by log odds.",
+        settings=tuple((name, str(value)) for name, value in r.settings.items()),
+    )
+
+
+def _headlines(after: Preferences) -> Iterator[Headline]:
+    change = after.changes.get(_ACCURACY)
+    for name in (_ACCURACY, "log_odds_chosen"):
+        one, found = after.intervals.get(name), after.changes.get(name)
+        if one is not None:
+            tone = found.verdict if found else ""
+            yield Headline(
+                _LABELS[name], _value(name, one.value), f"95 % interval {_range(name, one)}", tone
+            )
+        if name == _ACCURACY and change:
+            ends = f"95 % interval {_points(change.low)} to {_points(change.high)}"
+            yield Headline("Change", f"{_points(change.value)} pp", ends, change.verdict)
+    if after.calibration:
+        chance = f"chance alone gives up to {_decimals(after.calibration.ece_by_chance)}"
+        yield Headline("Calibration error", _decimals(after.calibration.ece), chance)
+
+
+def _account(account: Mapping[str, Any]) -> Iterator[str]:
+    rows_in, pairs = account.get("rows_in") or 0, account.get("pairs") or 0
+    yield f"{as_count(rows_in, 'row')}: {as_count(pairs, 'pair')} scored"
+    reasons = {**(account.get("dropped") or {})}
+    reasons |= {name: account.get(name) for name in ("without_rejected", "not_finite")}
+    yield from (f"{n:,} {name.replace('_', ' ')}" for name, n in reasons.items() if n)
+    yield from (f"{part} cut in {n:,}" for part, n in (account.get("cut") or {}).items() if n)
+
+
+def _tables(before: Preferences | None, after: Preferences) -> Iterator[Table]:
+    sides = ("Before", "After", "Change", "Verdict") if before else ("After",)
+    lines = []
+    for name, label in _LABELS.items():
+        if name in after.intervals:
+            cells = _cells(
+                name,
+                before.intervals.get(name) if before else None,
+                after.intervals[name],
+                after.changes.get(name),
+                compared=before is not None,
+            )
+            lines.append((label, *cells))
+    note = "In brackets the 95 % interval, over prompts: equal prompts count as one."
+    yield Table("All pairs", ("", *sides), lines, note)
+    for kind, groups in after.groups.items():
+        olds = before.groups.get(kind, {}) if before else {}
+        changes = after.changes_by.get(kind, {})
+        lines = []
+        for group, found in groups.items():
+            old = olds[group].metrics.get(_ACCURACY) if group in olds else None
+            new, change = found.metrics.get(_ACCURACY), changes.get(group, {}).get(_ACCURACY)
+            cells = _cells(_ACCURACY, old, new, change, compared=before is not None)
+            lines.append((group, f"{found.n:,}", *cells))
+        yield Table(f"Prefers the chosen answer, by {kind}", ("", "Pairs", *sides), lines)
+
+
+def _cells(
+    name: str,
+    before: Interval | None,
+    after: Interval | None,
+    change: Change | None,
+    *,
+    compared: bool,
+) -> list[str]:
+    """Before and after if two models were compared, what changed, and the verdict on that."""
+    sides = [
+        "–" if one is None else f"{_value(name, one.value)} ({_range(name, one)})"
+        for one in ((before, after) if compared else (after,))
+    ]
+    if not compared:
+        return sides
+    if change is None:
+        return [*sides, "–", "–"]
+    shown = _points if name == _ACCURACY else _difference
+    ends = f"{shown(change.low)} to {shown(change.high)}"
+    needed = f"; {change.pairs_needed:,} pairs would show it" if change.pairs_needed else ""
+    return [*sides, f"{shown(change.value)} ({ends})", f"{change.verdict}{needed}"]
+
+
+def _value(name: str, value: float) -> str:
+    return as_percent(value) if name == _ACCURACY else _decimals(value)
+
+
+def _range(name: str, one: Interval) -> str:
+    if name != _ACCURACY:
+        return f"{_decimals(one.low)} to {_decimals(one.high)}"
+    ends = (
+        f"{100 * end:.1f}" if math.isfinite(end) else "not known" for end in (one.low, one.high)
+    )
+    return " to ".join(ends)
+
+
+def _decimals(value: float) -> str:
+    return minus(f"{value:.3f}") if math.isfinite(value) else "not known"
+
+
+def _points(value: float) -> str:
+    return minus(f"{100 * value:+.1f}") if math.isfinite(value) else "not known"
+
+
+def _difference(value: float) -> str:
+    return minus(f"{value:+.3f}") if math.isfinite(value) else "not known"
+
+
+def _passage(one: WorstPair) -> Passage:
+    title = f"{one.where or f'row {one.row}'}: log odds ratio {_decimals(one.log_odds)}"
+    if one.log_odds_before is not None:
+        title += f", before {_decimals(one.log_odds_before)}"
+    parts = [
+        (label, text)
+        for label, text in (
+            ("Prompt", one.prompt),
+            ("Chosen", one.chosen),
+            ("Rejected, and preferred", one.rejected),
+        )
+        if text
+    ]
+    return Passage(title, parts, [str(name) for name in one.groups.values()])
+
+
+def _figures(
+    before: Preferences | None, after: Preferences, spread: Distribution | None, words: Words
+) -> Iterator[Figure]:
+    lines = [("all pairs", _both(before.intervals if before else {}, after.intervals))]
+    for kind, groups in after.groups.items():
+        olds = before.groups.get(kind, {}) if before else {}
+        lines += [
+            (f"{kind}: {group}", _both(olds[group].metrics if group in olds else {}, found.metrics))
+            for group, found in groups.items()
+        ]
+    if "after" in lines[0][1]:
+        size, paint = (7.6, 1.1 + 0.34 * len(lines[:_MOST])), partial(_accuracies, lines[:_MOST])
+        yield Figure("accuracy", "Prefers the chosen answer", words["accuracy"], size, paint)
+    sides = {"before": before.calibration if before else None, "after": after.calibration}
+    known = {moment: one for moment, one in sides.items() if one and one.bins}
+    if "after" in known:
+        paint = partial(_reliability, known)
+        yield Figure("reliability", "Sure, and right", words["reliability"], (5.8, 4.2), paint)
+    if spread is not None:
+        paint = partial(_odds, spread)
+        title = "Log odds ratios of the pairs"
+        yield Figure("log-odds", title, words["log_odds"], (5.8, 4.2), paint)
+
+
+def _both(before: Mapping[str, Interval], after: Mapping[str, Interval]) -> dict[str, Interval]:
+    sides = {"before": before, "after": after}
+    return {
+        moment: one[_ACCURACY]
+        for moment, one in sides.items()
+        if _ACCURACY in one and _known(one[_ACCURACY])
+    }
+
+
+def _known(one: Interval) -> bool:
+    return math.isfinite(one.low) and math.isfinite(one.high)
+
+
+def _accuracies(lines: Sequence[tuple[str, Mapping[str, Interval]]], canvas: Canvas) -> None:
+    axes = canvas.add_subplot()
+    rows(axes, [name for name, _ in lines])
+    for moment, shift in (("before", -0.16), ("after", 0.16)):
+        found = [(y + shift, one[moment]) for y, (_, one) in enumerate(lines) if moment in one]
+        _whiskers(axes, moment, found, flat=True)
+    axes.axvline(0.5, color=COLOURS["muted"], linewidth=1, linestyle=DOTTED)
+    axes.set_xlim(0, 1)
+    axes.xaxis.set_major_formatter(percent)
+    if "before" in lines[0][1]:
+        axes.legend(loc="lower left")
+
+
+def _reliability(sides: Mapping[str, Calibration], canvas: Canvas) -> None:
+    axes = canvas.add_subplot()
+    axes.plot([0.5, 1], [0.5, 1], color=COLOURS["muted"], linewidth=1, linestyle=DOTTED)
+    for moment, one in sides.items():
+        found = [(each.confidence, each.right) for each in one.bins if _known(each.right)]
+        _whiskers(axes, moment, found, flat=False)
+    axes.set_xlim(0.49, 1.01)
+    axes.set_ylim(0, 1.02)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(percent)
+    axes.set_xlabel("how sure the model is of its preference")
+    axes.set_ylabel("how often it is right")
+    if "before" in sides:
+        axes.legend(loc="lower right")
+
+
+def _odds(spread: Distribution, canvas: Canvas) -> None:
+    axes = canvas.add_subplot()
+    for moment, counts in (("before", spread.before), ("after", spread.after)):
+        if counts:
+            style = _STYLES[moment]
+            axes.stairs(counts, spread.edges, fill=True, color=style.colour, alpha=0.16)
+            line = {"color": style.colour, "linestyle": style.dash, "linewidth": 1.8}
+            axes.stairs(counts, spread.edges, label=moment, **line)
+    axes.axvline(0, color=COLOURS["muted"], linewidth=1, linestyle=DOTTED)
+    axes.set_xlabel("log odds ratio")
+    axes.set_ylabel("pairs")
+    if spread.before:
+        axes.legend()
+
+
+def _whiskers(
+    axes: Axes, moment: str, found: Sequence[tuple[float, Interval]], *, flat: bool
+) -> None:
+    """Points with their intervals, drawn over or along their places."""
+    if not found:
+        return
+    places, points = [place for place, _ in found], [one.value for _, one in found]
+    reach = [
+        [max(0.0, one.value - one.low) for _, one in found],
+        [max(0.0, one.high - one.value) for _, one in found],
+    ]
+    where = {"x": points, "y": places, "xerr": reach}
+    if not flat:
+        where = {"x": places, "y": points, "yerr": reach}
+    style = _STYLES[moment]
+    look = {"color": style.colour, "markersize": 5, "elinewidth": 1.6, "capsize": 2.5}
+    axes.errorbar(**where, fmt=style.marker, label=moment, **look)

@@ -1,0 +1,170 @@
+"""How figures look: one matplotlib style; the same bytes every time; text stays text.
+
+A figure is painted in `COLOURS`. In a file of its own it is light on white; on a page its colours
+become the variables of the style sheet, so that it is legible on light and on dark paper. Texts
+that data could have named (a model, a category, a task) go through `plain`.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import unicodedata
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Canvas
+from matplotlib.font_manager import fontManager
+
+COLOURS = {
+    "ink": "#1e2227",
+    "muted": "#5d646d",
+    "rule": "#e5e1d8",
+    "paper": "#ffffff",
+    "chosen": "#0063a6",
+    "rejected": "#bf4a00",
+    "nll": "#00725a",
+    "violet": "#c8589f",
+    "gold": "#a98600",
+}
+"""The light colours of page.css by the names of its variables."""
+
+DASHED, DOTTED = (0, (5, 1.6)), (0, (2, 2))
+
+STYLE: dict[str, Any] = {
+    "axes.axisbelow": True,
+    "axes.edgecolor": COLOURS["rule"],
+    "axes.facecolor": "none",
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "axes.labelcolor": COLOURS["muted"],
+    "axes.spines.left": False,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlesize": 11,
+    "figure.facecolor": COLOURS["paper"],
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans", "Noto Sans", "Segoe UI", "Helvetica Neue", "Arial"],
+    "font.size": 11,
+    "grid.color": COLOURS["rule"],
+    "hatch.linewidth": 0.7,
+    "legend.fontsize": 10,
+    "legend.frameon": False,
+    "svg.fonttype": "none",
+    "text.color": COLOURS["ink"],
+    "text.parse_math": False,  # a dollar sign in a model's name is a dollar sign
+    **{f"{axis}tick.color": COLOURS["muted"] for axis in "xy"},
+    **{f"{axis}tick.{which}.size": 0 for axis in "xy" for which in ("major", "minor")},
+    **{f"{axis}tick.major.pad": 6 for axis in "xy"},
+}
+_FALLBACKS = (
+    "Noto Sans CJK SC",
+    "Noto Sans CJK JP",
+    "PingFang SC",
+    "Microsoft YaHei",
+    "Noto Serif CJK SC",
+    "Noto Sans Arabic",
+    "Noto Sans Devanagari",
+)
+_UNSEEN = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
+
+
+@dataclass(frozen=True)
+class Style:
+    """How one of several series is drawn, to be told apart without its colour too."""
+
+    colour: str
+    dash: str | tuple[int, tuple[float, ...]]
+    marker: str
+    hatch: str
+
+
+SERIES = (
+    Style(COLOURS["chosen"], "solid", "o", ""),
+    Style(COLOURS["rejected"], DASHED, "s", "//"),
+    Style(COLOURS["nll"], (0, (1, 1.2)), "^", "||"),
+    Style(COLOURS["violet"], (0, (6, 1.5, 1, 1.5)), "D", "\\\\"),
+    Style(COLOURS["gold"], (0, (9, 2)), "v", "xx"),
+    Style(COLOURS["ink"], (0, (3, 1.2, 1, 1.2, 1, 1.2)), "P", "--"),
+)
+"""Six series beside each other, in this order: the first is the one that the page is about."""
+
+
+def plain(text: object, limit: int = 40) -> str:
+    """A text from data, safe for a figure: one short line, nothing in it that is not seen.
+
+    Control characters and marks of writing direction go (XML cannot hold them), and a leading
+    underscore does not hide a legend's entry.
+    """
+    kept = (
+        " " if c.isspace() else "" if unicodedata.category(c) in _UNSEEN else c for c in str(text)
+    )
+    line = " ".join("".join(kept).split())
+    if len(line) > limit:
+        line = line[: limit - 1].rstrip() + "…"
+    return "‗" + line[1:] if line.startswith("_") else line
+
+
+Paint = Callable[[Canvas], None]
+
+
+def svg(name: str, size: tuple[float, float], paint: Paint, title: str) -> str:
+    """What `paint` puts on an empty figure of `size` inches, as an SVG file with a title.
+
+    The name goes into its ids, so that two figures of one page don't share any.
+    """
+    with _painted(size, paint, {"svg.hashsalt": name}) as figure:
+        file = io.StringIO()
+        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        figure.savefig(file, format="svg", metadata={**nothing, "Title": plain(title, 2000)})
+    return re.sub(r"\s*<metadata>.*?</metadata>", "", file.getvalue(), flags=re.DOTALL)
+
+
+def inline(picture: str) -> str:
+    """An SVG file as an element of a page, in the page's colours."""
+    names = {value: name for name, value in COLOURS.items()}
+    element = picture[picture.index("<svg") :]
+    element = re.sub(r'(?<=<g) id="[^"]*"', "", element)  # the next figure has the same ones
+    return re.sub(
+        r"(?<=: )#[0-9a-f]{6}", lambda found: f"var(--{names.get(found[0], 'ink')})", element
+    )
+
+
+def png(size: tuple[float, float], paint: Paint) -> bytes:
+    """What `paint` puts on an empty figure as a PNG of 200 dots per inch."""
+    found = set(fontManager.get_font_names())
+    family = ["DejaVu Sans", *(name for name in _FALLBACKS if name in found)]
+    with _painted(size, paint, {"font.family": family}) as figure:
+        file = io.BytesIO()
+        figure.savefig(file, format="png", dpi=200, metadata={"Software": None})
+    return file.getvalue()
+
+
+@contextmanager
+def _painted(
+    size: tuple[float, float], paint: Paint, settings: Mapping[str, Any]
+) -> Iterator[Canvas]:
+    with mpl.rc_context({**STYLE, **settings}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        figure = Canvas(figsize=size, layout="constrained")
+        paint(figure)
+        yield figure
+
+
+def rows(axes: Axes, labels: Sequence[str], *, labelled: bool = True) -> None:
+    """Axes of a list, a line for each label, the first on top; the grid is upright."""
+    axes.grid(visible=False, axis="y")
+    axes.grid(visible=True, axis="x")
+    axes.set_ylim(len(labels) - 0.5, -0.5)
+    axes.set_yticks(range(len(labels)), [plain(label) for label in labels])
+    axes.tick_params(axis="y", labelcolor=COLOURS["ink"], labelleft=labelled)
+
+
+def percent(share: float, _: object = None) -> str:
+    """A share at an axis."""
+    return f"{100 * share:.4g} %"

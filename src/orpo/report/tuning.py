@@ -1,0 +1,251 @@
+"""The page of `orpo tune`: what is recommended, how sure that is, and every trial."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator, NullFormatter
+
+from orpo.errors import DataError
+from orpo.evaluate.intervals import Interval
+from orpo.experiments.tuning import STATES, Measure, Recommendation, TrialResult, TuningResult
+from orpo.report.page import Figure, Headline, Page, Table, Words
+from orpo.report.style import COLOURS, rows
+from orpo.report.values import as_number, as_percent, minus, sentence
+from orpo.runs import short_name
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure as Canvas
+
+_MEASURES = {
+    "score": "Score",
+    "correct_answers": "Right answers",
+    "preference_accuracy": "Prefers the chosen answer",
+    "chosen_logps": "l(chosen), per token",
+}
+_SHARES = {"correct_answers", "preference_accuracy"}
+_KNOBS = {"learning_rate": "learning rate", "orpo_alpha": "lambda"}
+_MOST, _MARGIN = 14, 1.25
+
+
+def tuning_page(r: TuningResult, folder: Path) -> Page:
+    """The page of a tuning.
+
+    Raises:
+        DataError: No trial has come to its end yet; names the folder.
+    """
+    best = r.recommended
+    if best is None:
+        raise DataError(
+            "the tuning is not finished: no trial has come to its end yet",
+            where=str(folder),
+            fix="Run the same command again.",
+        )
+    words = _words(r, best)
+    return Page(
+        kicker="Tuning",
+        title=short_name(r.model) or "a model",
+        verdict=sentence(best.why),
+        remarks=words.all("remarks"),
+        headlines=tuple(_headlines(r, best)),
+        facts=words.pairs("facts"),
+        figures=_figures(r, best, words),
+        tables=tuple(_tables(r, best, words)),
+        settings=(
+            ("command", r.command),
+            *((k, str(value)) for k, value in (r.settings.get("training") or {}).items()),
+            *r.versions.items(),
+        ),
+    )
+
+
+def _words(r: TuningResult, best: Recommendation) -> Words:
+    sides = {"choosing": "to choose by", "test": "for the test alone"}
+    return Words(
+        "tuning",
+        r=r,
+        best=best,
+        knobs=_KNOBS,
+        edges=[edge for edge in best.edges if edge[0] in _KNOBS],
+        model=short_name(r.model) or "–",
+        data=short_name(r.dataset) or "–",
+        states=[f"{n} {word}" for state, word in STATES.items() if (n := r.account.get(state))],
+        held_out=[f"{n:,} {text}" for name, text in sides.items() if (n := r.held_out.get(name))],
+        space={
+            name: " to ".join(map(as_number, getattr(r.space, name, ()))) or "–" for name in _KNOBS
+        },
+    )
+
+
+def _headlines(r: TuningResult, best: Recommendation) -> Iterator[Headline]:
+    for name, label in _KNOBS.items():
+        low, high = best.band.get(name, [0.0, 0.0])
+        ends = f"not told apart: {as_number(low)} to {as_number(high)}" if low < high else ""
+        yield Headline(label.capitalize(), as_number(getattr(best.values, name)), ends)
+    measures = r.comparison.measures if r.comparison else {}
+    for name in ("score", "correct_answers", "preference_accuracy"):
+        if name in measures:
+            change = measures[name].change
+            label, value = f"{_MEASURES[name]}, best − start", _signed(name, change.value)
+            yield Headline(label, value, f"95 % interval {_range(name, change)}", change.verdict)
+
+
+def _tables(r: TuningResult, best: Recommendation, words: Words) -> Iterator[Table]:
+    if r.comparison and r.comparison.measures:
+        lines = [
+            (label, *_compared(name, r.comparison.measures[name]))
+            for name, label in _MEASURES.items()
+            if name in r.comparison.measures
+        ]
+        heads = ("", "Start", "Best trial", "Change", "Verdict")
+        yield Table("The test: pairs that no trial has seen", heads, lines, words["test"])
+    knobs = ("Learning rate", "Lambda")
+    columns = ("Trial", *knobs, "Score", "Less than the best", "Prefers chosen", "")
+    trials = [_trial(one, best) for one in r.trials]
+    yield Table("Every trial", columns, trials, words["trials"])
+
+
+def _compared(name: str, measure: Measure) -> Sequence[str]:
+    sides = [
+        f"{_value(name, one.value)} ({_range(name, one, sign='')})"
+        for one in (measure.start, measure.best)
+    ]
+    change = measure.change
+    verdict = "–" if name == "chosen_logps" else change.verdict or "–"
+    return [*sides, f"{_signed(name, change.value)} ({_range(name, change)})", verdict]
+
+
+def _trial(one: TrialResult, best: Recommendation) -> Sequence[str]:
+    marks, behind = list(_marks(one, best)), one.behind_the_best
+    less = f"{_signed('', behind.value)} ({_range('', behind)})" if behind else ""
+    return (
+        str(one.number),
+        as_number(one.learning_rate),
+        as_number(one.orpo_alpha),
+        "" if one.score is None else _value("", one.score),
+        "" if "best" in marks else less,
+        as_percent(one.preference_accuracy) if behind else "",
+        ", ".join(marks),
+    )
+
+
+def _marks(one: TrialResult, best: Recommendation) -> Iterator[str]:
+    if one.number == best.trial:
+        yield "best"
+    if one.start:
+        yield "start"
+    if one.state == "pruned":
+        yield f"given up at step {one.steps}"
+    elif one.state != "complete":
+        yield STATES.get(one.state, one.state) + (f": {one.reason}" if one.reason else "")
+    elif one.near and one.number != best.trial:
+        yield "not told apart"
+
+
+def _value(name: str, value: float) -> str:
+    return as_percent(value) if name in _SHARES else minus(f"{value:.4f}")
+
+
+def _signed(name: str, value: float) -> str:
+    return minus(f"{100 * value:+.1f} pp" if name in _SHARES else f"{value:+.4f}")
+
+
+def _range(name: str, interval: Interval, sign: str = "+") -> str:
+    scale, digits = (100, 1) if name in _SHARES else (1, 4)
+    ends = (
+        f"{scale * end:{sign}.{digits}f}" if math.isfinite(end) else "?"
+        for end in (interval.low, interval.high)
+    )
+    return minus(" to ".join(ends))
+
+
+def _figures(r: TuningResult, best: Recommendation, words: Words) -> tuple[Figure, ...]:
+    trials = [one for one in r.trials if one.learning_rate > 0 and one.orpo_alpha > 0]
+    if not trials:
+        return ()
+    whole = sum(one.state == "complete" for one in trials)
+    size = (9.2, max(3.9, 0.26 * min(whole, _MOST) + 1.2))
+    title, paint = "Where the trials lie, and what they reached", partial(_paint, r, best, trials)
+    return (Figure("trials", title, words["figure"], size, paint),)
+
+
+def _paint(
+    r: TuningResult, best: Recommendation, trials: Sequence[TrialResult], canvas: Canvas
+) -> None:
+    left, right = canvas.subplots(1, 2, width_ratios=(1.25, 1))
+    left.set_xscale("log")
+    left.set_yscale("log")
+    _paint_band(left, best)
+    _paint_trials(left, best, trials)
+    for name, limits in (("learning_rate", left.set_xlim), ("orpo_alpha", left.set_ylim)):
+        seen = [getattr(one, name) for one in trials]
+        seen += [end for end in getattr(r.space, name, ()) if end > 0]
+        limits(min(seen) / _MARGIN, max(seen) * _MARGIN)
+    _paint_lines(right, best, trials)
+
+
+def _paint_band(axes: Axes, best: Recommendation) -> None:
+    """A box around the trials that cannot be told apart from the best."""
+    ends = [best.band.get(name, []) for name in _KNOBS]
+    if any(len(pair) != 2 or min(pair) <= 0 for pair in ends):
+        return
+    (left, right), (low, high) = ((pair[0] / _MARGIN, pair[1] * _MARGIN) for pair in ends)
+    style = {"linestyle": (0, (4, 2)), "edgecolor": COLOURS["muted"], "linewidth": 1.1}
+    axes.add_patch(Rectangle((left, low), right - left, high - low, fill=False, **style))
+
+
+def _paint_trials(axes: Axes, best: Recommendation, trials: Sequence[TrialResult]) -> None:
+    """How dark a trial is goes by rank, since the poorest are out of all proportion."""
+    whole = [one for one in trials if one.state == "complete"]
+    order = sorted(whole, key=lambda one: -math.inf if one.score is None else one.score)
+    depth = {
+        one.number: 0.08 + 0.72 * place / max(len(order) - 1, 1) for place, one in enumerate(order)
+    }
+    good, ink = COLOURS["chosen"], COLOURS["ink"]
+    for one in trials:
+        x, y = one.learning_rate, one.orpo_alpha
+        if one.state == "complete":
+            axes.plot(x, y, "o", color=good, alpha=depth[one.number], markersize=9)
+            axes.plot(x, y, "o", color=good, fillstyle="none", markersize=9)
+        elif one.state == "pruned":
+            axes.plot(x, y, "x", color=COLOURS["muted"], markersize=6)
+        elif one.state == "failed":
+            axes.plot(x, y, "^", color=COLOURS["rejected"], markersize=6)
+        if one.start:
+            ring = {"color": ink, "fillstyle": "none", "markeredgewidth": 1.4, "linestyle": "none"}
+            axes.plot(x, y, "D", markersize=14, label="start", **ring)
+        if one.number == best.trial:
+            star = {"color": COLOURS["gold"], "markeredgecolor": ink, "markeredgewidth": 0.8}
+            axes.plot(x, y, "*", markersize=17, label="best", linestyle="none", zorder=4, **star)
+    axes.grid(visible=True, axis="both")
+    axes.set_xlabel("learning rate")
+    axes.set_ylabel("λ")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_minor_formatter(NullFormatter())
+        axis.set_major_formatter(lambda value, _: as_number(value))
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, markerscale=0.7)
+
+
+def _paint_lines(axes: Axes, best: Recommendation, trials: Sequence[TrialResult]) -> None:
+    whole = [one for one in trials if one.state == "complete"]
+    shown = whole[:_MOST] + [one for one in whole[_MOST:] if one.start]
+    labels = [f"{as_number(one.learning_rate)}, λ {as_number(one.orpo_alpha)}" for one in shown]
+    rows(axes, labels)
+    axes.tick_params(axis="y", labelsize=9.5)
+    for y, one in enumerate(shown):
+        behind, colour = one.behind_the_best, COLOURS["chosen" if one.near else "muted"]
+        if behind and math.isfinite(behind.low) and math.isfinite(behind.high):
+            axes.plot([behind.low, behind.high], [y, y], color=colour, linewidth=2.0)
+        marker = "*" if one.number == best.trial else "D" if one.start else "o"
+        size = 12 if marker == "*" else 7
+        axes.plot([behind.value if behind else 0.0], [y], marker, color=colour, markersize=size)
+    axes.axvline(0.0, color=COLOURS["rule"], linewidth=1.2, zorder=0.5)
+    axes.set_ylim(max(len(shown), 1) - 0.5, -0.5)
+    axes.xaxis.set_major_locator(MaxNLocator(4))
+    axes.set_xlabel("score less the best trial's")
