@@ -9,37 +9,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
-__all__ = ["FILL_IN", "Computed", "Key", "Kind", "Ledger", "Outcome", "Setting"]
-
 Kind: TypeAlias = Literal["converted", "not needed", "not supported"]
 
 FILL_IN = "FILL_IN"
 """Stands where a value could not be read; `orpo train` refuses it, so that it is not forgotten."""
-
-
 _HALVES = {"bfloat16": "bf16", "float16": "fp16"}
 
 
 @dataclass(frozen=True)
-class Computed:
-    """A value that only running the file would tell.
-
-    Attributes:
-        text: What stands there.
-    """
-
-    text: str
-
-
-@dataclass(frozen=True)
 class Key:
-    """A setting as its file has it.
-
-    Attributes:
-        name: What it is called there; parts of nested settings are joined by dots.
-        value: A plain value, or `Computed`.
-        where: File and line.
-    """
+    """A setting as its file has it; the parts of a nested one are joined by dots."""
 
     name: str
     value: Any
@@ -48,13 +27,7 @@ class Key:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a key.
-
-    Attributes:
-        key: The key.
-        kind: One of three.
-        said: The settings it became, why it is not needed, or what to do instead.
-    """
+    """What became of a key: the settings it is now, why it is not needed, or what to do instead."""
 
     key: Key
     kind: Kind
@@ -63,13 +36,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Setting:
-    """A line of the recipe.
-
-    Attributes:
-        name: A field of `TrainJob` or `ORPOConfig`.
-        value: A plain value.
-        source: The key that it comes from, or whose default it is.
-    """
+    """A line of the recipe, and the key that it comes from, or whose default it is."""
 
     name: str
     value: Any
@@ -79,21 +46,15 @@ class Setting:
 class Ledger:
     """Takes keys one by one, and keeps what became of them.
 
-    Args:
-        peer: Whose settings they are, for messages.
-        keys: All of them; of several with one name the last one counts.
-
     Attributes:
         settings: Lines of the recipe by name, in the order in which they were decided.
         outcomes: What became of the keys that were taken.
-        launch: Flags of `orpo train` that are no setting, such as the number of ranks.
     """
 
     def __init__(self, peer: str, keys: Sequence[Key]) -> None:
-        self.peer = peer
+        self.peer = peer  # in words
         self.settings: dict[str, Setting] = {}
         self.outcomes: list[Outcome] = []
-        self.launch: list[str] = []
         self._open: dict[str, Key] = {}
         for key in keys:
             earlier = self._open.pop(key.name, None)
@@ -116,20 +77,15 @@ class Ledger:
         return default if key is None or key.value is None else key.value
 
     def where(self, name: str) -> str:
-        """File and line of an open key."""
-        return self._open[name].where
+        """File and line of an open key; its name if there is none."""
+        return self._open[name].where if name in self._open else name
 
     def converted(self, name: str, settings: Mapping[str, Any], note: str = "") -> None:
-        """A key becomes settings; one whose value is computed becomes a blank to fill in."""
+        """A key becomes settings."""
         key = self._open.pop(name)
-        if isinstance(key.value, Computed):
-            for setting in settings:
-                self._set(setting, FILL_IN, f"{key.where} computes it: {key.value.text}")
-            said = f"is computed ({key.value.text}): fill in {', '.join(settings)}"
-            self._settle(key, "not supported", said)
-            return
         for setting, value in settings.items():
-            self._set(setting, value, f"{key.name}, {key.where}" + (f"; {note}" if note else ""))
+            source = f"{key.name}, {key.where}" + (f"; {note}" if note else "")
+            self.settings[setting] = Setting(setting, value, source)
         becomes = ", ".join(f"{setting}: {_shown(value)}" for setting, value in settings.items())
         self._settle(key, "converted", becomes + (f" ({note})" if note else ""))
 
@@ -141,11 +97,17 @@ class Ledger:
         """A key cannot be carried over; says what to do."""
         self._settle(self._open.pop(name), "not supported", instead)
 
+    def refuse_unless_off(self, name: str, instead: str) -> None:
+        """A key that cannot be carried over, and needs not be where it is switched off."""
+        if self.get(name) in (False, "none", "no", "", 0):
+            self.not_needed(name, "is off, as it is here")
+        else:
+            self.not_supported(name, instead)
+
     def default(self, source: str, settings: Mapping[str, Any]) -> None:
         """What holds where the file says nothing, written out because our default is another."""
         for name, value in settings.items():
-            if name not in self.settings:
-                self._set(name, value, source)
+            self.settings.setdefault(name, Setting(name, value, source))
 
     def keep_small_updates(self) -> None:
         """Weights that are all trained are kept in 32 bits: in 16 most updates are rounded away."""
@@ -153,21 +115,17 @@ class Ledger:
         if dtype is None or dtype.value not in _HALVES or "lora_r" in self.settings:
             return
         why = f"{dtype.value} there ({dtype.source}), in which small updates are rounded away"
-        self._set("model_dtype", "float32", why)
+        self.settings["model_dtype"] = Setting("model_dtype", "float32", why)
         self.default("computes as before", {_HALVES[str(dtype.value)]: True})
 
     def close(self) -> None:
         """Settle what no rule has taken: empty keys need nothing, others are unknown."""
+        unknown = f"is no key of {self.peer} that is known here: look up what it does"
         for name in self.names:
             if self._open[name].value is None:
                 self.not_needed(name, "is empty")
             else:
-                self.not_supported(
-                    name, f"is no key of {self.peer} that is known here: look up what it does"
-                )
-
-    def _set(self, name: str, value: Any, source: str) -> None:
-        self.settings[name] = Setting(name, value, source)
+                self.not_supported(name, unknown)
 
     def _settle(self, key: Key, kind: Kind, said: str) -> None:
         self.outcomes.append(Outcome(key, kind, said))

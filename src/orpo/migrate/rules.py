@@ -1,0 +1,189 @@
+"""The rules by which keys of other trainers become settings: tables of names, and what is more.
+
+Facts are from the sources of the releases that `tables.yaml` names; docs/migrate.md says which
+files. All four train every weight that has dropout without it, and have lambda without temperature.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import fields
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from orpo.migrate.ledger import Ledger
+from orpo.runs.reading import load_yaml, read_text
+
+TABLES: dict[str, Any] = load_yaml(read_text(Path(__file__).with_name("tables.yaml")))
+PEERS: dict[str, Any] = {name: table for name, table in TABLES.items() if "called" in table}
+"""What `--from` may say -> the table of that trainer."""
+
+TARGETS = "peft's own choice for Llama, Mistral and Qwen; look it up for other models"
+KWARGS = "model_init_kwargs: {quantization_config: ...} takes what transformers takes"
+LORA = {
+    "lora_r": "lora_rank",
+    "lora_alpha": "lora_alpha",
+    "lora_dropout": "lora_dropout",
+    "lora_target_modules": "lora_target_modules",
+}
+Known = dict[str, set[str]]
+"""Settings of transformers -> the values that they may have; none where anything goes."""
+
+
+@cache
+def known_to_transformers() -> Known:
+    """The settings of `TrainingArguments`, and the names of optimizers and schedules."""
+    from transformers import TrainingArguments  # noqa: PLC0415 - loads torch
+    from transformers.trainer_utils import SchedulerType  # noqa: PLC0415
+    from transformers.training_args import OptimizerNames  # noqa: PLC0415
+
+    kinds: dict[str, Any] = {"optim": OptimizerNames, "lr_scheduler_type": SchedulerType}
+    known: Known = {field.name: set() for field in fields(TrainingArguments)}
+    return known | {name: {str(one.value) for one in kind} for name, kind in kinds.items()}
+
+
+def from_table(ledger: Ledger, table: dict[str, Any]) -> None:
+    """Settle what the table says is not needed, or cannot be carried over."""
+    refused, needless = _by_key(table["refused"]), _by_key(table["needless"])
+    for name in ledger.names:
+        if name in refused and ledger.get(name) is not None:
+            ledger.refuse_unless_off(name, refused[name])
+        elif name in needless:
+            ledger.not_needed(name, needless[name])
+
+
+def _by_key(reasons: dict[str, list[str]]) -> dict[str, str]:
+    return {name: reason for reason, names in reasons.items() for name in names}
+
+
+def of_accelerate(ledger: Ledger) -> None:
+    """The configuration of `accelerate launch` starts our processes as well."""
+    for name in ledger.names:
+        if name == "accelerate.mixed_precision" and ledger.get(name) in {"bf16", "fp16"}:
+            ledger.converted(name, {str(ledger.get(name)): True})
+        elif name.startswith("accelerate."):
+            ledger.not_needed(name, "stays there: accelerate launch ... -m orpo train RECIPE")
+
+
+def carry_over(ledger: Ledger, known: Known) -> None:
+    """Take the keys that mean the same here as in `TrainingArguments`, under their old names too.
+
+    `use_cache` and `resume_from_checkpoint` are for one call; secrets are never written.
+    """
+    table = TABLES["shared"]
+    refused, needless = _by_key(table["refused"]), _by_key(table["needless"])
+    for name in ledger.names:
+        if ledger.get(name) is None:  # empty, or settled along with another
+            continue
+        if name in table["secrets"]:
+            ledger.not_supported(name, "a secret is not written down: set HF_TOKEN, or log in")
+        elif name in needless:
+            ledger.not_needed(name, needless[name])
+        elif name in refused:
+            ledger.refuse_unless_off(name, refused[name])
+        elif name == "resume_from_checkpoint":
+            ledger.not_supported(name, "go on with `orpo train RECIPE --resume`")
+        elif name == "packing":
+            ledger.refuse_unless_off(name, "leave it out: pairs are packed without mixing them")
+        elif name == "warmup_ratio":
+            _warm_up(ledger)
+        elif name in table["renamed"]:
+            ledger.converted(name, {table["renamed"][name]: ledger.get(name)})
+        elif name in known:
+            choose(ledger, name, name, known)
+
+
+def _warm_up(ledger: Ledger) -> None:
+    """`warmup_ratio` counts where `warmup_steps` is not above 0, as in transformers."""
+    decided = ledger.settings.get("warmup_steps")
+    if ledger.get("warmup_steps", 0) or (decided is not None and decided.value):
+        ledger.not_needed("warmup_ratio", "warmup_steps is given, which counts")
+        return
+    if ledger.has("warmup_steps"):
+        ledger.not_needed("warmup_steps", "is 0, so that warmup_ratio counts")
+    ledger.converted("warmup_ratio", {"warmup_steps": ledger.get("warmup_ratio")})
+
+
+def choose(ledger: Ledger, name: str, setting: str, known: Known) -> None:
+    """A setting of transformers, such as an optimizer by its name there."""
+    value, names = ledger.get(name), known.get(setting)
+    if not names or value in names:
+        ledger.converted(name, {setting: value})
+    else:
+        instead = f"transformers has no {value!r}: choose another, --{setting} NAME"
+        ledger.not_supported(name, instead)
+
+
+def adapter(ledger: Ledger, names: dict[str, str], defaults: dict[str, Any], source: str) -> None:
+    """Take the keys of LoRA, by setting; what holds for those that are not given."""
+    for setting, name in names.items():
+        value = ledger.get(name)
+        if value is None:
+            continue
+        if setting == "lora_target_modules":
+            parts = listed(value)
+            everything = {*parts} & {"all" if name == "lora_target" else "all-linear"}
+            value = "all-linear" if everything else ",".join(parts)
+        elif setting == "lora_alpha" and isinstance(value, float) and value == int(value):
+            value = int(value)
+        ledger.converted(name, {setting: value})
+    ledger.default(source, defaults)
+
+
+def no_adapter(ledger: Ledger, names: Iterable[str]) -> None:
+    """The whole model is trained: keys of LoRA decide nothing."""
+    for name in names:
+        if ledger.has(name):
+            ledger.not_needed(name, "no adapter is trained")
+
+
+def four_bits(
+    ledger: Ledger, names: Iterable[str], kind: Any, double: bool, compute: Any = "bfloat16"
+) -> None:
+    """Keys of quantization become arguments of the model for bitsandbytes."""
+    config = {
+        "quant_method": "bitsandbytes",
+        "load_in_4bit": True,
+        "bnb_4bit_quant_type": kind,
+        "bnb_4bit_use_double_quant": double,
+        "bnb_4bit_compute_dtype": compute,
+    }
+    for i, name in enumerate([name for name in names if ledger.has(name)]):
+        note = "" if i else "needs pip install 'orpo[qlora]'"
+        ledger.converted(name, {"model_init_kwargs": {"quantization_config": config}}, note)
+
+
+def data_sets(ledger: Ledger, name: str, specs: list[str], setting: str) -> None:
+    """A key that names data sets which orpo reads as well."""
+    if setting == "dataset":
+        ledger.converted(name, {"dataset": specs[0] if len(specs) == 1 else specs})
+    elif len(specs) == 1:
+        ledger.converted(name, {"eval_dataset": specs[0]})
+    else:
+        instead = "give one data set as eval_dataset, or hold prompts out: held_out"
+        ledger.not_supported(name, instead)
+
+
+def held_out(ledger: Ledger, name: str, nothing: str) -> None:
+    """A share of rows that is held out."""
+    share = ledger.get(name)
+    if isinstance(share, float) and 0 < share < 1:
+        ledger.converted(name, {"held_out": share}, "held out by prompt")
+    elif share:
+        ledger.not_supported(name, "held_out: SHARE, such as 0.05, holds prompts out")
+    elif share == 0:
+        ledger.not_needed(name, nothing)
+
+
+def truncation(ledger: Ledger, name: str, ways: dict[str, str]) -> None:
+    """How over-long pairs are treated, where there is a way that is the same."""
+    value = ledger.get(name)
+    if isinstance(value, str) and value.lower() in ways:
+        ledger.converted(name, {"truncation": ways[value.lower()]})
+
+
+def listed(value: Any) -> list[str]:
+    """A list, or a text with commas, as a list of texts."""
+    parts = value if isinstance(value, list) else str(value).split(",")
+    return [str(part).strip() for part in parts if str(part).strip()]
