@@ -20,7 +20,7 @@ from tests.evaluate.mt_bench.files import small_benchmark
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
 TO_RUN = [page for page in PAGES if {b.kind for b in blocks_of(page)} & {"sh", "python"}]
-KINDS = {"sh", "python", "yaml", "json", "text", "math", "bash"}
+KINDS = {"sh", "python", "yaml", "json", "text", "math", "bash", "diff"}
 BESIDE = ("benchmarks", "examples", "notebooks", "recipes", "scripts", "src")
 NEEDS_MORE = ("TOKENIZER", "postgresql://host")
 """In what is shown and not run: another tokenizer, several machines."""

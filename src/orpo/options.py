@@ -54,7 +54,7 @@ def argument(
     help: str,  # noqa: A002 - argparse's own name
     parse: Callable[[str], Any] | None = None,
 ) -> Any:
-    """A field that is a word without a flag; it may be left out if it has a default."""
+    """A field that is a word without a flag, or several if it is a tuple; see `option`."""
     return field(
         default=default,
         metadata={"help": help, "metavar": metavar, "positional": True, "parse": parse},

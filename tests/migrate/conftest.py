@@ -11,7 +11,7 @@ import pytest
 from orpo.commands.options import resolve_settings
 from orpo.config import ORPOConfig
 from orpo.jobs import TrainJob
-from orpo.migrate import Conversion, convert, recipe_text
+from orpo.migrate.convert import Conversion, convert, recipe_text
 
 PUBLISHED = Path(__file__).parent / "published"
 """Small files with the keys of the trainers' own examples."""

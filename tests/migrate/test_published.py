@@ -1,28 +1,33 @@
 """The trainers' own examples resolve to the same hyper-parameters.
 
-`published/` holds the keys of TRL's examples/scripts/orpo.py, of a script and of YAML for it, of
-LLaMA-Factory's examples/train_lora/qwen3_lora_dpo.yaml with pref_loss orpo, of Axolotl's
-docs/rlhf.qmd and of ms-swift's examples/train/rlhf/orpo.sh. What they must come to was read off
-those files and off the sources of the releases that `orpo.migrate.recognise.VERSIONS` names.
+`published/` holds the keys of TRL's examples/scripts/orpo.py and of YAML for it, of LLaMA-Factory's
+examples/train_lora/qwen3_lora_dpo.yaml with pref_loss orpo, of Axolotl's docs/rlhf.qmd and of ms-
+swift's examples/train/rlhf/orpo.sh. What they must come to was read off those files and off the
+sources of the releases that `tables.yaml` names.
 """
 
 from __future__ import annotations
 
-import ast
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from orpo.migrate import convert
+from orpo.migrate.convert import convert
 from tests.migrate.conftest import PUBLISHED, resolved
 
 pytestmark = pytest.mark.filterwarnings("ignore:`gradient_checkpointing`:FutureWarning")
 
+SAME = (
+    *("learning_rate", "lr_scheduler_type", "warmup_steps", "num_train_epochs", "max_steps"),
+    *("per_device_train_batch_size", "gradient_accumulation_steps", "weight_decay", "optim"),
+    *("adam_beta1", "adam_beta2", "adam_epsilon", "max_grad_norm", "seed", "bf16", "fp16"),
+    *("gradient_checkpointing", "logging_steps", "max_length", "disable_dropout", "report_to"),
+)
 LORA = ("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules")
 EXPECTED: dict[str, dict[str, Any]] = {
-    "trl_command.sh": {
+    "trl_command.yaml": {
         "model": "gpt2",
         "learning_rate": 8e-5,
         "lr_scheduler_type": "linear",
@@ -40,25 +45,6 @@ EXPECTED: dict[str, dict[str, Any]] = {
         "report_to": ["wandb"],
         "gradient_checkpointing": True,
         **dict(zip(LORA, (16, 16, 0.05, "q_proj,v_proj"), strict=True)),
-    },
-    "trl_script.py": {
-        "model": "Qwen/Qwen2-0.5B-Instruct",
-        "dataset": ["trl-lib/ultrafeedback_binarized"],
-        "eval_dataset": "trl-lib/ultrafeedback_binarized:test",
-        "model_dtype": "bfloat16",
-        "learning_rate": 5e-6,
-        "lr_scheduler_type": "cosine",
-        "warmup_steps": 0.05,
-        "num_train_epochs": 2,
-        "per_device_train_batch_size": 2,
-        "gradient_accumulation_steps": 8,
-        "weight_decay": 0.01,
-        "orpo_alpha": 0.2,
-        "max_length": 1536,
-        "seed": 7,
-        "eval_strategy": "steps",
-        "eval_steps": 0.2,
-        **dict(zip(LORA, (16, 32, 0.05, "q_proj,v_proj"), strict=True)),
     },
     "trl.yaml": {
         "model": "Qwen/Qwen2.5-0.5B",
@@ -117,7 +103,7 @@ EXPECTED: dict[str, dict[str, Any]] = {
         "gradient_checkpointing": True,
         **dict(zip(LORA, (32, 16, 0.05, "all-linear"), strict=True)),
     },
-    "ms_swift.sh": {
+    "ms_swift.yaml": {
         "model": "Qwen/Qwen2.5-7B-Instruct",
         "dataset": ["hjh0119/shareAI-Llama3-DPO-zh-en-emoji"],
         "held_out": 0.01,
@@ -169,22 +155,8 @@ def test_every_key_of_the_file_has_an_outcome(name: str) -> None:
 
 def keys_of(path: Path) -> list[str]:
     """The keys of a file, counted in another way than the converter does."""
-    text = path.read_text(encoding="utf-8")
-    if path.suffix == ".sh":
-        words = text.replace("=", " ").split()
-        flags = [word.removeprefix("--") for word in words if word.startswith("--")]
-        return flags + [
-            word for word in words if word in {"CUDA_VISIBLE_DEVICES", "NPROC_PER_NODE"}
-        ]
-    if path.suffix == ".yaml":
-        values = yaml.safe_load(text)
-        parts = [key for rows in values.pop("datasets", []) for key in [*rows]]
-        return [*values, *parts]
-    calls = [n for n in ast.walk(ast.parse(text)) if isinstance(n, ast.Call)]
-    settings = {"ORPOConfig", "LoraConfig", "from_pretrained"}
-    named = [c for c in calls if getattr(c.func, "id", getattr(c.func, "attr", "")) in settings]
-    words = [str(word.arg) for call in named for word in call.keywords]
-    return [*words, "model_name_or_path", "tokenizer", "train_dataset", "eval_dataset"]
+    values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return [*(key for rows in values.pop("datasets", []) for key in rows), *values]
 
 
 def test_what_cannot_be_carried_over_says_what_to_do() -> None:
@@ -198,5 +170,43 @@ def test_what_cannot_be_carried_over_says_what_to_do() -> None:
     assert "zero2.yaml" in said["deepspeed"]
 
 
-def test_two_ranks_of_a_script_are_two_ranks_here() -> None:
-    assert convert(["ms_swift.sh"]).launch == ("--nproc 2",)
+@pytest.mark.parametrize(
+    "given",
+    [
+        "trl_command.yaml",
+        {},
+        {"use_peft": True, "gradient_checkpointing": False, "beta": 0.3},
+        {"max_length": 77, "disable_dropout": False},
+    ],
+)
+def test_trl_itself_understands_the_same(
+    given: str | dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRL_EXPERIMENTAL_SILENCE", "1")
+    trl = pytest.importorskip("trl", reason="trl is not installed")
+    from transformers import HfArgumentParser
+    from trl.experimental.orpo import ORPOConfig
+
+    keys = {"model_name_or_path": "m", "output_dir": "o"}
+    keys |= yaml.safe_load(Path(given).read_text("utf-8")) if isinstance(given, str) else given
+    command = tmp_path / "trl.yaml"
+    command.write_text(yaml.safe_dump(keys), encoding="utf-8")
+    words = {k: float(v) if k == "learning_rate" else v for k, v in keys.items()}
+    words.pop("no_remove_unused_columns", None)
+    theirs, model = HfArgumentParser((ORPOConfig, trl.ModelConfig)).parse_dict(
+        {**words, "use_cpu": True}
+    )
+    job, ours = resolved(convert([str(command)], "trl"), tmp_path)
+    for name in SAME:
+        assert plain(ours, name) == plain(theirs, name), name
+    assert (ours.orpo_alpha, ours.orpo_beta) == (theirs.beta, 1.0)
+    if model.use_peft:
+        named = {**{n: n for n in LORA[:3]}, "model": "model_name_or_path"}
+        assert all(getattr(job, own) == getattr(model, name) for own, name in named.items())
+    else:
+        assert job.lora_r is None
+
+
+def plain(settings: Any, name: str) -> Any:
+    found = getattr(settings, name)
+    return getattr(found, "value", found)

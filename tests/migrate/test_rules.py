@@ -13,9 +13,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from orpo.errors import ConfigError
-from orpo.migrate import FILL_IN, PEERS, Conversion, convert
-from orpo.migrate.ledger import Key, Ledger
+from orpo.migrate.convert import Conversion, convert
+from orpo.migrate.hints import suggestion
+from orpo.migrate.ledger import FILL_IN, Key, Ledger
 from orpo.migrate.reading import read_mapping
+from orpo.migrate.rules import PEERS
 from tests.migrate.conftest import PUBLISHED, resolved
 
 pytestmark = pytest.mark.filterwarnings("ignore:`gradient_checkpointing`:FutureWarning")
@@ -288,9 +290,65 @@ def test_another_method_is_refused_by_line(
 
 
 def test_a_blank_is_no_value_that_a_run_would_take(converted: Converted, tmp_path: Path) -> None:
-    text = "from trl import ORPOConfig\nORPOConfig(output_dir='o', learning_rate=compute())\n"
-    conversion = converted("a.py", text)
+    values = {name: value for name, value in LEAST["axolotl"].items() if name != "learning_rate"}
+    conversion = converted("a.yaml", dumped(values))
     assert conversion.values["learning_rate"] == FILL_IN
     assert conversion.blanks == ["learning_rate"]
     with pytest.raises(ConfigError, match=r"learning_rate: must be a finite number"):
         resolved(conversion, tmp_path)
+
+
+def test_the_configuration_of_accelerate_goes_with_it(converted: Converted, tmp_path: Path) -> None:
+    (tmp_path / "accelerate.yaml").write_text(
+        "compute_environment: LOCAL_MACHINE\ndistributed_type: FSDP\nmixed_precision: fp16\n"
+        "num_processes: 8\n"
+    )
+    (tmp_path / "a.yaml").write_text(dumped(LEAST["trl"]))
+    conversion = convert(["a.yaml", "accelerate.yaml"])
+    assert conversion.values["fp16"] is True
+    assert "bf16" not in conversion.values
+    said = {o.key.name: o.said for o in conversion.outcomes}
+    assert "accelerate launch" in said["accelerate.distributed_type"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        ("a.yaml", "stage: [", "a.yaml:1: cannot be read"),
+        ("a.yaml", "- a", "holds no settings"),
+        ("a.yaml", "stage: &x [*x]", "cannot be read (grows without bound"),
+        ("a.yaml", "a: " + "[" * 5000, "cannot be read"),
+        ("a.yaml", "colour: red", "--from"),
+        ("a.yaml", "stage: dpo\nbase_model: m\n", "could be of LLaMA-Factory or Axolotl"),
+        ("a.yaml", "compute_environment: x\ndistributed_type: y\n", "accelerate alone"),
+        ("a.toml", "a = 1", "unknown kind of file"),
+        ("a.py", "import trl", "a.py: is a Python script"),
+        ("a.sh", "swift rlhf", "Write the flags of its command into a YAML file"),
+    ],
+)
+def test_what_cannot_be_read_is_said_in_one_line(
+    name: str, text: str, expected: str, converted: Converted
+) -> None:
+    with pytest.raises(ConfigError) as refused:
+        converted(name, text)
+    assert expected in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("lr", None, "Did you mean 'learning_rate'?"),
+        ("beta", 0.1, "Did you mean 'orpo_alpha'?"),
+        ("micro-batch-size", 4, "Did you mean 'per_device_train_batch_size'?"),
+        ("learning_rat", None, "Did you mean 'learning_rate'?"),
+        ("use_liger_kernel", True, "Leave it out: no logits are kept: the fused head"),
+        ("xyz", None, ""),
+    ],
+)
+def test_a_name_of_another_trainer_is_understood_in_messages(
+    name: str, value: Any, said: str
+) -> None:
+    known = {"learning_rate", "orpo_alpha", "per_device_train_batch_size"}
+    assert suggestion(name, known, value).startswith(said) or not said
+    assert bool(suggestion(name, known, value)) == bool(said)

@@ -94,7 +94,9 @@ def _add_one(
     how |= {name: about[name] for name in ("help", "metavar") if about.get(name)}
     how["help"] = how["help"].replace("%", "%%")
     if about.get("positional"):
-        if not required:
+        if how.get("type") is _by_comma:  # several words
+            how |= {"nargs": "+" if required else "*", "type": str}
+        elif not required:
             how["nargs"] = "?"
         parser.add_argument(one.name, default=argparse.SUPPRESS, **how)
         return
@@ -147,7 +149,8 @@ def _made(values: Mapping[str, Any], kind: type[T], other: Mapping[str, Any], wi
         elif "help" in about and one.name not in without:
             name = one.name if about.get("positional") else about.get("flag") or one.name
             if name in values:
-                chosen[one.name] = tuple(values[name]) if "repeat" in about else values[name]
+                value = values[name]
+                chosen[one.name] = tuple(value) if isinstance(value, list) else value
     return kind(**chosen)
 
 

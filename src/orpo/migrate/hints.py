@@ -11,9 +11,11 @@ from typing import Any
 
 from orpo.errors import ConfigError, did_you_mean
 from orpo.migrate.ledger import Key, Ledger
-from orpo.migrate.peers import settle
+from orpo.migrate.peers import require_orpo, settle
 from orpo.migrate.rules import PEERS, TABLES
 
+_ASKED = ("trl", "llama-factory", "ms-swift", "axolotl")
+"""Of two that know a word, the first is followed: Axolotl's `batch_size` is that of a step."""
 _SAMPLES: tuple[Any, ...] = (0.5, True, "lora")
 
 
@@ -53,7 +55,7 @@ def hint(name: str, value: Any = None) -> Hint | None:
         if name in words:
             return Hint((setting,))
     for samples in ([] if value is None else [value]), _SAMPLES:
-        answers = [a for peer in PEERS for one in samples if (a := _asked(peer, name, one))]
+        answers = [a for peer in _ASKED for one in samples if (a := _asked(peer, name, one))]
         if answers:
             return min(answers, key=_says_less)
     return None
@@ -72,6 +74,7 @@ def _asked(peer: str, name: str, value: Any) -> Hint | None:
     marks = PEERS[peer].get("required", {}).items()
     ledger = Ledger(PEERS[peer]["called"], [*(Key(*mark, "") for mark in marks), key])
     try:
+        require_orpo(ledger, peer)
         settle(ledger, peer, {})
     except ConfigError:  # such as a file that is not there
         return None

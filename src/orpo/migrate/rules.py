@@ -27,7 +27,7 @@ LORA = {
     "lora_dropout": "lora_dropout",
     "lora_target_modules": "lora_target_modules",
 }
-Known = dict[str, set[str]]
+Known = dict[str, tuple[str, ...]]
 """Settings of transformers -> the values that they may have; none where anything goes."""
 
 
@@ -39,8 +39,8 @@ def known_to_transformers() -> Known:
     from transformers.training_args import OptimizerNames  # noqa: PLC0415
 
     kinds: dict[str, Any] = {"optim": OptimizerNames, "lr_scheduler_type": SchedulerType}
-    known: Known = {field.name: set() for field in fields(TrainingArguments)}
-    return known | {name: {str(one.value) for one in kind} for name, kind in kinds.items()}
+    known: Known = {field.name: () for field in fields(TrainingArguments)}
+    return known | {name: tuple(str(one.value) for one in kind) for name, kind in kinds.items()}
 
 
 def from_table(ledger: Ledger, table: dict[str, Any]) -> None:
