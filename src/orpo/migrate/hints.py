@@ -72,7 +72,7 @@ def _asked(peer: str, name: str, value: Any) -> Hint | None:
     """What one trainer's rules say to a value of the setting."""
     key = Key(name, value, "")
     marks = PEERS[peer].get("required", {}).items()
-    ledger = Ledger(PEERS[peer]["called"], [*(Key(*mark, "") for mark in marks), key])
+    ledger = Ledger(PEERS[peer]["called"], [*(Key(k, v, "") for k, v in marks), key])
     try:
         require_orpo(ledger, peer)
         settle(ledger, peer, {})
