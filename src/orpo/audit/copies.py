@@ -6,12 +6,12 @@ import gzip
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Protocol, cast
+from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -21,36 +21,11 @@ from orpo.errors import ConfigError, DataError
 
 _BATCH = 1000
 
-Values = Mapping[str, Any]
-
-
-class RowWriter(Protocol):
-    """Writes rows to a file."""
-
-    def write(self, row: Row) -> None:
-        """Add a row.
-
-        Raises:
-            DataError: The kind of file cannot hold its values.
-        """
-
-    def close(self) -> None:
-        """Write what is left."""
-
-    def release(self) -> None:
-        """Let go of the file, also after an error; nothing that matters is written then."""
-
 
 class Staged:
     """A file that is written under a temporary name beside its own, and then renamed.
 
-    Use it as a context manager: what is not committed is removed.
-
-    Args:
-        target: Where the file will be.
-
-    Raises:
-        ConfigError: Nothing can be written there.
+    A context manager: what is not committed is removed.
     """
 
     def __init__(self, target: Path) -> None:
@@ -89,54 +64,51 @@ class Staged:
         self.partial.replace(self.target)
 
 
-class _JsonLines:
-    """One object per line, as UTF-8."""
+class JsonLines:
+    """One object per line, as UTF-8; zipped without a time stamp: the same rows, the same bytes."""
 
-    def __init__(self, file: IO[bytes], schema: Any = None) -> None:
+    def __init__(self, file: IO[bytes], *, zipped: bool) -> None:
+        self._zip = gzip.GzipFile("", "wb", fileobj=file, mtime=0) if zipped else None
         self._file = file
 
     def write(self, row: Row) -> None:
-        self._file.write(_as_line(row))
+        """Add a row."""
+        (self._zip or self._file).write(_as_line(row))
 
     def close(self) -> None:
+        """Write what is left."""
+        if self._zip:
+            self._zip.close()
         self._file.flush()
 
     def release(self) -> None:
-        pass
+        """Let go of the file."""
+        if self._zip:
+            with suppress(OSError, ValueError):
+                self._zip.close()
 
 
-class _ZippedJsonLines(_JsonLines):
-    """The same through gzip, without a time stamp: the same rows give the same bytes."""
+class Parquet:
+    """Columns of one type each; the same three methods."""
 
-    def __init__(self, file: IO[bytes], schema: Any = None) -> None:
-        super().__init__(cast("IO[bytes]", gzip.GzipFile("", "wb", fileobj=file, mtime=0)))
-
-    def close(self) -> None:
-        self._file.close()
-
-    def release(self) -> None:
-        with suppress(OSError, ValueError):
-            self._file.close()
-
-
-class _Parquet:
-    """Columns of one type each."""
-
-    def __init__(self, file: IO[bytes], schema: Any = None) -> None:
+    def __init__(self, file: IO[bytes], schema: Any) -> None:
         self._schema = schema
         self._rows: list[Row] = []
         self._writer = pq.ParquetWriter(file, schema)
 
     def write(self, row: Row) -> None:
+        """Add a row."""
         self._rows.append(row)
         if len(self._rows) == _BATCH:
             self._write_rows()
 
     def close(self) -> None:
+        """Write what is left."""
         self._write_rows()
         self._writer.close()
 
     def release(self) -> None:
+        """Let go of the file."""
         with suppress(OSError, ValueError, pa.ArrowException):
             self._writer.close()  # or it tries when it is forgotten, and the file is closed
 
@@ -155,20 +127,8 @@ class _Parquet:
             raise _unfit(error, where) from error
 
 
-WRITERS: dict[str, Callable[..., RowWriter]] = {
-    ".jsonl": _JsonLines,
-    ".jsonl.gz": _ZippedJsonLines,
-    ".parquet": _Parquet,
-}
-"""Suffix -> what writes such a file, given an open file and a schema that only Parquet needs."""
-
-
 def schema_of(rows: Iterable[Row], source: str) -> Any:
-    """The types of the columns, to write Parquet: those of a Parquet file, or what the values say.
-
-    Raises:
-        DataError: A column holds values of types that do not go together.
-    """
+    """The types of the columns, for Parquet: those of a Parquet file, or what the values say."""
     if source.lower().endswith(".parquet") and Path(source).is_file():
         return pq.read_schema(source)
     schema, batch = pa.schema([]), list[Row]()
@@ -201,11 +161,7 @@ def _as_read_back(schema: Any) -> Any:
 
 
 def _refuse_filling_in(row: Row, schema: Any) -> None:
-    """Refuse objects that lack members of others: Parquet would fill them in with null.
-
-    Raises:
-        DataError: There is one in this row.
-    """
+    """Refuse objects that lack members of others: Parquet would fill them in with null."""
     for name, value in row.values.items():
         column = schema.field(name).type if isinstance(value, dict | list) else None
         lacking = "" if column is None else _lacking(value, column)

@@ -22,14 +22,10 @@ class Entry:
     """What is kept in mind of a row.
 
     Attributes:
-        index: Its position in the data set, from 0.
-        where: Its place, for messages.
-        reason: Why it is dropped; empty while it is kept.
-        detail: The same in words.
+        reason: Why it is dropped; empty while it is kept. `detail` says it in words.
         held: Whether it is held out.
         key: `PairView.key`; empty where the row holds no pair, which may be kept, not compared.
         question: `PairView.question_key`, for the split.
-        weight: Factor of its part of the loss.
         longer: 1 if the chosen answer is the longer one, -1 if the rejected is, else 0.
         category: Value of the column to balance by.
     """
@@ -109,14 +105,8 @@ def balance_lengths(
 ) -> dict[str, Any]:
     """Drop pairs until the longer answer is the chosen one in about half of those that differ.
 
-    Args:
-        entries: The rows of one side of a split.
-        seed: Draws which.
-        where: The data set, for messages.
-        strict: Refuse where one of the two kinds is absent, rather than leave all as it is.
-
-    Returns:
-        Counts before and after: {"pairs", "longer_chosen"} each; pairs of equal length count not.
+    Where one of the two kinds is absent, that is refused if `strict`, else all is left as it is.
+    The counts before and after are returned.
     """
     sides = {
         sign: [entry for entry in entries if entry.kept and entry.longer == sign]
@@ -142,8 +132,7 @@ def balance_values(
 ) -> dict[str, Any]:
     """Drop pairs until no category has more than `ratio` times the rows of the smallest.
 
-    Returns:
-        Category -> rows, before and after.
+    Categories with their rows, before and after, are returned.
     """
     groups: dict[str, list[Entry]] = defaultdict(list)
     for entry in entries:

@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from orpo.data.types import Ledger
+from orpo.errors import DataError
+from orpo.runs.typed import typed
 
 VERDICTS = ("ok", "look", "stop")
 """From harmless to harmful: nothing to do, worth a look, do not train on this."""
@@ -159,35 +161,23 @@ class Audit:
         return {"verdict": self.verdict, **plain}
 
     @classmethod
-    def from_dict(cls, plain: Mapping[str, Any]) -> Audit:
-        """The audit that `as_dict` gave, also one that an earlier version wrote."""
-        values = {k: v for k, v in plain.items() if k != "verdict"}
-        values["rows"] = Ledger.from_dict({**Ledger().as_dict(), **plain["rows"]})
-        values["findings"] = tuple(_finding(f) for f in plain["findings"])
-        values["lengths"] = {
-            name: Histogram(tuple(h["edges"]), tuple(h["counts"]))
-            for name, h in plain["lengths"].items()
-        }
-        values["length_bias"] = tuple(Bias(**one) for one in plain["length_bias"])
-        values["truncation"] = tuple(Limit(**one) for one in plain["truncation"])
-        return cls(**{**values, "notes": tuple(plain["notes"])})
+    def from_dict(cls, plain: Mapping[str, Any], where: str = "audit") -> Audit:
+        """The audit that `as_dict` gave, also one that an earlier version wrote.
 
-
-def _finding(plain: Mapping[str, Any]) -> Finding:
-    values = {k: v for k, v in plain.items() if k != "share"}
-    return Finding(**{**values, "examples": tuple(Example(**e) for e in plain["examples"])})
+        Raises:
+            DataError: It is not such an object; `where` is its file, for the message.
+        """
+        found = typed(cls, {**plain, "rows": {}}, where=where)
+        try:
+            rows = Ledger.from_dict({**Ledger().as_dict(), **plain["rows"]})
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise DataError("'rows' is no account of rows", where=where) from error
+        return replace(found, rows=rows)
 
 
 @dataclass
 class Tally:
-    """How many rows were looked at and found, what else was counted, and the first found.
-
-    Attributes:
-        of: Rows looked at.
-        count: Rows found.
-        kinds: What else is counted on the way, by names that the check gives.
-        examples: The first of the rows found.
-    """
+    """How many rows were looked at and found, what else was counted, and the first found."""
 
     of: int = 0
     count: int = 0
@@ -199,11 +189,6 @@ class Tally:
         self.count += 1
         if len(self.examples) < EXAMPLES:
             self.examples.append(Example(where, clip(text), other))
-
-    @property
-    def shown(self) -> tuple[Example, ...]:
-        """The examples, for a finding."""
-        return tuple(self.examples)
 
     @property
     def share(self) -> float:
@@ -252,7 +237,7 @@ class Rule:
             found.of,
             says or self.none,
             self.do if advised else "",
-            found.shown,
+            tuple(found.examples),
             figures or {},
         )
 

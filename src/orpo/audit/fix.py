@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
-from orpo.audit.copies import WRITERS, RowWriter, Staged, schema_of
+from orpo.audit.copies import JsonLines, Parquet, Staged, schema_of
 from orpo.audit.entries import (
     Entry,
     balance_lengths,
@@ -52,9 +52,6 @@ def fix_dataset(
         reader: Reads rows as pairs, and gives those that it cannot read as dropped.
         tokenize: Turns pairs into tokens without a limit; None counts lengths in characters.
         lengths: The longest pair, in tokens; longer ones are dropped.
-
-    Raises:
-        UserError: The data set cannot be read, or what was asked for cannot be done or written.
     """
     repair.check_targets()
     copying = _Copying(repair, reader, tokenize, lengths or LengthPolicy(None))
@@ -203,16 +200,20 @@ class _Copying:
                     staged[name].commit()
         return result
 
-    def _writers(self, staged: dict[str, Staged], stack: ExitStack) -> dict[str, RowWriter]:
-        made: dict[str, RowWriter] = {}
+    def _writers(
+        self, staged: dict[str, Staged], stack: ExitStack
+    ) -> dict[str, JsonLines | Parquet]:
+        made: dict[str, JsonLines | Parquet] = {}
         schema = None
         for name in ("output", "held_out_output"):
             if name in staged:
-                kind = kind_of(staged[name].target)
+                file, kind = staged[name].file, kind_of(staged[name].target)
                 if kind == ".parquet" and schema is None:
                     kept = (row for row, entry in self._rows() if entry.kept)
                     schema = schema_of(kept, self.job.dataset)
-                made[name] = WRITERS[kind](staged[name].file, schema)
+                zipped = kind == ".jsonl.gz"
+                parquet = kind == ".parquet"
+                made[name] = Parquet(file, schema) if parquet else JsonLines(file, zipped=zipped)
                 stack.callback(made[name].release)
         return made
 

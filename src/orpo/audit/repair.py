@@ -20,11 +20,7 @@ KINDS = (".jsonl", ".jsonl.gz", ".parquet")
 
 @dataclass(frozen=True)
 class Repair:
-    """What is to be mended, and where the result goes.
-
-    Raises:
-        ConfigError: A value that cannot be meant.
-    """
+    """What is to be mended, and where the result goes."""
 
     dataset: str = argument("DATASET", help="a file, a folder or a Hub id")
     output: Path = argument("OUT", help="the copy: .jsonl, .jsonl.gz or .parquet")
@@ -135,15 +131,8 @@ class Repaired:
     """What came of it: rows_in == written + held_out + sum(dropped.values()).
 
     Attributes:
-        dataset: What was read.
-        format: The recognised format.
         targets: What was written: "output", "held_out_output" if asked for, "ledger".
-        rows_in: Rows read.
-        written: Rows in the copy.
-        held_out: Rows held out.
-        dropped: Reason -> rows.
-        examples: Reason -> the first dropped row's place.
-        balanced_by: "length", a column, or empty.
+        dropped: Reason -> rows; `examples` has the place of the first one.
         balance: "output" and "held_out_output" -> counts before and after; empty without.
         prompts: "asked" (the share to hold out), "held_out" and "all" (prompts of each); empty
             where nothing is held out.
@@ -192,11 +181,7 @@ class Repaired:
 
 
 def kind_of(path: Path) -> str:
-    """The suffix out of `KINDS`.
-
-    Raises:
-        ConfigError: It is another one.
-    """
+    """The suffix out of `KINDS`."""
     name = path.name.lower()
     for kind in KINDS:
         if name.endswith(kind) and name != kind:

@@ -73,14 +73,11 @@ class AuditPlan:
     """What an audit looks at.
 
     Attributes:
-        name: What is audited, as it was named.
+        name: What is audited, as it was named; `eval_name` likewise, empty if there is none.
         lengths: The limits that truncation is tried with.
-        tokenize: Tokenises without a limit; None if there is no tokenizer.
-        model: Whose tokenizer that is.
-        eval_name: What the evaluation data were named; empty if there are none.
+        tokenize: Tokenises without a limit, with the tokenizer of `model`; None if there is none.
         near: Look for near duplicates too.
-        data_format: Name of the rows' format; recognised by itself if empty.
-        pair_rule: How a pair is chosen from a list of scored answers.
+        data_format: As in `PairReader`; so is `pair_rule`.
         content_rows: How many of the first rows are looked at for what their texts say (lengths,
             markup, refusals, languages, ...); None for all.
     """
@@ -102,17 +99,7 @@ def audit_rows(
     eval_rows: Iterable[Row] | None = None,
     say: Callable[[str], None] | None = None,
 ) -> Audit:
-    """Audit a data set, whose rows are read once.
-
-    Args:
-        plan: What to look at.
-        rows: The rows.
-        eval_rows: The evaluation data that leakage is looked for in.
-        say: Told now and then how far it is.
-
-    Raises:
-        DataError: The rows are token ids already, or most of them cannot be read.
-    """
+    """Audit a data set, whose rows are read once; `eval_rows` are looked for leaked prompts."""
     first, remaining = _peek(rows)
     if first is not None and is_tokenised(first.values):
         raise DataError(
@@ -142,18 +129,8 @@ def quick_audit(
 ) -> Audit:
     """All checks that need neither tokens nor a comparison of rows by their words: for a training.
 
-    Args:
-        name: What the data set is called.
-        rows: The rows that are trained on.
-        eval_rows: The held-out rows, to look for leaked prompts.
-        account: What became of the rows as they were tokenised, which says what max_length cut and
-            dropped; None if that is not known.
-        data_format: Name of the rows' format; recognised by itself if empty.
-        pair_rule: How a pair is chosen from a list of scored answers.
-
-    Returns:
-        Without findings, and with a note, if the rows are token ids already. Beyond
-        `CONTENT_ROWS` rows a note says which checks looked at the first ones only.
+    `account` is what became of the rows as they were tokenised, if that is known. Rows that are
+    token ids already give no findings; beyond `CONTENT_ROWS` rows a note says what was sampled.
     """
     first, remaining = _peek(rows)
     if first is not None and is_tokenised(first.values):
@@ -177,10 +154,7 @@ def quick_audit(
 
 
 def headlines(audit: Audit, count: int = 3) -> list[str]:
-    """The most important findings, one line each: what was found, and what to do.
-
-    What was looked at in a sample only is said below them.
-    """
+    """The most important findings, one line each, and below them what was sampled."""
     lines = [f"{f.verdict}: {f.says} {f.do}".strip() for f in audit.worst(count)]
     return [*lines, *(note for note in audit.notes if lines)]
 
@@ -260,11 +234,7 @@ class _Auditor:
                 self._checks.add_fault(seen.where, seen.prompt, kind)
 
     def audit(self) -> Audit:
-        """What was found, when all rows were read.
-
-        Raises:
-            DataError: Most of them could not be.
-        """
+        """What was found, when all rows were read."""
         self._read.require_readable()
         plan, tokens = self._plan, self._tokens
         self.ledger.format = " + ".join(self._read.formats)

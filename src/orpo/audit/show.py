@@ -28,13 +28,11 @@ class ShownPart:
     """The prompt or an answer.
 
     Attributes:
-        name: "prompt", "chosen" or "rejected".
         pieces: Its tokens, after any cut.
         shared: How many of them, from the first on, both sequences have: computed once.
         terms: The terms that its tokens count in, out of `TERMS`.
         unpredicted: How many tokens, from the first on, count in no NLL, as nothing predicts them.
-        lost: How many tokens were cut away.
-        lost_at: Before which of the remaining tokens they stood.
+        lost: How many tokens were cut away, before the remaining one `lost_at`.
     """
 
     name: str
@@ -78,17 +76,7 @@ class ShownPart:
 
 @dataclass(frozen=True)
 class ShownRow:
-    """One row as the model will see it, or why it will not.
-
-    Attributes:
-        number: Its place in the data set, from 1.
-        where: File and line, or data set and row.
-        format: The recognised format.
-        rendering: "chat template", "plain text" or "already tokenised".
-        parts: Prompt, chosen and, where there is one, rejected answer; empty if it is dropped.
-        weight: Factor of its part of the loss.
-        dropped: Why it is not trained on, or None.
-    """
+    """One row as the model will see it, or why it is dropped and has no parts."""
 
     number: int
     where: str
@@ -142,17 +130,9 @@ def show_rows(
     count: int = 3,
     rows: tuple[str, ...] = (),
 ) -> list[ShownRow]:
-    """Rows of a data set with their tokens.
+    """The first `count` rows of a data set with their tokens, or those that `rows` names.
 
-    Args:
-        dataset: A file, a folder or a Hub id.
-        tokenizer: The model's.
-        config: How rows are read, rendered and cut.
-        count: How many rows to show, from the first one on, unless `rows` names some.
-        rows: Numbers from 1, or places as messages name them ("pairs.jsonl:7").
-
-    Raises:
-        DataError: The data set cannot be read, or has no such row.
+    Names are numbers from 1, or places as messages name them ("pairs.jsonl:7").
     """
     show = _Shower(tokenizer, config)
     return [show(row) for row in _selected(dataset, rows, count, show)]
@@ -184,11 +164,7 @@ class _Shower:
             self._reader(row)
 
     def require_readable(self, others: Iterator[Row]) -> None:
-        """Check that these are preference data, reading on where it does not look like it.
-
-        Raises:
-            DataError: Most rows of the data set cannot be read.
-        """
+        """Check that these are preference data, reading on where it does not look like it."""
         if self._reader.mostly_unreadable:
             for row in others:
                 if not is_tokenised(row.values):

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import time
+from dataclasses import dataclass
 from typing import Any
 
 from orpo.commands.console import before_after_table, console, rows_table, say
-from orpo.commands.progress import TrainingProgress
-from orpo.demo.story import run_demo
+from orpo.options import option
 
 EXAMPLES = """\
 examples:
@@ -18,26 +17,29 @@ examples:
 _SHOWN = 5
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
+@dataclass(frozen=True)
+class Options:
     """Nothing is needed; a folder may be named."""
-    parser.add_argument(
-        "--output_dir", "--output-dir", default="orpo-demo", help="default orpo-demo"
-    )
-    parser.add_argument("--max_steps", "--max-steps", type=int, default=-1, help="stop earlier")
-    parser.add_argument("--seed", type=int, default=42)
+
+    output_dir: str = option("orpo-demo", help="default orpo-demo")
+    max_steps: int = option(-1, help="stop earlier")
+    seed: int = option(42, help="default 42")
 
 
-def execute(given: argparse.Namespace) -> dict[str, Any]:
+def run(options: Options) -> dict[str, Any]:
     """Tell the whole story."""
+    from orpo.commands.progress import TrainingProgress  # noqa: PLC0415 - loads torch
+    from orpo.demo.story import run_demo  # noqa: PLC0415 - loads torch
+
     started = time.perf_counter()
     progress = TrainingProgress()
     try:
         result = run_demo(
-            given.output_dir,
+            options.output_dir,
             say=say,
             callbacks=[progress],
-            max_steps=given.max_steps,
-            seed=given.seed,
+            max_steps=options.max_steps,
+            seed=options.seed,
         )
     finally:
         progress.close()
