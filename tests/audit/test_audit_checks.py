@@ -39,38 +39,28 @@ def test_identical_answers_are_told_from_those_that_differ_in_white_space(rows: 
     rows[0]["rejected"] = rows[0]["chosen"]
     said = rows[1]["chosen"][0]["content"]
     rows[1]["rejected"] = [{"role": "assistant", "content": said.replace(" ", "\n ") + " "}]
+    rows[2]["rejected"] = None  # has nothing identical
     finding = finding_of("identical_answers", rows)
-    assert (finding.count, finding.verdict) == (2, "look")
+    assert (finding.count, finding.of, finding.verdict) == (2, 39, "look")
     assert finding.figures == {"exact": 1, "white_space_only": 1}
-
-
-def test_a_row_without_rejected_answer_has_nothing_identical() -> None:
-    rows = [{"prompt": "Why is that?", "chosen": f"Because of {n}."} for n in range(3)]
-    rows.append({"prompt": "Why?", "chosen": "So.", "rejected": "No."})
-    finding = finding_of("identical_answers", rows)
-    assert finding.count == 0
+    many = finding_of("identical_answers", [pair(f"q{n}", *["x " * 5000] * 2) for n in range(30)])
+    assert (many.count, len(many.examples)) == (30, EXAMPLES)
+    assert all(len(e.text) < 300 for e in many.examples)
 
 
 def test_exact_duplicates_are_all_but_the_first(rows: Values) -> None:
-    finding = finding_of("exact_duplicates", [*rows, rows[4], rows[4], rows[9]])
+    other_answer = {**rows[0], "rejected": rows[1]["rejected"]}
+    again = [rows[4], {**rows[4], "weight": 3}, rows[9], other_answer]
+    run_together = [pair("a", "bc", "d"), pair("ab", "c", "d"), pair("a", "b", "cd")]
+    finding = finding_of("exact_duplicates", [*rows, *again, *run_together])
     assert finding.count == 3
     assert [(e.where, e.other) for e in finding.examples] == [
         ("data:41", "data:5"),
         ("data:42", "data:5"),
         ("data:43", "data:10"),
     ]
-    assert finding.figures == {"repeated_prompts": 3, "other_weight": 0}
-
-
-def test_another_answer_to_the_same_prompt_is_no_duplicate(rows: Values) -> None:
-    other = {**rows[0], "rejected": rows[1]["rejected"]}
-    finding = finding_of("exact_duplicates", [*rows, other])
-    assert (finding.count, finding.figures["repeated_prompts"]) == (0, 1)
-
-
-def test_texts_that_run_into_each_other_are_no_duplicates() -> None:
-    rows = [pair("a", "bc", "d"), pair("ab", "c", "d"), pair("a", "b", "cd")]
-    assert finding_of("exact_duplicates", rows).count == 0
+    assert finding.figures == {"repeated_prompts": 5, "other_weight": 1}
+    assert "1 with another weight" in finding.says
 
 
 def test_contradictions_are_reversed_pairs_and_not_ranked_ones() -> None:
@@ -101,7 +91,7 @@ def test_leaked_prompts_are_found_but_for_case_and_white_space(rows: Values) -> 
     assert found(audit, "leakage").count == found(audit, "near_leakage").count == 0
 
 
-@pytest.mark.parametrize("longer", [0.5, 0.57, 0.8, 0.95, 0.2])
+@pytest.mark.parametrize("longer", [0.5, 0.57, 0.8, 0.95, 0.2, 0.0])
 def test_length_bias(longer: float) -> None:
     rows = []
     for n in range(400):
@@ -112,12 +102,14 @@ def test_length_bias(longer: float) -> None:
     assert finding.figures["longer_chosen"] == pytest.approx(longer)
     assert finding.figures["auc"] == pytest.approx((400 * longer + 50) / 500)
     assert finding.of == 400
-    expected = {0.5: "ok", 0.57: "ok", 0.8: "look", 0.95: "stop", 0.2: "look"}[longer]
+    expected = {0.5: "ok", 0.57: "ok", 0.8: "look", 0.95: "stop", 0.2: "look", 0.0: "stop"}[longer]
     assert finding.verdict == expected
     (full,) = [bucket for bucket in audit.length_bias if bucket.pairs]
     assert full.longer_chosen == pytest.approx(longer)
     assert full.low == 5.0
     assert full.high is None
+    few = [pair(f"q{n}", "long answer here", "short") for n in range(4)]
+    assert finding_of("length_bias", few).verdict == "ok"  # too few to tell
 
 
 def test_the_curve_of_the_length_bias() -> None:
@@ -133,11 +125,6 @@ def test_the_curve_of_the_length_bias() -> None:
         (3.0, 5.0, 1, 0.0),
         (5.0, None, 0, None),
     ]
-
-
-def test_a_few_pairs_are_no_bias() -> None:
-    rows = [pair(f"q{n}", "long answer here", "short") for n in range(4)]
-    assert finding_of("length_bias", rows).verdict == "ok"
 
 
 @pytest.mark.parametrize(
@@ -304,12 +291,15 @@ def test_scores_against_the_preference() -> None:
         pair(f"q{n}", f"a{n}", f"b{n}", score_chosen=5.0, score_rejected=4.0) for n in range(20)
     ]
     assert finding_of("scores", rows).verdict == "ok"
-    rows[0]["score_chosen"] = 1.0
     rows[1]["score_chosen"] = 4.0
+    tied = finding_of("scores", rows)
+    assert (tied.count, tied.verdict) == (0, "look")
+    rows[0]["score_chosen"] = 1.0
     finding = finding_of("scores", rows)
     assert (finding.count, finding.of, finding.verdict) == (1, 20, "stop")
     assert finding.figures == {"tied": 1, "tied_share": 1 / 20}
     assert "chosen 1, rejected 4" in finding.examples[0].text
+    assert "orpo data fix --min_score_margin 0 drops" in finding.do
 
 
 def test_weights_that_silence_most_pairs(rows: Values) -> None:
@@ -329,27 +319,20 @@ def test_no_pair_is_a_stop_and_few_are_worth_a_look() -> None:
     few = finding_of("few_pairs", distinct_rows(20))
     assert (few.verdict, few.count, few.of) == ("look", 20, 20)
     assert finding_of("lost_rows", distinct_rows(20)).verdict == "ok"
-    assert finding_of("few_pairs", distinct_rows(500)).verdict == "ok"
+    rows = distinct_rows(600)
+    for row in rows[:59]:
+        row["rejected"] = row["chosen"]
+    rows[59]["weight"] = 0
+    audit = audited(rows, near=False)
+    lost, enough = found(audit, "lost_rows"), found(audit, "few_pairs")
+    assert (lost.verdict, lost.count, lost.of) == ("look", 60, 600)
+    assert "59 identical answers, 1 zero weight" in lost.says
+    assert (enough.verdict, enough.do) == ("ok", "")
     same = [pair(f"q{n}", "a", "a") for n in range(3)]
     audit = audited([*same, {"prompt": "p", "chosen": None, "rejected": "r"}], near=False)
     verdicts = {found(audit, name).verdict for name in ("few_pairs", "lost_rows")}
     assert verdicts == {found(audit, "unreadable_rows").verdict} == {"stop"}
     assert found(audit, "unreadable_rows").count == 1
-
-
-@pytest.mark.parametrize(
-    ("share", "verdict"),
-    [(0.0, "ok"), (0.009, "ok"), (0.01, "look"), (0.19, "look"), (0.2, "stop"), (1.0, "stop")],
-)
-def test_grades(share: float, verdict: str) -> None:
-    assert grade(share, 0.01, 0.2) == verdict
-
-
-def test_what_is_not_zero_does_not_look_like_zero() -> None:
-    assert percent(0.0) == "0.0 %"
-    assert percent(0.0004) == "under 0.1 %"
-    assert percent(0.5) == "50.0 %"
-    assert grade(1e-9, 0.0, 0.5) == "look"
 
 
 def test_what_the_system_says_is_no_part_of_the_question(rows: Values) -> None:
@@ -368,20 +351,15 @@ def test_what_the_system_says_is_no_part_of_the_question(rows: Values) -> None:
     assert audit.lengths["prompt"].edges[-1] < len(system["content"])
 
 
-def test_few_examples_are_shown_and_short() -> None:
-    rows = [pair(f"q{n}", "x " * 5000, "x " * 5000) for n in range(30)]
-    finding = finding_of("identical_answers", rows)
-    assert finding.count == 30
-    assert len(finding.examples) == EXAMPLES
-    assert all(len(e.text) < 300 for e in finding.examples)
-
-
-def test_keys_and_normal_forms() -> None:
-    assert key_of("a") != key_of("b")
-    assert key_of("half \ud800") == key_of("half \ud800")
+def test_words_and_grades() -> None:
     assert normalised(" Straße\n\tÀ ") == normalised("STRASSE à")
     assert normalised("ＡＢＣ") == "abc"
+    assert key_of("half \ud800") == key_of("half \ud800") != key_of("b")
     assert clip("a\n\nb") == "a b"
+    assert [percent(share) for share in (0.0, 0.0004, 0.5)] == ["0.0 %", "under 0.1 %", "50.0 %"]
+    shares = {0.0: "ok", 0.009: "ok", 0.01: "look", 0.19: "look", 0.2: "stop", 1.0: "stop"}
+    assert {share: grade(share, 0.01, 0.2) for share in shares} == shares
+    assert grade(1e-9, 0.0, 0.5) == "look"
 
 
 def begun(rows: Values, side: str, opening: str, count: int) -> Values:
@@ -415,73 +393,28 @@ def test_rare_openings_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     assert finding_of("openings", rows).count == 200
 
 
-def test_lost_rows_and_few_pairs_are_two_things() -> None:
-    rows = distinct_rows(600)
-    for row in rows[:60]:
-        row["rejected"] = row["chosen"]
-    audit = audited(rows, near=False)
-    lost, few = found(audit, "lost_rows"), found(audit, "few_pairs")
-    assert (lost.verdict, lost.count, lost.of) == ("look", 60, 600)
-    assert "60 identical answers" in lost.says
-    assert (few.verdict, few.do) == ("ok", "")
-
-
-def test_rows_without_rejected_answer_are_named() -> None:
+@pytest.mark.parametrize(
+    ("renamed", "of", "check", "verdict", "says"),
+    [
+        (None, 10, "no_rejected", "ok", "10 rows (33.3 %) have no rejected answer"),
+        (None, 10, "few_pairs", "look", "20 pairs and 10 rows without rejected answer"),
+        ("second", 10, "no_rejected", "look", "(but 'second')"),
+        ("source", 30, "no_rejected", "stop", "orpo train refuses"),
+        ("source", 30, "few_pairs", "stop", "0 pairs and 30 rows without rejected answer"),
+        ("rejectd", 10, "unreadable_rows", "stop", "10 rows (33.3 %) cannot be read"),
+    ],
+)
+def test_rows_without_rejected_answer_are_named(
+    renamed: str | None, of: int, check: str, verdict: str, says: str
+) -> None:
     rows = distinct_rows(30)
-    for row in rows[:10]:
-        row["rejected"] = None
-    audit = audited(rows, near=False)
-    finding = found(audit, "no_rejected")
-    assert (finding.verdict, finding.count, finding.of) == ("ok", 10, 30)
-    assert "20 pairs and 10 rows without rejected answer" in found(audit, "few_pairs").says
-    assert "no_rejected" not in {f.check for f in audited(distinct_rows(3), near=False).findings}
-
-
-def test_another_column_for_rejected_answers_is_named() -> None:
-    rows = distinct_rows(30)
-    for row in rows[:10]:
-        row["second"] = row.pop("rejected")
-    finding = finding_of("no_rejected", rows)
-    assert (finding.verdict, finding.count) == ("look", 10)
-    assert "(but 'second')" in finding.says
-    assert finding.figures == {"without_column": 10}
-
-
-def test_a_misspelt_column_makes_its_rows_unreadable() -> None:
-    rows = distinct_rows(30)
-    for row in rows[:10]:
-        row["rejectd"] = row.pop("rejected")
-    finding = finding_of("unreadable_rows", rows)
-    assert (finding.verdict, finding.count) == ("stop", 10)
-    assert finding.examples[0].text == "column 'rejectd' is not read: 'rejected' is"
-
-
-def test_without_any_rejected_answer_training_is_refused() -> None:
-    rows = distinct_rows(10)
-    for row in rows:
-        row["source"] = row.pop("rejected")
-    audit = audited(rows, near=False)
-    assert found(audit, "no_rejected").verdict == found(audit, "few_pairs").verdict == "stop"
-    assert "orpo train refuses" in found(audit, "no_rejected").says
-
-
-def test_rows_of_no_weight_are_not_kept() -> None:
-    rows = distinct_rows(10)
-    rows[0]["weight"] = 0
-    account = audited(rows, near=False).rows
-    assert (account.kept, account.dropped) == (9, {"zero_weight": 1})
-
-
-def test_shorter_answers_that_are_chosen_are_counted() -> None:
-    rows = [pair(f"q{n}", "no", f"a long answer {n}") for n in range(100)]
-    finding = finding_of("length_bias", rows)
-    assert (finding.verdict, finding.count, finding.share) == ("stop", 100, 1.0)
-    assert finding.figures["longer_chosen"] == 0
-
-
-def test_the_command_against_scores_is_named() -> None:
-    rows = [pair(f"q{n}", f"a{n}", "b", score_chosen=1, score_rejected=2) for n in range(9)]
-    assert "orpo data fix --min_score_margin 0 drops" in finding_of("scores", rows).do
+    assert "no_rejected" not in {f.check for f in audited(rows, near=False).findings}
+    for row in rows[:of]:
+        answer = row.pop("rejected")
+        row.update({"rejected": None} if renamed is None else {renamed: answer})
+    finding = finding_of(check, rows)
+    assert finding.verdict == verdict
+    assert says in finding.says
 
 
 SETTINGS: Values = [
@@ -514,10 +447,3 @@ def test_who_speaks_belongs_to_the_prompt() -> None:
     three["prompt"] = [{"role": r, "content": c} for r, c in zip(roles, "abc", strict=True)]
     assert finding_of("exact_duplicates", [one, three]).count == 0
     assert finding_of("exact_duplicates", [one, three, three]).count == 1
-
-
-def test_another_weight_is_a_copy_and_is_said() -> None:
-    rows = [pair("q", "a", "b", weight=w) for w in (1, 3, 1)]
-    finding = finding_of("exact_duplicates", rows)
-    assert (finding.count, finding.figures["other_weight"]) == (2, 1)
-    assert "1 with another weight" in finding.says

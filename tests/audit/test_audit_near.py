@@ -32,17 +32,18 @@ def test_reworded_rows_are_found_and_distinct_ones_are_not(every: int) -> None:
     assert all(int(e.where.split(":")[1]) - 400 == int(e.other[5:]) for e in finding.examples)
 
 
-def test_case_and_punctuation_make_no_difference() -> None:
-    rows = distinct_rows(30)
+def test_what_makes_no_difference() -> None:
+    rng, rows = random.Random(1), distinct_rows(50)
     shouted = like(rows[3], lambda text: text.upper().replace(".", "!!"))
     finding = near([*rows, shouted])
     assert (finding.count, finding.examples[0].other) == (1, "data:4")
-
-
-def test_a_cluster_counts_once_for_each_row_but_the_first() -> None:
-    rng, rows = random.Random(1), distinct_rows(50)
     copies = [like(rows[0], lambda text: reworded(text, rng, 12)) for _ in range(12)]
-    assert near([*rows, *copies]).count == 12
+    assert near([*rows, *copies]).count == 12  # a cluster counts for each row but its first
+    assert near([*rows, *rows[:5]]).count == 0  # they are exact
+    short = [pair("Is it on?", "Yes.", "No."), pair("is it on", "yes", "no")]
+    wordless = [pair("?!", "...", "---"), pair("!?", "…", "--")]
+    finding = near([*rows, *short, *wordless])
+    assert (finding.count, finding.of) == (1, 52)
 
 
 def test_data_that_are_nothing_but_copies_are_seen_as_such() -> None:
@@ -55,13 +56,6 @@ def test_data_that_are_nothing_but_copies_are_seen_as_such() -> None:
     assert finding.of == 300
     assert finding.count >= 285
     assert finding.verdict == "stop"
-
-
-def test_exact_duplicates_are_not_counted_again() -> None:
-    rows = distinct_rows(30)
-    audit = audited([*rows, *rows[:5]])
-    assert found(audit, "near_duplicates").count == 0
-    assert found(audit, "exact_duplicates").count == 5
 
 
 def test_another_answer_to_the_same_prompt_is_no_near_duplicate() -> None:
@@ -88,11 +82,6 @@ def test_short_texts_that_differ_are_left_alone(one: tuple[str, str], two: tuple
     assert near(rows).count == 0
 
 
-def test_short_texts_of_the_same_words_are_found() -> None:
-    rows = [pair("Is it on?", "Yes.", "No."), pair("is it on", "yes", "no"), *distinct_rows(20)]
-    assert near(rows).count == 1
-
-
 def test_texts_that_differ_in_a_number_ask_different_things() -> None:
     asked = "Please list the {} largest lakes of the country by size, with a reason for each."
     answer = "Here are the lakes that you asked for, the largest of them first, as far as I know."
@@ -100,12 +89,6 @@ def test_texts_that_differ_in_a_number_ask_different_things() -> None:
     assert near([*rows, *distinct_rows(20)]).count == 0
     worded = [pair(asked.format(n), answer, "I do not know of any.") for n in ("some", "few")]
     assert near([*worded, *distinct_rows(20)]).count == 1
-
-
-def test_texts_without_words_are_left_out() -> None:
-    rows = [pair("?!", "...", "---"), pair("!?", "…", "--"), *distinct_rows(9)]
-    finding = near(rows)
-    assert (finding.count, finding.of) == (0, 9)
 
 
 def test_without_datasketch_nothing_is_claimed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,12 +144,13 @@ def test_words() -> None:
     assert len(words("half \ud800 of it", 9)) >= 3
     assert len(words("x" * 2_000_000, 50)) == 1
     assert len(words("", 9)) == 0
-
-
-def test_pairs_of_words_know_their_order() -> None:
     assert set(shingles(words("a b", 9)).tolist()) != set(shingles(words("b a", 9)).tolist())
-    assert len(shingles(words("a b a b", 9))) == 2
-    assert len(shingles(words("a", 9))) == 1
+    assert [len(shingles(words(text, 9))) for text in ("a b a b", "a")] == [2, 1]
+    store = WordStore()
+    for text in ("one two three", "", "four"):
+        store.add(words(text, 9))
+    assert [len(store[i]) for i in range(len(store))] == [3, 0, 1]
+    assert store[2].tolist() == words("four", 9).tolist()
 
 
 def test_rare_words_count_more() -> None:
@@ -177,11 +161,3 @@ def test_rare_words_count_more() -> None:
     assert similarity(texts[0], texts[0], weights) == pytest.approx(1.0)
     assert similarity(texts[0], texts[1], weights) < 0.5
     assert similarity(texts[0], words("0 wugs0", 9), weights) > 0.9
-
-
-def test_a_store_gives_back_what_was_put_in() -> None:
-    store = WordStore()
-    for text in ("one two three", "", "four"):
-        store.add(words(text, 9))
-    assert [len(store[i]) for i in range(len(store))] == [3, 0, 1]
-    assert store[2].tolist() == words("four", 9).tolist()

@@ -60,17 +60,6 @@ def test_answers_that_are_the_same_as_far_as_they_are_kept(shared: int) -> None:
     assert counts.outcome(policy).dropped.tolist() == [dropped]
 
 
-@pytest.mark.parametrize("answer", [10, 100, 300])
-def test_prompts_that_are_cut_keep_half_of_the_room(answer: int) -> None:
-    pair = TokenizedPair([1] * 300, [2] * answer, [3] * 5, row=0)
-    counts, policy = TokenCounts(), LengthPolicy(200, truncation="keep_end")
-    counts.add(pair)
-    fitted = policy.fit(pair, "row")
-    assert isinstance(fitted, TokenizedPair)
-    assert counts.outcome(policy).prompt.tolist() == [len(fitted.prompt_ids)]
-    assert counts.outcome(policy).chosen.tolist() == [len(fitted.chosen_ids)]
-
-
 def test_error_counts_what_would_stop_the_run() -> None:
     counts = TokenCounts()
     counts.add(TokenizedPair([1] * 5, [2] * 5, [3] * 4, row=0))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from orpo.commands.main import main
+from tests.audit.faults import distinct_rows, like, reworded
 from tests.cli.conftest import Orpo
 
 Values = dict[str, Any]
@@ -95,6 +96,10 @@ def test_train_and_held_out_files_make_a_training(
         (("fix", "pairs.jsonl", "x.jsonl", "--max_length", "9"), "--model"),
         (("fix", "pairs.jsonl", "x.jsonl", "--balance", "colour"), "colour"),
         (("fix", "pairs.jsonl", "x.jsonl", "--held_out", "7"), "--held_out"),
+        (("fix", "pairs.jsonl", "x.jsonl", "--held_out", "1e-9"), "one side empty"),
+        (("fix", "pairs.jsonl", "x.jsonl", "--held_out_output", "y.jsonl"), "--held_out_output"),
+        (("fix", "pairs.jsonl", "x.jsonl", "--balance_ratio", "0.5"), "--balance_ratio"),
+        (("fix", "pairs.jsonl", "x.jsonl", "--min_score_margin", "nan"), "--min_score_margin"),
         (("fix", "pairs.jsonl", "/proc/x.jsonl"), "cannot be written"),
         (("fix", "pairs.jsonl", "other.jsonl/x.jsonl"), "cannot be written"),
         (("fix", "pairs.jsonl", "other.jsonl"), "is there already"),
@@ -173,30 +178,48 @@ def test_the_audit_finds_nothing_exact_in_the_copy(
     assert found(train, test) == set()
 
 
+def test_what_the_audit_counts_is_what_fix_drops(orpo: Orpo, tiny: Path, tmp_path: Path) -> None:
+    pytest.importorskip("datasketch")
+    rng, rows = random.Random(1), distinct_rows(120)
+    for n in range(3):
+        rows[n]["chosen"][0]["content"] = " "
+    for n in range(3, 8):
+        rows[n]["rejected"][0]["content"] = rows[n]["chosen"][0]["content"] + "\n"
+    for n in range(8, 12):
+        rows[n] |= {"score_chosen": 1, "score_rejected": 2}
+    rows[12] |= {"score_chosen": 2, "score_rejected": 2}
+    for n in range(13, 15):
+        rows[n]["chosen"][0]["content"] *= 40
+    rows += [rows[n] for n in range(20, 27)]
+    rows += [{**row, "chosen": row["rejected"], "rejected": row["chosen"]} for row in rows[30:36]]
+    rows += [like(row, lambda text: reworded(text, rng, 8)) for row in rows[40:49]]
+    rows += [{**rows[50], "chosen": 7}] * 2
+    data = tmp_path / "pairs.jsonl"
+    text = "".join(json.dumps(row) + "\n" for row in rows) + "{broken\n"
+    data.write_text(text, encoding="utf-8")
+    limits = ("--model", tiny, "--max_length", 2000, "--json")
+    assert orpo("data", "audit", data, *limits, "--truncation", "drop") == 0, orpo.err
+    found = {one["check"]: one["count"] for one in json.loads(orpo.out)["findings"]}
+    mend = ("--deduplicate", "near", "--min_score_margin", 0)
+    assert orpo("data", "fix", data, tmp_path / "clean.jsonl", *limits, *mend) == 0, orpo.err
+    dropped = json.loads(orpo.out)["dropped"]
+    assert found["unreadable_rows"] == dropped["malformed"] + dropped["unreadable"] == 3
+    assert found["empty_texts"] == dropped["empty_chosen"] == 3
+    assert found["identical_answers"] == dropped["identical_answers"] == 5
+    assert found["scores"] == dropped["low_margin"] == 4
+    assert found["truncation"] == dropped["too_long"] == 2
+    assert found["exact_duplicates"] == dropped["exact_duplicate"] == 7
+    assert 2 * found["contradictions"] == dropped["contradiction"] == 12  # both sides go
+    assert found["near_duplicates"] == dropped["near_duplicate"] >= 8
+    assert set(dropped) == {
+        *("malformed", "unreadable", "empty_chosen", "identical_answers", "low_margin"),
+        *("too_long", "exact_duplicate", "contradiction", "near_duplicate"),
+    }
+
+
 def test_near_duplicates_need_a_library(
     orpo: Orpo, pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("orpo.audit.repair.minhash_available", lambda: False)
     assert orpo("data", "fix", pairs, tmp_path / "x.jsonl", "--deduplicate", "near") == 2
     assert "datasketch" in orpo.err
-
-
-def test_help_says_what_always_goes(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        main(["data", "fix", "--help"])
-    told = " ".join(capsys.readouterr().out.split())
-    assert "answers that make no pair (equal scores, a single one) always go" in told
-
-
-@pytest.mark.filterwarnings("error")
-def test_what_parquet_would_fill_in_is_one_line(orpo: Orpo, pairs: Path, tmp_path: Path) -> None:
-    rows = read(pairs)
-    for n, row in enumerate(rows):
-        row["meta"] = {"k": n} if n % 2 else {"m": n}
-    pairs.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    before = sorted(tmp_path.iterdir())
-    assert orpo("data", "fix", pairs, tmp_path / "clean.parquet", "--held_out", 0.5) == 2
-    (line,) = orpo.err.strip().splitlines()
-    assert "field 'meta'" in line
-    assert ".jsonl" in line
-    assert sorted(tmp_path.iterdir()) == before

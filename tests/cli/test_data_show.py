@@ -100,12 +100,6 @@ def test_cuts_dropped_rows_and_absent_answers_are_told(
     assert "read only: in no term" in orpo.out
 
 
-def test_rows_are_found_by_number_and_place(orpo: Orpo, tiny: Path, pairs: Path) -> None:
-    rows = ("--row", 5, "--row", "pairs.jsonl:9")
-    assert orpo("data", "show", pairs, "--model", tiny, *rows) == 0
-    assert re.findall(r"^row (\d+)", orpo.out, re.M) == ["5", "9"]
-
-
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

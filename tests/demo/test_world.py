@@ -116,21 +116,6 @@ def test_committed_pairs_are_the_generated_ones(name: str, request: pytest.Fixtu
     assert stored[4:8] == bytes(4), "a time stamp would change the file at every run"
 
 
-def test_pairs_depend_on_the_seed_alone(heldout: list[Row]) -> None:
-    assert preference_rows("heldout", HELDOUT_PAIRS) == heldout
-    assert preference_rows("heldout", HELDOUT_PAIRS, seed=1) != heldout
-
-
-def test_draws_are_pinned() -> None:
-    draw = Draw("pinned")
-    assert [draw.number(0, 99) for _ in range(8)] == PINNED
-    assert Draw("pinned").shuffled("abcdef") == PINNED_ORDER
-
-
-PINNED = [46, 11, 62, 17, 39, 86, 74, 95]
-PINNED_ORDER = ["c", "a", "e", "b", "d", "f"]
-
-
 def test_tasks_languages_and_failures_are_spread(train: list[Row], heldout: list[Row]) -> None:
     for rows in (train, heldout):
         cells = [(row["task"], row["language"]) for row in rows]
