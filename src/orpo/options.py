@@ -42,9 +42,11 @@ def option(
         bare: The value of the flag without one, where it may stand alone.
         repeat: Whether it may be given again; the field is a tuple of all values.
     """
-    given = {"flag": flag, "metavar": metavar, "choices": choices, "parse": parse, "bare": bare}
-    given["repeat"] = repeat
-    return field(default=default, metadata={"help": help, **{k: v for k, v in given.items() if v}})
+    given = {"flag": flag, "metavar": metavar, "choices": choices, "parse": parse}
+    about = {name: value for name, value in {**given, "repeat": repeat}.items() if value}
+    if bare is not None:
+        about["bare"] = bare
+    return field(default=default, metadata={"help": help, **about})
 
 
 def argument(

@@ -20,8 +20,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from orpo.errors import DataError
-from orpo.evaluate import Answerer, Sampling, load_answerer
-from orpo.jobs import chat_job
+from orpo.evaluate import Answerer, Sampling, conversation, load_answerer
+from orpo.evaluate.conversation import ITS_BASE, Chat, Models
 from orpo.terminal import spelled_out
 from tests.cli.conftest import Orpo
 from tests.train.small import tiny_llama
@@ -160,18 +160,18 @@ def test_an_adapter_and_its_base_are_one_model_in_memory(
 ) -> None:
     loaded = []
     monkeypatch.setattr(
-        chat_job, "load_answerer", lambda name, **how: loaded.append(name) or load_answerer(name)
+        conversation,
+        "load_answerer",
+        lambda name, **how: loaded.append(name) or load_answerer(name),
     )
-    chat = chat_job.open_chat(chat_job.ChatJob(str(adapter), beside=chat_job.ITS_BASE))
+    sides = Models(str(adapter), ITS_BASE).sides()
     assert loaded == [str(adapter)]
-    assert [side.speaker.name for side in chat.sides] == [str(tiny), str(adapter)]
+    assert [side.speaker.name for side in sides] == [str(tiny), str(adapter)]
 
 
 def test_a_question_that_one_side_cannot_take_was_never_asked(tiny: Path, adapter: Path) -> None:
-    how = Sampling(max_new_tokens=2)
-    chat = chat_job.open_chat(
-        chat_job.ChatJob(str(adapter), beside=chat_job.ITS_BASE, sampling=how)
-    )
+    sides = Models(str(adapter), ITS_BASE).sides()
+    chat = Chat(sides, Sampling(max_new_tokens=2), None)
     chat.ask("Say 1", lambda side: lambda piece: None)
     before = [list(side.turns) for side in chat.sides]
     other = chat.sides[1].speaker._answerer

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Orpo
-from tests.evaluate.answers.scripted import said, scripted
+from tests.evaluate.judge.server import ScriptedServer
 from tests.servers import free_port
 
 
@@ -38,13 +38,13 @@ def test_the_same_command_goes_on(orpo: Orpo, tiny: Path, prompts: Path, tmp_pat
 
 def test_a_server_answers(orpo: Orpo, prompts: Path, tmp_path: Path) -> None:
     out = tmp_path / "a.jsonl"
-    with scripted(lambda body: said(body["messages"][0]["content"].upper())) as server:
+    with ScriptedServer(lambda asked: asked.last.upper()) as server:
         run = ("generate", "my-model", prompts, "--server", server.url, "--output", out)
         assert orpo(*run, "--json") == 0, orpo.err
         assert json.loads(orpo.out)["answers"][5] == {"prompt": "Say 5", "answer": "SAY 5"}
-        asked = len(server.bodies)
+        asked = len(server.asked)
         assert orpo(*run) == 0
-        assert (len(server.bodies), orpo.out) == (asked, "")
+        assert (len(server.asked), orpo.out) == (asked, "")
     assert json.loads(out.read_text(encoding="utf-8").splitlines()[0])["model"] == "my-model"
 
 
@@ -96,7 +96,7 @@ def test_turns_are_asked_one_after_another(orpo: Orpo, tmp_path: Path) -> None:
     ]
     path, out = tmp_path / "p.jsonl", tmp_path / "a.jsonl"
     path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
-    with scripted(lambda body: said(f"{len(body['messages'])} messages")) as server:
+    with ScriptedServer(lambda asked: f"{len(asked.body['messages'])} messages") as server:
         run = ("generate", "m", path, "--server", server.url, "--output", out, "--json")
         assert orpo(*run) == 0, orpo.err
     two, one = json.loads(orpo.out)["answers"]

@@ -105,7 +105,7 @@ def test_transformers_gets_an_adapter_merged_once(
     orpo: Orpo, adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started = []
-    monkeypatch.setattr("orpo.commands.serve.hand_over", lambda plan: started.append(plan.command))
+    monkeypatch.setattr("orpo.commands.serve.hand_over", started.append)
     mine = Path(shutil.copytree(adapter, tmp_path / "run"))
     run = ("serve", mine, "--engine", "transformers", "--port", free_port())
     assert orpo(*run, "--dry_run") == 0, orpo.err
@@ -152,7 +152,7 @@ def test_wrong_input_is_one_line(
 def test_without_a_server_it_says_what_to_install(
     orpo: Orpo, tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("orpo.jobs.serve_job.find_spec", lambda name: None)
+    monkeypatch.setattr("orpo.commands.serve.find_spec", lambda name: None)
     monkeypatch.setenv("PATH", "")
     assert orpo("serve", tiny) == 2
     assert "pip install 'orpo[serve]'" in orpo.err

@@ -1,20 +1,38 @@
-"""`orpo chat`."""
+"""`orpo chat`: lines are edited where a terminal can, and answers shown as they are made.
+
+Answers are streamed, in two columns of a terminal, or in blocks with labels.
+"""
 
 from __future__ import annotations
 
-import argparse
+import contextlib
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
 
-from orpo.commands.chat_lines import HISTORY, Lines
-from orpo.commands.chat_screen import screen_for
-from orpo.commands.console import say
-from orpo.commands.generate import add_sampling, add_template_kwargs, sampling, template_kwargs
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from orpo.commands.console import Screen, console, say
 from orpo.errors import ConfigError, UserError
-from orpo.jobs.chat_job import ITS_BASE, Chat, ChatJob, open_chat
-from orpo.runs import short_name
+from orpo.evaluate.settings import Sampling
+from orpo.options import argument, asked, group, option
+from orpo.runs.names import short_name
+from orpo.setting_types import as_mapping
+from orpo.terminal import spelled_out
+
+if TYPE_CHECKING:
+    from orpo.evaluate.conversation import Chat, Side
+
+try:
+    import readline
+except ImportError:  # not on Windows
+    readline = None  # type: ignore[assignment]
 
 EXAMPLES = """\
 examples:
@@ -34,48 +52,50 @@ _HELP = """\
 /exit         leave
 //...         say something that begins with /"""
 
+HISTORY = "~/.local/state/orpo/chat_history"
+_MOST = 1000
+_PROMPT = "you> "
+_FRAME = 7  # characters of a line that are lines and margins of the two columns
+_ABOVE_AND_BELOW = 5  # lines that are not the answers'
 
-def configure(parser: argparse.ArgumentParser) -> None:
+
+@dataclass(frozen=True)
+class Options:
     """The models and how they speak."""
-    add = parser.add_argument
-    add("model", metavar="MODEL", help="model folder, adapter folder or Hub id")
-    add(
-        "--beside",
+
+    model: str = argument("MODEL", help="model folder, adapter folder or Hub id")
+    beside: str | None = option(
+        None,
         metavar="BASE",
-        nargs="?",
-        const=ITS_BASE,
+        bare="",
         help="hear this model too; alone, the one that the run started from",
     )
-    add("--system", help="system prompt")
-    add("--dtype", default="auto", help="dtype of the weights")
-    add(
-        "--no_history",
-        "--no-history",
-        action="store_true",
-        help=f"do not keep what is typed in {HISTORY}",
+    system: str | None = option(None, help="system prompt")
+    dtype: str = option("auto", help="dtype of the weights")
+    no_history: bool = option(False, help=f"do not keep what is typed in {HISTORY}")
+    trust_remote_code: bool = option(False, help="allow a model's own code to run")
+    chat_template_kwargs: str | None = option(
+        None,
+        metavar="JSON",
+        help="variables for the chat template; default those of the training",
     )
-    add_sampling(parser)
-    add_template_kwargs(parser)
+    sampling: Sampling = group(Sampling, "how answers are drawn")
+    json: bool = asked("json")
 
 
-def execute(given: argparse.Namespace) -> dict[str, Any]:
+def run(options: Options) -> dict[str, Any]:
     """Talk until the input ends."""
-    job = ChatJob(
-        given.model,
-        given.beside,
-        given.system,
-        sampling(given),
-        given.dtype,
-        given.trust_remote_code,
-        template_kwargs(given),
-    )
-    chat = open_chat(job)
+    variables = as_mapping(options.chat_template_kwargs, "chat_template_kwargs")
+    from orpo.evaluate.conversation import Chat, Models  # noqa: PLC0415 - loads torch
+
+    who = (options.model, options.beside, options.dtype, options.trust_remote_code, variables)
+    chat = Chat(Models(*who).sides(), options.sampling, options.system)
     typed = sys.stdin.isatty()
     if typed:
         names = " beside ".join(short_name(side.speaker.name) for side in chat.sides)
         say(f"{names}: /help lists what can be done, /exit leaves")
-    screen = screen_for(chat, silent=given.json)
-    with Lines(keep=not given.no_history) as lines:
+    screen = screen_for(chat, silent=options.json)
+    with Lines(keep=not options.no_history) as lines:
         for line in lines:
             try:
                 if not _heed(chat, line, screen, typed=typed):
@@ -145,3 +165,163 @@ _COMMANDS: dict[str, Callable[[Chat, str, Callable[[Chat, str], None]], None]] =
     "/save": _save,
     "/help": _help,
 }
+
+
+def history_file() -> Path:
+    """Where lines are kept from chat to chat: $XDG_STATE_HOME/orpo, or `HISTORY`."""
+    state = os.environ.get("XDG_STATE_HOME")
+    return (Path(state) / "orpo" / Path(HISTORY).name) if state else Path(HISTORY).expanduser()
+
+
+class Lines:
+    """The lines of stdin that hold something, until it ends; for a `with` block and a loop.
+
+    In a terminal, arrows edit them and recall earlier ones, also those of earlier chats, if they
+    are kept in a file that only the user can read. What is piped in is never kept.
+    """
+
+    def __init__(self, *, keep: bool) -> None:
+        self._typed = sys.stdin.isatty()
+        self._edited = self._typed and sys.stdout.isatty() and readline is not None
+        self._keep = keep and self._edited
+        self._said: list[str] = []
+
+    def __enter__(self) -> Lines:
+        """Recall what earlier chats have kept."""
+        if self._edited:
+            readline.clear_history()
+            readline.set_auto_history(False)
+        if self._keep:
+            for line in _kept():
+                readline.add_history(line)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Keep what was said; a disk that cannot is no reason to fail."""
+        if self._keep and self._said:
+            with contextlib.suppress(OSError):
+                _write([*_kept(), *self._said][-_MOST:])
+
+    def __iter__(self) -> Iterator[str]:
+        """Each line, without white space around it."""
+        while True:
+            try:
+                line = self._next()
+            except (EOFError, KeyboardInterrupt):
+                return
+            if line is None:
+                return
+            if line.strip():
+                self._remember(line.strip())
+                yield line.strip()
+
+    def _next(self) -> str | None:
+        if self._edited:
+            return input(_PROMPT)
+        if self._typed:  # stdout goes elsewhere
+            return console.input(_PROMPT)
+        line = sys.stdin.readline()
+        return line or None
+
+    def _remember(self, line: str) -> None:
+        if not self._edited:
+            return
+        if not self._said or self._said[-1] != line:
+            readline.add_history(line)
+            self._said.append(line)
+
+
+def _kept() -> list[str]:
+    try:
+        return history_file().read_text(encoding="utf-8").split("\n")[:-1]
+    except (OSError, UnicodeDecodeError):
+        return []
+
+
+def _write(lines: list[str]) -> None:
+    path = history_file()
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8", errors="replace") as file:
+        file.writelines(f"{line}\n" for line in lines)
+    fresh.replace(path)
+
+
+def screen_for(chat: Chat, *, silent: bool) -> Callable[[Chat, str], None]:
+    """How a question is asked and its answers are shown on stdout."""
+    if silent:
+        return _unseen
+    if len(chat.sides) == 1:
+        return _streamed
+    return _in_columns if sys.stdout.isatty() else _in_blocks
+
+
+def _unseen(chat: Chat, text: str) -> None:
+    chat.ask(text, lambda _side: lambda _piece: None)
+
+
+def _streamed(chat: Chat, text: str) -> None:
+    chat.ask(text, lambda _side: _print)
+    print(flush=True)
+
+
+def _print(piece: str) -> None:
+    print(piece, end="", flush=True)
+
+
+def _in_blocks(chat: Chat, text: str) -> None:
+    """For a file or a program: whose answer it is, the answer, an empty line."""
+
+    def begin(side: Side) -> Callable[[str], None]:
+        print(f"{'' if side is chat.sides[0] else chr(10) * 2}[{short_name(side.speaker.name)}]")
+        return _print
+
+    chat.ask(text, begin)
+    print("\n", flush=True)
+
+
+def _in_columns(chat: Chat, text: str) -> None:
+    """Two columns that grow as the models answer, one after the other.
+
+    While they grow, the last lines are shown that the terminal has room for.
+    """
+    said = {side.speaker.name: Text() for side in chat.sides}
+    console = Screen(highlight=False, emoji=False)
+    width, room = (console.width - _FRAME) // 2, max(1, console.height - _ABOVE_AND_BELOW)
+
+    def drawn(*, whole: bool = False) -> Table:
+        table = Table(expand=True)
+        for name in said:
+            table.add_column(Text(spelled_out(short_name(name))), ratio=1, overflow="fold")
+        if whole:
+            table.add_row(*said.values())
+        else:
+            ends = (one.wrap(console, width, overflow="fold")[-room:] for one in said.values())
+            table.add_row(*(Text("\n").join(lines) for lines in ends))
+        return table
+
+    with Live(
+        drawn(),
+        console=console,
+        auto_refresh=False,
+        redirect_stdout=False,  # rich would take escapes in it for colours
+        redirect_stderr=False,
+    ) as live:
+
+        def begin(side: Side) -> Callable[[str], None]:
+            def hear(piece: str) -> None:
+                said[side.speaker.name].append(spelled_out(piece))
+                live.update(drawn(), refresh=True)
+
+            return hear
+
+        try:
+            chat.ask(text, begin)
+        finally:
+            live.update(drawn(whole=True))

@@ -8,8 +8,8 @@ from typing import Any
 
 from orpo.commands.console import say
 from orpo.commands.evaluate_win_rate import add_asking, show_rates
-from orpo.commands.generate import positive, sampling
-from orpo.commands.judge_options import add_judge_flags, judge_settings
+from orpo.commands.judge_options import add_judge_flags, judge_settings, sampling
+from orpo.evaluate.settings import positive
 from orpo.jobs.alpaca_job import AlpacaJob, run_alpaca
 from orpo.jobs.judged_folder import Answering
 

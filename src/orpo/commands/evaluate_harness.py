@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from orpo.commands.console import console, rows_table, say
-from orpo.commands.generate import positive
 from orpo.evaluate.harness import HarnessPlan
+from orpo.evaluate.settings import positive
 from orpo.jobs.harness_job import HarnessJob, run_harness
 from orpo.runs import REPORT
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from orpo.commands.console import console, rows_table, say
-from orpo.commands.generate import positive
 from orpo.commands.judge_options import add_judge_flags, judge_settings
 from orpo.evaluate import Sampling
 from orpo.evaluate.mt_bench.protocol import MAX_NEW_TOKENS
+from orpo.evaluate.settings import positive
 from orpo.jobs.mt_bench_job import MTBenchJob, run_mt_bench
 
 EXAMPLES = """\

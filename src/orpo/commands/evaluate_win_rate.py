@@ -7,9 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from orpo.commands.console import console, rows_table, say
-from orpo.commands.generate import add_sampling, positive, sampling
-from orpo.commands.judge_options import add_judge_flags, judge_settings
+from orpo.commands.judge_options import (
+    add_judge_flags,
+    add_sampling,
+    judge_settings,
+    sampling,
+)
 from orpo.errors import ConfigError
+from orpo.evaluate.settings import positive
 from orpo.jobs.judged_folder import Answering
 from orpo.jobs.win_rate_job import WinRateJob, run_win_rate
 from orpo.runs import REPORT

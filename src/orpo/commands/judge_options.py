@@ -1,13 +1,11 @@
-"""The flags of a judge, the same for every evaluation that asks one."""
+"""Flags of evaluations whose options are no dataclass yet: of a judge, and of sampling."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
-from orpo.evaluate.settings import CACHE, JudgeSettings
-
-__all__ = ["CACHE", "add_judge_flags", "judge_settings"]
+from orpo.evaluate.settings import JudgeSettings, Sampling, positive
 
 
 def add_judge_flags(parser: argparse.ArgumentParser) -> None:
@@ -139,3 +137,20 @@ def _add(
 
 def _temperature(text: str) -> float | None:
     return None if text.lower() == "none" else float(text)
+
+
+def add_sampling(parser: argparse.ArgumentParser) -> None:
+    """The flags of `Sampling`."""
+    parser.add_argument("--max_new_tokens", "--max-new-tokens", type=positive, default=256)
+    parser.add_argument("--temperature", type=float, default=0.0, help="0 is greedy")
+    parser.add_argument("--top_p", "--top-p", type=float, default=1.0)
+    parser.add_argument("--seed", type=int, default=42)
+    parser.add_argument("--batch_size", "--batch-size", type=positive, default=16)
+    parser.add_argument("--trust_remote_code", "--trust-remote-code", action="store_true")
+
+
+def sampling(given: argparse.Namespace) -> Sampling:
+    """`Sampling` from the flags."""
+    return Sampling(
+        given.max_new_tokens, given.temperature, given.top_p, given.seed, given.batch_size
+    )

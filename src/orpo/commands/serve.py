@@ -1,13 +1,26 @@
-"""`orpo serve`."""
+"""`orpo serve`: a model handed over to a server that speaks OpenAI's protocol.
+
+The server is another program: `transformers serve`, or vLLM. What is ours is to hand it the very
+model that was committed, with the chat template of the training, and to say where it answers.
+"""
 
 from __future__ import annotations
 
-import argparse
+import errno
+import json
+import os
 import shlex
+import shutil
+import socket
+import sys
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from orpo.commands.console import say
-from orpo.jobs.serve_job import ENGINES, ServeJob, hand_over, plan_serve
+from orpo.errors import ConfigError, ModelError
+from orpo.options import argument, asked, option
 
 EXAMPLES = """\
 examples:
@@ -20,27 +33,205 @@ The server is `transformers serve` (pip install 'orpo[serve]') or vLLM; this com
 
 PASSES_ON = True
 
+_TEMPLATE = "chat_template.jinja"
+# What vLLM takes as --max-lora-rank, its vllm/config/lora.py of v0.27 says.
+_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
+_EVERYWHERE = {"0.0.0.0": "localhost", "::": "localhost"}  # noqa: S104 - shown, not bound
+_SAFE_NAME = "@:"  # `transformers serve` reads MODEL@REVISION and MODEL:FILE
+_NOT_INSTALLED = {
+    "vllm": ("vLLM is not installed", "pip install vllm (it wants a GPU)."),
+    "transformers": (
+        "no server is installed",
+        "pip install 'orpo[serve]' for `transformers serve`, or pip install vllm.",
+    ),
+}
 
-def configure(parser: argparse.ArgumentParser) -> None:
+
+@dataclass(frozen=True)
+class Options:
     """The model, the server, and where it listens."""
-    add = parser.add_argument
-    add("model", metavar="RUN", help="run folder, model folder, adapter folder or Hub id")
-    add("--engine", choices=ENGINES, default="auto", help="default: vLLM where it is installed")
-    add("--host", default="localhost")
-    add("--port", type=int, default=8000)
-    add("--dry_run", "--dry-run", action="store_true", help="show the command, start nothing")
+
+    model: str = argument("RUN", help="run folder, model folder, adapter folder or Hub id")
+    engine: str = option(
+        "auto",
+        choices=("auto", "transformers", "vllm"),
+        help="default: vLLM where it is installed",
+    )
+    host: str = option("localhost", help="where it listens; default localhost")
+    port: int = option(8000, help="and on which port; default 8000")
+    dry_run: bool = option(False, help="show the command, start nothing")
+    json: bool = asked("json")
+    passed_on: tuple[str, ...] = asked("passed_on")
 
 
-def execute(given: argparse.Namespace) -> dict[str, Any]:
+def run(options: Options) -> dict[str, Any]:
     """Become the server, or show how."""
-    job = ServeJob(given.model, given.engine, given.host, given.port, tuple(given.passed_on))
-    plan = plan_serve(job, dry=given.dry_run, say=say)
-    for note in plan.notes:
+    plan = _plan(options)
+    for note in plan["notes"]:
         say(note)
-    say(f"{plan.url}/v1 answers as model {plan.model!r}; try:\n{plan.curl}")
-    if not given.dry_run:
-        say(f"starting: {shlex.join(plan.command)}")
-        hand_over(plan)
-    if not given.json:
-        print(shlex.join(plan.command))
-    return plan.as_dict()
+    say(f"{plan['url']}/v1 answers as model {plan['model']!r}; try:\n{plan['curl']}")
+    if not options.dry_run:
+        say(f"starting: {shlex.join(plan['command'])}")
+        hand_over(plan["command"])
+    if not options.json:
+        print(shlex.join(plan["command"]))
+    return plan
+
+
+def hand_over(command: list[str]) -> None:
+    """Become the server; signals and output are its own from here on.
+
+    Raises:
+        ConfigError: Its program cannot be started.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    try:
+        os.execv(command[0], command)  # noqa: S606 - no shell is wanted
+    except OSError as error:
+        raise ConfigError(f"cannot be started ({error.strerror})", where=command[0]) from error
+
+
+def _plan(options: Options) -> dict[str, Any]:
+    """The command that serves a model, and how to ask it; a dry run changes nothing."""
+    if not 0 < options.port < 2**16:
+        raise ConfigError(f"must be 1 to 65535, is {options.port}", where="--port")
+    if not options.host.strip():
+        raise ConfigError("is empty", where="--host", fix="Leave it out, or name an address.")
+    _look_at(options.model)
+    engine, program = _engine(options.engine)
+    notes = _notes(options)
+    if program is None:
+        what, fix = _NOT_INSTALLED[engine]
+        absent = ConfigError(what, where="orpo serve", fix=fix)
+        if not options.dry_run:
+            raise absent
+        notes.append(str(absent))
+    if not options.dry_run:
+        _ensure_free(options.host, options.port)
+    if engine == "vllm":
+        folder = Path(options.model)
+        name = folder.resolve().name if folder.is_dir() else options.model
+        what_it_serves = _for_vllm(options.model, name)
+    else:
+        name = _for_transformers(options, notes)
+        what_it_serves = [name]
+    where = ["--host", options.host, "--port", str(options.port)]
+    url = f"http://{_EVERYWHERE.get(options.host, options.host)}:{options.port}"
+    return {
+        "engine": engine,
+        "command": [program or engine, "serve", *what_it_serves, *where, *options.passed_on],
+        "model": name,
+        "url": url,
+        "curl": _curl(url, name),
+        "notes": notes,
+    }
+
+
+def _curl(url: str, model: str) -> str:
+    """A request that can be pasted into a shell."""
+    messages = [{"role": "user", "content": "Hello!"}]
+    body = json.dumps({"model": model, "messages": messages, "max_tokens": 128})
+    header = "'Content-Type: application/json'"
+    return f"curl {url}/v1/chat/completions -H {header} -d {shlex.quote(body)}"
+
+
+def _look_at(model: str) -> None:
+    """Better said here in one line than by the server in fifty."""
+    from orpo.runs.trust import ensure_as_committed  # noqa: PLC0415 - as below
+    from orpo.train.models import located  # noqa: PLC0415 - loads torch
+
+    folder = Path(located(model))
+    if model.endswith("/") and not folder.is_dir():
+        raise ModelError("no such model folder", where=model, fix="Give a folder, or a Hub id.")
+    ensure_as_committed(folder)
+
+
+def _engine(wanted: str) -> tuple[str, str | None]:
+    """The server to take, and its program; None where it is not installed."""
+    vllm = shutil.which("vllm")
+    if wanted == "vllm" or (wanted == "auto" and vllm):
+        return "vllm", vllm
+    if find_spec("fastapi") is None or find_spec("uvicorn") is None:
+        return "transformers", None
+    own = shutil.which("transformers", path=str(Path(sys.executable).parent))
+    return "transformers", own or shutil.which("transformers")
+
+
+def _ensure_free(host: str, port: int) -> None:
+    try:
+        kind, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(kind, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        taken = error.errno == errno.EADDRINUSE
+        raise ConfigError(
+            "is taken by another program" if taken else f"cannot be listened on ({error.strerror})",
+            where=f"--port {port}" if taken else f"--host {host}",
+            fix="Give another one.",
+        ) from error
+
+
+def _notes(options: Options) -> list[str]:
+    from orpo.config import ORPOConfig  # noqa: PLC0415 - as below
+    from orpo.data.asked import asked_otherwise  # noqa: PLC0415 - as below
+    from orpo.data.rendering import has_chat_template  # noqa: PLC0415 - as below
+    from orpo.train.tokenizer import load_tokenizer  # noqa: PLC0415 - loads transformers
+
+    notes = []
+    tokenizer = load_tokenizer(options.model, ORPOConfig(output_dir="unused"))
+    if not has_chat_template(tokenizer):
+        notes.append(
+            "the tokenizer has no chat template: ask /v1/completions, which continues a text"
+        )
+    differs = asked_otherwise(tokenizer)
+    if differs:
+        notes.append(f"the server asks with the template alone: {differs}")
+    if options.host not in {"localhost", "127.0.0.1", "::1"}:
+        notes.append("whoever reaches this machine can ask the model: the server wants no key")
+    return notes
+
+
+def _for_vllm(model: str, name: str) -> list[str]:
+    """The model's part of vLLM's command, with the template that the model was trained with."""
+    from orpo.evaluate.loading import is_adapter  # noqa: PLC0415 - as below
+    from orpo.train.adapters import base_of_adapter, read_adapter  # noqa: PLC0415 - loads torch
+
+    template = Path(model) / _TEMPLATE
+    templated = ["--chat-template", str(template)] if template.is_file() else []
+    if not is_adapter(model):
+        return [model, "--served-model-name", name, *templated]
+    try:
+        settings = read_adapter(model)
+        base, rank = base_of_adapter(model), int(settings["r"])
+    except (ModelError, KeyError, TypeError) as error:
+        raise ModelError(
+            "the adapter is none that vLLM can load: its base model or rank is missing",
+            where=str(Path(model) / "adapter_config.json"),
+            fix="`orpo merge` makes a whole model of it.",
+        ) from error
+    room = next((most for most in _RANKS if most >= rank), rank)
+    pinned = ["--revision", str(settings["revision"])] if settings.get("revision") else []
+    lora = ["--enable-lora", "--lora-modules", f"{name}={model}", "--max-lora-rank", str(room)]
+    return [base, *pinned, "--tokenizer", model, *lora, *templated]
+
+
+def _for_transformers(options: Options, notes: list[str]) -> str:
+    """The folder or id that `transformers serve` loads; requests must name it so."""
+    from orpo.evaluate.loading import is_adapter  # noqa: PLC0415 - loads torch
+    from orpo.jobs.merge_job import MERGED, merge_once, merged_folder  # noqa: PLC0415 - as above
+
+    model, folder = options.model, Path(options.model)
+    if is_adapter(model):
+        model = str(merged_folder(folder) or folder / MERGED)
+        notes.append(f"`transformers serve` knows no adapters: merged into {model}")
+        if not options.dry_run:
+            model = str(merge_once(folder, say=say))
+    if any(sign in model for sign in _SAFE_NAME):
+        raise ConfigError(
+            f"`transformers serve` cannot take a name with {_SAFE_NAME[0]} or {_SAFE_NAME[1]}",
+            where=model,
+            fix="Rename the folder.",
+        )
+    return model

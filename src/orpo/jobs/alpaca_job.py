@@ -22,8 +22,10 @@ from orpo.evaluate.alpaca import (
 )
 from orpo.evaluate.alpaca.annotations import OFFICIAL_ANNOTATOR
 from orpo.evaluate.alpaca.data import BASELINE, HUB, complaint
-from orpo.evaluate.answers import answer_questions, open_source_of_answers, spread
-from orpo.evaluate.judge import Comparison, JudgeSettings, compare_pairs
+from orpo.evaluate.answers import answer_questions, open_source_of_answers
+from orpo.evaluate.judge.pairwise import Comparison, compare_pairs
+from orpo.evaluate.questions import spread
+from orpo.evaluate.settings import JudgeSettings
 from orpo.evaluate.win_rates import JudgedPair, WinRate, rated, summary, suspicious
 from orpo.jobs.alpaca_verdicts import annotated_pairs, why_not_comparable
 from orpo.jobs.evaluation_folder import ANSWERS, claim_folder

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from orpo.evaluate.alpaca import Annotations, Baseline
 from orpo.evaluate.alpaca.annotations import INSTRUCTIONS, OFFICIAL_ANNOTATOR, OFFICIAL_BASELINE
-from orpo.evaluate.judge import suspicions
+from orpo.evaluate.judge.suspicious import suspicions
 from orpo.evaluate.win_rates import JudgedPair
 
 __all__ = ["annotated_pairs", "why_not_comparable"]

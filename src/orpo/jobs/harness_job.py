@@ -11,8 +11,8 @@ from typing import Any
 
 from orpo.errors import DataError
 from orpo.evaluate import Answerer, load_answerer
-from orpo.evaluate.answers.local import weights_digest
 from orpo.evaluate.harness import HarnessPlan, changes, find_tasks, run_task
+from orpo.evaluate.local import weights_digest
 from orpo.jobs.evaluation_folder import ANSWERS, claim_folder
 from orpo.runs import EVALUATION, read_object, typed, write_json, write_jsonl
 from orpo.train.recorder import versions

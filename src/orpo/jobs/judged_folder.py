@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orpo.evaluate.judge import PairwiseResult
+from orpo.evaluate.judge.pair_result import PairwiseResult
 from orpo.evaluate.win_rates import JudgedPair
 from orpo.jobs.evaluation_folder import JUDGMENTS
 from orpo.runs import EVALUATION, write_json, write_jsonl

@@ -10,8 +10,7 @@ from typing import Any
 
 from orpo.errors import ConfigError, DataError
 from orpo.evaluate import Sampling
-from orpo.evaluate.answers import Answered, open_source_of_answers, spread
-from orpo.evaluate.judge import JudgeSettings
+from orpo.evaluate.answers import Answered, open_source_of_answers
 from orpo.evaluate.mt_bench import (
     MAX_NEW_TOKENS,
     Benchmark,
@@ -25,6 +24,8 @@ from orpo.evaluate.mt_bench import (
     write_answers,
     write_judgments,
 )
+from orpo.evaluate.questions import spread
+from orpo.evaluate.settings import JudgeSettings
 from orpo.jobs.evaluation_folder import ANSWERS, JUDGMENTS, claim_folder
 from orpo.jobs.mt_bench_result import Graded, evaluation, read_also
 from orpo.runs import EVALUATION, write_json

@@ -9,15 +9,11 @@ from typing import Any
 
 from orpo.errors import DataError
 from orpo.evaluate import Sampling
-from orpo.evaluate.answers import (
-    Answered,
-    Question,
-    answer_questions,
-    open_source_of_answers,
-    read_questions,
-    spread,
-)
-from orpo.evaluate.judge import Comparison, JudgeSettings, compare_pairs, conversation
+from orpo.evaluate.answers import Answered, Question, answer_questions, open_source_of_answers
+from orpo.evaluate.judge.fences import conversation
+from orpo.evaluate.judge.pairwise import Comparison, compare_pairs
+from orpo.evaluate.questions import read_questions, spread
+from orpo.evaluate.settings import JudgeSettings
 from orpo.evaluate.win_rates import JudgedPair, rated, summary, suspicious
 from orpo.jobs.evaluation_folder import ANSWERS, claim_folder
 from orpo.jobs.judged_folder import (
