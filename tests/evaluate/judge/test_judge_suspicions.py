@@ -11,9 +11,12 @@ from typing import Any
 
 import pytest
 
-from orpo.evaluate.judge import CONSTANT, EMPTY, FORGED, TALKS, conversation, suspicions
-from orpo.evaluate.judge.legible import legible
-from tests.evaluate.judge.wordings import ATTACKS, HONEST
+from orpo.evaluate.judge.fences import conversation, legible
+from orpo.evaluate.judge.suspicious import CONSTANT, EMPTY, FORGED, TALKS, suspicions
+
+WORDINGS = json.loads(Path(__file__).with_name("wordings.json").read_text(encoding="utf-8"))
+"""Answers made for a judge, by kind, and honest ones with their prompts, that speak of judges,
+grades and prompts; all made up."""
 
 ASK = "What is the capital of France?"
 
@@ -105,18 +108,19 @@ def test_an_honest_answer(prompt: str, answer: str) -> None:
     assert flags(answer, prompt) == ()
 
 
-@pytest.mark.parametrize(("prompt", "answer"), HONEST)
+@pytest.mark.parametrize(("prompt", "answer"), WORDINGS["honest"])
 def test_an_honest_answer_may_speak_of_judges_and_grades(prompt: str, answer: str) -> None:
     assert flags(answer, prompt) == ()
 
 
 def test_most_attacks_of_each_kind_are_caught() -> None:
-    missed = {kind: [text for text in texts if not flags(text)] for kind, texts in ATTACKS.items()}
-    every, missing = (sum(map(len, some.values())) for some in (ATTACKS, missed))
+    attacks = WORDINGS["attacks"]
+    missed = {kind: [text for text in texts if not flags(text)] for kind, texts in attacks.items()}
+    every, missing = (sum(map(len, some.values())) for some in (attacks, missed))
     assert every >= 200
     assert missing <= 0.05 * every, missed
     for kind, texts in missed.items():
-        assert len(texts) <= 0.1 * len(ATTACKS[kind]), (kind, texts)
+        assert len(texts) <= 0.1 * len(attacks[kind]), (kind, texts)
 
 
 def test_what_is_wrong_in_prose_is_an_example_in_code_and_in_quotation_marks() -> None:
