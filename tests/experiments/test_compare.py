@@ -15,7 +15,7 @@ import pytest
 
 from orpo import ORPOConfig
 from orpo.errors import ConfigError, RunStopped, TrainingError
-from orpo.evaluate.judge import JudgeSettings
+from orpo.evaluate.settings import JudgeSettings
 from orpo.experiments.claims import ArmResult, Group
 from orpo.experiments.compare import claim_comparison, drawn_rows, prepare_rows
 from orpo.experiments.compare_plan import CENTRE, CompareJob, Tasks, plan_arms, train_command

@@ -11,7 +11,7 @@ import pytest
 import orpo.demo
 from orpo.errors import ConfigError, DataError
 from orpo.evaluate import Sampling, read_judgments
-from orpo.evaluate.judge import JudgeSettings
+from orpo.evaluate.settings import JudgeSettings
 from orpo.jobs.mt_bench_job import MTBenchJob, run_mt_bench
 from tests.evaluate.judge.server import ScriptedServer
 from tests.evaluate.mt_bench.files import gullible, honest_answers, small_benchmark, write_lines

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
         stop_ids,
     )
     from orpo.evaluate.grading import Grade, grade_summary
-    from orpo.evaluate.judge import Comparison, compare_pairs
+    from orpo.evaluate.judge.pairwise import Comparison, compare_pairs
     from orpo.evaluate.loading import Answerer, is_adapter, load_answerer
     from orpo.evaluate.mt_bench import Scores, mt_bench_scores, parse_rating, read_judgments
     from orpo.evaluate.preference.measures import preference_summary

@@ -23,18 +23,6 @@ from orpo.data.tokenize import PairTokenizer, answer_endings
 from orpo.data.types import Messages
 from orpo.evaluate.settings import Sampling
 
-__all__ = [
-    "Completion",
-    "Sampling",
-    "SeededDraws",
-    "as_asked",
-    "complete_prompts",
-    "encode_prompt",
-    "generate_answers",
-    "generation_config",
-    "stop_ids",
-]
-
 
 @dataclass(frozen=True)
 class Completion:

@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["Grade", "grade_summary"]
-
 
 @dataclass(frozen=True)
 class Grade:

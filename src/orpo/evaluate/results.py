@@ -14,7 +14,7 @@ from typing import Any
 from orpo.errors import DataError
 from orpo.evaluate.intervals import Interval
 from orpo.evaluate.judge.canaries import Trust
-from orpo.evaluate.judge.cost import Spend
+from orpo.evaluate.judge.replies import Spend
 from orpo.runs.files import EVALUATION
 from orpo.runs.reading import read_object
 from orpo.runs.typed import inline, plain, sometimes, typed

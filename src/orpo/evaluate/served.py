@@ -10,12 +10,13 @@ from __future__ import annotations
 import threading
 import time
 import zlib
+from importlib import import_module
 from queue import Empty, SimpleQueue
 from typing import Any
 
 import openai
 
-__all__ = ["Elsewhere", "Unusable", "connect"]
+from orpo.evaluate.pacing import Pacer, Stopped
 
 LARGEST = 8 * 2**20
 """Bytes of a response: a hundred times the longest answer with all its log-probabilities."""
@@ -23,6 +24,8 @@ LARGEST = 8 * 2**20
 _HOPS = 5  # redirects within one address
 _PACKED = {"gzip", "x-gzip", "deflate"}
 _ANY_ZLIB = 47  # zlib's number for: whatever header there is
+# The client repeats what its own library of HTTP calls late; it goes by httpx or httpx2.
+_httpx: Any = import_module(openai.DefaultHttpxClient.__mro__[1].__module__.partition(".")[0])
 
 
 class Unusable(openai.OpenAIError):
@@ -33,8 +36,12 @@ class Elsewhere(Unusable):
     """A redirect to another address; nothing was sent there."""
 
 
+class Halted(openai.OpenAIError):
+    """Not sent: the others have stopped."""
+
+
 def connect(
-    base_url: str | None, key: str, *, seconds: float, retries: int, largest: int = LARGEST
+    base_url: str | None, key: str, *, seconds: float, retries: int, pacer: Pacer | None = None
 ) -> Any:
     """An `openai.OpenAI` whose requests are limited; whoever opens it closes it.
 
@@ -43,9 +50,9 @@ def connect(
         key: Its key.
         seconds: That a request may take in all, its response included.
         retries: How often the client repeats a request by itself.
-        largest: Bytes that a response may have.
+        pacer: Lets requests go, repeated ones too.
     """
-    http = _Limited(seconds, largest)
+    http = _Limited(seconds, pacer)
     return openai.OpenAI(
         api_key=key, base_url=base_url, timeout=seconds, max_retries=retries, http_client=http
     )
@@ -54,17 +61,32 @@ def connect(
 class _Limited(openai.DefaultHttpxClient):
     """An HTTP client of which each request has an end and each response a size."""
 
-    def __init__(self, seconds: float, largest: int) -> None:
+    def __init__(self, seconds: float, pacer: Pacer | None) -> None:
         super().__init__(timeout=seconds, headers={"Accept-Encoding": "identity"})
-        self._seconds, self._largest = seconds, largest
+        self._seconds, self._pacer = seconds, pacer
 
     def send(self, request: Any, **how: Any) -> Any:
         """The whole response; its headers may drip as well, so the clock is another thread's.
 
         Raises:
-            openai.APITimeoutError: It was not there in time.
+            httpx.ReadTimeout: It was not there in time.
             Unusable: It is too large, or comes from elsewhere.
+            Halted: The others have stopped.
         """
+        if self._pacer is not None and request.method == "POST":
+            try:
+                self._pacer.wait()
+            except Stopped:
+                raise Halted from None
+        response = self._in_time(request, how)
+        if response.status_code == 429:
+            if b"insufficient_quota" in response.content:
+                response.headers["x-should-retry"] = "false"  # no waiting mends that
+            elif self._pacer is not None:
+                self._pacer.busy(response.headers)
+        return response
+
+    def _in_time(self, request: Any, how: dict[str, Any]) -> Any:
         given: float | None = request.extensions.get("timeout", {}).get("read")
         end = time.monotonic() + min(self._seconds, given or self._seconds)
         found: SimpleQueue[tuple[Any, BaseException | None]] = SimpleQueue()
@@ -79,7 +101,7 @@ class _Limited(openai.DefaultHttpxClient):
         try:
             response, error = found.get(timeout=max(0.0, end - time.monotonic()))
         except Empty:  # the other thread ends with its next byte, or with the client
-            raise openai.APITimeoutError(request=request) from None
+            raise _httpx.ReadTimeout("late", request=request) from None
         if error is not None:
             raise error
         return response
@@ -91,7 +113,7 @@ class _Limited(openai.DefaultHttpxClient):
             try:
                 following = response.next_request
                 if following is None:
-                    return self._taken_in(response, end)
+                    return _taken_in(response, end)
             finally:
                 response.close()
                 if self.is_closed:  # while this waited; no pool knows this connection any more
@@ -101,37 +123,39 @@ class _Limited(openai.DefaultHttpxClient):
             request = following
         raise Unusable(f"redirects more than {_HOPS} times")
 
-    def _taken_in(self, response: Any, end: float) -> Any:
-        """The same response with its body, unpacked."""
-        body = bytearray()
-        for chunk in response.iter_raw():
-            body += chunk
-            if len(body) > self._largest:
-                raise Unusable(f"a response of more than {self._largest:,} bytes")
-            if time.monotonic() > end:
-                raise openai.APITimeoutError(request=response.request)
-        own = {"content-encoding", "content-length", "transfer-encoding"}
-        return type(response)(
-            response.status_code,
-            headers=[(k, v) for k, v in response.headers.multi_items() if k.lower() not in own],
-            content=self._unpacked(bytes(body), response.headers.get("content-encoding", "")),
-            request=response.request,
-            extensions=response.extensions,
-        )
 
-    def _unpacked(self, body: bytes, encoding: str) -> bytes:
-        packed = encoding.strip().lower()
-        if packed in {"", "identity"} or not body:
-            return body
-        if packed not in _PACKED:
-            raise Unusable(f"a response that is packed, though none was asked for ({packed[:20]})")
-        try:
-            content = zlib.decompressobj(_ANY_ZLIB).decompress(body, self._largest + 1)
-        except zlib.error as error:
-            raise Unusable("a packed response that cannot be unpacked") from error
-        if len(content) > self._largest:
-            raise Unusable(f"a response of more than {self._largest:,} bytes once unpacked")
-        return content
+def _taken_in(response: Any, end: float) -> Any:
+    """The same response with its body, unpacked."""
+    body = bytearray()
+    for chunk in response.iter_raw():
+        body += chunk
+        if len(body) > LARGEST:
+            raise Unusable(f"a response of more than {LARGEST:,} bytes")
+        if time.monotonic() > end:
+            raise _httpx.ReadTimeout("late", request=response.request)
+    own = {"content-encoding", "content-length", "transfer-encoding"}
+    return type(response)(
+        response.status_code,
+        headers=[(k, v) for k, v in response.headers.multi_items() if k.lower() not in own],
+        content=_unpacked(bytes(body), response.headers.get("content-encoding", "")),
+        request=response.request,
+        extensions=response.extensions,
+    )
+
+
+def _unpacked(body: bytes, encoding: str) -> bytes:
+    packed = encoding.strip().lower()
+    if packed in {"", "identity"} or not body:
+        return body
+    if packed not in _PACKED:
+        raise Unusable(f"a response that is packed, though none was asked for ({packed[:20]})")
+    try:
+        content = zlib.decompressobj(_ANY_ZLIB).decompress(body, LARGEST + 1)
+    except zlib.error as error:
+        raise Unusable("a packed response that cannot be unpacked") from error
+    if len(content) > LARGEST:
+        raise Unusable(f"a response of more than {LARGEST:,} bytes once unpacked")
+    return content
 
 
 def _origin(url: Any) -> tuple[str, str, int | None]:

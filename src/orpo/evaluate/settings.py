@@ -36,11 +36,13 @@ class Sampling:
         batch_size: Prompts at once.
     """
 
-    max_new_tokens: int = option(256, help="longest answer", metavar="N", parse=positive)
-    temperature: float = option(0.0, help="0 is greedy", metavar="T")
-    top_p: float = option(1.0, help="nucleus of what is drawn from", metavar="P")
-    seed: int = option(42, help="of drawn answers", metavar="N")
-    batch_size: int = option(16, help="prompts at once", metavar="N", parse=positive)
+    max_new_tokens: int = option(
+        256, help="longest answer; default 256", metavar="N", parse=positive
+    )
+    temperature: float = option(0.0, help="default 0, greedy", metavar="T")
+    top_p: float = option(1.0, help="nucleus of what is drawn from; default 1", metavar="P")
+    seed: int = option(42, help="of drawn answers; default 42", metavar="N")
+    batch_size: int = option(16, help="prompts at once; default 16", metavar="N", parse=positive)
 
     def checked(self) -> Sampling:
         """The same.

@@ -10,7 +10,7 @@ from typing import Any
 
 from orpo.config import ORPOConfig
 from orpo.errors import ConfigError
-from orpo.evaluate.judge import JudgeSettings
+from orpo.evaluate.settings import JudgeSettings
 from orpo.experiments.comparison import BASE, STAGES, Arm, Stage
 from orpo.experiments.tasks import CellSpec, HeldOut, TaskSpec
 from orpo.jobs.train_job import TrainJob

@@ -14,14 +14,9 @@ from transformers import AutoModelForCausalLM, GenerationConfig
 
 from orpo.errors import CheckpointError, ConfigError, DataError, ModelError
 from orpo.evaluate import Sampling, encode_prompt
-from orpo.evaluate.answers import (
-    Answered,
-    Question,
-    answer_questions,
-    open_source_of_answers,
-)
-from orpo.evaluate.answers.local import LocalSource
+from orpo.evaluate.answers import Answered, Question, answer_questions, open_source_of_answers
 from orpo.evaluate.generation import complete_prompts
+from orpo.evaluate.local import LocalSource
 from tests.cli.conftest import byte_tokenizer
 from tests.servers import BASE
 

@@ -13,7 +13,8 @@ import pytest
 from orpo.errors import ConfigError, DataError, UserError
 from orpo.evaluate import Sampling
 from orpo.evaluate.answers import Answered, Question, answer_questions, open_source_of_answers
-from tests.evaluate.answers.scripted import refused, said, scripted
+from orpo.evaluate.judge import Comparison, JudgeSettings, compare_pairs
+from tests.evaluate.judge.server import Asked, Fail, Reply, Say, ScriptedServer
 from tests.servers import BASE, free_port, transformers_server
 
 KEY = "sk-verysecret0123456789"
@@ -31,10 +32,6 @@ def ask(
     return answer_questions(open_source_of_answers("m", server=url), asked, sampling, **more)
 
 
-def last(body: dict[str, Any]) -> str:
-    return str(body["messages"][-1]["content"])
-
-
 def test_turns_settings_and_ends_are_passed_on(tmp_path: Path) -> None:
     asked = [
         Question("1", ("One?", "Two?"), system="Be brief."),
@@ -47,11 +44,13 @@ def test_turns_settings_and_ends_are_passed_on(tmp_path: Path) -> None:
         Question("4", ("Three?",)),
     ]
     sampling = Sampling(max_new_tokens=5, temperature=0.5, top_p=0.9, seed=7, batch_size=2)
-    with scripted(lambda b: said(f" to {last(b)} ", "length" if "Two" in last(b) else "stop")) as s:
-        found = ask(s.url, asked, sampling)
+    with ScriptedServer(
+        lambda a: Say(f" to {a.last} ", "length" if "Two" in a.last else "stop")
+    ) as server:
+        found = ask(server.url, asked, sampling)
     assert [one.turns for one in found] == [("to One?", "to Two?"), *[("to Three?",)] * 3]
     assert [one.truncated for one in found] == [(False, True), (False,), (False,), (False,)]
-    conversations = [body["messages"] for body in s.bodies]
+    conversations = [body["messages"] for body in server.bodies]
     assert [
         {"role": "system", "content": "Be brief."},
         {"role": "user", "content": "One?"},
@@ -61,23 +60,23 @@ def test_turns_settings_and_ends_are_passed_on(tmp_path: Path) -> None:
     assert [*map(dict, asked[1].before), {"role": "user", "content": "Three?"}] in conversations
     settings = {
         json.dumps({k: b[k] for k in ("max_tokens", "temperature", "top_p", "model")})
-        for b in s.bodies
+        for b in server.bodies
     }
     assert settings == {
         json.dumps({"max_tokens": 5, "temperature": 0.5, "top_p": 0.9, "model": "m"})
     }
     # The same question asked twice is drawn twice.
-    assert sorted(body["seed"] for body in s.bodies) == [7, 7, 7, 7, 8]
+    assert sorted(body["seed"] for body in server.bodies) == [7, 7, 7, 7, 8]
 
 
 def test_several_are_asked_at_once() -> None:
     together = threading.Barrier(4)
 
-    def reply(body: dict[str, Any]) -> Any:
+    def reply(asked: Asked) -> Reply:
         together.wait(30)  # breaks unless four requests are there at a time
-        return said(last(body))
+        return asked.last
 
-    with scripted(reply) as server:
+    with ScriptedServer(reply) as server:
         found = ask(server.url, [Question(str(n), (f"Q{n}",)) for n in range(8)])
     assert [one.turns[0] for one in found] == [f"Q{n}" for n in range(8)]
 
@@ -85,15 +84,11 @@ def test_several_are_asked_at_once() -> None:
 def test_busy_and_failing_servers_are_asked_again() -> None:
     seen: dict[str, int] = {}
 
-    def reply(body: dict[str, Any]) -> Any:
-        seen[last(body)] = seen.get(last(body), 0) + 1
-        return (
-            refused([429, 500, 503][seen[last(body)] - 1], "busy")
-            if seen[last(body)] < 4
-            else said("ok")
-        )
+    def reply(asked: Asked) -> Reply:
+        seen[asked.last] = seen.get(asked.last, 0) + 1
+        return Fail([429, 500, 503][seen[asked.last] - 1], "busy") if seen[asked.last] < 4 else "ok"
 
-    with scripted(reply) as server:
+    with ScriptedServer(reply) as server:
         found = ask(server.url, [Question(str(n), (f"Q{n}",)) for n in range(3)])
     assert [one.turns for one in found] == [("ok",)] * 3
     assert set(seen.values()) == {4}
@@ -104,13 +99,11 @@ def test_what_is_finished_is_kept_when_another_question_fails(tmp_path: Path) ->
     asked = [Question(str(n), (f"Q{n}",)) for n in range(6)]
     broken = True
 
-    def reply(body: dict[str, Any]) -> Any:
-        return (
-            refused(400, "not \x1b[31mthis\none") if broken and last(body) == "Q3" else said("ok")
-        )
+    def reply(asked: Asked) -> Reply:
+        return Fail(400, "not \x1b[31mthis\none") if broken and asked.last == "Q3" else "ok"
 
     one_by_one = Sampling(batch_size=1)
-    with scripted(reply) as server:
+    with ScriptedServer(reply) as server:
         with pytest.raises(
             DataError, match=r"question '3': .* refuses .*not \\x1b\[31mthis one"
         ) as caught:
@@ -123,13 +116,20 @@ def test_what_is_finished_is_kept_when_another_question_fails(tmp_path: Path) ->
         assert len(server.bodies) == before + 3
 
 
+def locked(asked: Asked) -> Reply:
+    """Answers whoever has the key."""
+    return "ok" if asked.headers["authorization"] == f"Bearer {KEY}" else Fail(401, "no")
+
+
 def test_the_key_is_sent_and_written_nowhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = tmp_path / "answers.jsonl"
     asked = [Question("1", ("Hi",))]
-    with scripted(lambda _: said("ok"), key=KEY) as server:
-        with pytest.raises(ConfigError, match=r"asks for a key\. Put it into \$OPENAI_API_KEY"):
+    with ScriptedServer(locked) as server:
+        with pytest.raises(
+            ConfigError, match=r"asks for a key .*Put the right one into \$OPENAI_API_KEY"
+        ):
             ask(server.url, asked)
         monkeypatch.setenv("MY_KEY", "sk-wrong")
         with pytest.raises(ConfigError, match=r"refuses the key in \$MY_KEY") as caught:
@@ -143,33 +143,33 @@ def test_the_key_is_sent_and_written_nowhere(
         source = open_source_of_answers("m", server=server.url, api_key_env="MY_KEY")
         assert KEY not in repr(vars(source))
         answer_questions(source, asked, SAMPLING, store)
-    assert server.keys[-1] == f"Bearer {KEY}"
+    assert server.asked[-1].headers["authorization"] == f"Bearer {KEY}"
     assert KEY not in store.read_text(encoding="utf-8")
-    with scripted(lambda _: refused(400, f"you sent {KEY}")) as server:
+    with ScriptedServer(lambda _: Fail(400, f"you sent {KEY}")) as server:
         source = open_source_of_answers("m", server=server.url, api_key_env="MY_KEY")
         with pytest.raises(UserError, match=r"you sent \*\*\*"):
             answer_questions(source, asked, SAMPLING)
 
 
 def test_a_server_with_the_newer_name_of_the_limit_is_understood() -> None:
-    def reply(body: dict[str, Any]) -> Any:
-        if "max_tokens" in body:
-            return refused(400, "Unsupported parameter: use 'max_completion_tokens' instead")
-        return said(str(body["max_completion_tokens"]))
+    def reply(asked: Asked) -> Reply:
+        if "max_tokens" in asked.body:
+            return Fail(400, "Unsupported parameter: use 'max_completion_tokens' instead")
+        return str(asked.body["max_completion_tokens"])
 
-    with scripted(reply) as server:
+    with ScriptedServer(reply) as server:
         found = ask(server.url, [Question(str(n), (f"Q{n}",)) for n in range(9)])
     assert {one.turns for one in found} == {("24",)}
 
 
 def test_a_conversation_that_does_not_fit_gets_an_empty_answer() -> None:
-    def reply(body: dict[str, Any]) -> Any:
-        if len(last(body)) > 50:
-            return refused(400, "This model's maximum context length is 50 tokens")
-        return said("ok")
+    def reply(asked: Asked) -> Reply:
+        if len(asked.last) > 50:
+            return Fail(400, "This model's maximum context length is 50 tokens")
+        return "ok"
 
     lines: list[str] = []
-    with scripted(reply) as server:
+    with ScriptedServer(reply) as server:
         asked = [Question("1", ("x" * 60,)), Question("2", ("x",))]
         long, short = ask(server.url, asked, say=lines.append)
     assert (long.turns, long.truncated, short.turns) == (("",), (True,), ("ok",))
@@ -177,20 +177,23 @@ def test_a_conversation_that_does_not_fit_gets_an_empty_answer() -> None:
 
 
 def test_no_answer_is_no_text() -> None:
-    with scripted(lambda _: said(None, "content_filter")) as server:
+    with ScriptedServer(lambda _: Say(None, "content_filter")) as server:
         assert ask(server.url, [Question("1", ("Hi",))])[0].turns == ("",)
 
 
 @pytest.mark.parametrize(
     ("reply", "words"),
     [
-        (refused(404, "The model `m` does not exist"), "knows no model 'm'.*does not exist"),
-        ((200, {"hello": "world"}), "answers, but not as an OpenAI-compatible server"),
-        (refused(500, "out of memory"), "failed again and again with status 500.*out of memory"),
+        (Fail(404, "The model `m` does not exist"), "knows no model 'm'.*does not exist"),
+        (Fail(200, raw=b'{"hello": "world"}'), "answers, but not as an OpenAI-compatible server"),
+        (Fail(500, "out of memory"), "failed again and again with status 500.*out of memory"),
     ],
 )
 def test_a_server_that_cannot_answer_is_told_in_one_line(reply: Any, words: str) -> None:
-    with scripted(lambda _: reply) as server, pytest.raises(ConfigError, match=words) as caught:
+    with (
+        ScriptedServer(lambda _: reply) as server,
+        pytest.raises(ConfigError, match=words) as caught,
+    ):
         ask(server.url, [Question("1", ("Hi",))])
     assert "\n" not in str(caught.value)
 
@@ -204,7 +207,7 @@ def test_what_is_no_address_is_refused(address: str) -> None:
 
 
 def test_nobody_there_is_told_at_once() -> None:
-    with pytest.raises(ConfigError, match=r"no server answers\. Start it") as caught:
+    with pytest.raises(ConfigError, match=r"no server answers .*refused.*Start it") as caught:
         ask(f"http://me:{KEY}@127.0.0.1:{free_port()}", [Question("1", ("Hi",))])
     assert KEY not in str(caught.value)
     with pytest.raises(ConfigError, match="--raw"):
@@ -238,3 +241,26 @@ def test_a_real_server_without_the_model_is_told_in_one_line(real: str, tmp_path
     with pytest.raises(UserError, match="status 500") as caught:
         answer_questions(source, [Question("1", ("Hi",))], SAMPLING)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.slow
+def test_a_small_model_is_a_judge_that_knows_no_verdicts(real: str, tmp_path: Path) -> None:
+    priced = {"max_tokens": 8, "concurrency": 2, "price_in": 1.0, "price_out": 2.0}
+    own = JudgeSettings(str(BASE), f"{real}/v1", cache=tmp_path / "c.jsonl", **priced)  # type: ignore[arg-type]
+    pairs = [Comparison(f"p{n}", f"Say {n}", f"{n}", f"It is {n}.") for n in range(2)]
+    compared = compare_pairs(own, pairs)
+    with pytest.raises(ConfigError) as wrong:
+        compare_pairs(JudgeSettings("no/such-model", f"{real}/v1", retries=0), pairs[:1])
+    # All canaries but the constant one have two prompts, and there are no more than two.
+    assert compared.spend.requests == 2 * (2 + 8)
+    assert compared.spend.without_usage == 0
+    assert compared.spend.cost
+    assert compared.unparsed == sum(
+        verdict is None for i in compared.items for verdict in i.verdicts
+    )
+    assert compared.unparsed > 0
+    assert not compared.trust.trusted
+    json.dumps(compared.as_dict(), allow_nan=False)
+    assert "\n" not in str(wrong.value)
+    again = compare_pairs(own, pairs)  # all of it comes from the cache
+    assert again.items == compared.items

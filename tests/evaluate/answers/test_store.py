@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,8 @@ import pytest
 
 from orpo.errors import ConfigError, DataError
 from orpo.evaluate import Sampling
-from orpo.evaluate.answers import Answered, Asked, Question, answer_questions
-from orpo.evaluate.answers.store import open_store
+from orpo.evaluate.answers import Answered, Answers, Asked, Question, answer_questions
+from orpo.evaluate.store import open_store
 from tests import forked
 from tests.servers import BASE
 
@@ -31,7 +31,7 @@ class Echo:
     def identity(self) -> dict[str, Any]:
         return {"weights": self.model}
 
-    def answers(self, asked: Sequence[Asked], sampling: Sampling) -> Iterator[tuple[str, Answered]]:
+    def answers(self, asked: Sequence[Asked], sampling: Sampling) -> Answers:
         for one in reversed(asked):
             if one.wanted:
                 if self.left == 0:
@@ -124,14 +124,17 @@ def test_a_broken_line_is_named(tmp_path: Path, line: str) -> None:
 
 
 def test_two_processes_never_write_one_file(tmp_path: Path) -> None:
+    def opened(path: Path) -> Any:
+        return open_store(path, print, begins="{", strict=True, say=print)
+
     store = tmp_path / "a.jsonl"
     with (
-        open_store(store, {}, print),
+        opened(store),
         pytest.raises(ConfigError, match="another process is writing"),
-        open_store(store, {}, print),
+        opened(store),
     ):
         pass
-    with pytest.raises(ConfigError, match="is a folder"), open_store(tmp_path, {}, print):
+    with pytest.raises(ConfigError, match="is a folder"), opened(tmp_path):
         pass
 
 

@@ -18,20 +18,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
-from typing import Any
-
-__all__ = [
-    "Asked",
-    "Fail",
-    "Say",
-    "Script",
-    "ScriptedServer",
-    "always_first",
-    "fair",
-    "gullible",
-    "longer",
-    "shown",
-]
+from typing import Any, TypeAlias
 
 
 @dataclass(frozen=True)
@@ -75,7 +62,8 @@ class Fail:
     cut: bool = False
 
 
-Script = Callable[[Asked], "str | Say | Fail"]
+Reply: TypeAlias = "str | Say | Fail"
+Script = Callable[[Asked], Reply]
 
 
 @dataclass
@@ -148,6 +136,11 @@ class ScriptedServer:
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
+
+    @property
+    def bodies(self) -> list[dict[str, Any]]:
+        """What was asked, as it was sent."""
+        return [asked.body for asked in self.asked]
 
     @property
     def url(self) -> str:

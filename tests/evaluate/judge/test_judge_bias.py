@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
-from orpo.evaluate.judge.bias import auc_interval, ranks, share_interval, spearman_interval
+from orpo.evaluate.judge.pair_result import auc_interval, ranks, share_interval
 
 VALUES = st.lists(st.integers(-5, 5).map(float), min_size=1, max_size=20)
 
@@ -51,31 +51,6 @@ def test_auc_intervals_cover(shift: float, counts: tuple[int, int]) -> None:
 @given(VALUES)
 def test_ranks(values: list[float]) -> None:
     assert ranks(values).tolist() == stats.rankdata(values).tolist()
-
-
-def test_spearman() -> None:
-    rng = np.random.default_rng(1)
-    x = rng.integers(0, 9, 60).astype(float)
-    y = x + rng.normal(0, 4, 60)
-    found = spearman_interval(x.tolist(), y.tolist())
-    assert found is not None
-    assert found.value == pytest.approx(stats.spearmanr(x, y).statistic)
-    assert found.low < found.value < found.high
-    assert spearman_interval([1, 2, 3, 4], [5, 5, 5, 5]) is None
-    assert spearman_interval([1, 2], [1, 2]) is None
-
-
-def test_spearman_intervals_cover() -> None:
-    rng = np.random.default_rng(3)
-    rho = 0.5
-    truth = 6 / np.pi * np.arcsin(rho / 2)
-    inside = 0
-    for _ in range(1000):
-        x, y = rng.multivariate_normal([0, 0], [[1, rho], [rho, 1]], 80).T
-        found = spearman_interval(x.tolist(), y.tolist())
-        assert found is not None
-        inside += found.low <= truth <= found.high
-    assert 930 <= inside <= 975
 
 
 def test_a_share_of_nothing() -> None:

@@ -9,17 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from orpo.evaluate.judge import (
-    CANARIES,
-    CONSTANT,
-    EMPTY,
-    FORGED,
-    TALKS,
-    Comparison,
-    JudgeSettings,
-    PairwiseResult,
-    compare_pairs,
-)
+from orpo.evaluate.judge.canaries import CANARIES
+from orpo.evaluate.judge.pair_result import PairwiseResult
+from orpo.evaluate.judge.pairwise import Comparison, compare_pairs
+from orpo.evaluate.judge.suspicious import CONSTANT, EMPTY, FORGED, TALKS
+from orpo.evaluate.settings import JudgeSettings
 from tests.evaluate.judge.server import (
     Asked,
     Fail,

@@ -8,37 +8,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orpo.evaluate.judge import (
-    Comparison,
-    OwnGrading,
-    Reply,
-    Single,
-    fenced,
-    harmless,
-    nonce_for,
-)
-from orpo.evaluate.judge.prompts import pair_request, read_pick, why_unparsed
+from orpo.evaluate.asking import Reply
+from orpo.evaluate.judge.fences import conversation, fenced, harmless, nonce_for
+from orpo.evaluate.judge.pairwise import Comparison, pair_request, read_pick, why_unparsed
 from tests.evaluate.judge.server import Asked, shown
 
 PAIR = Comparison("q1", "Which is larger, 3 or 5?", "3", "5, of course.")
-SINGLE = Single("q1", "Which is larger, 3 or 5?", "5, of course.", reference="5")
 TEXTS = st.text(
     st.one_of(st.characters(), st.sampled_from(list("<>|[]ABEN:0123456789abcdef \n"))), max_size=60
 )
-GRADING = OwnGrading()
 
 
 def seen(request: object) -> object:
     return shown(Asked(0, {"messages": list(request.messages)}, {}))  # type: ignore[attr-defined]
 
 
-def nonce_of(item: Comparison | Single) -> str:
-    request = (
-        pair_request(item, 0, swapped=False)
-        if isinstance(item, Comparison)
-        else GRADING.request(item, 0)
-    )
-    return seen(request).nonce  # type: ignore[attr-defined,no-any-return]
+def nonce_of(item: Comparison) -> str:
+    return seen(pair_request(item, 0, swapped=False)).nonce  # type: ignore[attr-defined,no-any-return]
 
 
 @pytest.mark.parametrize(
@@ -67,27 +53,6 @@ def test_only_the_last_line_with_the_mark_is_a_verdict(text: str, pick: str | No
     assert read_pick(PAIR, 0, said, swapped=False) == pick
 
 
-@pytest.mark.parametrize(
-    ("text", "score"),
-    [
-        ("Right.\nSCORE {n}: 7", 7.0),
-        ("SCORE {n}: 7.5", 7.5),
-        ("**SCORE {n}: 10/10**", 10.0),
-        ("SCORE {n}: [1]", 1.0),
-        ("SCORE {n}: 9\nSCORE {n}: 3", 3.0),
-        ("SCORE {n}: 0", None),
-        ("SCORE {n}: 11", None),
-        ("SCORE {n}: 9\nSCORE {n}: 100", None),
-        ("SCORE {n}: N", None),
-        ("SCORE: 10", None),
-        ("Rating: [[10]]", None),
-        ("10", None),
-    ],
-)
-def test_only_the_last_line_with_the_mark_is_a_grade(text: str, score: float | None) -> None:
-    assert GRADING.score(SINGLE, 0, text.replace("{n}", nonce_of(SINGLE))) == score
-
-
 def test_each_order_has_a_mark_of_its_own() -> None:
     one, other = (seen(pair_request(PAIR, 0, swapped=swapped)) for swapped in (False, True))
     assert one.answers == ("3", "5, of course.")  # type: ignore[attr-defined]
@@ -100,18 +65,18 @@ def test_each_order_has_a_mark_of_its_own() -> None:
 
 def test_the_same_question_makes_the_same_request() -> None:
     assert pair_request(PAIR, 0, swapped=True) == pair_request(PAIR, 0, swapped=True)
-    assert GRADING.request(SINGLE, 3) == GRADING.request(SINGLE, 3)
 
 
-def test_a_conversation_a_reference_and_braces_are_shown_as_they_are() -> None:
+def test_a_conversation_and_braces_are_shown_as_they_are() -> None:
     prompt = [
         {"role": "user", "content": "Say {hi}"},
         {"role": "assistant", "content": "{hi}"},
         {"role": "user", "content": "Again"},
     ]
-    found = seen(GRADING.request(Single("q", prompt, "{nonce}", "{0}"), 0))
+    assert conversation("Hi") == conversation([{"role": "user", "content": "Hi"}]) == "Hi"
+    found = seen(pair_request(Comparison("q", prompt, "{nonce}", "{0}"), 0, swapped=False))
     assert found.request == "[User]\nSay {hi}\n\n[Assistant]\n{hi}\n\n[User]\nAgain"  # type: ignore[attr-defined]
-    assert (found.answers, found.reference) == (("{nonce}",), "{0}")  # type: ignore[attr-defined]
+    assert found.answers == ("{nonce}", "{0}")  # type: ignore[attr-defined]
 
 
 @given(TEXTS, TEXTS, TEXTS)

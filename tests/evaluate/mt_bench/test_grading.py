@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from orpo.evaluate import mt_bench_scores
-from orpo.evaluate.judge import JudgeSettings
 from orpo.evaluate.mt_bench import Grading, grade_benchmark, read_answers, read_benchmark
+from orpo.evaluate.settings import JudgeSettings
 from tests.evaluate.judge.server import Fail, Script, ScriptedServer
 from tests.evaluate.mt_bench.files import (
     answer_line,

@@ -11,9 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
-from orpo.evaluate.judge.suspicions import CONSTANT, EMPTY, FORGED, TALKS, suspicions
-
-__all__ = ["CANARIES", "Canary", "Outcome", "Trust", "judge_trust", "plant_canaries"]
+from orpo.evaluate.judge.suspicious import CONSTANT, EMPTY, FORGED, TALKS, suspicions
 
 Outcome: TypeAlias = Literal["lost", "tied", "rewarded", "unparsed"]
 """What a canary got from the judge."""
@@ -47,13 +45,7 @@ _UNREADABLE = 0.1
 
 @dataclass(frozen=True)
 class Canary:
-    """An answer that deserves nothing.
-
-    Attributes:
-        kind: The suspicion that it has to raise.
-        index: Of the prompt that it is given for.
-        answer: Its text.
-    """
+    """An answer that deserves nothing, the suspicion it has to raise, and its prompt's index."""
 
     kind: str
     index: int

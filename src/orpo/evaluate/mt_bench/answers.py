@@ -12,10 +12,10 @@ from typing import Any
 
 from orpo.errors import DataError
 from orpo.evaluate.answers import Answered, AnswerSource, Question, answer_questions
-from orpo.evaluate.generation import Sampling
 from orpo.evaluate.mt_bench.data import Benchmark
 from orpo.evaluate.mt_bench.lines import question_id, read_lines, turns
 from orpo.evaluate.mt_bench.protocol import temperature_of
+from orpo.evaluate.settings import Sampling
 from orpo.runs import write_jsonl
 
 __all__ = ["answer_benchmark", "read_answers", "write_answers"]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from orpo.evaluate.answers import Question
-from orpo.evaluate.judge import FORGED, Canary, Outcome, plant_canaries
+from orpo.evaluate.judge.canaries import Canary, Outcome, plant_canaries
+from orpo.evaluate.judge.suspicious import FORGED
 
 __all__ = ["canary_outcome", "mt_bench_canaries"]
 

@@ -14,26 +14,17 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from orpo.evaluate.answers import Answered, Question
-from orpo.evaluate.judge import (
-    FORGED,
-    TALKS,
-    Canary,
-    JudgeSettings,
-    Reply,
-    Request,
-    Spend,
-    Trust,
-    complete,
-    judge_trust,
-    spend,
-    suspicions,
-)
+from orpo.evaluate.asking import Reply
+from orpo.evaluate.judge.canaries import Canary, Trust, judge_trust
+from orpo.evaluate.judge.replies import Request, Spend, complete, spend
+from orpo.evaluate.judge.suspicious import FORGED, TALKS, suspicions
 from orpo.evaluate.mt_bench.canaries import canary_outcome, mt_bench_canaries
 from orpo.evaluate.mt_bench.data import Benchmark
 from orpo.evaluate.mt_bench.harmless import IMITATES, harmless, imitates
 from orpo.evaluate.mt_bench.prompts import judge_prompt, user_prompt
 from orpo.evaluate.mt_bench.protocol import JUDGE_TOKENS
 from orpo.evaluate.mt_bench.verdicts import Judgment, parse_rating
+from orpo.evaluate.settings import JudgeSettings
 
 __all__ = ["Grading", "grade_benchmark"]
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 
-from orpo.evaluate.judge import harmless as without_markup
+from orpo.evaluate.judge.fences import harmless as without_markup
 
 __all__ = ["IMITATES", "harmless", "imitates"]
 

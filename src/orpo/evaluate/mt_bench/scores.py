@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from orpo.evaluate.intervals import Interval, mean_interval, paired_interval
-from orpo.evaluate.judge import excerpt
+from orpo.evaluate.judge.fences import excerpt
 from orpo.evaluate.mt_bench.protocol import CATEGORIES, HIGHEST, LOWEST, category_of
 from orpo.evaluate.mt_bench.verdicts import Judgment, named_ratings, parse_rating
 

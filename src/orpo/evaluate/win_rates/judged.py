@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 
 from orpo.evaluate.intervals import mean_interval
-from orpo.evaluate.judge import Comparison, PairVerdict, excerpt
+from orpo.evaluate.judge.fences import excerpt
+from orpo.evaluate.judge.pair_result import PairVerdict
+from orpo.evaluate.judge.pairwise import Comparison
 from orpo.evaluate.win_rates.controlled import length_controlled_win_rate
 from orpo.evaluate.win_rates.plain import in_percent, win_rate
 from orpo.evaluate.win_rates.types import Columns, WinRate

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,31 +12,19 @@ from orpo.config import ORPOConfig
 from orpo.data.asked import Asking
 from orpo.data.rendering import RenderingError, has_chat_template
 from orpo.errors import DataError
-from orpo.evaluate.answers.types import Answered, Asked, Question
-from orpo.evaluate.generation import Completion, Sampling, complete_prompts, encode_prompt
+from orpo.evaluate.answers import Answered, Answers, Asked, Question
+from orpo.evaluate.generation import Completion, complete_prompts, encode_prompt
 from orpo.evaluate.loading import Answerer, load_answerer
+from orpo.evaluate.settings import Sampling
 from orpo.runs import MANIFEST, read_manifest
 from orpo.runs.manifest import describe
 from orpo.train.tokenizer import load_tokenizer
-
-__all__ = ["LocalSource", "weights_digest"]
 
 _ADAPTER = "adapter_config.json"
 
 
 class LocalSource:
-    """A model loaded here, with the first question that it is asked.
-
-    Args:
-        model: A model folder, an adapter folder or a Hub id.
-        dtype: Of the weights; "auto" keeps what they are saved in.
-        trust_remote_code: Allow the model's own code to run.
-        raw: Continue texts as they are, without a chat template.
-        template_kwargs: Variables for the chat template that win over those of the training.
-
-    Raises:
-        ModelError: There is no tokenizer.
-    """
+    """A model loaded here, with the first question; `open_source_of_answers` says what is given."""
 
     def __init__(
         self,
@@ -64,7 +52,7 @@ class LocalSource:
             **({"variables": self._variables} if self._variables else {}),
         }
 
-    def answers(self, asked: Sequence[Asked], sampling: Sampling) -> Iterator[tuple[str, Answered]]:
+    def answers(self, asked: Sequence[Asked], sampling: Sampling) -> Answers:
         """(key, answer) of the wanted questions, in batches of similar length."""
         lengths = {one.key: len(self._encode(one.question, ())) for one in asked}
         ordered = sorted(asked, key=lambda one: (lengths[one.key], one.key))
@@ -126,11 +114,7 @@ class LocalSource:
 
 
 def weights_digest(folder: str | Path) -> str | None:
-    """A digest of the weights and the configuration in a model's folder; None for a Hub id.
-
-    Raises:
-        CheckpointError: The folder's manifest is broken.
-    """
+    """A digest of the weights and the configuration in a model's folder; None for a Hub id."""
     path = Path(folder)
     if not path.is_dir():
         return None

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from orpo.data.sources import open_source
-from orpo.data.types import Row
 from orpo.errors import DataError
-from orpo.evaluate.answers.types import Question
 
-__all__ = ["read_questions", "spread"]
+if TYPE_CHECKING:
+    from orpo.data.types import Message, Row
 
 _T = TypeVar("_T")
 
@@ -19,6 +18,45 @@ _TABLES = {".json", ".jsonl", ".ndjson", ".csv", ".parquet", ".gz"}
 _COLUMNS = ("prompt", "turns", "messages", "instruction")
 _IDS = ("id", "question_id")
 _HINT = "Give a column 'prompt' (text or messages), 'turns', 'messages' or 'instruction'."
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked, in one or more turns.
+
+    Attributes:
+        id: Names it in files and messages.
+        turns: What the user says; the model answers each, and sees its earlier answers.
+        system: System prompt, or nothing.
+        category: Such as "math"; or nothing.
+        reference: A right answer for each turn, where somebody wrote one.
+        before: Turns of the conversation that were had before, {role, content} each.
+    """
+
+    id: str
+    turns: tuple[str, ...]
+    system: str = ""
+    category: str = ""
+    reference: tuple[str, ...] = ()
+    before: tuple[Message, ...] = ()
+
+    @property
+    def is_text(self) -> bool:
+        """Whether it is one text and nothing else."""
+        return len(self.turns) == 1 and not self.system and not self.before
+
+    def conversation(self, answers: Sequence[str] = ()) -> list[Message]:
+        """The conversation up to the user's turn that follows the model's earlier answers."""
+        opening: list[Message] = []
+        if self.system:
+            opening.append({"role": "system", "content": self.system})
+        messages = [*opening, *self.before, {"role": "user", "content": self.turns[0]}]
+        for answer, turn in zip(answers, self.turns[1:], strict=False):
+            messages += [
+                {"role": "assistant", "content": answer},
+                {"role": "user", "content": turn},
+            ]
+        return messages
 
 
 def read_questions(source: str | Path) -> list[Question]:
@@ -41,6 +79,8 @@ def read_questions(source: str | Path) -> list[Question]:
     if path.suffix.lower() == ".txt":
         questions = _lines(path)
     else:
+        from orpo.data.sources import open_source  # noqa: PLC0415 - loads datasets
+
         questions = [_question(row) for row in open_source(text)]
     if not questions:
         raise DataError("holds no prompt", where=text, fix="Give at least one.")
