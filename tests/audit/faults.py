@@ -10,7 +10,7 @@ from typing import Any
 
 from orpo.audit.findings import Audit, Finding
 from orpo.audit.run import AuditPlan, audit_rows
-from orpo.data import Row
+from orpo.data.types import Row
 
 FILLERS = ("really", "perhaps", "also", "quite", "simply")
 ZH_FILLERS = "也很都再就"

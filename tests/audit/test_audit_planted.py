@@ -19,7 +19,8 @@ from tests.audit.faults import (
 from transformers import PreTrainedTokenizerBase
 
 from orpo.audit.findings import Audit
-from orpo.data import LengthPolicy, PairTokenizer
+from orpo.data.lengths import LengthPolicy
+from orpo.data.tokenize import PairTokenizer
 
 ROWS = 600
 RECALL = 0.95

@@ -13,8 +13,11 @@ from transformers import PreTrainedTokenizerBase
 
 from orpo.audit.findings import Audit
 from orpo.audit.run import AuditPlan, audit_rows, headlines, quick_audit
-from orpo.data import Dropped, Ledger, LengthPolicy, PairTokenizer, Preparation
+from orpo.data.lengths import LengthPolicy
+from orpo.data.prepare import Preparation
 from orpo.data.sources import Mixture
+from orpo.data.tokenize import PairTokenizer
+from orpo.data.types import Dropped, Ledger
 from orpo.errors import DataError
 
 Values = list[dict[str, Any]]

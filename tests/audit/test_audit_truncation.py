@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orpo.audit.lengths import TokenCounts
-from orpo.data import Dropped, LengthPolicy, PairCollator, TokenizedPair
-from orpo.data.lengths import MIN_ANSWER_ROOM
+from orpo.data.lengths import MIN_ANSWER_ROOM, LengthPolicy
+from orpo.data.pack import PairCollator
+from orpo.data.types import Dropped, TokenizedPair
 from orpo.engine import SharedEngine, positions_of
 
 LONG = 3 * MIN_ANSWER_ROOM

@@ -15,8 +15,10 @@ from transformers import PreTrainedTokenizerBase
 
 from orpo.audit.show import ShownRow, show_rows
 from orpo.config import ORPOConfig
-from orpo.data import LengthPolicy, PairTokenizer, PreferencePair, Row, TokenizedPair
+from orpo.data.lengths import LengthPolicy
 from orpo.data.token_text import TokenTexts
+from orpo.data.tokenize import PairTokenizer
+from orpo.data.types import PreferencePair, Row, TokenizedPair
 from orpo.errors import DataError
 
 Values = dict[str, Any]
@@ -146,7 +148,7 @@ def test_what_counts_and_what_is_shared(
 def test_what_is_shared_is_what_the_engine_shares(
     small_tokenizer: PreTrainedTokenizerBase, tmp_path: Path
 ) -> None:
-    from orpo.data import PairCollator
+    from orpo.data.pack import PairCollator
     from orpo.engine.layout import pair_lengths
 
     data = write(tmp_path / "p.jsonl", [pair("Q: ", "a b c", "a b d"), pair("Q", "x", "y")])

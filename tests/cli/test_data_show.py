@@ -19,8 +19,8 @@ from rich.console import Console
 from orpo.audit.show import ShownPart, ShownRow
 from orpo.commands.data_show import LEGEND, draw_row, inert
 from orpo.commands.main import main
-from orpo.data import Dropped
 from orpo.data.token_text import TokenPiece
+from orpo.data.types import Dropped
 from tests.cli.conftest import Orpo
 
 Values = dict[str, Any]

@@ -6,20 +6,19 @@ from typing import Any
 
 import pytest
 from tests.conftest import make_tokenizer
+from tests.data.build import Values, asked
+from tests.data.build import assistant as said
 from tests.templates import KINDS
 from transformers import PreTrainedTokenizerBase
 
 from orpo.audit.run import AuditPlan, audit_rows
-from orpo.data import Dropped, Ledger, LengthPolicy, PairTokenizer, PreferencePair, Row
 from orpo.data.asked import CHANGES, advice, told_of_changes
+from orpo.data.lengths import LengthPolicy
+from orpo.data.tokenize import PairTokenizer
+from orpo.data.types import Dropped, Ledger, Row
 
-Values = dict[str, Any]
 HI = {"role": "user", "content": "Hi?"}
 CHATML = KINDS["chatml"]
-
-
-def said(text: str, **fields: Any) -> Values:
-    return {"role": "assistant", "content": text, **fields}
 
 
 def tokenizer_with(template: str) -> PreTrainedTokenizerBase:
@@ -30,7 +29,7 @@ def tokenizer_with(template: str) -> PreTrainedTokenizerBase:
 
 def outcome(template: str, chosen: Values, rejected: Values, **variables: Any) -> Any:
     tokenize = PairTokenizer(tokenizer_with(template), LengthPolicy(None), variables)
-    return tokenize(PreferencePair(Row({}, "x:1", 0), None, [HI], chosen, rejected))
+    return tokenize(asked([HI], chosen, rejected))
 
 
 THOUGHT = "<think>\nadd them\n</think>\n\n5 apples"

@@ -8,41 +8,12 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.data.build import Values, as_row, assistant, read, refusal, spoken, user
 
 from orpo.data.columns import recognise
 from orpo.data.formats import to_pair
-from orpo.data.types import Dropped, PreferencePair, Row, TextPair
+from orpo.data.types import Dropped, TextPair
 from orpo.errors import DataError
-
-Values = dict[str, Any]
-
-
-def user(text: str) -> Values:
-    return {"role": "user", "content": text}
-
-
-def assistant(text: str) -> Values:
-    return {"role": "assistant", "content": text}
-
-
-def read(values: Values) -> PreferencePair:
-    row = Row(values, "pairs.jsonl:7", 6)
-    pair = to_pair(row, recognise(values, row.where))
-    assert isinstance(pair, PreferencePair)
-    return pair
-
-
-def refusal(values: Values) -> str:
-    with pytest.raises(DataError) as caught:
-        read(values)
-    message = str(caught.value)
-    assert "\n" not in message
-    assert "pairs.jsonl:7" in message
-    return message
-
-
-def spoken(pair: PreferencePair) -> tuple[Any, Any, Any]:
-    return pair.prompt, pair.chosen, pair.rejected
 
 
 @pytest.mark.parametrize(
@@ -374,7 +345,7 @@ NO_TEXT: list[Any] = [
 def test_values_that_are_no_text_are_refused_by_field(name: str, value: Any) -> None:
     read(GOOD[name])
     for field in GOOD[name]:
-        row = Row({**GOOD[name], field: value}, "pairs.jsonl:7", 6)
+        row = as_row({**GOOD[name], field: value})
         with pytest.raises(DataError) as caught:
             to_pair(row, recognise(GOOD[name], row.where))
         message = str(caught.value)
@@ -390,7 +361,7 @@ def test_missing_and_null_fields_are_named(name: str, gone: str) -> None:
         values = {**GOOD[name], field: None}
         if gone == "missing":
             del values[field]
-        row = Row(values, "pairs.jsonl:7", 6)
+        row = as_row(values)
         with pytest.raises(DataError) as caught:
             to_pair(row, recognise(GOOD[name], row.where))
         assert str(caught.value).startswith(f"pairs.jsonl:7: field '{field}' is {gone}. ")
@@ -463,7 +434,7 @@ messages = st.lists(
     )
 )
 def test_any_row_is_a_pair_or_a_named_mistake(values: Values) -> None:
-    said, pair, row = "", None, Row(values, "pairs.jsonl:7", 6)
+    said, pair, row = "", None, as_row(values)
     try:
         pair = to_pair(row, recognise(values, row.where))
     except DataError as error:

@@ -1,4 +1,4 @@
-"""Ten thousand mutated rows in files of every kind: kept, or dropped by name, and nothing else."""
+"""Thousands of mutated rows in files of every kind: kept, or dropped by name, and nothing else."""
 
 from __future__ import annotations
 
@@ -127,8 +127,8 @@ def drop(small_tokenizer: Tokenizer) -> Preparation:
     return Preparation(PairTokenizer(small_tokenizer, LengthPolicy(64)), "drop")
 
 
-@pytest.mark.parametrize("seed", range(10))
-def test_ten_times_a_thousand_rows(seed: int, drop: Preparation, tmp_path: Path) -> None:
+@pytest.mark.parametrize("seed", range(4))
+def test_a_thousand_rows(seed: int, drop: Preparation, tmp_path: Path) -> None:
     rows = mutated_rows(seed, 1000)
     path = tmp_path / "rows.jsonl"
     ends = ["\n", "\r\n"][seed % 2]
@@ -138,22 +138,6 @@ def test_ten_times_a_thousand_rows(seed: int, drop: Preparation, tmp_path: Path)
     assert ledger is not None
     assert ledger.rows_in == 1000
     assert ledger.kept > 50
-    assert ledger.dropped["malformed"] > 50
-
-
-@pytest.mark.parametrize("name", ["hh_harmless.jsonl.gz", "sharegpt_zh.json", "alpaca_style.json"])
-def test_real_rows_mutated(name: str, drop: Preparation, shared_data: Path, tmp_path: Path) -> None:
-    draw, rows = (
-        random.Random(0),
-        [r.values for r in open_source(str(shared_data / "preferences" / name))],
-    )
-    names = sorted({name for row in ROWS.values() for name in row})
-    changed = [dict(rows[0]), *(mutated(draw, dict(draw.choice(rows)), names) for _ in range(1199))]
-    path = tmp_path / "rows.jsonl"
-    path.write_text("\n".join(json.dumps(row) for row in changed))
-    ledger = account(drop, path)
-    assert ledger is not None
-    assert ledger.rows_in == 1200
     assert ledger.dropped["malformed"] > 50
 
 
@@ -207,13 +191,13 @@ KINDS: dict[str, Callable[[list[Values]], bytes]] = {
 @pytest.mark.parametrize("name", KINDS)
 def test_damaged_files(name: str, drop: Preparation, tmp_path: Path) -> None:
     path, refused, read = tmp_path / name, 0, 0
-    for seed in range(60):
+    for seed in range(40):
         draw = random.Random(seed)
         content = KINDS[name](mutated_rows(seed, 12))
         path.write_bytes(damage_lines(content, draw))
         ledger = account(drop, path)
         refused, read = refused + (ledger is None), read + (ledger is not None)
-    assert refused + read == 60
+    assert refused + read == 40
     assert read > 10 or name != "rows.jsonl"  # a broken line leaves the others alone
 
 

@@ -8,14 +8,13 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.data.build import Values, as_row, read, refusal, spoken
 
 from orpo.data.columns import recognise
 from orpo.data.fields import PAIR_RULES
-from orpo.data.formats import to_pair
-from orpo.data.types import Dropped, PreferencePair, Row, TextPair
-from orpo.errors import DataError
+from orpo.data.reading import PairReader
+from orpo.data.types import Dropped, PreferencePair, TextPair
 
-Values = dict[str, Any]
 USER, YES, NO = (
     {"role": "user", "content": "Is it?"},
     {"role": "assistant", "content": "Yes."},
@@ -23,29 +22,6 @@ USER, YES, NO = (
 )
 SHAREGPT = [{"from": "system", "value": "Be brief."}, {"from": "human", "value": "Is it?"}]
 GPT_YES, GPT_NO = {"from": "gpt", "value": "Yes."}, {"from": "gpt", "value": "No."}
-
-
-def outcome(values: Values, rule: str = "best_worst") -> PreferencePair | Dropped:
-    row = Row(values, "pairs.jsonl:7", 6)
-    return to_pair(row, recognise(values, row.where), rule)
-
-
-def read(values: Values, rule: str = "best_worst") -> PreferencePair:
-    pair = outcome(values, rule)
-    assert isinstance(pair, PreferencePair)
-    return pair
-
-
-def refusal(values: Values) -> str:
-    with pytest.raises(DataError) as caught:
-        read(values)
-    assert "\n" not in str(caught.value)
-    assert "pairs.jsonl:7" in str(caught.value)
-    return str(caught.value)
-
-
-def spoken(pair: PreferencePair) -> tuple[Any, Any, Any]:
-    return pair.prompt, pair.chosen, pair.rejected
 
 
 @pytest.mark.parametrize(
@@ -167,7 +143,9 @@ class TestAnswers:
     @given(st.lists(st.integers(0, 3), min_size=1, max_size=6), st.sampled_from(PAIR_RULES))
     def test_the_chosen_one_is_strictly_better(self, scores: list[int], rule: str) -> None:
         answers = [f"answer {i}" for i in range(len(scores))]
-        found = outcome({"prompt": "p", "answers": answers, "scores": scores}, rule)
+        found = PairReader(pair_rule=rule)(
+            as_row({"prompt": "p", "answers": answers, "scores": scores})
+        )
         if len(set(scores)) == 1:
             assert isinstance(found, Dropped)
             assert found.reason == ("single_answer" if len(scores) == 1 else "tied_scores")

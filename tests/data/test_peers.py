@@ -13,17 +13,15 @@ from typing import Any
 import datasets
 import numpy as np
 import pytest
+from tests.data.build import Values, read, refusal, user
+from tests.data.build import assistant as bot
 from transformers import PreTrainedTokenizerBase
 
 from orpo.data.lengths import LengthPolicy
 from orpo.data.prepare import Preparation
-from orpo.data.reading import PairReader
 from orpo.data.sources import Source, iterate_dataset
 from orpo.data.tokenize import PairTokenizer
-from orpo.data.types import PreferencePair, Row
-from orpo.errors import DataError
-
-Values = dict[str, Any]
+from orpo.data.types import Row
 
 QUESTIONS = [(a, b) for a in (2, 3, 4) for b in (3, 4, 5, 6)]
 TRIPLES = [
@@ -31,14 +29,6 @@ TRIPLES = [
     for a, b in QUESTIONS
 ]
 TOOLS = [{"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}]
-
-
-def user(said: str) -> Values:
-    return {"role": "user", "content": said}
-
-
-def bot(said: str) -> Values:
-    return {"role": "assistant", "content": said}
 
 
 def parts(role: str, said: str, part: str = "value") -> Values:
@@ -227,20 +217,6 @@ def test_the_tokens_are_those_of_our_own_format(
     assert tokens(prepare, iterate_dataset(table, "d")) == expected
     assert tokens(prepare, iterate_dataset(table.to_iterable_dataset(), "d")) == expected
     assert tokens(prepare, Source(str(tmp_path / "pairs.parquet"))) == expected
-
-
-def read(values: Values) -> PreferencePair:
-    pair = PairReader()(Row(values, "pairs.jsonl:7", 6))
-    assert isinstance(pair, PreferencePair)
-    return pair
-
-
-def refusal(values: Values) -> str:
-    with pytest.raises(DataError) as caught:
-        read(values)
-    assert "\n" not in str(caught.value)
-    assert "pairs.jsonl:7" in str(caught.value)
-    return str(caught.value)
 
 
 Q, C, R = TRIPLES[0]

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import datasets
@@ -14,27 +12,19 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.data.build import Values, assistant, user
 from transformers import PreTrainedTokenizerBase
 
 from orpo.data.columns import UndecidedError, recognise
 from orpo.data.lengths import LengthPolicy, TooLongError
 from orpo.data.prepare import Preparation, StreamedPairs, is_prepared
 from orpo.data.reading import PairReader, is_tokenised
-from orpo.data.sources import iterate_dataset, open_source
+from orpo.data.sources import iterate_dataset
 from orpo.data.tokenize import PairTokenizer
 from orpo.data.types import COLUMNS, Dropped, Ledger, TokenizedPair
 from orpo.errors import DataError, UserError
 
-Values = dict[str, Any]
 Tokenizer = PreTrainedTokenizerBase
-
-
-def user(text: str) -> Values:
-    return {"role": "user", "content": text}
-
-
-def assistant(text: str) -> Values:
-    return {"role": "assistant", "content": text}
 
 
 GOOD: dict[str, Values] = {
@@ -236,16 +226,6 @@ class TestLedger:
         assert account["rows_in"] == account["kept"] + sum(account["dropped"].values())
         assert len(account["dropped_examples"]["malformed"]) == 3
 
-    def test_real_rows(self, drop: Preparation, hh_rows: list[Values]) -> None:
-        _, ledger = drop(iterate_dataset(hh_rows[:200], "hh"), "hh")
-        assert adds_up(ledger, 200)
-        assert set(ledger.dropped) <= {
-            "empty_chosen",
-            "prompt_too_long",
-            "identical_after_truncation",
-        }
-        assert ledger.dropped["empty_chosen"] >= 1
-
 
 class TestStrict:
     @pytest.mark.parametrize(
@@ -441,64 +421,6 @@ class TestNothingElseEscapes:
         ledger = self.prepare(preparation, lambda: iterate_dataset(rows, "d"))
         assert adds_up(ledger, len(rows)) if ledger is not None else refused(rows)
 
-    @settings(max_examples=300)
-    @given(
-        st.sampled_from(["jsonl", "json", "csv", "jsonl.gz", "parquet"]),
-        st.sampled_from(["prompt", "hh", "alpaca"]),
-        st.lists(
-            st.tuples(st.integers(0, 10**6), st.sampled_from("dict!"), st.binary(max_size=4)),
-            min_size=1,
-            max_size=3,
-        ),
-    )
-    def test_damaged_files(
-        self,
-        tmp_path_factory: pytest.TempPathFactory,
-        drop: Preparation,
-        kind: str,
-        name: str,
-        damage: list[tuple[int, str, bytes]],
-    ) -> None:
-        path = tmp_path_factory.getbasetemp() / f"damaged.{kind}"
-        content = bytearray(written([GOOD[name]] * 4, kind, path))
-        for position, how, put in damage:
-            at = position % (len(content) + 1)
-            if how == "t":
-                del content[at:]  # cut off
-            elif how == "d":
-                del content[at : at + 1 + position % 7]
-            elif how == "i":
-                content[at:at] = put
-            else:
-                content[at : at + len(put)] = put
-        path.write_bytes(content)
-        ledger = self.prepare(drop, lambda: open_source(str(path)))
-        if ledger is not None:
-            assert adds_up(ledger, len(list(open_source(str(path)))))
-
-    @settings(max_examples=100)
-    @given(data=st.data())
-    def test_damaged_real_files(
-        self,
-        data: st.DataObject,
-        tmp_path_factory: pytest.TempPathFactory,
-        drop: Preparation,
-        hh_rows: list[Values],
-    ) -> None:
-        path = tmp_path_factory.getbasetemp() / "damaged-real.jsonl"
-        start = data.draw(st.integers(0, 1490))
-        content = bytearray(written(hh_rows[start : start + 4], "jsonl", path))
-        for _ in range(data.draw(st.integers(1, 3))):
-            at = data.draw(st.integers(0, len(content)))
-            put = data.draw(
-                st.sampled_from([b"", b'"', b"\\", b"\\ud83d", b"\n", b"{", b"\xff", b","])
-            )
-            content[at : at + data.draw(st.integers(0, 3))] = put
-        path.write_bytes(content)
-        ledger = self.prepare(drop, lambda: open_source(str(path)))
-        if ledger is not None:
-            assert adds_up(ledger, len(list(open_source(str(path)))))
-
 
 def refused(rows: list[Values]) -> bool:
     """Whether the rows as a whole are no data set: most cannot be read, or it is left open how."""
@@ -520,19 +442,3 @@ def undecided(values: Values) -> bool:
     except DataError:
         return False
     return False
-
-
-def written(rows: list[Values], kind: str, path: Path) -> bytes:
-    """The bytes of a file with these rows."""
-    text = "".join(json.dumps(row) + "\n" for row in rows)
-    if kind == "json":
-        return json.dumps(rows, indent=1).encode()
-    if kind == "jsonl.gz":
-        return gzip.compress(text.encode(), mtime=0)
-    if kind == "csv":
-        datasets.Dataset.from_list(rows).to_csv(path)
-        return path.read_bytes()
-    if kind == "parquet":
-        datasets.Dataset.from_list(rows).to_parquet(path)
-        return path.read_bytes()
-    return text.encode()

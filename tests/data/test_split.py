@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from orpo.data.sources import Mixture
-from orpo.data.split import hold_out
+from orpo.data.split import Sample, hold_out
 from orpo.data.types import Row
 from orpo.errors import ConfigError
 
@@ -89,3 +91,22 @@ def test_the_side_of_a_prompt_is_what_it_was() -> None:
     ]
     _, held = hold_out(tokens, 0.1, 42, "d")
     assert [row.index for row in held] == [16, 17, 18, 19, 45, 56, 59]
+
+
+def test_every_row_has_the_same_chance_to_be_drawn() -> None:
+    drawn: Counter[int] = Counter()
+    for seed in range(400):
+        sample = Sample(5, seed)
+        assert [row.index for row in sample.passing(Row({}, "", i) for i in range(20))] == [
+            *range(20)
+        ]
+        assert len({row.index for row in sample.rows}) == 5
+        drawn.update(row.index for row in sample.rows)
+    assert set(drawn) == set(range(20))
+    assert max(drawn.values()) < 2 * min(drawn.values())  # 100 each but for chance
+
+
+def test_fewer_rows_than_are_drawn() -> None:
+    sample = Sample(5, 0)
+    assert len(list(sample.passing(Row({}, "", i) for i in range(3)))) == 3
+    assert [row.index for row in sample.rows] == [0, 1, 2]

@@ -6,28 +6,13 @@ import copy
 from typing import Any
 
 import pytest
+from tests.data.build import asked as pair
+from tests.data.build import assistant, user
 from transformers import PreTrainedTokenizerBase
 
 from orpo.data.rendering import PLAIN_TEMPLATE, RenderingError, has_chat_template
 from orpo.data.template import Template
 from orpo.data.types import PreferencePair, Row, TextPair
-
-Values = dict[str, Any]
-
-
-def user(text: str) -> Values:
-    return {"role": "user", "content": text}
-
-
-def assistant(text: str) -> Values:
-    return {"role": "assistant", "content": text}
-
-
-def pair(prompt: list[Values], chosen: Values, rejected: Values) -> PreferencePair:
-    return PreferencePair(
-        Row({}, "pairs.jsonl:1", 0), prompt=prompt, chosen=chosen, rejected=rejected
-    )
-
 
 ASKED = pair([user("Hi")], assistant("Yes"), assistant("No"))
 

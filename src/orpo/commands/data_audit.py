@@ -105,9 +105,9 @@ def audit_dataset(options: Options) -> Audit:
     from orpo.audit.run import AuditPlan, audit_rows  # noqa: PLC0415 - loads numpy
     from orpo.config import ORPOConfig  # noqa: PLC0415 - loads torch
     from orpo.data.lengths import LengthPolicy  # noqa: PLC0415
+    from orpo.data.split import Sample  # noqa: PLC0415
     from orpo.data.tokenize import PairTokenizer  # noqa: PLC0415 - loads transformers
-    from orpo.jobs.sample import Sample  # noqa: PLC0415
-    from orpo.jobs.tokenizing import named_tokenizer  # noqa: PLC0415
+    from orpo.train.tokenizer import named_tokenizer  # noqa: PLC0415
 
     config = ORPOConfig(output_dir="unused", seed=options.seed, **options.settings)
     variables, tokenize = config.chat_template_kwargs, None
@@ -164,7 +164,7 @@ def _trainer(options: Options, config: ORPOConfig, rows: Sequence[Row], folder: 
     """The trainer that `orpo train` would use, on whole steps of the rows."""
     from transformers import PrinterCallback  # noqa: PLC0415 - loads torch
 
-    from orpo.jobs.tokenizing import named_tokenizer  # noqa: PLC0415
+    from orpo.train.tokenizer import named_tokenizer  # noqa: PLC0415
     from orpo.train.trainer import ORPOTrainer  # noqa: PLC0415
 
     fixed = {

@@ -59,8 +59,9 @@ def run(options: Options) -> dict[str, Any]:
     from orpo.audit.fix import fix_dataset  # noqa: PLC0415 - loads pyarrow
     from orpo.config import ORPOConfig  # noqa: PLC0415 - loads torch
     from orpo.data.lengths import LengthPolicy  # noqa: PLC0415
+    from orpo.data.reading import PairReader  # noqa: PLC0415
     from orpo.data.tokenize import PairTokenizer  # noqa: PLC0415 - loads transformers
-    from orpo.jobs.tokenizing import named_tokenizer, pair_reader  # noqa: PLC0415
+    from orpo.train.tokenizer import named_tokenizer  # noqa: PLC0415
 
     config = ORPOConfig(**{"max_length": None, **options.settings})
     variables, tokenize = config.chat_template_kwargs, None
@@ -69,7 +70,9 @@ def run(options: Options) -> dict[str, Any]:
     if name:
         tokenize = PairTokenizer(named_tokenizer(name, config), LengthPolicy(None), variables)
     lengths = LengthPolicy(config.max_length, config.max_prompt_length, "drop")
-    result = fix_dataset(options, pair_reader(config), tokenize, lengths)
+    result = fix_dataset(
+        options, PairReader(config.format_name, "drop", config.pair_rule), tokenize, lengths
+    )
     for line in result.summary():
         say(line)
     return result.as_dict()

@@ -1,4 +1,4 @@
-"""Holding out a share of the rows so that no prompt is on both sides: one rule for all commands.
+"""Parts of a data set; a share of the rows is held out by one rule, no prompt on both sides.
 
 The side of a prompt depends on its words and the seed alone. It stays when rows are added, left
 out, reordered or written in another format, and `orpo data fix --held_out` holds out the prompts
@@ -12,6 +12,7 @@ import json
 import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from random import Random
 from typing import Any
 
 from orpo.data.reading import PairReaders, is_tokenised
@@ -41,6 +42,32 @@ class Selection:
         """What the rows depend on; None if that is not known."""
         whole = fingerprint_of(self.rows)
         return None if whole is None else [*whole, self.kept, *sorted(self.indices)]
+
+
+class Sample:
+    """A few rows drawn from a stream while it passes, each with the same chance.
+
+    Attributes:
+        rows: The rows drawn so far, in no order.
+        passed: Rows that have passed.
+    """
+
+    def __init__(self, count: int, seed: int) -> None:
+        self.rows: list[Row] = []
+        self.passed = 0
+        self._count, self._random = count, Random(seed)  # noqa: S311 - nothing secret is drawn
+
+    def passing(self, rows: Iterable[Row]) -> Iterator[Row]:
+        """The same rows."""
+        for row in rows:
+            number = self.passed
+            place = number if number < self._count else self._random.randint(0, number)
+            if number < self._count:
+                self.rows.append(row)
+            elif place < self._count:
+                self.rows[place] = row
+            self.passed += 1
+            yield row
 
 
 def hold_out(

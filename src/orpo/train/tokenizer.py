@@ -29,6 +29,17 @@ def load_tokenizer(
     return tokenizer
 
 
+def named_tokenizer(name: str, config: ORPOConfig) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model, or of a folder that holds a tokenizer and no model.
+
+    Raises:
+        ModelError: There is none.
+    """
+    tokenizer = load_tokenizer(name, config)
+    prepare_tokenizer(tokenizer, config)
+    return tokenizer
+
+
 def resolve_tokenizer(
     processing_class: PreTrainedTokenizerBase | None,
     tokenizer: PreTrainedTokenizerBase | None,

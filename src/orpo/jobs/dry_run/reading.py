@@ -12,9 +12,9 @@ from orpo.audit.findings import Audit
 from orpo.audit.lengths import truncation_of
 from orpo.audit.run import quick_audit
 from orpo.config import ORPOConfig
+from orpo.data.split import Sample
 from orpo.data.types import Ledger, Row
 from orpo.errors import DataError
-from orpo.jobs.sample import Sample
 from orpo.train.before.memory import pair_lengths
 from orpo.train.datasets import DatasetReader
 
