@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
+from orpo.data import reading
 from orpo.data.columns import UndecidedError, recognise
-from orpo.data.reading import PairReader
+from orpo.data.reading import PairReader, ReadOnce
 from orpo.data.types import Dropped, PreferencePair, Row, TextPair
 from orpo.errors import DataError
 
@@ -198,3 +200,70 @@ class TestWholeDataSets:
     def test_an_empty_list_beside_another_format_is_no_answers(self) -> None:
         turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
         assert recognise({"messages": turns, "completions": []}, "here") == "messages"
+
+
+class TestReadOnce:
+    """Rows that are gone through often are read and converted the first time."""
+
+    def rows(self) -> Iterator[Row]:
+        self.passes = getattr(self, "passes", 0) + 1
+        yield from (row({**GOOD, "prompt": f"p{i}"}, i) for i in range(600))
+        yield row({"prompt": 5, "chosen": "c", "rejected": "r"}, 600)
+        yield row({"prompt_ids": [1], "chosen_ids": [2], "rejected_ids": [3]}, 601)
+
+    @pytest.mark.parametrize("memory", [2**27, 1])
+    def test_every_pass_gives_what_reading_anew_gives(
+        self, memory: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(reading, "_IN_MEMORY", memory)
+        plain = list(self.rows())
+        once = ReadOnce(Once(self.rows))
+        expected = list(map(PairReader(on_bad_row="drop"), plain))
+        monkeypatch.setattr(reading, "_TOGETHER", 100)
+        for _ in range(2):
+            known = list(once)
+            assert [r.index for r in known] == [r.index for r in plain]
+            assert list(map(PairReader(on_bad_row="drop"), known)) == expected
+        assert self.passes == 2
+        with pytest.raises(DataError, match=r"pairs\.jsonl:601, field 'prompt'"):
+            list(map(PairReader(), known))
+
+    def test_passes_may_be_broken_off_and_go_side_by_side(self) -> None:
+        once = ReadOnce(Once(self.rows))
+        first, second = iter(once), iter(once)
+        places = [(next(first).index, next(second).index) for _ in range(400)]
+        assert places == [(i, i) for i in range(400)]
+        assert len(list(once)) == len(list(first)) + 400
+
+    def test_a_reader_of_another_format_reads_for_itself(self) -> None:
+        (known,) = ReadOnce([row(BOTH)], "alpaca")
+        pair = PairReader("prompt")(known)
+        assert isinstance(pair, PreferencePair)
+        assert pair.text == TextPair("p", "c", "r")
+
+    def test_a_source_that_fails_does_so_behind_its_rows_each_time(self) -> None:
+        def failing() -> Iterator[Row]:
+            yield row(GOOD)
+            raise DataError("cannot be read", where="pairs.jsonl")
+
+        once = ReadOnce(Once(failing))
+        for _ in range(2):
+            passing = iter(once)
+            assert next(passing).index == 0
+            with pytest.raises(DataError, match="cannot be read"):
+                next(passing)
+
+    def test_values_that_cannot_be_written_stay_in_memory(self) -> None:
+        rows = [row({**GOOD, "picked_by": (lambda: 0) if i else None}, i) for i in range(3)]
+        once = ReadOnce(rows)
+        assert [r.values for r in once] == [r.values for r in once] == [r.values for r in rows]
+
+
+class Once:
+    """Rows that are made anew each time they are gone through."""
+
+    def __init__(self, rows: Callable[[], Iterator[Row]]) -> None:
+        self._rows = rows
+
+    def __iter__(self) -> Iterator[Row]:
+        return self._rows()

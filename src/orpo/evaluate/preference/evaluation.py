@@ -15,7 +15,7 @@ from transformers import PrinterCallback
 from orpo.audit.findings import amount
 from orpo.audit.views import view
 from orpo.config import ORPOConfig
-from orpo.data.reading import PairReaders, is_tokenised
+from orpo.data.reading import PairReaders, ReadOnce, is_tokenised
 from orpo.data.sources import Mixture, Source, open_source
 from orpo.data.split import hold_out
 from orpo.data.types import Dropped, Row
@@ -76,9 +76,10 @@ def held_out_rows(model: str, dataset: str | None, config: ORPOConfig) -> tuple[
         ConfigError: None are named, neither here nor in the run's recipe.
         DataError: There is no such file, or nothing in it.
     """
-    recipe = recipe_of(model)
+    recipe, how = recipe_of(model), (config.format_name, config.pair_rule)
     if dataset or recipe.get("eval_dataset"):
-        return _there(str(dataset or recipe["eval_dataset"]), by_run=not dataset)
+        source, name = _there(str(dataset or recipe["eval_dataset"]), by_run=not dataset)
+        return ReadOnce(source, *how), name
     if not recipe.get("held_out"):
         what = "is needed: the run held nothing out" if recipe else "is needed"
         raise ConfigError(
@@ -90,7 +91,7 @@ def held_out_rows(model: str, dataset: str | None, config: ORPOConfig) -> tuple[
     name = " + ".join(names)
     sources = [_there(one, by_run=True)[0] for one in names]
     _, held_out = hold_out(
-        Mixture(sources, mix) if len(sources) > 1 else sources[0],
+        ReadOnce(Mixture(sources, mix) if len(sources) > 1 else sources[0], *how),
         share,
         int(recipe.get("seed") or config.seed or 0),
         name,
