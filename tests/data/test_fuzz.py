@@ -211,10 +211,10 @@ def test_a_truncated_gzip_is_refused_whole(share: float, drop: Preparation, tmp_
     assert account(drop, path) is None
 
 
-def test_two_megabytes_of_one_field(drop: Preparation, tmp_path: Path) -> None:
+def test_half_a_megabyte_of_one_field(drop: Preparation, tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
-    long = {**ROWS["prompt"], "chosen": "word " * 400_000}
-    path.write_bytes(as_jsonl([ROWS["prompt"], long, {**long, "prompt": "w " * 10**6}]))
+    long = {**ROWS["prompt"], "chosen": "word " * 100_000}
+    path.write_bytes(as_jsonl([ROWS["prompt"], long, {**long, "prompt": "w " * 10**5}]))
     ledger = account(drop, path)
     assert ledger is not None
     assert (ledger.kept, ledger.cut["chosen"], dict(ledger.dropped)) == (

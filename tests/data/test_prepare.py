@@ -404,7 +404,7 @@ class TestNothingElseEscapes:
         assert (ledger.kept, ledger.nll_only) == (count, alone)
         return ledger
 
-    @settings(max_examples=300)
+    @settings(max_examples=150)
     @given(damaged_rows())
     def test_damaged_rows(self, drop: Preparation, strict: Preparation, rows: list[Values]) -> None:
         ledger = self.prepare(drop, lambda: iterate_dataset(rows, "d"))
@@ -412,7 +412,7 @@ class TestNothingElseEscapes:
         assert adds_up(ledger, len(rows)) if ledger is not None else refused(rows)
         self.prepare(strict, lambda: iterate_dataset(rows, "d"))
 
-    @settings(max_examples=60)
+    @settings(max_examples=20)
     @given(damaged_rows())
     def test_damaged_rows_with_real_templates(
         self, real_tokenizer: Tokenizer, rows: list[Values]

@@ -482,13 +482,6 @@ class TestDropped:
         with pytest.raises(RenderingError, match="cannot read"):
             PairTokenizer(small_tokenizer, NO_LIMIT).prompt_ids("\udc00")
 
-    def test_a_text_of_two_megabytes(self, small_tokenizer: Tokenizer) -> None:
-        values = {"prompt": "a", "chosen": "b c " * 500_000, "rejected": "c"}
-        found = PairTokenizer(small_tokenizer, LengthPolicy(64))(read(values))
-        assert isinstance(found, TokenizedPair)
-        assert found.cut == ("chosen",)
-        assert len(found.prompt_ids) + len(found.chosen_ids) == 64
-
 
 def test_the_length_policy_is_applied_with_bos_kept(bos_tokenizer: Tokenizer) -> None:
     policy = LengthPolicy(max_length=64, max_prompt_length=20, truncation="keep_end")
