@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 import pytest
 
 from orpo.audit.findings import Audit, Histogram
-from orpo.data import Ledger
+from orpo.data.types import Ledger
 from orpo.errors import ConfigError
 from orpo.report.audit import Chart, audit_page
 from orpo.report.audit_figures import quantile
