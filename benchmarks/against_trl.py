@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from orpo.errors import TrainingError
-from orpo.jobs.bench import PEERS, PRECISIONS, BenchJob, run_bench
+from orpo.experiments.bench import run_bench
+from orpo.experiments.bench_job import PEERS, PRECISIONS, BenchJob
 
 HEADER = (
     "rows",

@@ -29,8 +29,8 @@ from orpo.config import ORPOConfig
 from orpo.data.pack import PairCollator
 from orpo.engine.fused_head import FusedHead
 from orpo.engine.layout import PackedPairs, pack_pairs
-from orpo.jobs.bench.memory import MemoryMeter
-from orpo.jobs.bench.rows import RowMaker, read_rows, text_pairs
+from orpo.experiments.bench_rows import RowMaker
+from orpo.experiments.measuring import MemoryMeter
 from orpo.objective import PairLogps, log_odds
 from orpo.train.tokenizer import load_tokenizer
 
@@ -42,7 +42,7 @@ DEVICE = torch.accelerator.current_accelerator() or torch.device("cpu")
 def random_pairs(given: argparse.Namespace, vocabulary: int) -> dict[str, Tensor]:
     """Pairs with the lengths of the data set's first rows and random tokens, as a batch."""
     make = RowMaker(load_tokenizer(given.model, ORPOConfig()), given.max_length)
-    rows = read_rows(text_pairs(given.dataset, make), make, given.pairs, given.dataset)
+    rows = make.first(make.text_pairs(given.dataset), given.pairs, given.dataset)
     features = [
         {
             "row": number,

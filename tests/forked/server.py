@@ -32,7 +32,7 @@ _IMPORTED = (
     "accelerate.commands.launch",
     "datasets",
     "matplotlib.pyplot",
-    "orpo.jobs.bench.worker",
+    "orpo.experiments.bench_worker",
     "orpo.experiments.worker",
     "orpo.report.run",
     "orpo.train.trainer",

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import argparse
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rich.box import SIMPLE
 from rich.table import Table
 
 from orpo.commands.console import console, say
-from orpo.commands.main import print_json
-from orpo.demo.story import ASSETS
-from orpo.errors import ConfigError
-from orpo.jobs.bench import CHECKPOINTING, PRECISIONS, BenchJob, run_bench
+from orpo.experiments.bench_job import BenchJob
+from orpo.options import asked, group
+from orpo.terminal import json_line
 
 EXAMPLES = """\
 examples:
@@ -26,75 +25,36 @@ _MIB = 2**20
 _COLUMNS = ("ckpt", "pairs/s", "tokens/s", "GFLOP/s", "matmul", "peak MiB", "less idle")
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
+@dataclass(frozen=True)
+class Options:
     """Everything has a default: the embedded model and its pairs against TRL."""
-    add = parser.add_argument
-    add("--model", help="folder or Hub id; default the demo's base model")
-    add("--dataset", help="preference data; default, with no model given, the demo's pairs")
-    add("--rows", help="dataset, hh-like or ultrafeedback-like (synthetic rows of such lengths)")
-    add("--batch_size", "--batch-size", help="pairs in a step, by comma; default 4, demo 16")
-    add("--against", default="trl", help="trl, trl-grouped, orpo-padded, by comma; default trl")
-    add(
-        "--gradient_checkpointing",
-        "--gradient-checkpointing",
-        default="off",
-        choices=CHECKPOINTING,
-        help="trl-default: ours off, TRL's on; default off",
-    )
-    add("--lora", action="store_true", help="an adapter of rank 16 instead of the whole model")
-    add(
-        "--precision",
-        default="bf16",
-        choices=PRECISIONS,
-        help="bf16: fp32 weights under autocast; bf16-pure: bf16 weights; default bf16",
-    )
-    add("--max_length", "--max-length", type=int, help="default 1024; ultrafeedback-like 2048")
-    add("--steps", type=int, default=5, help="steps that count; default 5")
-    add("--warmup", type=int, default=1, help="steps before them; default 1")
+
+    bench: BenchJob = group(BenchJob, "the bench")
+    json: bool = asked("json")
 
 
-def execute(given: argparse.Namespace) -> dict[str, Any]:
+def run(options: Options) -> dict[str, Any]:
     """Measure, and print a table and one line of JSON."""
-    result = run_bench(_job(given), say=say)
+    from orpo.demo.story import ASSETS  # noqa: PLC0415 - loads torch
+    from orpo.experiments.bench import run_bench  # noqa: PLC0415 - loads torch
+
+    job, sizes = options.bench, (4,)
+    if not job.model and job.dataset is None and job.rows in {"", "dataset"}:
+        job, sizes = replace(job, dataset=str(ASSETS / "pairs" / "train.jsonl.gz")), (16,)
+    job = replace(
+        job,
+        model=job.model or str(ASSETS / "base"),
+        rows=job.rows or ("dataset" if job.dataset else "hh-like"),
+        batch_sizes=job.batch_sizes or sizes,
+    )
+    result = run_bench(job, say=say)
     for cell in result["cells"]:
         console.print(_table(cell))
         for line in _comparison(cell):
             say(line)
-    if not given.json:  # with it, the same line is printed by the caller
-        print_json(result)
+    if not options.json:  # with it, the same line is printed by the caller
+        print(json_line(result))
     return result
-
-
-def _job(given: argparse.Namespace) -> BenchJob:
-    dataset, sizes = given.dataset, given.batch_size or "4"
-    if given.model is None and dataset is None and given.rows in (None, "dataset"):
-        dataset, sizes = str(ASSETS / "pairs" / "train.jsonl.gz"), given.batch_size or "16"
-    return BenchJob(
-        model=given.model or str(ASSETS / "base"),
-        dataset=dataset,
-        rows=given.rows or ("dataset" if dataset else "hh-like"),
-        batch_sizes=tuple(_number(part) for part in _parts(sizes)),
-        against=tuple(_parts(given.against)),
-        gradient_checkpointing=given.gradient_checkpointing,
-        lora=given.lora,
-        precision=given.precision,
-        max_length=given.max_length,
-        steps=given.steps,
-        warmup=given.warmup,
-    )
-
-
-def _parts(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]
-
-
-def _number(text: str) -> int:
-    try:
-        return int(text)
-    except ValueError as error:
-        raise ConfigError(
-            f"expected whole numbers, found {text!r}", where="--batch_size"
-        ) from error
 
 
 def _table(cell: dict[str, Any]) -> Table:

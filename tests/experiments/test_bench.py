@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import signal
 from pathlib import Path
@@ -14,29 +13,31 @@ from transformers import PreTrainedTokenizerBase
 
 from orpo.data.types import TextPair
 from orpo.errors import ConfigError, DataError, TrainingError
-from orpo.jobs.bench import BenchJob, bench_job
-from orpo.jobs.bench.figures import Side, against, side_figures
-from orpo.jobs.bench.flops import ModelSize, model_size, size_of, useful_flops
-from orpo.jobs.bench.memory import MemoryMeter
-from orpo.jobs.bench.processes import Step, Worker, _environment, take_turns, workers
-from orpo.jobs.bench.rows import (
+from orpo.experiments import bench
+from orpo.experiments.bench import Worker, environment_of, take_turns
+from orpo.experiments.bench_figures import (
+    ModelSize,
+    Side,
+    Step,
+    against,
+    model_size,
+    side_figures,
+    size_of,
+)
+from orpo.experiments.bench_job import BenchJob, SideSpec
+from orpo.experiments.bench_rows import (
+    SHAPES,
     BenchRow,
     PairLengths,
     RowMaker,
-    grouped_by_length,
-    read_rows,
-    repeated,
-    text_pairs,
-)
-from orpo.jobs.bench.spec import SideSpec
-from orpo.jobs.bench.synthetic import (
-    SHAPES,
     draw_lengths,
+    grouped_by_length,
     synthetic_pairs,
-    words_of_texts,
-    words_of_vocabulary,
+    words_of,
 )
-from orpo.jobs.bench.worker import Pacemaker
+from orpo.experiments.bench_worker import Pacemaker
+from orpo.experiments.measuring import MemoryMeter
+from orpo.runs.processes import supervised
 from tests.train.small import byte_tokenizer, text_rows, tiny_llama
 
 
@@ -67,8 +68,8 @@ def spec_of(model: Path, folder: Path, **changes: Any) -> SideSpec:
 def test_the_work_of_a_pair_counted_by_hand() -> None:
     size = ModelSize(body=100, vocabulary=10, width=3)
     pair = PairLengths(prompt=5, chosen=2, rejected=4)
-    assert useful_flops(size, pair, lora=False) == 6 * 100 * 11 + 6 * 30 * 10
-    assert useful_flops(size, pair, lora=True) == 4 * 100 * 11 + 4 * 30 * 10
+    assert size.useful_flops(pair, lora=False) == 6 * 100 * 11 + 6 * 30 * 10
+    assert size.useful_flops(pair, lora=True) == 4 * 100 * 11 + 4 * 30 * 10
 
 
 @pytest.mark.parametrize("tied", [True, False])
@@ -96,12 +97,6 @@ def test_grouping_keeps_the_rows_and_those_of_the_warm_up_in_place() -> None:
     assert batches == {frozenset({2, 3}), frozenset({4, 5}), frozenset({29, 30})}
 
 
-def test_too_few_rows_are_repeated_in_order() -> None:
-    rows = rows_of([(1, 1, 1), (1, 2, 1)])
-    assert repeated(rows, 5) == [*rows, *rows, rows[0]]
-    assert repeated(rows, 1) == rows[:1]
-
-
 @pytest.mark.parametrize("kind", SHAPES)
 def test_drawn_lengths_have_the_means_of_the_shape(kind: str) -> None:
     lengths = draw_lengths(SHAPES[kind], 400)
@@ -118,14 +113,10 @@ def test_synthetic_texts_have_the_drawn_lengths_in_tokens(
     source: str, bos_tokenizer: PreTrainedTokenizerBase
 ) -> None:
     texts = [TextPair("would you help me", " please, what is an answer", "")]
-    words = (
-        words_of_texts(texts, bos_tokenizer)
-        if source == "texts"
-        else words_of_vocabulary(bos_tokenizer)
-    )
+    words = words_of(texts if source == "texts" else [], bos_tokenizer)
     wanted = draw_lengths(SHAPES["hh-like"], 30)
     make = RowMaker(bos_tokenizer, 2048)
-    rows = read_rows(synthetic_pairs(wanted, words, 2048), make, 30, "here")
+    rows = make.first(synthetic_pairs(wanted, words, 2048), 30, "here")
     assert len(rows) == 30
     for part in range(3):
         found, drawn = (sum(pair[part] for pair in c) for c in ([r.lengths for r in rows], wanted))
@@ -135,9 +126,9 @@ def test_synthetic_texts_have_the_drawn_lengths_in_tokens(
 def test_long_synthetic_prompts_leave_room_for_answers(
     bos_tokenizer: PreTrainedTokenizerBase,
 ) -> None:
-    words = words_of_vocabulary(bos_tokenizer)
+    words = words_of([], bos_tokenizer)
     texts = synthetic_pairs([PairLengths(900, 900, 900)], words, 100)
-    (row,) = read_rows(texts, RowMaker(bos_tokenizer, 100), 1, "here")
+    (row,) = RowMaker(bos_tokenizer, 100).first(texts, 1, "here")
     assert row.lengths.prompt <= 51
     assert row.lengths.prompt + row.lengths.chosen <= 100
 
@@ -151,11 +142,11 @@ def test_rows_that_a_side_would_drop_are_left_out(tmp_path: Path) -> None:
         encoding="utf-8",
     )
     make = RowMaker(byte_tokenizer(), 64)
-    (row,) = read_rows(text_pairs(str(path), make), make, 5, str(path))
+    (row,) = make.first(make.text_pairs(str(path)), 5, str(path))
     assert row.texts == {"prompt": "<s>a", "chosen": " b", "rejected": " c"}
     assert row.lengths == (2, 3, 3)
     with pytest.raises(DataError, match="no row fits"):
-        read_rows([TextPair("a", " b", " b")], make, 5, str(path))
+        make.first([TextPair("a", " b", " b")], 5, str(path))
 
 
 def test_conversations_become_text_through_the_template(
@@ -168,7 +159,7 @@ def test_conversations_become_text_through_the_template(
         ' "rejected": [{"role": "assistant", "content": "I think."}]}\n',
         encoding="utf-8",
     )
-    (text,) = text_pairs(str(path), RowMaker(small_tokenizer, 64))
+    (text,) = RowMaker(small_tokenizer, 64).text_pairs(str(path))
     assert text.prompt == "<|im_start|>user\nWhat is it?<|im_end|>\n<|im_start|>assistant\n"
     assert text.chosen == "An answer.<|im_end|>"
 
@@ -219,9 +210,9 @@ def test_sides_take_turns_in_swapped_order() -> None:
         def __init__(self, side: str) -> None:
             self.side = side
 
-        def step(self) -> Step:
+        def go(self, kind: str) -> dict[str, Any]:
             taken.append(self.side)
-            return Step(1.0, 0.0, None)
+            return {"seconds": 1.0, "between": 0.0, "loss": None}
 
     sides: list[Any] = [Recorder("a"), Recorder("b")]
     assert [set(found) for found in take_turns(sides, 3)] == [{"a", "b"}] * 3
@@ -257,58 +248,34 @@ def test_workers_step_when_told_and_end_with_their_reader(model: Path, tmp_path:
     empty = tmp_path / "empty"
     empty.mkdir()
     (empty / "config.json").write_bytes((model / "config.json").read_bytes())
-    specs = [
-        spec_of(model, tmp_path / "steady", steps=3, rows=text_rows(6)),
-        spec_of(empty, tmp_path / "refused"),
-    ]
-    with workers(specs) as (steady, refused):
+    with supervised() as group:
+        steady = Worker(spec_of(model, tmp_path / "steady", steps=3, rows=text_rows(6)), group)
+        refused = Worker(spec_of(empty, tmp_path / "refused"), group)
+        killed = Worker(spec_of(model, tmp_path / "killed"), group)
+        os.kill(killed.child.process.pid, signal.SIGKILL)
+        with pytest.raises(TrainingError, match="the orpo side stopped with SIGKILL: said nothing"):
+            killed.receive("ready")
         facts = steady.receive("ready")
         assert len(set(facts["tokens"])) == 6
-        first, second = steady.step(), steady.step()
-        assert first.seconds > 0
-        assert first.loss is not None
-        assert first.loss != second.loss
-        assert steady._process.stdin is not None
-        steady._process.stdin.close()
+        first, second = steady.go("step"), steady.go("step")
+        assert first["seconds"] > 0
+        assert first["loss"] is not None
+        assert first["loss"] != second["loss"]
+        assert steady.child.process.stdin is not None
+        steady.child.process.stdin.close()
         with pytest.raises(TrainingError, match=r"the orpo side stopped .* nobody is measuring"):
             steady.receive("step")
         with pytest.raises(ConfigError, match=r"orpo: .* cannot be loaded"):
             refused.receive("ready")
 
 
-@pytest.mark.usefixtures("forked_python")
-def test_no_worker_outlives_an_interrupt(model: Path, tmp_path: Path) -> None:
-    started: list[Worker] = []
-
-    def interrupted() -> None:
-        with workers([spec_of(model, tmp_path / "side")]) as sides:
-            started.extend(sides)
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        interrupted()
-    assert started[0]._process.poll() == -signal.SIGKILL
-
-
-@pytest.mark.usefixtures("forked_python")
-def test_a_killed_worker_is_one_error_and_no_hang(model: Path, tmp_path: Path) -> None:
-    with workers([spec_of(model, tmp_path / "side")]) as (worker,):
-        os.kill(worker._process.pid, signal.SIGKILL)
-        with pytest.raises(TrainingError, match="the orpo side stopped with SIGKILL: said nothing"):
-            worker.receive("ready")
-
-
-def test_without_trl_our_engines_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
-    def absent(name: str) -> None:
-        assert name == "trl"
-
-    monkeypatch.setattr(importlib.util, "find_spec", absent)
+def test_without_trl_our_engines_are_compared() -> None:
     said: list[str] = []
-    assert bench_job._available(("trl", "trl-grouped"), said.append) == ("orpo-padded",)
+    for peers in (("trl", "trl-grouped"), ("orpo-padded",)):
+        job = BenchJob(model="m", rows="hh-like", against=peers)
+        assert bench._without_trl(job, said.append).against == ("orpo-padded",)
     assert len(said) == 1
     assert "orpo[bench]" in said[0]
-    assert bench_job._available(("orpo-padded",), said.append) == ("orpo-padded",)
-    assert len(said) == 1
 
 
 @pytest.mark.parametrize(
@@ -316,7 +283,6 @@ def test_without_trl_our_engines_are_compared(monkeypatch: pytest.MonkeyPatch) -
     [
         ({"against": ("trl", "trl")}, "--against"),
         ({"against": ("axolotl",)}, "axolotl"),
-        ({"batch_sizes": ()}, "--batch_size"),
         ({"batch_sizes": (0,)}, "--batch_size"),
         ({"rows": "dataset", "dataset": None}, "--dataset"),
         ({"rows": "long"}, "--rows"),
@@ -346,6 +312,6 @@ def test_trl_runs_with_the_memory_settings_that_its_users_have(
     name: str, by_itself: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(name, "7")
-    assert _environment("trl")[name] == by_itself
-    assert _environment("trl-grouped")[name] == by_itself
-    assert _environment("orpo")[name] == "7"
+    assert environment_of("trl")[name] == by_itself
+    assert environment_of("trl-grouped")[name] == by_itself
+    assert environment_of("orpo")[name] == "7"
