@@ -27,7 +27,7 @@ class Options:
 
 def run(options: Options) -> dict[str, Any]:
     """Merge and save."""
-    from orpo.jobs import merge_adapter  # noqa: PLC0415 - loads torch
+    from orpo.evaluate.merging import merge_adapter  # noqa: PLC0415 - loads torch
 
     folder = merge_adapter(options.run, options.out, dtype=options.dtype)
     say(f"merged model: {folder}")

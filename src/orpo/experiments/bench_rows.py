@@ -18,8 +18,8 @@ from transformers import PreTrainedTokenizerBase
 
 from orpo.data.lengths import LengthPolicy
 from orpo.data.reading import PairReader
+from orpo.data.rendering import RenderingError
 from orpo.data.sources import open_source
-from orpo.data.template import RenderingError
 from orpo.data.tokenize import PairTokenizer
 from orpo.data.types import Dropped, PreferencePair, Row, TextPair
 from orpo.errors import DataError

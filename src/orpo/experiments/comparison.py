@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from orpo.evaluate.intervals import Interval
-from orpo.runs import EVALUATION, read_object, typed
+from orpo.runs.files import EVALUATION
+from orpo.runs.reading import read_object
+from orpo.runs.typed import typed
 
 KIND = "comparison"
 BASE = "base"
@@ -29,65 +31,38 @@ METHODS = tuple(STAGES)
 
 @dataclass(frozen=True)
 class Stage:
-    """One training run of an arm.
-
-    Attributes:
-        objective: "orpo", "sft" or "dpo".
-        steps: Optimizer steps.
-        folder: Its run folder, within the comparison's.
-        start: Folder within the comparison's of the model it starts from; empty for the base.
-    """
+    """One training run of an arm; folders lie within the comparison's."""
 
     objective: str
     steps: int
     folder: str
-    start: str = ""
+    start: str = ""  # folder of the model it starts from; empty for the base
 
 
 @dataclass(frozen=True)
 class Arm:
-    """One method, trained once; the last of its stages holds its model.
-
-    Attributes:
-        name: Its folder within the comparison's.
-        method: One of `METHODS`.
-        budget: One of `BUDGETS`; ORPO's run is the measure of both.
-        seed: Of the order of the data, and of an adapter's first weights.
-        stages: What it consists of.
-    """
+    """One method, trained once, in the folder of its name; its last stage holds its model."""
 
     name: str
     method: str
-    budget: str
-    seed: int
+    budget: str  # ORPO's run is the measure of both
+    seed: int  # of the order of the data, and of an adapter's first weights
     stages: list[Stage] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a training stage cost, as counted and measured in its own process; or a mean of such.
-
-    Attributes:
-        objective: "orpo", "sft" or "dpo".
-        steps: Optimizer steps.
-        pairs: Rows trained on.
-        forwards_trained: Answers that went forward and backward, each with its prompt.
-        forwards_scored: Answers that went forward only: DPO's reference.
-        flops: Floating-point operations of both.
-        seconds: Of the steps and of what they need before them; no evaluation, no loading.
-        idle_bytes: Memory at rest, the model loaded.
-        peak_bytes: The most memory held from there to the end of the training.
-    """
+    """What a training stage cost, as counted and measured in its own process."""
 
     objective: str
     steps: int
     pairs: int
-    forwards_trained: int
-    forwards_scored: int
-    flops: float
-    seconds: float
-    idle_bytes: int
-    peak_bytes: int
+    forwards_trained: int  # answers that went forward and backward, each with its prompt
+    forwards_scored: int  # answers that went forward only: DPO's reference
+    flops: float  # of both
+    seconds: float  # of the steps and what they need before them; no evaluation, no loading
+    idle_bytes: int  # at rest, the model loaded
+    peak_bytes: int  # from there to the end of the training
 
     @property
     def forwards(self) -> int:
@@ -97,24 +72,14 @@ class Cost:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A held-out pair, and what a model made of it.
+    """A held-out pair, l(y) of both its answers per token, and what a model made of its prompt."""
 
-    Attributes:
-        row: Index of the pair's row in the held-out data.
-        prompt: The prompt as the model saw it, in words.
-        chosen_logps: l(chosen answer), per token.
-        rejected_logps: l(rejected answer), per token.
-        answer: The model's own answer; None if it was not asked.
-        correct: The checker's word on it; None without a checker.
-        reason: The checker's reason; empty without one.
-    """
-
-    row: int
-    prompt: str
+    row: int  # index in the held-out data
+    prompt: str  # as the model saw it, in words
     chosen_logps: float
     rejected_logps: float
-    answer: str | None = None
-    correct: bool | None = None
+    answer: str | None = None  # None if it was not asked
+    correct: bool | None = None  # the checker's word; None without one
     reason: str = ""
 
     @property
@@ -142,10 +107,7 @@ class StageCost:
 
 @dataclass(frozen=True)
 class MethodCost:
-    """All stages of a method, as means over seeds.
-
-    Memory is the largest of the stages, which run one after the other; the rest is their sum.
-    """
+    """All stages of a method, as means over seeds: sums, but of memory the largest stage's."""
 
     stages: list[StageCost]
     steps: float
@@ -161,17 +123,9 @@ class MethodCost:
 
 @dataclass(frozen=True)
 class MethodResult:
-    """A row of the table: means over seeds and held-out pairs, and what changed from the base.
+    """A row of the table: means over seeds and held-out pairs, and what changed from the base."""
 
-    Attributes:
-        method: One of `METHODS`, or `BASE`, which has no costs and one run.
-        budget: One of `BUDGETS`; empty for the base.
-        seeds: Of its runs.
-        pairs: Held-out pairs.
-        judged: How often a judge preferred its answers to the base model's.
-    """
-
-    method: str
+    method: str  # one of METHODS, or BASE, which has no budget, no costs and one run
     budget: str
     seeds: list[int]
     pairs: int
@@ -185,31 +139,21 @@ class MethodResult:
     rejected_logps_change: Interval | None = None
     margin: Interval | None = None
     margin_change: Interval | None = None
-    judged: Interval | None = None
+    judged: Interval | None = None  # how often a judge preferred its answers to the base model's
     cost: MethodCost | None = None
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim of the paper, and what became of it.
-
-    Attributes:
-        name: For machines.
-        budget: Under which budget; empty where it is the same under all.
-        claim: In words.
-        verdict: "reproduced", "not reproduced" or "undecided".
-        evidence: The figures, in words.
-        figures: The same for a cell of a table.
-        interval: Of the difference that decides, if one does.
-    """
+    """A claim of the paper, and what became of it."""
 
     name: str
-    budget: str
+    budget: str  # empty where it is the same under all
     claim: str
-    verdict: str
-    evidence: str
-    figures: str
-    interval: Interval | None = None
+    verdict: str  # "reproduced", "not reproduced" or "undecided"
+    evidence: str  # the figures, in words
+    figures: str  # the same for a cell of a table
+    interval: Interval | None = None  # of the difference that decides, if one does
 
 
 @dataclass(frozen=True)
@@ -293,14 +237,7 @@ class Examples:
 
 @dataclass(frozen=True)
 class Machine:
-    """Where runs took place.
-
-    Attributes:
-        device: Of the accelerator, or "cpu".
-        processor: What the processor's vector units can do.
-        threads: Of each run.
-        at_once: Runs at a time.
-    """
+    """Where runs took place: so many at a time, with so many threads each."""
 
     device: str
     processor: str = ""
@@ -310,38 +247,25 @@ class Machine:
 
 @dataclass(frozen=True)
 class ComparisonResult:
-    """What evaluation.json holds of a comparison; the settings alone while it is not finished.
-
-    Attributes:
-        settings: What may not change if new runs are to stand beside those that are there.
-        steps: Of ORPO's run.
-        batch: Pairs of a step.
-        learning_rates: Objective -> its own.
-        checked: Whether answers were checked.
-        answered: Prompts that each model answered.
-        held_out: The account of the held-out rows; under "choosing" the pairs of the curves.
-        table: The base model's row, then each method at each budget.
-        judge: Its settings, canaries, bias and cost; empty without one.
-        seconds: That the last call took.
-    """
+    """What evaluation.json holds of a comparison; the settings alone while it is not finished."""
 
     kind: str = KIND
-    settings: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)  # may not change from run to run
     model: str = ""
     dataset: str = ""
     command: str = "orpo compare"
     methods: list[str] = field(default_factory=list)
     budgets: list[str] = field(default_factory=list)
     seeds: list[int] = field(default_factory=list)
-    steps: int = 0
-    batch: int = 0
-    learning_rates: dict[str, float] = field(default_factory=dict)
+    steps: int = 0  # of ORPO's run
+    batch: int = 0  # pairs of a step
+    learning_rates: dict[str, float] = field(default_factory=dict)  # by objective
     orpo_alpha: float | None = None
     dpo_beta: float | None = None
     checked: bool = False
-    answered: int = 0
-    held_out: dict[str, Any] = field(default_factory=dict)
-    table: list[MethodResult] = field(default_factory=list)
+    answered: int = 0  # prompts that each model answered
+    held_out: dict[str, Any] = field(default_factory=dict)  # account of rows; "choosing": others
+    table: list[MethodResult] = field(default_factory=list)  # the base model first
     claims: list[Claim] = field(default_factory=list)
     curves: list[Curve] = field(default_factory=list)
     sensitivity: list[Cell] = field(default_factory=list)
@@ -349,8 +273,8 @@ class ComparisonResult:
     examples: Examples = Examples()
     machine: Machine | None = None
     versions: dict[str, str] = field(default_factory=dict)
-    judge: dict[str, Any] = field(default_factory=dict)
-    seconds: float | None = None
+    judge: dict[str, Any] = field(default_factory=dict)  # settings, canaries, bias and cost
+    seconds: float | None = None  # of the last call
 
     @property
     def finished(self) -> bool:

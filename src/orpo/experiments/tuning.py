@@ -29,12 +29,7 @@ STATES = {
 
 @dataclass(frozen=True)
 class Values:
-    """The two settings that are searched for.
-
-    Attributes:
-        learning_rate: The maximum of the schedule.
-        orpo_alpha: Lambda, the strength of the preference term.
-    """
+    """The two settings that are searched for: the schedule's maximum, and lambda."""
 
     learning_rate: float
     orpo_alpha: float
@@ -53,34 +48,21 @@ class Space:
 
 @dataclass(frozen=True)
 class TrialResult:
-    """A trial of the study.
+    """A trial of the study."""
 
-    Attributes:
-        number: In the study, from 0 on.
-        state: One of `STATES`.
-        start: Whether these are the values that the search started from.
-        score: Mean score; where it was given up, at the step that it reached.
-        steps: Optimizer steps that it took.
-        reason: Why it failed or was cut off.
-        preference_accuracy: On the pairs that trials are chosen by; None unless it is complete.
-        chosen_logps: Mean log-probability of the chosen answers, likewise.
-        behind_the_best: Its score less that of the best one, likewise.
-        near: Whether it cannot be told apart from the best.
-    """
-
-    number: int
+    number: int  # in the study, from 0 on
     learning_rate: float
     orpo_alpha: float
-    state: str
-    start: bool = False
-    score: float | None = None
+    state: str  # one of STATES
+    start: bool = False  # whether the search started from it
+    score: float | None = None  # the mean; of one given up, at the step that it reached
     steps: int = 0
     seconds: float | None = None
-    reason: str = sometimes("")
+    reason: str = sometimes("")  # why it failed or was cut off
     preference_accuracy: float | None = sometimes(None)
     chosen_logps: float | None = sometimes(None)
     behind_the_best: Interval | None = sometimes(None)
-    near: bool | None = sometimes(None)
+    near: bool | None = sometimes(None)  # whether it cannot be told apart from the best
 
     @property
     def values(self) -> Values:
@@ -99,86 +81,55 @@ class Measure:
 
 @dataclass(frozen=True)
 class FinalTest:
-    """The best trial beside the start, both trained once more, on pairs that no trial has seen.
+    """The best trial beside the start, both trained once more, on pairs that no trial has seen."""
 
-    Attributes:
-        key: What it depends on: an earlier call's test of the same recipes stands.
-        seed: Of both runs.
-        measures: "score", "preference_accuracy", "chosen_logps", "correct_answers" -> figures.
-    """
-
-    key: dict[str, Any]
+    key: dict[str, Any]  # what it depends on: an earlier call's test of the same stands
     seed: int
-    measures: dict[str, Measure]
+    measures: dict[str, Measure]  # score, preference_accuracy, chosen_logps, correct_answers
 
 
 @dataclass(frozen=True)
 class Recommendation:
-    """Which values to take, and why.
+    """Which values to take, and why."""
 
-    Attributes:
-        trial: Number of the best one.
-        near: Numbers of those that cannot be told apart from it, itself among them.
-        band: Setting -> lowest and highest value of those.
-        edges: (setting, "lowest" or "highest") where the best lies at the end of its range.
-        band_words: The band as a sentence has it.
-        values: What is recommended.
-        verdict: "better", "worse", "cannot be told apart", "the same" or "not compared".
-        keep_start: Whether that is what the search started from.
-        why: A sentence.
-    """
-
-    trial: int
-    near: list[int]
-    band: dict[str, list[float]]
-    edges: list[list[str]]
+    trial: int  # number of the best one
+    near: list[int]  # those that cannot be told apart from it, itself among them
+    band: dict[str, list[float]]  # lowest and highest value of those, by setting
+    edges: list[list[str]]  # (setting, "lowest" or "highest") at the end of its range
     band_words: str
     values: Values
-    verdict: str
-    keep_start: bool
+    verdict: str  # better, worse, cannot be told apart, the same, not compared
+    keep_start: bool  # whether `values` are what the search started from
     why: str
 
 
 @dataclass(frozen=True)
 class TuningResult:
-    """What evaluation.json holds of a tuning; hardly anything until a trial has come to its end.
-
-    Attributes:
-        settings: What may not differ between the trials of the study.
-        storage: Where the study is, without a password; empty for the folder itself.
-        steps: Optimizer steps of a trial.
-        full_steps: Those that the recipe itself takes.
-        batch: Pairs of a step.
-        held_out: Rows of "train", "choosing" and "test", and "prompts" of those to choose by.
-        trials: The best first, then those that were given up, and what broke.
-        account: State -> trials.
-        comparison: The test; None without one.
-        finished: False where a signal stopped the search.
-    """
+    """What evaluation.json holds of a tuning; hardly anything until a trial came to its end."""
 
     kind: str = KIND
-    settings: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)  # may not differ between trials
     model: str = ""
     dataset: str = ""
-    storage: str = ""
+    storage: str = ""  # without a password; empty for the folder itself
     study: str = ""
     command: str = "orpo tune"
-    steps: int = 0
-    full_steps: int = 0
-    batch: int = 0
+    steps: int = 0  # of a trial
+    full_steps: int = 0  # of the recipe itself
+    batch: int = 0  # pairs of a step
     seed: int | None = None
-    held_out: dict[str, int] = field(default_factory=dict)
+    held_out: dict[str, int] = field(default_factory=dict)  # rows by side; prompts to choose by
     space: Space | None = None
     start: Values | None = None
-    trials: list[TrialResult] = field(default_factory=list)
-    account: dict[str, int] = field(default_factory=dict)
+    trials: list[TrialResult] = field(default_factory=list)  # the best first
+    account: dict[str, int] = field(default_factory=dict)  # trials by state
     recommended: Recommendation | None = None
-    comparison: FinalTest | None = None
+    comparison: FinalTest | None = None  # None without a test
     checked: bool = False
     minutes: float | None = None
     machine: Machine | None = None
     versions: dict[str, str] = field(default_factory=dict)
-    finished: bool = True
+    finished: bool = True  # False where a signal stopped the search
     seconds: float | None = None
 
 

@@ -9,13 +9,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from orpo.jobs.merge_job import merge_adapter
+    from orpo.evaluate.merging import merge_adapter
     from orpo.jobs.train_job import TrainJob, TrainResult, run_training
 
 _HOMES = {
     "TrainJob": "orpo.jobs.train_job",
     "TrainResult": "orpo.jobs.train_job",
-    "merge_adapter": "orpo.jobs.merge_job",
+    "merge_adapter": "orpo.evaluate.merging",
     "run_training": "orpo.jobs.train_job",
 }
 

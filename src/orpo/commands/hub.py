@@ -1,10 +1,11 @@
-"""Sending a plan to the Hub: one commit, all of it or nothing."""
+"""The Hub, as `orpo push` asks it: whether a repository can take a run, and one commit of it."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -26,38 +27,59 @@ from huggingface_hub.errors import (
 )
 
 from orpo.errors import ConfigError, OrpoError
-from orpo.jobs.push.licence import licence_in
-from orpo.jobs.push.public import scrubbed
-from orpo.jobs.push.types import PushJob, PushPlan
-from orpo.runs import RECIPE, load_yaml
-
-__all__ = ["Hub"]
+from orpo.runs.files import RECIPE
+from orpo.runs.public import scrubbed
+from orpo.runs.reading import load_yaml
 
 # What a request that got no answer raises: of the HTTP library that huggingface_hub is built on,
 # which is another one from version to version.
 _UNANSWERED: type[BaseException] = HfHubHTTPError.__bases__[0]
 _OF_THE_REPOSITORY = {".gitattributes", "README.md", "LICENSE"}
 _OF_A_MODEL = (".safetensors", ".safetensors.index.json", ".bin", ".gguf", ".pt", ".pth")
+_LICENCE = ("license", "license_name", "license_link")
+
+
+@dataclass(frozen=True)
+class PushFile:
+    """A file of the repository, by its path there.
+
+    Attributes:
+        content: A file here, or the bytes that were made for it; None where it is yet to be
+            made, by merging.
+    """
+
+    name: str
+    content: Path | bytes | None
+
+    @property
+    def size(self) -> int | None:
+        """Bytes, if they are known."""
+        if isinstance(self.content, Path):
+            return self.content.stat().st_size
+        return None if self.content is None else len(self.content)
+
+
+def licence_in(header: Mapping[str, Any]) -> dict[str, str]:
+    """The entries of a card's header that name a licence; none if there is none."""
+    found = {name: header[name] for name in _LICENCE if isinstance(header.get(name), str)}
+    return found if "license" in found else {}
 
 
 class Hub:
     """The Hub that HF_ENDPOINT names, with the token that is set.
 
-    Args:
-        job: Names the repository and the branch.
-
     Raises:
         ConfigError: There is no token, or the Hub is not to be asked.
     """
 
-    def __init__(self, job: PushJob) -> None:
+    def __init__(self, repo: str, revision: str | None) -> None:
         if is_offline_mode():
             raise ConfigError(
                 "is set: nothing can be sent",
                 where="HF_HUB_OFFLINE",
                 fix="Unset it, or add --dry_run to see what would be sent.",
             )
-        self._job, self._token = job, get_token()
+        self._repo, self._revision, self._token = repo, revision, get_token()
         if not self._token:
             raise ConfigError(
                 "there is no Hub token",
@@ -81,11 +103,13 @@ class Hub:
         except (OSError, ValueError, EntryNotFoundError, _UNANSWERED):
             return {}
 
-    def check(self, run_id: str) -> set[str]:
+    def check(self, run_id: str, *, private: bool, overwrite: bool) -> set[str]:
         """Make sure that the repository can take this run.
 
         Args:
             run_id: The run that is pushed.
+            private: Whether it must be private.
+            overwrite: Whether it may hold another model.
 
         Returns:
             The files that are there, empty where there is no such repository or branch.
@@ -93,17 +117,16 @@ class Hub:
         Raises:
             ConfigError: It holds another model, or is public where a private one was asked for.
         """
-        job = self._job
         with self._explained():
             try:
-                found = self._api.repo_info(job.repo)
-                if job.private and not found.private:
+                found = self._api.repo_info(self._repo)
+                if private and not found.private:
                     raise ConfigError(
                         "is there already, and public",
-                        where=job.repo,
+                        where=self._repo,
                         fix="Make it private on the Hub, name another one, or drop --private.",
                     )
-                files = set(self._api.list_repo_files(job.repo, revision=job.revision))
+                files = set(self._api.list_repo_files(self._repo, revision=self._revision))
             except RevisionNotFoundError:
                 return set()
             except RepositoryNotFoundError as error:
@@ -111,37 +134,37 @@ class Hub:
                     raise
                 return set()
             others = files - _OF_THE_REPOSITORY
-            if others and not job.overwrite and self._run_there(files) != run_id:
+            if others and not overwrite and self._run_there(files) != run_id:
                 raise ConfigError(
                     f"holds something else already ({', '.join(sorted(others)[:3])})",
-                    where=job.repo,
+                    where=self._repo,
                     fix="Name another repository, or give --overwrite to replace its model.",
                 )
         return files
 
-    def push(self, plan: PushPlan, there: set[str]) -> str:
-        """Make the repository where it is not there, and commit.
+    def push(
+        self, files: Sequence[PushFile], message: str, there: set[str], *, private: bool
+    ) -> str:
+        """Make the repository where it is not there, and commit; gives the commit's address.
 
         Args:
-            plan: What is sent; every file must have its content.
-            there: The files that the repository holds.
-
-        Returns:
-            The address of the commit.
+            files: What is sent; every file must have its content.
+            message: Of the commit.
+            there: The files that the repository holds; those of another model are deleted.
+            private: Make a repository that is not there private.
         """
-        job = self._job
         with self._explained():
-            self._api.create_repo(job.repo, private=job.private or None, exist_ok=True)
-            if job.revision:
-                self._api.create_branch(job.repo, branch=job.revision, exist_ok=True)
-            names = {one.name for one in plan.files}
+            self._api.create_repo(self._repo, private=private or None, exist_ok=True)
+            if self._revision:
+                self._api.create_branch(self._repo, branch=self._revision, exist_ok=True)
+            names = {one.name for one in files}
             stale = sorted(n for n in there - names if n.endswith(_OF_A_MODEL))
             operations: list[Any] = [CommitOperationDelete(path_in_repo=name) for name in stale]
-            for one in plan.files:
+            for one in files:
                 assert one.content is not None
                 operations.append(CommitOperationAdd(one.name, one.content))
             done = self._api.create_commit(
-                job.repo, operations, commit_message=plan.message, revision=job.revision
+                self._repo, operations, commit_message=message, revision=self._revision
             )
         return str(done.commit_url)
 
@@ -156,7 +179,7 @@ class Hub:
         """The run whose recipe the repository holds."""
         if RECIPE not in files:
             return None
-        text = self._file(self._job.repo, RECIPE, self._job.revision)
+        text = self._file(self._repo, RECIPE, self._revision)
         try:
             return str(load_yaml(text)["_run"]["id"])
         except (yaml.YAMLError, KeyError, TypeError):
@@ -185,7 +208,7 @@ class Hub:
         reason = " ".join(scrubbed(str(error) or type(error).__name__, self._token).split())
         if isinstance(error, _UNANSWERED):
             return OrpoError(f"{self._api.endpoint} cannot be reached: {reason}")
-        return OrpoError(f"{self._job.repo}: {reason}")
+        return OrpoError(f"{self._repo}: {reason}")
 
     def _refused(self, error: HfHubHTTPError) -> ConfigError:
         status = error.response.status_code
@@ -195,4 +218,4 @@ class Hub:
             403: ("this token may not write here", "Use one with write access, or another owner."),
             404: ("there is no such repository, or it is hidden", "Check owner and name."),
         }.get(status, (f"the Hub refused it ({status})", ""))
-        return ConfigError(f"{what}: {said}" if said else what, where=self._job.repo, fix=fix)
+        return ConfigError(f"{what}: {said}" if said else what, where=self._repo, fix=fix)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from orpo.errors import ConfigError
-from orpo.jobs.push.public import public_config, public_recipe, refuse_leaks, scrubbed
+from orpo.runs.public import public_config, public_recipe, refuse_leaks, scrubbed
 
 TOKEN = "hf_" + "a" * 34
 

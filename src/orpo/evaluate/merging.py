@@ -1,4 +1,7 @@
-"""An adapter and its base model become one model folder."""
+"""An adapter and its base model become one model folder, which says what the adapter said.
+
+Logits before and after are compared on a few rows: of the adapter, and of what was written.
+"""
 
 from __future__ import annotations
 
@@ -9,29 +12,25 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from orpo.errors import CheckpointError, ModelError, SaveError
-from orpo.evaluate import Answerer, is_adapter, load_answerer
-from orpo.jobs.merge_check import ensure_same, logits_of, untie
-from orpo.runs import (
-    MANIFEST,
-    commit_files,
-    read_manifest,
-    refuse_links,
-    stage,
-    verify,
-)
+from orpo.evaluate.loading import Answerer, is_adapter, load_answerer
 from orpo.runs.claim import claim_new
+from orpo.runs.commit import commit_files, stage
+from orpo.runs.manifest import MANIFEST, read_manifest, verify
+from orpo.runs.writing import refuse_links
 from orpo.train.adapters import peft_quiet
 from orpo.train.before.saving import save_files
 from orpo.train.checkpoints import explain_write_error
 from orpo.train.models import UNREADABLE, unloadable
 
-__all__ = ["MERGED", "merge_adapter", "merge_once", "merged_folder"]
-
 MERGED = "merged"
 """Where a run folder keeps its adapter merged, for what cannot load adapters."""
+_ROWS, _TOKENS = 4, 24
+_ROUNDING = {torch.bfloat16: 0.1, torch.float16: 0.02}
+_ROUNDING_OF_FULL = 1e-3
+"""Root mean square of the difference that rounding can make, in those of the logits."""
 
 
 def merge_adapter(run: str, output: str, *, dtype: str = "auto") -> Path:
@@ -125,3 +124,59 @@ def merge_once(run: Path, *, say: Callable[[str], None]) -> Path:
         shutil.rmtree(folder)
     say(f"merging the adapter into its base model: {folder}")
     return merge_adapter(str(run), str(folder))
+
+
+def logits_of(model: Any) -> Tensor:
+    """What a model predicts for a few fixed rows of tokens, (rows, tokens, vocabulary) fp32."""
+    size = int(model.get_input_embeddings().weight.shape[0])
+    draws = torch.Generator().manual_seed(0)
+    ids = torch.randint(0, size, (_ROWS, _TOKENS), generator=draws)
+    ids[0] = torch.linspace(0, size - 1, _TOKENS).long()  # the last ones may have been added
+    device = model.get_input_embeddings().weight.device
+    model.eval()
+    with torch.no_grad():
+        logits: Tensor = model(input_ids=ids.to(device), use_cache=False).logits
+    return logits.float().cpu()
+
+
+def untie(adapted: Any) -> None:
+    """Give the output layer weights of its own, where an adapter changed one of two that were one.
+
+    Merged into the matrix that both share, a change of the output layer would also be one of the
+    embedding, and the other way round.
+    """
+    base = adapted.get_base_model()
+    table, head = base.get_input_embeddings(), base.get_output_embeddings()
+    if table is None or head is None or not (_is_adapted(table) or _is_adapted(head)):
+        return
+    inner = getattr(head, "base_layer", head)
+    if getattr(table, "base_layer", table).weight is not getattr(inner, "weight", None):
+        return
+    inner.weight = nn.Parameter(inner.weight.detach().clone(), requires_grad=False)
+    for config in (base.config, base.config.get_text_config()):
+        config.tie_word_embeddings = False
+
+
+def _is_adapted(module: nn.Module) -> bool:
+    return hasattr(module, "base_layer")
+
+
+def ensure_same(before: Tensor, after: Tensor, dtype: torch.dtype, where: str) -> None:
+    """Refuse a merged model whose logits differ by more than rounding.
+
+    Raises:
+        ModelError: They differ; says by how much.
+    """
+    if before.shape == after.shape:
+        allowed = _ROUNDING.get(dtype, _ROUNDING_OF_FULL) * float(before.std())
+        off = float((after - before).square().mean().sqrt())
+        if off <= allowed:
+            return
+        said = f"its logits differ by {off:.2g}, and rounding explains {allowed:.2g}"
+    else:
+        said = f"its logits have the shape {tuple(after.shape)}, not {tuple(before.shape)}"
+    raise ModelError(
+        f"merged, the model would be another one ({said})",
+        where=where,
+        fix="Use the adapter as it is, or merge it in float32 (--dtype float32).",
+    )

@@ -10,9 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from orpo.errors import ConfigError
-from orpo.runs import hub_id
-
-__all__ = ["public_config", "public_recipe", "refuse_leaks", "scrubbed"]
+from orpo.runs.names import hub_id
 
 _NAMED = {
     *("model", "dataset", "eval_dataset", "tokenizer", "output_dir", "chat_template"),
@@ -38,11 +36,8 @@ def public_recipe(recipe: dict[str, Any]) -> dict[str, Any]:
 def public_config(config: dict[str, Any], base_model: str | None) -> dict[str, Any]:
     """The settings of a model, a tokenizer or an adapter with a name where a path was.
 
-    Nothing else is touched: a special token may look like anything.
-
-    Args:
-        config: What the JSON file holds.
-        base_model: What an adapter's base model is called where others load it.
+    Nothing else is touched: a special token may look like anything. `base_model` is what an
+    adapter's base model is called where others load it.
     """
     public = {name: _public(v, name) if name in _NAMED else v for name, v in config.items()}
     if base_model and "base_model_name_or_path" in public:
@@ -56,11 +51,7 @@ def scrubbed(text: str, token: str | None) -> str:
 
 
 def refuse_leaks(files: Iterable[tuple[str, bytes]], token: str | None) -> None:
-    """The last look at what is sent as text.
-
-    Args:
-        files: Name and content.
-        token: The Hub token that is in use, if any.
+    """The last look at what is sent as text: names and contents, and the token that is in use.
 
     Raises:
         ConfigError: A file holds a token, or names a folder of this machine.
