@@ -316,12 +316,12 @@ def _there(path: Path) -> Path | None:
 
 def _pictures(run: Run) -> dict[str, tuple[str, bytes]]:
     """Path in the repository -> title and PNG of the curves that say most."""
-    from orpo.report.run_figures import run_figures  # noqa: PLC0415 - loads matplotlib
-    from orpo.report.svg import pixels  # noqa: PLC0415 - loads matplotlib
+    from orpo.report.curves import run_figures  # noqa: PLC0415 - loads matplotlib
+    from orpo.report.series import read_curves  # noqa: PLC0415
 
-    drawn = {one.figure.name: one.figure for one in run_figures(run)}
+    drawn = {one.name: one for one in run_figures(read_curves(run.metrics))}
     made = {
-        f"figures/{name}.png": (drawn[name].title, pixels(drawn[name].size, drawn[name].paint))
+        f"figures/{name}.png": (drawn[name].title, drawn[name].png)
         for name in _PICTURES
         if name in drawn
     }

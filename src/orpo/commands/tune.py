@@ -100,12 +100,12 @@ def execute(given: argparse.Namespace) -> dict[str, Any]:
     except RunStopped:
         kept = read_tuning(job.folder)
         if kept.recommended is not None:
-            _write_page(kept, job.folder)
+            write_result_page(kept, job.folder)
         raise
     finally:
         for one in shown:
             one.close()
-    page = _write_page(result, job.folder)
+    page = write_result_page(result, job.folder)
     console.print(trial_table(result))
     for line in result_lines(result):
         say(line)
@@ -113,10 +113,6 @@ def execute(given: argparse.Namespace) -> dict[str, Any]:
     say(f"page: {page}; it took {result.seconds:.0f} s")
     say(f"next: orpo train {recipe}")
     return {**plain(result), "recipe": str(recipe), "report": str(page)}
-
-
-def _write_page(result: TuningResult, folder: Path) -> Path:
-    return write_result_page(result, folder)
 
 
 def job_of(given: argparse.Namespace) -> TuneJob:
