@@ -220,7 +220,7 @@ def _for_vllm(model: str, name: str) -> list[str]:
 def _for_transformers(options: Options, notes: list[str]) -> str:
     """The folder or id that `transformers serve` loads; requests must name it so."""
     from orpo.evaluate.loading import is_adapter  # noqa: PLC0415 - loads torch
-    from orpo.jobs.merge_job import MERGED, merge_once, merged_folder  # noqa: PLC0415 - as above
+    from orpo.evaluate.merging import MERGED, merge_once, merged_folder  # noqa: PLC0415 - as above
 
     model, folder = options.model, Path(options.model)
     if is_adapter(model):
