@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any
 from orpo.errors import DataError
 from orpo.evaluate.intervals import Interval
 from orpo.evaluate.results import MTBenchResult, Scores
-from orpo.report.page import Figure, Headline, Page, Passage, Table, Words, ends_of, span
+from orpo.report.page import Figure, Page, Passage, Words, ends_of, span, told
 from orpo.report.style import COLOURS, SERIES, plain, rows
-from orpo.report.values import as_count, entries, joined, minus, number, shortened, visible
-from orpo.report.win_rate import suspicious_note
+from orpo.report.values import entries, number
 from orpo.runs import read_jsonl
 
 if TYPE_CHECKING:
@@ -23,8 +22,7 @@ if TYPE_CHECKING:
 FROM_FIGURE = " (figure)"
 """Behind the names of models whose scores were read off a published figure."""
 
-_FLAGGED, _OTHERS, _ROWS = 3, 3, 50
-_OUTCOMES = ("lost", "tied", "rewarded", "unparsed")
+_FLAGGED = 3
 
 Compared = Mapping[str, Mapping[str, float]]
 """Model -> category, and "overall" -> score; the model that the page is about first."""
@@ -32,34 +30,21 @@ Compared = Mapping[str, Mapping[str, float]]
 
 def mt_bench_page(r: MTBenchResult, folder: Path) -> Page:
     """The page of an MT-Bench evaluation; judgments.jsonl in its folder gives the examples."""
-    main = r.scores.get(r.model)
-    table = _compared(r)
-    passages, flagged = _passages(folder / "judgments.jsonl", r.categories)
-    words = _words(r, main, table, flagged=flagged)
-    return Page(
-        kicker="MT-Bench",
-        title=r.model,
-        verdict=words["verdict"],
-        remarks=words.all("remarks"),
-        headlines=tuple(_headlines(r, main)) if main else (),
-        facts=words.pairs("facts"),
-        figures=tuple(_figures(main, table, words)) if main else (),
-        tables=tuple(_tables(r, main, table, words)),
-        passages=passages,
-        passages_note=words["examples"] if passages else "",
-        settings=tuple((name, str(value)) for name, value in r.settings.items()),
-    )
-
-
-def _words(r: MTBenchResult, main: Scores | None, table: Compared, *, flagged: bool) -> Words:
+    main, table = r.scores.get(r.model), _compared(r)
     judges = sorted(set(main.judges)) if main else []
     every = {judge for one in r.scores.values() for judge in one.judges}
     own = main.by_category if main else {}
     best, worst = (pick(own, key=lambda c: own[c], default="") for pick in (max, min))
-    return Words(
+    passages, flagged = _passages(folder / "judgments.jsonl", r.categories)
+    return told(
         "mt_bench",
+        partial(_figures, main, table),
+        r.settings,
+        passages,
         r=r,
         main=main,
+        table=table,
+        categories=list(dict.fromkeys(c for one in table.values() for c in one if c != "overall")),
         judges=judges,
         other_judges=sorted(every - set(judges)),
         official=any(name.startswith("gpt-4") for name in judges),
@@ -78,28 +63,11 @@ def _shown(category: str) -> str:
     return "STEM" if category == "stem" else category[:1].upper() + category[1:]
 
 
-def _headlines(r: MTBenchResult, main: Scores) -> Iterator[Headline]:
-    yield Headline("Score", _score(main.overall), sure(main.intervals.get("overall")))
-    if main.flagged_answers:
-        left = f"{as_count(main.flagged_answers, 'answer')} left out"
-        yield Headline("Without suspicious answers", _score(main.without_flagged), left)
-    for turn, value in main.by_turn.items():
-        ends = sure(main.intervals.get(f"turn {turn}"))
-        yield Headline(f"Turn {turn}", _score(value), ends)
-    for other, one in list(r.differences.items())[:_OTHERS]:
-        tone = "better" if one.low > 0 else "worse" if one.high < 0 else ""
-        yield Headline(f"Against {other}", minus(f"{one.value:+.2f}"), sure(one), tone)
-
-
 def sure(interval: Interval | None) -> str:
     """The interval in words, or why there is none."""
     if interval is None:
         return ""
     return span(interval, 2) or "too few questions for an interval"
-
-
-def _score(value: float | None) -> str:
-    return "–" if value is None else f"{value:.2f}"
 
 
 def _compared(r: MTBenchResult) -> Compared:
@@ -112,86 +80,6 @@ def _compared(r: MTBenchResult) -> Compared:
         name: {category: value for category, value in one.items() if value is not None}
         for name, one in table.items()
     }
-
-
-def _tables(
-    r: MTBenchResult, main: Scores | None, table: Compared, words: Words
-) -> Iterator[Table]:
-    categories = dict.fromkeys(c for one in table.values() for c in one if c != "overall")
-    lines = [
-        (_shown(name), *(_score(one.get(name)) for one in table.values()))
-        for name in ["overall", *categories]
-    ]
-    yield Table("Categories and models", ("category", *table), lines, words["models"])
-    if r.differences:
-        yield _against(r.differences)
-    if main and main.by_category_and_turn:
-        yield _by_turn(main)
-    if r.judged and r.judged.trust.kinds:
-        yield _canaries(r.judged.trust.kinds, r.judged.canary_scores)
-    if main and main.flagged_rows:
-        yield _suspicious(main)
-    counts = [(name.replace("_", " "), f"{n:,}") for name, n in r.account.items()]
-    note = "Judgments = scored + unparsed + out of range."
-    yield Table("Nothing left out in silence", ("what", "count"), counts, note)
-
-
-def _against(differences: Mapping[str, Interval]) -> Table:
-    note = (
-        "Mean difference on the answers that both were graded for by the same judge, question by "
-        "question; positive where this model scores higher."
-    )
-    lines = [
-        (other, minus(f"{one.value:+.2f}"), ends_of(one, 2) or sure(one))
-        for other, one in differences.items()
-    ]
-    return Table("Against other models", ("model", "difference", "95 % interval"), lines, note)
-
-
-def _by_turn(main: Scores) -> Table:
-    lines = []
-    for name, turns in main.by_category_and_turn.items():
-        one = main.intervals.get(name)
-        ends = (ends_of(one, 2) if one else "") or sure(one)
-        means = (_score(main.by_category.get(name)), ends)
-        lines.append((_shown(name), *means, *(_score(turns.get(turn)) for turn in (1, 2))))
-    columns = ("category", "score", "95 % interval", "turn 1", "turn 2")
-    note = "Intervals draw questions, not judgments: both turns of a question go together."
-    return Table("By category and turn", columns, lines, note)
-
-
-def _canaries(
-    kinds: Mapping[str, Mapping[str, int]], scores: Mapping[str, Sequence[float | None]]
-) -> Table:
-    lines = [
-        (
-            kind,
-            ", ".join(map(_score, scores.get(kind, ()))),
-            *(f"{outcomes.get(name, 0)}" for name in _OUTCOMES),
-        )
-        for kind, outcomes in kinds.items()
-    ]
-    note = (
-        "Answers that deserve nothing, put before the judge as they are, without the guards that "
-        "a model's answers pass. Rewarded: 6 or more. They are in no score."
-    )
-    columns = ("answer", "scores", *_OUTCOMES)
-    return Table("What the judge gives to worthless answers", columns, lines, note)
-
-
-def _suspicious(main: Scores) -> Table:
-    lines = [
-        (
-            f"{shortened(str(one.question_id), 40)}, turn {one.turn}",
-            joined(one.flags),
-            _score(one.score),
-            visible(one.excerpt),
-        )
-        for one in main.flagged_rows[:_ROWS]
-    ]
-    columns = ("question", "why", "score", "what the judge read")
-    note = suspicious_note(len(main.flagged_rows) - _ROWS)
-    return Table("Suspicious answers", columns, lines, note)
 
 
 def _passages(path: Path, categories: Mapping[str, str]) -> tuple[tuple[Passage, ...], bool]:
@@ -223,8 +111,10 @@ def _passage(row: Mapping[str, Any], categories: Mapping[str, str]) -> Passage:
     )
 
 
-def _figures(main: Scores, table: Compared, words: Words) -> Iterator[Figure]:
+def _figures(main: Scores | None, table: Compared, words: Words) -> Iterator[Figure]:
     """The radar chart of all models, and this model's scores with their intervals."""
+    if main is None:
+        return
     names = list(main.by_category)
     if len(names) >= 3:
         size = (6.4, 5.6 + 0.25 * min(len(table), len(SERIES)))

@@ -1,16 +1,16 @@
 """What a page is made of, in the order of reading, and how it becomes HTML.
 
-Sentences stand in `templates/KIND.txt.jinja`: each block is a part of the page, and an empty line
-ends a sentence. They are plain text, for a page and for a terminal alike; the HTML templates escape
-them, as they escape everything but the figures that we drew ourselves.
+What a page says stands in `templates/KIND.txt.jinja`, a block for each part of it. That is plain
+text, for a page and for a terminal alike; the HTML templates escape it, as they escape everything
+but the figures that we drew ourselves.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -162,7 +162,10 @@ def render(page: Page) -> str:
 
 
 class Words:
-    """The sentences that a template makes of some values: its blocks by name."""
+    """What a template says of some values, by block: sentences, lines of cells, tables.
+
+    What is put into a template cannot break its lines: see `_guarded`.
+    """
 
     def __init__(self, kind: str, **given: Any) -> None:
         self._template = _TEXT.get_template(f"{kind}.txt.jinja")
@@ -171,20 +174,97 @@ class Words:
         self._context.blocks = {name: [lambda _: iter(())] for name in self._template.blocks}
         list(self._template.root_render_func(self._context))
 
+    def _text(self, block: str) -> str:
+        found = self._template.blocks.get(block)
+        return "".join(found(self._context)) if found else ""
+
     def all(self, block: str) -> tuple[str, ...]:
-        """Each sentence of a block."""
-        text = "".join(self._template.blocks[block](self._context))
-        lines = (re.sub(r"[ \t\n]+", " ", part).strip() for part in re.split(r"\n\s*\n", text))
+        """The sentences of a block: an empty line ends one."""
+        parts = (" ".join(part.split("\n")) for part in re.split(r"\n\s*\n", self._text(block)))
+        lines = (re.sub(r"[ \t\n]+", " ", _opened(part)).strip() for part in parts)
         return tuple(line for line in lines if line)
 
     def __getitem__(self, block: str) -> str:
         """A block as one text."""
         return " ".join(self.all(block))
 
-    def pairs(self, block: str) -> tuple[tuple[str, str], ...]:
-        """Lines of a block, "label | value", without those that have no value."""
-        found = (line.partition(" | ")[::2] for line in self.all(block))
-        return tuple((label, value.strip()) for label, value in found if value.strip())
+    def lines(self, block: str) -> list[list[str]]:
+        """The lines of a block, each taken apart at its bars."""
+        lines = (line.strip() for line in self._text(block).splitlines())
+        return [[_opened(cell.strip()) for cell in line.split("|")] for line in lines if line]
+
+    def facts(self) -> list[tuple[str, str]]:
+        """Lines "label | value", without those that have no value."""
+        return [(label, value) for label, value in self.lines("facts") if value]
+
+    def headlines(self) -> list[Headline]:
+        """Lines "label | value | interval | tone"."""
+        lines = ([*line, "", ""][:4] for line in self.lines("headlines"))
+        return [Headline(label, value, sure, tone) for label, value, sure, tone in lines]
+
+    def tables(self) -> list[Table]:
+        """Each is "# title", a line of heads, lines of cells, and perhaps "> note"."""
+        found: list[Table] = []
+        for line in self._text("tables").splitlines():
+            cells = [_opened(cell.strip()) for cell in line.strip().removeprefix("#").split("|")]
+            if line.startswith("#"):
+                found.append(Table(cells[0], [], []))
+            elif line.startswith(">"):
+                note = f"{found[-1].note} {_opened(line[1:].strip())}".strip()
+                found[-1] = replace(found[-1], note=note)
+            elif line.strip() and not found[-1].columns:
+                found[-1] = replace(found[-1], columns=cells)
+            elif line.strip():
+                found[-1] = replace(found[-1], rows=[*found[-1].rows, cells])
+        return [one for one in found if one.rows]
+
+
+def told(
+    kind: str,
+    figures: Callable[[Words], Iterable[Figure]],
+    settings: Mapping[str, Any],
+    passages: Iterable[Passage] = (),
+    **given: Any,
+) -> Page:
+    """The page that a template makes of some values, with figures and examples."""
+    words, shown = Words(kind, **given), tuple(passages)
+    return Page(
+        kicker=words["kicker"],
+        title=words["title"],
+        verdict=words["verdict"],
+        remarks=words.all("remarks"),
+        headlines=words.headlines(),
+        facts=words.facts(),
+        figures=tuple(figures(words)),
+        tables=words.tables(),
+        passages=shown,
+        passages_note=words["passages"] if shown else "",
+        settings=[(name, str(value)) for name, value in settings.items()],
+    )
+
+
+_GUARDS: dict[str, str | int | None] = {"\n": "\ue000", "|": "\ue001", "#": "\ue002", ">": "\ue003"}
+
+
+class _Laid(str):
+    """Text whose lines and bars are meant."""
+
+
+def _guarded(value: object) -> object:
+    """What is put into a template: its line breaks, bars and marks are none of the template's."""
+    if isinstance(value, _Laid):
+        return value
+    return str(value).translate(str.maketrans(_GUARDS))
+
+
+def _opened(text: str) -> str:
+    for sign, guard in _GUARDS.items():
+        text = text.replace(str(guard), sign)
+    return text
+
+
+def _paragraphs(sentences: Iterable[object]) -> _Laid:
+    return _Laid("\n\n".join(str(_guarded(one)) for one in sentences))
 
 
 def span(interval: Any, decimals: int = 1) -> str:
@@ -224,6 +304,7 @@ def _environment(*, html: bool) -> Environment:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=None if html else _guarded,
     )
     made.filters |= {
         "amount": values.as_count,
@@ -231,16 +312,23 @@ def _environment(*, html: bool) -> Environment:
         "comma": "{:,}".format,
         "digits": lambda value, decimals: values.minus(f"{value:.{decimals}f}"),
         "duration": values.as_duration,
+        "ends": ends_of,
         "joined": values.joined,
+        "laid": _Laid,
         "lowered": values.lowered,
+        "listed": lambda given, sign: ", ".join(f"{k}{sign}{v}" for k, v in given.items()),
         "number": values.as_number,
+        "paragraphs": _paragraphs,
         "pct": pct,
         "percent": values.as_percent,
+        "plus": lambda value, decimals: values.minus(f"{value:+.{decimals}f}"),
         "sentence": values.sentence,
         "share": values.as_share,
         "shortened": values.shortened,
         "signed": values.signed,
         "span": span,
+        "two": lambda value: "–" if value is None else f"{value:.2f}",
+        "visible": values.visible,
     }
     made.tests["infinite"] = math.isinf
     return made

@@ -12,28 +12,20 @@ from orpo.errors import DataError
 from orpo.evaluate.intervals import Interval
 from orpo.evaluate.results import (
     Calibration,
-    Change,
     Distribution,
     PreferenceResult,
     Preferences,
     WorstPair,
 )
-from orpo.report.page import Figure, Headline, Page, Passage, Table, Words
+from orpo.report.page import Figure, Page, Passage, Words, told
 from orpo.report.style import COLOURS, DOTTED, SERIES, percent, rows
-from orpo.report.values import as_count, as_percent, minus, sentence
+from orpo.report.values import as_count, minus
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Canvas
 
 _ACCURACY = "preference_accuracy"
-_LABELS = {
-    _ACCURACY: "Prefers the chosen answer",
-    "logps/margin": "Log-probability per token, chosen less rejected",
-    "log_odds_chosen": "Log odds ratio, mean",
-    "logps/chosen": "Log-probability per token, chosen",
-    "logps/rejected": "Log-probability per token, rejected",
-}
 _STYLES = {"after": SERIES[0], "before": SERIES[1]}
 _MOST = 40
 
@@ -49,37 +41,16 @@ def preference_page(r: PreferenceResult, folder: Path) -> Page:
         raise DataError(
             "the evaluation is not finished", where=str(folder), fix="Run the same command again."
         )
-    words = Words("preference", r=r, after=after, before=before, account=_account(r.account))
-    return Page(
-        kicker="Held-out preferences",
-        title=str(r.settings.get("model") or "a model").rstrip("/").rsplit("/", 1)[-1],
-        verdict=sentence(after.verdict),
-        remarks=words.all("remarks"),
-        headlines=tuple(_headlines(after)),
-        facts=words.pairs("facts"),
-        figures=tuple(_figures(before, after, r.distribution, words)),
-        tables=tuple(_tables(before, after)),
-        passages=tuple(map(_passage, r.worst)),
-        passages_note="The pairs whose rejected answer it prefers most strongly, by log odds.",
-        settings=tuple((name, str(value)) for name, value in r.settings.items()),
+    return told(
+        "preference",
+        partial(_figures, before, after, r.distribution),
+        r.settings,
+        map(_passage, r.worst),
+        r=r,
+        after=after,
+        before=before,
+        account=list(_account(r.account)),
     )
-
-
-def _headlines(after: Preferences) -> Iterator[Headline]:
-    change = after.changes.get(_ACCURACY)
-    for name in (_ACCURACY, "log_odds_chosen"):
-        one, found = after.intervals.get(name), after.changes.get(name)
-        if one is not None:
-            tone = found.verdict if found else ""
-            yield Headline(
-                _LABELS[name], _value(name, one.value), f"95 % interval {_range(name, one)}", tone
-            )
-        if name == _ACCURACY and change:
-            ends = f"95 % interval {_points(change.low)} to {_points(change.high)}"
-            yield Headline("Change", f"{_points(change.value)} pp", ends, change.verdict)
-    if after.calibration:
-        chance = f"chance alone gives up to {_decimals(after.calibration.ece_by_chance)}"
-        yield Headline("Calibration error", _decimals(after.calibration.ece), chance)
 
 
 def _account(account: Mapping[str, Any]) -> Iterator[str]:
@@ -91,79 +62,8 @@ def _account(account: Mapping[str, Any]) -> Iterator[str]:
     yield from (f"{part} cut in {n:,}" for part, n in (account.get("cut") or {}).items() if n)
 
 
-def _tables(before: Preferences | None, after: Preferences) -> Iterator[Table]:
-    sides = ("Before", "After", "Change", "Verdict") if before else ("After",)
-    lines = []
-    for name, label in _LABELS.items():
-        if name in after.intervals:
-            cells = _cells(
-                name,
-                before.intervals.get(name) if before else None,
-                after.intervals[name],
-                after.changes.get(name),
-                compared=before is not None,
-            )
-            lines.append((label, *cells))
-    note = "In brackets the 95 % interval, over prompts: equal prompts count as one."
-    yield Table("All pairs", ("", *sides), lines, note)
-    for kind, groups in after.groups.items():
-        olds = before.groups.get(kind, {}) if before else {}
-        changes = after.changes_by.get(kind, {})
-        lines = []
-        for group, found in groups.items():
-            old = olds[group].metrics.get(_ACCURACY) if group in olds else None
-            new, change = found.metrics.get(_ACCURACY), changes.get(group, {}).get(_ACCURACY)
-            cells = _cells(_ACCURACY, old, new, change, compared=before is not None)
-            lines.append((group, f"{found.n:,}", *cells))
-        yield Table(f"Prefers the chosen answer, by {kind}", ("", "Pairs", *sides), lines)
-
-
-def _cells(
-    name: str,
-    before: Interval | None,
-    after: Interval | None,
-    change: Change | None,
-    *,
-    compared: bool,
-) -> list[str]:
-    """Before and after if two models were compared, what changed, and the verdict on that."""
-    sides = [
-        "–" if one is None else f"{_value(name, one.value)} ({_range(name, one)})"
-        for one in ((before, after) if compared else (after,))
-    ]
-    if not compared:
-        return sides
-    if change is None:
-        return [*sides, "–", "–"]
-    shown = _points if name == _ACCURACY else _difference
-    ends = f"{shown(change.low)} to {shown(change.high)}"
-    needed = f"; {change.pairs_needed:,} pairs would show it" if change.pairs_needed else ""
-    return [*sides, f"{shown(change.value)} ({ends})", f"{change.verdict}{needed}"]
-
-
-def _value(name: str, value: float) -> str:
-    return as_percent(value) if name == _ACCURACY else _decimals(value)
-
-
-def _range(name: str, one: Interval) -> str:
-    if name != _ACCURACY:
-        return f"{_decimals(one.low)} to {_decimals(one.high)}"
-    ends = (
-        f"{100 * end:.1f}" if math.isfinite(end) else "not known" for end in (one.low, one.high)
-    )
-    return " to ".join(ends)
-
-
 def _decimals(value: float) -> str:
     return minus(f"{value:.3f}") if math.isfinite(value) else "not known"
-
-
-def _points(value: float) -> str:
-    return minus(f"{100 * value:+.1f}") if math.isfinite(value) else "not known"
-
-
-def _difference(value: float) -> str:
-    return minus(f"{value:+.3f}") if math.isfinite(value) else "not known"
 
 
 def _passage(one: WorstPair) -> Passage:

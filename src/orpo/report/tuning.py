@@ -12,24 +12,16 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from orpo.errors import DataError
-from orpo.evaluate.intervals import Interval
-from orpo.experiments.tuning import STATES, Measure, Recommendation, TrialResult, TuningResult
-from orpo.report.page import Figure, Headline, Page, Table, Words
+from orpo.experiments.tuning import STATES, Recommendation, TrialResult, TuningResult
+from orpo.report.page import Figure, Page, Words, told
 from orpo.report.style import COLOURS, rows
-from orpo.report.values import as_number, as_percent, minus, sentence
+from orpo.report.values import as_number
 from orpo.runs import short_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Canvas
 
-_MEASURES = {
-    "score": "Score",
-    "correct_answers": "Right answers",
-    "preference_accuracy": "Prefers the chosen answer",
-    "chosen_logps": "l(chosen), per token",
-}
-_SHARES = {"correct_answers", "preference_accuracy"}
 _KNOBS = {"learning_rate": "learning rate", "orpo_alpha": "lambda"}
 _MOST, _MARGIN = 14, 1.25
 
@@ -47,91 +39,23 @@ def tuning_page(r: TuningResult, folder: Path) -> Page:
             where=str(folder),
             fix="Run the same command again.",
         )
-    words = _words(r, best)
-    return Page(
-        kicker="Tuning",
-        title=short_name(r.model) or "a model",
-        verdict=sentence(best.why),
-        remarks=words.all("remarks"),
-        headlines=tuple(_headlines(r, best)),
-        facts=words.pairs("facts"),
-        figures=_figures(r, best, words),
-        tables=tuple(_tables(r, best, words)),
-        settings=(
-            ("command", r.command),
-            *((k, str(value)) for k, value in (r.settings.get("training") or {}).items()),
-            *r.versions.items(),
-        ),
-    )
-
-
-def _words(r: TuningResult, best: Recommendation) -> Words:
     sides = {"choosing": "to choose by", "test": "for the test alone"}
-    return Words(
+    space = {name: getattr(r.space, name, ()) for name in _KNOBS}
+    return told(
         "tuning",
+        partial(_figures, r, best),
+        {"command": r.command, **(r.settings.get("training") or {}), **r.versions},
         r=r,
         best=best,
         knobs=_KNOBS,
+        measures=r.comparison.measures if r.comparison else {},
+        trials=[(one, list(_marks(one, best))) for one in r.trials],
         edges=[edge for edge in best.edges if edge[0] in _KNOBS],
         model=short_name(r.model) or "–",
         data=short_name(r.dataset) or "–",
         states=[f"{n} {word}" for state, word in STATES.items() if (n := r.account.get(state))],
         held_out=[f"{n:,} {text}" for name, text in sides.items() if (n := r.held_out.get(name))],
-        space={
-            name: " to ".join(map(as_number, getattr(r.space, name, ()))) or "–" for name in _KNOBS
-        },
-    )
-
-
-def _headlines(r: TuningResult, best: Recommendation) -> Iterator[Headline]:
-    for name, label in _KNOBS.items():
-        low, high = best.band.get(name, [0.0, 0.0])
-        ends = f"not told apart: {as_number(low)} to {as_number(high)}" if low < high else ""
-        yield Headline(label.capitalize(), as_number(getattr(best.values, name)), ends)
-    measures = r.comparison.measures if r.comparison else {}
-    for name in ("score", "correct_answers", "preference_accuracy"):
-        if name in measures:
-            change = measures[name].change
-            label, value = f"{_MEASURES[name]}, best − start", _signed(name, change.value)
-            yield Headline(label, value, f"95 % interval {_range(name, change)}", change.verdict)
-
-
-def _tables(r: TuningResult, best: Recommendation, words: Words) -> Iterator[Table]:
-    if r.comparison and r.comparison.measures:
-        lines = [
-            (label, *_compared(name, r.comparison.measures[name]))
-            for name, label in _MEASURES.items()
-            if name in r.comparison.measures
-        ]
-        heads = ("", "Start", "Best trial", "Change", "Verdict")
-        yield Table("The test: pairs that no trial has seen", heads, lines, words["test"])
-    knobs = ("Learning rate", "Lambda")
-    columns = ("Trial", *knobs, "Score", "Less than the best", "Prefers chosen", "")
-    trials = [_trial(one, best) for one in r.trials]
-    yield Table("Every trial", columns, trials, words["trials"])
-
-
-def _compared(name: str, measure: Measure) -> Sequence[str]:
-    sides = [
-        f"{_value(name, one.value)} ({_range(name, one, sign='')})"
-        for one in (measure.start, measure.best)
-    ]
-    change = measure.change
-    verdict = "–" if name == "chosen_logps" else change.verdict or "–"
-    return [*sides, f"{_signed(name, change.value)} ({_range(name, change)})", verdict]
-
-
-def _trial(one: TrialResult, best: Recommendation) -> Sequence[str]:
-    marks, behind = list(_marks(one, best)), one.behind_the_best
-    less = f"{_signed('', behind.value)} ({_range('', behind)})" if behind else ""
-    return (
-        str(one.number),
-        as_number(one.learning_rate),
-        as_number(one.orpo_alpha),
-        "" if one.score is None else _value("", one.score),
-        "" if "best" in marks else less,
-        as_percent(one.preference_accuracy) if behind else "",
-        ", ".join(marks),
+        space={name: " to ".join(map(as_number, ends)) or "–" for name, ends in space.items()},
     )
 
 
@@ -146,23 +70,6 @@ def _marks(one: TrialResult, best: Recommendation) -> Iterator[str]:
         yield STATES.get(one.state, one.state) + (f": {one.reason}" if one.reason else "")
     elif one.near and one.number != best.trial:
         yield "not told apart"
-
-
-def _value(name: str, value: float) -> str:
-    return as_percent(value) if name in _SHARES else minus(f"{value:.4f}")
-
-
-def _signed(name: str, value: float) -> str:
-    return minus(f"{100 * value:+.1f} pp" if name in _SHARES else f"{value:+.4f}")
-
-
-def _range(name: str, interval: Interval, sign: str = "+") -> str:
-    scale, digits = (100, 1) if name in _SHARES else (1, 4)
-    ends = (
-        f"{scale * end:{sign}.{digits}f}" if math.isfinite(end) else "?"
-        for end in (interval.low, interval.high)
-    )
-    return minus(" to ".join(ends))
 
 
 def _figures(r: TuningResult, best: Recommendation, words: Words) -> tuple[Figure, ...]:
