@@ -29,8 +29,8 @@ from orpo.demo.story import ASSETS, grade
 from orpo.evaluate import Sampling
 from orpo.experiments.measuring import measure_outcomes
 from orpo.jobs import TrainJob
-from orpo.jobs.train_job import build_trainer
 from orpo.objective import log_odds
+from orpo.train.job import build_trainer
 
 RATES = (5e-5, 1.5e-4, 4e-4, 1e-3, 2e-3, 4e-3)
 ALPHAS = (0.03, 0.15, 0.5, 1.0, 2.0)

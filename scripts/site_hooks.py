@@ -72,9 +72,9 @@ def on_page_markdown(markdown: str, *, page: Any, **_others: Any) -> str:
 
 
 def _settings() -> str:
-    """A table of the fields of `ORPOConfig`, read without importing it."""
-    tree = ast.parse((ROOT / "src" / "orpo" / "config.py").read_text(encoding="utf-8"))
-    config = next(n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == "ORPOConfig")
+    """A table of our own fields of `ORPOConfig`, read without importing it."""
+    tree = ast.parse((ROOT / "src" / "orpo" / "settings.py").read_text(encoding="utf-8"))
+    config = next(n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == "OwnSettings")
     strengths = _strengths(tree)
     rows = ["| setting | type | default |", "|---|---|---|"]
     for field in config.body:
@@ -87,14 +87,14 @@ def _settings() -> str:
 
 
 def _strengths(tree: ast.Module) -> dict[str, float]:
-    """Defaults that depend on the objective: `_STRENGTHS` of orpo.config."""
+    """Defaults that depend on the objective: `_STRENGTHS` of orpo.settings."""
     for node in tree.body:
         if isinstance(node, ast.AnnAssign | ast.Assign) and node.value is not None:
             targets = [node.target] if isinstance(node, ast.AnnAssign) else node.targets
             if ast.unparse(targets[0]) == "_STRENGTHS":
                 of: dict[str, dict[str, float]] = ast.literal_eval(node.value)
                 return {name: value for one in of.values() for name, value in one.items()}
-    raise LookupError("orpo.config has no _STRENGTHS")
+    raise LookupError("orpo.settings has no _STRENGTHS")
 
 
 def _formula(source: str, *_args: Any, **_options: Any) -> str:

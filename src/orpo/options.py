@@ -30,7 +30,7 @@ def option(
     """A field that is a flag, spelled with `_` or `-`; required if it has no default.
 
     What is read follows from the field's type: `bool` is a switch, `tuple[str, ...]` a list by
-    commas, `Literal` a choice, `dict` JSON; `X | None` reads X.
+    commas, a tuple of a length so many words, `Literal` a choice, `dict` JSON; `X | None` reads X.
 
     Args:
         default: Of the field.
@@ -93,7 +93,8 @@ def training_settings(*names: str, **other: Any) -> Any:
     """A field of type `dict` that holds those of `ORPOConfig`'s settings that were given.
 
     Args:
-        *names: Of the settings that are flags.
+        *names: Of the settings that are flags; those of the job and of the training all together
+            where none is named.
         **other: Settings that hold where no flag says otherwise.
     """
     return field(default_factory=lambda: dict(other), metadata={"settings": names, "other": other})

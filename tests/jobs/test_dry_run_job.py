@@ -15,15 +15,12 @@ from orpo import ORPOConfig
 from orpo.engine.footprint import ADAPTER_RANK, Counted, ModelShape
 from orpo.errors import ConfigError, DataError, ModelError, UserError
 from orpo.jobs import TrainJob, run_training
-from orpo.jobs.dry_run.assumptions import Assumptions, Fleet
-from orpo.jobs.dry_run.devices import DEVICES
-from orpo.jobs.dry_run.memory import Setup, need_of
-from orpo.jobs.dry_run.reading import SAMPLED
-from orpo.jobs.dry_run.work import never_reached
-from orpo.jobs.dry_run_job import DryRun, run_dry_run
-from orpo.jobs.train_job import adapter_of
 from orpo.runs import run_lock
+from orpo.train.before.dry_run import SAMPLED, DryRun, run_dry_run
+from orpo.train.before.estimate import Setup, need_of, never_reached
+from orpo.train.before.fleet import DEVICES, Assumptions, Fleet
 from orpo.train.before.memory import count_bytes, load_outline, shape_of
+from orpo.train.job import adapter_of
 from orpo.train.models import add_adapter, load_model
 from tests.train.small import byte_tokenizer, text_rows, tiny_llama
 

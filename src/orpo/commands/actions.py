@@ -58,7 +58,7 @@ def add_actions(parser: argparse.ArgumentParser, command: str, actions: Mapping[
         group.add_parser(name, help=text, description=sentence, module=module)
 
 
-def run_action(given: argparse.Namespace) -> Mapping[str, Any] | None:
+def run_action(given: argparse.Namespace) -> Mapping[str, Any] | int | None:
     """Run the action; without one, show what there is."""
     if given.action is None:
         print(given.help())

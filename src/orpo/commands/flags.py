@@ -10,6 +10,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from orpo.commands import options as settings
 from orpo.setting_types import CHOICES
 
 T = TypeVar("T")
@@ -74,6 +75,8 @@ def _add(
             under = parser.add_argument_group(about["title"], about["text"] or None)
             known = {**about["other"], about["unless"]: None}
             _add(under, about["group"], known, about["without"])
+        elif "settings" in about and not about["settings"]:
+            settings.add_settings(parser)
         elif "settings" in about:
             under = parser.add_argument_group("settings of the training")
             for name in about["settings"]:
@@ -93,6 +96,8 @@ def _add_one(
         how["type"] = about["parse"]
     how |= {name: about[name] for name in ("help", "metavar") if about.get(name)}
     how["help"] = how["help"].replace("%", "%%")
+    if isinstance(how.get("nargs"), int) and "metavar" in how:
+        how["metavar"] = tuple(how["metavar"].split())
     if about.get("positional"):
         if how.get("type") is _by_comma:  # several words
             how |= {"nargs": "+" if required else "*", "type": str}
@@ -124,6 +129,8 @@ def _reading(hint: Any) -> dict[str, Any]:
         return {"action": "store_true"}
     if get_origin(hint) is Literal:
         return {"choices": get_args(hint)}
+    if get_origin(hint) is tuple and get_args(hint)[-1] is not Ellipsis:
+        return {"type": get_args(hint)[0], "nargs": len(get_args(hint))}
     if get_origin(hint) is tuple:
         return {"type": _by_comma}
     if (get_origin(hint) or hint) is dict:
@@ -142,7 +149,7 @@ def _made(values: Mapping[str, Any], kind: type[T], other: Mapping[str, Any], wi
         if "group" in about:
             chosen[one.name] = _made_group(values, about)
         elif "settings" in about:
-            own = {name: values[name] for name in about["settings"] if name in values}
+            own = {n: values[n] for n in about["settings"] or settings.known() if n in values}
             chosen[one.name] = {**about["other"], **own}
         elif "asked" in about:
             chosen[one.name] = values.get(about["asked"], one.default)

@@ -20,7 +20,6 @@ from itertools import pairwise
 from typing import Any, NoReturn, Protocol
 
 from orpo import __version__
-from orpo.commands.nproc import launch_ranks, ranks_asked_for
 from orpo.errors import ConfigError, OrpoError, RunStopped, UserError, did_you_mean
 from orpo.runs.processes import LOST, launched, lost_a_rank, rank
 from orpo.terminal import guarded, json_line
@@ -66,8 +65,8 @@ class Command(Protocol):
     Options: type
     """A dataclass of `orpo.options`: the flags and their help are made of it."""
 
-    def run(self, options: Any) -> Mapping[str, Any] | None:
-        """Do it and say so; the result is what `--json` prints."""
+    def run(self, options: Any) -> Mapping[str, Any] | int | None:
+        """Do it and say so; the result is what `--json` prints, or else the exit code."""
 
 
 def configure(command: Any, parser: argparse.ArgumentParser) -> None:
@@ -75,19 +74,19 @@ def configure(command: Any, parser: argparse.ArgumentParser) -> None:
     if not hasattr(command, "Options"):
         command.configure(parser)
         return
-    from orpo.commands.flags import add_options  # noqa: PLC0415 - not for --nproc
+    from orpo.commands.flags import add_options  # noqa: PLC0415 - not for older commands
 
     add_options(parser, command.Options)
 
 
-def execute(command: Any, given: argparse.Namespace) -> Mapping[str, Any] | None:
+def execute(command: Any, given: argparse.Namespace) -> Mapping[str, Any] | int | None:
     """Run a command with what was given."""
     if not hasattr(command, "Options"):
-        found: Mapping[str, Any] | None = command.execute(given)
+        found: Mapping[str, Any] | int | None = command.execute(given)
         return found
-    from orpo.commands.flags import options_from  # noqa: PLC0415 - not for --nproc
+    from orpo.commands.flags import options_from  # noqa: PLC0415 - not for older commands
 
-    result: Mapping[str, Any] | None = command.run(options_from(given, command.Options))
+    result: Mapping[str, Any] | int | None = command.run(options_from(given, command.Options))
     return result
 
 
@@ -216,9 +215,6 @@ def _dispatch(arguments: list[str]) -> int:
             where="orpo",
             fix=f"Commands: {', '.join(COMMANDS)}.",
         )
-    count = ranks_asked_for(arguments)
-    if count is not None:
-        return launch_ranks(arguments, count)
     _quiet()
     command: Any = import_module(f"orpo.commands.{name.replace('-', '_')}")
     parser = Parser(
@@ -234,6 +230,8 @@ def _dispatch(arguments: list[str]) -> int:
     given = parser.parse_args(own)
     given.passed_on = passed_on
     result = execute(command, given)
+    if isinstance(result, int):  # of the processes that it has started
+        return result
     if given.json and result is not None:
         print_json(result)
     return 0

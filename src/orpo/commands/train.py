@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-import argparse
-from typing import Any
+import sys
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import torch
+from rich.table import Table
+from rich.text import Text
 
 from orpo.commands.console import before_after_table, console, say
-from orpo.commands.dry_run_table import add_dry_run, assumptions, show_dry_run
-from orpo.commands.options import add_settings, resolve_settings
-from orpo.commands.progress import TrainingProgress
+from orpo.commands.options import Asked, ask
 from orpo.errors import ConfigError
-from orpo.jobs import run_training
-from orpo.jobs.dry_run_job import run_dry_run
-from orpo.runs.processes import follow_launcher, launched, rank
+from orpo.options import argument, group, option, training_settings
+from orpo.runs.names import located
+from orpo.runs.processes import follow_launcher, launch, launched, program, rank
+from orpo.train.before.fleet import Assumptions
+from orpo.train.job import TrainJob
+
+if TYPE_CHECKING:
+    from orpo.train.before.dry_run import DryRun
+    from orpo.train.before.estimate import Plan
 
 EXAMPLES = """\
 examples:
@@ -29,37 +36,101 @@ examples:
   accelerate launch --config_file recipes/accelerate/fsdp2.yaml -m orpo train recipe.yaml"""
 
 _DEFAULTS = {"output_dir": "orpo-run"}
+_PARTS = {
+    "weights": "weights",
+    "gradients": "gradients",
+    "states": "optimizer states",
+    "copies": "copies and gathered layers",
+    "head": "logits and the output layer's gradient",
+    "activations": "kept for the backward pass",
+}
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
+@dataclass(frozen=True)
+class Options:
     """A recipe and a flag for every setting."""
-    parser.add_argument("recipe", nargs="?", metavar="RECIPE.yaml", help="settings; flags win")
-    parser.add_argument(
-        "--nproc", type=int, metavar="N", help="ranks to start on this machine, one per GPU"
+
+    recipe: str | None = argument("RECIPE.yaml", None, help="settings; flags win")
+    nproc: str | None = option(
+        None, metavar="N", help="ranks to start on this machine, one per GPU"
     )
-    add_settings(parser)
-    add_dry_run(parser)
+    settings: dict[str, Any] = training_settings()
+    dry_run: bool = option(
+        False,
+        help="resolve the settings, look at the data, build the model without weights, "
+        "estimate memory, time and cost; nothing is written",
+    )
+    assumed: Assumptions = group(Assumptions, "a dry run: all of it but the training")
 
 
-def execute(given: argparse.Namespace) -> dict[str, Any] | None:
+def run(options: Options) -> dict[str, Any] | int | None:
     """Train and say what came of it; of several ranks the first one speaks."""
-    assumed = assumptions(given)
-    if assumed is not None:
-        job, config = resolve_settings(given.recipe, given, _DEFAULTS)
-        dry = run_dry_run(job, config, say=say, assumed=assumed)
-        show_dry_run(dry)
-        return dry.as_dict()
+    ranks = _ranks(options.nproc)
+    if not options.dry_run and options.assumed.given():
+        raise ConfigError(
+            "is only used by a dry run", where=options.assumed.given()[0], fix="Add --dry_run."
+        )
+    if ranks is not None and not options.dry_run and not launched():
+        return _launch(ranks)
+    recipe, given = options.recipe, options.settings
+    if not options.dry_run and recipe is None:
+        resume = str(given.get("resume"))
+        if resume.endswith((".yaml", ".yml")):  # `orpo train --resume RECIPE.yaml`
+            recipe, given = resume, {**given, "resume": "newest"}
+    asked = ask(recipe, given, _DEFAULTS)
+    _refuse_names(asked.job)
+    if options.dry_run:
+        return _dry_run(asked, options.assumed, ranks)
+    return _train(asked, ranks or 1)
+
+
+def _ranks(given: str | None) -> int | None:
+    if given is None:
+        return None
+    if not (given.isascii() and given.isdigit()):
+        raise ConfigError(f"expected a number of ranks, found {given!r}", where="--nproc")
+    return int(given)
+
+
+def _refuse_names(job: TrainJob) -> None:
+    """A name under which nothing lies, before what loads it is loaded."""
+    located(str(job.model))
+    for spec in [*(job.dataset or []), *([job.eval_dataset] if job.eval_dataset else [])]:
+        if not Path(spec).exists():
+            from orpo.data.sources import check_source  # noqa: PLC0415 - loads torch
+
+            check_source(spec)
+
+
+def _launch(count: int) -> int:
+    """Run this very command as ranks, say which one failed, and give the exit code."""
+    outcome = launch(program(sys.argv[1:]), count)
+    for line in outcome.said:
+        print(line, file=sys.stderr)
+    if outcome.message:
+        print(f"error: {outcome.message}", file=sys.stderr)
+    return outcome.code
+
+
+def _train(asked: Asked, ranks: int) -> dict[str, Any] | None:
     if launched():
         follow_launcher()
-        _require_gpus(given)
-    tell = say if rank() == 0 else _unheard
-    asked = str(getattr(given, "resume", None))
-    if given.recipe is None and asked.endswith((".yaml", ".yml")):
-        given.recipe, given.resume = asked, "newest"  # `orpo train --resume RECIPE.yaml`
-    job, config = resolve_settings(given.recipe, given, _DEFAULTS)
+    import torch  # noqa: PLC0415 - slow
+
+    from orpo.commands.progress import TrainingProgress  # noqa: PLC0415 - loads torch
+    from orpo.jobs.train_job import run_training  # noqa: PLC0415
+
+    gpus = torch.cuda.device_count() if launched() else 0
+    if gpus and ranks > gpus and not asked.settings.get("use_cpu", False):
+        raise ConfigError(f"{ranks} ranks for {gpus} GPUs", where="--nproc")
     progress = TrainingProgress()
     try:
-        result = run_training(job, config, say=tell, callbacks=[progress])
+        result = run_training(
+            asked.job,
+            asked.config(),
+            say=say if rank() == 0 else lambda _line: None,  # the first one says it
+            callbacks=[progress],
+        )
     finally:
         progress.close()
     if torch.distributed.is_initialized():
@@ -77,11 +148,72 @@ def execute(given: argparse.Namespace) -> dict[str, Any] | None:
     return result.as_dict()
 
 
-def _require_gpus(given: argparse.Namespace) -> None:
-    gpus, ranks = torch.cuda.device_count(), given.nproc or 1
-    if gpus and ranks > gpus and not getattr(given, "use_cpu", False):
-        raise ConfigError(f"{ranks} ranks for {gpus} GPUs", where="--nproc")
+# A dry run
 
 
-def _unheard(_line: str) -> None:
-    """What ranks after the first have to say, the first one says."""
+def _dry_run(asked: Asked, assumed: Assumptions, ranks: int | None) -> dict[str, Any]:
+    from orpo.train.before.dry_run import run_dry_run  # noqa: PLC0415 - loads torch
+
+    if ranks and not assumed.ranks:
+        assumed = replace(assumed, ranks=ranks)
+    dry = run_dry_run(asked.job, asked.config(), say=say, assumed=assumed)
+    settings = [(name, str(value)) for name, value in sorted(dry.changed.items())]
+    console.print(_table("settings that are not the defaults", settings))
+    console.print(_table("memory of each device, at the peak of a step", _memory(dry)))
+    console.print(_table("the run", _plan(dry)))
+    for line in dry.assumptions:
+        say(f"assumed: {line}")
+    say(dry.memory.verdict)
+    say("a dry run: nothing was trained, and nothing was written")
+    return dry.as_dict()
+
+
+def _table(title: str, rows: list[tuple[str, str]]) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold", show_header=False)
+    table.add_column()
+    table.add_column(overflow="fold", justify="left")
+    for name, value in rows:
+        table.add_row(Text(name), Text(value))
+    return table
+
+
+def _memory(dry: DryRun) -> list[tuple[str, str]]:
+    parts = asdict(dry.memory.parts)
+    rows = [(words, _gib(parts[name])) for name, words in _PARTS.items()]
+    tokens = f"{dry.memory.tokens:,} positions at a time"
+    return [*rows, ("together", _gib(dry.memory.parts.total)), ("micro-batches", tokens)]
+
+
+def _plan(dry: DryRun) -> list[tuple[str, str]]:
+    plan, pair, model = dry.plan, dry.pair, dry.model
+    shared = "" if dry.fleet.wrapper == "one" else f", {dry.fleet.wrapper}"
+    scored = plan.evaluation_flops
+    looks = f" and {_flops(scored)} for the held-out pairs" if scored else ""
+    return [
+        ("model", f"{model['weights']:,} weights, {model['trained']:,} trained"),
+        ("devices", f"{dry.fleet.ranks} x {dry.fleet.device.name}{shared}"),
+        ("tokens of a pair", f"{pair.prompt:.0f} + {pair.chosen:.0f} + {pair.rejected:.0f}"),
+        ("pairs of a step", f"{plan.pairs_per_step:,}"),
+        ("steps", f"{plan.steps:,} ({plan.epochs:.2f} epochs, {plan.pairs:,} pairs)"),
+        ("positions", f"{plan.positions:,.0f}"),
+        ("operations", f"{_flops(plan.flops)}{looks}"),
+        ("time", _time(plan)),
+        ("cost", "give --price_per_hour" if plan.cost is None else f"{plan.cost:,.2f}"),
+    ]
+
+
+def _flops(count: float) -> str:
+    unit, name = (1e15, "PFLOP") if count >= 1e15 else (1e12, "TFLOP")
+    return f"{count / unit:,.3g} {name}"
+
+
+def _time(plan: Plan) -> str:
+    if plan.hours is None or plan.device_hours is None:
+        return "not known: give --device_tflops"
+    if plan.hours < 1:
+        return f"{60 * plan.hours:.1f} minutes"
+    return f"{plan.hours:,.1f} hours ({plan.device_hours:,.1f} device hours)"
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.2f} GiB"

@@ -159,6 +159,11 @@ def _readable(dataset: Iterable[Any], name: str) -> Iterator[Any]:
         count += 1
 
 
+def check_source(spec: str) -> None:
+    """Refuse a name under which nothing lies; nothing is read, and no Hub is asked."""
+    _reader(spec)
+
+
 def _reader(spec: str) -> Iterator[Row]:
     path = Path(spec).expanduser() if spec.startswith("~/") else Path(spec)
     try:

@@ -13,7 +13,7 @@ from orpo.errors import ConfigError
 from orpo.evaluate.settings import JudgeSettings
 from orpo.experiments.comparison import BASE, STAGES, Arm, Stage
 from orpo.experiments.tasks import CellSpec, HeldOut, TaskSpec
-from orpo.jobs.train_job import TrainJob
+from orpo.train.job import TrainJob
 
 CENTRE = {"orpo": "orpo-lr1-lambda1", "sft": "sft-lr1", "dpo": "dpo-lr1"}
 """Objective -> the cell of the grid with the settings of the comparison's own runs."""

@@ -30,10 +30,10 @@ from orpo.experiments.comparison import Outcome
 from orpo.experiments.measuring import measure_outcomes
 from orpo.experiments.tasks import Grader
 from orpo.experiments.tuning import Values
-from orpo.jobs.train_job import TrainJob, build_trainer
 from orpo.runs.typed import plain
 from orpo.train.clock import StepClock
 from orpo.train.identity import data_fingerprint
+from orpo.train.job import TrainJob, build_trainer
 from orpo.train.models import load_model
 from orpo.train.trainer import ORPOTrainer
 from orpo.train.weights import weights_digest

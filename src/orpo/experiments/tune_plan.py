@@ -16,8 +16,8 @@ from orpo.errors import ConfigError
 from orpo.experiments.study import Place
 from orpo.experiments.trials import Speed
 from orpo.experiments.tuning import Space, Values
-from orpo.jobs.train_job import TrainJob
 from orpo.runs.typed import plain
+from orpo.train.job import TrainJob
 
 _RATES = {"full": (1e-6, 1e-4), "adapter": (1e-5, 1e-3)}
 _AROUND = 10.0

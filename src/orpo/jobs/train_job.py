@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
-import math
 import signal
 from collections.abc import Iterable
 from contextlib import nullcontext
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 from accelerate.utils import broadcast_object_list
-from transformers import PreTrainedModel, PrinterCallback, TrainerCallback
+from transformers import TrainerCallback
 
 from orpo.audit.findings import Audit
 from orpo.audit.run import headlines, quick_audit
 from orpo.config import ORPOConfig
-from orpo.data.reading import ReadOnce
-from orpo.data.sources import Mixture, Source
-from orpo.data.split import hold_out
 from orpo.data.types import Row
-from orpo.errors import CheckpointError, ConfigError, DataError, ModelError, RunStopped, SaveError
+from orpo.errors import CheckpointError, ConfigError, DataError, RunStopped, SaveError
 from orpo.evaluate import Sampling
 from orpo.jobs.evidence import Evidence, Grader, Say
 from orpo.report.write import write_report
@@ -35,121 +30,14 @@ from orpo.runs import (
     sweep,
     verify,
 )
-from orpo.runs.claim import claim_run, clear_run
-from orpo.setting_types import as_declared
-from orpo.train.adapters import ADAPTER_FILE, base_of_adapter
+from orpo.runs.claim import clear_run
 from orpo.train.card import write_model_card
 from orpo.train.checkpoints import explain_write_error, read_state
+from orpo.train.job import TrainJob, build_trainer, claim, resume_meant
 from orpo.train.signals import StopOnSignal, StopRequested
-from orpo.train.tokenizer import load_tokenizer
 from orpo.train.trainer import ORPOTrainer
 
-__all__ = ["TrainJob", "TrainResult", "adapter_of", "run_training", "tokenizer_of"]
-
 _DECIDE_THE_END = ("max_steps", "num_train_epochs", "eval_dataset", "samples", "sample_tokens")
-
-
-def _help(text: str, default: Any = None) -> Any:  # a dataclass field
-    return field(default=default, metadata={"help": text})
-
-
-@dataclass
-class TrainJob:
-    """What `orpo train` needs beside an `ORPOConfig`: names of model and data, and the evidence.
-
-    Raises:
-        ConfigError: A value that cannot be meant.
-    """
-
-    model: str | None = _help("Folder of the model to start from, or its Hub id.")
-    dataset: list[str] | None = _help("Preference data: files, folders or Hub ids.")
-    mix: list[float] | None = _help("Shares of several data sets, e.g. 3 1; all rows if not given.")
-    eval_dataset: str | None = _help("Held-out preference data for before and after.")
-    held_out: float = _help("Share of `dataset`, by prompt, to hold out as eval_dataset.", 0.0)
-    tokenizer: str | None = _help("Folder or Hub id of the tokenizer, if not the model's.")
-    lora_r: int | None = _help("Train a LoRA adapter of this rank instead of the whole model.")
-    lora_alpha: int | None = _help("LoRA's scale; twice the rank if not given.")
-    lora_dropout: float = _help("Dropout of the adapter's input.", 0.0)
-    lora_target_modules: str = _help(
-        "Modules to adapt: all-linear, or names by comma.", "all-linear"
-    )
-    strict: bool = _help("Refuse to train where the audit of the data says stop.", False)
-    samples: int = _help("Held-out prompts to answer before and after, for the report.", 5)
-    sample_tokens: int = _help("Longest sample answer in tokens.", 128)
-    resume: str | None = _help(
-        "Go on from the newest checkpoint of output_dir that verifies; auto: if there is one; "
-        "or a checkpoint's path."
-    )
-    overwrite: bool = _help("Replace a run that output_dir already holds.", False)
-
-    def __post_init__(self) -> None:
-        """Check what can be checked without loading anything."""
-        for name, hint in get_type_hints(type(self)).items():
-            declared = hint | bool if name == "resume" else hint
-            setattr(self, name, as_declared(getattr(self, name), declared, name))
-        self.resume = _meant(self.resume)
-        if self.overwrite and self.resume not in {None, "auto"}:
-            raise ConfigError(
-                "cannot be combined with --resume", where="--overwrite", fix="Use one of them."
-            )
-        for name in ("model", "dataset"):
-            if not getattr(self, name):
-                raise ConfigError("is needed", where=f"--{name}", fix=f"Add --{name} NAME.")
-        if not 0 <= self.held_out < 1:
-            raise ConfigError(
-                f"must be at least 0 and below 1, is {self.held_out}", where="held_out"
-            )
-        if self.held_out and self.eval_dataset:
-            raise ConfigError(
-                "cannot be combined with eval_dataset", where="held_out", fix="Use one of them."
-            )
-        self._check_mix()
-        if self.lora_r is not None and self.lora_r < 1:
-            raise ConfigError(f"must be at least 1, is {self.lora_r}", where="lora_r")
-        if self.samples < 0:
-            raise ConfigError(f"must be 0 or more, is {self.samples}", where="samples")
-
-    def _check_mix(self) -> None:
-        if self.mix is None:
-            return
-        count = len(self.dataset or [])
-        if len(self.mix) != count or count < 2:
-            raise ConfigError(
-                f"{len(self.mix)} shares for {count} data sets",
-                where="mix",
-                fix="Give two or more data sets and one share for each.",
-            )
-        if not all(share > 0 and math.isfinite(share) for share in self.mix):
-            raise ConfigError(f"shares must be positive, are {self.mix}", where="mix")
-
-    @property
-    def name(self) -> str:
-        """What the training data are called in messages."""
-        return " + ".join(self.dataset or [])
-
-    def split(self, config: ORPOConfig) -> tuple[Iterable[Row], Iterable[Row] | None]:
-        """The training data and what is held out, if anything; each row is read once."""
-        sources = [Source(spec) for spec in self.dataset or []]
-        mixed = Mixture(sources, self.mix) if len(sources) > 1 else sources[0]
-        how = config.format_name, config.pair_rule
-        rows = ReadOnce(mixed, *how)
-        if self.held_out:
-            return hold_out(
-                rows,
-                self.held_out,
-                config.seed,
-                self.name,
-                data_format=config.format_name,
-                pair_rule=config.pair_rule,
-            )
-        return rows, ReadOnce(Source(self.eval_dataset), *how) if self.eval_dataset else None
-
-    def facts(self) -> dict[str, Any]:
-        """The settings, for recipe.yaml."""
-        once = {"resume", "overwrite", "strict"}
-        found = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in once}
-        alone = len(self.dataset or []) == 1
-        return {**found, "dataset": self.dataset[0] if alone and self.dataset else self.dataset}
 
 
 @dataclass(frozen=True)
@@ -184,16 +72,6 @@ class TrainResult:
             "data": self.data,
             "report": str(self.report),
         }
-
-
-def claim(folder: Path, job: TrainJob) -> str | bool:
-    """What to go on from; what is read must not lie in the folder that is written."""
-    named = [("--model", job.model), ("--tokenizer", job.tokenizer)]
-    if (Path(str(job.model)) / ADAPTER_FILE).is_file():
-        with contextlib.suppress(ModelError):  # the loader has more to say about it
-            named.append(("the adapter's base model", base_of_adapter(str(job.model))))
-    sources = [(flag, name) for flag, name in named if name]
-    return claim_run(folder, resume=job.resume, overwrite=job.overwrite, sources=sources)
 
 
 def run_training(
@@ -355,42 +233,6 @@ def _stopped(job: TrainJob, stop: StopOnSignal, trainer: ORPOTrainer | None, fol
     return f"{head} {when}; the same command{'' if same else ' with --resume auto'} starts again."
 
 
-def build_trainer(
-    job: TrainJob,
-    config: ORPOConfig,
-    rows: Iterable[Row],
-    held_out: Iterable[Row] | None,
-    callbacks: list[TrainerCallback] | None = None,
-    *,
-    model: PreTrainedModel | None = None,
-    tokenizer: Any = None,
-) -> ORPOTrainer:
-    """The trainer of a job with its data read.
-
-    Args:
-        job: Names of model and data.
-        config: Every setting of the training.
-        rows: What it trains on.
-        held_out: What it evaluates, if anything.
-        callbacks: Further ones.
-        model: The job's model, where it is loaded already; it is trained in place.
-        tokenizer: Its tokenizer, likewise.
-    """
-    assert job.model is not None
-    trainer = ORPOTrainer(
-        model=job.model if model is None else model,
-        args=config,
-        train_dataset=rows,
-        eval_dataset=held_out,
-        tokenizer=tokenizer_of(job, config) if tokenizer is None else tokenizer,
-        peft_config=adapter_of(job),
-        callbacks=callbacks,
-    )
-    trainer.remove_callback(PrinterCallback)  # stdout belongs to --json
-    trainer.run_facts = job.facts()
-    return trainer
-
-
 def _look_at(
     rows: Iterable[Row],
     held_out: Iterable[Row] | None,
@@ -421,38 +263,9 @@ def _look_at(
     return audit
 
 
-def tokenizer_of(job: TrainJob, config: ORPOConfig) -> Any:
-    """The tokenizer that a job names, or None: then it is the model's."""
-    if not job.tokenizer:
-        return None
-    return load_tokenizer(job.tokenizer, config, of_model=job.tokenizer == job.model)
-
-
-def adapter_of(job: TrainJob) -> Any:
-    """The peft config of the adapter that a job trains, or None."""
-    if job.lora_r is None:
-        return None
-    from peft import LoraConfig  # noqa: PLC0415
-
-    names = [name.strip() for name in job.lora_target_modules.split(",") if name.strip()]
-    return LoraConfig(
-        r=job.lora_r,
-        lora_alpha=job.lora_alpha or 2 * job.lora_r,
-        lora_dropout=job.lora_dropout,
-        target_modules=names[0] if names == ["all-linear"] else names,
-        task_type="CAUSAL_LM",
-    )
-
-
-def _meant(resume: str | bool | None) -> str | None:
-    """A recipe may say `resume: true`; flags are text."""
-    word = str(resume or "").lower()
-    return None if word in {"", "false"} else "newest" if word == "true" else str(resume)
-
-
 def _with_resume(job: TrainJob, config: ORPOConfig) -> TrainJob:
     """`--resume_from_checkpoint`, as transformers calls it, is `--resume`."""
-    asked = _meant(config.resume_from_checkpoint)
+    asked = resume_meant(config.resume_from_checkpoint)
     if asked is None:
         return job
     if job.resume is not None:

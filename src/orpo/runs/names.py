@@ -11,11 +11,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from orpo.errors import ModelError
+
 if TYPE_CHECKING:
     from orpo.runs.files import Run
 
 __all__ = ["base_model_id", "hub_datasets", "hub_id", "short_name"]
 
+ADAPTER_FILE = "adapter_config.json"
 _ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _DATA_FILES = re.compile(r"\.(jsonl?|csv|parquet|ya?ml|txt)(\.gz)?$", re.I)
 
@@ -54,3 +57,31 @@ def base_model_id(run: Run) -> str | None:
 def hub_datasets(names: Iterable[object]) -> list[str]:
     """The Hub ids among the names of data sets, each once."""
     return list(dict.fromkeys(found for found in map(hub_id, names) if found))
+
+
+def located(name: str, *enough: str) -> str:
+    """The folder of this name, or the name as a Hub id.
+
+    A name that looks like a path must exist, so that no Hub error hides a typing mistake. Beside
+    those of a model, a file out of `enough` makes a folder the right one.
+    """
+    path = Path(name).expanduser()
+    if path.is_dir():
+        if not any((path / file).is_file() for file in ("config.json", ADAPTER_FILE, *enough)):
+            raise ModelError(
+                "the folder holds no model (no config.json)",
+                where=name,
+                fix=_inside(path) or "Give a folder written by save_pretrained, or a Hub id.",
+            )
+        return str(path)
+    if path.is_file() or name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise ModelError(
+            "no such model folder", where=name, fix="Give a folder of a model, or a Hub id."
+        )
+    return name
+
+
+def _inside(folder: Path) -> str:
+    """Where peft has put adapters of names of their own."""
+    found = sorted(folder.glob(f"*/{ADAPTER_FILE}"))
+    return f"{' and '.join(str(path.parent) for path in found)} would do." if found else ""

@@ -19,12 +19,12 @@ from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING
 from orpo.config import ORPOConfig
 from orpo.errors import ConfigError, DataError, ModelError, did_you_mean
 from orpo.runs import read_object
+from orpo.runs.names import ADAPTER_FILE
 
 if TYPE_CHECKING:
     from peft import PeftConfig
 
 
-ADAPTER_FILE = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 _SUFFIX = r"(?:modules_to_save\.|base_layer\.|original_module\.)*"
 _ROWS = ((f"{_SUFFIX}weight", 0), ("lora_embedding_A", -1))

@@ -24,7 +24,9 @@ from orpo.data.sources import default_cache, iterate_dataset
 from orpo.data.tokenize import PairTokenizer
 from orpo.data.types import COLUMNS, Ledger, Row
 from orpo.errors import ConfigError, DataError, ModelError
-from orpo.train.tokenizer import give_plain_template
+from orpo.train.models import fit_positions, vocabulary_size
+from orpo.train.tokenizer import give_plain_template, prepare_tokenizer
+from orpo.train.weights import rounding_notes
 
 _STREAMS = (torch.utils.data.IterableDataset, datasets.IterableDataset)
 
@@ -146,6 +148,16 @@ class DatasetReader:
                 where=name,
                 fix="Use the model's own tokenizer, or model.resize_token_embeddings(...) first.",
             )
+
+
+def reader_for(
+    model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, args: ORPOConfig
+) -> tuple[DatasetReader, list[str]]:
+    """What prepares the data of a run, and what was decided for it."""
+    notes = prepare_tokenizer(tokenizer, args) + rounding_notes(model, args.learning_rate)
+    max_length, note = fit_positions(model, args)
+    reader = DatasetReader.with_tokenizer(tokenizer, args, max_length, vocabulary_size(model))
+    return reader, notes + ([note] if note else [])
 
 
 def named_sets(train: Any, evaluated: Any) -> dict[str, Any]:

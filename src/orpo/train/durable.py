@@ -54,7 +54,7 @@ from orpo.train.optimizers import (
 )
 from orpo.train.ranks import most_of_ranks
 from orpo.train.recorder import RunRecorder
-from orpo.train.safe_loading import usable
+from orpo.train.safe_loading import as_data
 from orpo.train.same_run import check_same_run
 from orpo.train.signals import StopRequested
 from orpo.train.weights import check_weight_files, name_some, spoilt_weights
@@ -162,7 +162,8 @@ class DurableTrainer(Trainer):
         if switches is not None and self._as_trained:
             switches.eval()  # before the best weights are loaded, which are to be used as they are
         self._as_trained = False
-        output = super()._finalize_training(*args, **kwargs)
+        with as_data() if self._in_pieces else contextlib.nullcontext():  # the best weights
+            output = super()._finalize_training(*args, **kwargs)
         return output._replace(training_loss=output.metrics["train_loss"])
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -200,8 +201,7 @@ class DurableTrainer(Trainer):
         """As in transformers; settings that have changed knowingly are those given now."""
         given = settings_of(self.optimizer)
         bases = list(getattr(self.lr_scheduler, "base_lrs", []))
-        with usable(checkpoint, "optimizer or schedule"):
-            super()._load_optimizer_and_scheduler(checkpoint)
+        super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is not None and not self.is_deepspeed_enabled:
             follow(self.optimizer, self.lr_scheduler, given, bases)
             self._as_trained = put_back(Path(checkpoint), self.model, self.optimizer)
@@ -211,21 +211,12 @@ class DurableTrainer(Trainer):
         return to_be_used(self.optimizer if self._as_trained else None)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        with usable(resume_from_checkpoint, "weights"):
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
         names = spoilt_weights(self.model)
         if names:
             raise CheckpointError(
                 f"its weights are not finite: {name_some(names)}", where=resume_from_checkpoint
             )
-
-    def _load_scaler(self, checkpoint: str | None) -> None:
-        with usable(checkpoint, "gradient scaler"):
-            super()._load_scaler(checkpoint)
-
-    def _load_rng_state(self, checkpoint: str | None) -> None:
-        with usable(checkpoint, "random state"):
-            super()._load_rng_state(checkpoint)
 
     def _take_up(self, progress: Progress) -> None:
         """Sum on where the checkpoint was written, so that the next log is of all its steps."""
@@ -366,10 +357,11 @@ class DurableTrainer(Trainer):
                 committing(folder, step, self._continuity.run, self.args) as aside,
             ):
                 self._continuity.aside = aside
+                pushed, self.args.push_to_hub = self.args.push_to_hub, False  # once it is committed
                 try:
                     super()._save_checkpoint(model, trial)
                 finally:
-                    self._continuity.aside = None
+                    self._continuity.aside, self.args.push_to_hub = None, pushed
                 inner, resumable = aside / checkpoint_name(step), not self.args.save_only_model
                 self._complete(folder, inner)
                 if resumable and self.args.should_save and not self._in_pieces:
@@ -378,7 +370,7 @@ class DurableTrainer(Trainer):
         if self.args.should_save:
             self._rotate(folder)
         if self.args.push_to_hub:
-            self._push_from_checkpoint(str(folder / checkpoint_name(step)))
+            push_checkpoint(self, folder / checkpoint_name(step))
 
     @property
     def _in_pieces(self) -> bool:
@@ -433,10 +425,6 @@ class DurableTrainer(Trainer):
             rotate(folder, limit, run=self._continuity.run, best=best)
         except CheckpointError as error:
             self._tell("unreadable", f"{error}; older checkpoints are kept")
-
-    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
-        if self._continuity.aside is None:  # not before it is committed
-            push_checkpoint(self, Path(checkpoint_folder))
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """As in transformers; a model that is saved to keep is committed with a manifest."""

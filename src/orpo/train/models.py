@@ -32,8 +32,8 @@ from transformers.models.auto.modeling_auto import (
 from orpo.engine import has_last_position, positions_of_text
 from orpo.errors import ConfigError, ModelError, UserError
 from orpo.runs import ensure_as_committed
+from orpo.runs.names import ADAPTER_FILE, located
 from orpo.train.adapters import (
-    ADAPTER_FILE,
     ADAPTER_WEIGHTS,
     base_of_adapter,
     check_loaded,
@@ -361,34 +361,6 @@ def disable_dropout(model: nn.Module) -> None:
         for name, value in list(vars(holder).items()):
             if "drop" in name and isinstance(value, float):
                 setattr(holder, name, 0.0)
-
-
-def located(name: str, *enough: str) -> str:
-    """The folder of this name, or the name as a Hub id.
-
-    A name that looks like a path must exist, so that no Hub error hides a typing mistake. Beside
-    those of a model, a file out of `enough` makes a folder the right one.
-    """
-    path = Path(name).expanduser()
-    if path.is_dir():
-        if not any((path / file).is_file() for file in ("config.json", ADAPTER_FILE, *enough)):
-            raise ModelError(
-                "the folder holds no model (no config.json)",
-                where=name,
-                fix=_inside(path) or "Give a folder written by save_pretrained, or a Hub id.",
-            )
-        return str(path)
-    if path.is_file() or name.startswith((".", "/", "~")) or name.count("/") > 1:
-        raise ModelError(
-            "no such model folder", where=name, fix="Give a folder of a model, or a Hub id."
-        )
-    return name
-
-
-def _inside(folder: Path) -> str:
-    """Where peft has put adapters of names of their own."""
-    found = sorted(folder.glob(f"*/{ADAPTER_FILE}"))
-    return f"{' and '.join(str(path.parent) for path in found)} would do." if found else ""
 
 
 def _require_all_weights(report: dict[str, Any], name: str) -> None:

@@ -160,9 +160,6 @@ def _exchange(batch: Batch, ranks: int) -> list[Batch]:
     return found
 
 
-Batch = dict[str, Tensor]
-
-
 def score_batch(trainer: Any, inputs: Batch, score: Callable[[Batch], Tensor]) -> Tensor:
     """What `score` finds for the pairs of a batch, (pairs, columns)."""
     rows = inputs["row"]

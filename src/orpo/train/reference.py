@@ -84,8 +84,6 @@ class ReferenceCollator:
         return batch
 
 
-Batch = dict[str, Tensor]
-
 REFERENCE = "reference.safetensors"
 """The file of a checkpoint: data fingerprint -> (pairs, 2) float64, chosen and rejected."""
 _TOGETHER = 64  # pairs that micro-batches are cut from
@@ -186,7 +184,8 @@ def begin_reference(trainer: Any, checkpoint: str | None) -> Work:
         stop.at_once() if stop is not None and at_once else contextlib.nullcontext(),
         trainer._watchdog.during(EVALUATING),
     ):
-        return trainer.reference.begin(trainer.model, data)
+        work: Work = trainer.reference.begin(trainer.model, data)
+        return work
 
 
 def answers_only(engine: Engine) -> Engine:

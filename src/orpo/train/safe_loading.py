@@ -10,6 +10,7 @@ from __future__ import annotations
 import enum
 import pickle
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -48,6 +49,15 @@ _OF_DEEPSPEED = (
     ("deepspeed.runtime.zero.config", "ZeroStageEnum"),
     ("deepspeed.utils.tensor_fragment", "fragment_address"),
 )
+
+
+_PARTS = {
+    "_load_optimizer_and_scheduler": "optimizer or schedule",
+    "_load_from_checkpoint": "weights",
+    "_load_scaler": "gradient scaler",
+    "_load_rng_state": "random state",
+}
+"""Functions of transformers that read a part of a checkpoint."""
 
 
 class _IndexUnpickler(pickle.Unpickler):
@@ -102,15 +112,23 @@ def as_data() -> Iterator[None]:
 
 
 @contextmanager
-def usable(checkpoint: str | None, what: str) -> Iterator[None]:
-    """What a library says of a checkpoint's file that it cannot use becomes one line."""
+def usable(checkpoint: str | None) -> Iterator[None]:
+    """What a library says of a checkpoint's file that it cannot use becomes one line.
+
+    Where there are several ranks, one of them may have been lost, and the error stays what it is.
+    """
     alone = not dist.is_available() or not dist.is_initialized()
     try:
         yield
-    except (OrpoError, torch.OutOfMemoryError, pickle.UnpicklingError):
+    except pickle.UnpicklingError as error:  # raised before anything in it was run
+        what = "a file of it holds code, which is never run"
+        raise CheckpointError(what, where=str(checkpoint)) from error
+    except (OrpoError, torch.OutOfMemoryError):
         raise
     except Exception as error:
-        if isinstance(error, RuntimeError) and not alone:
+        read = {frame.f_code.co_name for frame, _ in traceback.walk_tb(error.__traceback__)}
+        what = next((part for name, part in _PARTS.items() if name in read), "")
+        if not what or (isinstance(error, RuntimeError) and not alone):
             raise
         reason = next(iter(str(error).splitlines()), "") or type(error).__name__
         raise CheckpointError(

@@ -11,7 +11,8 @@ from orpo.config import ORPOConfig
 from orpo.data.asked import forget_asked
 from orpo.data.rendering import PLAIN_TEMPLATE
 from orpo.errors import ConfigError, ModelError
-from orpo.train.models import fetching, located, unloadable
+from orpo.runs.names import located
+from orpo.train.models import fetching, unloadable
 
 
 def load_tokenizer(

@@ -9,13 +9,10 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 import torch
-from accelerate.utils import DistributedType
 from torch import Tensor, nn
-from torch.nn.utils import clip_grads_with_norm_
 from transformers import (
     EvalPrediction,
     PreTrainedModel,
@@ -31,7 +28,7 @@ from orpo.data.prepare import StreamedPairs
 from orpo.data.types import COLUMNS as PREPARED
 from orpo.data.types import Ledger
 from orpo.engine import cut, most_positions, noise_columns, positions_of, transformer
-from orpo.errors import CheckpointError, ConfigError, DataError
+from orpo.errors import ConfigError, DataError
 from orpo.objective import PairLogps
 from orpo.runs import RECIPE, write_json
 from orpo.train.before.memory import Plan, make_plan
@@ -40,14 +37,14 @@ from orpo.train.before.settings import as_settings, foresee, foresee_data, of_tr
 from orpo.train.card import write_model_card
 from orpo.train.checkpoints import Progress
 from orpo.train.continuity import Continuity, EpochBorders
-from orpo.train.datasets import DatasetReader, as_evaluated, as_trained, check_objective
+from orpo.train.datasets import as_evaluated, as_trained, check_objective, reader_for
 from orpo.train.durable import DurableTrainer
 from orpo.train.guards.curves import CurveGuard
 from orpo.train.guards.nonfinite import NonFiniteGuard
 from orpo.train.guards.watchdog import Watchdog
 from orpo.train.identity import identity
 from orpo.train.metrics import MetricSums, PairTable, columns_of, pair_table, summarise
-from orpo.train.models import fit_positions, name_of, resolve_model, vocabulary_size
+from orpo.train.models import name_of, resolve_model, vocabulary_size
 from orpo.train.ranks import agreed_engine, deal, in_entries, score_batch
 from orpo.train.recorder import RunRecorder, model_facts
 from orpo.train.reference import (
@@ -58,12 +55,12 @@ from orpo.train.reference import (
     ask,
     begin_reference,
 )
-from orpo.train.safe_loading import as_data
+from orpo.train.safe_loading import as_data, usable
 from orpo.train.step_loss import StepLoss, count_items
-from orpo.train.tokenizer import padding_id, prepare_tokenizer, resolve_tokenizer
-from orpo.train.weights import rounding_notes
+from orpo.train.tokenizer import padding_id, resolve_tokenizer
 from orpo.train.work import WORK, Work, WorkMeter, on_all_ranks
 from orpo.train.wrappers import (
+    clip_as_watched,
     divided_once,
     gathering,
     prepare_uneven_passes,
@@ -132,15 +129,7 @@ class ORPOTrainer(DurableTrainer):
         peft_config: PeftConfig | None = None,
         tokenizer: PreTrainedTokenizerBase | None = None,
     ) -> None:
-        args = ORPOConfig() if args is None else args
-        if not isinstance(args, ORPOConfig):
-            raise ConfigError(f"expected an ORPOConfig, got {type(args).__name__}", where="args")
-        if preprocess_logits_for_metrics is not None:
-            raise ConfigError(
-                "logits are never kept, so there is nothing to preprocess",
-                where="preprocess_logits_for_metrics",
-                fix="Use compute_metrics: it receives the log-probabilities of each pair.",
-            )
+        args = _accepted(args, preprocess_logits_for_metrics)
         self.run_facts: dict[str, Any] = {}
         self.notes: list[str] = []
         if args.n_gpu > 1:
@@ -153,30 +142,47 @@ class ORPOTrainer(DurableTrainer):
             self.notes.append("lora_dropout is off, as every dropout is with disable_dropout")
         name = str(model) if isinstance(model, str | Path) else name_of(built)
         tokenizer = resolve_tokenizer(processing_class, tokenizer, name, args)
-        self.notes += prepare_tokenizer(tokenizer, args) + rounding_notes(built, args.learning_rate)
-        vocabulary = vocabulary_size(built)
-        max_length, length_note = fit_positions(built, args)
-        self.notes += [length_note] if length_note else []
-        self._read = DatasetReader.with_tokenizer(tokenizer, args, max_length, vocabulary)
+        self._read, notes = reader_for(built, tokenizer, args)
+        self.notes += notes
+        own = {"own_metrics": compute_metrics is not None, "own_schedule": bool(optimizers[1])}
+        data = self._read_all(args, train_dataset, eval_dataset, own)
+        self.reference = Reference(lambda dataset: ask(self, dataset))
+        collator = data_collator or PairCollator(padding_id(tokenizer, vocabulary_size(built)))
+        if args.objective == "dpo":
+            collator = ReferenceCollator(collator, args.device)
+        guards = self._guards(args)
+        with as_settings():
+            super().__init__(
+                model=None if model_init is not None else built,
+                args=args,
+                data_collator=collator,
+                train_dataset=data[0],
+                eval_dataset=data[1],
+                processing_class=tokenizer,
+                model_init=model_init,
+                compute_metrics=compute_metrics,
+                callbacks=[*guards, *(callbacks or [])],
+                optimizers=optimizers,
+            )
+        self._begin()
+
+    def _read_all(
+        self, args: ORPOConfig, train_dataset: Any, eval_dataset: Any, own: dict[str, bool]
+    ) -> tuple[Any, Any]:
+        """The data as token ids, held against the settings."""
         train_dataset = self._read.one(train_dataset, "train_dataset")
         eval_dataset = self._read(eval_dataset, "eval_dataset")
         self.notes += self._read.settle_template()
         if isinstance(train_dataset, StreamedPairs) and args.dataloader_num_workers:
             self.notes.append("rows of a stream that worker processes read are not counted")
-        foresee_data(
-            args,
-            train_dataset,
-            eval_dataset,
-            args.world_size,
-            own_metrics=compute_metrics is not None,
-            own_schedule=optimizers[1] is not None,
-        )
+        foresee_data(args, train_dataset, eval_dataset, args.world_size, **own)
         self.notes += check_objective(args, train_dataset, eval_dataset)
-        self.reference = Reference(lambda dataset: ask(self, dataset))
+        return train_dataset, eval_dataset
+
+    def _guards(self, args: ORPOConfig) -> list[TrainerCallback]:
+        """What looks on, counts and records; transformers calls them in this order."""
+        self.say = logging.getLogger("orpo.train").warning
         self._meter = WorkMeter(live=2 if args.objective == "dpo" else 1)
-        data_collator = data_collator or PairCollator(padding_id(tokenizer, vocabulary))
-        if args.objective == "dpo":
-            data_collator = ReferenceCollator(data_collator, args.device)
         self._metric_sums = MetricSums()
         self._guard = NonFiniteGuard(
             skip=args.on_nonfinite == "skip",
@@ -187,37 +193,27 @@ class ORPOTrainer(DurableTrainer):
         )
         self._watchdog = Watchdog(args.stall_timeout, self._record)
         self._recorder, self._continuity = RunRecorder(self._facts), Continuity()
-        self.say = logging.getLogger("orpo.train").warning
-        with as_settings():
-            super().__init__(
-                model=None if model_init is not None else built,
-                args=args,
-                data_collator=data_collator,
-                train_dataset=train_dataset,
-                eval_dataset=eval_dataset,
-                processing_class=tokenizer,
-                model_init=model_init,
-                compute_metrics=compute_metrics,
-                callbacks=[
-                    self._guard,
-                    CurveGuard(self._tell),
-                    self._watchdog,
-                    self._recorder,
-                    EpochBorders(self._begin_epoch, self._end_epoch),
-                    *(callbacks or []),
-                ],
-                optimizers=optimizers,
-            )
-        reduce_always(self)
+        borders = EpochBorders(self._begin_epoch, self._end_epoch)
+        return [self._guard, CurveGuard(self._tell), self._watchdog, self._recorder, borders]
+
+    def _begin(self) -> None:
+        """What is due once transformers has everything: the engine, and what is ours to decide."""
+        self._signature_columns = [*PREPARED, *WITH_REFERENCE]
         self.neftune_noise_alpha = None  # transformers' noise depends on what is beside a pair
-        self.engine, notes = agreed_engine(args, self.model)
+        self.engine, notes = agreed_engine(self.args, self.model)
         self.notes += notes
-        prepare_uneven_passes(self, self.engine, args)
+        prepare_uneven_passes(self, self.engine, self.args)
         self._planned_tokens, self._compiled = most_positions(self.args.device.type), False
         self._undo: Callable[[], None] = lambda: None
         # The loss of a micro-batch is its share of the whole step's: nothing is left to divide.
         self.model_accepts_loss_kwargs = True
         self.loss_is_scaled_for_ga = True
+
+    def create_accelerator_and_postprocess(self) -> None:
+        """As in transformers; gradients are clipped by the norm that the guard has measured."""
+        super().create_accelerator_and_postprocess()
+        reduce_always(self)
+        clip_as_watched(self.accelerator, self._guard)
 
     # The data
 
@@ -251,9 +247,6 @@ class ORPOTrainer(DurableTrainer):
         with as_evaluated(self, dataset, "test_dataset") as one:
             return super().get_test_dataloader(one)
 
-    def _set_signature_columns_if_needed(self) -> None:
-        self._signature_columns = [*PREPARED, *WITH_REFERENCE]
-
     # The loss
 
     def train(
@@ -270,14 +263,11 @@ class ORPOTrainer(DurableTrainer):
             try:
                 self._meter.start(self.model, begin_reference(self, checkpoint))
                 self._last_log = time.perf_counter()
-                with of_trackers(lambda: self.state.global_step > (self.committed_step or 0)):
+                begun = lambda: self.state.global_step > (self.committed_step or 0)  # noqa: E731
+                with of_trackers(begun), usable(checkpoint):
                     output = super().train(checkpoint, *args, **kwargs)
                 self._write_work()
                 return output
-            except UnpicklingError as error:  # raised before anything in it was run
-                raise CheckpointError(
-                    "a file of it holds code, which is never run", where=str(checkpoint)
-                ) from error
             finally:
                 self.engine.release(self.model)
                 self._undo()
@@ -367,20 +357,6 @@ class ORPOTrainer(DurableTrainer):
         if self.accelerator.sync_gradients and not self.args.fp16:
             self._guard.look(model)
         return torch.stack(losses).sum()
-
-    def _clip_grad_norm(self, model: nn.Module) -> Any:
-        """As the base class clips, with the guard's norm where it is the same: one pass less."""
-        norm = self._guard.total_norm()
-        whole = {DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU}
-        if norm is None or self.accelerator.distributed_type not in whole:
-            return super()._clip_grad_norm(model)
-        clip_grads_with_norm_(model.parameters(), self.args.max_grad_norm, norm)
-        return norm
-
-    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
-        norm = super()._get_grad_norm(model, grad_norm)
-        self._guard.watch_norm(norm)
-        return norm
 
     def compute_loss(
         self,
@@ -499,10 +475,6 @@ class ORPOTrainer(DurableTrainer):
         with divided_once(self), as_data():
             return super()._prepare_for_training(*args, **kwargs)
 
-    def _load_best_model(self) -> None:
-        with as_data():
-            super()._load_best_model()
-
     def evaluation_loop(
         self,
         dataloader: Any,
@@ -600,3 +572,16 @@ class ORPOTrainer(DurableTrainer):
             if not (folder / RECIPE).is_file():
                 self._recorder.write_recipe(self.args)
             write_model_card(folder, **about)
+
+
+def _accepted(args: ORPOConfig | None, preprocess_logits: object) -> ORPOConfig:
+    args = ORPOConfig() if args is None else args
+    if not isinstance(args, ORPOConfig):
+        raise ConfigError(f"expected an ORPOConfig, got {type(args).__name__}", where="args")
+    if preprocess_logits is not None:
+        raise ConfigError(
+            "logits are never kept, so there is nothing to preprocess",
+            where="preprocess_logits_for_metrics",
+            fix="Use compute_metrics: it receives the log-probabilities of each pair.",
+        )
+    return args

@@ -6,8 +6,10 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from accelerate.utils import DistributedType
 from torch import nn
 from torch.distributed.fsdp import FSDPModule, register_fsdp_forward_method
+from torch.nn.utils import clip_grads_with_norm_
 from transformers import Trainer
 from transformers.integrations import deepspeed_init, is_deepspeed_zero3_enabled
 
@@ -31,6 +33,26 @@ def reduce_always(trainer: Trainer) -> None:
     """
     if trainer.is_fsdp_enabled:
         trainer.accelerator.gradient_state.plugin_kwargs["sync_each_batch"] = True
+
+
+def clip_as_watched(accelerator: Any, guard: Any) -> None:
+    """Have gradients clipped with the guard's norm where it is the same: one pass less.
+
+    The guard takes note of every norm by which they are clipped: an infinite one makes NaNs.
+    """
+    clip = accelerator.clip_grad_norm_
+    whole = {DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU}
+
+    def clipped(parameters: Any, max_norm: float, *args: Any, **kwargs: Any) -> Any:
+        norm = guard.total_norm()
+        if norm is None or accelerator.distributed_type not in whole:
+            norm = clip(parameters, max_norm, *args, **kwargs)
+        else:
+            clip_grads_with_norm_(parameters, max_norm, norm)
+        guard.watch_norm(norm)
+        return norm
+
+    accelerator.clip_grad_norm_ = clipped
 
 
 def prepare_uneven_passes(trainer: Trainer, engine: Engine, args: ORPOConfig) -> None:

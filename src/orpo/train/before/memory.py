@@ -20,20 +20,14 @@ from orpo.engine import Engine, MemoryEstimate, Precision, can_compile, estimate
 from orpo.engine.footprint import FOUR_BITS, Counted, ModelShape
 from orpo.engine.head_tap import output_layer
 from orpo.errors import ConfigError
-from orpo.train.adapters import (
-    ADAPTER_FILE,
-    base_of_adapter,
-    check_quantize,
-    check_stored,
-    is_quantized,
-)
+from orpo.runs.names import ADAPTER_FILE, located
+from orpo.train.adapters import base_of_adapter, check_quantize, check_stored, is_quantized
 from orpo.train.before.generation import read_generation_settings
 from orpo.train.models import (
     UNREADABLE,
     add_adapter,
     auto_class,
     fetching,
-    located,
     read_config,
     unloadable,
     vocabulary_size,

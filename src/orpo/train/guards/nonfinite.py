@@ -265,7 +265,7 @@ class NonFiniteGuard(TrainerCallback):
         loss = ~torch.cat(tables).isfinite().all() if tables else zero
         gradient = zero
         if not args.fp16:  # its gradient scaler skips overflowing steps by design
-            norms = [self._norms, self._norm]
+            norms = [self._norms, self.total_norm() if self._norm is None else self._norm]
             found = [torch.as_tensor(norm).isfinite().all() for norm in norms if norm is not None]
             gradient = ~torch.stack([one.to(args.device) for one in found] or [~zero]).all()
         flags = torch.stack([loss.to(args.device), gradient.to(args.device)]).float()

@@ -8,35 +8,44 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 from torch import nn
-from transformers import PreTrainedTokenizerBase
 
+<<<<<<< HEAD:src/orpo/jobs/dry_run_job.py
 from orpo.audit.findings import Audit
 from orpo.audit.run import headlines
+=======
+from orpo.audit import Audit, headlines, quick_audit
+from orpo.audit.account import truncation_from_ledger
+>>>>>>> d8b5d4b (orpo train reads and refuses its flags without loading torch; a training by names is one module, its dry run a part of what comes before the first step):src/orpo/train/before/dry_run.py
 from orpo.config import ORPOConfig
-from orpo.data.types import Row
+from orpo.data.sample import Sample
+from orpo.data.types import Ledger, Row
 from orpo.errors import ConfigError, DataError
-from orpo.jobs.dry_run.assumptions import Assumptions, Fleet
-from orpo.jobs.dry_run.memory import MemoryNeed, need_of, setup_of
-from orpo.jobs.dry_run.reading import Seen, audit_of, look
-from orpo.jobs.dry_run.work import PairSize, Plan, never_reached, plan_of
-from orpo.jobs.train_job import TrainJob, adapter_of, claim, tokenizer_of
 from orpo.runs import lock_holder
-from orpo.train.before.memory import count_bytes, load_outline, shape_of
+from orpo.train.before.estimate import (
+    MemoryNeed,
+    PairSize,
+    Plan,
+    need_of,
+    never_reached,
+    plan_of,
+    setup_of,
+)
+from orpo.train.before.fleet import Assumptions, Fleet
+from orpo.train.before.memory import count_bytes, load_outline, pair_lengths, shape_of
 from orpo.train.before.saving import try_saving
 from orpo.train.before.settings import foresee, foresee_data
-from orpo.train.datasets import DatasetReader, check_objective
-from orpo.train.models import fit_positions, vocabulary_size
-from orpo.train.tokenizer import load_tokenizer, prepare_tokenizer
-from orpo.train.weights import rounding_notes
+from orpo.train.datasets import DatasetReader, check_objective, reader_for
+from orpo.train.job import TrainJob, adapter_of, claim, tokenizer_of
+from orpo.train.tokenizer import load_tokenizer
 from orpo.train.work import ModelCost
-
-__all__ = ["DryRun", "run_dry_run"]
 
 Say = Callable[[str], None]
 
@@ -98,19 +107,13 @@ class DryRun:
 
 
 def run_dry_run(
-    job: TrainJob, config: ORPOConfig, *, say: Say, assumed: Assumptions | None = None
+    job: TrainJob,
+    config: ORPOConfig,
+    *,
+    say: Say,
+    assumed: Assumptions | None = None,
 ) -> DryRun:
-    """Do all of a run but the run.
-
-    Args:
-        job: Model and data.
-        config: The settings.
-        say: Told, line by line, what is found.
-        assumed: What the estimate is for; None for this machine.
-
-    Raises:
-        UserError: What would stop the run before its first step.
-    """
+    """Do all of a run but the run."""
     assumed = assumed or Assumptions()
     _refuse(job, config)
     folder = Path(config.output_dir or "orpo-run")
@@ -126,15 +129,16 @@ def run_dry_run(
     fleet = Fleet.of(assumed, config)
     assert job.model is not None
     model = load_outline(job.model, config, adapter_of(job))
-    reader, notes = _reader(job, config, model)
     config = copy.copy(config)
+    config.data_cache, cached = "off", config.data_cache
+    tokenizer = tokenizer_of(job, config) or load_tokenizer(job.model, config)
+    reader, notes = reader_for(model, tokenizer, config)
+    config.data_cache = cached
     config.max_length = reader.preparation.tokenize.lengths.max_length
     rows, held_out = job.split(config)
     data = _look(rows, held_out, reader, config)
     notes += reader.settle_template()
-    notes += rounding_notes(model, config.learning_rate)
-    trusted = config.trust_remote_code
-    notes += try_saving(model, reader.preparation.tokenize.tokenizer, trusted=trusted)
+    notes += try_saving(model, tokenizer, trusted=config.trust_remote_code)
     pairs = {name: range(count) for name, count in _counts(job, assumed, data).items()}
     foresee_data(config, pairs["train_dataset"], pairs.get("eval_dataset"), fleet.ranks)
     notes += check_objective(config, None, None)
@@ -166,20 +170,6 @@ def _refuse(job: TrainJob, config: ORPOConfig) -> None:
             where="--dry_run",
             fix="Run `orpo train` itself, with --accelerate_config FILE or --ranks N.",
         )
-
-
-def _reader(job: TrainJob, config: ORPOConfig, model: nn.Module) -> tuple[DatasetReader, list[str]]:
-    """What prepares the data, without a cache, and what was decided for it."""
-    assert job.model is not None
-    tokenizer: PreTrainedTokenizerBase = tokenizer_of(job, config) or load_tokenizer(
-        job.model, config
-    )
-    notes = prepare_tokenizer(tokenizer, config)
-    max_length, note = fit_positions(model, config)
-    uncached = copy.copy(config)
-    uncached.data_cache = "off"
-    reader = DatasetReader.with_tokenizer(tokenizer, uncached, max_length, vocabulary_size(model))
-    return reader, notes + ([note] if note else [])
 
 
 def _look(
@@ -300,3 +290,102 @@ def _judge(dry: DryRun, job: TrainJob, found: list[str]) -> None:
         )
     if not dry.memory.fits:
         raise ConfigError(dry.memory.verdict, where="--strict")
+
+
+SAMPLED = 2000
+"""Rows that are tokenised; of more, so many are drawn."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A data set that was looked at.
+
+    Attributes:
+        name: What messages call it.
+        rows: Rows read.
+        sampled: Those of them that were tokenised.
+        pairs: Pairs that will be trained on: counted if all rows were tokenised, else estimated.
+        prompt: Mean tokens of the prompts.
+        chosen: Mean tokens of the preferred answers.
+        rejected: Mean tokens of the rejected answers; 0 for a row without.
+        common: Mean number of tokens that both answers begin with.
+        longest: Most tokens of a prompt and both its answers.
+        account: What became of the rows that were tokenised, `Ledger.as_dict()`.
+    """
+
+    name: str
+    rows: int
+    sampled: int
+    pairs: int
+    prompt: float
+    chosen: float
+    rejected: float
+    common: float
+    longest: int
+    account: dict[str, Any]
+
+    @property
+    def whole(self) -> bool:
+        """Whether all rows were tokenised."""
+        return self.sampled == self.rows
+
+    def summary(self) -> str:
+        """One line, as a training says it, or of the sample."""
+        line = Ledger.from_dict(self.account).summary()
+        if self.whole:
+            return line
+        return f"{line} (of {self.rows:,} rows {self.sampled:,} were drawn and tokenised)"
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {**asdict(self), "whole": self.whole}
+
+
+def look(name: str, rows: Iterable[Row], reader: DatasetReader, config: ORPOConfig) -> Seen:
+    """Go through the rows, and prepare some of them as a trainer would."""
+    sample = Sample(SAMPLED, config.seed)
+    deque(sample.passing(rows), maxlen=0)
+    if not sample.rows:
+        raise DataError("the data set is empty", where=name, fix="Give at least one row.")
+    drawn = sorted(sample.rows, key=lambda row: row.index)
+    prepared = reader.one(drawn, name)
+    lengths = pair_lengths(prepared)[:, :3]
+    kept = len(lengths)
+    means = lengths.mean(0)
+    return Seen(
+        name=name,
+        rows=sample.passed,
+        sampled=len(drawn),
+        pairs=kept if len(drawn) == sample.passed else round(kept / len(drawn) * sample.passed),
+        prompt=float(means[0]),
+        chosen=float(means[1]),
+        rejected=float(means[2]),
+        common=sum(map(_common, prepared)) / kept,
+        longest=int(lengths.sum(1).max()),
+        account=reader.ledgers[name].as_dict(),
+    )
+
+
+def _common(pair: Mapping[str, Any]) -> int:
+    both = zip(pair["chosen_ids"], pair["rejected_ids"], strict=False)
+    return sum(1 for _ in takewhile(lambda tokens: tokens[0] == tokens[1], both))
+
+
+def audit_of(
+    seen: Seen, rows: Iterable[Row], held_out: Iterable[Row] | None, config: ORPOConfig
+) -> Audit:
+    """The quick audit that a training begins with."""
+    how = {"data_format": config.format_name, "pair_rule": config.pair_rule}
+    counted = Ledger.from_dict(seen.account)
+    audit = quick_audit(seen.name, rows, held_out, account=counted if seen.whole else None, **how)
+    if audit.findings and not seen.whole:  # what max_length does, the sample says
+        audit = replace(audit, findings=(*audit.findings, truncation_from_ledger(counted)))
+    if config.on_bad_row == "error":
+        for reason in ("unreadable", "malformed"):
+            for row in audit.rows.examples.get(reason, [])[:1]:
+                raise DataError(
+                    row.detail,
+                    where=row.where,
+                    fix="Correct it, or leave such rows out with --on_bad_row drop.",
+                )
+    return audit

@@ -1,0 +1,283 @@
+"""The devices of a run: what they can do, and what `--dry_run` is told of them."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import psutil
+import yaml
+
+from orpo.errors import ConfigError
+from orpo.options import option
+from orpo.runs.reading import load_yaml, read_object, read_text
+
+if TYPE_CHECKING:
+    import torch
+
+    from orpo.config import ORPOConfig
+    from orpo.engine.footprint import Wrapper
+
+GPU_UTILISATION = 0.35
+"""Share of the peak rate that a run is taken to reach on a GPU: assumed, nothing was measured."""
+CPU_UTILISATION = 0.36
+"""The same on a processor, of its rate of matrix products: docs/performance.md, one step of eight
+pairs (1.65 TFLOP) in 5.5 s where products of matrices reach 830 GFLOP/s."""
+_GIB = 1 << 30
+_SIDE = 1024  # of the matrices that are multiplied to measure a processor
+_ROUNDS = 7
+
+
+@dataclass(frozen=True)
+class Device:
+    """A device that a run is planned for.
+
+    Attributes:
+        name: What it is called.
+        memory: Bytes.
+        tflops: Peak rate of dense bf16 products accumulated in fp32; None if it is not known.
+        source: Where the rate is from.
+        kind: "cuda" or "cpu".
+    """
+
+    name: str
+    memory: int
+    tflops: float | None
+    source: str
+    kind: str = "cuda"
+
+
+def _gpu(name: str, gib: int, tflops: float, source: str) -> Device:
+    return Device(name, gib * _GIB, tflops, f"{source}, without sparsity")
+
+
+DEVICES = {
+    "b200": _gpu("NVIDIA B200", 180, 2250, "nvidia.com/en-us/data-center/dgx-b200"),
+    "h200": _gpu("NVIDIA H200 SXM", 141, 989, "nvidia.com/en-us/data-center/h200"),
+    "h100": _gpu("NVIDIA H100 SXM", 80, 989, "nvidia.com/en-us/data-center/h100"),
+    "a100-80": _gpu("NVIDIA A100 80GB", 80, 312, "nvidia.com/en-us/data-center/a100"),
+    "a100-40": _gpu("NVIDIA A100 40GB", 40, 312, "nvidia.com/en-us/data-center/a100"),
+    "l40s": _gpu("NVIDIA L40S", 48, 362, "nvidia.com/en-us/data-center/l40s"),
+    "a10": _gpu("NVIDIA A10", 24, 125, "nvidia.com/en-us/data-center/products/a10-gpu"),
+    "l4": _gpu("NVIDIA L4", 24, 121, "nvidia.com/en-us/data-center/l4"),
+    "rtx4090": _gpu("NVIDIA RTX 4090", 24, 165, "NVIDIA's whitepaper of the Ada architecture"),
+    "rtx3090": _gpu("NVIDIA RTX 3090", 24, 71, "NVIDIA's whitepaper of the GA102 architecture"),
+}
+"""Names of `--gpu`; rates as their maker states them, memory as it is sold."""
+
+
+def this_device(*, measure: bool, low: bool) -> Device:
+    """The GPU of this machine, or its processor."""
+    import torch  # noqa: PLC0415 - slow
+
+    if torch.cuda.is_available():
+        found = torch.cuda.get_device_properties(0)
+        known = next((d for d in DEVICES.values() if _same_name(d.name, found.name)), None)
+        rate, source = (known.tflops, known.source) if known else (None, "not known")
+        return Device(found.name, int(found.total_memory), rate, source)
+    return this_processor(measure=measure, low=low)
+
+
+def this_processor(*, measure: bool, low: bool) -> Device:
+    """The processor of this machine; see `this_device`."""
+    import torch  # noqa: PLC0415 - slow
+
+    rate = _measured_rate(torch.bfloat16 if low else torch.float32) if measure else None
+    kind = "bf16" if low else "fp32"
+    source = f"products of {kind} matrices on this machine, now"
+    return Device("this processor", int(psutil.virtual_memory().available), rate, source, "cpu")
+
+
+def _same_name(known: str, found: str) -> bool:
+    if {"pcie", "nvl"} & {*found.lower().split()}:  # slower ones of the same name
+        return False
+    words = {word for word in known.lower().replace("nvidia", "").split() if word != "sxm"}
+    return words <= {*found.lower().replace("-", " ").split()}
+
+
+def _measured_rate(dtype: torch.dtype) -> float:
+    """TFLOP/s of a product of square matrices, the median of a few."""
+    import torch  # noqa: PLC0415 - slow
+
+    left = torch.ones(_SIDE, _SIDE, dtype=dtype)
+    seconds = []
+    for _ in range(_ROUNDS):
+        start = time.perf_counter()
+        left @ left
+        seconds.append(time.perf_counter() - start)
+    return 2 * _SIDE**3 / statistics.median(seconds[1:]) / 1e12
+
+
+WRAPPERS = ("ddp", "zero2", "zero3", "fsdp2")
+_GIB = 1 << 30
+
+
+@dataclass(frozen=True)
+class Assumptions:
+    """What `--dry_run` is told; what is left out is taken from the settings and this machine."""
+
+    gpu: str | None = option(
+        None, help=f"Device to plan for: cpu, {', '.join(DEVICES)}; else this machine's."
+    )
+    ranks: int | None = option(None, help="Devices of the run.")
+    wrapper: str | None = option(
+        None, help=f"What divides the model among them: {', '.join(WRAPPERS)}."
+    )
+    accelerate_config: str | None = option(
+        None, help="Config of accelerate that says ranks and wrapper."
+    )
+    memory_gib: float | None = option(None, help="Memory of a device in GiB.")
+    device_tflops: float | None = option(
+        None, help="Peak rate of a device in TFLOP/s of bf16 products."
+    )
+    utilisation: float | None = option(None, help="Share of that rate that the run reaches.")
+    price_per_hour: float | None = option(
+        None, help="Price of a device and hour, in whatever currency."
+    )
+    pairs: int | None = option(
+        None, help="Estimate for so many pairs of the data, e.g. if few are here."
+    )
+    eval_pairs: int | None = option(None, help="The same for the pairs of eval_dataset.")
+    pair_tokens: tuple[float, float, float] | None = option(
+        None,
+        metavar="P C R",
+        help="Mean tokens of prompt, chosen and rejected answer, in place of those of the data.",
+    )
+
+    def __post_init__(self) -> None:
+        """Check every value."""
+        self._one_of("gpu", ("cpu", *DEVICES))
+        self._one_of("wrapper", WRAPPERS)
+        for name in ("ranks", "memory_gib", "device_tflops", "utilisation", "pairs", "eval_pairs"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ConfigError(f"must be positive, is {value}", where=f"--{name}")
+        if self.utilisation is not None and self.utilisation > 1:
+            raise ConfigError(f"is a share, is {self.utilisation}", where="--utilisation")
+        if self.price_per_hour is not None and self.price_per_hour < 0:
+            raise ConfigError(
+                f"must not be negative, is {self.price_per_hour}", where="--price_per_hour"
+            )
+        tokens = self.pair_tokens
+        if tokens is not None and (not all(t > 0 for t in tokens)):
+            raise ConfigError(
+                f"three positive numbers are needed, not {list(tokens)}", where="--pair_tokens"
+            )
+        if self.accelerate_config and (self.ranks or self.wrapper):
+            raise ConfigError(
+                "says ranks and wrapper itself", where="--accelerate_config", fix="Use one of them."
+            )
+
+    def _one_of(self, name: str, choices: tuple[str, ...]) -> None:
+        value = getattr(self, name)
+        if value is not None and value not in choices:
+            raise ConfigError(f"{value!r} is none of {', '.join(choices)}", where=f"--{name}")
+
+    def given(self) -> list[str]:
+        """Flags of what is not left to the settings and the machine."""
+        return [f"--{name}" for name, value in vars(self).items() if value is not None]
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """The devices of a run.
+
+    Attributes:
+        device: Each of them.
+        ranks: How many.
+        wrapper: What divides the model among them; "one" for a single device.
+        utilisation: Share of the peak rate that is reached.
+        why: Where the utilisation is from.
+        price: Of a device and hour; None if it was not said.
+    """
+
+    device: Device
+    ranks: int
+    wrapper: Wrapper
+    utilisation: float
+    why: str
+    price: float | None
+
+    @classmethod
+    def of(cls, assumed: Assumptions, config: ORPOConfig) -> Fleet:
+        """What the assumptions, the settings and this machine say."""
+        from orpo.train.adapters import is_quantized  # noqa: PLC0415 - loads torch
+
+        ranks, wrapper = _shared_among(assumed, config)
+        if is_quantized(config) and wrapper in ("zero3", "fsdp2"):
+            raise ConfigError(
+                f"weights in four bits cannot be divided by {wrapper}",
+                where="quantize",
+                fix="Use one device or ddp, or quantize: none.",
+            )
+        device = _device(assumed, config)
+        on_cpu = device.kind == "cpu"
+        share = assumed.utilisation or (CPU_UTILISATION if on_cpu else GPU_UTILISATION)
+        measured = "one run of docs/performance.md" if on_cpu else "assumed: no GPU was measured"
+        why = "as given" if assumed.utilisation else measured
+        return cls(device, ranks, wrapper, share, why, assumed.price_per_hour)
+
+    @property
+    def flops_per_second(self) -> float | None:
+        """Of all devices together; None if the rate of one is not known."""
+        rate = self.device.tflops
+        return None if rate is None else rate * 1e12 * self.utilisation * self.ranks
+
+
+def _device(assumed: Assumptions, config: ORPOConfig) -> Device:
+    measure, low = assumed.device_tflops is None, bool(config.bf16)
+    if assumed.gpu == "cpu" or (assumed.gpu is None and config.use_cpu and not low):
+        device = this_processor(measure=measure, low=low)
+    elif assumed.gpu is None:
+        device = this_device(measure=measure, low=low)
+    else:
+        device = DEVICES[assumed.gpu]
+    if assumed.memory_gib is not None:
+        device = replace(device, memory=int(assumed.memory_gib * _GIB))
+    if assumed.device_tflops is not None:
+        device = replace(device, tflops=assumed.device_tflops, source="as given")
+    return device
+
+
+def _shared_among(assumed: Assumptions, config: ORPOConfig) -> tuple[int, Wrapper]:
+    if assumed.accelerate_config:
+        return _of_accelerate(assumed.accelerate_config)
+    ranks = assumed.ranks or 1
+    found = assumed.wrapper or _of_settings(config) or "ddp"
+    if ranks == 1 and found != "ddp" and assumed.ranks is None:
+        raise ConfigError(f"{found} needs several devices", where="--ranks", fix="Add --ranks N.")
+    return ranks, cast("Wrapper", "one" if ranks == 1 else found)
+
+
+def _of_settings(config: ORPOConfig) -> str | None:
+    if config.fsdp:
+        return "fsdp2"
+    given: Any = config.deepspeed
+    if not given:
+        return None
+    try:
+        plan = given if isinstance(given, dict) else read_object(Path(given))
+        stage = int(plan.get("zero_optimization", {}).get("stage", 0))
+    except (OSError, ValueError, AttributeError) as error:
+        raise ConfigError(f"cannot be read ({error})", where="deepspeed") from error
+    return f"zero{stage}" if stage >= 2 else None
+
+
+def _of_accelerate(path: str) -> tuple[int, Wrapper]:
+    try:
+        found = load_yaml(read_text(Path(path)))
+        kind, ranks = str(found["distributed_type"]), int(found["num_processes"])
+        stage = int((found.get("deepspeed_config") or {}).get("zero_stage", 0))
+    except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ConfigError(
+            "is no config of accelerate that says distributed_type and num_processes",
+            where=path,
+            fix="See recipes/accelerate.",
+        ) from error
+    wrapper = {"FSDP": "fsdp2", "DEEPSPEED": f"zero{stage}"}.get(kind, "ddp")
+    if wrapper not in WRAPPERS:
+        wrapper = "ddp"
+    return ranks, cast("Wrapper", wrapper if ranks > 1 else "one")
