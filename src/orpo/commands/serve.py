@@ -138,8 +138,8 @@ def _curl(url: str, model: str) -> str:
 
 def _look_at(model: str) -> None:
     """Better said here in one line than by the server in fifty."""
+    from orpo.runs.names import located  # noqa: PLC0415 - loads torch
     from orpo.runs.trust import ensure_as_committed  # noqa: PLC0415 - as below
-    from orpo.train.models import located  # noqa: PLC0415 - loads torch
 
     folder = Path(located(model))
     if model.endswith("/") and not folder.is_dir():

@@ -9,14 +9,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-<<<<<<< HEAD
     from orpo.evaluate.merging import merge_adapter
-    from orpo.jobs.train_job import TrainJob, TrainResult, run_training
-=======
-    from orpo.jobs.merge_job import merge_adapter
     from orpo.jobs.train_job import TrainResult, run_training
     from orpo.train.job import TrainJob
->>>>>>> d8b5d4b (orpo train reads and refuses its flags without loading torch; a training by names is one module, its dry run a part of what comes before the first step)
 
 _HOMES = {
     "TrainJob": "orpo.train.job",

@@ -17,15 +17,11 @@ from typing import Any
 
 from torch import nn
 
-<<<<<<< HEAD:src/orpo/jobs/dry_run_job.py
 from orpo.audit.findings import Audit
-from orpo.audit.run import headlines
-=======
-from orpo.audit import Audit, headlines, quick_audit
-from orpo.audit.account import truncation_from_ledger
->>>>>>> d8b5d4b (orpo train reads and refuses its flags without loading torch; a training by names is one module, its dry run a part of what comes before the first step):src/orpo/train/before/dry_run.py
+from orpo.audit.lengths import truncation_of
+from orpo.audit.run import headlines, quick_audit
 from orpo.config import ORPOConfig
-from orpo.data.sample import Sample
+from orpo.data.split import Sample
 from orpo.data.types import Ledger, Row
 from orpo.errors import ConfigError, DataError
 from orpo.runs import lock_holder
@@ -379,7 +375,7 @@ def audit_of(
     counted = Ledger.from_dict(seen.account)
     audit = quick_audit(seen.name, rows, held_out, account=counted if seen.whole else None, **how)
     if audit.findings and not seen.whole:  # what max_length does, the sample says
-        audit = replace(audit, findings=(*audit.findings, truncation_from_ledger(counted)))
+        audit = replace(audit, findings=(*audit.findings, truncation_of(counted)))
     if config.on_bad_row == "error":
         for reason in ("unreadable", "malformed"):
             for row in audit.rows.examples.get(reason, [])[:1]:
