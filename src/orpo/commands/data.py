@@ -28,6 +28,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_actions(parser, "data", ACTIONS)
 
 
-def execute(given: argparse.Namespace) -> Mapping[str, Any] | None:
+def execute(given: argparse.Namespace) -> Mapping[str, Any] | int | None:
     """Run the action."""
     return run_action(given)
