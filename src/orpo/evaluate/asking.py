@@ -124,7 +124,7 @@ class Endpoint:
         """What a client's error on a question means; None where it is no such error."""
         names = {cls.__name__ for one in (error, error.__cause__) for cls in type(one).__mro__}
         status, said = getattr(error, "status_code", None), self.told(error)
-        start = f"Start it, or correct {self.flag}."
+        start = f"Start it (`vllm serve MODEL`, `transformers serve`), or correct {self.flag}."
         if "Elsewhere" in names:
             fix = f"Give that address itself as {self.flag} if it is the server's."
             return ConfigError(f"{said}; nothing was sent there", where=self.address, fix=fix)
