@@ -255,3 +255,25 @@ def test_what_is_piped_is_not_kept(
     say(monkeypatch, "Say 1")
     assert orpo("chat", tiny, "--max_new_tokens", 2) == 0
     assert not list(tmp_path.iterdir())
+
+
+def test_chat_answers_remembers_and_forgets(
+    orpo: Orpo, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = "Say 1\n\nSay 2\n/reset\nSay 2\n/exit\nnever read\n"
+    monkeypatch.setattr("sys.stdin", io.StringIO(lines))
+    assert orpo("chat", tiny, "--system", "Be short.", "--max_new_tokens", 5, "--json") == 0, (
+        orpo.err
+    )
+    turns = json.loads(orpo.out)["messages"]
+    assert [turn["role"] for turn in turns] == ["system", "user", "assistant"]
+    assert turns[1]["content"] == "Say 2"
+
+
+def test_chat_streams_to_stdout(orpo: Orpo, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("Say 1\n"))
+    assert orpo("generate", tiny, "Say 1", "--max_new_tokens", 5, "--json") == 0
+    answer = json.loads(orpo.out)["answers"][0]["answer"]
+    monkeypatch.setattr("sys.stdin", io.StringIO("Say 1\n"))
+    assert orpo("chat", tiny, "--max_new_tokens", 5) == 0, orpo.err
+    assert orpo.out.strip().removeprefix("\\x0b") == spelled_out(answer)  # white space is kept

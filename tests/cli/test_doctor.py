@@ -109,3 +109,14 @@ def test_a_flipped_bit_is_never_loaded(
     assert len(err.strip().splitlines()) == 1
     assert "model.safetensors is not what was committed" in err
     assert not (tmp_path / "out" / "recipe.yaml").exists()
+
+
+def test_doctor_says_what_is_there_and_what_would_be_chosen(orpo: Orpo, tiny: Path) -> None:
+    assert orpo("doctor", "--model", tiny, "--json") == 0, orpo.err
+    found = json.loads(orpo.out)
+    assert found["versions"]["torch"]
+    assert found["device"]["kind"] in {"cpu", "cuda", "mps"}
+    assert "shared" in found["would_choose"]["engine"]
+    assert found["model"]["trainable"] == "yes"
+    assert found["model"]["engine"].startswith("shared engine")
+    assert "shared" in orpo.err

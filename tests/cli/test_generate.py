@@ -126,3 +126,37 @@ def test_harness_prints_one_object(orpo: Orpo, tiny: Path, tmp_path: Path) -> No
     assert "holds an evaluation with limit None, now it is 1.0" in orpo.err
     assert orpo(*run, "--tasks", "") == 2
     assert "names no task" in orpo.err
+
+
+def test_generate_reads_texts_lines_and_columns_alike(
+    orpo: Orpo, tiny: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "p.txt").write_text("Say 1\n\nSay 2\n", encoding="utf-8")
+    rows = [{"prompt": "Say 1"}, {"messages": [{"role": "user", "content": "Say 2"}]}]
+    (tmp_path / "p.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    short = ("--max_new_tokens", 6, "--json")
+    assert orpo("generate", tiny, tmp_path / "p.txt", *short) == 0, orpo.err
+    from_lines = [row["answer"] for row in json.loads(orpo.out)["answers"]]
+    assert orpo("generate", tiny, tmp_path / "p.jsonl", *short) == 0, orpo.err
+    assert [row["answer"] for row in json.loads(orpo.out)["answers"]] == from_lines
+    assert orpo("generate", tiny, "Say 2", *short) == 0
+    assert json.loads(orpo.out)["answers"][0]["answer"] == from_lines[1]
+    assert len(from_lines) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("empty.txt", "\n\n", "no prompt"),
+        ("empty.jsonl", "", "empty"),
+        ("other.jsonl", '{"question": "?"}', "other.jsonl:1"),
+        ("broken.jsonl", '{"prompt": "a"}\n{"prompt"', "broken.jsonl:2"),
+    ],
+)
+def test_wrong_prompts_are_named(
+    orpo: Orpo, tiny: Path, tmp_path: Path, name: str, content: str, said: str
+) -> None:
+    (tmp_path / name).write_text(content, encoding="utf-8")
+    assert orpo("generate", tiny, tmp_path / name) == 2
+    assert said in orpo.err
+    assert len(orpo.err.strip().splitlines()) == 1

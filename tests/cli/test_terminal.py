@@ -208,7 +208,7 @@ def test_a_bug_is_told_as_text(orpo: Orpo, monkeypatch: pytest.MonkeyPatch) -> N
     def broken(given: object) -> None:
         raise RuntimeError(EVIL)
 
-    monkeypatch.setattr("orpo.commands.report.execute", broken)
+    monkeypatch.setattr("orpo.commands.report.run", broken)
     assert orpo("report", "x") == 1
     assert_inert(orpo)
     assert "RuntimeError: \\x1b]0;owned\\x07" in orpo.err

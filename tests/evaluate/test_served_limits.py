@@ -17,12 +17,9 @@ from typing import Any
 
 import pytest
 
-from orpo.errors import EvaluationError, OrpoError
-from orpo.evaluate import Sampling, answers, asking
-from orpo.evaluate.answers import Question, answer_questions, open_source_of_answers
-from orpo.evaluate.judge.replies import Request, complete
+from orpo.errors import OrpoError
+from orpo.evaluate.asking import Client, Reply, Unanswered, endpoint_at
 from orpo.evaluate.pacing import retry_after
-from orpo.evaluate.settings import JudgeSettings
 
 Write = Callable[[bytes], object]
 SOON = 0.3
@@ -68,25 +65,10 @@ def raw_server(script: Callable[[Write], None]) -> Iterator[RawServer]:
             server.shutdown()
 
 
-def judged(url: str, seconds: float = SOON) -> str:
-    quick = {"timeout": seconds, "backoff": 0.001, "retries": 1, "concurrency": 1}
-    asked = [Request(({"role": "user", "content": "which?"},))]
-    return complete(JudgeSettings(model="m", base_url=url, **quick), asked)[0].text  # type: ignore[arg-type]
-
-
-def answered(url: str, seconds: float = SOON) -> str:
-    at, asked = asking.endpoint_at, [Question("1", ("Hi",))]
-    soon = {"seconds": seconds, "retries": 0}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(answers, "endpoint_at", lambda *who: replace(at(*who), **soon))
-        source = open_source_of_answers("m", server=url)
-    return answer_questions(source, asked, Sampling(batch_size=1))[0].turns[0]
-
-
-@pytest.fixture(params=[judged, answered])
-def ask(request: pytest.FixtureRequest) -> Any:
-    """Both ways to ask a server: as a judge, and for answers."""
-    return request.param
+def ask(url: str, seconds: float = SOON) -> Reply:
+    endpoint = replace(endpoint_at("m", url, "NO_KEY"), seconds=seconds, retries=0)
+    with Client(endpoint) as client:
+        return client.ask([{"role": "user", "content": "which?"}])
 
 
 def said(content: Any = "yes", **more: Any) -> bytes:
@@ -129,7 +111,7 @@ LONG = b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n"
     ],
     ids=["body", "chunks", "headers", "one header", "hints"],
 )
-def test_a_response_that_drips_has_an_end(ask: Any, script: Any) -> None:
+def test_a_response_that_drips_has_an_end(script: Any) -> None:
     with (
         raw_server(script) as server,
         pytest.raises(OrpoError, match="not answer within"),
@@ -151,7 +133,7 @@ def test_a_response_that_drips_has_an_end(ask: Any, script: Any) -> None:
     ],
     ids=["long", "chunks", "gzip bomb", "deflate bomb", "br", "nested", "not gzip", "error"],
 )
-def test_a_response_has_a_size(ask: Any, script: Any) -> None:
+def test_a_response_has_a_size(script: Any) -> None:
     with raw_server(script) as server:
         tracemalloc.start()
         try:
@@ -176,7 +158,7 @@ KEPT = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(said()), said()
     [lambda write: write(KEPT), late, forever(LONG, b" ")],
     ids=["kept open", "late", "drips"],
 )
-def test_no_connection_is_left_to_the_garbage_collector(ask: Any, script: Any) -> None:
+def test_no_connection_is_left_to_the_garbage_collector(script: Any) -> None:
     gc.collect()
     with warnings.catch_warnings(record=True) as left:
         warnings.simplefilter("always", ResourceWarning)
@@ -189,18 +171,16 @@ def test_no_connection_is_left_to_the_garbage_collector(ask: Any, script: Any) -
     assert not [str(one.message) for one in left]
 
 
-def test_what_is_packed_though_not_asked_for_is_read(ask: Any) -> None:
+def test_what_is_packed_though_not_asked_for_is_read() -> None:
     for encoding, packed in (("gzip", gzip.compress(said())), ("deflate", zlib.compress(said()))):
         with raw_server(whole(packed, f"Content-Encoding: {encoding}")) as server:
-            assert ask(server.url) == "yes"
+            assert ask(server.url).text == "yes"
             assert b"accept-encoding: identity" in server.heard[-1].lower()
 
 
 @pytest.mark.parametrize("status", ["302 Found", "307 Temporary"])
-def test_nothing_goes_to_another_address(
-    ask: Any, status: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("OPENAI_API_KEY", "sk-canary-0123456789abcdef")
+def test_nothing_goes_to_another_address(status: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_KEY", "sk-canary-0123456789abcdef")
     with raw_server(whole(said())) as other:
         moved = whole(b"", f"Location: {other.url}/chat/completions?who=me", status=status)
         with raw_server(moved) as server, pytest.raises(OrpoError, match="redirects to") as caught:
@@ -210,7 +190,7 @@ def test_nothing_goes_to_another_address(
     assert "sk-canary" not in str(caught.value)
 
 
-def test_a_redirect_within_one_address_is_followed(ask: Any) -> None:
+def test_a_redirect_within_one_address_is_followed() -> None:
     def script(write: Write) -> None:
         moved = b"/v2/" in server.heard[-1].partition(b"\r\n")[0]
         body = said() if moved else b""
@@ -218,11 +198,11 @@ def test_a_redirect_within_one_address_is_followed(ask: Any) -> None:
         whole(body, *(() if moved else ("Location: /v2/chat/completions",)), status=status)(write)
 
     with raw_server(script) as server:
-        assert ask(server.url) == "yes"
+        assert ask(server.url).text == "yes"
         assert server.heard[-1].startswith(b"POST /v2/chat/completions")
 
 
-def test_a_circle_of_redirects_ends(ask: Any) -> None:
+def test_a_circle_of_redirects_ends() -> None:
     circle = whole(b"", "Location: /v1/chat/completions", status="307 Temporary Redirect")
     with raw_server(circle) as server, pytest.raises(OrpoError, match="redirects more than"):
         ask(server.url)
@@ -250,7 +230,7 @@ def test_a_circle_of_redirects_ends(ask: Any) -> None:
     ],
     ids=lambda body: str(body[:40]),
 )
-def test_what_is_no_completion_is_told_in_one_line(ask: Any, body: bytes) -> None:
+def test_what_is_no_completion_is_told_in_one_line(body: bytes) -> None:
     script = whole(body, "Content-Type: application/json")
     with raw_server(script) as server, pytest.raises(OrpoError) as caught:
         ask(server.url)
@@ -270,13 +250,13 @@ def test_what_is_no_completion_is_told_in_one_line(ask: Any, body: bytes) -> Non
     ],
     ids=["closed", "half", "half a chunk", "bad chunk", "no HTTP", "600 kB of headers"],
 )
-def test_a_broken_connection_is_told_in_one_line(ask: Any, script: Any) -> None:
+def test_a_broken_connection_is_told_in_one_line(script: Any) -> None:
     with raw_server(script) as server, pytest.raises(OrpoError) as caught:
         ask(server.url)
     assert "\n" not in str(caught.value)
 
 
-def test_a_server_without_certificate_is_told_in_one_line(ask: Any) -> None:
+def test_a_server_without_certificate_is_told_in_one_line() -> None:
     with raw_server(whole(said())) as server, pytest.raises(OrpoError) as caught:
         ask(server.url.replace("http:", "https:"))
     assert "\n" not in str(caught.value)
@@ -299,8 +279,7 @@ def test_what_is_no_count_of_tokens_costs_nothing(usage: Any, tokens: Any) -> No
     body = json.loads(said()) | {"usage": usage, "model": [7]}
     body["choices"][0]["finish_reason"] = {"a": 1}
     with raw_server(whole(json.dumps(body).encode())) as server:
-        settings = JudgeSettings(model="m", base_url=server.url, retries=0)
-        reply = complete(settings, [Request(({"role": "user", "content": "x"},))])[0]
+        reply = ask(server.url)
     assert (reply.prompt_tokens, reply.completion_tokens) == tokens
     assert (reply.text, reply.model, reply.finish_reason) == ("yes", "", "")
 
@@ -320,14 +299,15 @@ def test_what_is_no_count_of_tokens_costs_nothing(usage: Any, tokens: Any) -> No
 def test_log_probabilities_are_numbers(tops: Any) -> None:
     body = said(logprobs={"content": [{"token": "m", "logprob": -1.0, "top_logprobs": tops}]})
     with raw_server(whole(body)) as server, pytest.raises(OrpoError, match="OpenAI-compatible"):
-        judged(server.url)
+        ask(server.url)
 
 
 @pytest.mark.parametrize("wait", ["1e9", "Fri, 31 Dec 2100 23:59:59 GMT"])
 def test_a_server_that_asks_to_wait_for_years_is_not_waited_for(wait: str) -> None:
     busy = whole(b"{}", f"Retry-After: {wait}", status="429 Too Many Requests")
-    with raw_server(busy) as server, pytest.raises(EvaluationError, match="asks to wait"):
-        judged(server.url)
+    with raw_server(busy) as server, pytest.raises(Unanswered, match="asks to wait") as caught:
+        ask(server.url)
+    assert caught.value.all_are
 
 
 @pytest.mark.parametrize(
