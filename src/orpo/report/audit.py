@@ -5,39 +5,27 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from orpo.report.audit_figures import audit_figures
 from orpo.report.page import Page, Words
-from orpo.report.values import as_duration, as_number, as_share, joined, lowered, shortened
+from orpo.report.values import as_share, joined, lowered, shortened
 
 if TYPE_CHECKING:
-    from orpo.audit.findings import Audit, Example, Finding
-    from orpo.data.types import Ledger
+    from orpo.audit.findings import Audit, Finding
 
 _VERDICTS = ("stop", "look", "ok")
-_LONGEST = 600
 _MOST_BARS = 10
 _REPEATS = ("duplicate", "leak", "identical")
 _FLAGS = r"--[a-z][\w-]*(?: \d+(?:\.\d+)?| length\b| near\b)?"
 _COMMAND = re.compile(rf"(`[^`]+`|\borpo data [a-z]+(?: {_FLAGS})*|(?<!\S){_FLAGS})")
-_BUDGET = {
-    "pairs": ("Pairs", "those that the limit leaves"),
-    "prompt_tokens": ("Tokens of prompts", ""),
-    "chosen_tokens": ("Tokens of chosen answers", ""),
-    "rejected_tokens": ("Tokens of rejected answers", ""),
-    "nll_tokens": ("Tokens in the NLL term", ""),
-    "tokens_per_epoch": ("Tokens per epoch", "both sequences of a pair, each with its prompt"),
-    "positions_per_epoch": (
-        "Positions per epoch",
-        "what the engine computes: a shared beginning only once",
-    ),
-    "padded_positions_per_epoch": ("Positions if padded", "in batches of four, without sharing"),
-    "tokens_per_second": ("Tokens per second", "the rate that the engine was measured at"),
-    "seconds_per_epoch": ("Time per epoch", "estimated from that rate"),
-    "peak_bytes": ("Peak memory", "estimated"),
-}
+_KNOWN = (
+    *("pairs", "prompt_tokens", "chosen_tokens", "rejected_tokens", "nll_tokens"),
+    *("tokens_per_epoch", "positions_per_epoch", "padded_positions_per_epoch"),
+    *("tokens_per_second", "seconds_per_epoch", "peak_bytes"),
+)
+"""Of the costs of an epoch, in the order of the page."""
 
 
 @dataclass(frozen=True)
@@ -63,99 +51,38 @@ class Chart:
 
 def audit_page(audit: Audit) -> Page:
     """The page of an audit; what it does not know is left out."""
-    found = sorted(map(_short, audit.findings), key=lambda one: _VERDICTS.index(one.verdict))
-    by_verdict = {
-        verdict: [one for one in found if one.verdict == verdict] for verdict in _VERDICTS
-    }
+    found = sorted(audit.findings, key=lambda one: _VERDICTS.index(one.verdict))
+    by_verdict = {name: [one for one in found if one.verdict == name] for name in _VERDICTS}
     budget = {name: cost for name, cost in audit.budget.items() if math.isfinite(cost)}
-    words = Words("audit", **by_verdict, named=_named, budget=budget)
-    rows = audit.rows
+    others = {name: cost for name, cost in budget.items() if name not in _KNOWN}
+    given = {"audit": audit, "rows": audit.rows, "budget": budget, "others": others}
+    words = Words("audit", **by_verdict, **given, known=_KNOWN, named=_named)
     return Page(
         kicker="Data audit",
         title=shortened(audit.dataset, 160),
         verdict=words["headline"],
-        facts=[(label, shortened(value, 160)) for label, value in _facts(audit) if value],
+        facts=[(label, shortened(value, 160)) for label, value in words.facts()],
         figures=list(audit_figures(audit)),
         more={
             "remainder": words["remainder"],
             "tally": {verdict: len(some) for verdict, some in by_verdict.items() if some},
             "findings": found,
             "charts": list(_charts(audit, found)),
-            "budget": _costs(budget),
+            "budget": words.lines("costs"),
             "budget_seen": words["budget"],
-            "rows": rows,
-            "lost": sum(rows.dropped.values()),
-            "dropped": _dropped(rows),
-            "notes": [shortened(note, 400) for note in audit.notes],
+            "rows": audit.rows,
+            "lost": sum(audit.rows.dropped.values()),
+            "notes": audit.notes,
             "pieces": _pieces,
         },
         template="audit.html.jinja",
     )
 
 
-def _short(one: Finding) -> Finding:
-    """A finding whose texts fit on a page."""
-    return replace(
-        one,
-        title=shortened(one.title, 120),
-        says=shortened(one.says, _LONGEST),
-        do=shortened(one.do, _LONGEST),
-        examples=tuple(map(_short_example, one.examples)),
-    )
-
-
-def _short_example(one: Example) -> Example:
-    where, other = shortened(one.where, 200), shortened(one.other, 200)
-    return replace(one, where=where, text=shortened(one.text, _LONGEST), other=other)
-
-
 def _named(found: Sequence[Finding]) -> str:
     more = len(found) - 3
     names = [lowered(one.title) for one in found[:3]]
     return joined([*names, *([f"{more} more"] if more > 0 else [])])
-
-
-def _facts(audit: Audit) -> Iterator[tuple[str, str]]:
-    """What was audited, in a few entries."""
-    rows = audit.rows
-    if rows.rows_in:
-        lost = sum(rows.dropped.values())
-        yield "Rows", f"{rows.rows_in:,} = {rows.kept:,} kept + {lost:,} dropped"
-    yield "Format", rows.format
-    yield "Rendering", rows.rendering
-    yield "Tokenizer", audit.model or "none: lengths are in characters"
-    yield "Length limit", f"{audit.max_length:,}" if audit.max_length else ""
-    yield "Evaluation data", audit.eval_dataset
-
-
-def _dropped(rows: Ledger) -> list[tuple[str, int, list[str]]]:
-    """Reason, rows, and the first places to look; the most frequent reason first."""
-    return [
-        (
-            reason,
-            n,
-            [
-                shortened(": ".join(filter(None, (one.where, one.detail))), 400)
-                for one in rows.examples.get(reason, ())
-            ],
-        )
-        for reason, n in sorted(rows.dropped.items(), key=lambda item: -item[1])
-    ]
-
-
-def _costs(budget: Mapping[str, float]) -> list[tuple[str, str, str]]:
-    """Label, value, meaning of what is known about the cost of an epoch."""
-    names = sorted(budget, key=lambda name: [*_BUDGET, name].index(name))
-    told = {name: _BUDGET.get(name, (name.replace("_", " "), "")) for name in names}
-    return [(told[name][0], _cost(name, budget[name]), told[name][1]) for name in names]
-
-
-def _cost(name: str, value: float) -> str:
-    if name == "seconds_per_epoch":
-        return as_duration(value).replace(" ", "\u00a0")
-    if name == "peak_bytes":
-        return f"{value / 2**30:.1f}\u00a0GiB"
-    return f"{value:,.0f}" if name in _BUDGET else as_number(value)
 
 
 def _pieces(text: str) -> list[tuple[str, str]]:

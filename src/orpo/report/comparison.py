@@ -2,15 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+import statistics
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
-from orpo.experiments.comparison import Claim, ComparisonResult, MethodResult
-from orpo.report.comparison_figures import BUDGETS, comparison_figures, told_as
-from orpo.report.page import Page, Passage, told
+from matplotlib.ticker import MaxNLocator, NullLocator
+
+from orpo.experiments.comparison import Cell, Claim, ComparisonResult, Curve, MethodResult
+from orpo.report.page import Figure, Page, Passage, Words, told
+from orpo.report.style import COLOURS, DOTTED, SERIES, Style, percent, rows
 from orpo.report.values import as_number, as_percent
 from orpo.runs import short_name
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure as Canvas
+
+BUDGETS = {"steps": "equal optimizer steps", "flops": "equal FLOPs"}
+_NAMES = {
+    "base": "the base model",
+    "orpo": "ORPO",
+    "sft": "SFT",
+    "sft+dpo": "SFT+DPO",
+    "dpo": "DPO",
+}
+_ANSWERS = {"chosen": SERIES[0], "rejected": SERIES[1]}
+_STYLES = {"base": SERIES[5], "orpo": SERIES[0], "sft": SERIES[1], "sft+dpo": SERIES[2]}
+_SHARES = {
+    "preference_accuracy": "prefers the chosen answer",
+    "correct_answers": "answers correctly",
+    "judged": "preferred by the judge",
+}
+_COSTS = {
+    "forwards": ("forward passes", 1.0),
+    "flops": ("GFLOPs", 1e9),
+    "seconds": ("seconds", 1.0),
+    "peak_bytes": ("peak MiB", float(2**20)),
+}
 _OUTCOMES = {
     "reproduced": "reproduced",
     "not reproduced": "not reproduced",
@@ -27,12 +58,12 @@ def comparison_page(r: ComparisonResult) -> Page:
     rates, measure = _rates(r)
     return told(
         "comparison",
-        partial(comparison_figures, r, budgets),
+        partial(_figures, r, budgets),
         dict(_settings(r)),
         _passages(r),
         r=r,
         at=BUDGETS,
-        told_as=told_as,
+        told_as=_named,
         budgets=budgets,
         budget=budget,
         shares=list(_shares([row for row in r.table if row.budget in {"", budget}])),
@@ -73,7 +104,7 @@ def _shares(table: Sequence[MethodResult]) -> Iterator[str]:
     for row in [*table[1:], table[0]]:
         if row.preference_accuracy:
             of = " of the held-out pairs" * (row is table[1])
-            yield f"{told_as(row.method)} on {as_percent(row.preference_accuracy.value)}{of}"
+            yield f"{_named(row.method)} on {as_percent(row.preference_accuracy.value)}{of}"
 
 
 def _left_out(r: ComparisonResult) -> list[str]:
@@ -98,7 +129,7 @@ def _rates(r: ComparisonResult) -> tuple[list[str], str]:
             continue
         what = "correct answers" if checked else "preference accuracy"
         best = max(scores, key=lambda one: scores[one])
-        used = f"{told_as(objective)}'s {as_number(rate)}"
+        used = f"{_named(objective)}'s {as_number(rate)}"
         if scores[best] > scores[rate]:
             reached = f"{as_number(best)} reached {as_percent(scores[best])}"
             said.append(f"{used} reached {as_percent(scores[rate])}, {reached}")
@@ -113,16 +144,200 @@ def _passages(r: ComparisonResult) -> Iterator[Passage]:
         for one in example.answers:
             reason = f" ({one.reason})" if one.reason else ""
             mark = {None: "", True: " ✓", False: f" ✗{reason}"}[one.correct]
-            parts.append((f"{told_as(one.name)}{mark}", one.answer or ""))
+            parts.append((f"{_named(one.name)}{mark}", one.answer or ""))
         yield Passage(example.prompt.split("\n", 1)[0], parts)
 
 
 def _settings(r: ComparisonResult) -> Iterator[tuple[str, str]]:
     yield "command", r.command
     for name, rate in r.learning_rates.items():
-        yield f"learning rate of {told_as(name)}", as_number(rate)
+        yield f"learning rate of {_named(name)}", as_number(rate)
     yield "orpo_alpha", as_number(r.orpo_alpha)
     yield "dpo_beta", as_number(r.dpo_beta)
     for run in r.runs:
         yield run.name, "\n".join(run.commands)
     yield from r.versions.items()
+
+
+def _named(method: str) -> str:
+    """A method's or objective's name for readers."""
+    return _NAMES.get(method, method)
+
+
+def _figures(r: ComparisonResult, budgets: Sequence[str], words: Words) -> Iterator[Figure]:
+    """Those that there are numbers for."""
+    for budget in budgets:
+        curves = _curves(r, budget)
+        if curves:
+            title = f"Held-out answers during training, at {BUDGETS[budget]}"
+            size, paint = (3.1 * len(curves) + 0.6, 3.5), partial(_paint_curves, curves)
+            yield Figure(f"curves-{budget}", title, words["curves_figure"], size, paint)
+    lines = _lines(r.table)
+    shares = [name for name in _SHARES if any(getattr(row, name) for row in lines)]
+    if shares:
+        size = (3.4 * len(shares) + 1.4, 0.42 * len(lines) + 1.3)
+        title, paint = "What the models prefer and answer", partial(_paint_outcomes, lines, shares)
+        yield Figure("outcomes", title, words["outcomes_figure"], size, paint)
+    for budget in budgets:
+        of = [row for row in r.table if row.budget == budget and row.cost]
+        if of:
+            title, size = f"What a run cost, at {BUDGETS[budget]}", (9.2, 0.42 * len(of) + 1.1)
+            paint = partial(_paint_costs, of)
+            yield Figure(f"costs-{budget}", title, words["costs_figure"], size, paint)
+    if len(r.sensitivity) > 1:
+        title, paint = "Sensitivity to learning rate and lambda", partial(_paint_sensitivity, r)
+        yield Figure("sensitivity", title, words["sensitivity_figure"], (8.6, 3.5), paint)
+
+
+def _curves(r: ComparisonResult, budget: str) -> dict[str, list[Curve]]:
+    """Method -> its curves; ORPO's runs belong to every budget, but are shown once if alone."""
+    kept: dict[str, list[Curve]] = defaultdict(list)
+    for curve in r.curves:
+        if curve.points and (curve.budget == budget or curve.method == "orpo"):
+            kept[curve.method].append(curve)
+    if set(kept) <= {"orpo"} and r.budgets and budget != r.budgets[0]:
+        return {}
+    return {method: kept[method] for method in _STYLES if method in kept}
+
+
+def _paint_curves(curves: Mapping[str, Sequence[Curve]], canvas: Canvas) -> None:
+    grid = canvas.subplots(1, len(curves), sharey=True, squeeze=False)[0]
+    for axes, (method, own) in zip(grid, curves.items(), strict=True):
+        axes.set_title(_named(method))
+        for answer, style in _ANSWERS.items():
+            _paint_answer(axes, own, answer, style)
+        border = [curve.points[-1].step for curve in own if curve.objective == "sft"]
+        if method == "sft+dpo" and border:
+            axes.axvline(border[0], color=COLOURS["muted"], linewidth=0.9, linestyle=DOTTED)
+        axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+        axes.set_xlabel("optimizer step")
+    grid[0].set_ylabel("log-probability per token")
+    grid[0].legend()
+
+
+def _paint_answer(axes: Axes, curves: Sequence[Curve], answer: str, style: Style) -> None:
+    """A thin line for each seed, a thick one for their mean."""
+    values: dict[float, list[float]] = defaultdict(list)
+    seeds: dict[int, list[tuple[float, float]]] = defaultdict(list)
+    for curve in curves:
+        seeds[curve.seed] += [(point.step, getattr(point, answer)) for point in curve.points]
+    for points in seeds.values():
+        points.sort()
+        axes.plot(*zip(*points, strict=True), color=style.colour, linewidth=0.7, alpha=0.35)
+        for step, value in dict(points).items():
+            values[step].append(value)
+    mean = sorted((step, statistics.fmean(each)) for step, each in values.items())
+    line = {"color": style.colour, "linewidth": 2, "linestyle": style.dash}
+    axes.plot(*zip(*mean, strict=True), label=answer, **line)
+
+
+def _lines(table: Sequence[MethodResult]) -> list[MethodResult]:
+    """The base model, and each method at each budget; ORPO's runs once."""
+    orpo = next((row for row in table if row.method == "orpo"), None)
+    return [row for row in table if row.method != "orpo" or row is orpo]
+
+
+def _paint_outcomes(lines: Sequence[MethodResult], shares: Sequence[str], canvas: Canvas) -> None:
+    budgets = {row.budget for row in lines} - {""}
+    grid = canvas.subplots(1, len(shares), squeeze=False)[0]
+    for place, (axes, name) in enumerate(zip(grid, shares, strict=True)):
+        rows(axes, [_label(row, budgets) for row in lines], labelled=place == 0)
+        axes.set_title(_SHARES[name])
+        axes.xaxis.set_major_formatter(percent)
+        axes.xaxis.set_major_locator(MaxNLocator(4))
+        for y, row in enumerate(lines):
+            one, style = getattr(row, name), _STYLES.get(row.method, SERIES[5])
+            if one is None:
+                continue
+            if math.isfinite(one.low) and math.isfinite(one.high):
+                axes.plot([one.low, one.high], [y, y], color=style.colour, linewidth=2.2)
+            axes.plot([one.value], [y], color=style.colour, marker=style.marker, markersize=7)
+
+
+def _label(row: MethodResult, budgets: set[str]) -> str:
+    if row.method in {"base", "orpo"} or len(budgets) < 2:
+        return _named(row.method)
+    return f"{_named(row.method)}, equal {'steps' if row.budget == 'steps' else 'FLOPs'}"
+
+
+def _paint_costs(of: Sequence[MethodResult], canvas: Canvas) -> None:
+    grid = canvas.subplots(1, len(_COSTS))
+    for place, (axes, (name, (title, scale))) in enumerate(zip(grid, _COSTS.items(), strict=True)):
+        rows(axes, [_named(row.method) for row in of], labelled=place == 0)
+        axes.grid(visible=False, axis="x")
+        axes.set_title(title)
+        axes.set_xticks([])
+        values = [getattr(row.cost, name) / scale for row in of]
+        axes.set_xlim(0, 1.6 * max([*values, 1e-9]))
+        for y, (row, value) in enumerate(zip(of, values, strict=True)):
+            colour = _STYLES.get(row.method, SERIES[5]).colour
+            axes.barh(y, value, height=0.55, color=colour, alpha=0.75)
+            text = f"{value:.1f}" if value < 100 else f"{value:,.0f}"
+            axes.annotate(f" {text}", (value, y), va="center", fontsize=9.5)
+
+
+def _paint_sensitivity(r: ComparisonResult, canvas: Canvas) -> None:
+    ours = [cell for cell in r.sensitivity if cell.objective == "orpo"]
+    grid = canvas.subplots(1, 2 if ours else 1, squeeze=False)[0]
+    if ours:
+        _paint_grid(grid[0], ours, (r.learning_rates.get("orpo"), r.orpo_alpha))
+    _paint_rates(grid[-1], r)
+
+
+def _paint_grid(axes: Axes, cells: Sequence[Cell], used: tuple[float | None, float | None]) -> None:
+    """A square for each setting, darker where the accuracy is higher."""
+    values = {
+        (cell.learning_rate, cell.orpo_alpha or 0.0): cell.preference_accuracy or 0.0
+        for cell in cells
+    }
+    columns, lines = (sorted({key[i] for key in values}) for i in (0, 1))
+    low, high = min(values.values()), max(values.values())
+    for (rate, strength), value in values.items():
+        x, y = columns.index(rate), lines.index(strength)
+        shade = 0.12 + 0.5 * (value - low) / ((high - low) or 1.0)
+        square = {"width": 0.92, "bottom": y - 0.46}
+        axes.bar(x, 0.92, color=COLOURS["chosen"], alpha=shade, **square)
+        axes.annotate(f"{100 * value:.0f} %", (x, y), ha="center", va="center")
+        if (rate, strength) == used:
+            axes.bar(x, 0.92, fill=False, edgecolor=COLOURS["ink"], linewidth=1.6, **square)
+    axes.set_xticks(range(len(columns)), [as_number(value) for value in columns])
+    axes.set_yticks(range(len(lines)), [as_number(value) for value in lines])
+    axes.grid(visible=False)
+    axes.spines[:].set_visible(False)
+    axes.set_xlabel("learning rate")
+    axes.set_ylabel("λ")
+    axes.set_title("ORPO")
+
+
+def _paint_rates(axes: Axes, r: ComparisonResult) -> None:
+    axes.set_xscale("log")
+    for objective, style in zip(("orpo", "sft", "dpo"), SERIES, strict=False):
+        own = sorted(
+            (cell.learning_rate, cell.preference_accuracy or 0.0)
+            for cell in r.sensitivity
+            if cell.objective == objective and cell.orpo_alpha in {None, r.orpo_alpha}
+        )
+        if not own:
+            continue
+        line = {"color": style.colour, "linestyle": style.dash, "marker": style.marker}
+        axes.plot(*zip(*own, strict=True), label=_named(objective), **line)
+        ring = {"markersize": 13, "fillstyle": "none", "color": COLOURS["ink"]}
+        for x, y in own:
+            if x == r.learning_rates.get(objective):
+                axes.plot([x], [y], marker="o", **ring)
+    axes.xaxis.set_minor_locator(NullLocator())
+    ticks = _apart(sorted({cell.learning_rate for cell in r.sensitivity}))
+    axes.set_xticks(ticks, [as_number(tick) for tick in ticks], rotation=45)
+    axes.yaxis.set_major_formatter(percent)
+    axes.set_xlabel("learning rate")
+    axes.set_title("by objective")
+    axes.legend()
+
+
+def _apart(rates: Sequence[float]) -> list[float]:
+    """Those whose labels do not lie upon the one before, on a logarithmic axis."""
+    kept: list[float] = []
+    for rate in rates:
+        if not kept or rate > 1.5 * kept[-1]:
+            kept.append(rate)
+    return kept

@@ -47,16 +47,7 @@ MARKERS = ("o", "s", "^", "D", "v")
 
 @dataclass(frozen=True)
 class _Plot:
-    """A figure of the run's page.
-
-    Attributes:
-        name: Its block of the words, and its file.
-        metrics: Its curves; a set of evaluation points for each evaluation set.
-        reading: How to read it, and when to worry.
-        reference: Height of a horizontal line that means something.
-        share: The values are shares, from 0 to 100 %.
-        small: Of secondary interest.
-    """
+    """A figure of the run's page; `reference` is the height of a line that means something."""
 
     name: str
     title: str

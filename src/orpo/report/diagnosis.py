@@ -16,15 +16,9 @@ from orpo.runs import Run
 
 @dataclass(frozen=True)
 class Finding:
-    """What a rule found.
+    """What a rule found: "look" where it applies, "ok" where not, "unknown" if little was logged.
 
-    Attributes:
-        name: Of the rule: "learning_rate_too_low".
-        verdict: "look" where the rule applies, "ok" where it does not, "unknown" where the run
-            logged too little to say.
-        evidence: The numbers that say so: steps, values, and how they compare with the curve's
-            own noise; for "unknown", what is missing.
-        advice: What to try; empty unless the verdict is "look".
+    The evidence are the numbers that say so; what to try is empty unless the verdict is "look".
     """
 
     name: str

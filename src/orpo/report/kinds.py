@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from orpo.errors import DataError
 from orpo.evaluate.results import KINDS as EVALUATIONS
+from orpo.evaluate.results import HarnessChange, HarnessResult, HarnessScore
 from orpo.experiments.comparison import ComparisonResult
 from orpo.experiments.tuning import TuningResult
 from orpo.report.comparison import comparison_page
-from orpo.report.harness import harness_page
 from orpo.report.mt_bench import mt_bench_page
-from orpo.report.page import Page
+from orpo.report.page import Page, told
 from orpo.report.preference import preference_page
 from orpo.report.tuning import tuning_page
 from orpo.report.win_rate import alpaca_page, win_rate_page
 from orpo.runs import EVALUATION, read_object
 from orpo.runs.typed import typed
+
+_MOST = 8
+_VERDICTS = ("better", "worse", "no difference seen", "undecided")
 
 RESULTS: dict[str, type[Any]] = {
     **EVALUATIONS,
@@ -65,3 +69,36 @@ def read_page(folder: Path) -> Page:
             fix=f"Kinds: {', '.join(RESULTS)}.",
         )
     return page_of(typed(RESULTS[kind], found, where=str(path)), folder)
+
+
+def harness_page(r: HarnessResult, folder: Path) -> Page:
+    """The page of what `orpo evaluate harness` found.
+
+    Raises:
+        DataError: The evaluation is not finished; names the folder.
+    """
+    scores, verdicts = r.results.after, [one.verdict for one in r.results.changes]
+    if not scores:
+        raise DataError(
+            "the evaluation is not finished", where=str(folder), fix="Run the same command again."
+        )
+    page = told(
+        "harness",
+        lambda _: (),
+        r.settings,
+        r=r,
+        scores=scores,
+        changes=verdicts,
+        headlines=[one for one in scores if one.task in (r.settings.get("tasks") or ())][:_MOST],
+        compared={_name(one): one for one in r.results.changes},
+        befores={_name(one): one for one in r.results.before or ()},
+        name=_name,
+        tasks=len({one.task for one in scores}),
+        told=[f"{n} {word}" for word in _VERDICTS if (n := verdicts.count(word))],
+        cut=[name for name, one in r.account.items() if one.get("asked") != one.get("questions")],
+    )
+    return replace(page, remarks=page.remarks[:_MOST])
+
+
+def _name(one: HarnessScore | HarnessChange) -> tuple[str, str, str]:
+    return one.task, one.metric, one.filter

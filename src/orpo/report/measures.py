@@ -56,14 +56,8 @@ _KNOWN = {
 class Change:
     """One number before and after training, as shown.
 
-    Attributes:
-        name: As it stands in evaluation.json.
-        label: What it is called; the name itself if it is not a known one.
-        meaning: A few words, or nothing.
-        change: With its sign.
-        verdict: "better", "worse", or nothing where neither can be said.
-        interval: Where the true change lies; empty if that was not worked out.
-        bar: Both values in percent of a bar, for shares.
+    `name` is that of evaluation.json; `interval` says where the true change lies; `bar` are both
+    values in percent of a bar, for shares; `verdict` is empty where neither can be said.
     """
 
     name: str
@@ -89,13 +83,7 @@ class Breakdown:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A share before and after training; a side that was not measured is None.
-
-    Attributes:
-        what: What it is the share of, for a sentence.
-        count: Number of pairs or prompts; None if unknown.
-        unit: "pair" or "prompt".
-    """
+    """A share of pairs or prompts before and after training; None where it was not measured."""
 
     what: str
     before: float | None

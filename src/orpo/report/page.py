@@ -27,15 +27,9 @@ LONGEST = 4000
 
 @dataclass(frozen=True)
 class Headline:
-    """A number that a reader came for.
+    """A number as shown, with its uncertainty; toned "better" or "worse", or neither.
 
-    Attributes:
-        label: What it is, in a few words.
-        value: As shown, with its unit: "14.7 %".
-        interval: Its uncertainty as shown: "95 % interval 12.1 to 17.3"; or nothing.
-        tone: "better", "worse", or anything else where neither can be said.
-        before: The value before training, where the page shows both.
-        bar: Both values in percent of a bar, for shares.
+    Where the page shows both, `before` is the value before training, `bar` both in percent.
     """
 
     label: str
@@ -58,18 +52,10 @@ class Table:
 
 @dataclass(frozen=True)
 class Figure:
-    """A picture.
+    """A picture: `paint` draws on an empty figure of `size` inches.
 
-    Attributes:
-        name: Letters, digits and dashes: its ids on the page, and its file name.
-        title: What it shows.
-        seen: What there is to see in it, in words; also its alternative text.
-        size: Width and height in inches.
-        paint: Draws on an empty figure, in `style.COLOURS` only; texts from data go through
-            `style.plain`.
-        reading: How to read it, and when to worry.
-        numbers: The numbers behind it.
-        small: Of secondary interest.
+    The name, letters, digits and dashes, is its file's. `seen` is what there is to see in it, also
+    its alternative text; `reading` how to read it; `numbers` what lies behind it.
     """
 
     name: str
@@ -114,21 +100,10 @@ class Passage:
 
 @dataclass(frozen=True)
 class Page:
-    """A page of evidence: verdict first.
+    """A page of evidence in the order of reading: verdict first.
 
-    Attributes:
-        kicker: The kind of page: "MT-Bench".
-        title: What it is about: the model's name.
-        verdict: One sentence, with its uncertainty.
-        remarks: What has to be said beside it: unparsed verdicts, gullible judges, small samples.
-        headlines: The numbers.
-        facts: (label, value): models, data, judge, cost, and what else a reader asks for.
-        figures: The pictures.
-        tables: The numbers behind them.
-        passages: Examples, picked by a rule that `passages_note` states.
-        settings: (name, value): the recipe, and the command that makes the same page again.
-        more: What the template of this kind of page shows beside.
-        template: It.
+    `passages_note` says by which rule the examples were picked; `settings` make the same page
+    again; `more` is what the template of this kind of page shows beside.
     """
 
     kicker: str

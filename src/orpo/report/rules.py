@@ -47,7 +47,11 @@ _NOISE = 5.0
 _NEVER_BETTER = 0.1  # above where it began
 _FEWEST_ANSWERS = 20
 _GROWTH, _SURE = 1.3, 4.0
-
+_FEW = f"Fewer than {FEWEST} steps logged a loss, and no held-out pairs were scored twice."
+_MISSING = (
+    f"Fewer than {FEWEST} steps were logged with two answers, and no held-out pairs were scored "
+    "twice."
+)
 
 Judged = tuple[str, str] | tuple[str, str, dict[str, Any]]
 """A verdict, its evidence, and what its advice depends on."""
@@ -63,7 +67,7 @@ def learning_rate_too_low(seen: Observed) -> Judged:
     if not seen.halfway:
         return "unknown", "Less than half of the planned steps are done."
     if loss is None and tested is None:
-        return "unknown", _few("loss")
+        return "unknown", _FEW
     shown = {
         "the loss": loss,
         "the log odds ratio": odds,
@@ -81,9 +85,7 @@ def learning_rate_too_low(seen: Observed) -> Judged:
         still = still and (odds is None or _still(odds, _STILL_ODDS))
     accuracy = seen.training("rewards/accuracies")
     learned = accuracy is not None and accuracy.first >= _LEARNED_ALREADY
-    if not still or learned:
-        return "ok", evidence
-    return "look", f"Nothing moved. {evidence}"
+    return ("ok", evidence) if not still or learned else ("look", f"Nothing moved. {evidence}")
 
 
 def learning_rate_too_high(seen: Observed) -> Judged:
@@ -91,14 +93,10 @@ def learning_rate_too_high(seen: Observed) -> Judged:
     series = seen.curves.training.get("loss")
     few = series is None or len(series.points) + len(series.broken) < FEWEST
     if few and held_out(seen.curves, "loss") is None:
-        return "unknown", _few("loss")
+        return "unknown", _FEW
     signs = (_broken, _risen, _spiked, _grown, _collapsed)
     found = [one for sign in signs for one in sign(seen)]
     return ("look", sentence("; ".join(found))) if found else ("ok", _calm(seen))
-
-
-def _few(metric: str) -> str:
-    return f"Fewer than {FEWEST} steps logged a {metric}, and no held-out pairs were scored twice."
 
 
 def _still(found: Shift | None, bound: float, other: Shift | None = None) -> bool:
@@ -201,7 +199,7 @@ def chosen_falls(seen: Observed) -> Judged:
     """The margin grows while the chosen answers themselves become less probable."""
     odds, chosen = seen.pair("log_odds_chosen", "logps/chosen")
     if odds is None or chosen is None:
-        return "unknown", _missing()
+        return "unknown", _MISSING
     rejected = seen.same("logps/rejected", chosen)
     shown = [
         told("the log odds ratio", odds),
@@ -214,10 +212,7 @@ def chosen_falls(seen: Observed) -> Judged:
     own = seen.training("logps/chosen")
     if own is not None and own.rose:
         return "ok", f"{evidence} On training pairs they rose: {told('theirs', own)}."
-    return (
-        "look",
-        f"The margin grew while the chosen answers became less probable. {evidence}",
-    )
+    return "look", f"The margin grew while the chosen answers became less probable. {evidence}"
 
 
 def orpo_alpha_too_high(seen: Observed) -> Judged:
@@ -226,11 +221,10 @@ def orpo_alpha_too_high(seen: Observed) -> Judged:
         return "unknown", f"The objective is {seen.objective}: it has no such term."
     odds, nll = seen.pair("log_odds_chosen", "nll_loss")
     if odds is None or nll is None:
-        return "unknown", _missing()
+        return "unknown", _MISSING
     share = _odds_share(seen)
-    part = ""
-    if share is not None:
-        part = f"; the odds-ratio term was {as_percent(share)} of the loss at the start"
+    ruling = f"; the odds-ratio term was {as_percent(share)} of the loss at the start"
+    part = "" if share is None else ruling
     evidence = sentence(f"{told('NLL', nll)}, {told('log odds ratio', odds)}{part}") + _where(odds)
     ruled = share is None or share >= _SHARE
     if not (nll.rose and nll.relative > _NLL and odds.rose and ruled):
@@ -250,7 +244,7 @@ def orpo_alpha_too_low(seen: Observed) -> Judged:
         return "unknown", f"The objective is {seen.objective}: it has no such term."
     odds, nll = seen.pair("log_odds_chosen", "nll_loss")
     if odds is None or nll is None:
-        return "unknown", _missing()
+        return "unknown", _MISSING
     accuracy = seen.same("rewards/accuracies", odds)
     shown = [told("NLL", nll), told("log odds ratio", odds)]
     shown += [told("preference accuracy", accuracy, share=True)] if accuracy else []
@@ -263,8 +257,7 @@ def orpo_alpha_too_low(seen: Observed) -> Judged:
         return "look", f"{was}: this is plain fine-tuning. {evidence}", {"nothing": True}
     if not (nll.fell and nll.relative < -_NLL and still) or learned:
         return "ok", evidence
-    said = f"The NLL fell and the preference did not follow. {evidence}"
-    return "look", said, {"nothing": False}
+    return "look", f"The NLL fell and the preference did not follow. {evidence}", {"nothing": False}
 
 
 def _odds_share(seen: Observed) -> float | None:
@@ -273,13 +266,6 @@ def _odds_share(seen: Observed) -> float | None:
     if loss is None or nll is None or loss.first <= 0 or loss.points != nll.points:
         return None
     return min(1.0, max(0.0, 1 - nll.first / loss.first))
-
-
-def _missing() -> str:
-    return (
-        f"Fewer than {FEWEST} steps were logged with two answers, and no held-out pairs were "
-        "scored twice."
-    )
 
 
 def _where(found: Shift) -> str:

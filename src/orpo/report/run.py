@@ -45,14 +45,7 @@ class Drop:
 
 @dataclass(frozen=True)
 class Dataset:
-    """What became of the rows of one data set.
-
-    Attributes:
-        name: What the rows were read for.
-        format: How they were recognised and rendered.
-        dropped: By reason, most frequent first.
-        cut: Pairs of which something was cut, in words; may be empty.
-    """
+    """What became of the rows of one data set; `cut` says of how many pairs something was cut."""
 
     name: str
     format: str

@@ -26,14 +26,7 @@ class Turn:
 
 @dataclass(frozen=True)
 class Answer:
-    """One answer.
-
-    Attributes:
-        when: "Before training" or "After training".
-        text: The answer; None if there is none yet.
-        correct: What the check says; None if it was not checked.
-        reason: Why, if the check says so.
-    """
+    """An answer before or after training, and what the check says of it, if there was one."""
 
     when: str
     text: str | None
@@ -43,15 +36,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Sample:
-    """A prompt and its answers.
-
-    Attributes:
-        prompt: Its turns.
-        answers: Before and after.
-        preferred: The answer that the data prefer, if known.
-        tags: Task and language, as named in the run.
-        language: A language tag for the page ("zh"), or nothing.
-    """
+    """A prompt's turns, its answers, the one that the data prefer; `language` is a tag ("zh")."""
 
     prompt: list[Turn]
     answers: list[Answer]

@@ -32,14 +32,9 @@ _PREFIX = "eval_"
 
 @dataclass(frozen=True)
 class Trend:
-    """Where a curve starts and ends.
+    """Where a curve starts and ends: means over `window` points, and their standard error.
 
-    Attributes:
-        first: Mean of the first `window` points.
-        last: Mean of the last `window` points.
-        window: Points in each mean.
-        noise: Standard error of each mean, from how much neighbouring points differ.
-        direction: "rose", "fell", or "held" when the change is within the curve's own noise.
+    It "held" when the change is within its own noise, as neighbouring points tell it.
     """
 
     first: float
@@ -55,13 +50,9 @@ class Trend:
 
 @dataclass(frozen=True)
 class Series:
-    """One metric on one data set.
+    """One metric on an evaluation set ("" where there is one only), or on training pairs (None).
 
-    Attributes:
-        metric: A name of `METRICS`.
-        source: The evaluation set's name ("" where there is only one); None for training pairs.
-        points: Step -> finite value, in order of steps.
-        broken: Steps at which the value was NaN, infinite or absurdly large.
+    `broken` are the steps at which the value was NaN, infinite or absurdly large.
     """
 
     metric: str
@@ -92,12 +83,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Curves:
-    """Everything that can be drawn of a run.
-
-    Attributes:
-        training: Metric -> its curve on the training pairs.
-        held_out: Metric -> its curves on the evaluation sets, in the order of their names.
-    """
+    """Everything that can be drawn of a run, by metric; held-out curves by evaluation set."""
 
     training: dict[str, Series]
     held_out: dict[str, list[Series]]
@@ -201,13 +187,7 @@ def _value(pair: tuple[float, float]) -> Any:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is.
-
-    Attributes:
-        step: Last step that logged anything; None if there is none.
-        planned: Steps in all; None if unknown.
-        finished: Training came to its end.
-    """
+    """How far a run is: the last logged step, of how many, and whether it came to its end."""
 
     step: int | None
     planned: int | None
