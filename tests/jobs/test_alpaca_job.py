@@ -11,8 +11,6 @@ from typing import Any
 import pytest
 
 from orpo.commands.main import main
-from orpo.errors import ConfigError
-from orpo.jobs.alpaca_job import AlpacaJob
 from orpo.runs import read_jsonl
 from tests.evaluate.alpaca.small import answer, instructions, write_outputs, write_set
 from tests.evaluate.judge.server import Asked, ScriptedServer, fair, gullible
@@ -205,6 +203,7 @@ def test_published_figures_come_out_of_the_command(
         (("m", "--data", "nowhere"), "no such folder"),
         (("m", "--data", "empty"), "there is no alpaca_eval_gpt4_baseline.json"),
         (("m", "--data", "set", "--annotations", "x.json", "--judge", "j"), "--judge: there is no"),
+        (("m", "--data", "set", "--annotations", "x.json", "--limit", "3"), "--limit: there is no"),
         (("m", "--data", "set", "--outputs", "x", "--server", "http://h/v1"), "--server: there is"),
         (("m", "--data", "set", "--outputs", "none.json"), "none.json: cannot be read"),
         (("m", "--data", "set", "--annotations", "none.json"), "none.json: no such file"),
@@ -236,8 +235,3 @@ def test_without_the_files_of_length_control_there_is_none(
     assert result["leaderboard"] is None
     assert "df_gamed.csv for length control" in said
     assert "There is no length-controlled win rate: length control without df_gamed.csv" in said
-
-
-def test_annotations_and_a_judge_do_not_go_together() -> None:
-    with pytest.raises(ConfigError, match="nothing to ask for"):
-        AlpacaJob(model="m", annotations=Path("a.json"), limit=3)

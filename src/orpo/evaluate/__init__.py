@@ -20,13 +20,9 @@ if TYPE_CHECKING:
     from orpo.evaluate.loading import Answerer, is_adapter, load_answerer
     from orpo.evaluate.mt_bench import Scores, mt_bench_scores, parse_rating, read_judgments
     from orpo.evaluate.preference.measures import preference_summary
+    from orpo.evaluate.results import WinRate
     from orpo.evaluate.settings import JudgeSettings, Sampling
-    from orpo.evaluate.win_rates import (
-        WinRate,
-        length_controlled_win_rate,
-        win_rate,
-        win_rate_from_coefficients,
-    )
+    from orpo.evaluate.win_rates.rates import length_controlled_win_rate, win_rate
 
 _NAMES = {
     "generation": ("encode_prompt", "generate_answers", "generation_config", "stop_ids"),
@@ -36,12 +32,8 @@ _NAMES = {
     "mt_bench": ("Scores", "mt_bench_scores", "parse_rating", "read_judgments"),
     "preference.measures": ("preference_summary",),
     "settings": ("JudgeSettings", "Sampling"),
-    "win_rates": (
-        "WinRate",
-        "length_controlled_win_rate",
-        "win_rate",
-        "win_rate_from_coefficients",
-    ),
+    "results": ("WinRate",),
+    "win_rates.rates": ("length_controlled_win_rate", "win_rate"),
 }
 _HOMES = {name: f"orpo.evaluate.{home}" for home, names in _NAMES.items() for name in names}
 
@@ -68,7 +60,6 @@ __all__ = [
     "read_judgments",
     "stop_ids",
     "win_rate",
-    "win_rate_from_coefficients",
 ]
 
 

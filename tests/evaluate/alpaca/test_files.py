@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from orpo.errors import DataError
-from orpo.evaluate.alpaca import (
-    neighbours,
+from orpo.evaluate import win_rate
+from orpo.evaluate.alpaca.files import complaint, read_benchmark
+from orpo.evaluate.alpaca.rows import (
     questions_of,
     read_annotations,
-    read_benchmark,
     read_outputs,
     write_outputs,
 )
-from orpo.evaluate.alpaca.data import complaint
-from orpo.evaluate.alpaca.leaderboard import read_leaderboard
 from orpo.evaluate.answers import Answered
 from tests.evaluate.alpaca.small import instructions, write_set
 from tests.evaluate.alpaca.small import write_outputs as write_small
@@ -33,7 +32,7 @@ def test_a_folder_with_everything(tmp_path: Path) -> None:
     assert sorted(found.difficulty) == list(range(20))
     assert found.gamed is not None
     assert len(found.gamed["preference"]) == 40
-    assert found.has_length_control
+    assert found.control
     assert len(found.leaderboard) == 24
     assert not found.missing
     assert set(found.sources) == {
@@ -47,7 +46,7 @@ def test_a_folder_with_everything(tmp_path: Path) -> None:
 def test_what_is_missing_is_said_in_one_line(tmp_path: Path) -> None:
     folder = write_set(tmp_path, 20, leave_out=("df_gamed.csv", "leaderboard.csv"))
     found = read_benchmark(folder)
-    assert not found.has_length_control
+    assert not found.control
     assert found.leaderboard == ()
     line = complaint(found.missing)
     assert "\n" not in line
@@ -88,13 +87,17 @@ def test_broken_files_are_named(tmp_path: Path, name: str, text: str, message: s
 
 
 def test_neighbours_stand_on_both_sides(tmp_path: Path) -> None:
-    board = read_leaderboard(write_set(tmp_path, 5) / "leaderboard.csv")
-    values = [entry.lc_win_rate for entry in board]
+    found = read_benchmark(write_set(tmp_path, 5))
+    values = [entry.lc_win_rate for entry in found.leaderboard]
     assert values == sorted(values, reverse=True)
-    near = [entry.lc_win_rate for entry in neighbours(board, 50.0, 2)]
-    assert near == [54.5, 50.5, 46.5, 42.5]
-    assert len(neighbours(board, 99.0, 3)) == 3
-    assert len(neighbours(board, 0.0, 3)) == 3
+    rate = win_rate([2.0, 1.0])
+    assert found.place_of(rate) is None  # not length-controlled
+    for own, near in ((50.0, 10), (99.0, 5), (0.0, 5)):
+        place = found.place_of(replace(rate, lc_win_rate=own))
+        assert place is not None
+        assert len(place.neighbours) == near
+        assert place.rank == 1 + sum(value > own for value in values)
+        assert place.published == 24
 
 
 def test_outputs_are_written_as_the_official_ones(tmp_path: Path, shared_data: Path) -> None:

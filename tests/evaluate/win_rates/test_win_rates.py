@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 
 from orpo.errors import ConfigError, DataError
-from orpo.evaluate import length_controlled_win_rate, win_rate, win_rate_from_coefficients
+from orpo.evaluate import length_controlled_win_rate, win_rate
 from orpo.evaluate.win_rates import fit
-from orpo.evaluate.win_rates.controlled import FEATURES, LEAST_ROWS, OWN_STRENGTH
+from orpo.evaluate.win_rates.rates import FEATURES, LEAST_ROWS, OWN_STRENGTH
 
 
 def simulated(
@@ -172,8 +172,6 @@ def test_bad_tables_are_named() -> None:
         length_controlled_win_rate(columns, gamed={})
     with pytest.raises(DataError, match="no column 'not_gamed_baseline'"):
         length_controlled_win_rate(columns, difficulty=hard, gamed={"std_delta_len": []})
-    with pytest.raises(DataError, match="no coefficient"):
-        win_rate_from_coefficients({FEATURES[0]: 1.0}, hard)
 
 
 def test_without_scikit_learn_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,15 +10,14 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from orpo.errors import ConfigError
-from orpo.evaluate.win_rates.types import Floats
 
-__all__ = ["FOLDS", "Fit", "Rows", "fit_logistic", "sigmoid"]
+Floats: TypeAlias = NDArray[np.float64]
 
 FOLDS = 5
 _STRENGTHS = np.logspace(-4, 4, 10)
@@ -28,17 +27,11 @@ _LEAST = 1e-15
 
 @dataclass(frozen=True)
 class Rows:
-    """What is fitted.
+    """What is fitted."""
 
-    Attributes:
-        features: (n, k).
-        targets: (n,), probabilities.
-        weights: (n,).
-    """
-
-    features: Floats
-    targets: Floats
-    weights: Floats
+    features: Floats  # (n, k)
+    targets: Floats  # (n,), probabilities
+    weights: Floats  # (n,)
 
     def __getitem__(self, which: NDArray[np.bool_]) -> Rows:
         """Some of the rows."""
@@ -47,27 +40,14 @@ class Rows:
 
 @dataclass(frozen=True)
 class Fit:
-    """What was found.
+    """What was found."""
 
-    Attributes:
-        coefficients: (k,).
-        strength: C, the inverse of the penalty's strength.
-    """
-
-    coefficients: Floats
-    strength: float
+    coefficients: Floats  # (k,)
+    strength: float  # C, the inverse of the penalty's
 
 
 def fit_logistic(rows: Rows, strength: float | None = None) -> Fit:
-    """The fitted coefficients.
-
-    Args:
-        rows: What is fitted.
-        strength: C; if absent, the one that predicts left-out rows best.
-
-    Raises:
-        ConfigError: scikit-learn is not installed.
-    """
+    """The fitted coefficients; C, if absent, is the one that predicts left-out rows best."""
     if strength is not None:
         return Fit(_coefficients(rows, strength, _SEED), strength)
     fold = _folds(len(rows.targets))
@@ -94,7 +74,12 @@ def _path_scores(train: Rows, test: Rows) -> list[float]:
 
 
 def _coefficients(rows: Rows, strength: float, seed: Any) -> Floats:
-    model = _logistic_regression()(
+    try:
+        from sklearn.linear_model import LogisticRegression  # noqa: PLC0415 - an extra
+    except ImportError as error:
+        what, fix = "length control needs scikit-learn", "pip install 'orpo[evaluate]'"
+        raise ConfigError(what, fix=fix) from error
+    model = LogisticRegression(
         C=strength, l1_ratio=1.0, solver="liblinear", fit_intercept=False, random_state=seed
     )
     count = len(rows.targets)
@@ -107,16 +92,6 @@ def _coefficients(rows: Rows, strength: float, seed: Any) -> Floats:
             * np.concatenate([rows.weights, rows.weights]),
         )
     return np.asarray(model.coef_[0], dtype=np.float64)
-
-
-def _logistic_regression() -> Any:
-    try:
-        from sklearn.linear_model import LogisticRegression  # noqa: PLC0415 - an extra
-    except ImportError as error:
-        raise ConfigError(
-            "length control needs scikit-learn", fix="pip install 'orpo[evaluate]'"
-        ) from error
-    return LogisticRegression
 
 
 def _folds(count: int) -> NDArray[np.int64]:

@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from orpo.evaluate.intervals import mean_interval
-from orpo.evaluate.judge.fences import excerpt
-from orpo.evaluate.judge.pair_result import PairVerdict
-from orpo.evaluate.judge.pairwise import Comparison
-from orpo.evaluate.win_rates.controlled import length_controlled_win_rate
-from orpo.evaluate.win_rates.plain import in_percent, win_rate
-from orpo.evaluate.win_rates.types import Columns, WinRate
-
-__all__ = ["JudgedPair", "rated", "summary", "suspicious"]
+from orpo.evaluate.judge import Comparison, JudgeSettings, compare_pairs, excerpt
+from orpo.evaluate.results import (
+    Example,
+    GroupRate,
+    JudgedRates,
+    LengthRate,
+    PairJudge,
+    Suspicious,
+    SuspiciousRow,
+    WinRate,
+)
+from orpo.evaluate.win_rates.rates import (
+    Columns,
+    in_percent,
+    length_controlled_win_rate,
+    win_rate,
+)
+from orpo.runs.files import write_jsonl
 
 _EXAMPLES = 3
 _LONGEST = 4000
@@ -54,12 +65,37 @@ class JudgedPair:
     category: str = ""
     id: str = ""
 
-    @classmethod
-    def of(
-        cls, item: Comparison, verdict: PairVerdict, *, index: Any, prompt: str, category: str
-    ) -> JudgedPair:
-        """What a judge said about two answers, the first of them the baseline's."""
-        return cls(
+    @property
+    def flagged(self) -> bool:
+        """Whether one of the answers is suspicious."""
+        return any(self.flags)
+
+
+@dataclass(frozen=True)
+class LengthControl:
+    """What the length-controlled win rate is fitted with; prompts of one's own have nothing."""
+
+    difficulty: Any = None
+    gamed: Columns | None = None
+
+
+def judge_pairs(
+    judge: JudgeSettings,
+    items: Sequence[Comparison],
+    known: Sequence[tuple[Any, str, str]],
+    say: Callable[[str], None],
+) -> tuple[list[JudgedPair], PairJudge]:
+    """Let the judge compare the baseline's answers (first) with the model's, in both orders.
+
+    Args:
+        judge: Who is asked.
+        items: The pairs.
+        known: (index, prompt as text, category) of each.
+        say: Told, line by line, what happens.
+    """
+    result = compare_pairs(judge, items, say)
+    pairs = [
+        JudgedPair(
             index=index,
             prompt=prompt,
             baseline=item.first,
@@ -71,105 +107,120 @@ class JudgedPair:
             category=category,
             id=item.id,
         )
+        for item, verdict, (index, prompt, category) in zip(items, result.items, known, strict=True)
+    ]
+    about = PairJudge(
+        judge={**result.settings.as_dict(), "reported": list(result.reported)},
+        trust=result.trust,
+        bias={
+            "consistency": result.consistency,
+            "first_position_wins": result.first_position,
+            "longer_wins": result.longer_wins,
+            "length_auc": result.length_auc,
+        },
+        verdicts=result.counts,
+        bounds=result.bounds,
+        cost=result.spend,
+        remarks=tuple(line for line in result.remarks() if line != result.suspicion),
+    )
+    return pairs, about
 
-    @property
-    def flagged(self) -> bool:
-        """Whether one of the answers is suspicious."""
-        return any(self.flags)
+
+def write_judgments(path: Path, pairs: Sequence[JudgedPair]) -> None:
+    """A line for each pair."""
+    lines = [
+        {
+            "index": pair.index,
+            "preference": pair.preference,
+            "lengths": list(pair.lengths),
+            "flags_baseline": list(pair.flags[0]),
+            "flags_model": list(pair.flags[1]),
+            "reasons": list(pair.reasons),
+        }
+        for pair in pairs
+    ]
+    write_jsonl(path, lines)
 
 
-def rated(
-    pairs: Sequence[JudgedPair],
-    *,
-    difficulty: Any = None,
-    gamed: Columns | None = None,
-    length_control: bool = True,
-) -> WinRate:
-    """The win rate of judged pairs; see `length_controlled_win_rate`.
+def rates_of(pairs: Sequence[JudgedPair], control: LengthControl | None) -> JudgedRates:
+    """What pairs, of which at least one has a verdict, say together.
 
     Args:
-        pairs: At least one with a verdict.
-        difficulty: Of each prompt, or None.
-        gamed: Regularisation rows, or None.
-        length_control: Also the length-controlled win rate.
+        pairs: All of them.
+        control: None leaves out the length-controlled win rate.
     """
+    return JudgedRates(
+        win_rate=_rated(pairs, control),
+        suspicious=_suspicious(pairs, control),
+        mean_length={
+            name: float(np.mean([pair.lengths[side] for pair in pairs]))
+            for side, name in enumerate(_SIDES)
+        },
+        by_length=_by_length(pairs),
+        by_category=_by_category(pairs),
+        flags={
+            name: dict(Counter(flag for pair in pairs for flag in pair.flags[side]))
+            for side, name in enumerate(_SIDES)
+        },
+        examples=_examples(pairs),
+    )
+
+
+def _rated(pairs: Sequence[JudgedPair], control: LengthControl | None) -> WinRate:
     preference = [None if pair.preference is None else 1 + pair.preference for pair in pairs]
-    if not length_control:
-        return win_rate(preference, [pair.index for pair in pairs])
+    index = [pair.index for pair in pairs]
+    if control is None:
+        return win_rate(preference, index)
     columns = {
-        "index": [pair.index for pair in pairs],
+        "index": index,
         "preference": preference,
         "len_output_1": [pair.lengths[0] for pair in pairs],
         "len_output_2": [pair.lengths[1] for pair in pairs],
     }
-    return length_controlled_win_rate(columns, difficulty=difficulty, gamed=gamed)
+    return length_controlled_win_rate(columns, difficulty=control.difficulty, gamed=control.gamed)
 
 
-def suspicious(pairs: Sequence[JudgedPair], **settings: Any) -> dict[str, Any] | None:
-    """Which pairs are suspicious, and the win rate without them, for JSON; None if none is.
-
-    Args:
-        pairs: All of them.
-        settings: As for `rated`.
-    """
+def _suspicious(pairs: Sequence[JudgedPair], control: LengthControl | None) -> Suspicious | None:
+    """Which pairs are suspicious, and the win rate without them; None if none is."""
     rest = [pair for pair in pairs if not pair.flagged]
     if len(rest) == len(pairs):
         return None
     some = any(pair.preference is not None for pair in rest)
-    return {
-        "pairs": len(pairs) - len(rest),
-        **{name: sum(bool(pair.flags[side]) for pair in pairs) for side, name in enumerate(_SIDES)},
-        "rows": [
-            {
-                "index": pair.index if isinstance(pair.index, int) else pair.id,
-                "side": name,
-                "flags": list(pair.flags[side]),
-                "preference": pair.preference,
-                "excerpt": excerpt((pair.baseline, pair.answer)[side]),
-            }
-            for pair in pairs
-            for side, name in enumerate(_SIDES)
-            if pair.flags[side]
-        ],
-        "without": rated(rest, **settings).as_dict() if some else None,
-    }
+    baseline, model = (sum(bool(pair.flags[side]) for pair in pairs) for side in (0, 1))
+    rows = tuple(
+        SuspiciousRow(
+            index=pair.index if isinstance(pair.index, int) else pair.id,
+            side=name,
+            flags=pair.flags[side],
+            preference=pair.preference,
+            excerpt=excerpt((pair.baseline, pair.answer)[side]),
+        )
+        for pair in pairs
+        for side, name in enumerate(_SIDES)
+        if pair.flags[side]
+    )
+    without = _rated(rest, control) if some else None
+    return Suspicious(len(pairs) - len(rest), baseline, model, rows, without)
 
 
-def summary(pairs: Sequence[JudgedPair]) -> dict[str, Any]:
-    """What goes with the win rate, for JSON: lengths, groups, flags and examples."""
-    return {
-        "mean_length": {
-            "baseline": float(np.mean([pair.lengths[0] for pair in pairs])),
-            "model": float(np.mean([pair.lengths[1] for pair in pairs])),
-        },
-        "by_length": _by_length(pairs),
-        "by_category": _by_category(pairs),
-        "flags": {
-            name: dict(Counter(flag for pair in pairs for flag in pair.flags[side]))
-            for side, name in enumerate(_SIDES)
-        },
-        "examples": _examples(pairs),
-    }
-
-
-def _by_length(pairs: Sequence[JudgedPair]) -> list[dict[str, Any]]:
+def _by_length(pairs: Sequence[JudgedPair]) -> tuple[LengthRate, ...]:
     """The win rate in fifths of the difference in length, model minus baseline."""
-    known = [pair for pair in pairs if pair.preference is not None]
-    known.sort(key=lambda pair: pair.lengths[1] - pair.lengths[0])
+    known = [(p.lengths[1] - p.lengths[0], p) for p in pairs if p.preference is not None]
+    known.sort(key=lambda one: one[0])
     places = np.array_split(np.arange(len(known)), min(_BINS, max(1, len(known) // 10)))
     groups = [[known[place] for place in part] for part in places if len(part)]
-    return [
-        {
-            "low": group[0].lengths[1] - group[0].lengths[0],
-            "high": group[-1].lengths[1] - group[-1].lengths[0],
-            "mean": float(np.mean([pair.lengths[1] - pair.lengths[0] for pair in group])),
-            **_rate(group),
-        }
+    return tuple(
+        LengthRate(
+            **vars(_rate([pair for _, pair in group])),
+            low=group[0][0],
+            high=group[-1][0],
+            mean=float(np.mean([difference for difference, _ in group])),
+        )
         for group in groups
-    ]
+    )
 
 
-def _by_category(pairs: Sequence[JudgedPair]) -> dict[str, dict[str, Any]]:
+def _by_category(pairs: Sequence[JudgedPair]) -> dict[str, GroupRate]:
     groups: dict[str, list[JudgedPair]] = {}
     for pair in pairs:
         if pair.category and pair.preference is not None:
@@ -177,35 +228,37 @@ def _by_category(pairs: Sequence[JudgedPair]) -> dict[str, dict[str, Any]]:
     return {name: _rate(group) for name, group in sorted(groups.items())}
 
 
-def _rate(group: Sequence[JudgedPair]) -> dict[str, Any]:
-    values = [float(pair.preference or 0.0) for pair in group]
-    interval = mean_interval(values, [pair.index for pair in group], share=True)
-    return {"n": len(group), "win_rate": in_percent(interval).as_dict()}
+def _rate(group: Sequence[JudgedPair]) -> GroupRate:
+    interval = mean_interval(
+        [_value(pair) for pair in group], [pair.index for pair in group], share=True
+    )
+    return GroupRate(len(group), in_percent(interval))
 
 
-def _examples(pairs: Sequence[JudgedPair]) -> list[Mapping[str, Any]]:
+def _examples(pairs: Sequence[JudgedPair]) -> tuple[Example, ...]:
     """The clearest wins and losses, of equally clear ones the first; and the first flagged ones."""
     fair = [p for p in pairs if p.answer and not p.flagged and p.preference is not None]
-    wins = sorted((p for p in fair if _value(p) > 0.5), key=lambda p: -_value(p))[:_EXAMPLES]
-    losses = sorted((p for p in fair if _value(p) < 0.5), key=_value)[:_EXAMPLES]
-    flagged = [p for p in pairs if p.flagged][:_EXAMPLES]
-    chosen = {"win": wins, "loss": losses, "flagged": flagged}
-    return [_example(kind, pair) for kind, found in chosen.items() for pair in found]
+    chosen = {
+        "win": sorted((p for p in fair if _value(p) > 0.5), key=lambda p: -_value(p)),
+        "loss": sorted((p for p in fair if _value(p) < 0.5), key=_value),
+        "flagged": [p for p in pairs if p.flagged],
+    }
+    return tuple(
+        Example(
+            kind=kind,
+            prompt=pair.prompt[:_LONGEST],
+            baseline=pair.baseline[:_LONGEST],
+            model=pair.answer[:_LONGEST],
+            preference=pair.preference,
+            lengths=pair.lengths,
+            flags_baseline=pair.flags[0],
+            flags_model=pair.flags[1],
+            reasons=tuple(reason[:_LONGEST] for reason in pair.reasons),
+        )
+        for kind, found in chosen.items()
+        for pair in found[:_EXAMPLES]
+    )
 
 
 def _value(pair: JudgedPair) -> float:
     return float(pair.preference or 0.0)
-
-
-def _example(kind: str, pair: JudgedPair) -> Mapping[str, Any]:
-    return {
-        "kind": kind,
-        "prompt": pair.prompt[:_LONGEST],
-        "baseline": pair.baseline[:_LONGEST],
-        "model": pair.answer[:_LONGEST],
-        "preference": pair.preference,
-        "lengths": list(pair.lengths),
-        "flags_baseline": list(pair.flags[0]),
-        "flags_model": list(pair.flags[1]),
-        "reasons": [reason[:_LONGEST] for reason in pair.reasons],
-    }

@@ -1,38 +1,34 @@
-"""The length-controlled win rate: what the win rate would be if both answers were equally long.
+"""The win rate as it is judged, and as it would be if both answers were equally long.
 
 With d_i the difference of the two answers' lengths in characters (baseline minus model) over its
 standard deviation, and g_i the difficulty of the instruction,
 
     logit P(the model's answer is preferred on i) = a tanh(d_i) + b g_i + c
 
-and the win rate is the mean of sigmoid(b g_i + c): length's term left out (arXiv 2404.04475, eqs.
-3 and 4). The rows of two baselines that were told to be short or long take part with weight 0.1
-each and c = 0, so that no one gains by playing with length.
+and the length-controlled win rate is the mean of sigmoid(b g_i + c): length's term left out (arXiv
+2404.04475, eqs. 3 and 4). The rows of two baselines that were told to be short or long take part
+with weight 0.1 each and c = 0, so that no one gains by playing with length.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from orpo.errors import ConfigError, DataError
 from orpo.evaluate.intervals import Interval, mean_interval
-from orpo.evaluate.win_rates.fit import Fit, Rows, fit_logistic, sigmoid
-from orpo.evaluate.win_rates.plain import in_percent, standard_error, win_rate
-from orpo.evaluate.win_rates.types import (
-    DIFFICULTY,
-    Columns,
-    Floats,
-    WinRate,
-    column,
-    difficulties,
-    preferences,
-)
+from orpo.evaluate.results import WinRate
+from orpo.evaluate.win_rates.fit import Fit, Floats, Rows, fit_logistic, sigmoid
 
-__all__ = ["FEATURES", "LEAST_ROWS", "length_controlled_win_rate"]
+if TYPE_CHECKING:
+    import pandas as pd
+
+Columns: TypeAlias = "Mapping[str, Any] | pd.DataFrame"
+"""Columns by name: a pandas DataFrame, or a dict of lists."""
 
 FEATURES = ("np.tanh(std_delta_len)", "instruction_difficulty", "not_gamed_baseline.astype(float)")
 """Names of the features, as the published tables of coefficients head their columns."""
@@ -41,20 +37,53 @@ LEAST_ROWS = 30
 OWN_STRENGTH = 100.0
 """C without difficulties: on a hundred prompts, one found by cross-validation is often so strong a
 penalty that it draws the result to 50 %, and intervals miss the truth."""
+DIFFICULTY = "instruction_difficulty"
 _GAMED_WEIGHT = 0.1  # 0.2, shared by two baselines
 
 
-@dataclass(frozen=True)
-class _Model:
-    """The design of one model's rows: all of them, judged or not."""
+def win_rate(values: Iterable[float | None], clusters: Sequence[Hashable] | None = None) -> WinRate:
+    """The mean preference in percent, with its standard error and interval.
 
-    features: Floats
-    targets: Floats
-    clusters: tuple[Any, ...]
+    Args:
+        values: 1 prefers the baseline, 2 the model, 1.5 is a draw, anything between counts as it
+            stands; None or NaN is no verdict, counted and left out.
+        clusters: The prompt of each; each its own if absent.
 
-    @property
-    def equal_length(self) -> Floats:
-        return np.concatenate([np.zeros_like(self.features[:, :1]), self.features[:, 1:]], axis=1)
+    Raises:
+        DataError: A value is none of these, or there is no verdict at all.
+    """
+    found = preferences(values)
+    judged = ~np.isnan(found)
+    kept = found[judged]
+    if not len(kept):
+        raise DataError(
+            f"none of {len(found)} rows has a preference", fix="See what the judge answered."
+        )
+    groups = None if clusters is None else [c for c, j in zip(clusters, judged, strict=True) if j]
+    wins, losses = int((kept > 0.5).sum()), int((kept < 0.5).sum())
+    draws = len(kept) - wins - losses
+    return WinRate(
+        win_rate=100 * float(kept.mean()),
+        standard_error=100 * standard_error(kept),
+        n=len(kept),
+        n_wins=wins,
+        n_losses=losses,
+        n_draws=draws,
+        discrete_win_rate=100 * (wins + draws / 2) / len(kept),
+        unjudged=int((~judged).sum()),
+        interval=in_percent(mean_interval([float(v) for v in kept], groups, share=True)),
+    )
+
+
+def standard_error(values: Floats) -> float:
+    """Of the mean; 0 for a single value."""
+    return float(values.std(ddof=1)) / len(values) ** 0.5 if len(values) > 1 else 0.0
+
+
+def in_percent(share: Interval) -> Interval:
+    """An interval of a share as percent, its ends within 0 and 100."""
+    low, high = (min(max(100 * end, 0.0), 100.0) for end in (share.low, share.high))
+    return Interval(100 * share.value, low, high, share.n, share.clusters, share.level)
 
 
 def length_controlled_win_rate(
@@ -100,6 +129,19 @@ def length_controlled_win_rate(
         coefficients=dict(zip(names, map(float, fit.coefficients), strict=True)),
         strength=fit.strength,
     )
+
+
+@dataclass(frozen=True)
+class _Model:
+    """The design of one model's rows: all of them, judged or not."""
+
+    features: Floats
+    targets: Floats
+    clusters: tuple[Any, ...]
+
+    @property
+    def equal_length(self) -> Floats:
+        return np.concatenate([np.zeros_like(self.features[:, :1]), self.features[:, 1:]], axis=1)
 
 
 def _model(annotations: Columns, difficulty: dict[int, float] | None) -> _Model:
@@ -148,16 +190,8 @@ def _training_rows(model: _Model, gamed: Columns | None) -> Rows:
         np.asarray(_gamed(gamed, "preference"), dtype=np.float64),
         np.where(real, 1.0, _GAMED_WEIGHT),
     )
-    return Rows(
-        *(
-            np.concatenate(pair)
-            for pair in zip(
-                (held.features, held.targets, held.weights),
-                (own.features, own.targets, own.weights),
-                strict=True,
-            )
-        )
-    )
+    pairs = zip(vars(held).values(), vars(own).values(), strict=True)
+    return Rows(*(np.concatenate(pair) for pair in pairs))
 
 
 def _gamed(gamed: Columns, name: str) -> list[Any]:
@@ -188,3 +222,44 @@ def _interval(model: _Model, rows: Rows, fit: Fit, predicted: Floats) -> Interva
     log_odds = mean_interval([float(v) for v in values], clusters, share=False)
     low, high = sigmoid(np.array([log_odds.low, log_odds.high]))
     return in_percent(replace(log_odds, value=mean, low=float(low), high=float(high)))
+
+
+def preferences(values: Iterable[float | None]) -> Floats:
+    """Preferences from 0 (baseline) to 1 (model) from those from 1 to 2; 0 in old files is a draw.
+
+    Raises:
+        DataError: A value is none of these; names the row.
+    """
+    found = np.asarray([np.nan if v is None else v for v in values], dtype=np.float64)
+    found = np.where(found == 0, 1.5, found)
+    wrong = np.flatnonzero(~(np.isnan(found) | ((found >= 1) & (found <= 2))))
+    if len(wrong):
+        raise DataError(
+            f"the preference {found[wrong[0]]:g} is not between 1 and 2",
+            where=f"row {wrong[0]}",
+            fix="1 prefers the baseline, 2 the model, 1.5 is a draw, null is no verdict.",
+        )
+    return found - 1
+
+
+def column(table: Columns, name: str, what: str) -> list[Any]:
+    """A column by its name, which has to be there."""
+    if name not in table:
+        raise DataError(f"no column {name!r}", where=what, fix=f"There are: {', '.join(table)}.")
+    return list(table[name])
+
+
+def difficulties(table: Any) -> dict[int, float]:
+    """Index -> difficulty, from whatever `length_controlled_win_rate` takes."""
+    if not hasattr(table, "items"):
+        return {index: float(value) for index, value in enumerate(table)}
+    if DIFFICULTY in table:
+        values = list(table[DIFFICULTY])
+        index = table.get("index", getattr(table, "index", range(len(values))))
+        pairs = list(zip(index, values, strict=True))
+    else:
+        pairs = list(table.items())
+    found: dict[int, float] = {}
+    for key, value in pairs:  # the first counts: a table of two models names each one twice
+        found.setdefault(int(key), float(value))
+    return found

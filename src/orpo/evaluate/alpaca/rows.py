@@ -1,33 +1,137 @@
-"""Verdicts that another tool gave, such as the official one's `annotations.json`."""
+"""Rows of the benchmark: a model's outputs and verdicts, in the official tool's formats.
+
+The official tool joins answers to the evaluation set by the instruction's exact text, and then
+takes the difficulty of the row's position, so that a missing row shifts all behind it. Here every
+row keeps the instruction that it is of. Texts that differ in white space, in quotation marks or in
+how Unicode writes a letter are the same instruction.
+"""
 
 from __future__ import annotations
 
 import csv
 import gzip
 import io
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+import json
+import unicodedata
+from collections import Counter, defaultdict, deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from orpo.errors import DataError
-from orpo.evaluate.alpaca.data import Baseline, read_rows
-from orpo.evaluate.alpaca.matching import Places
+from orpo.evaluate.alpaca.files import Baseline, read_rows
+from orpo.evaluate.answers.types import Answered, Question
+from orpo.evaluate.judge.suspicions import suspicions
+from orpo.evaluate.win_rates.judged import JudgedPair
+from orpo.runs.writing import write_text
 
-__all__ = [
-    "INSTRUCTIONS",
-    "OFFICIAL_ANNOTATOR",
-    "OFFICIAL_BASELINE",
-    "Annotations",
-    "read_annotations",
-]
-
+OUTPUTS = "model_outputs.json"
+"""What the official tool calls the file."""
 INSTRUCTIONS = 805
 """Of the official evaluation set."""
 OFFICIAL_ANNOTATOR = "weighted_alpaca_eval_gpt4_turbo"
 OFFICIAL_BASELINE = "gpt4_1106_preview"
+UNPLACED = (
+    "no length control: it needs the difficulty of each instruction, rows are missing, and nothing "
+    "in the file says which instruction a row is of"
+)
+
+_QUOTES = str.maketrans("\u2018\u2019\u201c\u201d\u2013\u2014", "''\"\"--")
+_LEFT_OUT = {
+    "again": "further outputs to the same instruction",
+    "foreign": "outputs to other instructions",
+}
+_AGAIN = "further verdicts on the same instruction"
+_FOREIGN = "rows of other instructions"
 _FIX = "Give the annotations.json of the official tool, or a CSV file with these columns."
+_UNJUDGED = 4  # instructions without a verdict that a published result has at most
+
+_Row = tuple[str, dict[str, Any]]  # its place and what it holds
+_Numbers = tuple[list[tuple[int, _Row]], dict[str, int]]
+"""(the instruction's index and the row, of those that count; why others do not -> how many)."""
+
+
+def places_of(
+    texts: Sequence[str], instructions: Sequence[str]
+) -> list[int | Literal["again", "foreign"]]:
+    """For each text the index of its instruction; one that is there twice takes texts in turn.
+
+    "again" is a text whose instruction is taken by an earlier one, "foreign" one of none.
+    """
+    waiting: dict[str, deque[int]] = defaultdict(deque)
+    for index, text in enumerate(instructions):
+        waiting[_essence(text)].append(index)
+    exact = set(instructions)
+    found: list[int | Literal["again", "foreign"]] = ["foreign"] * len(texts)
+    # Those that are written exactly so come first: two may differ in white space alone.
+    for place in sorted(range(len(texts)), key=lambda place: texts[place] not in exact):
+        free = waiting.get(_essence(texts[place]))
+        if free is None:
+            continue
+        if not free:
+            found[place] = "again"
+            continue
+        same = [index for index in free if instructions[index] == texts[place]]
+        index = same[0] if same else free[0]
+        free.remove(index)
+        found[place] = index
+    return found
+
+
+def _essence(text: str) -> str:
+    return " ".join(unicodedata.normalize("NFKC", text).translate(_QUOTES).split())
+
+
+def questions_of(baseline: Baseline) -> list[Question]:
+    """The instructions as questions; ids are their indexes in the evaluation set."""
+    return [
+        Question(str(index), (text,), category=dataset)
+        for index, (text, dataset) in enumerate(
+            zip(baseline.instructions, baseline.datasets, strict=True)
+        )
+    ]
+
+
+def write_outputs(answered: Sequence[Answered], generator: str, path: Path) -> None:
+    """Write answers as a list of {"dataset", "instruction", "output", "generator", "datasplit"}."""
+    rows = [
+        {
+            "dataset": one.question.category,
+            "instruction": one.question.turns[0],
+            "output": one.turns[0],
+            "generator": generator,
+            "datasplit": "eval",
+        }
+        for one in answered
+    ]
+    write_text(path, json.dumps(rows, ensure_ascii=False, indent=2) + "\n")
+
+
+def read_outputs(
+    path: Path, instructions: Sequence[str]
+) -> tuple[list[str | None], dict[str, int]]:
+    """(for each instruction its output, or None; why outputs are not among these -> how many).
+
+    Raises:
+        DataError: The file is missing, of another format, or has no output for any instruction.
+    """
+    rows = read_rows(path)
+    for where, row in rows:
+        if not isinstance(row.get("instruction"), str) or not isinstance(row.get("output"), str):
+            fix = "Give a text for each, as the official tool does."
+            raise DataError("no text in 'instruction' or 'output'", where=where, fix=fix)
+    places = places_of([row["instruction"] for _, row in rows], instructions)
+    said = {n: str(row["output"]) for n, (_, row) in zip(places, rows, strict=True)}
+    found = [said.get(index) for index in range(len(instructions))]
+    left = Counter(_LEFT_OUT[place] for place in places if isinstance(place, str))
+    if all(output is None for output in found):
+        raise DataError(
+            f"none of its {len(rows)} instructions is in the evaluation set",
+            where=str(path),
+            fix="Give the outputs for these instructions.",
+        )
+    return found, dict(left)
 
 
 @dataclass(frozen=True)
@@ -67,14 +171,51 @@ class Annotations:
     placed: bool = True
     contradicting: int = 0
 
-    def columns(self, preference: Sequence[float | None] | None = None) -> dict[str, Any]:
-        """For `length_controlled_win_rate`; with other preferences if they are given."""
-        return {
-            "index": list(self.index),
-            "preference": list(self.preference if preference is None else preference),
-            "len_output_1": list(self.len_output_1),
-            "len_output_2": list(self.len_output_2),
-        }
+    def why_not_comparable(self) -> str:
+        """Why a win rate does not compare with the published leaderboard; nothing if it does."""
+        return " ".join(self._reasons())
+
+    def _reasons(self) -> Iterator[str]:
+        if self.annotator != OFFICIAL_ANNOTATOR:
+            who = self.annotator or "a judge that the file does not name"
+            yield f"The verdicts are by {who}; published figures are by {OFFICIAL_ANNOTATOR}."
+        if self.baseline != OFFICIAL_BASELINE:
+            yield f"The baseline is {self.baseline or 'not named'}, not {OFFICIAL_BASELINE}."
+        missing = self.size - len(self.index)
+        if self.size != INSTRUCTIONS:
+            yield f"The evaluation set has {self.size} instructions, not {INSTRUCTIONS}."
+        if missing:
+            yield f"{missing} of {self.size} instructions have no row."
+        if not self.placed:
+            yield "Which instruction each row is of cannot be told, so there is no length control."
+        without = self.preference.count(None)
+        if without > _UNJUDGED:
+            at_most = f"published results leave out {_UNJUDGED} at most"
+            yield f"{without} rows have no verdict; {at_most}."
+
+    def pairs(self, evaluation_set: Baseline | None) -> list[JudgedPair]:
+        """Each as a judged pair, with what is suspicious where the answers' texts are known."""
+        nothing = ("",) * len(self.index)
+        first, second = self.outputs_1 or nothing, self.outputs_2 or nothing
+        none: list[tuple[str, ...]] = [() for _ in self.index]
+        flags = [
+            suspicions(texts, self.instructions) if self.outputs_2 else none
+            for texts in (first, second)
+        ]
+        datasets = evaluation_set.datasets if evaluation_set and self.placed else ()
+        return [
+            JudgedPair(
+                index=index,
+                prompt=self.instructions[place],
+                baseline=first[place],
+                answer=second[place],
+                lengths=(self.len_output_1[place], self.len_output_2[place]),
+                preference=None if value is None else (0.5 if value == 0 else value - 1),
+                flags=(flags[0][place], flags[1][place]),
+                category=datasets[index] if index < len(datasets) else "",
+            )
+            for place, (index, value) in enumerate(zip(self.index, self.preference, strict=True))
+        ]
 
 
 def read_annotations(path: Path, model: str, evaluation_set: Baseline | None) -> Annotations:
@@ -124,9 +265,6 @@ def read_annotations(path: Path, model: str, evaluation_set: Baseline | None) ->
     )
 
 
-_Row = tuple[str, dict[str, Any]]
-
-
 def _rows(path: Path) -> list[_Row]:
     if not path.is_file():
         raise DataError("no such file", where=str(path), fix=_FIX)
@@ -156,21 +294,15 @@ def _of_model(rows: list[_Row], model: str, path: Path) -> list[_Row]:
     return rows
 
 
-_AGAIN = "further verdicts on the same instruction"
-_FOREIGN = "rows of other instructions"
-_Numbers = tuple[list[tuple[int, _Row]], dict[str, int]]
-"""(the instruction's index and the row, of those that count; why others do not -> how many)."""
-
-
 def _has_index(row: Mapping[str, Any]) -> bool:
     return row.get("index") is not None and bool(str(row["index"]).strip())
 
 
 def _by_text(rows: list[_Row], evaluation_set: Baseline, path: Path) -> _Numbers:
-    places = Places(evaluation_set.instructions)
+    texts = [str(row["instruction"]) for _, row in rows]
     found: list[tuple[int, _Row]] = []
     left: Counter[str] = Counter()
-    for row, place in zip(rows, places.of(str(row["instruction"]) for _, row in rows), strict=True):
+    for row, place in zip(rows, places_of(texts, evaluation_set.instructions), strict=True):
         if isinstance(place, int):
             found.append((place, row))
         else:

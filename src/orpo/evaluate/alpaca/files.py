@@ -1,6 +1,7 @@
-"""The benchmark's files: instructions with the baseline's answers, and what length control needs.
+"""The benchmark's files: instructions, the baseline's answers, length control, the leaderboard.
 
-None of their text is part of this library.
+They come from a folder, or from where their authors keep them, fetched once. None of their text is
+part of this library.
 """
 
 from __future__ import annotations
@@ -8,30 +9,23 @@ from __future__ import annotations
 import csv
 import hashlib
 import re
+import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from orpo.data import default_cache
 from orpo.errors import DataError
-from orpo.evaluate.alpaca.fetching import fetched
-from orpo.evaluate.alpaca.leaderboard import Entry, read_leaderboard
-from orpo.evaluate.win_rates.types import difficulties
-from orpo.runs import parse_json
-
-__all__ = [
-    "BASELINE",
-    "DIFFICULTY",
-    "GAMED",
-    "HUB",
-    "LEADERBOARD",
-    "Benchmark",
-    "complaint",
-    "read_benchmark",
-]
+from orpo.evaluate.results import Entry, Leaderboard, WinRate
+from orpo.evaluate.win_rates.judged import LengthControl
+from orpo.evaluate.win_rates.rates import difficulties
+from orpo.runs.reading import parse_json
+from orpo.runs.writing import write_bytes
 
 HUB = "tatsu-lab/alpaca_eval"
-"""Data set of the Hub with the official files."""
+"""Data set of the Hub with the official files, but for the leaderboard."""
 
 BASELINE = "alpaca_eval_gpt4_baseline.json"
 DIFFICULTY = "instruction_difficulty.csv"
@@ -45,6 +39,12 @@ _FOR = {
     GAMED: "length control",
     LEADERBOARD: "the published neighbours",
 }
+_IN_PACKAGE = "leaderboards/data_AlpacaEval_2/weighted_alpaca_eval_gpt4_turbo_leaderboard.csv"
+_LARGEST = 8 * 2**20  # bytes; the file has some twenty thousand
+_GITHUB = (
+    f"https://raw.githubusercontent.com/tatsu-lab/alpaca_eval/main/src/alpaca_eval/{_IN_PACKAGE}"
+)
+_NEAR = 5  # published results on each side
 
 
 @dataclass(frozen=True)
@@ -85,17 +85,24 @@ class Benchmark:
     missing: Mapping[str, str] = field(default_factory=dict)
 
     @property
-    def has_length_control(self) -> bool:
-        """Whether both files of the length-controlled model are there."""
-        return self.difficulty is not None and self.gamed is not None
+    def control(self) -> LengthControl | None:
+        """What length control needs; None where a file of it is missing."""
+        if self.difficulty is None or self.gamed is None:
+            return None
+        return LengthControl(self.difficulty, self.gamed)
+
+    def place_of(self, rate: WinRate) -> Leaderboard | None:
+        """Where a win rate would stand among the published ones, and who stands beside it."""
+        own = rate.lc_win_rate
+        if own is None or not self.leaderboard:
+            return None
+        above = sum(entry.lc_win_rate > own for entry in self.leaderboard)
+        near = self.leaderboard[max(0, above - _NEAR) : above + _NEAR]
+        return Leaderboard(above + 1, len(self.leaderboard), near)
 
 
 def complaint(missing: Mapping[str, str]) -> str:
-    """One line about files that are not there, what they are for, and why.
-
-    Args:
-        missing: File -> why it is not there.
-    """
+    """One line about files that are not there, what they are for, and why."""
     reasons = list(dict.fromkeys(missing.values()))
     parts = []
     for reason in reasons:
@@ -105,26 +112,18 @@ def complaint(missing: Mapping[str, str]) -> str:
 
 
 def read_benchmark(data: str | Path = HUB) -> Benchmark:
-    """The benchmark from a folder, or from the Hub.
-
-    Args:
-        data: A folder with the official files, or a data set's id on the Hub. The leaderboard is
-            not on the Hub; it comes from the installed `alpaca-eval` package or from GitHub.
+    """The benchmark from a folder with the official files, or from the Hub.
 
     Raises:
         DataError: There is no such folder, or a file is broken. Files that are missing are no
             error: see `Benchmark.missing`.
     """
     found, missing = _located(str(data))
-    baseline = _baseline(found[BASELINE]) if BASELINE in found else None
-    difficulty = _difficulty(found[DIFFICULTY]) if DIFFICULTY in found else None
-    gamed = _gamed(found[GAMED]) if GAMED in found else None
-    leaderboard = read_leaderboard(found[LEADERBOARD]) if LEADERBOARD in found else ()
     return Benchmark(
-        baseline,
-        difficulty,
-        gamed,
-        leaderboard,
+        baseline=_baseline(found[BASELINE]) if BASELINE in found else None,
+        difficulty=_difficulty(found[DIFFICULTY]) if DIFFICULTY in found else None,
+        gamed=_gamed(found[GAMED]) if GAMED in found else None,
+        leaderboard=read_leaderboard(found[LEADERBOARD]) if LEADERBOARD in found else (),
         sources={
             name: {"from": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
             for name, path in found.items()
@@ -143,7 +142,52 @@ def _located(data: str) -> tuple[dict[str, Path], dict[str, str]]:
         raise DataError(
             "no such folder", where=data, fix=f"Give a folder with {BASELINE}, or {HUB!r}."
         )
-    return fetched(data, [BASELINE, DIFFICULTY, GAMED], LEADERBOARD)
+    return _fetched(data)
+
+
+def _fetched(repo: str) -> tuple[dict[str, Path], dict[str, str]]:
+    """The same of a data set of the Hub, and the leaderboard, which is not in it."""
+    found: dict[str, Path] = {}
+    missing: dict[str, str] = {}
+    for name in _FOR:
+        try:
+            found[name] = _leaderboard() if name == LEADERBOARD else _from_hub(repo, name)
+        except Exception as error:  # whatever the Hub's client raises, nothing came
+            missing[name] = _reason(error)
+    return found, missing
+
+
+def _from_hub(repo: str, name: str) -> Path:
+    from huggingface_hub import hf_hub_download  # noqa: PLC0415 - seconds to load
+
+    return Path(hf_hub_download(repo, name, repo_type="dataset"))
+
+
+def _leaderboard() -> Path:
+    spec = find_spec("alpaca_eval")  # found, not imported: its imports are many and old
+    for place in (spec.submodule_search_locations or ()) if spec else ():
+        if (Path(place) / _IN_PACKAGE).is_file():
+            return Path(place) / _IN_PACKAGE
+    kept = default_cache() / "alpaca_eval" / "leaderboard.csv"
+    if not kept.is_file():
+        from huggingface_hub.constants import HF_HUB_OFFLINE  # noqa: PLC0415 - seconds to load
+
+        if HF_HUB_OFFLINE:
+            raise OSError("HF_HUB_OFFLINE is set")
+        with urllib.request.urlopen(_GITHUB, timeout=30) as answer:
+            content: bytes = answer.read(_LARGEST + 1)
+        if len(content) > _LARGEST:
+            raise OSError(f"more than {_LARGEST:,} bytes came")
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(kept, content)
+    return kept
+
+
+def _reason(error: Exception) -> str:
+    if type(error).__name__ in {"LocalEntryNotFoundError", "OfflineModeIsEnabled"}:
+        return "not in the cache, and the Hub cannot be reached"
+    lines = str(error).strip().splitlines()
+    return lines[0][:120] if lines else type(error).__name__
 
 
 def _baseline(path: Path) -> Baseline:
@@ -164,11 +208,7 @@ def _baseline(path: Path) -> Baseline:
 
 
 def read_rows(path: Path) -> list[tuple[str, dict[str, Any]]]:
-    """(place, row) of a JSON file that holds a list of objects.
-
-    Raises:
-        DataError: It is missing or something else.
-    """
+    """(place, row) of a JSON file that holds a list of objects."""
     try:
         content = parse_json(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
@@ -219,3 +259,24 @@ def _table(path: Path) -> Iterator[dict[str, str]]:
             yield from csv.DictReader(file)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"cannot be read ({error})", where=str(path)) from error
+
+
+def read_leaderboard(path: Path) -> tuple[Entry, ...]:
+    """Published results, the best length-controlled win rate first."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = list(csv.DictReader(file))
+        entries = [
+            Entry(
+                next(iter(row.values())),
+                float(row["length_controlled_winrate"]),
+                float(row["win_rate"]),
+                float(row["avg_length"]),
+            )
+            for row in rows
+            if row["length_controlled_winrate"]
+        ]
+    except (OSError, UnicodeDecodeError, csv.Error, KeyError, ValueError, TypeError) as error:
+        fix = "Give the official weighted_alpaca_eval_gpt4_turbo leaderboard as leaderboard.csv."
+        raise DataError(f"is no leaderboard ({error})", where=str(path), fix=fix) from error
+    return tuple(sorted(entries, key=lambda entry: -entry.lc_win_rate))
