@@ -15,7 +15,7 @@ from orpo.evaluate.settings import CACHE, JudgeSettings
 from orpo.options import group, option
 
 if TYPE_CHECKING:
-    from orpo.evaluate.answers.types import AnswerSource
+    from orpo.evaluate.answers import AnswerSource
     from orpo.evaluate.results import Result
     from orpo.report.page import Page
 
@@ -61,9 +61,7 @@ class Answering:
 
     def open(self, model: str) -> AnswerSource:
         """Who answers; to be closed."""
-        from orpo.evaluate.answers.opening import (  # noqa: PLC0415 - loads what it needs
-            open_source_of_answers,
-        )
+        from orpo.evaluate.answers import open_source_of_answers  # noqa: PLC0415
 
         return open_source_of_answers(
             model,
@@ -162,9 +160,9 @@ def show(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str = "")
     console.print(table)
 
 
-def say_page(page: Page, folder: Path, *more: str) -> None:
+def say_page(page: Page, folder: Path, begin: str = "", end: str = "") -> None:
     """The page's words, each once, and where it is."""
-    lines = (*more, page.verdict, *page.remarks, f"page: {folder / 'report.html'}")
+    lines = (begin, page.verdict, *page.remarks, end, f"page: {folder / 'report.html'}")
     for line in dict.fromkeys(line for line in lines if line):
         say(line)
 

@@ -200,7 +200,7 @@ def _answered(
 ) -> tuple[AlpacaResult, list[JudgedPair]]:
     """The model's outputs, given or asked for, and what a judge says of them."""
     from orpo.evaluate.alpaca import files, rows  # noqa: PLC0415
-    from orpo.evaluate.judge import Comparison  # noqa: PLC0415
+    from orpo.evaluate.judge.pairwise import Comparison  # noqa: PLC0415
     from orpo.evaluate.win_rates.judged import judge_pairs  # noqa: PLC0415
 
     baseline = benchmark.baseline
@@ -241,7 +241,8 @@ def _answered(
 def _outputs(options: Options, baseline: Baseline) -> tuple[dict[int, str], dict[str, Any]]:
     """(index of the instruction -> the model's output, the account)."""
     from orpo.evaluate.alpaca import rows  # noqa: PLC0415
-    from orpo.evaluate.answers import answer_questions, spread  # noqa: PLC0415
+    from orpo.evaluate.answers import answer_questions  # noqa: PLC0415
+    from orpo.evaluate.questions import spread  # noqa: PLC0415
 
     every = baseline.instructions
     chosen = spread(range(len(every)), options.limit)

@@ -1,18 +1,34 @@
-"""`orpo evaluate mt-bench`."""
+"""`orpo evaluate mt-bench`: answers, judgments, scores."""
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Mapping
+import shlex
+from contextlib import closing
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from orpo.commands.console import console, rows_table, say
-from orpo.commands.judge_options import add_judge_flags, judge_settings
-from orpo.evaluate import Sampling
-from orpo.evaluate.mt_bench.protocol import MAX_NEW_TOKENS
-from orpo.evaluate.settings import positive
-from orpo.jobs.mt_bench_job import MTBenchJob, run_mt_bench
+from orpo.commands.console import say
+from orpo.commands.evaluate import (
+    ANSWERS,
+    JUDGMENTS,
+    Answering,
+    claim,
+    finish,
+    judge_group,
+    named,
+    refuse_beside,
+    say_page,
+    show,
+)
+from orpo.errors import ConfigError, DataError
+from orpo.evaluate.settings import JudgeSettings, Sampling, positive
+from orpo.options import argument, group, option
+
+if TYPE_CHECKING:
+    from orpo.evaluate.answers import Answered
+    from orpo.evaluate.mt_bench.benchmark import Benchmark
+    from orpo.evaluate.mt_bench.fastchat import Judgment
 
 EXAMPLES = """\
 examples:
@@ -26,77 +42,232 @@ Questions come from the Space lmsys/mt-bench of the Hub, reference answers and j
 FastChat on GitHub; or all three from --data FOLDER: question.jsonl, reference_answer.jsonl,
 judge_prompts.jsonl. Published scores are by gpt-4. The same command goes on where it broke off."""
 
+STORE = "answers"
+_MODELS = 4  # columns that a terminal has room for
+_SAME = (
+    "model",
+    "server",
+    "answers",
+    "judgments",
+    "limit",
+    "judge",
+    "judge_temperature",
+    "max_new_tokens",
+    "top_p",
+    "seed",
+    "dtype",
+)
+"""Settings that one folder has one value of."""
 
-_MODELS = 4
-"""Columns that a terminal has room for."""
 
+@dataclass(frozen=True)
+class Options:
+    """What is evaluated, on what, and by whom it is judged."""
 
-def configure(parser: argparse.ArgumentParser) -> None:
-    """Model, data, judge, and what there is already."""
-    add = parser.add_argument
-    add("model", metavar="MODEL", help="model folder, adapter folder or Hub id")
-    add("--data", type=Path, metavar="FOLDER", help="the benchmark's files; fetched if absent")
-    add("--output_dir", "--output-dir", type=Path, default=Path("orpo-eval-mt-bench"))
-    add("--overwrite", action="store_true", help="replace what other settings left there")
-    add("--name", help="what the model is called in files and on the page")
-    add(
-        "--also",
-        nargs="+",
-        action="extend",
-        default=[],
+    model: str = argument("MODEL", help="model folder, adapter folder or Hub id")
+    data: Path | None = option(
+        None, metavar="FOLDER", help="the benchmark's files; fetched if absent"
+    )
+    output_dir: Path = option(Path("orpo-eval-mt-bench"), help="default orpo-eval-mt-bench")
+    overwrite: bool = option(False, help="replace what other settings left there")
+    name: str | None = option(None, help="what the model is called in files and on the page")
+    also: list[str] = option(
+        (),
         metavar="FILE",
         help="FastChat's judgments of other models, or FILE=NAME,NAME for some of them",
     )
-    add("--answers", type=Path, metavar="FILE", help="FastChat's answers, instead of asking MODEL")
-    add("--judgments", type=Path, metavar="FILE", help="FastChat's judgments: nobody is asked")
-    add("--limit", type=positive, metavar="N", help="only N questions, spread over all of them")
-    asking = parser.add_argument_group("asking the model")
-    add = asking.add_argument
-    add("--server", metavar="URL", help="an OpenAI-compatible server that answers as MODEL")
-    add("--server_key_env", "--server-key-env", default="OPENAI_API_KEY", metavar="NAME")
-    add("--max_new_tokens", "--max-new-tokens", type=positive, default=MAX_NEW_TOKENS)
-    add("--seed", type=int, default=42, help="of drawn answers; temperatures are the protocol's")
-    add("--batch_size", "--batch-size", type=positive, default=16)
-    add("--dtype", default="auto", help="dtype of the weights")
-    add("--trust_remote_code", "--trust-remote-code", action="store_true")
-    add_judge_flags(parser)
-
-
-def execute(given: argparse.Namespace) -> dict[str, Any]:
-    """Evaluate, and show the scores by category."""
-    job = MTBenchJob(
-        model=given.model,
-        output_dir=given.output_dir,
-        data=given.data,
-        judge=judge_settings(given, given.output_dir),
-        answers=given.answers,
-        judgments=given.judgments,
-        also=tuple(given.also),
-        name=given.name,
-        limit=given.limit,
-        server=given.server,
-        server_key_env=given.server_key_env,
-        sampling=Sampling(given.max_new_tokens, seed=given.seed, batch_size=given.batch_size),
-        dtype=given.dtype,
-        trust_remote_code=given.trust_remote_code,
-        overwrite=given.overwrite,
+    answers: Path | None = option(
+        None, metavar="FILE", help="FastChat's answers, instead of asking MODEL"
     )
-    result = run_mt_bench(job, say=say)
-    _show(result, given.output_dir)
-    return result
+    judgments: Path | None = option(
+        None, metavar="FILE", help="FastChat's judgments: nobody is asked"
+    )
+    limit: int | None = option(
+        None, metavar="N", parse=positive, help="only N questions, spread over all of them"
+    )
+    answering: Answering = group(Answering, "asking the model")
+    sampling: Sampling = group(
+        Sampling,
+        "how it answers",
+        "temperatures are the protocol's",
+        without=("temperature", "top_p"),
+        max_new_tokens=1024,
+    )
+    judge: JudgeSettings | None = judge_group()
+
+    def __post_init__(self) -> None:
+        """Check what can be checked without loading anything."""
+        if self.judgments is not None:
+            given = {
+                "--judge": self.judge,
+                "--answers": self.answers,
+                "--server": self.answering.server,
+                "--limit": self.limit,
+            }
+            refuse_beside("judgments", "--judgments", given)
+        elif self.judge is None:
+            raise ConfigError(
+                "is needed",
+                where="--judge",
+                fix="Name a judge, or give --judgments FILE with its judgments.",
+            )
+        if self.answers is not None:
+            refuse_beside("answers", "--answers", {"--server": self.answering.server})
+
+    @property
+    def called(self) -> str:
+        """What the model is called in files and on the page."""
+        return self.name or (self.model if self.judgments else named(self.model))
+
+    def settings(self, judge: JudgeSettings | None) -> dict[str, Any]:
+        """What the result depends on; no key, no cache."""
+        asked = self.answers is None and self.judgments is None
+        server, drawn = self.answering.server, ("max_new_tokens", "top_p", "seed")
+        found = {
+            "model": self.model,
+            "name": self.called,
+            "data": str(self.data) if self.data else None,
+            "answers": str(self.answers) if self.answers else None,
+            "judgments": str(self.judgments) if self.judgments else None,
+            "also": ", ".join(self.also) or None,
+            "limit": self.limit,
+            "server": server,
+            **({name: getattr(self.sampling, name) for name in drawn} if asked else {}),
+            "dtype": self.answering.dtype if asked and not server else None,
+            "judge": judge.model if judge else None,
+            "judge_url": judge.as_dict()["base_url"] if judge else None,
+            "judge_temperature": judge.temperature if judge else None,
+        }
+        return {name: value for name, value in found.items() if value is not None}
+
+    def command(self, settings: dict[str, Any]) -> str:
+        """What makes the same evaluation again."""
+        left_out = {"model", "name", "also", "top_p"}
+        words = ["orpo", "evaluate", "mt-bench", self.model]
+        for name, value in settings.items():
+            if name not in left_out:
+                words += [f"--{name}", str(value)]
+        words += ["--name", self.name] if self.name else []
+        words += ["--also", *self.also] if self.also else []
+        return shlex.join([*words, "--output_dir", str(self.output_dir)])
 
 
-def _show(result: Mapping[str, Any], folder: Path) -> None:
-    from orpo.report.kinds import read_page  # noqa: PLC0415 - loads matplotlib
+def run(options: Options) -> dict[str, Any]:
+    """Answer, judge, score; show the scores by category."""
+    from orpo.evaluate.mt_bench.benchmark import category_of, read_benchmark  # noqa: PLC0415
+    from orpo.evaluate.mt_bench.fastchat import write_judgments  # noqa: PLC0415
+    from orpo.evaluate.mt_bench.scores import compared, read_also  # noqa: PLC0415
+    from orpo.evaluate.results import MTBenchResult  # noqa: PLC0415
+    from orpo.train.recorder import versions  # noqa: PLC0415 - loads torch
 
-    page = read_page(folder)
-    table = page.tables[0]
-    width = 1 + _MODELS
-    rows = [list(row[:width]) for row in table.rows]
-    console.print(rows_table(list(table.columns[:width]), rows, lines=False))
+    folder, judge = options.output_dir, options.judge
+    judge = judge.kept_in(folder) if judge else None
+    settings = options.settings(judge)
+    # All that is given is read before anything is paid for or replaced.
+    others = [(name, read_also(name)) for name in options.also]
+    judged = None
+    if judge is None:
+        benchmark = read_benchmark(options.data) if options.data else None
+        own, rest = _recorded(options)
+        others.insert(0, ("", rest))
+        _claim(options, settings)
+        account = {"questions": len({one.question_id for one in own})}
+        answers_from = f"judged already, {options.judgments.name if options.judgments else ''}"
+    else:
+        from orpo.evaluate.mt_bench.grading import grade_benchmark  # noqa: PLC0415
+
+        benchmark = _benchmark(options)
+        answered, account = _answers(options, benchmark, settings)
+        grading = grade_benchmark(benchmark, answered, judge, say)
+        say(f"judge: {grading.judged.cost}")
+        own, judged = list(grading.judgments), grading.judged
+        account |= {
+            "changed_answers": grading.changed,
+            "refused_by_the_server": grading.refused,
+            "judgments_cut_off": grading.cut,
+        }
+        answers_from = options.answering.server or "transformers"
+        if options.answers:
+            answers_from = f"FastChat's file {options.answers.name}"
+    categories = benchmark.categories if benchmark else None
+    scores, differences = compared(options.called, own, others, categories)
+    main = scores[options.called]
+    names = ("unparsed", "out_of_range", "judged_again", "flagged_answers")
+    account |= {"judgments": main.rows, "scored": main.n}
+    write_judgments(folder / JUDGMENTS, own)
+    result = MTBenchResult(
+        model=options.called,
+        scores=scores,
+        differences=differences,
+        paper={name: dict(one) for name, one in benchmark.paper.items()} if benchmark else {},
+        account={**account, **{name: getattr(main, name) for name in names}},
+        categories={str(one.question_id): category_of(one.question_id, categories) for one in own},
+        answers_from=answers_from,
+        data=benchmark.sources if benchmark else {},
+        settings={**settings, "command": options.command(settings)},
+        versions=versions("openai"),
+        judged=judged,
+    )
+    found, page = finish(result, folder)
+    table, width = page.tables[0], 1 + _MODELS
+    show(table.columns[:width], [row[:width] for row in table.rows])
     left = len(table.columns) - width
-    more = f"{left} more on the page" if left > 0 else ""
-    trust = str(result.get("trust", {}).get("sentence", ""))
-    lines = (more, page.verdict, *page.remarks, trust, f"page: {folder / 'report.html'}")
-    for line in dict.fromkeys(line for line in lines if line):
-        say(line)
+    trust = judged.trust.sentence if judged else ""
+    say_page(page, folder, f"{left} more on the page" if left > 0 else "", end=trust)
+    return found
+
+
+def _claim(options: Options, settings: dict[str, Any]) -> None:
+    answers = (ANSWERS, STORE)
+    claim(options.output_dir, settings, answers, overwrite=options.overwrite, among=_SAME)
+
+
+def _recorded(options: Options) -> tuple[list[Judgment], list[Judgment]]:
+    """(the model's judgments, those of other models in the same file)."""
+    from orpo.evaluate.mt_bench.fastchat import read_judgments  # noqa: PLC0415
+
+    assert options.judgments is not None
+    every = read_judgments(options.judgments)
+    own = [replace(one, model=options.called) for one in every if one.model == options.model]
+    if not own:
+        names = ", ".join(dict.fromkeys(one.model for one in every))
+        what = f"no judgment of a model {options.model!r}"
+        raise DataError(what, where=str(options.judgments), fix=f"It has: {names}.")
+    return own, [one for one in every if one.model != options.model]
+
+
+def _benchmark(options: Options) -> Benchmark:
+    from orpo.evaluate.questions import spread  # noqa: PLC0415
+    from orpo.evaluate.mt_bench.benchmark import fetch_benchmark, read_benchmark  # noqa: PLC0415
+
+    found = read_benchmark(options.data) if options.data else fetch_benchmark(say)
+    return replace(found, questions=tuple(spread(found.questions, options.limit)))
+
+
+def _answers(
+    options: Options, benchmark: Benchmark, settings: dict[str, Any]
+) -> tuple[list[Answered], dict[str, int]]:
+    """(the answers, given or asked for; what became of how many)."""
+    from orpo.evaluate.mt_bench.fastchat import read_answers, write_answers  # noqa: PLC0415
+    from orpo.evaluate.mt_bench.grading import answer_benchmark  # noqa: PLC0415
+
+    folder = options.output_dir
+    left: dict[str, int] = {}
+    if options.answers:
+        answered, count = read_answers(options.answers, benchmark, options.called)
+        left = {"answers_to_other_questions": count}
+        _claim(options, settings)
+    else:
+        _claim(options, settings)
+        with closing(options.answering.open(options.model)) as source:
+            store = folder / STORE
+            found = answer_benchmark(source, benchmark.questions, options.sampling, store, say)
+        answered = [replace(one, model=options.called) for one in found]
+    write_answers(folder / ANSWERS, answered, benchmark)
+    return answered, {
+        "questions": len(benchmark.questions),
+        "answers": sum(len(one.turns) for one in answered),
+        **left,
+        "empty_answers": sum(not turn.strip() for one in answered for turn in one.turns),
+        "truncated_answers": sum(sum(one.truncated) for one in answered),
+    }

@@ -24,7 +24,8 @@ from orpo.evaluate.settings import JudgeSettings, Sampling, positive
 from orpo.options import argument, group, option
 
 if TYPE_CHECKING:
-    from orpo.evaluate.answers.types import Answered, Question
+    from orpo.evaluate.answers import Answered
+    from orpo.evaluate.questions import Question
 
 EXAMPLES = """\
 examples:
@@ -78,7 +79,7 @@ class Options:
 def run(options: Options) -> dict[str, Any]:
     """Let both models answer and the judge compare; show the win rates."""
     from orpo.evaluate.judge.fences import conversation  # noqa: PLC0415
-    from orpo.evaluate.judge.types import Comparison  # noqa: PLC0415
+    from orpo.evaluate.judge.pairwise import Comparison  # noqa: PLC0415
     from orpo.evaluate.results import WinRateResult  # noqa: PLC0415
     from orpo.evaluate.win_rates.judged import (  # noqa: PLC0415
         LengthControl,
@@ -131,7 +132,7 @@ def run(options: Options) -> dict[str, Any]:
 
 
 def _questions(options: Options) -> list[Question]:
-    from orpo.evaluate.answers.questions import read_questions, spread  # noqa: PLC0415
+    from orpo.evaluate.questions import read_questions, spread  # noqa: PLC0415
 
     every = read_questions(options.prompts)
     for question in every:
@@ -148,7 +149,7 @@ def _questions(options: Options) -> list[Question]:
 def _answers(
     options: Options, model: str, answering: Answering, questions: Sequence[Question], store: str
 ) -> list[Answered]:
-    from orpo.evaluate.answers.answering import answer_questions  # noqa: PLC0415
+    from orpo.evaluate.answers import answer_questions  # noqa: PLC0415
 
     say(f"{named(model)} answers {len(questions)} prompts")
     with closing(answering.open(model)) as source:

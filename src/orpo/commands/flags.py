@@ -129,6 +129,8 @@ def _reading(hint: Any) -> dict[str, Any]:
         return {"action": "store_true"}
     if get_origin(hint) is Literal:
         return {"choices": get_args(hint)}
+    if get_origin(hint) is list:
+        return {"nargs": "+", "action": "extend"}
     if get_origin(hint) is tuple and get_args(hint)[-1] is not Ellipsis:
         return {"type": get_args(hint)[0], "nargs": len(get_args(hint))}
     if get_origin(hint) is tuple:

@@ -18,9 +18,10 @@ if TYPE_CHECKING:
     from orpo.evaluate.grading import Grade, grade_summary
     from orpo.evaluate.judge.pairwise import Comparison, compare_pairs
     from orpo.evaluate.loading import Answerer, is_adapter, load_answerer
-    from orpo.evaluate.mt_bench import Scores, mt_bench_scores, parse_rating, read_judgments
+    from orpo.evaluate.mt_bench.fastchat import parse_rating, read_judgments
+    from orpo.evaluate.mt_bench.scores import mt_bench_scores
     from orpo.evaluate.preference.measures import preference_summary
-    from orpo.evaluate.results import WinRate
+    from orpo.evaluate.results import Scores, WinRate
     from orpo.evaluate.settings import JudgeSettings, Sampling
     from orpo.evaluate.win_rates.rates import length_controlled_win_rate, win_rate
 
@@ -29,10 +30,11 @@ _NAMES = {
     "grading": ("Grade", "grade_summary"),
     "judge": ("Comparison", "compare_pairs"),
     "loading": ("Answerer", "is_adapter", "load_answerer"),
-    "mt_bench": ("Scores", "mt_bench_scores", "parse_rating", "read_judgments"),
+    "mt_bench.fastchat": ("parse_rating", "read_judgments"),
+    "mt_bench.scores": ("mt_bench_scores",),
     "preference.measures": ("preference_summary",),
     "settings": ("JudgeSettings", "Sampling"),
-    "results": ("WinRate",),
+    "results": ("Scores", "WinRate"),
     "win_rates.rates": ("length_controlled_win_rate", "win_rate"),
 }
 _HOMES = {name: f"orpo.evaluate.{home}" for home, names in _NAMES.items() for name in names}

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from orpo.evaluate import mt_bench_scores
-from orpo.evaluate.mt_bench import Grading, grade_benchmark, read_answers, read_benchmark
+from orpo.evaluate.mt_bench.benchmark import read_benchmark
+from orpo.evaluate.mt_bench.fastchat import read_answers
+from orpo.evaluate.mt_bench.grading import Grading, grade_benchmark
 from orpo.evaluate.settings import JudgeSettings
 from tests.evaluate.judge.server import Fail, Script, ScriptedServer
 from tests.evaluate.mt_bench.files import (
@@ -69,10 +71,10 @@ def test_each_turn_is_graded_by_the_protocol(tmp_path: Path) -> None:
     for one in asked:
         assert one.body["temperature"] == 0
         assert [message["role"] for message in one.body["messages"]] == ["system", "user"]
-    assert found.settings.max_tokens == 2048
-    assert found.trust.trusted, found.trust.sentence
-    assert found.reported == ("scripted-as-scripted",)
-    assert len(asked) == found.spend.requests == 8 + found.trust.canaries
+    assert found.judged.judge["max_tokens"] == 2048
+    assert found.judged.trust.trusted, found.judged.trust.sentence
+    assert found.judged.judge["reported"] == ["scripted-as-scripted"]
+    assert len(asked) == found.judged.cost.requests == 8 + found.judged.trust.canaries
     assert overall(found) == (8, None)
 
 
@@ -118,10 +120,10 @@ def test_a_constant_answer_keeps_its_score(tmp_path: Path) -> None:
 def test_a_gullible_judge_is_seen_without_any_attack(tmp_path: Path) -> None:
     honest = graded(tmp_path / "a", gullible(), honest_answers())
     assert overall(honest) == (4, None)  # canaries are in no score
-    assert not honest.trust.trusted
-    assert honest.trust.rewarded == honest.trust.canaries > 0
-    assert set(honest.canary_scores) == set(honest.trust.kinds)
-    assert {one for some in honest.canary_scores.values() for one in some} == {10}
+    assert not honest.judged.trust.trusted
+    assert honest.judged.trust.rewarded == honest.judged.trust.canaries > 0
+    assert set(honest.judged.canary_scores) == set(honest.judged.trust.kinds)
+    assert {one for some in honest.judged.canary_scores.values() for one in some} == {10}
 
 
 def test_what_the_judge_does_not_say_is_counted(tmp_path: Path) -> None:

@@ -9,11 +9,16 @@ import pytest
 from orpo.errors import DataError
 from orpo.evaluate import read_judgments
 from orpo.evaluate.answers import Question
-from orpo.evaluate.mt_bench import read_answers, read_benchmark
-from orpo.evaluate.mt_bench.data import JudgePrompt, fetch_benchmark
-from orpo.evaluate.mt_bench.harmless import harmless, imitates
-from orpo.evaluate.mt_bench.prompts import judge_prompt, user_prompt
-from orpo.evaluate.mt_bench.protocol import CATEGORIES, category_of, temperature_of
+from orpo.evaluate.mt_bench.benchmark import (
+    CATEGORIES,
+    JudgePrompt,
+    category_of,
+    fetch_benchmark,
+    read_benchmark,
+    temperature_of,
+)
+from orpo.evaluate.mt_bench.fastchat import read_answers
+from orpo.evaluate.mt_bench.grading import harmless, imitates, judge_prompt, user_prompt
 from tests.evaluate.mt_bench.files import answer_line, prompts, small_benchmark, write_lines
 
 MODELS = ("mistral-orpo-trl", "mistral-orpo-capybara")

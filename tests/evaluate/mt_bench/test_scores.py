@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from orpo.evaluate import mt_bench_scores, read_judgments
-from orpo.evaluate.mt_bench import CATEGORIES, Judgment, paired_difference
+from orpo.evaluate.mt_bench.benchmark import CATEGORIES
+from orpo.evaluate.mt_bench.fastchat import Judgment
+from orpo.evaluate.mt_bench.scores import paired_difference
 
 pd = pytest.importorskip("pandas")
 
@@ -64,7 +66,7 @@ def test_a_flagged_answer_counts_as_judged() -> None:
     assert found.overall == found.by_category["writing"] == 9
     assert found.without_flagged == 8
     assert (found.n, found.unparsed, found.flagged_answers) == (2, 1, 2)
-    assert [(row["question_id"], row["score"]) for row in found.flagged_rows] == [
+    assert [(row.question_id, row.score) for row in found.flagged_rows] == [
         (82, 10),
         (83, None),
     ]

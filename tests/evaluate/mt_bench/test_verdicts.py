@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from orpo.errors import DataError
 from orpo.evaluate import parse_rating, read_judgments
-from orpo.evaluate.mt_bench import Judgment, write_judgments
+from orpo.evaluate.mt_bench.fastchat import Judgment, write_judgments
 from tests.evaluate.mt_bench.files import write_lines
 
 

@@ -21,8 +21,9 @@ from typing import Any, Literal
 
 from orpo.errors import DataError
 from orpo.evaluate.alpaca.files import Baseline, read_rows
-from orpo.evaluate.answers.types import Answered, Question
-from orpo.evaluate.judge.suspicions import suspicions
+from orpo.evaluate.answers import Answered
+from orpo.evaluate.judge.suspicious import suspicions
+from orpo.evaluate.questions import Question
 from orpo.evaluate.win_rates.judged import JudgedPair
 from orpo.runs.writing import write_text
 

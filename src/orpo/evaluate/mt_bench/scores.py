@@ -5,80 +5,17 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import TypeVar
 
+from orpo.errors import DataError
 from orpo.evaluate.intervals import Interval, mean_interval, paired_interval
 from orpo.evaluate.judge.fences import excerpt
-from orpo.evaluate.mt_bench.protocol import CATEGORIES, HIGHEST, LOWEST, category_of
-from orpo.evaluate.mt_bench.verdicts import Judgment, named_ratings, parse_rating
-
-__all__ = ["Scores", "mt_bench_scores", "paired_difference"]
+from orpo.evaluate.mt_bench.benchmark import CATEGORIES, HIGHEST, LOWEST, category_of
+from orpo.evaluate.mt_bench.fastchat import Judgment, named_ratings, parse_rating, read_judgments
+from orpo.evaluate.results import FlaggedAnswer, Scores
 
 K = TypeVar("K")
-
-
-@dataclass(frozen=True)
-class Scores:
-    """One model's scores on the scale of 1 to 10.
-
-    Every mean is over judgments, as the protocol has it: of an answer that was judged twice, both
-    count. A suspicious answer counts as judged. A judgment without a score is not averaged in; it
-    is counted in `unparsed`. rows = n + unparsed + out_of_range.
-
-    Attributes:
-        overall: The mean of both turns; None if nothing was scored.
-        by_turn: 1, 2 -> mean.
-        by_category: Category -> mean, in the benchmark's order.
-        by_category_and_turn: Category -> {1, 2 -> mean}.
-        n: Judgments averaged.
-        unparsed: Judgments without a score: -1 in FastChat's files.
-        intervals: "overall", "turn 1", "turn 2" and each category -> 95 % interval; questions are
-            drawn, not judgments.
-        without_flagged: The mean of both turns of what is not suspicious; None where all is, or
-            nothing.
-        flagged: Flag -> judgments; one can have several.
-        flagged_answers: Answers that are suspicious.
-        flagged_rows: Which: question, turn, flags and score of each.
-        out_of_range: Judgments whose score is not from 0 to 10; not averaged in.
-        judged_again: Answers with several judgments by one judge, which are all averaged in.
-        disagreeing: Judgments whose text names another score than the one recorded.
-        conflicting: Judgments that name two different scores; the first counts.
-        judges: Who judged.
-    """
-
-    overall: float | None
-    by_turn: dict[int, float]
-    by_category: dict[str, float]
-    by_category_and_turn: dict[str, dict[int, float]]
-    n: int
-    unparsed: int
-    intervals: dict[str, Interval]
-    without_flagged: float | None
-    flagged: dict[str, int]
-    flagged_answers: int
-    flagged_rows: tuple[dict[str, Any], ...]
-    out_of_range: int
-    judged_again: int
-    disagreeing: int
-    conflicting: int
-    judges: tuple[str, ...]
-
-    @property
-    def rows(self) -> int:
-        """All judgments that came in."""
-        return self.n + self.unparsed + self.out_of_range
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON; turns become text, as JSON wants its keys."""
-        return {
-            **vars(self),
-            "by_turn": _keyed(self.by_turn),
-            "by_category_and_turn": {c: _keyed(t) for c, t in self.by_category_and_turn.items()},
-            "intervals": {name: one.as_dict() for name, one in self.intervals.items()},
-            "flagged_rows": list(self.flagged_rows),
-            "judges": list(self.judges),
-            "rows": self.rows,
-        }
 
 
 def mt_bench_scores(
@@ -135,24 +72,24 @@ def _scores(rows: list[Judgment], categories: Mapping[int | str, str] | None) ->
         unparsed=unparsed,
         intervals=_intervals(grades),
         without_flagged=sum(plain) / len(plain) if plain and flagged else None,
-        flagged=_flagged(rows),
+        flagged=dict(Counter(flag for row in rows for flag in row.flags)),
         flagged_answers=len({(row.question_id, row.turn) for row in flagged}),
-        flagged_rows=tuple(_row(row) for row in flagged),
+        flagged_rows=tuple(
+            FlaggedAnswer(row.question_id, row.turn, row.flags, row.score, excerpt(row.user_prompt))
+            for row in flagged
+        ),
         out_of_range=len(left) - unparsed,
         judged_again=sum(count > 1 for count in times.values()),
         disagreeing=sum(_disagrees(row) for row in rows),
         conflicting=sum(len(named_ratings(row.judgment)) > 1 for row in rows),
         judges=tuple(dict.fromkeys(row.judge for row in rows if row.judge)),
+        rows=len(rows),
     )
 
 
 def _counted(row: Judgment) -> float | None:
-    return row.score if row.score is not None and _on_scale(row.score) else None
-
-
-def _on_scale(score: float) -> bool:
-    """Zero among it: judges give it to empty answers, and FastChat averages it in."""
-    return 0 <= score <= HIGHEST
+    """A score on the scale, and zero: judges give it to empty answers, FastChat averages it."""
+    return row.score if row.score is not None and 0 <= row.score <= HIGHEST else None
 
 
 def _turn(grade: _Grade) -> int:
@@ -187,41 +124,14 @@ def _interval(grades: Sequence[_Grade]) -> Interval:
     return replace(found, low=low, high=min(found.high, HIGHEST))
 
 
-def _flagged(rows: Sequence[Judgment]) -> dict[str, int]:
-    counts: dict[str, int] = defaultdict(int)
-    for row in rows:
-        for flag in row.flags:
-            counts[flag] += 1
-    return dict(counts)
-
-
-def _row(row: Judgment) -> dict[str, Any]:
-    return {
-        "question_id": row.question_id,
-        "turn": row.turn,
-        "flags": list(row.flags),
-        "score": row.score,
-        "excerpt": excerpt(row.user_prompt),
-    }
-
-
 def _disagrees(row: Judgment) -> bool:
     return bool(row.judgment) and parse_rating(row.judgment) != row.score
-
-
-def _keyed(values: Mapping[int, float]) -> dict[str, float]:
-    return {str(key): value for key, value in values.items()}
 
 
 def paired_difference(judgments: Sequence[Judgment], others: Sequence[Judgment]) -> Interval | None:
     """How much higher a model scores than another on the answers that both were graded for.
 
-    Args:
-        judgments: Of the one model.
-        others: Of the other; the difference is positive where these are lower.
-
-    Returns:
-        The mean difference with its interval, questions drawn; None if nothing is in common.
+    Questions are drawn; None if no answer is in common.
     """
     ours, theirs = _by_answer(judgments), _by_answer(others)
     shared = [key for key in ours if key in theirs]
@@ -242,3 +152,63 @@ def _by_answer(judgments: Sequence[Judgment]) -> dict[tuple[int | str, int], flo
         if (value := _counted(row)) is not None:
             found[row.question_id, row.turn].append(value)
     return {answer: sum(values) / len(values) for answer, values in found.items()}
+
+
+def compared(
+    model: str,
+    judgments: Sequence[Judgment],
+    others: Sequence[tuple[str, Sequence[Judgment]]],
+    categories: Mapping[int | str, str] | None,
+) -> tuple[dict[str, Scores], dict[str, Interval]]:
+    """(scores of a model and of others, by name; how much higher the model is than each of them).
+
+    Args:
+        model: What the model is called.
+        judgments: Its own.
+        others: (file, judgments of other models); the file may be empty.
+        categories: Question -> category, if it is known.
+    """
+    models = {model: list(judgments)}
+    for file, rows in others:
+        for name in dict.fromkeys(one.model for one in rows):
+            own = [one for one in rows if one.model == name]
+            _put(models, name, Path(file.partition("=")[0]).stem, own)
+    scores = {
+        label: mt_bench_scores([replace(one, model=label) for one in rows], categories)[label]
+        for label, rows in models.items()
+    }
+    differences = {  # scores by different judges are on different scales
+        label: found
+        for label, rows in models.items()
+        if label != model
+        and scores[label].judges == scores[model].judges
+        and (found := paired_difference(judgments, rows))
+    }
+    return scores, differences
+
+
+def _put(models: dict[str, list[Judgment]], model: str, file: str, rows: list[Judgment]) -> None:
+    """Under its own name; where that is taken, by other judgments, with the file's behind it."""
+    if rows in models.values():
+        return
+    label, number = model, 1
+    while label in models:
+        label = f"{model} ({file})" if number == 1 else f"{model} ({file}, {number})"
+        number += 1
+    models[label] = rows
+
+
+def read_also(given: str) -> list[Judgment]:
+    """Judgments of other models: FILE, or FILE=NAME,NAME for some of its models.
+
+    Raises:
+        DataError: The file is none of judgments, or has none of a model.
+    """
+    path, _, names = given.partition("=") if not Path(given).exists() else (given, "", "")
+    found = read_judgments(path)
+    wanted = [name.strip() for name in names.split(",") if name.strip()]
+    for name in wanted:
+        if all(one.model != name for one in found):
+            known = ", ".join(dict.fromkeys(one.model for one in found))
+            raise DataError(f"no judgment of a model {name!r}", where=path, fix=f"It has: {known}.")
+    return [one for one in found if not wanted or one.model in wanted]

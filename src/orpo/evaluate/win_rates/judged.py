@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from orpo.evaluate.intervals import mean_interval
-from orpo.evaluate.judge import Comparison, JudgeSettings, compare_pairs, excerpt
+from orpo.evaluate.judge.fences import excerpt
+from orpo.evaluate.judge.pairwise import Comparison, compare_pairs
 from orpo.evaluate.results import (
     Example,
     GroupRate,
@@ -22,6 +23,7 @@ from orpo.evaluate.results import (
     SuspiciousRow,
     WinRate,
 )
+from orpo.evaluate.settings import JudgeSettings
 from orpo.evaluate.win_rates.rates import (
     Columns,
     in_percent,

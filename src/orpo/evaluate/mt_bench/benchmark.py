@@ -1,26 +1,66 @@
-"""The benchmark's files: questions, reference answers, judge prompts; from a folder or fetched.
+"""MT-Bench: what is asked and how it is judged, from a folder or fetched.
 
-None of their text is part of this library.
+The protocol is that of Zheng et al., "Judging LLM-as-a-Judge with MT-Bench and Chatbot Arena"
+(arXiv 2306.05685), with the settings of FastChat 0.2.36 (`fastchat.llm_judge`). None of the files'
+text is part of this library.
 """
 
 from __future__ import annotations
 
 import hashlib
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from orpo.data.sources import default_cache
 from orpo.errors import DataError
-from orpo.evaluate.answers import Question
-from orpo.evaluate.mt_bench.lines import field as needed
-from orpo.evaluate.mt_bench.lines import question_id, read_lines, turns
-from orpo.evaluate.mt_bench.protocol import OTHER, WITH_REFERENCE
-from orpo.runs import read_json, write_bytes
+from orpo.evaluate.questions import Question
+from orpo.runs.reading import parse_json, read_json
+from orpo.runs.writing import write_bytes
 
-__all__ = ["FILES", "PAPER", "Benchmark", "JudgePrompt", "fetch_benchmark", "read_benchmark"]
+CATEGORIES = (
+    "writing",
+    "roleplay",
+    "reasoning",
+    "math",
+    "coding",
+    "extraction",
+    "stem",
+    "humanities",
+)
+"""In the order of the questions and of the published radar charts."""
+
+OTHER = "other"
+"""The category of a question that the benchmark does not have."""
+
+WITH_REFERENCE = frozenset({"math", "reasoning", "coding"})
+"""Categories whose answers the judge compares with a reference answer."""
+
+TEMPERATURES = {
+    "writing": 0.7,
+    "roleplay": 0.7,
+    "stem": 0.1,
+    "humanities": 0.1,
+    **dict.fromkeys(("reasoning", "math", "coding", "extraction"), 0.0),
+}
+"""At which temperature answers are drawn."""
+
+MAX_NEW_TOKENS = 1024
+"""Longest answer."""
+
+JUDGE_TOKENS = 2048
+"""Longest judgment."""
+
+LOWEST, HIGHEST = 1.0, 10.0
+"""The scale that the judge is told."""
+
+UNPARSED = -1
+"""Written as the score where a judgment names none."""
+
+_FIRST, _EACH = 81, 10
+
 
 FILES = ("question.jsonl", "reference_answer.jsonl", "judge_prompts.jsonl")
 """What a folder of the benchmark holds."""
@@ -77,15 +117,24 @@ class Benchmark:
         return {self.numbers[question.id]: question.category for question in self.questions}
 
 
+def category_of(question: int | str, known: Mapping[int | str, str] | None = None) -> str:
+    """The category of a question: of the 81 to 160, ten each; `known` is asked first."""
+    if known and question in known:
+        return known[question]
+    place = question - _FIRST if isinstance(question, int) else -1
+    return CATEGORIES[place // _EACH] if 0 <= place < _EACH * len(CATEGORIES) else OTHER
+
+
+def temperature_of(category: str) -> float:
+    """At which temperature a question of this category is answered; 0.7 for unknown ones."""
+    return TEMPERATURES.get(category, 0.7)
+
+
 def read_benchmark(folder: str | Path, *, origin: Mapping[str, str] | None = None) -> Benchmark:
     """The benchmark from a folder with the three `FILES`.
 
     FastChat's own `data` folder works too: there they are `mt_bench/question.jsonl`,
     `mt_bench/reference_answer/gpt-4.jsonl` and `judge_prompts.jsonl`.
-
-    Args:
-        folder: Where the files lie.
-        origin: File -> where it comes from, if it was fetched.
 
     Raises:
         DataError: A file is missing or is not what it should be.
@@ -180,7 +229,7 @@ def _questions(
     numbers: dict[str, int | str] = {}
     for where, row in read_lines(path):
         number = question_id(row, where)
-        texts = needed(row, "turns", list, where)
+        texts = entry(row, "turns", list, where)
         if len(texts) not in (1, 2) or not all(isinstance(text, str) for text in texts):
             fix = "Each question has one or two turns."
             raise DataError("field 'turns' is no list of texts", where=where, fix=fix)
@@ -209,9 +258,9 @@ def _prompts(path: Path) -> dict[str, JudgePrompt]:
     for where, row in read_lines(path):
         if row.get("type") != "single":
             continue
-        name = needed(row, "name", str, where)
-        template = needed(row, "prompt_template", str, where)
-        found[name] = JudgePrompt(name, needed(row, "system_prompt", str, where), template)
+        name = entry(row, "name", str, where)
+        template = entry(row, "prompt_template", str, where)
+        found[name] = JudgePrompt(name, entry(row, "system_prompt", str, where), template)
     for math in ("", "-math"):
         for turn in ("", "-multi-turn"):
             name = f"single{math}-v1{turn}"
@@ -234,3 +283,58 @@ def _paper(path: Path) -> dict[str, dict[str, float]]:
         for model, scores in models
         if isinstance(scores, dict)
     }
+
+
+def read_lines(path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(place, object) of each line of a JSONL file."""
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = "no such file" if isinstance(error, FileNotFoundError) else f"unreadable ({error})"
+        raise DataError(reason, where=str(path), fix="Name a JSONL file.") from error
+    # Not splitlines: JSON leaves U+2028 and its like inside of a string as they are.
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        where = f"{path}:{number}"
+        try:
+            row = parse_json(line)
+        except ValueError as error:
+            fix = "Repair or remove the line."
+            raise DataError(f"no JSON ({error})", where=where, fix=fix) from error
+        if not isinstance(row, dict):
+            raise DataError("no JSON object", where=where, fix="Give one object a line.")
+        yield where, row
+
+
+def entry(row: Mapping[str, Any], name: str, kind: type | tuple[type, ...], where: str) -> Any:
+    """A field that has to be there, and to be of a kind."""
+    value = row.get(name)
+    if not isinstance(value, kind) or isinstance(value, bool):
+        problem = "is missing" if name not in row else f"is no {_called(kind)}"
+        fix = "Give a file in FastChat's format."
+        raise DataError(f"field '{name}' {problem}", where=where, fix=fix)
+    return value
+
+
+def question_id(row: Mapping[str, Any], where: str) -> int | str:
+    """The question's number; a text where it is none."""
+    found: int | str = entry(row, "question_id", (int, str), where)
+    return found
+
+
+def turns(row: Mapping[str, Any], where: str) -> tuple[str, ...]:
+    """The answers of the first choice, one for each turn: FastChat's `choices[0].turns`."""
+    choices = entry(row, "choices", list, where)
+    first = choices[0] if choices and isinstance(choices[0], dict) else {}
+    texts = entry(first, "turns", list, where)
+    if not texts or not all(isinstance(text, str) for text in texts):
+        fix = "Give a file in FastChat's format."
+        raise DataError("field 'turns' is no list of texts", where=where, fix=fix)
+    return tuple(texts)
+
+
+def _called(kind: type | tuple[type, ...]) -> str:
+    names = {str: "text", int: "number", float: "number", list: "list", dict: "object"}
+    kinds = kind if isinstance(kind, tuple) else (kind,)
+    return " or ".join(dict.fromkeys(names[one] for one in kinds))

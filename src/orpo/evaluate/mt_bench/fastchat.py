@@ -1,23 +1,81 @@
-"""Judgments: what the judge wrote, the score in it, and FastChat's file of them."""
+"""FastChat's files: `model_answer/<model>.jsonl` and `model_judgment/<judge>_single.jsonl`."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import re
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from orpo.errors import DataError
-from orpo.evaluate.mt_bench.lines import field, question_id, read_lines
-from orpo.evaluate.mt_bench.protocol import UNPARSED
-from orpo.runs import write_jsonl
-
-__all__ = ["Judgment", "named_ratings", "parse_rating", "read_judgments", "write_judgments"]
+from orpo.evaluate.answers import Answered
+from orpo.evaluate.mt_bench.benchmark import (
+    UNPARSED,
+    Benchmark,
+    entry,
+    question_id,
+    read_lines,
+    turns,
+)
+from orpo.runs.files import write_jsonl
 
 _RATING = re.compile(r"\[\[(\d+\.?\d*)\]\]")
 _BACKUP = re.compile(r"\[(\d+\.?\d*)\]")
+
+
+def read_answers(path: str | Path, benchmark: Benchmark, model: str) -> tuple[list[Answered], int]:
+    """Answers to each turn of the questions, and how many lines belong to none that is asked.
+
+    The first choice counts, as in FastChat; of several lines for one question, the last.
+
+    Raises:
+        DataError: The file is missing, a line is not in the format, an answer is missing, or the
+            answers are of several models.
+    """
+    said: dict[int | str, tuple[str, ...]] = {}
+    names: set[str] = set()
+    lines = 0
+    for where, row in read_lines(path):
+        said[question_id(row, where)] = turns(row, where)
+        names.add(str(row.get("model_id") or ""))
+        lines += 1
+    if len(names) > 1:
+        fix = "Give one file for each model, as FastChat writes them."
+        raise DataError(f"answers of {len(names)} models", where=str(path), fix=fix)
+    found = [
+        (q, said.get(benchmark.numbers[q.id], ())[: len(q.turns)]) for q in benchmark.questions
+    ]
+    short = [q.id for q, answers in found if len(answers) < len(q.turns)]
+    if short:
+        more = f" and {len(short) - 1} more questions" if short[1:] else ""
+        raise DataError(
+            f"question {short[0]}{more} not answered in each turn",
+            where=str(path),
+            fix="Answer all of them, or leave --answers out.",
+        )
+    answered = [Answered(q, answers, model, (False,) * len(q.turns)) for q, answers in found]
+    return answered, lines - len(answered)
+
+
+def write_answers(path: Path, answered: Sequence[Answered], benchmark: Benchmark) -> None:
+    """FastChat's file of them."""
+    write_jsonl(path, [_line(one, benchmark, time.time()) for one in answered])
+
+
+def _line(answered: Answered, benchmark: Benchmark, now: float) -> dict[str, Any]:
+    content = json.dumps([answered.model, answered.question.id, answered.turns])
+    return {
+        "question_id": benchmark.numbers[answered.question.id],
+        "answer_id": hashlib.sha256(content.encode()).hexdigest()[:22],
+        "model_id": answered.model,
+        "choices": [{"index": 0, "turns": list(answered.turns)}],
+        "tstamp": now,
+    }
 
 
 def parse_rating(judgment: str) -> float | None:
@@ -109,16 +167,16 @@ def _judgment(row: dict[str, Any], where: str) -> Judgment:
     if "g1_winner" in row:
         fix = "Give the file of single-answer grading, *_single.jsonl."
         raise DataError("a pairwise judgment", where=where, fix=fix)
-    turn = field(row, "turn", int, where)
+    turn = entry(row, "turn", int, where)
     if turn not in (1, 2):
         raise DataError(f"turn {turn}", where=where, fix="MT-Bench has turns 1 and 2.")
-    score = float(field(row, "score", (int, float), where))
+    score = float(entry(row, "score", (int, float), where))
     judge, prompt = _judge(row.get("judge"))
     flags = row.get("flags")
     stamp = row.get("tstamp")
     return Judgment(
         question_id=question_id(row, where),
-        model=field(row, "model", str, where),
+        model=entry(row, "model", str, where),
         turn=turn,
         score=None if score == UNPARSED else score,
         judge=judge,
