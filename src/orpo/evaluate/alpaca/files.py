@@ -16,7 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from orpo.data import default_cache
+from orpo.data.sources import default_cache
 from orpo.errors import DataError
 from orpo.evaluate.results import Entry, Leaderboard, WinRate
 from orpo.evaluate.win_rates.judged import LengthControl
