@@ -237,8 +237,8 @@ def _recorded(options: Options) -> tuple[list[Judgment], list[Judgment]]:
 
 
 def _benchmark(options: Options) -> Benchmark:
-    from orpo.evaluate.questions import spread  # noqa: PLC0415
     from orpo.evaluate.mt_bench.benchmark import fetch_benchmark, read_benchmark  # noqa: PLC0415
+    from orpo.evaluate.questions import spread  # noqa: PLC0415
 
     found = read_benchmark(options.data) if options.data else fetch_benchmark(say)
     return replace(found, questions=tuple(spread(found.questions, options.limit)))

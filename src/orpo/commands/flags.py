@@ -135,9 +135,8 @@ def _reading(hint: Any) -> dict[str, Any]:
         return {"type": get_args(hint)[0], "nargs": len(get_args(hint))}
     if get_origin(hint) is tuple:
         return {"type": _by_comma}
-    if (get_origin(hint) or hint) is dict:
-        return {"type": json.loads}
-    return {"type": hint if hint in {int, float, Path} else str}
+    kind = json.loads if (get_origin(hint) or hint) is dict else str
+    return {"type": hint if hint in {int, float, Path} else kind}
 
 
 def _by_comma(text: str) -> tuple[str, ...]:
