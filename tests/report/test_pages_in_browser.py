@@ -1,14 +1,19 @@
-"""Pages of runs and evaluations in a real browser: nothing planted runs, nothing is asked for."""
+"""Pages in a real browser: nothing planted runs, nothing is asked for, all of it fits."""
 
 from __future__ import annotations
 
 import html
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from orpo.audit.findings import Audit
+from orpo.report.audit import audit_page
+from orpo.report.page import render
 from orpo.report.write import write_page, write_report
+from tests.report.audits import audit_of, planted
 from tests.report.browser import Browser
 from tests.report.canaries import CANARIES, RAN, SHORT, framed, unguarded
 from tests.report.evaluation_pages import page_of, planted_page
@@ -45,16 +50,21 @@ def planted_run(build_run: BuildRun) -> Path:
     return folder
 
 
+def audit_text(audit: dict[str, Any]) -> str:
+    return render(audit_page(Audit.from_dict(audit)))
+
+
 def texts(planted_run: Path, tmp_path: Path) -> dict[str, str]:
     evaluation = write_page(planted_page(CANARIES + CONTROLS), tmp_path / "eval")
     return {
+        "audit": audit_text(planted(audit_of(), CANARIES)),
         "run": write_report(planted_run).read_text(encoding="utf-8"),
         "evaluation": evaluation.read_text(encoding="utf-8"),
     }
 
 
 @pytest.mark.parametrize("guarded", [True, False], ids=["with policy", "without policy"])
-@pytest.mark.parametrize("kind", ["run", "evaluation"])
+@pytest.mark.parametrize("kind", ["audit", "run", "evaluation"])
 def test_nothing_a_model_wrote_runs(
     browser: Browser, planted_run: Path, tmp_path: Path, kind: str, guarded: bool
 ) -> None:
@@ -77,6 +87,13 @@ def test_figures_of_their_own_are_inert_too(browser: Browser, tmp_path: Path) ->
         assert shown.requests == []
 
 
+def test_the_canaries_are_alive(browser: Browser) -> None:
+    shown = browser.open(f"<!doctype html><title>quiet</title><body><p>{CANARIES}</p>")
+    assert shown.title == "ran"
+    asked = {line.split()[1].rsplit("/", 1)[1] for line in shown.requests if "canary" in line}
+    assert {"i.css", "s.js", "p.png", "f", "l.css"} <= asked
+
+
 def test_the_check_sees_a_figure_that_is_not_inert(browser: Browser) -> None:
     planted = f'<!doctype html><title>quiet</title><svg onload="{RAN}"></svg>'
     assert browser.open(planted).title == "ran"
@@ -89,6 +106,7 @@ def test_nothing_is_wider_than_the_screen(
     plain = write_page(page_of(("x" * 900,) * 6), tmp_path / "plain")
     pages = texts(planted_run, tmp_path) | {
         "plain": plain.read_text(encoding="utf-8"),
+        "audit of long words": audit_text(planted(audit_of(), "x" * 900)),
         "full": write_report(full_run).read_text(encoding="utf-8"),
     }
     found = json.loads(browser.open(framed(pages, width)).title)

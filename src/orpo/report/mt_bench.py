@@ -8,6 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import matplotlib as mpl
+
 from orpo.errors import DataError
 from orpo.evaluate.intervals import Interval
 from orpo.evaluate.results import MTBenchResult, Scores
@@ -183,7 +185,8 @@ def _paint_turns(main: Scores, canvas: Canvas) -> None:
         ]
         if known:
             style = {"linestyle": "none", "marker": marker, "color": COLOURS["ink"]}
-            axes.plot(*zip(*known, strict=True), markersize=6, label=f"turn {turn}", **style)
+            with mpl.rc_context({"text.parse_math": True}):  # the marker is a number
+                axes.plot(*zip(*known, strict=True), markersize=6, label=f"turn {turn}", **style)
     axes.set_xlim(0, 10.3)
     axes.set_ylim(len(means) - 0.4, -0.7)
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
