@@ -52,62 +52,18 @@ class _Plot:
     name: str
     title: str
     metrics: tuple[str, ...]
-    reading: str
     reference: float | None = None
     share: bool = False
     small: bool = False
 
 
 _PLOTS = (
-    _Plot(
-        "loss",
-        "Loss",
-        ("loss", "nll_loss"),
-        "The loss is the NLL of the chosen answers plus orpo_alpha times the odds-ratio term: both "
-        "fall fast, then flatten. Worry if they rise, or if held-out points turn upwards while "
-        "training goes on falling: the run is too long.",
-    ),
-    _Plot(
-        "logps",
-        "Log-probability per token",
-        ("logps/chosen", "logps/rejected"),
-        "What counts is the distance between the lines. Both may fall together while it grows: "
-        "this is normal for ORPO. Worry if it stays closed, or if the chosen line falls while the "
-        "NLL rises.",
-    ),
-    _Plot(
-        "odds",
-        "Log odds ratio, chosen over rejected",
-        ("log_odds_chosen",),
-        "Above zero the chosen answer has the better odds. It should climb steadily. Worry if it "
-        "stays at zero (orpo_alpha too low), or if it shoots up while answers get worse (too "
-        "high).",
-        reference=0.0,
-    ),
-    _Plot(
-        "accuracy",
-        "Preference accuracy",
-        ("rewards/accuracies",),
-        "The share of pairs whose chosen answer is more probable per token; the dotted line is a "
-        "coin toss. Worry if training pairs reach 100 % and held-out pairs stay behind: the pairs "
-        "are being learned by heart.",
-        reference=0.5,
-        share=True,
-    ),
-    _Plot(
-        "rate",
-        "Learning rate",
-        ("learning_rate",),
-        "Warm-up, then decay: the schedule as it was applied.",
-        small=True,
-    ),
-    _Plot(
-        "norm",
-        "Gradient norm",
-        ("grad_norm",),
-        "Before clipping. Single spikes are harmless; worry if it keeps growing.",
-        small=True,
-    ),
+    _Plot("loss", "Loss", ("loss", "nll_loss")),
+    _Plot("logps", "Log-probability per token", ("logps/chosen", "logps/rejected")),
+    _Plot("odds", "Log odds ratio, chosen over rejected", ("log_odds_chosen",), reference=0.0),
+    _Plot("accuracy", "Preference accuracy", ("rewards/accuracies",), reference=0.5, share=True),
+    _Plot("rate", "Learning rate", ("learning_rate",), small=True),
+    _Plot("norm", "Gradient norm", ("grad_norm",), small=True),
 )
 
 
@@ -135,7 +91,7 @@ def _figure(plot: _Plot, curves: Curves, words: Words) -> Figure:
         " ".join(filter(None, seen)),
         (5.8, height),
         partial(_paint, plot, drawn, shown),
-        plot.reading,
+        words[f"{plot.name}_reading"],
         small=plot.small,
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +16,6 @@ from orpo.report.samples import read_failures, read_samples
 from orpo.report.series import Curves, Progress, Series, progress, read_curves
 from orpo.report.values import (
     as_count,
-    as_duration,
-    as_number,
     count,
     entries,
     mapping,
@@ -84,7 +82,7 @@ def run_page(run: Run) -> Page:
             for one in table
             if one.name in _HEADLINES and one.bar
         ],
-        facts=[(label, shortened(value, 200)) for label, value in _facts(run, state) if value],
+        facts=[(label, shortened(value, 200)) for label, value in words.facts()],
         figures=run_figures(curves),
         settings=[(k, _setting(v)) for k, v in mapping(run.recipe).items() if k != "_run"],
         more={
@@ -99,7 +97,7 @@ def run_page(run: Run) -> Page:
             "failures": read_failures(run),
             "datasets": datasets(run),
             "data_findings": _data_findings(run),
-            "costs": [(label, value) for label, value in costs(run) if value],
+            "costs": costs(run),
             "notes": [shortened(str(note), _LONGEST) for note in entries(facts.get("notes"))],
             "events": [
                 (str(one.get("step", "")), _told(str(one.get("message", "")))) for one in run.events
@@ -121,8 +119,17 @@ def _words(run: Run, curves: Curves, state: Progress, diagnosis: str) -> Words:
     tested = next(
         (one for one in curves.held_out.get("rewards/accuracies", []) if one.points), None
     )
+    recipe, facts = run.recipe, mapping(run.recipe.get("_run"))
+    times = (number(mapping(line).get("train_runtime")) for line in reversed(run.metrics))
     return Words(
         "run",
+        model=short_name(recipe.get("model")),
+        data=_data(run),
+        alpha=number(recipe.get("orpo_alpha")),
+        beta=number(recipe.get("orpo_beta")),
+        took=next((time for time in times if time is not None and 0 <= time < 1e9), None),
+        parameters=_parameters(facts),
+        engine=str(facts.get("engine") or ""),
         curves=curves,
         state=state,
         told=told.strip() if isinstance(told, str) else "",
@@ -189,24 +196,6 @@ def _data_findings(run: Run) -> list[dict[str, Any]]:
     ]
 
 
-def _facts(run: Run, state: Progress) -> Iterator[tuple[str, str]]:
-    """The run in a few entries: model, data, steps, time."""
-    recipe, facts = run.recipe, mapping(run.recipe.get("_run"))
-    yield "Model", short_name(recipe.get("model"))
-    yield "Data", _data(run)
-    alpha, beta = number(recipe.get("orpo_alpha")), number(recipe.get("orpo_beta"))
-    if alpha is not None:
-        more = f", β = {as_number(beta)}" if beta is not None else ""
-        yield "Objective", f"ORPO, α = {as_number(alpha)}{more}"
-    if state.step is not None:
-        of = f" of {state.planned:,}" if state.planned and not state.finished else ""
-        yield "Steps", f"{state.step:,}{of}"
-    times = (number(mapping(line).get("train_runtime")) for line in reversed(run.metrics))
-    yield "Time", next((as_duration(t) for t in times if t is not None and 0 <= t < 1e9), "")
-    yield "Parameters", _parameters(facts)
-    yield "Engine", str(facts.get("engine") or "")
-
-
 def _data(run: Run) -> str:
     named = run.recipe.get("dataset")
     name = " + ".join(map(short_name, named if isinstance(named, list) else [named]))
@@ -238,7 +227,7 @@ def _setting(value: object) -> str:
     return shortened(json.dumps(value, ensure_ascii=False, default=str), _LONGEST)
 
 
-def costs(run: Run) -> Iterator[tuple[str, str]]:
+def costs(run: Run) -> list[tuple[str, str]]:
     """What the run cost: time, counted work, memory; only what was recorded."""
     lines = records(run.metrics)
     totals: dict[str, Any] = next((one for one in lines[::-1] if "train_runtime" in one), {})
@@ -246,27 +235,23 @@ def costs(run: Run) -> Iterator[tuple[str, str]]:
         work = mapping(read_object(run.path / "work.json"))
     except (OSError, ValueError):
         work = {}
-    seconds, flops = _usable(totals.get("train_runtime")), _usable(work.get("flops"))
-    estimate, passes = _usable(totals.get("total_flos")), _usable(work.get("passes_per_pair"))
-    yield "Training time", as_duration(seconds) if seconds else ""
-    if done := flops or estimate:
-        about = "" if flops else "about "
-        yield "Operations", f"{about}{_short(done, 'kMGTPE', _SPACE)}FLOP"
-    yield "Pairs", as_count(pairs, "pair") if (pairs := count(work.get("pairs"))) else ""
-    yield "Forward passes per pair", as_number(round(passes, 2)) if passes else ""
-    for name in ("positions_trained", "positions_scored"):
-        found = count(work.get(name))
-        yield name.replace("_", " ").capitalize(), f"{found:,}" if found else ""
+    names = ("peak_bytes", "peak_memory_bytes")
+    peaks = (_usable(place.get(name)) for place in (totals, work) for name in names)
     speeds = sorted(filter(None, (_usable(one.get("tokens_per_second")) for one in lines)))
-    yield "Tokens per second", as_number(round(speeds[len(speeds) // 2])) if speeds else ""
-    peaks = (
-        _usable(place.get(name))
-        for place in (totals, work)
-        for name in ("peak_bytes", "peak_memory_bytes")
+    counted = ("pairs", "positions_trained", "positions_scored")
+    words = Words(
+        "run",
+        seconds=_usable(totals.get("train_runtime")),
+        flops=_usable(work.get("flops")),
+        estimate=_usable(totals.get("total_flos")),
+        passes=_usable(work.get("passes_per_pair")),
+        speed=round(speeds[len(speeds) // 2]) if speeds else None,
+        peak=next(filter(None, peaks), None),
+        ranks=count(mapping(run.recipe.get("_run")).get("world_size")),
+        short=lambda value: _short(value, "kMGTPE", _SPACE),
+        **{name: count(work.get(name)) for name in counted},
     )
-    peak = next(filter(None, peaks), None)
-    yield "Peak memory", f"{peak / 2**30:.2f}\u00a0GiB" if peak else ""
-    yield "Processes", str(count(mapping(run.recipe.get("_run")).get("world_size")) or "")
+    return [(label, value) for label, value in words.lines("costs") if value]
 
 
 def _usable(value: object) -> float | None:

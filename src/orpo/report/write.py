@@ -32,13 +32,11 @@ def write_report(
 ) -> Path:
     """Write the report of a run: one HTML file that needs nothing beside itself.
 
-    A run that is still going on, or that logged nothing yet, has a report too: it says so. The
-    same run folder gives the same page, byte for byte. The folder of an evaluation or a comparison
-    has its page drawn again from what stands in it.
+    A run that is still going on has a report too: it says so. The same folder gives the same page,
+    byte for byte. That of an evaluation or a comparison is drawn again from what stands in it.
 
     Args:
-        folder: A run folder, the `output_dir` of `orpo train`; or that of `orpo evaluate` or
-            `orpo compare`.
+        folder: The `output_dir` of `orpo train`, `orpo evaluate`, `orpo compare` or `orpo tune`.
         output: The file to write; `report.html` in the folder if absent.
         figures: Where the figures go as NAME.svg and NAME.png; if absent, nowhere for a run, and
             `figures/` beside its page for an evaluation that is drawn again.
@@ -67,14 +65,7 @@ def write_report(
 
 
 def write_audit_page(audit: Audit, path: Path) -> Path:
-    """Write the page of a data audit: one HTML file that needs nothing beside itself.
-
-    What the audit does not know (tokens where no model was named, leakage where there was no
-    evaluation data) is left out. The same audit gives the same page, byte for byte.
-
-    Raises:
-        ConfigError: `path` is a folder.
-    """
+    """Write the page of a data audit; what the audit does not know is left out."""
     from orpo.report.audit import audit_page  # noqa: PLC0415 - matplotlib loads in seconds
 
     return _write_html(Path(path), audit_page(audit), named=True)
@@ -83,11 +74,7 @@ def write_audit_page(audit: Audit, path: Path) -> Path:
 def write_result_page(result: Any, folder: Path) -> Path:
     """Write the page of what an evaluation, a comparison or a tuning found, and its figures.
 
-    The page is `report.html` in the folder; each figure also stands in `figures/` as NAME.svg and
-    NAME.png. The same result gives the same HTML and SVG, byte for byte.
-
-    Raises:
-        ConfigError: `report.html` is a folder there.
+    The page is `report.html` in the folder; the figures are `figures/NAME.svg` and `NAME.png`.
     """
     from orpo.report.kinds import page_of  # noqa: PLC0415 - matplotlib loads in seconds
 
