@@ -5,75 +5,61 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from orpo.report.values import as_count, entries, joined, mapping, records, sentence, shortened
+from orpo.report.page import Words
+from orpo.report.values import entries, mapping, records, shortened
 from orpo.runs import Run
 
-SHOWN = 20
-FAILURES = 8
+SHOWN, FAILURES = 20, 8
 _LONGEST = 1200
 _LANGUAGES = {"english": "en", "chinese": "zh"}
+_TURNS = {
+    (False, True): "turned from wrong to right",
+    (True, False): "turned from right to wrong",
+    (True, True): "right both times",
+    (False, False): "wrong both times",
+}
 
 
-@dataclass(frozen=True)
-class Turn:
-    """One turn of a prompt; a plain text has no role."""
-
-    role: str
-    text: str
-
-
-@dataclass(frozen=True)
-class Answer:
-    """An answer before or after training, and what the check says of it, if there was one."""
-
-    when: str
-    text: str | None
-    correct: bool | None
-    reason: str
+def read_samples(run: Run) -> dict[str, Any]:
+    """At most `SHOWN` samples, `shown`, and a `sentence` about all of them."""
+    found = records(run.samples)
+    pairs = [(row.get("correct_before"), row.get("correct_after")) for row in found]
+    judged = Counter(pair for pair in pairs if all(isinstance(side, bool) for side in pair))
+    return _told(
+        "samples", found, SHOWN, [f"{judged[p]} {t}" for p, t in _TURNS.items() if judged[p]]
+    )
 
 
-@dataclass(frozen=True)
-class Sample:
-    """A prompt's turns, its answers, the one that the data prefer; `language` is a tag ("zh")."""
-
-    prompt: list[Turn]
-    answers: list[Answer]
-    preferred: str
-    tags: list[str]
-    language: str
-
-
-@dataclass(frozen=True)
-class Samples:
-    """The samples that are shown, and a sentence about all of them."""
-
-    shown: list[Sample]
-    sentence: str
-
-
-def read_failures(run: Run) -> Samples:
-    """Answers that turned from right to wrong, at most `FAILURES`, at even distances."""
+def read_failures(run: Run) -> dict[str, Any]:
+    """Answers that turned from right to wrong, at most `FAILURES`, as `read_samples` tells them."""
+    turned = (True, False)
     found = [
         row
         for row in records(run.samples)
-        if row.get("correct_before") is True and row.get("correct_after") is False
+        if (row.get("correct_before"), row.get("correct_after")) == turned
     ]
-    count = min(len(found), FAILURES)
-    shown = [found[i * len(found) // count] for i in range(count)]
-    text = f"{as_count(len(found), 'answer')} turned from right to wrong" if found else ""
-    if count < len(found):
-        text += f"; {count} of them are shown, at even distances"
-    return Samples([_sample(row) for row in shown], sentence(text) if text else "")
+    return _told("failures", found, FAILURES, [])
 
 
-def read_samples(run: Run) -> Samples:
-    """At most `SHOWN` samples, at even distances through the file: nobody picked them."""
-    found = records(run.samples)
-    count = min(len(found), SHOWN)
-    shown = [found[i * len(found) // count] for i in range(count)]
-    return Samples([_sample(row) for row in shown], _about(found, count))
+def _told(
+    block: str, found: Sequence[Mapping[str, Any]], most: int, turned: Sequence[str]
+) -> dict[str, Any]:
+    """Some of the rows, at even distances through the file: nobody picked them."""
+    count = min(len(found), most)
+    shown = [_sample(found[i * len(found) // count]) for i in range(count)]
+    words = Words(
+        "run",
+        rows=found,
+        count=count,
+        answered_again=any(row.get("after") is not None for row in found),
+        from_training=any(row.get("held_out") is False for row in found),
+        turned=turned,
+        judged=sum(int(one.split()[0]) for one in turned),
+    )
+    return {"shown": shown, "sentence": words[block]}
 
 
 def answer_lengths(run: Run) -> list[tuple[int, int, int]]:
@@ -85,71 +71,39 @@ def answer_lengths(run: Run) -> list[tuple[int, int, int]]:
     ]
 
 
-def _about(found: list[dict[str, object]], shown: int) -> str:
-    if not found:
-        return ""
-    answered = any(row.get("after") is not None for row in found)
-    text = f"{as_count(len(found), 'prompt')}, answered before "
-    text += "and after training." if answered else "training; there are no answers after it yet."
-    if shown < len(found):
-        text += (
-            f" {shown} of {len(found)} are shown, at even distances through the file, not picked."
-        )
-    if any(row.get("held_out") is False for row in found):
-        text += " The prompts are from the training data."
-    return f"{text} {_transitions(found)}".strip()
-
-
-def _transitions(found: list[dict[str, object]]) -> str:
-    """How many answers turned right or wrong, over all samples."""
-    both = [(row.get("correct_before"), row.get("correct_after")) for row in found]
-    judged = Counter(pair for pair in both if all(isinstance(side, bool) for side in pair))
-    if not judged:
-        return ""
-    names = {
-        (False, True): "turned from wrong to right",
-        (True, False): "turned from right to wrong",
-        (True, True): "right both times",
-        (False, False): "wrong both times",
+def _sample(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A prompt's turns, its answers, the one that the data prefer, a tag of its language."""
+    return {
+        "turns": _turns(row.get("prompt")),
+        "answers": [_answer(row, "before"), _answer(row, "after")],
+        "preferred": shortened(_text(row.get("chosen")), _LONGEST),
+        "tags": [shortened(str(row[name]), 60) for name in ("task", "language") if row.get(name)],
+        "language": _language(row.get("language")),
     }
-    parts = [f"{judged[pair]} {name}" for pair, name in names.items() if judged[pair]]
-    return sentence(f"of {as_count(judged.total(), 'checked prompt')}, {joined(parts)}")
 
 
-def _sample(row: dict[str, object]) -> Sample:
-    tags = [shortened(str(row[name]), 60) for name in ("task", "language") if row.get(name)]
-    return Sample(
-        _turns(row.get("prompt")),
-        [_answer(row, "before"), _answer(row, "after")],
-        shortened(_text(row.get("chosen")), _LONGEST),
-        tags,
-        _language(row.get("language")),
-    )
-
-
-def _answer(row: dict[str, object], when: str) -> Answer:
+def _answer(row: Mapping[str, Any], when: str) -> dict[str, Any]:
+    """An answer before or after training, and what the check says of it, if there was one."""
     value, correct = row.get(when), row.get(f"correct_{when}")
     reason = row.get(f"reason_{when}")
-    return Answer(
-        f"{when.capitalize()} training",
-        None if value is None else shortened(_text(value), _LONGEST),
-        correct if isinstance(correct, bool) else None,
-        shortened(str(reason), 200) if reason and reason != "correct" else "",
-    )
+    return {
+        "when": f"{when.capitalize()} training",
+        "text": None if value is None else shortened(_text(value), _LONGEST),
+        "correct": correct if isinstance(correct, bool) else None,
+        "reason": shortened(str(reason), 200) if reason and reason != "correct" else "",
+    }
 
 
-def _turns(prompt: object) -> list[Turn]:
+def _turns(prompt: object) -> list[tuple[str, str]]:
+    """(role, text); a plain text has no role."""
     if not isinstance(prompt, list):
-        return [Turn("", shortened(_text(prompt), _LONGEST))]
-    turns = [mapping(turn) for turn in prompt]
-    return [
-        Turn(
-            shortened(str(turn.get("role", "")), 40),
-            shortened(_text(turn.get("content")), _LONGEST),
-        )
-        for turn in turns
+        return [("", shortened(_text(prompt), _LONGEST))]
+    turns = [
+        (str(turn.get("role", "")), _text(turn.get("content")))
+        for turn in map(mapping, prompt)
         if turn
     ]
+    return [(shortened(role, 40), shortened(text, _LONGEST)) for role, text in turns]
 
 
 def _text(value: object) -> str:
