@@ -19,10 +19,11 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
-from orpo.engine import compile_blocks, estimate_memory, share_casts, uncompile_blocks
-from orpo.engine.attention_tiles import tiled_attention
+from orpo.engine.attention_cpu import tiled_attention
+from orpo.engine.compiling import compile_blocks, share_casts, uncompile_blocks
 from orpo.engine.fused_head import FusedHead
 from orpo.engine.layout import PairLayout, Predictions
+from orpo.engine.memory import estimate_memory
 
 LORA = LoraConfig(r=16, target_modules="all-linear", task_type="CAUSAL_LM")
 ROWS = {"hh": [(137, 43, 54), (200, 80, 40), (90, 30, 80)], "ultrafeedback": [(185, 305, 305)]}

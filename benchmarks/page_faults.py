@@ -40,7 +40,7 @@ def one(model: str, kept: str) -> None:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    from orpo.engine import keep_freed_memory
+    from orpo.engine.memory import keep_freed_memory
 
     weights = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(model)).parameters()
     gradients = [weight.detach().bfloat16() for weight in weights]

@@ -11,7 +11,8 @@ from orpo.audit.lengths import TokenCounts
 from orpo.data.lengths import MIN_ANSWER_ROOM, LengthPolicy
 from orpo.data.pack import PairCollator
 from orpo.data.types import Dropped, TokenizedPair
-from orpo.engine import SharedEngine, positions_of
+from orpo.engine.microbatch import positions_of
+from orpo.engine.shared import SharedEngine
 
 LONG = 3 * MIN_ANSWER_ROOM
 

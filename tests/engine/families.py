@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from orpo.data.pack import PairCollator
-from orpo.engine import Engine, SharedEngine
-from orpo.engine.fused_head import FusedHead
-from orpo.engine.head_tap import output_layer, probe_transform
+from orpo.engine.fused_head import FusedHead, output_layer, probe_transform
+from orpo.engine.shared import SharedEngine
+from orpo.engine.types import Engine
 from orpo.objective import PairLogps
 from tests.train.oracle_fp64 import Pair, relative_difference, sequence_logps
 

@@ -16,8 +16,9 @@ from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
-from orpo.engine import PaddedEngine, SharedEngine
 from orpo.engine.fused_head import FusedHead
+from orpo.engine.padded import PaddedEngine
+from orpo.engine.shared import SharedEngine
 from tests.engine.families import LENGTHS, collate, orpo_like, random_pairs
 from tests.train.small import tiny_llama
 

@@ -10,7 +10,10 @@ import torch
 import transformers as hf
 from torch import Tensor
 
-from orpo.engine import Engine, PaddedEngine, SharedEngine, select_engine
+from orpo.engine.padded import PaddedEngine
+from orpo.engine.select import select_engine
+from orpo.engine.shared import SharedEngine
+from orpo.engine.types import Engine
 from tests.engine.families import (
     LENGTHS,
     apart,

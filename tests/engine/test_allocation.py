@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from orpo.engine import keep_freed_memory
+from orpo.engine.memory import keep_freed_memory
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc only")
 

@@ -9,9 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from orpo.engine import share_casts
-from orpo.engine.head_tap import output_layer
-from orpo.engine.linear import is_plain_lora
+from orpo.engine.compiling import is_plain_lora, share_casts
+from orpo.engine.fused_head import output_layer
 from orpo.engine.memory import _saved_bytes
 from tests.engine.families import (
     FAMILIES,

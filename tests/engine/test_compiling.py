@@ -7,15 +7,10 @@ from typing import Any
 import pytest
 import torch
 
-from orpo.engine import PaddedEngine, SharedEngine
-from orpo.engine.compiling import (
-    can_compile,
-    compile_blocks,
-    compile_head,
-    pays,
-    uncompile_blocks,
-)
+from orpo.engine.compiling import can_compile, compile_blocks, compile_head, pays, uncompile_blocks
 from orpo.engine.fused_head import FusedHead
+from orpo.engine.padded import PaddedEngine
+from orpo.engine.shared import SharedEngine
 from tests.engine.families import (
     LENGTHS,
     apart,

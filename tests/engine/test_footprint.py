@@ -15,9 +15,9 @@ from scripts.footprint_table import table
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from orpo.engine import share_casts
+from orpo.engine.compiling import share_casts
 from orpo.engine.footprint import ADAPTER_RANK, ModelShape, footprint
-from orpo.engine.head_tap import output_layer
+from orpo.engine.fused_head import output_layer
 from orpo.engine.memory import _saved_bytes
 
 TOKENS = 512

@@ -14,11 +14,12 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from orpo.engine import Engine, PaddedEngine, head_products
-from orpo.engine.fused_head import FusedHead, LogitTransform, _Work
-from orpo.engine.head import sum_pairs, token_logps
-from orpo.engine.head_products import product_of
+from orpo.engine import head as head_products
+from orpo.engine.fused_head import FusedHead, _Work
+from orpo.engine.head import LogitTransform, product_of, sum_pairs, token_logps
 from orpo.engine.layout import Predictions, pack_pairs
+from orpo.engine.padded import PaddedEngine
+from orpo.engine.types import Engine
 from orpo.objective import PairLogps
 from tests.engine.families import (
     VOCABULARY,

@@ -9,8 +9,8 @@ import torch
 import transformers as hf
 from torch import Tensor, nn
 
-from orpo.engine.head_products import LogitTransform
-from orpo.engine.head_tap import output_layer, probe_transform, tap
+from orpo.engine.fused_head import output_layer, probe_transform, tap
+from orpo.engine.head import LogitTransform
 from tests.engine.families import SHARED, SIZES, model_of
 
 IDS = torch.tensor([[5, 6, 7]])

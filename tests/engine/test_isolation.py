@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from orpo.engine import SharedEngine, attention_tiles
+from orpo.engine import attention_cpu as attention_tiles
 from orpo.engine.layout import PairLayout, PairSpan
+from orpo.engine.shared import SharedEngine
 from tests.engine.families import (
     VOCABULARY,
     collate,

@@ -16,16 +16,14 @@ import torch
 from torch import Tensor
 
 from orpo import ConfigError, ORPOConfig
-from orpo.engine import PaddedEngine, SharedEngine, attention_trial, backends, select_engine
+from orpo.engine import attention as attention_trial
+from orpo.engine import backends
 from orpo.engine import select as select_module
-from orpo.engine.attention_trial import try_kernels
-from orpo.engine.backends import (
-    KERNELS,
-    AttentionCall,
-    Features,
-    kernels_of,
-    watched_attention,
-)
+from orpo.engine.attention import try_kernels
+from orpo.engine.backends import KERNELS, AttentionCall, Features, kernels_of, watched_attention
+from orpo.engine.padded import PaddedEngine
+from orpo.engine.select import select_engine
+from orpo.engine.shared import SharedEngine
 from orpo.train.ranks import agreed_engine
 from tests.engine.emulated import emulate_kernels
 from tests.engine.families import collate, model_of, orpo_like, random_pairs

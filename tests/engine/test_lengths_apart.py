@@ -15,19 +15,15 @@ import torch
 import transformers as hf
 from torch import Tensor, nn
 
-from orpo.engine import (
-    ApartEngine,
-    Engine,
-    PaddedEngine,
-    SharedEngine,
-    cut,
-    look_through,
-    make_steady,
-    select_engine,
-)
+from orpo.engine.look import look_through, make_steady
+from orpo.engine.microbatch import cut
 from orpo.engine.noise import noise_columns
-from orpo.engine.rotary import Border, borders_of, forget_lengths
+from orpo.engine.padded import ApartEngine, PaddedEngine
+from orpo.engine.probing import Border, borders_of, forget_lengths
+from orpo.engine.select import select_engine
 from orpo.engine.self_test import self_test
+from orpo.engine.shared import SharedEngine
+from orpo.engine.types import Engine
 from orpo.objective import PairLogps
 from tests.engine.families import (
     HEADS,

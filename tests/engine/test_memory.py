@@ -10,8 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from orpo.engine.fused_head import FusedHead
-from orpo.engine.head_tap import output_layer
+from orpo.engine.fused_head import FusedHead, output_layer
 from orpo.engine.memory import (
     MemoryEstimate,
     _saved_bytes,

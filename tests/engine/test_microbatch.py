@@ -10,9 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from orpo.engine import Engine, PaddedEngine, SharedEngine, cut, positions_of
 from orpo.engine.layout import pair_lengths
-from orpo.engine.microbatch import even_bins, pack_bins
+from orpo.engine.microbatch import cut, even_bins, pack_bins, positions_of
+from orpo.engine.padded import PaddedEngine
+from orpo.engine.shared import SharedEngine
+from orpo.engine.types import Engine
 from tests.engine.families import collate, pair_lists
 from tests.train.oracle_fp64 import Pair
 

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from orpo.engine import EngineOutput, PaddedEngine
 from orpo.engine.fused_head import FusedHead
+from orpo.engine.padded import PaddedEngine
+from orpo.engine.types import EngineOutput
 from orpo.objective import PairLogps
 from orpo.setting_types import CHOICES
 from tests.engine.families import (

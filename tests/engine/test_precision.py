@@ -6,9 +6,9 @@ import pytest
 import torch
 import transformers as hf
 
-from orpo.engine import PaddedEngine
 from orpo.engine.backends import attend
 from orpo.engine.layout import pack_pairs
+from orpo.engine.padded import PaddedEngine
 from tests.engine.families import (
     SIZES,
     apart,

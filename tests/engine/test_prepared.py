@@ -11,10 +11,11 @@ import pytest
 import torch
 import transformers as hf
 
-from orpo.engine import PaddedEngine, SharedEngine
 from orpo.engine.attention import PREFIX, packed_masks, prepare_attention, restore_attention
 from orpo.engine.backends import attend, watched_attention
 from orpo.engine.layout import pack_pairs
+from orpo.engine.padded import PaddedEngine
+from orpo.engine.shared import SharedEngine
 from tests.engine.families import collate, model_of, orpo_like, random_pairs
 
 FAMILIES = [

@@ -10,8 +10,11 @@ import transformers as hf
 from torch import nn
 
 from orpo import ConfigError
-from orpo.engine import PaddedEngine, SharedEngine, expect_engine, select_engine
-from orpo.engine.fused_head import FusedHead, LogitTransform
+from orpo.engine.fused_head import FusedHead
+from orpo.engine.head import LogitTransform
+from orpo.engine.padded import PaddedEngine
+from orpo.engine.select import expect_engine, select_engine
+from orpo.engine.shared import SharedEngine
 from orpo.errors import ModelError
 from orpo.setting_types import CHOICES
 from tests.engine.families import (

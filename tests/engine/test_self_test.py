@@ -12,13 +12,17 @@ import transformers as hf
 from torch import Tensor
 
 from orpo import ConfigError
-from orpo.engine import PaddedEngine, SharedEngine, attention_tiles, backends, select_engine
 from orpo.engine import attention as attention_module
+from orpo.engine import attention_cpu as attention_tiles
+from orpo.engine import backends
 from orpo.engine import self_test as self_test_module
 from orpo.engine import shared as shared_module
 from orpo.engine.fused_head import FusedHead
 from orpo.engine.layout import PackedPairs, PairLayout, PairSpan
+from orpo.engine.padded import PaddedEngine
+from orpo.engine.select import select_engine
 from orpo.engine.self_test import self_test
+from orpo.engine.shared import SharedEngine
 from tests.engine.families import SHARED, model_of, prepared
 
 Plant = Callable[[pytest.MonkeyPatch], None]

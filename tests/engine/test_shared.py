@@ -7,7 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orpo.engine import PaddedEngine, SharedEngine, select_engine
+from orpo.engine.padded import PaddedEngine
+from orpo.engine.select import select_engine
+from orpo.engine.shared import SharedEngine
 from orpo.setting_types import CHOICES
 from tests.engine.families import (
     LENGTHS,

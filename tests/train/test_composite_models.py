@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 
 from orpo import ORPOTrainer
 from orpo.commands.main import main
-from orpo.engine import SharedEngine, look_through
+from orpo.engine.look import look_through
+from orpo.engine.shared import SharedEngine
 from orpo.train.card import _loader as loader_of
 from orpo.train.models import auto_class
 from tests.train.one_step import quiet_trainer, step_gradients

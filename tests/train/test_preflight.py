@@ -8,7 +8,9 @@ import datasets
 import pytest
 
 from orpo import ORPOConfig, ORPOTrainer
-from orpo.engine import MemoryEstimate, PaddedEngine, SharedEngine
+from orpo.engine.memory import MemoryEstimate
+from orpo.engine.padded import PaddedEngine
+from orpo.engine.shared import SharedEngine
 from orpo.errors import ConfigError
 from orpo.train.before.memory import LongestPair, check_memory, longest_pair, optimizer_bytes
 from tests.train.small import Stream, text_rows

@@ -17,20 +17,8 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 from torch.compiler import config as compiler
 
-from orpo.engine.attention_dense import pair_by_pair
+from orpo.engine.attention_cpu import pair_by_pair
 from orpo.engine.layout import PairLayout
-
-__all__ = [
-    "Varlen",
-    "flash_attention",
-    "flex_attention",
-    "has_flash_attn",
-    "has_triton",
-    "has_varlen",
-    "sdpa_attention",
-    "varlen_attention",
-]
-
 
 _RECOMPILED = 64
 """Kinds of FlexAttention that may be compiled: with a window or not, for a gradient or not, ..."""

@@ -12,21 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from orpo.engine import attention_cuda
-from orpo.engine.attention_dense import dense_attention, segmented_attention
-from orpo.engine.attention_tiles import tiled_attention
+from orpo.engine.attention_cpu import dense_attention, segmented_attention, tiled_attention
 from orpo.engine.layout import PairLayout
-
-__all__ = [
-    "BACKENDS",
-    "KERNELS",
-    "AttentionCall",
-    "Features",
-    "attend",
-    "candidates",
-    "choose_backend",
-    "kernels_of",
-    "watched_attention",
-]
 
 Backend = Callable[..., Tensor]
 

@@ -22,17 +22,6 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Literal, TypeAlias
 
-__all__ = [
-    "ADAPTER_RANK",
-    "FOUR_BITS",
-    "Counted",
-    "Footprint",
-    "ModelShape",
-    "Weights",
-    "Wrapper",
-    "footprint",
-]
-
 Wrapper: TypeAlias = Literal["one", "ddp", "zero2", "zero3", "fsdp2"]
 Weights: TypeAlias = Literal["full", "lora", "qlora"]
 

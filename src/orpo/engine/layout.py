@@ -19,17 +19,6 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-__all__ = [
-    "PackedPairs",
-    "PaddedPairs",
-    "PairLayout",
-    "PairSpan",
-    "Predictions",
-    "pack_pairs",
-    "pad_pairs",
-    "pair_lengths",
-]
-
 Batch = Mapping[str, Tensor]
 Built = TypeVar("Built")
 _GIVEN = ("weight", "reference_chosen", "reference_rejected")

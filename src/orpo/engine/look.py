@@ -19,11 +19,14 @@ import torch
 from torch import Tensor, nn
 
 from orpo.engine.attention import transformer
-from orpo.engine.text import positions_of_text, random_ids, text_config
-from orpo.engine.trial import on_trial, without_checkpointing
+from orpo.engine.probing import (
+    on_trial,
+    positions_of_text,
+    random_ids,
+    text_config,
+    without_checkpointing,
+)
 from orpo.errors import ModelError, UserError
-
-__all__ = ["REFUSALS", "Look", "freeze", "look_through", "make_steady"]
 
 REFUSALS = (
     *(ArithmeticError, AssertionError, AttributeError, LookupError),

@@ -15,8 +15,6 @@ from orpo.data.pack import merge_batches, select_pairs
 from orpo.engine.layout import pair_lengths
 from orpo.engine.types import Engine
 
-__all__ = ["cut", "even_bins", "pack_bins", "positions_of"]
-
 Batch = dict[str, Tensor]
 
 

@@ -22,8 +22,6 @@ from orpo.engine.attention import transformer
 from orpo.engine.layout import PairLayout, PairSpan, pair_lengths
 from orpo.errors import ConfigError
 
-__all__ = ["Noise", "noise_columns", "noisy", "packed_noise", "padded_noise"]
-
 Noise: TypeAlias = Callable[[int], Tensor]
 """From the embedding's width d to what is added to its output, (..., d)."""
 

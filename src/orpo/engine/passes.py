@@ -7,13 +7,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from orpo.engine.fused_head import FusedHead
-from orpo.engine.head_tap import tap
+from orpo.engine.fused_head import FusedHead, tap
+from orpo.engine.head import Objective
 from orpo.engine.layout import Predictions
-from orpo.engine.types import EngineOutput, Objective
+from orpo.engine.types import EngineOutput
 from orpo.objective import PairLogps
-
-__all__ = ["fused_pass"]
 
 
 def fused_pass(

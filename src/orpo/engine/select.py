@@ -10,20 +10,15 @@ import torch
 from torch import nn
 from torch.nn.modules.dropout import _DropoutNd
 
-from orpo.engine.apart import ApartEngine
-from orpo.engine.attention import transformer
-from orpo.engine.attention_trial import try_kernels
+from orpo.engine.attention import transformer, try_kernels
 from orpo.engine.backends import KERNELS, kernels_of, watched_attention
-from orpo.engine.fused_head import FusedHead
-from orpo.engine.head_tap import output_layer, probe_transform
-from orpo.engine.padded import PaddedEngine
-from orpo.engine.rotary import borders_of
+from orpo.engine.fused_head import FusedHead, output_layer, probe_transform
+from orpo.engine.padded import ApartEngine, PaddedEngine
+from orpo.engine.probing import borders_of
 from orpo.engine.self_test import NOT_FINITE, self_test
 from orpo.engine.shared import SharedEngine
 from orpo.engine.types import Engine
 from orpo.errors import ConfigError, ModelError
-
-__all__ = ["expect_engine", "select_engine"]
 
 _SHARED_LAYERS = {"full_attention", "sliding_attention"}
 _PASSED = "self-test passed"

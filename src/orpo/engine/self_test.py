@@ -19,13 +19,17 @@ from orpo.engine.attention import transformer
 from orpo.engine.head import sum_pairs, token_logps
 from orpo.engine.layout import Predictions, pad_pairs
 from orpo.engine.look import REFUSALS
-from orpo.engine.rotary import borders_of, forget_lengths
-from orpo.engine.text import positions_of_text, random_ids, text_config
-from orpo.engine.trial import on_trial, without_checkpointing
+from orpo.engine.probing import (
+    borders_of,
+    forget_lengths,
+    on_trial,
+    positions_of_text,
+    random_ids,
+    text_config,
+    without_checkpointing,
+)
 from orpo.engine.types import Engine
 from orpo.objective import PairLogps
-
-__all__ = ["NOT_FINITE", "self_test"]
 
 NOT_FINITE = "the model's own log-probabilities are not finite"
 _LONGEST = 4608

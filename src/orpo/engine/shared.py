@@ -9,20 +9,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from orpo.engine.attention import (
-    packed_masks,
-    prepare_attention,
-    restore_attention,
-    transformer,
-)
-from orpo.engine.fused_head import FusedHead
-from orpo.engine.head_tap import output_layer
+from orpo.engine.attention import packed_masks, prepare_attention, restore_attention, transformer
+from orpo.engine.fused_head import FusedHead, output_layer
+from orpo.engine.head import Objective
 from orpo.engine.layout import PairLayout, pack_pairs
 from orpo.engine.noise import noisy, packed_noise
 from orpo.engine.passes import fused_pass
-from orpo.engine.types import EngineOutput, Objective
-
-__all__ = ["SharedEngine"]
+from orpo.engine.types import EngineOutput
 
 
 @dataclass(frozen=True)

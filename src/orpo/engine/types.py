@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import Protocol
 
 from torch import Tensor, nn
 
+from orpo.engine.fused_head import FusedHead
+from orpo.engine.head import Objective
 from orpo.objective import PairLogps
-
-if TYPE_CHECKING:
-    from orpo.engine.fused_head import FusedHead
-
-__all__ = ["Engine", "EngineOutput", "Objective"]
-
-Objective: TypeAlias = Callable[[PairLogps], Tensor]
-"""From the log-probabilities of some pairs to their part of the loss, a scalar.
-
-It must be a sum over pairs: objective(a and b) = objective(a) + objective(b). It is handed to the
-engine, rather than applied to what the engine returns, because the fused head asks for the gradient
-of the loss pair by pair, before it lets go of the logits.
-"""
 
 
 @dataclass(frozen=True)

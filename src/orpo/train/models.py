@@ -29,7 +29,7 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_MULTIMODAL_LM_MAPPING,
 )
 
-from orpo.engine import has_last_position, positions_of_text
+from orpo.engine.probing import has_last_position, positions_of_text
 from orpo.errors import ConfigError, ModelError, UserError
 from orpo.runs import ensure_as_committed
 from orpo.runs.names import ADAPTER_FILE, located

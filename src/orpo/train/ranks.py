@@ -17,18 +17,10 @@ from transformers.integrations import is_deepspeed_zero3_enabled
 
 from orpo.config import ORPOConfig
 from orpo.data.pack import merge_batches, select_pairs
-from orpo.engine import (
-    Engine,
-    Look,
-    cut,
-    even_bins,
-    freeze,
-    look_through,
-    make_steady,
-    pack_bins,
-    positions_of,
-    select_engine,
-)
+from orpo.engine.look import Look, freeze, look_through, make_steady
+from orpo.engine.microbatch import cut, even_bins, pack_bins, positions_of
+from orpo.engine.select import select_engine
+from orpo.engine.types import Engine
 from orpo.errors import ModelError, OrpoError
 
 Batch = dict[str, Tensor]

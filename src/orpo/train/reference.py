@@ -21,8 +21,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from orpo.engine import ApartEngine, Engine, PaddedEngine, SharedEngine
-from orpo.engine.trial import on_trial
+from orpo.engine.padded import ApartEngine, PaddedEngine
+from orpo.engine.probing import on_trial
+from orpo.engine.shared import SharedEngine
+from orpo.engine.types import Engine
 from orpo.errors import CheckpointError, ConfigError
 from orpo.objective import PairLogps
 from orpo.train.continuity import stop_of

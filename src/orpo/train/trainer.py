@@ -27,7 +27,10 @@ from orpo.data.pack import PairCollator
 from orpo.data.prepare import StreamedPairs
 from orpo.data.types import COLUMNS as PREPARED
 from orpo.data.types import Ledger
-from orpo.engine import cut, most_positions, noise_columns, positions_of, transformer
+from orpo.engine.attention import transformer
+from orpo.engine.memory import most_positions
+from orpo.engine.microbatch import cut, positions_of
+from orpo.engine.noise import noise_columns
 from orpo.errors import ConfigError, DataError
 from orpo.objective import PairLogps
 from orpo.runs import RECIPE, write_json

@@ -17,7 +17,7 @@ from typing import Any
 from torch import Tensor, nn
 from transformers import TrainingArguments
 
-from orpo.engine import EngineOutput
+from orpo.engine.types import EngineOutput
 from orpo.runs import typed
 from orpo.train.checkpoints import Progress
 from orpo.train.ranks import gathered

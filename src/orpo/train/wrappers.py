@@ -14,15 +14,10 @@ from transformers import Trainer
 from transformers.integrations import deepspeed_init, is_deepspeed_zero3_enabled
 
 from orpo.config import ORPOConfig
-from orpo.engine import (
-    ApartEngine,
-    Engine,
-    compile_blocks,
-    compile_head,
-    keep_freed_memory,
-    share_casts,
-    uncompile_blocks,
-)
+from orpo.engine.compiling import compile_blocks, compile_head, share_casts, uncompile_blocks
+from orpo.engine.memory import keep_freed_memory
+from orpo.engine.padded import ApartEngine
+from orpo.engine.types import Engine
 from orpo.errors import ConfigError
 
 

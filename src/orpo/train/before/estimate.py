@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from orpo.config import ORPOConfig
-from orpo.engine import most_positions
 from orpo.engine.footprint import Counted, Footprint, ModelShape, Wrapper, footprint
+from orpo.engine.memory import most_positions
 from orpo.train.before.fleet import Fleet
 from orpo.train.optimizers import steps_in_all, steps_per_epoch
 from orpo.train.work import ModelCost, Work

@@ -16,9 +16,11 @@ from torch import nn
 from transformers import PreTrainedModel, TrainingArguments
 
 from orpo.config import ORPOConfig
-from orpo.engine import Engine, MemoryEstimate, Precision, can_compile, estimate_memory, pays
+from orpo.engine.compiling import can_compile, pays
 from orpo.engine.footprint import FOUR_BITS, Counted, ModelShape
-from orpo.engine.head_tap import output_layer
+from orpo.engine.fused_head import output_layer
+from orpo.engine.memory import MemoryEstimate, Precision, estimate_memory
+from orpo.engine.types import Engine
 from orpo.errors import ConfigError
 from orpo.runs.names import ADAPTER_FILE, located
 from orpo.train.adapters import base_of_adapter, check_quantize, check_stored, is_quantized
