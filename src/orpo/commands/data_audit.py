@@ -12,15 +12,15 @@ from rich.box import SIMPLE
 from rich.table import Table
 from rich.text import Text
 
+from orpo.audit.findings import Audit, Finding, amount
 from orpo.commands.console import console, say
 from orpo.commands.main import print_json
+from orpo.data.sources import open_source
 from orpo.errors import ConfigError, DataError
 from orpo.options import argument, asked, option, training_settings
 from orpo.runs.writing import ensure_writable
 
 if TYPE_CHECKING:
-    from orpo.audit.findings import Audit, Finding
-    from orpo.config import ORPOConfig
     from orpo.data.types import Row
     from orpo.train.trainer import ORPOTrainer
 
@@ -98,8 +98,6 @@ def run(options: Options) -> dict[str, Any]:
 
 def audit_dataset(options: Options) -> Audit:
     """The audit of a data set, with what a model says about its lengths and costs."""
-    from orpo.data.sources import open_source  # noqa: PLC0415 - before what takes long to load
-
     rows = open_source(options.dataset)
     held = open_source(options.eval_dataset) if options.eval_dataset else None
     from orpo.audit.run import AuditPlan, audit_rows  # noqa: PLC0415 - loads numpy
@@ -129,19 +127,19 @@ def audit_dataset(options: Options) -> Audit:
     audit = audit_rows(plan, sample.passing(rows), held, say)
     if not options.measure or not audit.budget.get("pairs"):
         return audit
-    measured, note = _measured(options, config, sample.rows, audit.budget)
+    measured, note = _measured(options, sample.rows, audit.budget)
     return replace(audit, budget={**audit.budget, **measured}, notes=(*audit.notes, note))
 
 
 def _measured(
-    options: Options, config: ORPOConfig, rows: Sequence[Row], budget: Mapping[str, float]
+    options: Options, rows: Sequence[Row], budget: Mapping[str, float]
 ) -> tuple[dict[str, float], str]:
     """A few training steps: how long an epoch takes, how much memory, and how that is known."""
     from orpo.train.clock import StepClock  # noqa: PLC0415 - loads torch
 
     clock = StepClock()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        trainer = _trainer(options, config, rows, folder)
+        trainer = _trainer(options, rows, folder)
         trainer.add_callback(clock)
         peak = _peak_bytes(trainer, int(budget["longest_positions"]))
         lengths = [_tokens(pair) for pair in trainer.train_dataset]
@@ -160,27 +158,28 @@ def _measured(
     )
 
 
-def _trainer(options: Options, config: ORPOConfig, rows: Sequence[Row], folder: str) -> ORPOTrainer:
+def _trainer(options: Options, rows: Sequence[Row], folder: str) -> ORPOTrainer:
     """The trainer that `orpo train` would use, on whole steps of the rows."""
     from transformers import PrinterCallback  # noqa: PLC0415 - loads torch
 
+    from orpo.config import ORPOConfig  # noqa: PLC0415
     from orpo.train.tokenizer import named_tokenizer  # noqa: PLC0415
     from orpo.train.trainer import ORPOTrainer  # noqa: PLC0415
 
-    fixed = {
-        "output_dir": folder,
-        "per_device_train_batch_size": _BATCH,
-        "gradient_accumulation_steps": 1,
-        "train_sampling_strategy": "sequential",
-        "save_strategy": "no",
-        "eval_strategy": "no",
-        "report_to": [],
-        "disable_tqdm": True,
-        "on_bad_row": "drop",
-        "data_cache": "off",
-    }
-    for name, value in fixed.items():
-        setattr(config, name, value)
+    config = ORPOConfig(
+        output_dir=folder,
+        seed=options.seed,
+        per_device_train_batch_size=_BATCH,
+        gradient_accumulation_steps=1,
+        train_sampling_strategy="sequential",
+        save_strategy="no",
+        eval_strategy="no",
+        report_to=[],
+        disable_tqdm=True,
+        on_bad_row="drop",
+        data_cache="off",
+        **options.settings,
+    )
     trainer = ORPOTrainer(
         model=options.model,
         args=config,
@@ -220,8 +219,6 @@ def _tokens(pair: Mapping[str, Any]) -> int:
 
 
 def _show(audit: Audit) -> None:
-    from orpo.audit.findings import amount  # noqa: PLC0415
-
     rows = audit.rows
     say(
         f"{audit.dataset} ({rows.format or 'no format'}): {amount(rows.rows_in, 'row')}, "
