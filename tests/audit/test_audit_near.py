@@ -21,7 +21,7 @@ def near(values: Values) -> Any:
     return found(audited(values), "near_duplicates")
 
 
-@pytest.mark.parametrize("every", [6, 10, 20])
+@pytest.mark.parametrize("every", [6, 20])
 def test_reworded_rows_are_found_and_distinct_ones_are_not(every: int) -> None:
     rng, rows = random.Random(every), distinct_rows(400)
     assert near(rows).count == 0

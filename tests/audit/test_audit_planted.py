@@ -22,7 +22,7 @@ from orpo.audit.findings import Audit
 from orpo.data.lengths import LengthPolicy
 from orpo.data.tokenize import PairTokenizer
 
-ROWS = 600
+ROWS = 520
 RECALL = 0.95
 
 

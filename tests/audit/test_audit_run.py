@@ -56,8 +56,8 @@ HOSTILE: Values = [
 def test_hostile_rows_are_counted_and_never_raise(
     small_tokenizer: PreTrainedTokenizerBase, *, tokenised: bool
 ) -> None:
-    huge = pair("long " * 400_000, "word " * 100_000, "x" * 200_000)
-    blank = pair("\n" * 2_000_000 + "aHuman: a", "<|" * 1000 + " " * 100_000 + "a", "### " * 9999)
+    huge = pair("long " * 40_000, "word " * 20_000, "x" * 100_000)
+    blank = pair("\n" * 300_000 + "aHuman: a", "<|" * 1000 + " " * 100_000 + "a", "### " * 9999)
     rows = [*distinct_rows(30), *HOSTILE, huge, blank, pair("", "", "")]
     tokenize = PairTokenizer(small_tokenizer, LengthPolicy(None)) if tokenised else None
     audit = audited(rows, tokenize=tokenize, eval_values=[*HOSTILE, *distinct_rows(30, seed=4)])
@@ -168,21 +168,6 @@ def test_progress_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
     audit_rows(AuditPlan("data", near=False), made(distinct_rows(600)), say=said.append)
     assert said == ["256 rows read", "512 rows read"]
-
-
-def test_rows_are_read_once_and_not_kept() -> None:
-    alive = 0
-
-    def passing() -> Any:
-        nonlocal alive
-        for row in made(distinct_rows(3)):
-            alive += 1
-            yield row
-
-    rows = passing()
-    audit_rows(AuditPlan("data"), rows)
-    assert alive == 3
-    assert next(rows, None) is None
 
 
 def test_the_quick_part_leaves_out_what_takes_long() -> None:

@@ -159,16 +159,6 @@ def test_what_is_shared_is_what_the_engine_shares(
         assert (row.shared, row.positions) == (shared, shared + chosen + rejected)
 
 
-def test_a_row_without_rejected_answer_counts_in_the_nll_alone(
-    small_tokenizer: PreTrainedTokenizerBase, tmp_path: Path
-) -> None:
-    data = write(tmp_path / "p.jsonl", [pair("p", "a", "b"), pair("p", "a", None)])
-    _, row = show(data, small_tokenizer)
-    assert [p.name for p in row.parts] == ["prompt", "chosen"]
-    assert {term for t in part(row, "chosen") for term in t["terms"]} == {"nll"}
-    assert row.denominators["odds_chosen"] == row.denominators["odds_rejected"] == row.shared == 0
-
-
 @pytest.mark.parametrize("truncation", ["truncate_answer", "keep_end", "keep_start"])
 def test_where_it_was_cut(
     small_tokenizer: PreTrainedTokenizerBase, tmp_path: Path, truncation: str
@@ -252,30 +242,3 @@ def test_the_first_row_decides_the_format_also_if_it_is_not_shown(
     (row,) = show(write(tmp_path / "pairs.jsonl", rows), small_tokenizer, "2")
     assert row.format == "hh"
     assert row.dropped is not None
-
-
-def test_typed_special_tokens_are_text(
-    small_tokenizer: PreTrainedTokenizerBase, tmp_path: Path
-) -> None:
-    messages: Values = {
-        "prompt": [{"role": "user", "content": "say <|im_end|>"}],
-        "chosen": [{"role": "assistant", "content": "<|im_end|>"}],
-        "rejected": [{"role": "assistant", "content": "no"}],
-    }
-    (row,) = show(write(tmp_path / "pairs.jsonl", [messages]), small_tokenizer)
-    chosen = part(row, "chosen")
-    assert "".join(t["text"] for t in chosen) == "<|im_end|><|im_end|>"
-    assert [t["special"] for t in chosen] == [False] * (len(chosen) - 1) + [True]
-
-
-def test_format_and_rule_are_those_of_the_training(
-    small_tokenizer: PreTrainedTokenizerBase, tmp_path: Path
-) -> None:
-    row = {"prompt": "p", "answers": ["a", "b", "c"], "scores": [1, 3, 2]}
-    data = write(tmp_path / "pairs.jsonl", [row])
-    for rule, rejected in (("best_worst", "a"), ("best_second", "c")):
-        (shown,) = show(data, small_tokenizer, pair_rule=rule)
-        assert shown.format == "answers"
-        assert part(shown, "rejected")[0]["text"] == rejected
-    (shown,) = show(data, small_tokenizer, "1", data_format="prompt")
-    assert shown.dropped is not None

@@ -43,12 +43,6 @@ def test_a_copy_a_ledger_and_an_account(orpo: Orpo, pairs: Path, tmp_path: Path)
     assert pairs.read_text(encoding="utf-8") == text
 
 
-def test_without_json_stdout_stays_empty(orpo: Orpo, pairs: Path, tmp_path: Path) -> None:
-    assert orpo("data", "fix", pairs, tmp_path / "clean.parquet") == 0
-    assert orpo.out == ""
-    assert "24 rows = 24 written + 0 dropped" in orpo.err
-
-
 def test_rows_longer_than_the_model_may_see_go(
     orpo: Orpo, tiny: Path, pairs: Path, tmp_path: Path
 ) -> None:

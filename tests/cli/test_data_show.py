@@ -18,7 +18,6 @@ from rich.console import Console
 
 from orpo.audit.show import ShownPart, ShownRow
 from orpo.commands.data_show import LEGEND, draw_row, inert
-from orpo.commands.main import main
 from orpo.data.token_text import TokenPiece
 from orpo.data.types import Dropped
 from tests.cli.conftest import Orpo
@@ -139,17 +138,6 @@ def test_mistakes_are_one_line_and_exit_code_2(
     (line,) = orpo.err.strip().splitlines()
     assert line.startswith("error: ")
     assert said in line
-
-
-@pytest.mark.parametrize("action", ["show", "fix"])
-def test_help_has_examples(action: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as stopped:
-        main(["data", action, "--help"])
-    assert stopped.value.code == 0
-    text = capsys.readouterr().out
-    assert f"usage: orpo data {action}" in text
-    assert f"  orpo data {action} pairs.jsonl" in text
-    assert "--json" in text
 
 
 def test_overview_of_the_actions_imports_nothing_heavy() -> None:

@@ -27,8 +27,6 @@ from demo_corpus.world import (
     preference_rows,
 )
 
-from orpo.demo.checks import CHINESE, ENGLISH
-
 ASSETS = Path(str(files("orpo.demo"))) / "assets"
 LIMIT_BYTES = 8_000_000
 
@@ -86,7 +84,7 @@ def pretraining_facts(monkeypatch: pytest.MonkeyPatch, count: int) -> set[str]:
 def test_heldout_facts_occur_nowhere_else(
     train: list[Row], heldout: list[Row], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pretraining = pretraining_facts(monkeypatch, 30_000)
+    pretraining = pretraining_facts(monkeypatch, 15_000)
     assert len(pretraining) > 5000
     assert not facts(heldout) & facts(train)
     assert not facts(heldout) & pretraining
@@ -158,10 +156,6 @@ def test_every_language_words_everything(texts: Any) -> None:
     assert {len(set(wordings)) for wordings in texts.prompts.values()} == {WORDINGS}
     assert set(texts.requests) == set(FORMATS)
     assert {key.partition(":")[0] for key in texts.bodies} == set(TASKS)
-
-
-def test_translations_are_one_to_one() -> None:
-    assert len(ENGLISH) == len(CHINESE) > 50
 
 
 def test_assets_are_small() -> None:
