@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from orpo.commands.main import main as orpo
-from orpo.commands.tune import configure, job_of
+from orpo.commands.tune import Options, job_of
 from orpo.demo.story import grade
 from orpo.experiments.choice import measures_of
 from orpo.experiments.trials import Runs
@@ -67,9 +67,7 @@ def _at_full_length(folder: Path, values: Values, seed: int) -> dict[str, Any]:
     if path.is_file():
         kept: dict[str, Any] = json.loads(path.read_text("utf-8"))
         return kept
-    parser = argparse.ArgumentParser()
-    configure(parser)
-    job = job_of(parser.parse_args(["--output_dir", str(folder)]))
+    job = job_of(Options(settings={"output_dir": str(folder)}))
     runs = Runs(job.train, job.config, job.of_trials(), grade=grade)
     by_hand, best = (
         runs.test(one, runs.full_steps, _FRESH_SEED + seed) for one in (job.start, values)

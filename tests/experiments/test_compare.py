@@ -19,7 +19,7 @@ from orpo.evaluate.settings import JudgeSettings
 from orpo.experiments.claims import ArmResult, Group
 from orpo.experiments.compare import claim_comparison, drawn_rows, prepare_rows
 from orpo.experiments.compare_plan import CENTRE, CompareJob, Tasks, plan_arms, train_command
-from orpo.experiments.comparison import METHODS, Arm, Outcome
+from orpo.experiments.comparison import METHODS, Arm, ComparePlan, Outcome
 from orpo.experiments.joining import JUDGMENTS, judge_arms
 from orpo.experiments.tasks import Found, HeldOut, TaskSpec, load_checker, run_chains
 from orpo.jobs import TrainJob
@@ -63,13 +63,12 @@ def pairs(tmp_path: Path) -> str:
     return str(path)
 
 
-def job(folder: Path, pairs: str, **changes: Any) -> CompareJob:
+def job(folder: Path, pairs: str, plan: ComparePlan | None = None, **changes: Any) -> CompareJob:
     made = CompareJob(
         train=TrainJob(model="m", dataset=[pairs], held_out=0.4),
         settings={"learning_rate": 1e-3, "max_steps": 40, "per_device_train_batch_size": 2},
         folder=folder / "out",
-        methods=("orpo", "sft", "sft+dpo"),
-        budgets=("steps", "flops"),
+        plan=plan or ComparePlan(),
     )
     return replace(made, **changes)
 
@@ -137,7 +136,7 @@ def test_a_folder_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
 def test_every_method_starts_from_the_same_model_with_its_own_settings(
     tmp_path: Path, pairs: str
 ) -> None:
-    tasks = prepared(job(tmp_path, pairs, learning_rates={"dpo": 5e-5}))
+    tasks = prepared(job(tmp_path, pairs, ComparePlan(dpo_learning_rate=5e-5)))
     arms = plan_arms(METHODS, "steps", tasks.job.all_seeds[:1], 40, {})
     specs = [spec for arm in arms for spec in tasks.arm(arm)]
     assert [spec.settings["objective"] for spec in specs] == ["orpo", "sft", "sft", "dpo"]
@@ -164,14 +163,14 @@ def test_the_grid_holds_the_settings_of_the_comparison_in_its_middle(
     assert rates == {1e-3}
     assert cells[CENTRE["orpo"]].settings["orpo_alpha"] == 0.1
     assert cells["dpo-lr2"].start == CENTRE["sft"]
-    few = prepared(job(tmp_path / "few", pairs, sensitivity=False)).grid(["orpo", "sft", "dpo"])
+    short = ComparePlan(no_sensitivity=True)
+    few = prepared(job(tmp_path / "few", pairs, short)).grid(["orpo", "sft", "dpo"])
     assert [cell.name for spec in few for cell in spec.cells] == [*CENTRE.values()]
 
 
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"at_once": 0}, "--at_once"),
         ({"train": TrainJob(model="m", dataset=["a", "b"], held_out=0.1)}, "one data set"),
         ({"train": TrainJob(model="m", dataset=["a"], held_out=0.1, resume="auto")}, "--resume"),
         ({"settings": {"orpo_alpha": -1.0}}, "orpo_alpha"),

@@ -26,7 +26,15 @@ from orpo.experiments.study import JOURNAL, Place, Study, Tried
 from orpo.experiments.trials import Pruned, Runs, Speed
 from orpo.experiments.tune import run_tune
 from orpo.experiments.tune_plan import Budget, TuneJob
-from orpo.experiments.tuning import FinalTest, Measure, Space, TrialResult, Values, read_tuning
+from orpo.experiments.tuning import (
+    FinalTest,
+    Measure,
+    Space,
+    TrialResult,
+    TunePlan,
+    Values,
+    read_tuning,
+)
 from orpo.jobs import TrainJob, run_training
 from orpo.runs import read_run
 from orpo.runs.typed import plain
@@ -58,10 +66,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def job(place: Path, folder: Path, **changes: Any) -> TuneJob:
     train = TrainJob(model=str(place / "base"), dataset=[str(place / "pairs.jsonl")], held_out=0.4)
-    made = TuneJob(
-        train=train, settings=SETTINGS, folder=folder, minutes=None, trials=3, steps=STEPS
-    )
-    return replace(made, **changes)
+    settings = changes.pop("settings", SETTINGS)
+    return TuneJob(train, settings, folder, TunePlan(**{"trials": 3, "steps": STEPS, **changes}))
 
 
 def runs_of(made: TuneJob, **how: Any) -> Runs:
@@ -217,24 +223,20 @@ def test_the_start_stands_where_the_trials_tell_nothing_apart_from_it() -> None:
 # The budget
 
 
-def test_steps_are_as_many_as_leave_time_for_eight_trials_and_the_test(
-    place: Path, tmp_path: Path
-) -> None:
+def test_steps_are_as_many_as_leave_time_for_eight_trials_and_the_test() -> None:
     speed = Speed(step=0.5, around=1.0, testing=10.0)
-    made = job(place, tmp_path, minutes=10, trials=None, steps=None)
-    steps = Budget(10).plan_steps(made, speed, 1000)
+    steps = Budget(10).plan_steps(TunePlan(), speed, 1000)
     assert 8 * speed.run(steps) + speed.comparison(steps) == pytest.approx(600, rel=0.02)
-    assert Budget(10).plan_steps(made, speed, 30) == 30  # never longer than the recipe
-    assert Budget(10).plan_steps(replace(made, steps=7), speed, 1000) == 7
-    without = replace(made, minutes=None, trials=5)
-    assert Budget(None).plan_steps(without, speed, 1000) == 250
+    assert Budget(10).plan_steps(TunePlan(), speed, 30) == 30  # never longer than the recipe
+    assert Budget(10).plan_steps(TunePlan(steps=7), speed, 1000) == 7
+    assert Budget(None).plan_steps(TunePlan(trials=5), speed, 1000) == 250
+    assert (TunePlan().limit, TunePlan(trials=5).limit) == (10, None)
 
 
-def test_too_little_time_is_told_with_what_a_trial_takes(place: Path, tmp_path: Path) -> None:
+def test_too_little_time_is_told_with_what_a_trial_takes() -> None:
     speed = Speed(step=3.0, around=1.0, testing=10.0)
-    made = job(place, tmp_path, minutes=1, trials=None, steps=None)
     with pytest.raises(ConfigError, match=r"trial of 20 steps takes about 63 s.*at least 5\.0"):
-        Budget(1).plan_steps(made, speed, 1000)
+        Budget(1).plan_steps(TunePlan(), speed, 1000)
 
 
 def test_a_trial_is_begun_only_if_the_test_fits_behind_it() -> None:
@@ -405,7 +407,7 @@ def test_what_is_interrupted_goes_on(place: Path, tmp_path: Path) -> None:
     assert kept.account["cut off"] == 1
     result = run_tune(made, say=unheard)
     assert result.finished is True
-    assert result.account["complete"] + result.account["pruned"] == made.trials
+    assert result.account["complete"] + result.account["pruned"] == made.plan.trials
     assert result.account["cut off"] == 1
     results = {one.number: one for one in result.trials}
     assert results[1].state == "cut off"

@@ -9,6 +9,7 @@ from rich.box import SIMPLE
 from rich.table import Table
 
 from orpo.commands.console import console, say
+from orpo.demo.story import ASSETS
 from orpo.experiments.bench_job import BenchJob
 from orpo.options import asked, group
 from orpo.terminal import json_line
@@ -35,7 +36,6 @@ class Options:
 
 def run(options: Options) -> dict[str, Any]:
     """Measure, and print a table and one line of JSON."""
-    from orpo.demo.story import ASSETS  # noqa: PLC0415 - loads torch
     from orpo.experiments.bench import run_bench  # noqa: PLC0415 - loads torch
 
     job, sizes = options.bench, (4,)

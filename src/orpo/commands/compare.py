@@ -2,32 +2,29 @@
 
 from __future__ import annotations
 
-import argparse
 import shlex
 import sys
 from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import dataclass, replace
 from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from rich.box import SIMPLE
 from rich.table import Table
 
 from orpo.commands.console import console, say
-from orpo.commands.judge_options import add_judge_flags, judge_settings
-from orpo.commands.options import add_settings, resolve_settings
-from orpo.config import ORPOConfig
+from orpo.commands.options import ask
 from orpo.demo.story import ASSETS
 from orpo.errors import ConfigError
-from orpo.evaluate.intervals import Interval
-from orpo.experiments.compare import run_compare
-from orpo.experiments.compare_plan import CompareJob
-from orpo.experiments.comparison import BUDGETS, METHODS, ComparisonResult
-from orpo.experiments.tasks import cores
-from orpo.report.write import write_result_page
+from orpo.evaluate.settings import JudgeSettings
+from orpo.experiments.comparison import ComparePlan, ComparisonResult
+from orpo.options import group, training_settings
 from orpo.runs.typed import plain
+
+if TYPE_CHECKING:
+    from orpo.evaluate.intervals import Interval
+    from orpo.experiments.compare_plan import CompareJob
 
 EXAMPLES = """\
 examples:
@@ -55,7 +52,8 @@ _DEMO: dict[str, Any] = {
     "max_length": 256,
     "use_cpu": True,
 }
-_DEMO_RATES = {"dpo": 4e-5}
+_DEMO_RATE = 4e-5
+"""DPO's."""
 _DEMO_CHECKER = "orpo.demo.story:grade"
 _DEFAULTS = {"output_dir": "orpo-compare", "samples": 200}
 _MIB = 2**20
@@ -66,40 +64,33 @@ _SHARES = {
     "correct_answers": "answers right",
     "judged": "judge",
 }
-_SETTINGS = {f.name for f in fields(ORPOConfig) if f.init}
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
+@dataclass(frozen=True)
+class Options:
     """What is compared, and a flag for every setting of the training."""
-    add = parser.add_argument_group("the comparison").add_argument
-    add("--methods", default=",".join(METHODS), help="orpo, sft, sft+dpo, by comma; default all")
-    add(
-        "--budget",
-        default="both",
-        choices=("steps", "flops", "both"),
-        help="as many optimizer steps, or as many FLOPs, as ORPO's run; default both",
+
+    plan: ComparePlan = group(ComparePlan, "the comparison")
+    judge: JudgeSettings | None = group(
+        JudgeSettings,
+        "the judge",
+        "any OpenAI-compatible server; the key comes from an environment variable",
+        unless="model",
     )
-    add("--seeds", type=int, default=3, help="runs of each method; default 3")
-    for name in ("sft", "dpo"):
-        flags = (f"--{name}_learning_rate", f"--{name}-learning-rate")
-        text = "ORPO's" if name == "sft" else "a tenth of ORPO's"
-        add(*flags, type=float, metavar="LR", help=f"default {text}")
-    add(
-        "--no_sensitivity",
-        "--no-sensitivity",
-        action="store_true",
-        help="leave out the short runs at other learning rates and lambdas",
-    )
-    add("--checker", metavar="MODULE:FUNCTION", help="(row, answer) -> orpo.evaluate.Grade")
-    add("--at_once", "--at-once", type=int, help="runs at a time; default 1, on the demo 2")
-    add_judge_flags(parser)
-    add_settings(parser)
+    settings: dict[str, Any] = training_settings()
 
 
-def execute(given: argparse.Namespace) -> dict[str, Any]:
+def run(options: Options) -> dict[str, Any]:
     """Compare, and print the table and what became of the paper's claims."""
-    job = _job(given)
-    result = run_compare(job, say=say, overwrite=bool(getattr(given, "overwrite", False)))
+    given = options.settings
+    for name, fix in (("objective", "Use --methods."), ("resume", "It goes on by itself.")):
+        if name in given:
+            raise ConfigError("is not for a comparison", where=f"--{name}", fix=fix)
+    job = _job(options)
+    from orpo.experiments.compare import run_compare  # noqa: PLC0415 - loads torch
+    from orpo.report.write import write_result_page  # noqa: PLC0415 - loads matplotlib
+
+    result = run_compare(job, say=say, overwrite=bool(given.get("overwrite", False)))
     page = write_result_page(result, job.folder)
     for budget in result.budgets:
         console.print(outcome_table(result, budget))
@@ -110,51 +101,35 @@ def execute(given: argparse.Namespace) -> dict[str, Any]:
     return {**plain(result), "report": str(page)}
 
 
-def _job(given: argparse.Namespace) -> CompareJob:
-    flags = vars(given)
-    for name, fix in (("objective", "Use --methods."), ("resume", "It goes on by itself.")):
-        if name in flags:
-            raise ConfigError("is not for a comparison", where=f"--{name}", fix=fix)
-    demo = not flags.get("model") and not flags.get("dataset")
+def _job(options: Options) -> CompareJob:
+    plan, given = options.plan, options.settings
+    demo = not given.get("model") and not given.get("dataset")
     defaults = {**_DEFAULTS, **(_DEMO if demo else {})}
-    if flags.get("held_out"):
+    if given.get("held_out"):
         defaults.pop("eval_dataset", None)
-    train, config = resolve_settings(None, given, defaults)
-    settings = {k: v for k, v in {**defaults, **flags}.items() if k in _SETTINGS}
+    asked = ask(None, given, defaults)
+    from orpo.experiments.compare_plan import CompareJob  # noqa: PLC0415 - loads torch
+    from orpo.experiments.tasks import cores  # noqa: PLC0415
+
+    config = asked.config()
+    settings = dict(asked.settings)
     if settings.pop("beta", None) is not None:  # TRL's name for it, which SFT and DPO refuse
         settings["orpo_alpha"] = config.orpo_alpha
-    rates = {"sft": given.sft_learning_rate, "dpo": given.dpo_learning_rate}
-    own = {name: rate for name, rate in rates.items() if rate is not None}
+    if demo:
+        import torch  # noqa: PLC0415
+
+        # The model is so small that one run does not fill two cores.
+        at_once = 2 if cores() > 1 and not torch.accelerator.is_available() else 1
+        plan = replace(
+            plan,
+            dpo_learning_rate=plan.dpo_learning_rate or _DEMO_RATE,
+            checker=plan.checker or _DEMO_CHECKER,
+            at_once=plan.at_once or at_once,
+        )
     folder = Path(str(config.output_dir))
-    return CompareJob(
-        train=train,
-        settings=settings,
-        folder=folder,
-        methods=_methods(given.methods),
-        budgets=BUDGETS if given.budget == "both" else (given.budget,),
-        seeds=given.seeds,
-        learning_rates={**(_DEMO_RATES if demo else {}), **own},
-        sensitivity=not given.no_sensitivity,
-        checker=given.checker or (_DEMO_CHECKER if demo else ""),
-        at_once=given.at_once or _at_once(demo=demo),
-        judge=judge_settings(given, folder),
-        command=shlex.join(["orpo", "compare", *sys.argv[2:]]),
-    )
-
-
-def _methods(text: str) -> tuple[str, ...]:
-    names = tuple(part.strip().lower() for part in text.split(",") if part.strip())
-    for name in names:
-        if name not in METHODS:
-            raise ConfigError(f"{name!r} is none of {', '.join(METHODS)}", where="--methods")
-    if not names or len(set(names)) < len(names):
-        raise ConfigError("needs different names, at least one", where="--methods")
-    return names
-
-
-def _at_once(*, demo: bool) -> int:
-    """The demo's model is so small that one run does not fill two cores."""
-    return 2 if demo and cores() > 1 and not torch.accelerator.is_available() else 1
+    judge = options.judge.kept_in(folder) if options.judge else None
+    command = shlex.join(["orpo", "compare", *sys.argv[2:]])
+    return CompareJob(asked.job, settings, folder, plan, judge, command)
 
 
 def outcome_table(result: ComparisonResult, budget: str) -> Table:

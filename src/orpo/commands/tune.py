@@ -2,34 +2,34 @@
 
 from __future__ import annotations
 
-import argparse
 import re
 import shlex
 import sys
 from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import dataclass, replace
 from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE
 from rich.table import Table
-from transformers import TrainerCallback
 
 from orpo.commands.console import console, say
-from orpo.commands.options import add_settings, given_settings, resolve_settings
-from orpo.commands.progress import TrainingProgress
-from orpo.config import ORPOConfig
+from orpo.commands.options import ask, given_settings
 from orpo.demo.story import ASSETS
 from orpo.errors import ConfigError, RunStopped
-from orpo.evaluate.intervals import Interval
-from orpo.evaluate.results import Change
-from orpo.experiments.tune import run_tune
-from orpo.experiments.tune_plan import TuneJob
-from orpo.experiments.tuning import STATES, TrialResult, TuningResult, read_tuning
-from orpo.report.write import write_result_page
-from orpo.runs import RECIPE
+from orpo.experiments.tuning import STATES, TrialResult, TunePlan, TuningResult, read_tuning
+from orpo.options import argument, group, training_settings
+from orpo.runs.files import RECIPE
 from orpo.runs.typed import plain
+
+if TYPE_CHECKING:
+    from transformers import TrainerCallback
+
+    from orpo.commands.progress import TrainingProgress
+    from orpo.evaluate.intervals import Interval
+    from orpo.evaluate.results import Change
+    from orpo.experiments.tune_plan import TuneJob
 
 EXAMPLES = """\
 examples:
@@ -58,7 +58,6 @@ _DEMO_TEST = {"samples": 10**6, "sample_tokens": 64}
 _DEMO_CHECKER = "orpo.demo.story:grade"
 _DEFAULTS = {"output_dir": "orpo-tune", "samples": 200}
 _HELD_OUT = 0.1
-_MINUTES = 10.0
 _MOST = 12
 _MEASURES = {
     "score": ("score", 1, "", 4),
@@ -66,35 +65,31 @@ _MEASURES = {
     "preference_accuracy": ("prefers the chosen answer", 100, " %", 1),
 }
 _SECRETS = ("--storage", "--hub_token", "--hub-token", "--model_init_kwargs", "--model-init-kwargs")
-_SETTINGS = {f.name for f in fields(ORPOConfig) if f.init}
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
+@dataclass(frozen=True)
+class Options:
     """A recipe to start from, the budget, and a flag for every setting."""
-    parser.add_argument("recipe", nargs="?", metavar="RECIPE.yaml", help="settings; flags win")
-    add = parser.add_argument_group("the search").add_argument
-    add("--minutes", type=float, help=f"time for everything; default {_MINUTES:.0f}")
-    add("--trials", type=int, metavar="N", help="trials of the study; default as time allows")
-    add("--steps", type=int, metavar="S", help="steps of a trial; default as time allows")
-    for name, text in (("learning_rates", "of learning rates"), ("alphas", "of lambdas")):
-        flags = dict.fromkeys((f"--{name}", f"--{name.replace('_', '-')}"))
-        add(*flags, type=float, nargs=2, metavar=("LOW", "HIGH"), help=f"range {text}")
-    add("--storage", default="", help="URL or file of a study that several machines share")
-    add("--study", default="orpo", metavar="NAME", help="its name there; default orpo")
-    add("--checker", metavar="MODULE:FUNCTION", help="(row, answer) -> orpo.evaluate.Grade")
-    add_settings(parser)
+
+    recipe: str | None = argument("RECIPE.yaml", None, help="settings; flags win")
+    plan: TunePlan = group(TunePlan, "the search")
+    settings: dict[str, Any] = training_settings()
 
 
-def execute(given: argparse.Namespace) -> dict[str, Any]:
+def run(options: Options) -> dict[str, Any]:
     """Tune, and print the trials and what is recommended."""
+    job = job_of(options)
+    from orpo.commands.progress import TrainingProgress  # noqa: PLC0415 - loads torch
+    from orpo.experiments.tune import run_tune  # noqa: PLC0415 - loads torch
+    from orpo.report.write import write_result_page  # noqa: PLC0415 - loads matplotlib
+
     shown: list[TrainingProgress] = []
 
     def progress() -> list[TrainerCallback]:
         shown[:] = [TrainingProgress()] if console.is_terminal else []
         return [*shown]
 
-    job = job_of(given)
-    overwrite = bool(getattr(given, "overwrite", False))
+    overwrite = bool(options.settings.get("overwrite", False))
     try:
         result = run_tune(job, say=say, overwrite=overwrite, callbacks=progress)
     except RunStopped:
@@ -105,25 +100,24 @@ def execute(given: argparse.Namespace) -> dict[str, Any]:
     finally:
         for one in shown:
             one.close()
-    page = write_result_page(result, job.folder)
+    page, recipe = write_result_page(result, job.folder), job.folder / RECIPE
     console.print(trial_table(result))
     for line in result_lines(result):
         say(line)
-    recipe = job.folder / RECIPE
     say(f"page: {page}; it took {result.seconds:.0f} s")
     say(f"next: orpo train {recipe}")
     return {**plain(result), "recipe": str(recipe), "report": str(page)}
 
 
-def job_of(given: argparse.Namespace) -> TuneJob:
+def job_of(options: Options) -> TuneJob:
     """What a command line asks for.
 
     Raises:
         ConfigError: A value that cannot be meant.
     """
-    if "objective" in vars(given):
+    if "objective" in options.settings:
         raise ConfigError("is ORPO here", where="--objective", fix="Leave it out.")
-    own = given_settings(given.recipe, given)
+    plan, own = options.plan, given_settings(options.recipe, options.settings)
     demo = not own.get("model") and not own.get("dataset")
     recipe = {**(_DEMO if demo else {}), **own}
     if own.get("held_out"):
@@ -131,28 +125,16 @@ def job_of(given: argparse.Namespace) -> TuneJob:
     elif not recipe.get("eval_dataset"):
         recipe["held_out"] = _HELD_OUT
     defaults = {**_DEFAULTS, **(_DEMO_TEST if demo else {}), **recipe}
-    train, config = resolve_settings(given.recipe, given, defaults)
-    settings = {k: v for k, v in {**defaults, **own}.items() if k in _SETTINGS}
+    asked = ask(options.recipe, options.settings, defaults)
+    if demo and not plan.checker:
+        plan = replace(plan, checker=_DEMO_CHECKER)
+    from orpo.experiments.tune_plan import TuneJob  # noqa: PLC0415 - loads torch
+
+    config, settings = asked.config(), dict(asked.settings)
     if settings.pop("beta", None) is not None:  # TRL's name for it
         settings["orpo_alpha"] = config.orpo_alpha
-    minutes = given.minutes
-    if minutes is None and given.trials is None:
-        minutes = _MINUTES
-    return TuneJob(
-        train=train,
-        settings=settings,
-        folder=Path(str(config.output_dir)),
-        recipe=recipe,
-        minutes=minutes,
-        trials=given.trials,
-        steps=given.steps,
-        learning_rates=given.learning_rates and tuple(given.learning_rates),
-        alphas=given.alphas and tuple(given.alphas),
-        storage=given.storage,
-        study=given.study,
-        checker=given.checker or (_DEMO_CHECKER if demo else ""),
-        command=shlex.join(["orpo", "tune", *_without_secrets(sys.argv[2:])]),
-    )
+    command = shlex.join(["orpo", "tune", *_without_secrets(sys.argv[2:])])
+    return TuneJob(asked.job, settings, Path(str(config.output_dir)), plan, recipe, command)
 
 
 def _without_secrets(words: list[str]) -> list[str]:

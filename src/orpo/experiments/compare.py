@@ -61,8 +61,8 @@ def run_compare(job: CompareJob, *, say: Say, overwrite: bool = False) -> Compar
         TrainingError: A run broke down.
     """
     started = time.perf_counter()
-    if job.checker:
-        load_checker(job.checker)
+    if job.plan.checker:
+        load_checker(job.plan.checker)
     with run_lock(job.folder):
         named = {"dataset": job.dataset, "eval_dataset": job.train.eval_dataset}
         prints = {name: Source(spec).fingerprint() for name, spec in named.items() if spec}
@@ -183,6 +183,7 @@ class _Runs:
 
     def __init__(self, job: CompareJob, tasks: Tasks, say: Say) -> None:
         self.job, self.tasks, self.say = job, tasks, say
+        self.at_once = job.plan.at_once or 1
         self.held_out: dict[str, Any] = {}
         self.outcomes: list[Outcome] = []
         """Of the base model."""
@@ -191,15 +192,15 @@ class _Runs:
 
     def take_all(self) -> None:
         """The base model, the grid or the trial in its place, and every arm."""
-        job, by_flops = self.job, "flops" in self.job.budgets
-        wanted = job.objectives
+        plan, by_flops = self.job.plan, "flops" in self.job.plan.budgets
+        wanted = plan.objectives
         if by_flops:
             wanted = list(dict.fromkeys(["orpo", *wanted]))
-        grid = self.tasks.grid(wanted) if job.sensitivity or by_flops else []
-        arms = self._arms("steps", {}) if "steps" in job.budgets else []
+        grid = self.tasks.grid(wanted) if by_flops or not plan.no_sensitivity else []
+        arms = self._arms("steps", {}) if "steps" in plan.budgets else []
         self._run([[self.tasks.base()], *([spec] for spec in grid)], arms)
         if by_flops:
-            cells = {cell.name: cell.cost for cell in joining.read_grid(job.folder)}
+            cells = {cell.name: cell.cost for cell in joining.read_grid(self.job.folder)}
             costs = {n: cells[CENTRE[n]].flops / cells[CENTRE[n]].steps for n in wanted}
             shown = ", ".join(f"{name} {costs[name] / 1e9:,.2f}" for name in wanted)
             self.say(f"measured GFLOPs of a step: {shown}")
@@ -211,7 +212,7 @@ class _Runs:
 
     def _arms(self, budget: str, costs: Mapping[str, float]) -> list[Arm]:
         job = self.job
-        return plan_arms(job.methods, budget, job.all_seeds, self.tasks.steps, costs)
+        return plan_arms(job.plan.methods, budget, job.all_seeds, self.tasks.steps, costs)
 
     def _is_taken(self, arm: Arm) -> bool:
         there = {(one.arm.method, one.arm.seed) for one in self.results}
@@ -219,7 +220,7 @@ class _Runs:
 
     def _run(self, others: Sequence[list[TaskSpec]], arms: Sequence[Arm]) -> None:
         chains = [*others, *(self.tasks.arm(arm) for arm in arms)]
-        self.say(f"{len(chains)} runs, {self.job.at_once} at a time")
+        self.say(f"{len(chains)} runs, {self.at_once} at a time")
         ended = 0
 
         def done(number: int, found: list[Found]) -> None:
@@ -236,7 +237,7 @@ class _Runs:
             seconds = time.perf_counter() - self.begun
             self.say(f"{ended} of {len(chains)}, {seconds:.0f} s: {self._told(chain[0])}")
 
-        run_chains(chains, self.job.at_once, done)
+        run_chains(chains, self.at_once, done)
 
     def _told(self, first: TaskSpec) -> str:
         folder = Path(first.folder).relative_to(self.job.folder)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from orpo.config import ORPOConfig
 from orpo.errors import ConfigError
 from orpo.evaluate.settings import JudgeSettings
-from orpo.experiments.comparison import BASE, STAGES, Arm, Stage
+from orpo.experiments.comparison import BASE, STAGES, Arm, ComparePlan, Stage
 from orpo.experiments.tasks import CellSpec, HeldOut, TaskSpec
 from orpo.train.job import TrainJob
 
@@ -76,19 +76,12 @@ def _arm(method: str, budget: str, seed: int, steps: int) -> Arm:
 
 @dataclass(frozen=True)
 class CompareJob:
-    """What is compared.
+    """A comparison.
 
     Attributes:
         train: The model, the data, what is held out of them, and how many prompts are answered.
-        settings: Fields of `ORPOConfig` as given; the learning rate is ORPO's.
+        settings: Fields of `ORPOConfig` as given; learning rate and seed are those of ORPO's first.
         folder: The output folder.
-        methods: Some of `orpo.experiments.comparison.METHODS`.
-        budgets: Some of `orpo.experiments.comparison.BUDGETS`.
-        seeds: How many; from `settings["seed"]` on.
-        learning_rates: "sft" and "dpo" -> their own; SFT has ORPO's and DPO a tenth otherwise.
-        sensitivity: Take the short runs of the grid of learning rates and lambdas.
-        checker: `module:function` that checks answers; empty for none.
-        at_once: Runs at a time.
         judge: Prefers one of two answers, if given.
         command: How the comparison was started, for the page.
 
@@ -99,25 +92,12 @@ class CompareJob:
     train: TrainJob
     settings: Mapping[str, Any]
     folder: Path
-    methods: tuple[str, ...]
-    budgets: tuple[str, ...]
-    seeds: int = 3
-    learning_rates: Mapping[str, float] = field(default_factory=dict)
-    sensitivity: bool = True
-    checker: str = ""
-    at_once: int = 1
+    plan: ComparePlan
     judge: JudgeSettings | None = None
     command: str = "orpo compare"
 
     def __post_init__(self) -> None:
         """Check every value before anything is loaded."""
-        for flag, value in (("--seeds", self.seeds), ("--at_once", self.at_once)):
-            if value < 1:
-                raise ConfigError(f"must be at least 1, is {value}", where=flag)
-        for objective, rate in self.learning_rates.items():
-            if not rate > 0:
-                where = f"--{objective}_learning_rate"
-                raise ConfigError(f"must be positive, is {rate}", where=where)
         if len(self.train.dataset or []) != 1 or self.train.mix:
             what, fix = "a comparison takes one data set", "Join them to one file first."
             raise ConfigError(what, where="--dataset", fix=fix)
@@ -143,21 +123,17 @@ class CompareJob:
         return (self.train.dataset or [""])[0]
 
     @property
-    def objectives(self) -> list[str]:
-        """What is trained in some stage of some method."""
-        return list(dict.fromkeys(name for method in self.methods for name in STAGES[method]))
-
-    @property
     def all_seeds(self) -> list[int]:
         """Of the runs of each method."""
         first = int(self.settings.get("seed", ORPOConfig(output_dir="unused").seed))
-        return [first + n for n in range(self.seeds)]
+        return [first + n for n in range(self.plan.seeds)]
 
     @property
     def rates(self) -> dict[str, float]:
         """Objective -> learning rate."""
         rate = float(self.settings.get("learning_rate", ORPOConfig.learning_rate))
-        return {"orpo": rate, "sft": rate, "dpo": rate / 10, **self.learning_rates}
+        sft, dpo = self.plan.sft_learning_rate, self.plan.dpo_learning_rate
+        return {"orpo": rate, "sft": sft or rate, "dpo": dpo or rate / 10}
 
     def of_objective(self, objective: str) -> dict[str, Any]:
         """The settings that differ between the objectives."""
@@ -175,7 +151,7 @@ class CompareJob:
             "job": self.train.facts(),
             "training": {k: v for k, v in self.settings.items() if k not in left_out},
             "learning_rates": {name: self.rates[name] for name in CENTRE},
-            "checker": self.checker,
+            "checker": self.plan.checker,
         }
 
 
@@ -207,7 +183,7 @@ class Tasks:
         self.steps = (
             asked if asked > 0 else max(1, round(epochs * rows.counts["train"] / self.batch))
         )
-        longest = max(_TRIAL_STEPS, self.steps // 4) if job.sensitivity else _TRIAL_STEPS
+        longest = _TRIAL_STEPS if job.plan.no_sensitivity else max(_TRIAL_STEPS, self.steps // 4)
         self.grid_steps = max(1, min(self.steps, longest))
         left_out = {"output_dir", "learning_rate", "num_train_epochs", "max_steps"}
         given = {k: v for k, v in job.settings.items() if k not in left_out}
@@ -271,7 +247,7 @@ class Tasks:
                 if objective == "orpo":
                     name += f"-lambda{j}"
                     settings = {**settings, "orpo_alpha": _rounded(strength * alpha)}
-                if self.job.sensitivity or name == CENTRE[objective]:
+                if not self.job.plan.no_sensitivity or name == CENTRE[objective]:
                     yield CellSpec(name, settings, dataset, start)
 
     def _rows_for(self, objective: str, steps: int, seed: int) -> str:
@@ -280,7 +256,7 @@ class Tasks:
 
     def _test(self, dataset: str) -> HeldOut:
         train = self.job.train
-        return HeldOut(dataset, train.samples, train.sample_tokens, self.job.checker)
+        return HeldOut(dataset, train.samples, train.sample_tokens, self.job.plan.checker)
 
     def _path(self, name: str) -> str:
         return str(self.job.folder / name)

@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from orpo.errors import ConfigError
 from orpo.evaluate.intervals import Interval
+from orpo.options import option
 from orpo.runs.files import EVALUATION
 from orpo.runs.reading import read_object
 from orpo.runs.typed import typed
@@ -27,6 +29,65 @@ STAGES: Mapping[str, tuple[str, ...]] = {
 }
 """Method -> the objective of each of its stages, in order."""
 METHODS = tuple(STAGES)
+
+
+def _methods(text: str) -> tuple[str, ...]:
+    names = tuple(part.strip().lower() for part in text.split(",") if part.strip())
+    for name in names:
+        if name not in METHODS:
+            raise ConfigError(f"{name!r} is none of {', '.join(METHODS)}", where="--methods")
+    if not names or len(set(names)) < len(names):
+        raise ConfigError("needs different names, at least one", where="--methods")
+    return names
+
+
+@dataclass(frozen=True)
+class ComparePlan:
+    """What is compared, beside the settings of the training.
+
+    Raises:
+        ConfigError: A value that cannot be meant.
+    """
+
+    methods: tuple[str, ...] = option(
+        METHODS, parse=_methods, help="orpo, sft, sft+dpo, by comma; default all"
+    )
+    budget: str = option(
+        "both",
+        choices=(*BUDGETS, "both"),
+        help="as many optimizer steps, or as many FLOPs, as ORPO's run; default both",
+    )
+    seeds: int = option(3, help="runs of each method; default 3")
+    sft_learning_rate: float | None = option(None, metavar="LR", help="default ORPO's")
+    dpo_learning_rate: float | None = option(None, metavar="LR", help="default a tenth of ORPO's")
+    no_sensitivity: bool = option(
+        False, help="leave out the short runs at other learning rates and lambdas"
+    )
+    checker: str = option(
+        "", metavar="MODULE:FUNCTION", help="(row, answer) -> orpo.evaluate.Grade"
+    )
+    at_once: int | None = option(None, help="runs at a time; default 1, on the demo 2")
+
+    def __post_init__(self) -> None:
+        """Check every value before anything is loaded."""
+        for name in ("seeds", "at_once"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"must be at least 1, is {value}", where=f"--{name}")
+        for name in ("sft_learning_rate", "dpo_learning_rate"):
+            rate = getattr(self, name)
+            if rate is not None and not rate > 0:
+                raise ConfigError(f"must be positive, is {rate}", where=f"--{name}")
+
+    @property
+    def budgets(self) -> tuple[str, ...]:
+        """Those of `BUDGETS` that are asked for."""
+        return BUDGETS if self.budget == "both" else (self.budget,)
+
+    @property
+    def objectives(self) -> list[str]:
+        """What is trained in some stage of some method."""
+        return list(dict.fromkeys(name for method in self.methods for name in STAGES[method]))
 
 
 @dataclass(frozen=True)

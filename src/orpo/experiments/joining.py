@@ -89,29 +89,30 @@ def join(
 ) -> ComparisonResult:
     """The base model's outcomes and every run as the result of the comparison."""
     job, base = tasks.job, ArmResult(Arm(BASE, BASE, "", 0), [], outcomes)
+    at_once = job.plan.at_once or 1
     alone, groups = Group(BASE, "", [base]), _groups(job, results)
-    cells = [one for one in read_grid(job.folder) if one.objective in job.objectives]
+    cells = [one for one in read_grid(job.folder) if one.objective in job.plan.objectives]
     return ComparisonResult(
         model=str(job.train.model),
         dataset=job.dataset,
         command=job.command,
-        methods=list(job.methods),
-        budgets=list(job.budgets),
+        methods=list(job.plan.methods),
+        budgets=list(job.plan.budgets),
         seeds=job.all_seeds,
         steps=tasks.steps,
         batch=tasks.batch,
         learning_rates={name: job.rates[name] for name in CENTRE},
         orpo_alpha=job.config("orpo").orpo_alpha,
         dpo_beta=job.config("dpo").dpo_beta,
-        checked=bool(job.checker),
+        checked=bool(job.plan.checker),
         answered=min(job.train.samples, len(outcomes)),
         table=[summarise(alone, alone), *(summarise(group, alone) for group in groups)],
         claims=decide_claims(groups, alone),
         curves=[curve for result in results for curve in curves_of(job.folder, result.arm)],
-        sensitivity=cells if job.sensitivity else [],
+        sensitivity=[] if job.plan.no_sensitivity else cells,
         runs=[_run_of(tasks, result) for result in results],
         examples=pick_examples(base, groups),
-        machine=replace(machine(), threads=threads_of_each(job.at_once), at_once=job.at_once),
+        machine=replace(machine(), threads=threads_of_each(at_once), at_once=at_once),
         versions=versions(),
     )
 
@@ -120,8 +121,8 @@ def _groups(job: CompareJob, results: Sequence[ArmResult]) -> list[Group]:
     """Methods at budgets, in the order asked; ORPO's runs stand in every budget."""
     return [
         Group(method, budget, sorted(own, key=lambda one: one.arm.seed))
-        for budget in job.budgets
-        for method in job.methods
+        for budget in job.plan.budgets
+        for method in job.plan.methods
         for own in [[r for r in results if r.arm.method == method]]
         for own in [[r for r in own if method == "orpo" or r.arm.budget == budget]]
     ]

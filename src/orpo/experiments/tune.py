@@ -77,11 +77,11 @@ def run_tune(
         RunStopped: A signal arrived; what was found so far is written.
     """
     require_optuna()
-    grade = load_checker(job.checker) if job.checker else None
+    grade = load_checker(job.plan.checker) if job.plan.checker else None
     work: _Tuning | None = None
     stop = StopOnSignal()
     with run_lock(job.folder):
-        budget = Budget(job.minutes)
+        budget = Budget(job.plan.limit)
         fresh = claim_folder(
             job.folder,
             KIND,
@@ -147,7 +147,7 @@ class _Tuning:
         )
         settings = job.identity(runs.facts)
         if found is None:
-            steps = self.budget.plan_steps(job, speed, runs.full_steps)
+            steps = self.budget.plan_steps(job.plan, speed, runs.full_steps)
             found = Study.begin(job.place, settings, steps)
         self.study = found
         self._require_same(settings)
@@ -171,16 +171,17 @@ class _Tuning:
         if not other:
             return
         name = other[0]
-        fix = "--study NAME" if job.storage else "--overwrite or another --output_dir"
+        fix = "--study NAME" if job.plan.storage else "--overwrite or another --output_dir"
         raise ConfigError(
-            f"study {job.study!r} has {name} {before.get(name)}, now it is {now.get(name)}",
-            where=f"--storage {job.place.public}" if job.storage else str(job.folder),
+            f"study {job.plan.study!r} has {name} {before.get(name)}, now it is {now.get(name)}",
+            where=f"--storage {job.place.public}" if job.plan.storage else str(job.folder),
             fix=f"Use {fix} for other settings.",
         )
 
     def _wants_more(self) -> bool:
         ended = sum(one.result.state != "cut off" for one in self._study.tried())
-        return self.job.trials is None or ended < self.job.trials
+        trials = self.job.plan.trials
+        return trials is None or ended < trials
 
     def _train(self, trial: optuna.Trial, values: Values) -> float:
         """A trial of the study: its score."""
@@ -250,7 +251,7 @@ class _Tuning:
             return None
         seed, steps = self.job.config.seed + _OF_THE_TEST, self._study.steps
         key = {"start": plain(start), "best": plain(best), "steps": steps, "seed": seed}
-        key |= {"checker": self.job.checker, "facts": self.runs.facts}
+        key |= {"checker": self.job.plan.checker, "facts": self.runs.facts}
         kept = _read(self.job.folder).get("comparison")
         if isinstance(kept, dict) and kept.get("key") == json.loads(json.dumps(key)):
             return typed(FinalTest, kept, where=str(self.job.folder / EVALUATION))
@@ -268,7 +269,7 @@ class _Tuning:
             model=str(job.train.model),
             dataset=(job.train.dataset or [""])[0],
             storage=job.place.public,
-            study=job.study,
+            study=job.plan.study,
             command=job.command,
             steps=study.steps,
             full_steps=runs.full_steps,
@@ -281,8 +282,8 @@ class _Tuning:
             account={state: sum(one.state == state for one in trials) for state in STATES},
             recommended=recommend(study.space, study.start, choice, test),
             comparison=test,
-            checked=bool(job.checker),
-            minutes=job.minutes,
+            checked=bool(job.plan.checker),
+            minutes=job.plan.limit,
             machine=machine(),
             versions={**versions(), "optuna": require_optuna().__version__},
         )

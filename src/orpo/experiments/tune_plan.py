@@ -15,7 +15,7 @@ from orpo.config import ORPOConfig
 from orpo.errors import ConfigError
 from orpo.experiments.study import Place
 from orpo.experiments.trials import Speed
-from orpo.experiments.tuning import Space, Values
+from orpo.experiments.tuning import Space, TunePlan, Values
 from orpo.runs.typed import plain
 from orpo.train.job import TrainJob
 
@@ -35,7 +35,7 @@ _FEWEST_TRIALS = 2
 
 @dataclass(frozen=True)
 class TuneJob:
-    """What is tuned, and within which budget.
+    """A tuning.
 
     Attributes:
         train: The model, the data, and how many held-out prompts are answered if there is a
@@ -44,14 +44,6 @@ class TuneJob:
             search starts from.
         folder: The output folder.
         recipe: What the user gave, for the recipe that is recommended.
-        minutes: Time for everything; None for no limit.
-        trials: Trials of the whole study; None for as many as there is time for.
-        steps: Optimizer steps of a trial; None for what the time allows.
-        learning_rates: Range, if not the default one.
-        alphas: Range of lambda, if not the default one.
-        storage: A URL or a file that several machines share; the output folder if empty.
-        study: Name of the study in the storage.
-        checker: `module:function` that checks answers in the final test; empty for none.
         command: How it was started, for the page.
 
     Raises:
@@ -61,35 +53,12 @@ class TuneJob:
     train: TrainJob
     settings: Mapping[str, Any]
     folder: Path
+    plan: TunePlan = TunePlan()
     recipe: Mapping[str, Any] = field(default_factory=dict)
-    minutes: float | None = 10.0
-    trials: int | None = None
-    steps: int | None = None
-    learning_rates: tuple[float, float] | None = None
-    alphas: tuple[float, float] | None = None
-    storage: str = ""
-    study: str = "orpo"
-    checker: str = ""
     command: str = "orpo tune"
 
     def __post_init__(self) -> None:
         """Check every value before anything is loaded."""
-        if self.minutes is None and self.trials is None:
-            raise ConfigError("one of --minutes and --trials is needed", where="--minutes")
-        if self.minutes is not None and not (self.minutes > 0 and math.isfinite(self.minutes)):
-            raise ConfigError(f"must be positive, is {self.minutes}", where="--minutes")
-        for flag, count in (("--trials", self.trials), ("--steps", self.steps)):
-            if count is not None and count < 1:
-                raise ConfigError(f"must be at least 1, is {count}", where=flag)
-        for flag, ends in (("--learning_rates", self.learning_rates), ("--alphas", self.alphas)):
-            if ends is not None and not (0 < ends[0] < ends[1] and math.isfinite(ends[1])):
-                raise ConfigError(
-                    f"{ends[0]:g} {ends[1]:g} is no range",
-                    where=flag,
-                    fix="Give a lower and a higher end, both positive.",
-                )
-        if not self.study:
-            raise ConfigError("needs a name", where="--study")
         if int(os.environ.get("WORLD_SIZE") or 1) > 1:
             raise ConfigError(
                 "trials run in one process",
@@ -120,7 +89,7 @@ class TuneJob:
     @property
     def place(self) -> Place:
         """Where its study is."""
-        return Place(self.storage, self.study, self.folder)
+        return Place(self.plan.storage, self.plan.study, self.folder)
 
     @property
     def start(self) -> Values:
@@ -134,7 +103,7 @@ class TuneJob:
         if "learning_rate" in self.settings:
             rate = self.start.learning_rate
             around = (float(f"{rate / _AROUND:.3g}"), float(f"{rate * _AROUND:.3g}"))
-        return Space(list(self.learning_rates or around), list(self.alphas or _ALPHAS))
+        return Space(list(self.plan.learning_rates or around), list(self.plan.alphas or _ALPHAS))
 
     def of_trials(self) -> dict[str, Any]:
         """The settings that all trials have in common, as given; no token among them."""
@@ -166,7 +135,7 @@ class TuneJob:
             "training": {k: v for k, v in self.of_trials().items() if k not in _OF_THE_MACHINE},
             **{name: of_job[name] for name in names},
             **facts,
-            "asked_steps": self.steps,
+            "asked_steps": self.plan.steps,
         }
 
 
@@ -175,7 +144,7 @@ class Budget:
     """The time of this call.
 
     Attributes:
-        minutes: As given; None for no limit.
+        minutes: None for no limit.
         begun: When it began, on the clock of `time.monotonic`.
         whole: Seconds that whole trials took so far.
     """
@@ -199,27 +168,27 @@ class Budget:
         foreseen = max([speed.run(steps), *self.whole[-3:]])
         return foreseen + 2 * (foreseen + speed.testing) <= self.left
 
-    def plan_steps(self, job: TuneJob, speed: Speed, full: int) -> int:
+    def plan_steps(self, plan: TunePlan, speed: Speed, full: int) -> int:
         """Optimizer steps of each trial; never more than the recipe itself, unless asked for.
 
         Raises:
             ConfigError: There is no time for two trials and the test; says what one takes.
         """
         shortest = min(_FEWEST_STEPS, full)
-        steps = job.steps
-        if steps is None and job.minutes is None:
+        steps = plan.steps
+        if steps is None and self.minutes is None:
             steps = max(shortest, full // 4)
         elif steps is None:
             each = (self.left - 2 * speed.testing) / (_TRIALS + 2) - speed.run(0)
             steps = min(full, max(shortest, int(each / speed.step)))
-        trials = min(_FEWEST_TRIALS, job.trials or _FEWEST_TRIALS)
+        trials = min(_FEWEST_TRIALS, plan.trials or _FEWEST_TRIALS)
         needed = trials * speed.run(steps) + speed.comparison(steps)
         if needed > self.left:
             raise ConfigError(
                 f"is too little: a trial of {steps} steps takes about {speed.run(steps):.0f} s "
                 f"here, and {trials} of them with the comparison at the end {needed:.0f} s",
-                where=f"--minutes {job.minutes:g}",
+                where=f"--minutes {self.minutes:g}",
                 fix=f"Give at least {(needed + self.used) / 60 * 1.1:.1f}"
-                + (", or fewer --steps." if job.steps is not None else "."),
+                + (", or fewer --steps." if plan.steps is not None else "."),
             )
         return steps
