@@ -18,13 +18,14 @@ from orpo.commands.options import ask
 from orpo.demo.story import ASSETS
 from orpo.errors import ConfigError
 from orpo.evaluate.settings import JudgeSettings
+from orpo.experiments.compare_plan import CompareJob
 from orpo.experiments.comparison import ComparePlan, ComparisonResult
+from orpo.experiments.tasks import cores, load_checker
 from orpo.options import group, training_settings
 from orpo.runs.typed import plain
 
 if TYPE_CHECKING:
     from orpo.evaluate.intervals import Interval
-    from orpo.experiments.compare_plan import CompareJob
 
 EXAMPLES = """\
 examples:
@@ -86,6 +87,8 @@ def run(options: Options) -> dict[str, Any]:
     for name, fix in (("objective", "Use --methods."), ("resume", "It goes on by itself.")):
         if name in given:
             raise ConfigError("is not for a comparison", where=f"--{name}", fix=fix)
+    if options.plan.checker:
+        load_checker(options.plan.checker)
     job = _job(options)
     from orpo.experiments.compare import run_compare  # noqa: PLC0415 - loads torch
     from orpo.report.write import write_result_page  # noqa: PLC0415 - loads matplotlib
@@ -108,13 +111,10 @@ def _job(options: Options) -> CompareJob:
     if given.get("held_out"):
         defaults.pop("eval_dataset", None)
     asked = ask(None, given, defaults)
-    from orpo.experiments.compare_plan import CompareJob  # noqa: PLC0415 - loads torch
-    from orpo.experiments.tasks import cores  # noqa: PLC0415
-
-    config = asked.config()
     settings = dict(asked.settings)
-    if settings.pop("beta", None) is not None:  # TRL's name for it, which SFT and DPO refuse
-        settings["orpo_alpha"] = config.orpo_alpha
+    if "beta" in settings:  # TRL's name for it, which SFT and DPO refuse
+        del settings["beta"]
+        settings["orpo_alpha"] = asked.config().orpo_alpha
     if demo:
         import torch  # noqa: PLC0415
 
@@ -126,7 +126,7 @@ def _job(options: Options) -> CompareJob:
             checker=plan.checker or _DEMO_CHECKER,
             at_once=plan.at_once or at_once,
         )
-    folder = Path(str(config.output_dir))
+    folder = Path(str(settings["output_dir"]))
     judge = options.judge.kept_in(folder) if options.judge else None
     command = shlex.join(["orpo", "compare", *sys.argv[2:]])
     return CompareJob(asked.job, settings, folder, plan, judge, command)

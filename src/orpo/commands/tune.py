@@ -130,11 +130,12 @@ def job_of(options: Options) -> TuneJob:
         plan = replace(plan, checker=_DEMO_CHECKER)
     from orpo.experiments.tune_plan import TuneJob  # noqa: PLC0415 - loads torch
 
-    config, settings = asked.config(), dict(asked.settings)
-    if settings.pop("beta", None) is not None:  # TRL's name for it
-        settings["orpo_alpha"] = config.orpo_alpha
+    settings = dict(asked.settings)
+    if "beta" in settings:  # TRL's name for it
+        del settings["beta"]
+        settings["orpo_alpha"] = asked.config().orpo_alpha
     command = shlex.join(["orpo", "tune", *_without_secrets(sys.argv[2:])])
-    return TuneJob(asked.job, settings, Path(str(config.output_dir)), plan, recipe, command)
+    return TuneJob(asked.job, settings, Path(str(settings["output_dir"])), plan, recipe, command)
 
 
 def _without_secrets(words: list[str]) -> list[str]:

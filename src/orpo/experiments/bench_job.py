@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from argparse import ArgumentTypeError
 from dataclasses import dataclass, field
 
 from orpo.errors import ConfigError
@@ -15,12 +16,10 @@ ROWS = ("dataset", "hh-like", "ultrafeedback-like")
 
 
 def _sizes(text: str) -> tuple[int, ...]:
-    parts = [part.strip() for part in text.split(",") if part.strip()]
-    wrong = [part for part in parts if not part.removeprefix("-").isdigit()]
-    if wrong:
-        what = f"expected whole numbers, found {wrong[0]!r}"
-        raise ConfigError(what, where="--batch_size")
-    return tuple(map(int, parts))
+    try:
+        return tuple(int(part) for part in text.split(",") if part.strip())
+    except ValueError as error:
+        raise ArgumentTypeError(f"expected whole numbers, found {text!r}") from error
 
 
 @dataclass(frozen=True)

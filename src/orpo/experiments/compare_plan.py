@@ -6,14 +6,17 @@ import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from orpo.config import ORPOConfig
 from orpo.errors import ConfigError
 from orpo.evaluate.settings import JudgeSettings
 from orpo.experiments.comparison import BASE, STAGES, Arm, ComparePlan, Stage
 from orpo.experiments.tasks import CellSpec, HeldOut, TaskSpec
+from orpo.settings import training_settings
 from orpo.train.job import TrainJob
+
+if TYPE_CHECKING:
+    from orpo.config import ORPOConfig
 
 CENTRE = {"orpo": "orpo-lr1-lambda1", "sft": "sft-lr1", "dpo": "dpo-lr1"}
 """Objective -> the cell of the grid with the settings of the comparison's own runs."""
@@ -125,13 +128,14 @@ class CompareJob:
     @property
     def all_seeds(self) -> list[int]:
         """Of the runs of each method."""
-        first = int(self.settings.get("seed", ORPOConfig(output_dir="unused").seed))
+        first = int(self.settings.get("seed", training_settings()["seed"].default))
         return [first + n for n in range(self.plan.seeds)]
 
     @property
     def rates(self) -> dict[str, float]:
         """Objective -> learning rate."""
-        rate = float(self.settings.get("learning_rate", ORPOConfig.learning_rate))
+        default = training_settings()["learning_rate"].default
+        rate = float(self.settings.get("learning_rate", default))
         sft, dpo = self.plan.sft_learning_rate, self.plan.dpo_learning_rate
         return {"orpo": rate, "sft": sft or rate, "dpo": dpo or rate / 10}
 
@@ -141,6 +145,8 @@ class CompareJob:
 
     def config(self, objective: str) -> ORPOConfig:
         """The settings of an objective, checked."""
+        from orpo.config import ORPOConfig  # noqa: PLC0415 - loads torch
+
         own = {**self.of_objective(objective), "output_dir": str(self.folder)}
         return ORPOConfig(**{**self.settings, **own})
 

@@ -31,14 +31,8 @@ STAGES: Mapping[str, tuple[str, ...]] = {
 METHODS = tuple(STAGES)
 
 
-def _methods(text: str) -> tuple[str, ...]:
-    names = tuple(part.strip().lower() for part in text.split(",") if part.strip())
-    for name in names:
-        if name not in METHODS:
-            raise ConfigError(f"{name!r} is none of {', '.join(METHODS)}", where="--methods")
-    if not names or len(set(names)) < len(names):
-        raise ConfigError("needs different names, at least one", where="--methods")
-    return names
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(part.strip().lower() for part in text.split(",") if part.strip())
 
 
 @dataclass(frozen=True)
@@ -50,7 +44,7 @@ class ComparePlan:
     """
 
     methods: tuple[str, ...] = option(
-        METHODS, parse=_methods, help="orpo, sft, sft+dpo, by comma; default all"
+        METHODS, parse=_names, help="orpo, sft, sft+dpo, by comma; default all"
     )
     budget: str = option(
         "both",
@@ -70,6 +64,11 @@ class ComparePlan:
 
     def __post_init__(self) -> None:
         """Check every value before anything is loaded."""
+        for name in self.methods:
+            if name not in METHODS:
+                raise ConfigError(f"{name!r} is none of {', '.join(METHODS)}", where="--methods")
+        if not self.methods or len(set(self.methods)) < len(self.methods):
+            raise ConfigError("needs different names, at least one", where="--methods")
         for name in ("seeds", "at_once"):
             value = getattr(self, name)
             if value is not None and value < 1:

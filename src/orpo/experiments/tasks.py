@@ -15,7 +15,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orpo.data.types import Row
 from orpo.errors import ConfigError, DataError, RunStopped, TrainingError
 from orpo.experiments.comparison import Outcome
 from orpo.runs import make_way, read_jsonl, read_object, typed, write_json, write_jsonl
@@ -23,6 +22,7 @@ from orpo.runs.processes import Supervisor, death_of, supervised
 from orpo.runs.typed import plain
 
 if TYPE_CHECKING:
+    from orpo.data.types import Row
     from orpo.evaluate import Grade
 
 COST, OUTCOMES = "cost.json", "outcomes.jsonl"
@@ -31,7 +31,7 @@ REFUSED = 2
 """Exit code of a worker whose input was wrong."""
 _TAIL = 3
 
-Grader = Callable[[Row, str], "Grade"]
+Grader = Callable[["Row", str], "Grade"]
 """Checks an answer to the prompt of a held-out row."""
 Found = tuple[dict[str, Any], list[Outcome]]
 """What a task left behind: its facts, and what its model made of the held-out pairs."""
