@@ -7,16 +7,18 @@ import json
 import math
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from orpo.commands.evaluate_harness import Options, run
 from orpo.errors import ConfigError, DataError
 from orpo.evaluate import encode_prompt, load_answerer
-from orpo.evaluate.harness import HarnessPlan, changes
-from orpo.jobs.harness_job import HarnessJob, run_harness
+from orpo.evaluate.harness import Document, HarnessPlan, TaskResult, changes
+from orpo.evaluate.results import HarnessScore
 from orpo.report.kinds import read_page
 from tests.servers import BASE
 
@@ -100,10 +102,8 @@ def found(tasks: Path, worse: Path, tmp_path_factory: pytest.TempPathFactory) ->
     plan = HarnessPlan(
         ("local_choice", "local_free"), include_path=str(tasks), apply_chat_template=True
     )
-    job = HarnessJob(str(BASE), plan, baseline=str(worse), output_dir=folder)
-    said: list[str] = []
-    result = run_harness(job, say=said.append)
-    return job, result, said
+    options = Options(str(BASE), baseline=str(worse), output_dir=folder, plan=plan)
+    return options, run(options)
 
 
 def _counted(folder: Path, tasks: Path) -> dict[str, float]:
@@ -129,7 +129,7 @@ def _counted(folder: Path, tasks: Path) -> dict[str, float]:
 
 
 def test_the_shares_are_those_of_an_independent_count(found: Any, tasks: Path, worse: Path) -> None:
-    _, result, _ = found
+    _, result = found
     for moment, folder in (("after", BASE), ("before", worse)):
         counted = _counted(folder, tasks)
         assert counted["local_choice"] not in {0.0, 1.0}
@@ -143,8 +143,8 @@ def test_the_shares_are_those_of_an_independent_count(found: Any, tasks: Path, w
 
 
 def test_changes_are_taken_question_by_question(found: Any) -> None:
-    job, result, _ = found
-    lines = [json.loads(t) for t in (job.output_dir / "answers.jsonl").read_text().splitlines()]
+    options, result = found
+    lines = [json.loads(t) for t in (options.output_dir / "answers.jsonl").read_text().splitlines()]
     assert len(lines) == 2 * 2 * 30
     for change in result["results"]["changes"]:
         sums = {
@@ -162,33 +162,32 @@ def test_changes_are_taken_question_by_question(found: Any) -> None:
 
 
 def test_the_folder_holds_the_result_and_the_page(found: Any) -> None:
-    job, result, _ = found
-    kept = json.loads((job.output_dir / "evaluation.json").read_text(encoding="utf-8"))
+    options, result = found
+    kept = json.loads((options.output_dir / "evaluation.json").read_text(encoding="utf-8"))
     assert kept == json.loads(json.dumps(result))
     assert kept["kind"] == "harness"
     assert kept["account"]["local_free"] == {"questions": 30, "asked": 30, "left_out": {"limit": 0}}
     assert kept["versions"]["lm_eval"]
-    page = read_page(job.output_dir)
+    page = read_page(options.output_dir)
     assert page.verdict.startswith("Of 2 scores, against the baseline:")
-    html = (job.output_dir / "report.html").read_text(encoding="utf-8")
+    html = (options.output_dir / "report.html").read_text(encoding="utf-8")
     assert "local_choice: acc" in html
     assert not re.search(r"(src|href)=.https?:", html)
 
 
-def test_the_same_command_goes_on_and_another_is_refused(found: Any) -> None:
-    job, result, _ = found
-    said: list[str] = []
-    assert run_harness(job, say=said.append)["results"] == result["results"]
-    assert len(said) == 4
-    assert all("finished already" in line for line in said)
-    other = HarnessJob(job.model, job.plan, output_dir=job.output_dir)
+def test_the_same_command_goes_on_and_another_is_refused(
+    found: Any, capfd: pytest.CaptureFixture[str]
+) -> None:
+    options, result = found
+    assert run(options)["results"] == result["results"]
+    assert capfd.readouterr().err.count("finished already") == 4
     with pytest.raises(ConfigError, match="holds an evaluation with baseline"):
-        run_harness(other, say=said.append)
+        run(replace(options, baseline=None))
 
 
 def test_a_limit_is_told(tasks: Path, tmp_path: Path) -> None:
     plan = HarnessPlan(("local_choice",), include_path=str(tasks), limit=5, num_fewshot=None)
-    result = run_harness(HarnessJob(str(BASE), plan, output_dir=tmp_path), say=lambda line: None)
+    result = run(Options(str(BASE), plan=plan, output_dir=tmp_path))
     assert result["account"]["local_choice"]["left_out"] == {"limit": 25}
     (row,) = result["results"]["after"]
     assert (row["n"], row["of"]) == (5, 30)
@@ -204,7 +203,7 @@ def test_a_task_s_limit_of_tokens_is_kept_whatever_the_model_s_own_settings_say(
     text = (folder / "local_free.yaml").read_text().replace("max_gen_toks: 40", "max_gen_toks: 3")
     (folder / "local_free.yaml").write_text(text)
     plan = HarnessPlan(("local_free",), include_path=str(folder), apply_chat_template=True, limit=4)
-    run_harness(HarnessJob(str(BASE), plan, output_dir=tmp_path / "out"), say=lambda line: None)
+    run(Options(str(BASE), plan=plan, output_dir=tmp_path / "out"))
     lines = (tmp_path / "out" / "answers.jsonl").read_text().splitlines()
     tokenizer = load_answerer(str(BASE)).tokenizer
     for line in map(json.loads, lines):
@@ -213,14 +212,15 @@ def test_a_task_s_limit_of_tokens_is_kept_whatever_the_model_s_own_settings_say(
 
 
 def test_metrics_that_are_no_means_have_no_interval() -> None:
-    def part(value: float) -> dict[str, Any]:
-        names = {"task": "t", "filter": "none"}
-        score = {**names, "metric": "ppl", "value": 9 * value, "higher_is_better": False}
-        documents = [{**names, "document": d, "metrics": {"ppl": value + d}} for d in range(5)]
-        return {"scores": [score], "documents": documents}
+    def part(value: float) -> TaskResult:
+        score = HarnessScore("t", "ppl", "none", 9 * value, None, None, None, 5, 5, 0, False)
+        documents = [
+            Document("t", d, "none", "", "", "", metrics={"ppl": value + d}) for d in range(5)
+        ]
+        return TaskResult((score,), tuple(documents))
 
     (row,) = changes(part(1), part(2))
-    assert (row["value"], row["low"], row["high"], row["verdict"]) == (9, None, None, "undecided")
+    assert (row.value, row.low, row.high, row.verdict) == (9, None, None, "undecided")
 
 
 @pytest.mark.parametrize(
@@ -256,7 +256,7 @@ def test_a_task_that_is_wrong_is_told_in_one_line(
     (folder / "local_free.yaml").write_text(text)
     plan = HarnessPlan(("local_free",), include_path=str(folder))
     with pytest.raises(DataError, match=f"task 'local_free': {words}") as caught:
-        run_harness(HarnessJob(str(BASE), plan, output_dir=tmp_path / "o"), say=lambda line: None)
+        run(Options(str(BASE), plan=plan, output_dir=tmp_path / "o"))
     assert "\n" not in str(caught.value)
 
 
@@ -269,5 +269,5 @@ def test_unknown_tasks_have_near_ones(tasks: Path, tmp_path: Path) -> None:
     ]:
         plan = HarnessPlan((name,), include_path=str(tasks))
         with pytest.raises(ConfigError, match=f"no task '{name}'.*{near}"):
-            run_harness(HarnessJob(str(BASE), plan, output_dir=tmp_path / "o"), say=print)
+            run(Options(str(BASE), plan=plan, output_dir=tmp_path / "o"))
     assert not (tmp_path / "o").exists()

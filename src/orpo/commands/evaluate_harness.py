@@ -1,16 +1,21 @@
-"""`orpo evaluate harness`."""
+"""`orpo evaluate harness`: benchmarks of a model, and of the one that it is compared with."""
 
 from __future__ import annotations
 
-import argparse
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from orpo.commands.console import console, rows_table, say
-from orpo.evaluate.harness import HarnessPlan
-from orpo.evaluate.settings import positive
-from orpo.jobs.harness_job import HarnessJob, run_harness
-from orpo.runs import REPORT
+from orpo.commands.console import say
+from orpo.commands.evaluate import ANSWERS, claim, finish, show
+from orpo.evaluate.harness import PARTS, HarnessPlan, changes, find_tasks, measure
+from orpo.evaluate.results import HarnessResult, HarnessResults
+from orpo.options import argument, group, option
+from orpo.runs.files import EVALUATION, REPORT, write_json, write_jsonl
+from orpo.runs.typed import plain
+
+if TYPE_CHECKING:
+    from orpo.evaluate.loading import Answerer
 
 EXAMPLES = """\
 examples:
@@ -21,63 +26,87 @@ examples:
 Needs the extra: pip install 'orpo[harness]'. Most tasks load their data from the Hub; those in
 --include_path may use files of your own. The same command goes on where it was broken off."""
 
-_DEFAULT = Path("orpo-eval-harness")
+_FOLDER = Path("orpo-eval-harness")
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
+@dataclass(frozen=True)
+class Options:
     """The model, the tasks, and what to compare with."""
-    add = parser.add_argument
-    add("model", metavar="MODEL", help="run folder, model folder, adapter folder or Hub id")
-    add("--tasks", required=True, help="names of tasks, groups or tags, with commas between them")
-    add("--num_fewshot", "--num-fewshot", type=int, help="examples; default as the task has it")
-    add("--limit", type=float, help="questions of each task, or a share below 1; default all")
-    add("--include_path", "--include-path", metavar="DIR", help="tasks of your own, as YAML")
-    add(
-        "--apply_chat_template",
-        "--apply-chat-template",
-        action="store_true",
-        help="put questions into the chat template",
-    )
-    add("--baseline", metavar="MODEL", help="compare with this model")
-    add("--output_dir", "--output-dir", type=Path, default=_DEFAULT, help=f"default {_DEFAULT}")
-    add("--overwrite", action="store_true", help="replace another evaluation in output_dir")
-    add("--batch_size", "--batch-size", type=positive, default=8, help="default 8")
-    add("--dtype", default="auto", help="dtype of the weights")
-    add("--trust_remote_code", "--trust-remote-code", action="store_true")
-    add(
-        "--run_unsafe_code",
-        "--run-unsafe-code",
-        action="store_true",
-        help="allow tasks that run code which the model wrote",
-    )
+
+    model: str = argument("MODEL", help="run folder, model folder, adapter folder or Hub id")
+    baseline: str | None = option(None, metavar="MODEL", help="compare with this model")
+    output_dir: Path = option(_FOLDER, help=f"default {_FOLDER}")
+    overwrite: bool = option(False, help="replace another evaluation in output_dir")
+    dtype: str = option("auto", help="dtype of the weights")
+    trust_remote_code: bool = option(False, help="allow the models' own code to run")
+    plan: HarnessPlan = group(HarnessPlan, "what is asked of the harness")
 
 
-def execute(given: argparse.Namespace) -> dict[str, Any]:
+def run(options: Options) -> dict[str, Any]:
     """Measure, and show a table."""
-    plan = HarnessPlan(
-        tasks=tuple(dict.fromkeys(name.strip() for name in given.tasks.split(","))),
-        num_fewshot=given.num_fewshot,
-        limit=given.limit,
-        include_path=given.include_path,
-        apply_chat_template=given.apply_chat_template,
-        batch_size=given.batch_size,
-        run_unsafe_code=given.run_unsafe_code,
-    )
-    job = HarnessJob(
-        model=given.model,
-        plan=plan,
-        baseline=given.baseline,
-        output_dir=given.output_dir,
-        overwrite=given.overwrite,
-        dtype=given.dtype,
-        trust_remote_code=given.trust_remote_code,
-    )
-    found = run_harness(job, say=say)
-    for note in found["notes"]:
-        say(f"the harness says: {note}")
-    from orpo.report.kinds import read_page  # noqa: PLC0415 - loads matplotlib
+    manager = find_tasks(options.plan)
+    from orpo.evaluate.loading import load_answerer  # noqa: PLC0415 - loads torch
+    from orpo.train.recorder import versions  # noqa: PLC0415
 
-    (table,) = read_page(given.output_dir).tables
-    console.print(rows_table(list(table.columns), [list(row) for row in table.rows], lines=False))
-    say(f"page: {given.output_dir / REPORT}")
+    def load(name: str) -> Answerer:
+        trusted = options.trust_remote_code
+        return load_answerer(name, dtype=options.dtype, trust_remote_code=trusted)
+
+    folder, settings = options.output_dir, _settings(options)
+    claim(folder, settings, (ANSWERS, PARTS), overwrite=options.overwrite)
+    write_json(folder / EVALUATION, plain(HarnessResult(settings)))
+    names = {"after": options.model}
+    if options.baseline is not None:
+        names["before"] = options.baseline
+    measured = {
+        moment: measure(manager, options.plan, name, (folder / PARTS, moment), load, say)
+        for moment, name in names.items()
+    }
+    in_order = {moment: measured[moment] for moment in ("before", "after") if moment in measured}
+    after, before = measured["after"], measured.get("before")
+    result = HarnessResult(
+        settings=settings,
+        models=names,
+        versions=versions("lm_eval"),
+        account={
+            row.task: {
+                "questions": row.of,
+                "asked": row.n,
+                "left_out": {"limit": row.of - row.n},
+            }
+            for row in after.scores
+        },
+        notes=[note for one in in_order.values() for note in one.notes],
+        results=HarnessResults(
+            after=after.scores,
+            before=before.scores if before else None,
+            changes=changes(before, after) if before else (),
+        ),
+    )
+    documents = [
+        {"moment": moment, **plain(row)}
+        for moment, one in in_order.items()
+        for row in one.documents
+    ]
+    write_jsonl(folder / ANSWERS, documents)
+    found, page = finish(result, folder)
+    for note in result.notes:
+        say(f"the harness says: {note}")
+    show(page.tables[0].columns, page.tables[0].rows)
+    say(f"page: {folder / REPORT}")
     return found
+
+
+def _settings(options: Options) -> dict[str, Any]:
+    from orpo.evaluate.local import weights_digest  # noqa: PLC0415 - loads torch
+
+    plan = asdict(options.plan)
+    del plan["batch_size"]
+    return {
+        "model": options.model,
+        "baseline": options.baseline,
+        **plan,
+        "tasks": list(options.plan.tasks),
+        "dtype": options.dtype,
+        "weights": [weights_digest(name) for name in (options.model, options.baseline) if name],
+    }

@@ -1,28 +1,39 @@
-"""Benchmarks through lm-evaluation-harness: what is asked of it, and what it found."""
+"""Benchmarks through lm-evaluation-harness: what is asked of it, and what it found.
+
+The harness's own table is text, of one model and without intervals; so scores and their standard
+errors are taken from its results, and two models are compared question by question.
+"""
 
 from __future__ import annotations
 
 import difflib
+import gc
+import hashlib
 import logging
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jinja2 import TemplateError
-from transformers import GenerationConfig
 
-from orpo.data.asked import template_of
-from orpo.data.rendering import RenderingError, has_chat_template
 from orpo.errors import ConfigError, DataError
-from orpo.evaluate.generation import stop_ids
 from orpo.evaluate.intervals import paired_interval
-from orpo.evaluate.loading import Answerer
+from orpo.evaluate.results import HarnessChange, HarnessScore
+from orpo.evaluate.settings import positive
+from orpo.options import option
+from orpo.runs.files import write_json
+from orpo.runs.reading import read_object
+from orpo.runs.typed import plain, typed
 from orpo.terminal import progress_stream
 
-__all__ = ["HarnessPlan", "changes", "find_tasks", "run_task"]
+if TYPE_CHECKING:
+    from orpo.evaluate.loading import Answerer
+
+PARTS = "parts"
+"""The folder of finished tasks in that of an evaluation."""
 
 _Z95 = 1.959963984540054  # a normal variable lies within so many standard errors in 95 of 100 cases
 _SEED = 1234  # of the examples that are drawn; the harness's own
@@ -32,30 +43,25 @@ _LONGEST = 4000  # characters of a prompt or an answer that are kept
 _OUR_DOING = ("`pretrained` model kwarg is not", "Passed an already-initialized model")
 
 
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name.strip() for name in text.split(",")))
+
+
 @dataclass(frozen=True)
 class HarnessPlan:
-    """What is asked of the harness.
+    """What is asked of the harness: tasks, groups or tags, and how."""
 
-    Attributes:
-        tasks: Names of tasks, groups or tags, such as "ifeval".
-        num_fewshot: Examples before each question; the task's own number if absent.
-        limit: Questions of each task, or a share of them below 1; all if absent.
-        include_path: A folder with tasks of the user's own, as YAML.
-        apply_chat_template: Put questions into the model's chat template.
-        batch_size: Requests at once.
-        run_unsafe_code: Allow tasks that run code which the model wrote.
-
-    Raises:
-        ConfigError: A value that cannot be meant.
-    """
-
-    tasks: tuple[str, ...]
-    num_fewshot: int | None = None
-    limit: float | None = None
-    include_path: str | None = None
-    apply_chat_template: bool = False
-    batch_size: int = 8
-    run_unsafe_code: bool = False
+    tasks: tuple[str, ...] = option(
+        parse=_names, help="names of tasks, groups or tags, with commas between them"
+    )
+    num_fewshot: int | None = option(None, help="examples; default as the task has it")
+    limit: float | None = option(
+        None, help="questions of each task, or a share below 1; default all"
+    )
+    include_path: str | None = option(None, metavar="DIR", help="tasks of your own, as YAML")
+    apply_chat_template: bool = option(False, help="put questions into the chat template")
+    batch_size: int = option(8, parse=positive, help="default 8")
+    run_unsafe_code: bool = option(False, help="allow tasks that run code which the model wrote")
 
     def __post_init__(self) -> None:
         """Check what can be checked without the harness."""
@@ -69,6 +75,36 @@ class HarnessPlan:
             raise ConfigError("is no number of questions", where=f"--limit {self.limit}")
         if self.include_path is not None and not Path(self.include_path).is_dir():
             raise ConfigError("no such folder", where=f"--include_path {self.include_path}")
+
+
+@dataclass(frozen=True)
+class Document:
+    """A question: what was asked, answered and counted."""
+
+    task: str
+    document: int
+    filter: str
+    prompt: str
+    target: str
+    answer: str
+    metrics: dict[str, float | list[float]]
+
+
+@dataclass(frozen=True)
+class TaskResult:
+    """What a model did on a task, group or tag, or on several; what the harness warned of."""
+
+    scores: tuple[HarnessScore, ...] = ()
+    documents: tuple[Document, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def __add__(self, other: TaskResult) -> TaskResult:
+        """Both together."""
+        return TaskResult(
+            self.scores + other.scores,
+            self.documents + other.documents,
+            self.notes + other.notes,
+        )
 
 
 def find_tasks(plan: HarnessPlan) -> Any:
@@ -103,19 +139,53 @@ def _no_such_task(name: str, known: Sequence[str]) -> ConfigError:
     return ConfigError(f"the harness has no task {name!r}", where="--tasks", fix=fix)
 
 
-def run_task(manager: Any, plan: HarnessPlan, name: str, answerer: Answerer) -> dict[str, Any]:
-    """One task, group or tag, by one model.
+def measure(
+    manager: Any,
+    plan: HarnessPlan,
+    name: str,
+    parts: tuple[Path, str],
+    load: Callable[[str], Answerer],
+    say: Callable[[str], None],
+) -> TaskResult:
+    """All tasks by one model; a task that it has finished is kept, and not run again.
 
     Args:
         manager: From `find_tasks`.
         plan: What is asked.
-        name: One of the plan's tasks.
-        answerer: Model and tokenizer.
+        name: The model's.
+        parts: A folder for finished tasks, and what their files begin with.
+        load: Loads the model, if there is anything left to ask it.
+        say: Told, line by line, what happens.
+    """
+    found = TaskResult()
+    answerer: Answerer | None = None
+    folder, prefix = parts
+    folder.mkdir(exist_ok=True)
+    for task in plan.tasks:
+        path = folder / f"{prefix}-{hashlib.sha256(task.encode()).hexdigest()[:12]}.json"
+        if path.is_file():
+            say(f"{task} by {name}: finished already")
+            part = _finished(path)
+        else:
+            answerer = answerer or load(name)
+            say(f"{task} by {name}")
+            part = run_task(manager, plan, task, answerer)
+            write_json(path, plain(part))
+        found += part
+    del answerer
+    gc.collect()  # the next model needs the room
+    return found
 
-    Returns:
-        scores: {task, metric, filter, value, stderr, low, high, n, of, shots, higher_is_better}
-            for each metric; documents: what was asked, answered and counted; notes: what the
-            harness warned of.
+
+def _finished(path: Path) -> TaskResult:
+    try:
+        return typed(TaskResult, read_object(path), where=str(path))
+    except DataError as error:
+        raise DataError(error.what, where=str(path), fix="Delete it.") from error
+
+
+def run_task(manager: Any, plan: HarnessPlan, name: str, answerer: Answerer) -> TaskResult:
+    """One task, group or tag of the plan, by one model.
 
     Raises:
         DataError: The task's data or code cannot be loaded, or its YAML is wrong.
@@ -145,11 +215,13 @@ def run_task(manager: Any, plan: HarnessPlan, name: str, answerer: Answerer) -> 
             )
         except (TemplateError, ValueError, AssertionError) as error:  # of the task's YAML
             raise _broken("cannot be run", name, error) from error
-    return {"scores": _scores(found), "documents": list(_documents(found)), "notes": notes}
+    return TaskResult(tuple(_scores(found)), tuple(_documents(found)), tuple(notes))
 
 
 def _asked_as_trained(kind: Any) -> Any:
     """The harness's model, with questions put as all our commands put them."""
+    from orpo.data.asked import template_of  # noqa: PLC0415 - loads transformers
+    from orpo.data.rendering import RenderingError, has_chat_template  # noqa: PLC0415
 
     class AsTrained(kind):
         def apply_chat_template(
@@ -231,6 +303,10 @@ def _plain_settings(answerer: Answerer) -> Iterator[None]:
     A `max_new_tokens` among them would be taken instead of what a task asks for, and a
     temperature or a penalty would change what it measures.
     """
+    from transformers import GenerationConfig  # noqa: PLC0415 - loads torch
+
+    from orpo.evaluate.generation import stop_ids  # noqa: PLC0415
+
     model: Any = answerer.model
     models = [model, getattr(getattr(model, "base_model", None), "model", None)]
     held = [(one, one.generation_config) for one in models if hasattr(one, "generation_config")]
@@ -249,9 +325,8 @@ def _plain_settings(answerer: Answerer) -> Iterator[None]:
             one.generation_config = own
 
 
-def _scores(found: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """A row for each metric of each task and group."""
-    rows = []
+def _scores(found: Mapping[str, Any]) -> Iterator[HarnessScore]:
+    """One for each metric of each task and group."""
     for task, metrics in found["results"].items():
         counted, of = _sizes(found, task)
         for key, value in metrics.items():
@@ -259,23 +334,20 @@ def _scores(found: Mapping[str, Any]) -> list[dict[str, Any]]:
             if not filtered or metric.endswith("_stderr") or not isinstance(value, int | float):
                 continue
             error = metrics.get(f"{metric}_stderr,{filtered}")
-            error = float(error) if isinstance(error, int | float) else None
-            rows.append(
-                {
-                    "task": task,
-                    "metric": metric,
-                    "filter": filtered,
-                    "value": float(value),
-                    "stderr": error,
-                    "low": None if error is None else float(value) - _Z95 * error,
-                    "high": None if error is None else float(value) + _Z95 * error,
-                    "n": counted,
-                    "of": of,
-                    "shots": found.get("n-shot", {}).get(task),
-                    "higher_is_better": found.get("higher_is_better", {}).get(task, {}).get(metric),
-                }
+            reach = _Z95 * error if isinstance(error, int | float) else None
+            yield HarnessScore(
+                task=task,
+                metric=metric,
+                filter=filtered,
+                value=float(value),
+                stderr=None if reach is None else float(error),
+                low=None if reach is None else float(value) - reach,
+                high=None if reach is None else float(value) + reach,
+                n=counted,
+                of=of,
+                shots=found.get("n-shot", {}).get(task),
+                higher_is_better=found.get("higher_is_better", {}).get(task, {}).get(metric),
             )
-    return rows
 
 
 def _sizes(found: Mapping[str, Any], task: str) -> tuple[int, int]:
@@ -287,25 +359,25 @@ def _sizes(found: Mapping[str, Any], task: str) -> tuple[int, int]:
     return sum(size[0] for size in below), sum(size[1] for size in below)
 
 
-def _documents(found: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def _documents(found: Mapping[str, Any]) -> Iterator[Document]:
     for task, samples in found.get("samples", {}).items():
         for sample in samples:
-            metrics = {name: _plain(sample[name]) for name in sample["metrics"] if name in sample}
-            yield {
-                "task": task,
-                "document": sample["doc_id"],
-                "filter": sample["filter"],
-                "prompt": str(sample["arguments"][0][0])[:_LONGEST],
-                "target": str(sample["target"])[:_LONGEST],
-                "answer": str(sample["filtered_resps"])[:_LONGEST],
-                "metrics": {name: value for name, value in metrics.items() if value is not None},
-            }
+            metrics = {name: _number(sample[name]) for name in sample["metrics"] if name in sample}
+            yield Document(
+                task=task,
+                document=sample["doc_id"],
+                filter=sample["filter"],
+                prompt=str(sample["arguments"][0][0])[:_LONGEST],
+                target=str(sample["target"])[:_LONGEST],
+                answer=str(sample["filtered_resps"])[:_LONGEST],
+                metrics={name: value for name, value in metrics.items() if value is not None},
+            )
 
 
-def _plain(value: Any) -> float | list[float] | None:
+def _number(value: Any) -> float | list[float] | None:
     """A number, or numbers, as a metric counts them; None for what is neither."""
     if isinstance(value, list | tuple):
-        numbers = [_plain(one) for one in value]
+        numbers = [_number(one) for one in value]
         return None if any(not isinstance(one, float) for one in numbers) else numbers  # type: ignore[return-value]
     try:
         return float(value)
@@ -313,51 +385,40 @@ def _plain(value: Any) -> float | list[float] | None:
         return None
 
 
-def changes(
-    before: Mapping[str, list[dict[str, Any]]], after: Mapping[str, list[dict[str, Any]]]
-) -> list[dict[str, Any]]:
+def changes(before: TaskResult, after: TaskResult) -> tuple[HarnessChange, ...]:
     """After less before, for each metric; with an interval where it is a mean over documents.
 
     Both models answered the same documents, so the differences are taken document by document.
-
-    Args:
-        before: "scores" and "documents" of the one model, see `run_task`.
-        after: Those of the other.
-
-    Returns:
-        {task, metric, filter, before, after, value, low, high, verdict} for each; without an
-        interval, `low` and `high` are None and nothing is decided.
     """
-    olds = {_name(row): row for row in before["scores"]}
-    values = [_by_document(one["documents"]) for one in (before, after)]
+    olds = {_key(row): row for row in before.scores}
+    values = [_by_document(one.documents) for one in (before, after)]
     rows = []
-    for row in after["scores"]:
-        name = _name(row)
+    for row in after.scores:
+        name = _key(row)
         if name not in olds:
             continue
-        old = olds[name]["value"]
-        ends = _ends(*(one.get(name, {}) for one in values), means=(old, row["value"]))
-        change = {"before": old, "after": row["value"], "value": row["value"] - old}
+        old = olds[name].value
+        ends = _ends(*(one.get(name, {}) for one in values), means=(old, row.value))
         low, high = ends or (None, None)
-        verdict = _verdict(low, high, row["higher_is_better"])
-        key = dict(zip(("task", "metric", "filter"), name, strict=True))
-        rows.append({**key, **change, "low": low, "high": high, "verdict": verdict})
-    return rows
+        verdict = _verdict(low, high, row.higher_is_better)
+        change = row.value - old
+        rows.append(HarnessChange(*name, old, row.value, change, low, high, verdict))
+    return tuple(rows)
 
 
-def _name(row: Mapping[str, Any]) -> tuple[str, str, str]:
-    return row["task"], row["metric"], row["filter"]
+def _key(row: HarnessScore) -> tuple[str, str, str]:
+    return row.task, row.metric, row.filter
 
 
 _Values = dict[int, list[float]]
 
 
-def _by_document(documents: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str, str], _Values]:
+def _by_document(documents: Sequence[Document]) -> dict[tuple[str, str, str], _Values]:
     found: dict[tuple[str, str, str], _Values] = defaultdict(dict)
     for one in documents:
-        for metric, value in one["metrics"].items():
+        for metric, value in one.metrics.items():
             numbers = value if isinstance(value, list) else [value]
-            found[one["task"], metric, one["filter"]][one["document"]] = numbers
+            found[one.task, metric, one.filter][one.document] = numbers
     return found
 
 
