@@ -1,49 +1,42 @@
 """Rows -> pairs -> token ids -> batches, with every row accounted for.
 
-The names of docs/api are loaded when they are first used.
+The names of docs/api are loaded when they are first used: some of them need torch.
 """
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from orpo.data.lengths import LengthPolicy
+    from orpo.data.pack import PairCollator
+    from orpo.data.reading import PairReader
+    from orpo.data.sources import Source, open_source
+    from orpo.data.tokenize import PairTokenizer
+    from orpo.data.types import Ledger, PreferencePair, TokenizedPair
 
 _HOMES = {
-    "Asking": "asked",
-    "COLUMNS": "types",
-    "Decision": "asked",
-    "Dropped": "types",
     "Ledger": "types",
     "LengthPolicy": "lengths",
-    "Message": "types",
-    "Messages": "types",
-    "Mixture": "sources",
-    "PLAIN_TEMPLATE": "rendering",
     "PairCollator": "pack",
     "PairReader": "reading",
     "PairTokenizer": "tokenize",
     "PreferencePair": "types",
-    "Preparation": "prepare",
-    "Row": "types",
-    "Selection": "split",
     "Source": "sources",
-    "StreamedPairs": "prepare",
-    "TRUNCATIONS": "lengths",
-    "Template": "template",
-    "TextPair": "types",
     "TokenizedPair": "types",
-    "answer_endings": "tokenize",
-    "asked_otherwise": "asked",
-    "decide": "asked",
-    "default_cache": "sources",
-    "forget_asked": "asked",
-    "has_chat_template": "rendering",
-    "is_prepared": "prepare",
-    "iterate_dataset": "sources",
-    "keep_asked": "asked",
-    "merge_batches": "pack",
     "open_source": "sources",
-    "select_pairs": "pack",
-    "template_of": "asked",
 }
+
+__all__ = [
+    "Ledger",
+    "LengthPolicy",
+    "PairCollator",
+    "PairReader",
+    "PairTokenizer",
+    "PreferencePair",
+    "Source",
+    "TokenizedPair",
+    "open_source",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -14,8 +14,8 @@ import json
 import math
 import reprlib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
+from typing import Any, TypeAlias
 
 from orpo.data.messages import (
     as_messages,
@@ -27,6 +27,9 @@ from orpo.data.messages import (
 )
 from orpo.data.types import Dropped, Message, Messages, PreferencePair, Row
 from orpo.errors import DataError
+
+Said: TypeAlias = str | Messages
+"""What an answer is given as."""
 
 PAIR_RULES = ("best_worst", "best_second", "best_random")
 
@@ -231,21 +234,6 @@ def _with_system(pair: PreferencePair, system: str) -> PreferencePair:
     return replace(pair, prompt=[{"role": "system", "content": system}, *said], text=plain)
 
 
-@dataclass(frozen=True)
-class Preference:
-    """Two answers out of several, each a text or messages.
-
-    Attributes:
-        chosen: The better one.
-        rejected: The worse one.
-        scores: What they were given, higher is better (a rank is counted negative).
-    """
-
-    chosen: str | Messages
-    rejected: str | Messages
-    scores: tuple[float, float]
-
-
 def has_answers(columns: Mapping[str, Any], *, empty: bool = False) -> bool:
     """Whether a column holds a list of answers; an empty one counts beside scores, or if asked."""
     scored = any(isinstance(columns.get(name), list) for name in (*_OF_ANSWERS, *_RANKS))
@@ -262,8 +250,11 @@ def answers_column(row: Row) -> str:
     return name or str(required(row, ANSWERS[0]))
 
 
-def choose_pair(row: Row, rule: str) -> Preference | Dropped:
-    """The two answers of a row that make its pair, by one of `PAIR_RULES`."""
+def choose_pair(row: Row, rule: str) -> tuple[Said, Said, tuple[float, float]] | Dropped:
+    """The better and the worse answer of a row, by one of `PAIR_RULES`, and their scores.
+
+    Higher scores are better; a rank is counted negative.
+    """
     name = answers_column(row)
     answers = [_answer(item, row, name) for item in required(row, name)]
     scores = _scores(row, name)
@@ -281,7 +272,7 @@ def choose_pair(row: Row, rule: str) -> Preference | Dropped:
     if not worse:
         return Dropped("tied_scores", row.where, "all answers have the same score")
     best, other = order[0], _other(worse, rule, answers)
-    return Preference(answers[best], answers[other], (scores[best], scores[other]))
+    return answers[best], answers[other], (scores[best], scores[other])
 
 
 def _other(worse: list[int], rule: str, answers: list[Any]) -> int:
@@ -294,7 +285,7 @@ def _other(worse: list[int], rule: str, answers: list[Any]) -> int:
     return worse[-1]
 
 
-def _answer(item: Any, row: Row, name: str) -> str | Messages:
+def _answer(item: Any, row: Row, name: str) -> Said:
     value = _first(item, _SAID) if isinstance(item, Mapping) and "role" not in item else item
     found = value if isinstance(value, str) else as_messages(value)
     if not isinstance(found, str) and not found:

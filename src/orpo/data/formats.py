@@ -29,6 +29,7 @@ from typing import Any, TypeAlias
 
 from orpo.data import columns
 from orpo.data.fields import (
+    Said,
     answers_column,
     choose_pair,
     has_value,
@@ -38,7 +39,7 @@ from orpo.data.fields import (
     with_extras,
 )
 from orpo.data.messages import assistant
-from orpo.data.types import Dropped, Message, Messages, PreferencePair, Row, TextPair
+from orpo.data.types import Dropped, Message, PreferencePair, Row, TextPair
 
 Parser: TypeAlias = Callable[[Row], PreferencePair]
 
@@ -51,7 +52,8 @@ def to_pair(row: Row, name: str, pair_rule: str = "best_worst") -> PreferencePai
         found = choose_pair(row, pair_rule)
         if isinstance(found, Dropped):
             return found
-        pair = replace(_answered(row, found.chosen, found.rejected), scores=found.scores)
+        chosen, rejected, scores = found
+        pair = replace(_answered(row, chosen, rejected), scores=scores)
     else:
         pair = FORMATS[name](row)
         columns.refuse_unpaired(row.values, row.where)
@@ -68,12 +70,7 @@ def _prompt(row: Row) -> PreferencePair:
         return PreferencePair(row, text=TextPair(prompt, chosen, rejected))
     if _opens_with_prompt(prompt, chosen, rejected):
         return _implicit(row)
-    return PreferencePair(
-        row,
-        prompt=_asked(_conversation(prompt), row, name),
-        chosen=_answer(chosen, row, chosen_name),
-        rejected=_rejected(rejected, row, "rejected"),
-    )
+    return _spoken(row, (_conversation(prompt), name), (chosen, chosen_name), rejected)
 
 
 def _implicit(row: Row) -> PreferencePair:
@@ -107,23 +104,15 @@ def _messages(row: Row) -> PreferencePair:
         other = _conversation(text_or_messages(row, rejected))
         return _two_conversations(row, chosen, other, ("messages", rejected))
     answer = _given(row, "rejected_response")
-    return PreferencePair(
-        row,
-        prompt=_asked(chosen[:-1], row, "messages"),
-        chosen=_answer(chosen[-1:], row, "messages"),
-        rejected=_rejected(answer, row, "rejected_response"),
-    )
+    both = (chosen[:-1], "messages"), (chosen[-1:], "messages")
+    return _spoken(row, *both, answer, "rejected_response")
 
 
 def _sharegpt(row: Row) -> PreferencePair:
     if has_value(row, "chosen") or has_value(row, "rejected"):
         return _turns(row, "conversations")
     turns = _conversation(text_or_messages(row, "conversations"))
-    return PreferencePair(
-        row,
-        prompt=_asked(turns[:-1], row, "conversations"),
-        chosen=_answer(turns[-1:], row, "conversations"),
-    )
+    return _spoken(row, (turns[:-1], "conversations"), (turns[-1:], "conversations"))
 
 
 def _turns(row: Row, name: str) -> PreferencePair:
@@ -133,13 +122,8 @@ def _turns(row: Row, name: str) -> PreferencePair:
     asked = turns[:-1] if turns[-1]["role"] == "assistant" else turns
     if _opens_with_prompt(asked, chosen, rejected):
         return _implicit(row)
-    answer = _answer(chosen, row, "chosen")
-    return PreferencePair(
-        row,
-        prompt=_asked(asked if _same_turn(turns[-1], answer) else turns, row, name),
-        chosen=answer,
-        rejected=_rejected(rejected, row, "rejected"),
-    )
+    prompt = asked if _same_turn(turns[-1], _answer(chosen, row, "chosen")) else turns
+    return _spoken(row, (prompt, name), (chosen, "chosen"), rejected)
 
 
 def _hh(row: Row) -> PreferencePair:
@@ -162,19 +146,13 @@ def _alpaca(row: Row) -> PreferencePair:
     chosen = _text_or_answer(row, chosen_name)
     rejected = _text_or_answer(row, "rejected") if has_value(row, "rejected") else None
     turns, plain = _instruction(row)
-    texts = None
+    pair = _spoken(row, (turns, "instruction"), (chosen, chosen_name), rejected)
     if isinstance(chosen, str) and isinstance(rejected, str | None):
-        texts = TextPair(plain, chosen, rejected)
-    return PreferencePair(
-        row,
-        text=texts,
-        prompt=turns,
-        chosen=_answer(chosen, row, chosen_name),
-        rejected=_rejected(rejected, row, "rejected"),
-    )
+        return replace(pair, text=TextPair(plain, chosen, rejected))
+    return pair
 
 
-def _answered(row: Row, chosen: str | Messages, rejected: str | Messages) -> PreferencePair:
+def _answered(row: Row, chosen: Said, rejected: Said) -> PreferencePair:
     """The pair of a list of answers, with whichever prompt the row has."""
     name = next((n for n in columns.PROMPTS if has_value(row, n)), "prompt")
     field = answers_column(row)
@@ -184,12 +162,7 @@ def _answered(row: Row, chosen: str | Messages, rejected: str | Messages) -> Pre
     else:
         prompt = text_or_messages(row, name)
         plain = prompt if isinstance(prompt, str) else ""
-    pair = PreferencePair(
-        row,
-        prompt=_asked(_conversation(prompt), row, name),
-        chosen=_answer(chosen, row, field),
-        rejected=_answer(rejected, row, field),
-    )
+    pair = _spoken(row, (_conversation(prompt), name), (chosen, field), rejected, field)
     if plain and isinstance(chosen, str) and isinstance(rejected, str):
         texts = TextPair(plain, chosen, rejected)
         alone = PreferencePair(row, text=texts)
@@ -209,6 +182,22 @@ FORMATS: dict[str, Parser] = {
 """Name -> reader of a row; "answers" is the one that needs a rule, see `to_pair`."""
 
 
+def _spoken(
+    row: Row,
+    prompt: tuple[list[Message], str],
+    chosen: tuple[Said, str],
+    rejected: Said | None = None,
+    rejected_name: str = "rejected",
+) -> PreferencePair:
+    """A pair as messages; each part comes with the column that it is from."""
+    return PreferencePair(
+        row,
+        prompt=_asked(prompt[0], row, prompt[1]),
+        chosen=_answer(chosen[0], row, chosen[1]),
+        rejected=None if rejected is None else _answer(rejected, row, rejected_name),
+    )
+
+
 def _present(row: Row, other: str, usual: str) -> str:
     """The other name of a column if the row has that one only."""
     return other if other in row.values and usual not in row.values else usual
@@ -218,7 +207,7 @@ def _given(row: Row, name: str) -> str | list[Message] | None:
     return text_or_messages(row, name) if has_value(row, name) else None
 
 
-def _text_or_answer(row: Row, name: str) -> str | Messages:
+def _text_or_answer(row: Row, name: str) -> Said:
     """A text, or the message that an answer is."""
     spoken = isinstance(row.values.get(name), list | tuple | Mapping)
     return text_or_messages(row, name) if spoken else text(row, name)
@@ -255,15 +244,11 @@ def _two_conversations(
             names[0],
             "Add a 'prompt' column, or let both conversations start with the prompt.",
         )
-    return PreferencePair(
-        row,
-        prompt=_asked(chosen[:shared], row, names[0]),
-        chosen=_answer(chosen[shared:], row, names[0]),
-        rejected=None if rejected is None else _answer(rejected[shared:], row, names[1]),
-    )
+    answers = (chosen[shared:], names[0]), rejected and rejected[shared:], names[1]
+    return _spoken(row, (chosen[:shared], names[0]), *answers)
 
 
-def _conversation(value: str | Messages) -> list[Message]:
+def _conversation(value: Said) -> list[Message]:
     return [{"role": "user", "content": value}] if isinstance(value, str) else list(value)
 
 
@@ -292,7 +277,7 @@ def _opens_with_prompt(prompt: Any, chosen: Any, rejected: Any) -> bool:
     return all(any(_same_turn(turn, m) for m in c[:-1]) for turn in prompt for c in answers)
 
 
-def _answer(value: str | Messages, row: Row, name: str) -> Message:
+def _answer(value: Said, row: Row, name: str) -> Message:
     """The single assistant message that an answer consists of."""
     if isinstance(value, str):
         return assistant(value)
@@ -304,10 +289,6 @@ def _answer(value: str | Messages, row: Row, name: str) -> Message:
             "Put the turns before the last answer into 'prompt'.",
         )
     return value[0]
-
-
-def _rejected(value: str | Messages | None, row: Row, name: str) -> Message | None:
-    return None if value is None else _answer(value, row, name)
 
 
 def _split_transcripts(chosen: str, rejected: str | None, row: Row) -> TextPair:

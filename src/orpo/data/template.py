@@ -14,6 +14,7 @@ the user's own markup: special tokens in them are meant.
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -347,9 +348,7 @@ def _alike(one: Message, other: Message) -> bool:
 
 def common_beginning(*texts: str) -> str:
     """The longest text that all of these begin with."""
-    first, last = min(texts), max(texts)  # what these two share, those between them share
-    both = zip(first, last, strict=False)
-    return first[: next((i for i, (a, b) in enumerate(both) if a != b), len(first))]
+    return os.path.commonprefix(texts)  # noqa: RUF071 - texts, not paths
 
 
 def _unsaid(prompt: Messages, text: str) -> str | None:
