@@ -211,7 +211,7 @@ class TestReadOnce:
         yield row({"prompt": 5, "chosen": "c", "rejected": "r"}, 600)
         yield row({"prompt_ids": [1], "chosen_ids": [2], "rejected_ids": [3]}, 601)
 
-    @pytest.mark.parametrize("memory", [2**27, 1])
+    @pytest.mark.parametrize("memory", [2**25, 1])
     def test_every_pass_gives_what_reading_anew_gives(
         self, memory: int, monkeypatch: pytest.MonkeyPatch
     ) -> None:

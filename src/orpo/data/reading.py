@@ -38,7 +38,7 @@ _TOKENISED = (
 
 _PATIENCE = 100  # rows that are in no format, before the data set is taken to be in none
 _TOGETHER = 256  # rows that are kept as one piece
-_IN_MEMORY = 2**27  # bytes of kept rows; what is beyond lies in a temporary file
+_IN_MEMORY = 2**25  # bytes of kept rows; what is beyond lies in a temporary file
 
 
 @dataclass

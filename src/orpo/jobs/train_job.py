@@ -120,6 +120,7 @@ def run_training(
             sampling = Sampling(max_new_tokens=job.sample_tokens, batch_size=32)
             evidence = Evidence(trainer, held_out or (), job.samples, sampling, grade)
             evidence.audit = audit.as_dict()
+            del rows, held_out  # what was kept of them is needed no more
             return _train(trainer, evidence, resume_from, say)
     except StopRequested:
         number = stop.number or int(signal.SIGTERM)  # it may have reached another rank only
