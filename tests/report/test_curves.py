@@ -176,15 +176,3 @@ def test_matplotlib_and_jinja_are_loaded_only_to_write() -> None:
     )
     done = run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
-
-
-def test_no_state_of_matplotlib_is_touched() -> None:
-    code = (
-        "import sys, matplotlib; from orpo.report.curves import run_figures; "
-        "from orpo.report.series import read_curves; "
-        "state = lambda: [matplotlib.rcParams[f'svg.{n}'] for n in ('fonttype', 'hashsalt')]; "
-        "before = state(); figures = run_figures(read_curves([{'step': 1, 'loss': 1.0}])); "
-        "print(len(figures), state() == before, 'matplotlib.pyplot' in sys.modules)"
-    )
-    done = run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "1 True False"
