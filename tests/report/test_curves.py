@@ -59,14 +59,6 @@ def test_ids_are_the_figures_own_and_every_reference_is_met() -> None:
         assert set(re.findall(r'(?:url\(|href=")#([^")]+)', figure.inline)) <= set(ids)
 
 
-def test_the_same_run_draws_the_same_bytes() -> None:
-    lines = [*training_lines(), *held_out_lines()]
-    first, second = drawn(lines), drawn(lines)
-    assert {name: one.inline for name, one in first.items()} == {
-        name: one.inline for name, one in second.items()
-    }
-
-
 def test_the_legend_names_metrics_and_evaluation_sets() -> None:
     sets = [held_out_lines(name=name) for name in ("$x_1$", "b", "c", "d", "e", "f", "g")]
     figure = drawn([*training_lines(), *(line for lines in sets for line in lines)])["odds"]
@@ -76,11 +68,6 @@ def test_the_legend_names_metrics_and_evaluation_sets() -> None:
     assert "held out: f" not in texts
     assert "2 further evaluation sets not drawn." in figure.seen
     assert dots(figure) == 25
-
-
-def test_thousands_of_points_stay_small() -> None:
-    figures = drawn(training_lines(20_000))
-    assert sum(len(figure.inline) for figure in figures.values()) < 400_000
 
 
 def test_one_point_is_a_dot_and_no_trend() -> None:

@@ -34,9 +34,7 @@ RESULTS: dict[str, type[Any]] = {
 def page_of(result: Any, folder: Path) -> Page:
     """The page of one of `RESULTS`: its verdict, remarks and headlines are a terminal's, too.
 
-    Args:
-        result: What was found.
-        folder: Where it stands, with judgments beside it; named in messages.
+    Judgments may stand beside it in the folder, which is named where it is not finished.
 
     Raises:
         DataError: It is not finished.
@@ -72,11 +70,7 @@ def read_page(folder: Path) -> Page:
 
 
 def harness_page(r: HarnessResult, folder: Path) -> Page:
-    """The page of what `orpo evaluate harness` found.
-
-    Raises:
-        DataError: The evaluation is not finished; names the folder.
-    """
+    """The page of what `orpo evaluate harness` found. An unfinished one is refused."""
     scores, verdicts = r.results.after, [one.verdict for one in r.results.changes]
     if not scores:
         raise DataError(

@@ -124,9 +124,7 @@ class Page:
 def render(page: Page) -> str:
     """The page as HTML that needs nothing beside itself; the same page gives the same text.
 
-    Raises:
-        ValueError: The name of a figure holds more than letters, digits and dashes, or is there
-            twice.
+    Names of figures hold letters, digits and dashes, and no two are alike: else a ValueError.
     """
     names = [one.name for one in page.figures]
     for name in names:

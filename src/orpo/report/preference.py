@@ -31,11 +31,7 @@ _MOST = 40
 
 
 def preference_page(r: PreferenceResult, folder: Path) -> Page:
-    """The page of what `orpo evaluate preference` found.
-
-    Raises:
-        DataError: The evaluation is not finished; names the folder.
-    """
+    """The page of what `orpo evaluate preference` found. An unfinished one is refused."""
     after, before = r.results.get("after"), r.results.get("before")
     if after is None or not after.intervals:
         raise DataError(

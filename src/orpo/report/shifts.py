@@ -16,15 +16,10 @@ _HISTORY = 20
 
 @dataclass(frozen=True)
 class Shift:
-    """From the start of a curve to its end.
+    """From the start of a curve to its end: means of its first and of its last quarter.
 
-    Attributes:
-        first: Mean of the first quarter.
-        last: Mean of the last quarter.
-        error: Standard error of `last - first`, from the curvature of neighbouring points, which a
-            slow trend does not widen. 0 for held-out curves: the same pairs are scored each time.
-        points: Logged points.
-        steps: First and last step.
+    `error` is the standard error of their difference, from the curvature of neighbouring points,
+    which a slow trend does not widen. 0 for held-out curves: the same pairs are scored each time.
     """
 
     first: float
@@ -141,15 +136,8 @@ def loss_spikes(series: Series | None) -> list[float]:
 class Observed:
     """Everything that the rules look at.
 
-    Attributes:
-        curves: What was logged.
-        objective: "orpo", "sft" or "dpo".
-        alpha: `orpo_alpha`; None if unknown.
-        learning_rate: The highest; None if unknown.
-        halfway: At least half of the planned steps are done.
-        lengths: (before, after, preferred) characters of the sample answers; preferred is 0 where
-            the data name none.
-        events: (step, kind) of what happened beside the steps.
+    `halfway` says that half of the planned steps are done; `lengths` are characters of the sample
+    answers before, after, and of the preferred one (0 if unknown); `events` are (step, kind).
     """
 
     curves: Curves

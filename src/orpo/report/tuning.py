@@ -27,11 +27,7 @@ _MOST, _MARGIN = 14, 1.25
 
 
 def tuning_page(r: TuningResult, folder: Path) -> Page:
-    """The page of a tuning.
-
-    Raises:
-        DataError: No trial has come to its end yet; names the folder.
-    """
+    """The page of a tuning. An unfinished one is refused."""
     best = r.recommended
     if best is None:
         raise DataError(
