@@ -33,7 +33,7 @@ _IMPORTED = (
     "datasets",
     "matplotlib.pyplot",
     "orpo.experiments.bench_worker",
-    "orpo.experiments.worker",
+    "orpo.commands.compare_worker",
     "orpo.report.run",
     "orpo.train.trainer",
     "peft",

@@ -22,19 +22,12 @@ _PRODUCTS = 7
 
 @dataclass(frozen=True)
 class ModelSize:
-    """The parameters that take part in matrix products.
+    """The parameters that take part in matrix products."""
 
-    Attributes:
-        body: Parameters without embeddings and head; all experts of a mixture count.
-        vocabulary: Rows of the head.
-        width: Columns of the head.
-        positions: Positions that the model was made for, if it says.
-    """
-
-    body: int
-    vocabulary: int
-    width: int
-    positions: int | None = None
+    body: int  # without embeddings and head; all experts of a mixture count
+    vocabulary: int  # rows of the head
+    width: int  # columns of the head
+    positions: int | None = None  # that the model was made for, if it says
 
     def useful_flops(self, pair: PairLengths, *, lora: bool) -> int:
         """Floating-point operations that a pair needs if no token is computed twice.
@@ -103,23 +96,14 @@ class Step:
 
 @dataclass(frozen=True)
 class Side:
-    """What one side did in one cell.
+    """What one side did in one cell."""
 
-    Attributes:
-        facts: Its `ready` message.
-        steps: Its steps, those of the warm-up included.
-        memory: Its `done` message.
-        rows: Its rows in order of use.
-        batch_size: Pairs in a step.
-        warmup: Leading steps that do not count.
-    """
-
-    facts: dict[str, Any]
-    steps: list[Step]
-    memory: dict[str, Any]
-    rows: list[BenchRow]
+    facts: dict[str, Any]  # its `ready` message
+    steps: list[Step]  # those of the warm-up included
+    memory: dict[str, Any]  # its `done` message
+    rows: list[BenchRow]  # in order of use
     batch_size: int
-    warmup: int
+    warmup: int  # leading steps that do not count
 
     @property
     def counted(self) -> list[Step]:

@@ -96,27 +96,18 @@ class BenchJob:
 
 @dataclass(frozen=True)
 class SideSpec:
-    """One side in one cell of the bench; travels to its process as a JSON file.
+    """One side in one cell of the bench; travels to its process as a JSON file."""
 
-    Attributes:
-        side: `OURS` or one of `PEERS`.
-        precision: "bf16" (fp32 weights under autocast), "fp32", or "bf16-pure" (bf16 weights).
-        lora: Train an adapter of rank 16 on every linear layer instead of the whole model.
-        steps: Steps, those of the warm-up included.
-        max_length: Tokens of prompt and answer together.
-        folder: Where the trainer may write.
-        rows: `batch_size * steps` rows of texts (prompt, chosen, rejected), in order of use.
-    """
-
-    side: str
+    side: str  # OURS or one of PEERS
     model: str
     precision: str
-    lora: bool
+    lora: bool  # rank 16 on every linear layer
     gradient_checkpointing: bool
     batch_size: int
-    steps: int
+    steps: int  # those of the warm-up included
     max_length: int
-    folder: str
+    folder: str  # where the trainer may write
+    # batch_size * steps rows of texts (prompt, chosen, rejected), in order of use
     rows: list[dict[str, str]] = field(default_factory=list)
 
     @property

@@ -41,9 +41,7 @@ Floats: TypeAlias = NDArray[np.float64]
 def pair_scores(chosen: Any, rejected: Any) -> Floats:
     """l(y_w) + 0.1 log sigmoid(z) of each pair, in nats; at most 0, higher is better.
 
-    Args:
-        chosen: Length-averaged log-probabilities of the chosen answers, shape (pairs,).
-        rejected: Those of the rejected answers, shape (pairs,).
+    Both are length-averaged log-probabilities, of shape (pairs,).
     """
     first, second = (np.asarray(one, dtype=np.float64) for one in (chosen, rejected))
     odds = [log_odds(torch.from_numpy(one)).numpy() for one in (first, second)]
@@ -53,17 +51,11 @@ def pair_scores(chosen: Any, rejected: Any) -> Floats:
 
 @dataclass(frozen=True)
 class Choice:
-    """What the trials say.
+    """What the trials say."""
 
-    Attributes:
-        best: The trial with the highest score.
-        behind: Number of a finished trial -> the interval of its score less the best one's.
-        near: Trials that cannot be told apart from the best, itself among them.
-    """
-
-    best: TrialResult
-    behind: Mapping[int, Interval]
-    near: Sequence[TrialResult]
+    best: TrialResult  # has the highest score
+    behind: Mapping[int, Interval]  # number of a finished one -> its score less the best one's
+    near: Sequence[TrialResult]  # cannot be told apart from the best, itself among them
 
     @property
     def band(self) -> dict[str, list[float]]:
@@ -84,14 +76,9 @@ class Choice:
 
 
 def choose(tried: Sequence[Tried], prompts: Sequence[str]) -> Choice | None:
-    """The best trial, and its neighbours by a paired interval over prompts.
+    """The best trial, and its neighbours by a paired interval over the held-out pairs' prompts.
 
-    Args:
-        tried: All trials.
-        prompts: The prompt of each held-out pair that trials are chosen by.
-
-    Returns:
-        None where no trial came to its end.
+    None where no trial came to its end.
     """
     whole = [one for one in tried if _is_whole(one.result)]
     if not whole:

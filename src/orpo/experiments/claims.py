@@ -50,13 +50,10 @@ VALUES: Mapping[str, Callable[[Outcome], float | None]] = {
 
 @dataclass(frozen=True)
 class ArmResult:
-    """A finished run of a method.
+    """A finished run of a method: the costs of its stages, and its model's outcomes.
 
-    Attributes:
-        costs: Of its stages, in order.
-        outcomes: Of its model, in the order of the held-out pairs.
-        judged: Row of a held-out pair -> a judge's preference for this model's answer over the
-            base model's, from 0 to 1; rows without a verdict are absent.
+    `judged` is a judge's preference for this model's answer over the base model's, from 0 to 1, by
+    the row of the held-out pair; rows without a verdict are absent.
     """
 
     arm: Arm
@@ -236,12 +233,7 @@ _SHARES = {"preference_accuracy", "correct_answers", "judged"}
 
 
 def decide_claims(groups: Sequence[Group], base: Group) -> list[Claim]:
-    """Every claim that these runs can decide.
-
-    Args:
-        groups: Methods at budgets; ORPO's group stands in each budget that it is the measure of.
-        base: The base model.
-    """
+    """Every claim that these runs can decide; ORPO's group stands in each budget."""
     claims: list[Claim] = []
     for budget in dict.fromkeys(group.budget for group in groups):
         of = {group.method: group for group in groups if group.budget == budget} | {BASE: base}

@@ -33,15 +33,10 @@ def plan_arms(
     steps: int,
     costs: Mapping[str, float],
 ) -> list[Arm]:
-    """The runs of one budget.
+    """The runs of one budget, where ORPO's takes so many steps.
 
-    Args:
-        methods: Some of `METHODS`.
-        budget: One of `BUDGETS`.
-        seeds: One arm of each method for each.
-        steps: Optimizer steps of ORPO's run.
-        costs: Objective -> floating-point operations of a step, all that belongs to it included;
-            not asked for with the budget "steps".
+    `costs` are each objective's floating-point operations of a step, all that belongs to it
+    included; with the budget "steps" they are not asked for.
 
     Raises:
         ConfigError: There are too few steps to divide.

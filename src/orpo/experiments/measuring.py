@@ -36,17 +36,10 @@ def measure_outcomes(
     sampling: Sampling | None = None,
     grade: Grader | None = None,
 ) -> list[Outcome]:
-    """Score held-out pairs, and answer some of their prompts.
+    """Score the held-out pairs that have both answers, and answer so many of their prompts.
 
-    Args:
-        trainer: Holds the model; its evaluation data are `held_out`, its objective is "orpo".
-        held_out: The rows behind them, for the checker.
-        answers: How many prompts to answer, from the first one on.
-        sampling: How they are answered.
-        grade: Checks answers, if they can be checked.
-
-    Returns:
-        One for each pair with both answers, in the order of the data.
+    Their rows are for the checker, if there is one. The trainer's evaluation data are those pairs,
+    its objective is "orpo".
     """
     pairs, tokenizer = trainer.eval_dataset, trainer.processing_class
     scores = trainer.predict(pairs)

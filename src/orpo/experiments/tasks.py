@@ -73,37 +73,23 @@ class HeldOut:
 
 @dataclass(frozen=True)
 class CellSpec:
-    """A short run of the grid, by what differs from its task.
+    """A short run of the grid, by what differs from its task."""
 
-    Attributes:
-        name: Of its result's file.
-        start: Name of an earlier cell of the same task whose model it starts from; else the base.
-    """
-
-    name: str
+    name: str  # of its result's file
     settings: dict[str, Any]
     dataset: str
-    start: str = ""
+    start: str = ""  # an earlier cell of the task whose model it starts from; empty for the base
 
 
 @dataclass(frozen=True)
 class TaskSpec:
-    """What one process is told.
+    """What one process is told."""
 
-    Attributes:
-        kind: "stage" (train, and measure if there is something held out), "base" (measure only)
-            or "grid" (some short runs).
-        folder: What it writes; for a stage also its run folder.
-        job: Fields of `TrainJob`.
-        settings: Fields of `ORPOConfig`.
-        held_out: The test; None for a stage that another follows.
-    """
-
-    kind: str
-    folder: str
-    job: dict[str, Any]
-    settings: dict[str, Any]
-    held_out: HeldOut | None = None
+    kind: str  # "stage": train, and measure what is held out; "base": measure; "grid": short runs
+    folder: str  # what it writes; for a stage also its run folder
+    job: dict[str, Any]  # fields of TrainJob
+    settings: dict[str, Any]  # fields of ORPOConfig
+    held_out: HeldOut | None = None  # the test; None for a stage that another follows
     cells: list[CellSpec] = field(default_factory=list)
 
     def finish(self, facts: Mapping[str, Any], outcomes: Sequence[Outcome]) -> None:
@@ -146,12 +132,8 @@ def run_chains(
 ) -> None:
     """Run so many chains of tasks at a time; within a chain one task after the other.
 
-    Tasks that are finished already are not run again.
-
-    Args:
-        chains: Tasks.
-        at_once: Chains at a time.
-        done: Told in this thread which chain has ended, and what its tasks found.
+    Tasks that are finished already are not run again. `done` is told in this thread which chain
+    has ended, and what its tasks found.
 
     Raises:
         ConfigError: A task refused its input.
@@ -189,7 +171,7 @@ def _run(spec: TaskSpec, group: Supervisor, environment: Mapping[str, str]) -> F
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / _SPEC, plain(spec))
     make_way(folder / _LOG)
-    command = [sys.executable, "-m", "orpo.experiments.worker", str(folder / _SPEC)]
+    command = [sys.executable, "-m", "orpo.commands.compare_worker", str(folder / _SPEC)]
     if group.received:
         raise ChildProcessError(f"{folder} was not begun")
     child = group.start(command, environment=environment, log=folder / _LOG, stdout=subprocess.PIPE)

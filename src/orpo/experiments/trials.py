@@ -69,17 +69,11 @@ class Pruned(Exception):  # noqa: N818 - nothing went wrong
 
 @dataclass(frozen=True)
 class Speed:
-    """What this machine takes, in seconds.
+    """What this machine takes, in seconds."""
 
-    Attributes:
-        step: One optimizer step.
-        around: Making a trainer, and scoring the pairs that trials are chosen by, once.
-        testing: Scoring the test pairs, and answering their prompts if answers are checked.
-    """
-
-    step: float
-    around: float
-    testing: float
+    step: float  # one optimizer step
+    around: float  # making a trainer, and scoring the pairs that trials are chosen by, once
+    testing: float  # scoring the test pairs, and answering their prompts if answers are checked
 
     def run(self, steps: int) -> float:
         """A whole trial, with two looks on the way."""
@@ -164,13 +158,9 @@ class Runs:
     def run(
         self, values: Values, steps: int, seed: int, report: Report | None = None
     ) -> ScoredPairs:
-        """Train, and score the pairs that trials are chosen by.
+        """Train with the whole schedule, and score the pairs that trials are chosen by.
 
-        Args:
-            values: The two settings.
-            steps: Optimizer steps, with the whole schedule.
-            seed: Of the order of the data, and of an adapter's first weights.
-            report: Asked at half and at three quarters of the steps.
+        `report` is asked at half and at three quarters of the steps.
 
         Raises:
             Pruned: `report` said that it is not worth its end.

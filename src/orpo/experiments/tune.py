@@ -90,13 +90,13 @@ def run_tune(
             mark={"finished": False},
         )
         try:
-            with stop:
+            with stop, stop.noted():  # storage and files are written to their end
                 found = Study.find(job.place)  # out of reach, it is told of before anything loads
                 common = job.of_trials()
                 runs = Runs(job.train, job.config, common, grade=grade, callbacks=callbacks)
                 for line in runs.notes:
                     say(line)
-                work = _Tuning(job, runs, budget, say)
+                work = _Tuning(job, runs, budget, stop, say)
                 work.search(found)
                 return work.conclude()
         except UserError:
@@ -129,8 +129,10 @@ def _read(folder: Path) -> dict[str, Any]:
 class _Tuning:
     """One call of `orpo tune`."""
 
-    def __init__(self, job: TuneJob, runs: Runs, budget: Budget, say: Say) -> None:
-        self.job, self.runs, self.budget, self.say = job, runs, budget, say
+    def __init__(
+        self, job: TuneJob, runs: Runs, budget: Budget, stop: StopOnSignal, say: Say
+    ) -> None:
+        self.job, self.runs, self.budget, self.stop, self.say = job, runs, budget, stop, say
         self.study: Study | None = None
 
     @property
@@ -140,7 +142,9 @@ class _Tuning:
 
     def search(self, found: Study | None) -> None:
         """Begin or join the study, and run trials until the budget is used up."""
-        job, runs, speed = self.job, self.runs, self.runs.speed()
+        job, runs = self.job, self.runs
+        with self.stop.at_once():
+            speed = runs.speed()
         self.say(
             f"a step takes {speed.step:.2f} s, a score {speed.around:.1f} s, "
             f"the test {speed.testing:.1f} s"
@@ -193,7 +197,8 @@ class _Tuning:
 
         steps = self._study.steps
         try:
-            pairs = self.runs.run(values, steps, self.job.config.seed, not_worth_it)
+            with self.stop.at_once():
+                pairs = self.runs.run(values, steps, self.job.config.seed, not_worth_it)
         except Pruned:
             trial.set_user_attr("seconds", time.perf_counter() - begun)
             raise require_optuna().TrialPruned from None
@@ -258,7 +263,8 @@ class _Tuning:
         if not run:
             return None
         self.say(f"the test: {best} beside {start}, trained once more with seed {seed}")
-        before, after = (self.runs.test(values, steps, seed) for values in (start, best))
+        with self.stop.at_once():
+            before, after = (self.runs.test(values, steps, seed) for values in (start, best))
         return FinalTest(key, seed, measures_of(before, after))
 
     def _result(self, tried: list[Tried], choice: Choice, test: FinalTest | None) -> TuningResult:

@@ -63,6 +63,15 @@ class StopOnSignal(TrainerCallback):
         finally:
             self._at_once = before
 
+    @contextlib.contextmanager
+    def noted(self) -> Iterator[None]:
+        """Within the block a signal is noted, and raises nothing but in `at_once`."""
+        before, self._at_once = self._at_once, False
+        try:
+            yield
+        finally:
+            self._at_once = before
+
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """From now on steps are finished before the run stops."""
         self._at_once = False

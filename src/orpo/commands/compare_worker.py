@@ -1,4 +1,4 @@
-"""`python -m orpo.experiments.worker SPEC`: one task of a comparison, told as a JSON file.
+"""`python -m orpo.commands.compare_worker SPEC`: one task of a comparison, told as a JSON file.
 
 It writes its result into the task's folder. On stdout it says one thing at most: why it refused
 its input. It ends when its parent does: a run that was cut off is run again, so that its time and
