@@ -17,17 +17,6 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = [
-    "IDEOGRAPH",
-    "NUMBER",
-    "Hashes",
-    "Signatures",
-    "WordStore",
-    "minhash_available",
-    "shingles",
-    "words",
-]
-
 Hashes: TypeAlias = NDArray[np.uint32]
 """Hashes of words or of pairs of words."""
 
@@ -100,10 +89,6 @@ class WordStore:
     def __getitem__(self, index: int) -> Hashes:
         start, end = self._ends[index], self._ends[index + 1]
         return np.frombuffer(self._hashes, np.uint32)[start:end]
-
-    def bytes(self) -> int:
-        """Memory in use."""
-        return 4 * len(self._hashes) + 8 * len(self._ends)
 
 
 class Signatures:

@@ -61,9 +61,7 @@ class ShownPart:
             "sequence": [
                 {
                     "id": piece.id,
-                    "text": piece.text.encode("utf-8", "surrogateescape").decode(
-                        "utf-8", "replace"
-                    ),
+                    "text": piece.readable,
                     "role": self.name,
                     "special": piece.special,
                     "shared": index < self.shared,
