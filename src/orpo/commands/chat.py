@@ -22,7 +22,7 @@ from orpo.commands.console import Screen, console, say
 from orpo.errors import ConfigError, UserError
 from orpo.evaluate.settings import Sampling
 from orpo.options import argument, asked, group, option
-from orpo.runs.names import short_name
+from orpo.runs.names import located, short_name
 from orpo.setting_types import as_mapping
 from orpo.terminal import spelled_out
 
@@ -86,6 +86,7 @@ class Options:
 def run(options: Options) -> dict[str, Any]:
     """Talk until the input ends."""
     variables = as_mapping(options.chat_template_kwargs, "chat_template_kwargs")
+    located(options.model)  # said before torch is loaded
     from orpo.evaluate.conversation import Chat, Models  # noqa: PLC0415 - loads torch
 
     who = (options.model, options.beside, options.dtype, options.trust_remote_code, variables)
@@ -116,55 +117,33 @@ def run(options: Options) -> dict[str, Any]:
 def _heed(chat: Chat, line: str, screen: Callable[[Chat, str], None], *, typed: bool) -> bool:
     """Do what a line says; False where it says to leave."""
     word, _, rest = line.partition(" ")
-    if word in {"/exit", "/quit"}:
-        return False
-    if word in _COMMANDS:
-        _COMMANDS[word](chat, rest.strip(), screen)
-    elif line.startswith("/") and typed and not line.startswith("//"):
-        raise ConfigError(f"there is no {word}", where="chat", fix="/help lists what there is.")
-    else:
-        screen(chat, line[1:] if line.startswith("//") else line)
+    rest = rest.strip()
+    match word:
+        case "/exit" | "/quit":
+            return False
+        case "/help":
+            say(_HELP)
+        case "/reset":
+            chat.reset()
+        case "/undo":
+            say(f"taken back: {chat.undo()}")
+        case "/system":
+            chat.system = rest or None
+            say("the system prompt is another one from here on" if rest else "no system prompt")
+        case "/retry":
+            if chat.greedy:
+                say("greedy answers stay the same; --temperature draws others")
+            screen(chat, chat.undo())
+        case "/save":
+            if not rest:
+                raise ConfigError("needs the name of a file", where="/save", fix="/save FILE")
+            chat.save(Path(rest).expanduser())
+            say(f"saved: {rest}")
+        case _ if line.startswith("/") and typed and not line.startswith("//"):
+            raise ConfigError(f"there is no {word}", where="chat", fix="/help lists what there is.")
+        case _:
+            screen(chat, line[1:] if line.startswith("//") else line)
     return True
-
-
-def _system(chat: Chat, rest: str, _: object) -> None:
-    chat.system = rest or None
-    say("the system prompt is another one from here on" if rest else "no system prompt")
-
-
-def _undo(chat: Chat, _rest: str, _: object) -> None:
-    say(f"taken back: {chat.undo()}")
-
-
-def _retry(chat: Chat, _rest: str, screen: Callable[[Chat, str], None]) -> None:
-    if chat.greedy:
-        say("greedy answers stay the same; --temperature draws others")
-    screen(chat, chat.undo())
-
-
-def _reset(chat: Chat, _rest: str, _: object) -> None:
-    chat.reset()
-
-
-def _save(chat: Chat, rest: str, _: object) -> None:
-    if not rest:
-        raise ConfigError("needs the name of a file", where="/save", fix="/save FILE")
-    chat.save(Path(rest).expanduser())
-    say(f"saved: {rest}")
-
-
-def _help(_chat: Chat, _rest: str, _: object) -> None:
-    say(_HELP)
-
-
-_COMMANDS: dict[str, Callable[[Chat, str, Callable[[Chat, str], None]], None]] = {
-    "/system": _system,
-    "/undo": _undo,
-    "/retry": _retry,
-    "/reset": _reset,
-    "/save": _save,
-    "/help": _help,
-}
 
 
 def history_file() -> Path:

@@ -21,6 +21,8 @@ from typing import Any
 from orpo.commands.console import say
 from orpo.errors import ConfigError, ModelError
 from orpo.options import argument, asked, option
+from orpo.runs.names import located
+from orpo.runs.trust import ensure_as_committed
 
 EXAMPLES = """\
 examples:
@@ -138,9 +140,6 @@ def _curl(url: str, model: str) -> str:
 
 def _look_at(model: str) -> None:
     """Better said here in one line than by the server in fifty."""
-    from orpo.runs.names import located  # noqa: PLC0415 - loads torch
-    from orpo.runs.trust import ensure_as_committed  # noqa: PLC0415 - as below
-
     folder = Path(located(model))
     if model.endswith("/") and not folder.is_dir():
         raise ModelError("no such model folder", where=model, fix="Give a folder, or a Hub id.")

@@ -26,7 +26,8 @@ from orpo.evaluate.asking import Client, Refused, endpoint_at
 from orpo.evaluate.pacing import Say, in_threads, silent
 from orpo.evaluate.questions import Question, read_questions, spread
 from orpo.evaluate.settings import Sampling
-from orpo.evaluate.store import ANOTHER, open_store
+from orpo.evaluate.store import ANOTHER, Store, open_store
+from orpo.runs.names import located
 
 __all__ = [
     "Answered",
@@ -179,8 +180,7 @@ def open_source_of_answers(
         model: A model folder, an adapter folder or a Hub id; with a server, its name there.
         server: Address of an OpenAI-compatible server: `vllm serve`, `transformers serve`, any
             other. "http://localhost:8000" means "http://localhost:8000/v1".
-        api_key_env: Environment variable with the server's key; a server that asks for none needs
-            none.
+        api_key_env: Environment variable with the server's key, if it asks for one.
         dtype: Of the weights; "auto" keeps what they are saved in. Not for a server.
         trust_remote_code: Allow the model's own code to run. Not for a server.
         raw: Continue texts as they are, without a chat template. Not for a server.
@@ -193,6 +193,7 @@ def open_source_of_answers(
         ModelError: The tokenizer cannot be loaded; the model is loaded with the first question.
     """
     if server is None:
+        located(model)  # said before torch is loaded
         from orpo.evaluate.local import LocalSource  # noqa: PLC0415 - loads torch
 
         return LocalSource(
@@ -248,14 +249,7 @@ def answer_questions(
     made_by = {**source.identity(), **settings_of(sampling)}
     asked = ask(questions)
     with open_store(store, _check, begins='{"id": ', strict=True, say=say) as kept:
-        for number, line in enumerate(kept.lines.values(), 1):
-            _require_same(line, made_by, f"{store}:{number}")
-        _require_these(kept.lines.keys(), {one.key for one in asked}, str(store))
-        found = {
-            one.key: _answered(one.question, kept.lines[one.key], source.model)
-            for one in asked
-            if one.key in kept.lines
-        }
+        found = _found(kept, asked, made_by, source.model)
         if found:
             say(f"{len(found)} of {len(asked)} answers are in {store} already")
         asked = [replace(one, wanted=one.key not in found) for one in asked]
@@ -333,6 +327,27 @@ def _answered(question: Question, line: Mapping[str, Any], model: str) -> Answer
     return Answered(question, tuple(turns), model, tuple(map(bool, truncated)))
 
 
+def _found(
+    kept: Store, asked: Sequence[Asked], made_by: Mapping[str, Any], model: str
+) -> dict[str, Answered]:
+    """What is in the store already, which has to be of the same model and of these questions."""
+    for number, line in enumerate(kept.lines.values(), 1):
+        _require_same(line, made_by, f"{kept.path}:{number}")
+    keys, held = {one.key for one in asked}, kept.lines.keys()
+    others = len(held - keys)
+    if others and keys - held:
+        raise ConfigError(
+            f"holds answers to {others} questions that are not among these {len(keys)}",
+            where=str(kept.path),
+            fix=ANOTHER,
+        )
+    return {
+        one.key: _answered(one.question, kept.lines[one.key], model)
+        for one in asked
+        if one.key in held
+    }
+
+
 def _require_same(line: Mapping[str, Any], made_by: Mapping[str, Any], where: str) -> None:
     theirs = line["made_by"]
     for name in sorted({*theirs, *made_by}):
@@ -343,13 +358,3 @@ def _require_same(line: Mapping[str, Any], made_by: Mapping[str, Any], where: st
                 where=where,
                 fix=ANOTHER,
             )
-
-
-def _require_these(held: Any, asked: set[str], where: str) -> None:
-    others = len(held - asked)
-    if others and asked - held:
-        raise ConfigError(
-            f"holds answers to {others} questions that are not among these {len(asked)}",
-            where=where,
-            fix=ANOTHER,
-        )

@@ -103,17 +103,15 @@ def compare_pairs(
         [pair_request(item, settings.seed, swapped=order) for item in asked for order in _ORDERS],
         say,
     )
-    verdicts = [
-        _verdict(settings, item, (replies[2 * index], replies[2 * index + 1]))
-        for index, item in enumerate(asked)
-    ]
+    both = zip(replies[::2], replies[1::2], strict=True)
+    verdicts = [_verdict(settings, item, two) for item, two in zip(asked, both, strict=True)]
     real, tried = verdicts[: len(items)], verdicts[len(items) :]
     judged = [
         replace(verdict, flags=(first, second))
         for verdict, first, second in zip(real, *flags, strict=True)
     ]
-    missing = sum(verdict.unparsed for verdict in verdicts) / max(2 * len(verdicts), 1)
-    outcomes = [(canary, _outcome(v)) for canary, v in zip(canaries, tried, strict=True)]
+    missing = sum(one.unparsed for one in verdicts) / max(2 * len(verdicts), 1)
+    outcomes = [(canary, _outcome(one)) for canary, one in zip(canaries, tried, strict=True)]
     result = PairwiseResult(
         settings=settings,
         items=tuple(judged),
