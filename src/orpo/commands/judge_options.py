@@ -1,11 +1,11 @@
-"""Flags of evaluations whose options are no dataclass yet: of a judge, and of sampling."""
+"""The flags of a judge, for a command whose options are no dataclass yet."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
-from orpo.evaluate.settings import JudgeSettings, Sampling, positive
+from orpo.evaluate.settings import JudgeSettings
 
 
 def add_judge_flags(parser: argparse.ArgumentParser) -> None:
@@ -137,20 +137,3 @@ def _add(
 
 def _temperature(text: str) -> float | None:
     return None if text.lower() == "none" else float(text)
-
-
-def add_sampling(parser: argparse.ArgumentParser) -> None:
-    """The flags of `Sampling`."""
-    parser.add_argument("--max_new_tokens", "--max-new-tokens", type=positive, default=256)
-    parser.add_argument("--temperature", type=float, default=0.0, help="0 is greedy")
-    parser.add_argument("--top_p", "--top-p", type=float, default=1.0)
-    parser.add_argument("--seed", type=int, default=42)
-    parser.add_argument("--batch_size", "--batch-size", type=positive, default=16)
-    parser.add_argument("--trust_remote_code", "--trust-remote-code", action="store_true")
-
-
-def sampling(given: argparse.Namespace) -> Sampling:
-    """`Sampling` from the flags."""
-    return Sampling(
-        given.max_new_tokens, given.temperature, given.top_p, given.seed, given.batch_size
-    )
