@@ -293,9 +293,9 @@ class Client:
             try:
                 create = self._openai.chat.completions.create
                 return self._read(create(model=self._endpoint.model, messages=said, **sent), key)
-            except self._halted:
-                raise Stopped from None
             except Exception as error:
+                if self._halted in {type(error), type(error.__cause__)}:
+                    raise Stopped from None
                 if not self._adapts(error, sent):
                     raise self._endpoint.meaning(error, question) or error from error
 
