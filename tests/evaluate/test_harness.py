@@ -17,8 +17,9 @@ import torch
 from orpo.commands.evaluate_harness import Options, run
 from orpo.errors import ConfigError, DataError
 from orpo.evaluate import encode_prompt, load_answerer
-from orpo.evaluate.harness import Document, HarnessPlan, TaskResult, changes
+from orpo.evaluate.harness import Document, TaskResult, changes
 from orpo.evaluate.results import HarnessScore
+from orpo.evaluate.settings import HarnessPlan
 from orpo.report.kinds import read_page
 from tests.servers import BASE
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from orpo.errors import DataError
 from orpo.evaluate.intervals import mean_interval
-from orpo.evaluate.results import AlpacaResult, PreferenceResult, read_result
+from orpo.evaluate.results import AlpacaResult, PreferenceResult
 from orpo.runs.typed import plain, typed
 
 INTERVAL = plain(mean_interval([0.0, 1.0, 1.0]))
@@ -60,19 +59,3 @@ def test_outputs_that_nobody_judged_have_no_rates() -> None:
     assert found.judged is None
     with pytest.raises(DataError, match="lacks 'win_rate'"):
         typed(AlpacaResult, {**values, "by_length": []}, where="e")
-
-
-@pytest.mark.parametrize(
-    ("text", "says"),
-    [
-        ("[]", "expected an object"),
-        ("{}", "is of kind None"),
-        ('{"kind": "x"}', "Kinds: preference, win-rate, alpaca, mt-bench, harness"),
-        ('{"kind": "harness", "settings": 3}', "'settings' is a whole number, expected a mapping"),
-    ],
-)
-def test_what_is_no_result_is_one_line(tmp_path: Path, text: str, says: str) -> None:
-    (tmp_path / "evaluation.json").write_text(text)
-    with pytest.raises(DataError, match=says) as caught:
-        read_result(tmp_path)
-    assert "\n" not in str(caught.value)

@@ -8,11 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from orpo.commands.console import say
 from orpo.commands.evaluate import ANSWERS, claim, finish, show
-from orpo.evaluate.harness import PARTS, HarnessPlan, changes, find_tasks, measure
-from orpo.evaluate.results import HarnessResult, HarnessResults
+from orpo.evaluate.settings import HarnessPlan
 from orpo.options import argument, group, option
-from orpo.runs.files import EVALUATION, REPORT, write_json, write_jsonl
-from orpo.runs.typed import plain
 
 if TYPE_CHECKING:
     from orpo.evaluate.loading import Answerer
@@ -44,6 +41,11 @@ class Options:
 
 def run(options: Options) -> dict[str, Any]:
     """Measure, and show a table."""
+    from orpo.evaluate.harness import PARTS, changes, find_tasks, measure  # noqa: PLC0415
+    from orpo.evaluate.results import HarnessResult, HarnessResults  # noqa: PLC0415
+    from orpo.runs.files import EVALUATION, REPORT, write_json, write_jsonl  # noqa: PLC0415
+    from orpo.runs.typed import plain  # noqa: PLC0415
+
     manager = find_tasks(options.plan)
     from orpo.evaluate.loading import load_answerer  # noqa: PLC0415 - loads torch
     from orpo.train.recorder import versions  # noqa: PLC0415

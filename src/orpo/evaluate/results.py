@@ -8,16 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from orpo.errors import DataError
 from orpo.evaluate.intervals import Interval
 from orpo.evaluate.judge.canaries import Trust
 from orpo.evaluate.judge.replies import Spend
-from orpo.runs.files import EVALUATION
-from orpo.runs.reading import read_object
-from orpo.runs.typed import inline, plain, sometimes, typed
+from orpo.runs.typed import inline, plain, sometimes
 
 Counts = dict[str, int]
 Sources = Mapping[str, Mapping[str, str]]
@@ -567,18 +563,3 @@ KINDS: dict[str, type[Result]] = {
     "harness": HarnessResult,
 }
 """What stands as `kind` in evaluation.json -> what it holds."""
-
-
-def read_result(folder: Path) -> Result:
-    """What evaluation.json of a folder says, as any version wrote it.
-
-    Raises:
-        DataError: It cannot be read, is of no kind of evaluation, or a field is of another type.
-    """
-    path = folder / EVALUATION
-    found = read_object(path)
-    kind = KINDS.get(str(found.get("kind")))
-    if kind is None:
-        fix = f"Kinds: {', '.join(KINDS)}."
-        raise DataError(f"is of kind {found.get('kind')!r}", where=str(path), fix=fix)
-    return typed(kind, found, where=str(path))

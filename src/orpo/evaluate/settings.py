@@ -1,4 +1,4 @@
-"""How answers are drawn, and how a judge is asked: what commands and Python can set."""
+"""How answers are drawn, a judge is asked, benchmarks are run: what commands and Python can set."""
 
 from __future__ import annotations
 
@@ -211,3 +211,37 @@ def _without_password(address: str | None) -> str | None:
         return None
     parts = urlsplit(address)
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name.strip() for name in text.split(",")))
+
+
+@dataclass(frozen=True)
+class HarnessPlan:
+    """What is asked of the harness: tasks, groups or tags, and how."""
+
+    tasks: tuple[str, ...] = option(
+        parse=_names, help="names of tasks, groups or tags, with commas between them"
+    )
+    num_fewshot: int | None = option(None, help="examples; default as the task has it")
+    limit: float | None = option(
+        None, help="questions of each task, or a share below 1; default all"
+    )
+    include_path: str | None = option(None, metavar="DIR", help="tasks of your own, as YAML")
+    apply_chat_template: bool = option(False, help="put questions into the chat template")
+    batch_size: int = option(8, parse=positive, help="default 8")
+    run_unsafe_code: bool = option(False, help="allow tasks that run code which the model wrote")
+
+    def __post_init__(self) -> None:
+        """Check what can be checked without the harness."""
+        if not self.tasks or not all(self.tasks):
+            raise ConfigError("names no task", where="--tasks", fix="Such as --tasks ifeval.")
+        if self.num_fewshot is not None and self.num_fewshot < 0:
+            raise ConfigError("must not be negative", where="--num_fewshot")
+        if self.limit is not None and self.limit <= 0:
+            raise ConfigError("must be above 0", where="--limit", fix="Leave it out for all.")
+        if self.limit is not None and self.limit > 1 and self.limit != int(self.limit):
+            raise ConfigError("is no number of questions", where=f"--limit {self.limit}")
+        if self.include_path is not None and not Path(self.include_path).is_dir():
+            raise ConfigError("no such folder", where=f"--include_path {self.include_path}")

@@ -35,10 +35,9 @@ from orpo.evaluate.results import (
     Preferences,
     ScoredModel,
     WorstPair,
-    read_result,
 )
-from orpo.runs import EVALUATION, write_json
-from orpo.runs.typed import plain
+from orpo.runs import EVALUATION, read_object, write_json
+from orpo.runs.typed import plain, typed
 from orpo.setting_types import as_declared
 from orpo.train.identity import data_fingerprint
 from orpo.train.trainer import ORPOTrainer
@@ -309,11 +308,11 @@ class PreferenceEvaluation:
 
 def _scored_before(folder: Path) -> dict[str, ScoredModel]:
     """Who has scored pairs in a folder already; nobody if that cannot be read."""
+    path = folder / EVALUATION
     try:
-        found = read_result(folder)
+        return dict(typed(PreferenceResult, read_object(path), where=str(path)).models)
     except DataError:
         return {}
-    return dict(found.models) if isinstance(found, PreferenceResult) else {}
 
 
 def _distribution(scored: Mapping[str, ScoredPairs]) -> Distribution:
