@@ -8,7 +8,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= 0
 
-.PHONY: demo docs test lint types rooms format assets clean
+.PHONY: demo docs test versions lint types rooms format assets clean
 
 demo: .venv/installed
 	$(BIN)/orpo demo
@@ -16,6 +16,10 @@ demo: .venv/installed
 # Two processes of one thread each are faster than one of two: most tests are small.
 test: lint types rooms
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
+# The contract on the lowest and the newest transformers that pyproject.toml allows.
+versions: .venv/installed-dev
+	$(BIN)/python scripts/contract_on_versions.py
 
 # The pages of docs/ and the API reference, to be read without a server: site/index.html.
 docs: .venv/installed-dev

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import jinja2
 from huggingface_hub import EvalResult, ModelCardData
 
 from orpo.errors import DataError
@@ -141,110 +142,60 @@ def _as_tag(name: object) -> str:
 
 
 _SETTINGS = (
-    "objective",
-    "orpo_alpha",
-    "orpo_beta",
-    "dpo_beta",
-    "learning_rate",
-    "lr_scheduler_type",
-    "num_train_epochs",
-    "max_steps",
-    "per_device_train_batch_size",
-    "gradient_accumulation_steps",
-    "max_length",
-    "nll_scope",
-    "seed",
+    *("objective", "orpo_alpha", "orpo_beta", "dpo_beta", "learning_rate", "lr_scheduler_type"),
+    *("num_train_epochs", "max_steps", "per_device_train_batch_size"),
+    *("gradient_accumulation_steps", "max_length", "nll_scope", "seed"),
 )
 _OWN = {"orpo_alpha": "orpo", "orpo_beta": "orpo", "dpo_beta": "dpo"}
-_ALIGNED = {
-    "orpo": "aligned with [ORPO](https://arxiv.org/abs/2403.07691): one stage of training on "
-    "preference pairs, without a reference model.",
-    "sft": "fine-tuned on the chosen answers of preference pairs (SFT).",
-    "dpo": "aligned with [DPO](https://arxiv.org/abs/2305.18290) on preference pairs; its "
-    "reference is the model that training began with.",
-}
 
 
 def card_body(run: Run, about: About, name: str) -> str:
-    """Everything after the header."""
-    base = about.base_model or base_model_id(run) or short_name(run.recipe.get("model"))
-    lines = [
-        f"# {_plain(name)}",
-        "",
-        f"{_code(base) if base else 'A language model'} {_ALIGNED[objective_of(run)]}",
-        "",
-        *_result_lines(run),
-        *_use_lines(run, about),
-        *_prompt_lines(run),
-        *_data_lines(run),
-        *_licence_lines(about, base),
-        *_setting_lines(run),
-        *_picture_lines(about),
-        "## Versions",
-        "",
-        ", ".join(f"{k} {v}" for k, v in run.facts.get("versions", {}).items()),
-        "",
-    ]
-    return "\n".join(lines)
-
-
-def _use_lines(run: Run, about: About) -> list[str]:
-    if not about.repo:
-        return []
+    """Everything after the header, as the template says it."""
+    objective = objective_of(run)
+    own = [name for name in _SETTINGS if _OWN.get(name, objective) == objective]
     adapter = bool(run.facts.get("adapter")) and not about.merged
-    package, kind = ("peft", "AutoPeftModelForCausalLM") if adapter else _loader(run.path)
-    imports = f"from {package} import {kind}\nfrom transformers import AutoTokenizer"
-    return [
-        "## Use",
-        "",
-        "```python",
-        imports if adapter else f"from {package} import {kind}, AutoTokenizer",
-        "",
-        f'model = {kind}.from_pretrained("{about.repo}")',
-        f'tokenizer = AutoTokenizer.from_pretrained("{about.repo}")',
-        _IN_TURNS if _has_template(run.path) else _AS_TEXT,
-        "answer = model.generate(**inputs, max_new_tokens=256)",
-        'print(tokenizer.decode(answer[0, inputs["input_ids"].shape[1] :], '
-        "skip_special_tokens=True))",
-        "```",
-        "",
-    ]
-
-
-def _prompt_lines(run: Run) -> list[str]:
-    """What answers were trained after, where the template by itself says something else."""
     asked = run.facts.get("asked")
-    if not isinstance(asked, dict) or (asked.get("agrees") and not asked.get("others")):
-        return []
-    after, opened = (_code(repr(asked.get(n))) for n in ("trained_after", "opens_with"))
-    lines = [f"Answers were trained after {after} ({asked.get('pairs')} pairs)."]
-    if asked.get("others"):
-        lines.append(f"{asked['others']} pairs were trained after another opening.")
-    if not asked.get("agrees"):
-        lines.append(
-            f"The chat template opens the assistant's turn with {opened}: add the rest to the "
-            "prompt where the model is not asked by `orpo`."
-        )
-    return ["## Prompt", "", *lines, ""]
+    as_said = isinstance(asked, dict) and asked.get("agrees") and not asked.get("others")
+    made = jinja2.Environment(  # noqa: S701 - Markdown
+        loader=jinja2.PackageLoader("orpo.train", ""), trim_blocks=True, lstrip_blocks=True
+    )
+    made.filters |= {
+        "plain": _plain,
+        "code": _code,
+        "quoted": lambda value: _code(repr(value)),
+        "numbers": _numbers,
+        "shown": _shown,
+        "range": _range,
+    }
+    said = made.get_template("card.md.jinja").render(
+        run=run,
+        about=about,
+        name=name,
+        objective=objective,
+        base=about.base_model or base_model_id(run) or short_name(run.recipe.get("model")),
+        before=run.evaluation.get("before", {}),
+        after=run.evaluation.get("after", {}),
+        adapter=adapter,
+        loader="AutoPeftModelForCausalLM" if adapter else _loader(run.path),
+        in_turns=_has_template(run.path),
+        # What answers were trained after, where the template by itself says something else.
+        asked=asked if isinstance(asked, dict) and not as_said else None,
+        named=[short_name(one) for one in dataset_names(run)],
+        audit=_audit(run),
+        licence=about.licence.get("license_name") or about.licence.get("license"),
+        settings=[name for name in own if name in run.recipe],
+    )
+    return f"{said}\n"
 
 
-def _loader(folder: Path) -> tuple[str, str]:
-    """Package and name of the class that loads the model; its own where it does more than read."""
+def _loader(folder: Path) -> str:
+    """The class that loads the model; its own where it does more than read."""
     try:
         config = read_object(folder / "config.json")
     except DataError:
         config = {}
     own = config.get("architectures") if "text_config" in config else None
-    kind = own[0] if isinstance(own, list) and own else "AutoModelForCausalLM"
-    return "transformers", str(kind)
-
-
-_AS_TEXT = 'inputs = tokenizer("...", return_tensors="pt")'
-_IN_TURNS = """\
-messages = [{"role": "user", "content": "..."}]
-inputs = tokenizer.apply_chat_template(
-    messages, add_generation_prompt=True, return_tensors="pt", return_dict=True
-)"""
+    return str(own[0]) if isinstance(own, list) and own else "AutoModelForCausalLM"
 
 
 def _has_template(folder: Path) -> bool:
@@ -254,88 +205,15 @@ def _has_template(folder: Path) -> bool:
     )
 
 
-def _data_lines(run: Run) -> list[str]:
-    lines = ["## Data", ""]
-    named = [short_name(name) for name in dataset_names(run)]
-    if named:
-        lines += [", ".join(map(_code, named)), ""]
-    for name, account in run.facts.get("data", {}).items():
-        dropped = ", ".join(f"{n} {reason}" for reason, n in account["dropped"].items())
-        lines.append(
-            f"- {name}: {account['rows_in']} rows, {account['kept']} kept"
-            + (f", dropped: {dropped}" if dropped else "")
-        )
-    return [*lines, "", *_audit_lines(run)]
-
-
-def _audit_lines(run: Run) -> list[str]:
+def _audit(run: Run) -> dict[str, Any] | None:
     """The verdict of the audit and what it found, without a word of the rows themselves."""
     try:
         audit = read_object(run.path / AUDIT)
-        found = [one for one in audit["findings"] if one["verdict"] != "ok"]
-        lines = [
-            f"- {one['verdict']}: {_plain(one['title'])} ({one['count']} of {one['of']} rows)"
-            for one in found
-        ]
-        verdict = str(audit["verdict"])
+        for one in audit["findings"]:
+            _ = [one[name] for name in ("verdict", "title", "count", "of")]
+        return {"verdict": str(audit["verdict"]), "findings": audit["findings"]}
     except (OSError, ValueError, KeyError, TypeError):
-        return []
-    said = "nothing stands out" if verdict == "ok" else f"the worst verdict is “{verdict}”"
-    return [f"`orpo data audit`, quick part: {said}.", "", *lines, *([""] if lines else [])]
-
-
-def _licence_lines(about: About, base: str) -> list[str]:
-    named = about.licence.get("license_name") or about.licence.get("license")
-    if named:
-        link = about.licence.get("license_link")
-        return ["## Licence", "", f"{_plain(named)}{f' ({link})' if link else ''}", ""]
-    if not about.repo:  # a card that nobody but the owner of the folder reads
-        return []
-    of_base = f" Ask what the licences of {_code(base)} and of the data allow." if base else ""
-    return ["## Licence", "", f"Not known: none was named when this model was pushed.{of_base}", ""]
-
-
-def _setting_lines(run: Run) -> list[str]:
-    objective = objective_of(run)
-    own = [name for name in _SETTINGS if _OWN.get(name, objective) == objective]
-    rows = [f"| {name} | {_plain(run.recipe[name])} |" for name in own if name in run.recipe]
-    return ["## Settings", "", "| setting | value |", "|---|---|", *rows, ""]
-
-
-def _picture_lines(about: About) -> list[str]:
-    if not about.pictures:
-        return []
-    shown = [f"![{_plain(title)}]({path})" for title, path in about.pictures.items()]
-    return ["## Curves", "", *shown, ""]
-
-
-def _result_lines(run: Run) -> list[str]:
-    """Held-out pairs before and after; without such, the last numbers that were logged."""
-    before, after = run.evaluation.get("before", {}), run.evaluation.get("after", {})
-    if after:
-        verdict: Any = after.get("verdict")
-        intervals: Any = after.get("intervals")
-        rows = [
-            f"| {n} | {_shown(before.get(n))} | {_shown(after[n])}{_range(intervals, n)} |"
-            for n in _numbers(after)
-        ]
-        said = [_plain(verdict), ""] if isinstance(verdict, str) else []
-        ranges = " (95 % interval)" if intervals else ""
-        head = f"| metric | before | after{ranges} |"
-        lines = _table("Results on held-out pairs", head, rows)
-        return [*lines[:2], *said, *lines[2:]]
-    lines = []
-    for what, logged in (("Training", run.training), ("Evaluation", run.evaluations)):
-        if logged:
-            last = logged[-1]
-            rows = [f"| {name} | {_shown(last[name])} |" for name in _numbers(last)]
-            lines += _table(f"{what} metrics at step {last['step']}", "| metric | value |", rows)
-    return lines
-
-
-def _table(title: str, head: str, rows: list[str]) -> list[str]:
-    rule = "|" + "---|" * (head.count("|") - 1)
-    return [f"## {title}", "", head, rule, *rows, ""]
+        return None
 
 
 def _numbers(line: dict[str, Any]) -> list[str]:
