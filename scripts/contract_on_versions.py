@@ -3,9 +3,9 @@
     python scripts/contract_on_versions.py              the lowest and the newest
     python scripts/contract_on_versions.py 5.15.1       others
 
-Each version is put beside the packages of this environment, in a folder that is thrown away, and
-the tests that rely on transformers' internals are run with it: the contract, the flags, resuming,
-the golden curve.
+Each version goes, with what it needs itself, into a folder that is thrown away, ahead of the
+packages of this environment; torch stays. The tests that rely on transformers' internals are run
+with it: the contract, the flags, resuming, the metrics, the golden curve.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def run_on(requirement: str) -> int:
     """Run the tests with one version; the exit code of pytest."""
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
     with tempfile.TemporaryDirectory(prefix="orpo-transformers-") as folder:
-        subprocess.run([*pip, "--no-deps", "--target", folder, requirement], check=True)  # noqa: S603
+        subprocess.run([*pip, "--target", folder, requirement], check=True)  # noqa: S603
         path = os.pathsep.join((folder, str(ROOT / "src")))
         environment = {**os.environ, "PYTHONPATH": path, "HF_HUB_OFFLINE": "1"}
         words = "import transformers; print('transformers', transformers.__version__, flush=True)"

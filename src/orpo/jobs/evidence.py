@@ -29,19 +29,7 @@ Grader: TypeAlias = Callable[[Row, str], Grade]
 
 
 class Evidence:
-    """Writes evaluation.json, scores.jsonl and samples.jsonl of a run, before and after training.
-
-    Args:
-        trainer: Its evaluation data are the held-out pairs; without them, the sample prompts are
-            those of the training data, and marked so.
-        held_out: The rows of the evaluation data, for the grader.
-        count: Prompts to answer.
-        sampling: How they are answered.
-        grade: Checks answers, if they can be checked.
-
-    Attributes:
-        audit: What the quick audit of the training data found; its dict, to be written beside.
-    """
+    """Writes evaluation.json, scores.jsonl and samples.jsonl, before and after training."""
 
     def __init__(
         self,

@@ -109,12 +109,7 @@ def run_training(
             rows, held_out = job.split(config)
             trainer = build_trainer(job, config, rows, held_out, [stop, *(callbacks or [])])
             trainer.say = say
-            for line in [*trainer.notes, *(a.summary() for a in trainer.ledgers.values())]:
-                say(line)
-            audit = _look_at(rows, held_out, trainer, say, strict=job.strict)
-            trainer.check_memory()
-            for line in trainer.check_saving():
-                say(line)
+            audit = _accept(trainer, rows, held_out, job)
             if first and job.overwrite and not resume_from:
                 clear_run(folder)  # by now model, data and memory were accepted
             sampling = Sampling(max_new_tokens=job.sample_tokens, batch_size=32)
@@ -234,36 +229,6 @@ def _stopped(job: TrainJob, stop: StopOnSignal, trainer: ORPOTrainer | None, fol
     return f"{head} {when}; the same command{'' if same else ' with --resume auto'} starts again."
 
 
-def _look_at(
-    rows: Iterable[Row],
-    held_out: Iterable[Row] | None,
-    trainer: ORPOTrainer,
-    say: Say,
-    *,
-    strict: bool,
-) -> Audit:
-    """The quick part of the audit, and its three most important findings."""
-    account = trainer.ledgers["train_dataset"]
-    args = trainer.args
-    audit = quick_audit(
-        "train_dataset",
-        rows,
-        held_out,
-        account=account,
-        data_format=args.format_name,
-        pair_rule=args.pair_rule,
-    )
-    found = headlines(audit)
-    if trainer.is_world_process_zero():
-        for line in found:
-            say(line)
-    if strict and audit.verdict == "stop":
-        raise DataError(
-            f"the audit says {found[0].rstrip('.')}", where="--strict", fix="See `orpo data audit`."
-        )
-    return audit
-
-
 def _with_resume(job: TrainJob, config: ORPOConfig) -> TrainJob:
     """`--resume_from_checkpoint`, as transformers calls it, is `--resume`."""
     asked = resume_meant(config.resume_from_checkpoint)
@@ -277,3 +242,25 @@ def _with_resume(job: TrainJob, config: ORPOConfig) -> TrainJob:
         )
     config.resume_from_checkpoint = None  # or the recipe of the run would say it for ever
     return replace(job, resume=asked)
+
+
+def _accept(
+    trainer: ORPOTrainer, rows: Iterable[Row], held_out: Iterable[Row] | None, job: TrainJob
+) -> Audit:
+    """Say what was decided, and refuse what cannot go well; the audit's three worst findings."""
+    for line in [*trainer.notes, *(a.summary() for a in trainer.ledgers.values())]:
+        trainer.say(line)
+    args, account = trainer.args, trainer.ledgers["train_dataset"]
+    how = {"data_format": args.format_name, "pair_rule": args.pair_rule}
+    audit = quick_audit("train_dataset", rows, held_out, account=account, **how)
+    found = headlines(audit)
+    for line in found if trainer.is_world_process_zero() else ():
+        trainer.say(line)
+    if job.strict and audit.verdict == "stop":
+        raise DataError(
+            f"the audit says {found[0].rstrip('.')}", where="--strict", fix="See `orpo data audit`."
+        )
+    trainer.check_memory()
+    for line in trainer.check_saving():
+        trainer.say(line)
+    return audit

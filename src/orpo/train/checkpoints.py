@@ -260,13 +260,7 @@ def read_progress(folder: Path) -> Progress:
 
 @dataclass
 class State:
-    """What trainer_state.json holds, as far as a run that goes on takes it up.
-
-    Attributes:
-        global_step: Optimizer steps taken.
-        max_steps: Of the whole run.
-        others: As in `transformers.TrainerState`.
-    """
+    """What trainer_state.json holds, as far as a run that goes on takes it up."""
 
     global_step: int
     max_steps: int

@@ -33,15 +33,7 @@ _STREAMS = (torch.utils.data.IterableDataset, datasets.IterableDataset)
 
 @dataclass
 class DatasetReader:
-    """Prepares data sets with one tokenizer.
-
-    Attributes:
-        preparation: How rows become token ids.
-        vocabulary: Number of token ids that the model knows; None if that is not known.
-        given: The template's variables as the user gave them.
-        ledgers: Name of a data set -> what became of each of its rows.
-        decision: How the model is asked later, once that is decided.
-    """
+    """Prepares data sets with one tokenizer."""
 
     preparation: Preparation
     vocabulary: int | None = None
@@ -245,11 +237,7 @@ def _rows_of(dataset: Any, name: str) -> _Rows:
 
 @dataclass(frozen=True)
 class ChosenOnly:
-    """Takes the rejected answers out of the rows for another collator: SFT computes none.
-
-    Attributes:
-        collate: Makes the batch.
-    """
+    """Takes the rejected answers out of the rows for another collator: SFT computes none."""
 
     collate: Callable[[list[Any]], dict[str, torch.Tensor]]
 

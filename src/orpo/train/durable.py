@@ -31,27 +31,9 @@ from orpo.runs import (
     set_aside,
     sweep,
 )
-from orpo.train.checkpoints import (
-    Progress,
-    committing,
-    committing_model,
-    find_checkpoint,
-    push_checkpoint,
-    read_progress,
-    read_state,
-    write_progress,
-)
+from orpo.train import checkpoints, optimizers
 from orpo.train.continuity import Continuity, keep_randomness, stop_of
 from orpo.train.guards.watchdog import EVALUATING, EXCHANGING, LOADING, SAVING, Watchdog
-from orpo.train.optimizers import (
-    Exact,
-    follow,
-    put_back,
-    settings_of,
-    switching,
-    to_be_used,
-    write_trained,
-)
 from orpo.train.ranks import most_of_ranks
 from orpo.train.recorder import RunRecorder
 from orpo.train.safe_loading import as_data
@@ -113,10 +95,10 @@ class DurableTrainer(Trainer):
 
         Nothing is written. `train`, asked for the same, takes it without reading it once more.
         """
-        path, run, passed_over = find_checkpoint(asked, Path(str(self.args.output_dir)))
+        path, run, passed_over = checkpoints.find_checkpoint(asked, Path(str(self.args.output_dir)))
         check_weight_files(str(path))
-        read_state(path)
-        read_progress(path)
+        checkpoints.read_state(path)
+        checkpoints.read_progress(path)
         read_jsonl(path / METRICS)
         now = self._recorder.recipe(self.args)
         changed = check_same_run(read_recipe(path), now, allow=self.args.resume_changed)
@@ -131,7 +113,7 @@ class DurableTrainer(Trainer):
         (_, path, run, lines), self._checked = self._checked, None
         for kind, line in lines:
             self._tell(kind, line)
-        progress, step = read_progress(path), read_manifest(path).step
+        progress, step = checkpoints.read_progress(path), read_manifest(path).step
         self._continuity = Continuity(run, resumed=progress, committed=step)
         self._recorder.go_on_from(path, self.args, progress.metric_lines)
         self._tell("resumed", f"going on from {path.name}", step=step)
@@ -158,7 +140,7 @@ class DurableTrainer(Trainer):
     def _finalize_training(self, *args: Any, **kwargs: Any) -> Any:
         self._make_up()  # where the run went on from its very end, and no epoch has begun
         self._continuity.lines = self._recorder.lines
-        switches = switching(self.optimizer)
+        switches = optimizers.switching(self.optimizer)
         if switches is not None and self._as_trained:
             switches.eval()  # before the best weights are loaded, which are to be used as they are
         self._as_trained = False
@@ -199,16 +181,16 @@ class DurableTrainer(Trainer):
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         """As in transformers; settings that have changed knowingly are those given now."""
-        given = settings_of(self.optimizer)
+        given = optimizers.settings_of(self.optimizer)
         bases = list(getattr(self.lr_scheduler, "base_lrs", []))
         super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is not None and not self.is_deepspeed_enabled:
-            follow(self.optimizer, self.lr_scheduler, given, bases)
-            self._as_trained = put_back(Path(checkpoint), self.model, self.optimizer)
+            optimizers.follow(self.optimizer, self.lr_scheduler, given, bases)
+            self._as_trained = optimizers.put_back(Path(checkpoint), self.model, self.optimizer)
 
-    def _to_be_used(self) -> contextlib.AbstractContextManager[Exact]:
+    def _to_be_used(self) -> contextlib.AbstractContextManager[optimizers.Exact]:
         """Within it the model's weights are those that a switching optimizer wants to be used."""
-        return to_be_used(self.optimizer if self._as_trained else None)
+        return optimizers.to_be_used(self.optimizer if self._as_trained else None)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)
@@ -218,7 +200,7 @@ class DurableTrainer(Trainer):
                 f"its weights are not finite: {name_some(names)}", where=resume_from_checkpoint
             )
 
-    def _take_up(self, progress: Progress) -> None:
+    def _take_up(self, progress: checkpoints.Progress) -> None:
         """Sum on where the checkpoint was written, so that the next log is of all its steps."""
         rank, sums = self.args.process_index, progress.loss_sums
         mean = sum(sums) / max(1, len(sums))
@@ -230,11 +212,11 @@ class DurableTrainer(Trainer):
             self._total_loss_scalar = progress.total_loss
             self._continuity.uncounted = progress.uncounted
 
-    def _progress(self) -> Progress:
+    def _progress(self) -> checkpoints.Progress:
         """What a run that goes on from here has to know."""
         grad_norm, learning_rate = self._continuity.figures
         lines = self._continuity.lines
-        return Progress(
+        return checkpoints.Progress(
             loss_sums=[float(self._tr_loss)],
             total_loss=self._total_loss_scalar,
             uncounted=self._continuity.uncounted,
@@ -354,7 +336,7 @@ class DurableTrainer(Trainer):
             with (
                 self._watchdog.during(SAVING),
                 self._with_optimizer(),
-                committing(folder, step, self._continuity.run, self.args) as aside,
+                checkpoints.committing(folder, step, self._continuity.run, self.args) as aside,
             ):
                 self._continuity.aside = aside
                 pushed, self.args.push_to_hub = self.args.push_to_hub, False  # once it is committed
@@ -365,12 +347,12 @@ class DurableTrainer(Trainer):
                 inner, resumable = aside / checkpoint_name(step), not self.args.save_only_model
                 self._complete(folder, inner)
                 if resumable and self.args.should_save and not self._in_pieces:
-                    write_trained(inner, self.model, exact)
+                    optimizers.write_trained(inner, self.model, exact)
         self._continuity.committed = step if resumable else self._continuity.committed
         if self.args.should_save:
             self._rotate(folder)
         if self.args.push_to_hub:
-            push_checkpoint(self, folder / checkpoint_name(step))
+            checkpoints.push_checkpoint(self, folder / checkpoint_name(step))
 
     @property
     def _in_pieces(self) -> bool:
@@ -406,7 +388,7 @@ class DurableTrainer(Trainer):
 
     def _complete(self, folder: Path, inner: Path) -> None:
         """Add to a checkpoint what transformers does not know of."""
-        write_progress(inner, self._progress(), self.args)
+        checkpoints.write_progress(inner, self._progress(), self.args)
         if not self.args.should_save:
             return
         state = self.state
@@ -433,7 +415,11 @@ class DurableTrainer(Trainer):
             return
         folder, step = Path(output_dir or str(self.args.output_dir)), self.state.global_step
         saving, run = self._watchdog.during(SAVING), self._continuity.run
-        with self._to_be_used(), saving, committing_model(folder, step, run, self.args) as aside:
+        with (
+            self._to_be_used(),
+            saving,
+            checkpoints.committing_model(folder, step, run, self.args) as aside,
+        ):
             self._refuse_spoilt_weights()
             weights = whole_weights(self)
             if weights is None:

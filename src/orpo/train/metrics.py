@@ -104,12 +104,7 @@ def column_sums(table: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class PairTable:
-    """What an evaluation found, pair by pair.
-
-    Attributes:
-        columns: Name out of `columns_of` -> float64 array of shape (pairs,).
-        rows: Index of each pair's row in the data set, shape (pairs,).
-    """
+    """What an evaluation found, pair by pair."""
 
     columns: dict[str, Any]
     rows: Any
@@ -147,11 +142,7 @@ def _joined(parts: Any) -> Any:
 
 @dataclass
 class MetricSums:
-    """Column sums since the last log, kept on the device: no synchronisation per step.
-
-    Attributes:
-        sums: (columns + 1,): the sums of `columns_of` and the number of rows; None when empty.
-    """
+    """Column sums since the last log, kept on the device: no synchronisation per step."""
 
     sums: Tensor | None = None
 

@@ -33,18 +33,7 @@ from orpo.engine.probing import has_last_position, positions_of_text
 from orpo.errors import ConfigError, ModelError, UserError
 from orpo.runs import ensure_as_committed
 from orpo.runs.names import ADAPTER_FILE, located
-from orpo.train.adapters import (
-    ADAPTER_WEIGHTS,
-    base_of_adapter,
-    check_loaded,
-    check_names,
-    check_quantize,
-    check_stored,
-    fit_vocabulary,
-    in_four_bits,
-    peft_quiet,
-    read_adapter,
-)
+from orpo.train import adapters
 from orpo.train.before.generation import read_generation_settings
 from orpo.train.weights import check_weight_files, ensure_sound
 
@@ -98,9 +87,9 @@ def resolve_model(
     by_name = isinstance(model, str | Path)
     adapted = by_name and Path(str(model), ADAPTER_FILE).is_file()
     adapted |= peft_config is not None
-    check_quantize(args, by_name=by_name, adapter=adapted)
+    adapters.check_quantize(args, by_name=by_name, adapter=adapted)
     if by_name and not adapted:
-        check_stored(read_config(located(str(model)), args), str(model), adapter=False)
+        adapters.check_stored(read_config(located(str(model)), args), str(model), adapter=False)
     loaded = load_model(str(model), args) if isinstance(model, str | Path) else model
     if not by_name:
         ensure_sound(loaded, name_of(loaded) or "model")
@@ -135,7 +124,7 @@ def _ready(model: nn.Module, args: ORPOConfig, peft_config: PeftConfig | None) -
         )
     if peft_config is not None:
         model = add_adapter(cast(PreTrainedModel, model), peft_config, args)
-    check_loaded(model, name_of(model) or "model")
+    adapters.check_loaded(model, name_of(model) or "model")
     if args.disable_dropout:
         disable_dropout(model)
     return model
@@ -159,7 +148,7 @@ def load_model(name: str, args: ORPOConfig) -> PreTrainedModel:
     kwargs: dict[str, Any] = {
         "dtype": args.model_dtype,
         "trust_remote_code": args.trust_remote_code,
-        **in_four_bits(args),
+        **adapters.in_four_bits(args),
         **_init_kwargs(args),
         **fetching(args),
         "use_safetensors": True,
@@ -226,16 +215,20 @@ def load_adapter(folder: str, args: ORPOConfig, *, trained: bool) -> PreTrainedM
 
     check_weight_files(folder)
     ensure_as_committed(Path(folder))
-    if not Path(folder, ADAPTER_WEIGHTS).is_file():  # peft would unpickle adapter_model.bin
+    if not Path(
+        folder, adapters.ADAPTER_WEIGHTS
+    ).is_file():  # peft would unpickle adapter_model.bin
         raise ModelError(
-            f"the adapter has no {ADAPTER_WEIGHTS}", where=folder, fix=_FIXES["adapter"]
+            f"the adapter has no {adapters.ADAPTER_WEIGHTS}", where=folder, fix=_FIXES["adapter"]
         )
     try:
         of_base = copy.copy(args)
-        of_base.model_revision = read_adapter(folder).get("revision") or args.model_revision
-        base = load_model(base_of_adapter(folder), of_base)
-        fit_vocabulary(base, folder)
-        with peft_quiet():
+        of_base.model_revision = (
+            adapters.read_adapter(folder).get("revision") or args.model_revision
+        )
+        base = load_model(adapters.base_of_adapter(folder), of_base)
+        adapters.fit_vocabulary(base, folder)
+        with adapters.peft_quiet():
             model: PreTrainedModel = PeftModel.from_pretrained(base, folder, is_trainable=trained)
     except UNREADABLE as error:
         raise unloadable("adapter", folder, error) from error
@@ -337,8 +330,8 @@ def add_adapter(model: PreTrainedModel, peft_config: PeftConfig, args: ORPOConfi
     elif args.gradient_checkpointing:
         model.enable_input_require_grads()
     try:
-        check_names(model, peft_config)
-        with peft_quiet():
+        adapters.check_names(model, peft_config)
+        with adapters.peft_quiet():
             adapted: nn.Module = get_peft_model(model, peft_config, revision=_revision(args))
     except (ValueError, re.error) as error:
         if isinstance(error, ConfigError):

@@ -66,12 +66,7 @@ class ReferencedPairs(torch.utils.data.Dataset[dict[str, Any]]):
 
 @dataclass(frozen=True)
 class ReferenceCollator:
-    """Puts `WITH_REFERENCE` into the batches of another collator, where the rows have it.
-
-    Attributes:
-        collate: Makes the rest of the batch.
-        device: Where the batch will be used; what it can hold decides on the dtype.
-    """
+    """Puts `WITH_REFERENCE` into the batches of another collator, where the rows have it."""
 
     collate: Callable[[list[Any]], Batch]
     device: torch.device

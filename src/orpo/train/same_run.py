@@ -110,14 +110,7 @@ _UNSET: tuple[Any, ...] = (None, False, 0, "", {}, [])
 
 @dataclass(frozen=True)
 class Change:
-    """One setting that is not what it was.
-
-    Attributes:
-        name: The setting; facts that were found out while running are named like settings.
-        before: Its value in the run that was stopped; None where that did not know it.
-        now: Its value now.
-        why: Why it does not matter, or does where one would not think so; may be empty.
-    """
+    """One setting that is not what it was."""
 
     name: str
     before: Any
@@ -133,12 +126,7 @@ class Change:
 
 @dataclass(frozen=True)
 class RecipeChanges:
-    """What differs between two recipes.
-
-    Attributes:
-        harmless: Changes that leave the weights what they would have been, but for rounding.
-        breaking: Changes that make it another run.
-    """
+    """What differs between two recipes."""
 
     harmless: list[Change]
     breaking: list[Change]

@@ -34,6 +34,7 @@ from orpo.engine.noise import noise_columns
 from orpo.errors import ConfigError, DataError
 from orpo.objective import PairLogps
 from orpo.runs import RECIPE, write_json
+from orpo.train import reference, wrappers
 from orpo.train.before.memory import Plan, make_plan
 from orpo.train.before.saving import save_files, try_saving
 from orpo.train.before.settings import as_settings, foresee, foresee_data, of_trackers, told
@@ -50,27 +51,10 @@ from orpo.train.metrics import MetricSums, PairTable, columns_of, pair_table, su
 from orpo.train.models import name_of, resolve_model, vocabulary_size
 from orpo.train.ranks import agreed_engine, deal, in_entries, score_batch
 from orpo.train.recorder import RunRecorder, model_facts
-from orpo.train.reference import (
-    WITH_REFERENCE,
-    Reference,
-    ReferenceCollator,
-    answers_only,
-    ask,
-    begin_reference,
-)
 from orpo.train.safe_loading import as_data, usable
 from orpo.train.step_loss import StepLoss, count_items
 from orpo.train.tokenizer import padding_id, resolve_tokenizer
 from orpo.train.work import WORK, Work, WorkMeter, on_all_ranks
-from orpo.train.wrappers import (
-    clip_as_watched,
-    divided_once,
-    gathering,
-    prepare_uneven_passes,
-    reduce_always,
-    scoring,
-    speed_up,
-)
 
 if TYPE_CHECKING:
     from peft import PeftConfig
@@ -149,10 +133,10 @@ class ORPOTrainer(DurableTrainer):
         self.notes += notes
         own = {"own_metrics": compute_metrics is not None, "own_schedule": bool(optimizers[1])}
         data = self._read_all(args, train_dataset, eval_dataset, own)
-        self.reference = Reference(lambda dataset: ask(self, dataset))
+        self.reference = reference.Reference(lambda dataset: reference.ask(self, dataset))
         collator = data_collator or PairCollator(padding_id(tokenizer, vocabulary_size(built)))
         if args.objective == "dpo":
-            collator = ReferenceCollator(collator, args.device)
+            collator = reference.ReferenceCollator(collator, args.device)
         guards = self._guards(args)
         with as_settings():
             super().__init__(
@@ -201,11 +185,11 @@ class ORPOTrainer(DurableTrainer):
 
     def _begin(self) -> None:
         """What is due once transformers has everything: the engine, and what is ours to decide."""
-        self._signature_columns = [*PREPARED, *WITH_REFERENCE]
+        self._signature_columns = [*PREPARED, *reference.WITH_REFERENCE]
         self.neftune_noise_alpha = None  # transformers' noise depends on what is beside a pair
         self.engine, notes = agreed_engine(self.args, self.model)
         self.notes += notes
-        prepare_uneven_passes(self, self.engine, self.args)
+        wrappers.prepare_uneven_passes(self, self.engine, self.args)
         self._planned_tokens, self._compiled = most_positions(self.args.device.type), False
         self._undo: Callable[[], None] = lambda: None
         # The loss of a micro-batch is its share of the whole step's: nothing is left to divide.
@@ -215,8 +199,8 @@ class ORPOTrainer(DurableTrainer):
     def create_accelerator_and_postprocess(self) -> None:
         """As in transformers; gradients are clipped by the norm that the guard has measured."""
         super().create_accelerator_and_postprocess()
-        reduce_always(self)
-        clip_as_watched(self.accelerator, self._guard)
+        wrappers.reduce_always(self)
+        wrappers.clip_as_watched(self.accelerator, self._guard)
 
     # The data
 
@@ -264,7 +248,7 @@ class ORPOTrainer(DurableTrainer):
             self._plan()
             self._metric_sums = MetricSums()
             try:
-                self._meter.start(self.model, begin_reference(self, checkpoint))
+                self._meter.start(self.model, reference.begin_reference(self, checkpoint))
                 self._last_log = time.perf_counter()
                 begun = lambda: self.state.global_step > (self.committed_step or 0)  # noqa: E731
                 with of_trackers(begun), usable(checkpoint):
@@ -318,7 +302,7 @@ class ORPOTrainer(DurableTrainer):
                 bool(resumed.compile_blocks) if asked is None else plan.compile_blocks,
             )
         self._planned_tokens, self._compiled = plan.max_tokens, plan.compile_blocks
-        self._undo = speed_up(self, compiled=plan.compile_blocks)
+        self._undo = wrappers.speed_up(self, compiled=plan.compile_blocks)
 
     @property
     def _max_tokens(self) -> int:
@@ -355,7 +339,7 @@ class ORPOTrainer(DurableTrainer):
         losses = [torch.zeros((), device=self.args.device)]
         for i, part in enumerate(parts):
             last = i == len(parts) - 1
-            with contextlib.nullcontext() if last else gathering(self, model):
+            with contextlib.nullcontext() if last else wrappers.gathering(self, model):
                 losses.append(super().training_step(model, part, num_items_in_batch))
         if self.accelerator.sync_gradients and not self.args.fp16:
             self._guard.look(model)
@@ -383,7 +367,7 @@ class ORPOTrainer(DurableTrainer):
             step, rows = self.state.global_step, inputs["row"]
             inputs = {**inputs, **noise_columns(alpha, self.args.seed, step, rows)}
         to_answer = model.training and self.args.objective == "dpo"  # no NLL of prompts
-        engine = answers_only(self.engine) if to_answer else self.engine
+        engine = reference.answers_only(self.engine) if to_answer else self.engine
         output = engine(model, inputs, objective)
         loss, pairs = output.loss.float(), len(inputs["row"])
         if output.aux_loss is not None:
@@ -475,7 +459,7 @@ class ORPOTrainer(DurableTrainer):
         return None, score_batch(self, inputs, table), inputs["row"]
 
     def _prepare_for_training(self, *args: Any, **kwargs: Any) -> Any:
-        with divided_once(self), as_data():
+        with wrappers.divided_once(self), as_data():
             return super()._prepare_for_training(*args, **kwargs)
 
     def evaluation_loop(
@@ -500,7 +484,7 @@ class ORPOTrainer(DurableTrainer):
 
         self.compute_metrics = metrics
         try:
-            with scoring(self):
+            with wrappers.scoring(self):
                 output = super().evaluation_loop(
                     dataloader, description, False, ignore_keys, metric_key_prefix
                 )

@@ -82,15 +82,7 @@ class Work:
 
 @dataclass(frozen=True)
 class ModelCost:
-    """FLOPs of one position: of the body, and of the output layer where it is asked.
-
-    Attributes:
-        body: Weights that take part in matrix products, the output layer's left out; all experts
-            of a mixture count.
-        body_trained: Those of them that are trained.
-        head: Weights of the output layer.
-        head_trained: Those of them that are trained.
-    """
+    """FLOPs of one position: of the body, and of the output layer where it is asked."""
 
     body: int
     body_trained: int
@@ -132,13 +124,7 @@ def _shape(parameter: nn.Parameter) -> tuple[int, ...]:
 
 @dataclass
 class WorkMeter:
-    """Counts what goes through the model on this rank; an accelerator is not waited for.
-
-    Attributes:
-        cost: Of the model; None until it is known.
-        live: Forward passes of a sequence in a step, that of a reference model included.
-        whole: The work of all ranks, once it is over.
-    """
+    """Counts what goes through the model on this rank; an accelerator is not waited for."""
 
     cost: ModelCost | None = None
     live: int = 1

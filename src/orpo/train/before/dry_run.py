@@ -25,15 +25,7 @@ from orpo.data.split import Sample
 from orpo.data.types import Ledger, Row
 from orpo.errors import ConfigError, DataError
 from orpo.runs import lock_holder
-from orpo.train.before.estimate import (
-    MemoryNeed,
-    PairSize,
-    Plan,
-    need_of,
-    never_reached,
-    plan_of,
-    setup_of,
-)
+from orpo.train.before import estimate
 from orpo.train.before.fleet import Assumptions, Fleet
 from orpo.train.before.memory import count_bytes, load_outline, pair_lengths, shape_of
 from orpo.train.before.saving import try_saving
@@ -48,21 +40,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class DryRun:
-    """What a run would be.
-
-    Attributes:
-        settings: Every setting, resolved.
-        changed: Those that are not the defaults.
-        data: Data set -> what was seen of it.
-        audit: The findings of the quick audit.
-        notes: What was decided on the user's behalf.
-        model: Kind of the model, its weights and those that are trained.
-        pair: Mean and longest pair that was reckoned with.
-        fleet: The devices.
-        memory: What each of them holds.
-        plan: Steps, operations, time and cost.
-        assumptions: What the numbers rest on, one line each.
-    """
+    """What a run would be."""
 
     settings: dict[str, Any]
     changed: dict[str, Any]
@@ -70,10 +48,10 @@ class DryRun:
     audit: Audit
     notes: list[str]
     model: dict[str, Any]
-    pair: PairSize
+    pair: estimate.PairSize
     fleet: Fleet
-    memory: MemoryNeed
-    plan: Plan
+    memory: estimate.MemoryNeed
+    plan: estimate.Plan
     assumptions: list[str] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
@@ -145,7 +123,7 @@ def run_dry_run(
     for line in found:
         say(line)
     dry = _estimate(job, config, assumed, model, fleet, data, audit, notes)
-    beyond = never_reached(config, dry.plan.steps)
+    beyond = estimate.never_reached(config, dry.plan.steps)
     dry.notes.extend(beyond)
     for line in beyond:
         say(line)
@@ -195,7 +173,7 @@ def _estimate(
     shape, counted = shape_of(model), count_bytes(model, config)
     pair = (size.longest, size.positions(config))
     held = data.get("eval_dataset")
-    plan = plan_of(
+    plan = estimate.plan_of(
         config,
         fleet,
         ModelCost.of(model),
@@ -219,7 +197,7 @@ def _estimate(
         model=facts,
         pair=size,
         fleet=fleet,
-        memory=need_of(setup_of(shape, counted, config, fleet, pair)),
+        memory=estimate.need_of(estimate.setup_of(shape, counted, config, fleet, pair)),
         plan=plan,
         assumptions=_say_assumptions(assumed, fleet, data["train_dataset"], size),
     )
@@ -237,7 +215,7 @@ def _counts(job: TrainJob, assumed: Assumptions, data: dict[str, Seen]) -> dict[
     return found
 
 
-def _size(seen: Seen, assumed: Assumptions, config: ORPOConfig) -> PairSize:
+def _size(seen: Seen, assumed: Assumptions, config: ORPOConfig) -> estimate.PairSize:
     prompt, chosen, rejected = assumed.pair_tokens or (seen.prompt, seen.chosen, seen.rejected)
     guessed = assumed.pairs is not None or assumed.pair_tokens is not None or not seen.whole
     longest = seen.longest
@@ -246,10 +224,12 @@ def _size(seen: Seen, assumed: Assumptions, config: ORPOConfig) -> PairSize:
     common = 0.0 if assumed.pair_tokens else seen.common
     if config.objective == "sft":
         rejected, common, longest = 0.0, 0.0, config.max_length or longest
-    return PairSize(prompt, chosen, rejected, longest, common)
+    return estimate.PairSize(prompt, chosen, rejected, longest, common)
 
 
-def _say_assumptions(assumed: Assumptions, fleet: Fleet, seen: Seen, size: PairSize) -> list[str]:
+def _say_assumptions(
+    assumed: Assumptions, fleet: Fleet, seen: Seen, size: estimate.PairSize
+) -> list[str]:
     device = fleet.device
     lines = []
     if device.tflops is None:

@@ -157,21 +157,7 @@ _GIB = 1 << 30
 
 @dataclass(frozen=True)
 class Setup:
-    """All that the memory of a step depends on.
-
-    Attributes:
-        shape: The model's sizes.
-        counted: Bytes of its tensors.
-        wrapper: What divides them.
-        ranks: Devices.
-        kind: "cuda" or "cpu".
-        memory: Bytes of a device.
-        longest: Positions of the longest pair.
-        most: Positions of the pairs that a device has in a step.
-        asked: `max_tokens_per_microbatch`, if it is set.
-        checkpointing: Gradient checkpointing.
-        autocast: Computation in half precision.
-    """
+    """All that the memory of a step depends on."""
 
     shape: ModelShape
     counted: Counted
@@ -225,15 +211,7 @@ class Setup:
 
 @dataclass(frozen=True)
 class MemoryNeed:
-    """What a device holds, and what that means.
-
-    Attributes:
-        parts: Bytes by what they are for.
-        tokens: Positions of a micro-batch.
-        available: Bytes of the device.
-        fits: Whether there is room, with a margin.
-        verdict: In words, with what to change.
-    """
+    """What a device holds, and what that means."""
 
     parts: Footprint
     tokens: int

@@ -33,15 +33,7 @@ _ROUNDS = 7
 
 @dataclass(frozen=True)
 class Device:
-    """A device that a run is planned for.
-
-    Attributes:
-        name: What it is called.
-        memory: Bytes.
-        tflops: Peak rate of dense bf16 products accumulated in fp32; None if it is not known.
-        source: Where the rate is from.
-        kind: "cuda" or "cpu".
-    """
+    """A device that a run is planned for."""
 
     name: str
     memory: int
@@ -183,16 +175,7 @@ class Assumptions:
 
 @dataclass(frozen=True)
 class Fleet:
-    """The devices of a run.
-
-    Attributes:
-        device: Each of them.
-        ranks: How many.
-        wrapper: What divides the model among them; "one" for a single device.
-        utilisation: Share of the peak rate that is reached.
-        why: Where the utilisation is from.
-        price: Of a device and hour; None if it was not said.
-    """
+    """The devices of a run."""
 
     device: Device
     ranks: int

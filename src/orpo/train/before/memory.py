@@ -23,17 +23,8 @@ from orpo.engine.memory import MemoryEstimate, Precision, estimate_memory
 from orpo.engine.types import Engine
 from orpo.errors import ConfigError
 from orpo.runs.names import ADAPTER_FILE, located
-from orpo.train.adapters import base_of_adapter, check_quantize, check_stored, is_quantized
+from orpo.train import adapters, models
 from orpo.train.before.generation import read_generation_settings
-from orpo.train.models import (
-    UNREADABLE,
-    add_adapter,
-    auto_class,
-    fetching,
-    read_config,
-    unloadable,
-    vocabulary_size,
-)
 from orpo.train.weights import check_weight_files
 
 if TYPE_CHECKING:
@@ -47,13 +38,7 @@ _ADAM = 8
 
 @dataclass(frozen=True)
 class LongestPair:
-    """The pair that takes the most positions.
-
-    Attributes:
-        row: Its row in the data set.
-        positions: Positions that it takes up in the model.
-        tokens: Tokens of its longer sequence, which `max_length` limits.
-    """
+    """The pair that takes the most positions."""
 
     row: int
     positions: int
@@ -62,12 +47,7 @@ class LongestPair:
 
 @dataclass(frozen=True)
 class Plan:
-    """How a run will go through its pairs.
-
-    Attributes:
-        max_tokens: Positions of a micro-batch that memory allows for and speed asks for.
-        compile_blocks: Whether the run is long enough to compile parts of the model.
-    """
+    """How a run will go through its pairs."""
 
     max_tokens: int
     compile_blocks: bool
@@ -194,14 +174,14 @@ def load_outline(name: str, args: ORPOConfig, peft_config: PeftConfig | None) ->
     folder = located(name)
     if Path(folder, ADAPTER_FILE).is_file() and not Path(folder, "config.json").is_file():
         return _adapted(folder, args)
-    check_weight_files(folder, fetching(args))
-    check_quantize(args, adapter=peft_config is not None)
-    config = read_config(folder, args)
-    check_stored(config, name, adapter=peft_config is not None)
-    settings = read_generation_settings(folder, fetching(args))
+    check_weight_files(folder, models.fetching(args))
+    adapters.check_quantize(args, adapter=peft_config is not None)
+    config = models.read_config(folder, args)
+    adapters.check_stored(config, name, adapter=peft_config is not None)
+    settings = read_generation_settings(folder, models.fetching(args))
     try:
         with torch.device("meta"):
-            model: nn.Module = auto_class(config).from_config(
+            model: nn.Module = models.auto_class(config).from_config(
                 config, dtype=_dtype(config, args), trust_remote_code=args.trust_remote_code
             )
             if settings is not None:
@@ -209,10 +189,10 @@ def load_outline(name: str, args: ORPOConfig, peft_config: PeftConfig | None) ->
             return (
                 model
                 if peft_config is None
-                else add_adapter(cast(PreTrainedModel, model), peft_config, args)
+                else models.add_adapter(cast(PreTrainedModel, model), peft_config, args)
             )
-    except UNREADABLE as error:
-        raise unloadable("model", name, error) from error
+    except models.UNREADABLE as error:
+        raise models.unloadable("model", name, error) from error
 
 
 def _adapted(folder: str, args: ORPOConfig) -> nn.Module:
@@ -220,10 +200,10 @@ def _adapted(folder: str, args: ORPOConfig) -> nn.Module:
 
     try:
         adapter = PeftConfig.from_pretrained(folder)
-    except UNREADABLE as error:
-        raise unloadable("adapter", folder, error) from error
+    except models.UNREADABLE as error:
+        raise models.unloadable("adapter", folder, error) from error
     adapter.inference_mode = False
-    return load_outline(base_of_adapter(folder), args, adapter)
+    return load_outline(adapters.base_of_adapter(folder), args, adapter)
 
 
 def _dtype(config: Any, args: ORPOConfig) -> torch.dtype:
@@ -253,7 +233,7 @@ def shape_of(model: nn.Module) -> ModelShape:
         width=int(config.hidden_size),
         layers=int(config.num_hidden_layers),
         mlp=int(inner) * experts,
-        vocabulary=vocabulary_size(model) or 0,
+        vocabulary=models.vocabulary_size(model) or 0,
         keys=int(getattr(config, "num_key_value_heads", None) or heads) * int(size),
         tied=tied,
         counted=sum(p.numel() for name, p in model.named_parameters() if "lora_" not in name),
@@ -267,7 +247,7 @@ def _inner_size(config: Any) -> int:
 
 def count_bytes(model: nn.Module, args: ORPOConfig) -> Counted:
     """What a training of this model holds."""
-    in_four_bits = _layers_in_four_bits(model) if is_quantized(args) else set()
+    in_four_bits = _layers_in_four_bits(model) if adapters.is_quantized(args) else set()
     weights = gradients = states = cast_bytes = 0.0
     of_optimizer = optimizer_bytes(args)
     tables = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
@@ -278,7 +258,7 @@ def count_bytes(model: nn.Module, args: ORPOConfig) -> Counted:
         if id(parameter) in in_four_bits:
             weights += FOUR_BITS * count
             continue
-        if is_quantized(args):
+        if adapters.is_quantized(args):
             size = _FP32  # peft has what is not quantised computed in fp32
         weights += size * count
         looked_up = id(parameter) in tables and id(parameter) != head

@@ -29,12 +29,7 @@ _WINDOW = 5  # logs over which a margin is smoothed
 
 @dataclass(frozen=True)
 class Spike:
-    """A loss far above those before it.
-
-    Attributes:
-        before: Median of the earlier losses.
-        now: The last loss.
-    """
+    """A loss far above those before it."""
 
     before: float
     now: float
@@ -42,13 +37,7 @@ class Spike:
 
 @dataclass(frozen=True)
 class MarginCollapse:
-    """A preference that was there and is gone.
-
-    Attributes:
-        name: "rewards/margins" or "rewards/accuracies".
-        before: Its mean before the last five logs.
-        now: Its mean over the last five logs.
-    """
+    """A preference that was there and is gone."""
 
     name: str
     before: float

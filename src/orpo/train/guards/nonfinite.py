@@ -26,13 +26,7 @@ _NAMED_PARAMETERS = 20
 
 @dataclass(frozen=True)
 class Watched:
-    """A micro-batch of the optimizer step that is under way.
-
-    Attributes:
-        table: What its loss is made of, one row per pair.
-        batch: The batch itself, of `orpo.data.PairCollator`.
-        columns: Names of the table's columns.
-    """
+    """A micro-batch of the optimizer step that is under way."""
 
     table: Tensor
     batch: dict[str, Tensor]
@@ -41,14 +35,7 @@ class Watched:
 
 @dataclass(frozen=True)
 class Offence:
-    """What was not finite.
-
-    Attributes:
-        what: "loss" or "gradient".
-        step: The optimizer step, counted from 1.
-        rows: The step's rows on every rank, as `describe` gives them.
-        parameters: Names of the parameters whose gradient is not finite.
-    """
+    """What was not finite."""
 
     what: str
     step: int
