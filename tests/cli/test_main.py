@@ -89,7 +89,7 @@ def test_unexpected_errors_keep_their_traceback_and_exit_1(
     def broken(given: object) -> None:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(command, "execute", broken)
+    monkeypatch.setattr(command, "run", broken)
     assert main(["report", "x"]) == 1
     assert "Traceback" in capsys.readouterr().err
 
@@ -100,7 +100,7 @@ def test_a_loader_that_lost_its_process_is_told_in_one_line(
     def broken(given: object) -> None:
         raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")
 
-    monkeypatch.setattr("orpo.commands.report.execute", broken)
+    monkeypatch.setattr("orpo.commands.report.run", broken)
     assert main(["report", "x"]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: a process that reads the data has ended: DataLoader worker")
