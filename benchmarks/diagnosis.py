@@ -23,7 +23,7 @@ from typing import Any
 from orpo.demo.story import ASSETS
 from orpo.report.diagnosis import Finding, diagnose, observed
 from orpo.report.series import read_curves
-from orpo.runs import read_run
+from orpo.runs.files import read_run
 
 Row = dict[str, Any]
 _PADDING = {

@@ -31,7 +31,8 @@ from orpo.engine.fused_head import FusedHead
 from orpo.engine.layout import PackedPairs, pack_pairs
 from orpo.experiments.bench_rows import RowMaker
 from orpo.experiments.measuring import MemoryMeter
-from orpo.objective import PairLogps, log_odds
+from orpo.objective.log_odds import log_odds
+from orpo.objective.types import PairLogps
 from orpo.train.tokenizer import load_tokenizer
 
 _ALPHA = 0.1

@@ -29,7 +29,7 @@ from orpo.demo.story import ASSETS, grade
 from orpo.evaluate import Sampling
 from orpo.experiments.measuring import measure_outcomes
 from orpo.jobs import TrainJob
-from orpo.objective import log_odds
+from orpo.objective.log_odds import log_odds
 from orpo.train.job import build_trainer
 
 RATES = (5e-5, 1.5e-4, 4e-4, 1e-3, 2e-3, 4e-3)

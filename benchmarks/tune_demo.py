@@ -23,7 +23,7 @@ from orpo.demo.story import grade
 from orpo.experiments.choice import measures_of
 from orpo.experiments.trials import Runs
 from orpo.experiments.tuning import Values
-from orpo.runs import write_json
+from orpo.runs.files import write_json
 from orpo.runs.typed import plain
 
 _MEASURES = {"score": 1, "preference_accuracy": 100, "correct_answers": 100}

@@ -22,15 +22,10 @@ if TYPE_CHECKING:
         TrainingError,
         UserError,
     )
-    from orpo.objective import (
-        DPOLoss,
-        ORPOLoss,
-        SFTLoss,
-        dpo_loss,
-        log_odds,
-        orpo_loss,
-        sft_loss,
-    )
+    from orpo.objective.dpo import DPOLoss, dpo_loss
+    from orpo.objective.log_odds import log_odds
+    from orpo.objective.orpo import ORPOLoss, orpo_loss
+    from orpo.objective.sft import SFTLoss, sft_loss
     from orpo.train.trainer import ORPOTrainer
 
 __version__ = "0.1.0"
@@ -46,22 +41,13 @@ os.environ.setdefault("LRU_CACHE_CAPACITY", "128")
 _HOMES = {
     "ORPOConfig": "orpo.config",
     "ORPOTrainer": "orpo.train.trainer",
-    **dict.fromkeys(
-        (
-            "ConfigError",
-            "DataError",
-            "ModelError",
-            "NonFiniteError",
-            "OrpoError",
-            "TrainingError",
-            "UserError",
-        ),
-        "orpo.errors",
-    ),
-    **dict.fromkeys(
-        ("DPOLoss", "ORPOLoss", "SFTLoss", "dpo_loss", "log_odds", "orpo_loss", "sft_loss"),
-        "orpo.objective",
-    ),
+    "DPOLoss": "orpo.objective.dpo",
+    "ORPOLoss": "orpo.objective.orpo",
+    "SFTLoss": "orpo.objective.sft",
+    "dpo_loss": "orpo.objective.dpo",
+    "log_odds": "orpo.objective.log_odds",
+    "orpo_loss": "orpo.objective.orpo",
+    "sft_loss": "orpo.objective.sft",
 }
 
 __all__ = [
@@ -85,8 +71,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
+    if name in __all__:
+        return getattr(import_module(_HOMES.get(name, "orpo.errors")), name)
     raise AttributeError(f"module 'orpo' has no attribute {name!r}")
 
 

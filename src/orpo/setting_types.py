@@ -15,7 +15,7 @@ from types import NoneType
 from typing import Any, Literal, get_args, get_origin
 
 from orpo.errors import ConfigError
-from orpo.runs import parse_json
+from orpo.runs.reading import parse_json
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "objective": ("orpo", "sft", "dpo"),

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from orpo.commands.main import main
-from orpo.runs import read_manifest, verify
+from orpo.runs.manifest import read_manifest, verify
 from tests.cli.conftest import Orpo
 from tests.jobs.small_run import flip, train
 

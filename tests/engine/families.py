@@ -19,7 +19,7 @@ from orpo.data.pack import PairCollator
 from orpo.engine.fused_head import FusedHead, output_layer, probe_transform
 from orpo.engine.shared import SharedEngine
 from orpo.engine.types import Engine
-from orpo.objective import PairLogps
+from orpo.objective.types import PairLogps
 from tests.train.oracle_fp64 import Pair, relative_difference, sequence_logps
 
 VOCABULARY = 97

@@ -20,7 +20,7 @@ from orpo.engine.head import LogitTransform, product_of, sum_pairs, token_logps
 from orpo.engine.layout import Predictions, pack_pairs
 from orpo.engine.padded import PaddedEngine
 from orpo.engine.types import Engine
-from orpo.objective import PairLogps
+from orpo.objective.types import PairLogps
 from tests.engine.families import (
     VOCABULARY,
     collate,

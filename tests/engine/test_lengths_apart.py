@@ -24,7 +24,7 @@ from orpo.engine.select import select_engine
 from orpo.engine.self_test import self_test
 from orpo.engine.shared import SharedEngine
 from orpo.engine.types import Engine
-from orpo.objective import PairLogps
+from orpo.objective.types import PairLogps
 from tests.engine.families import (
     HEADS,
     SIZES,

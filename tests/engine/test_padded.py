@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from orpo.engine.fused_head import FusedHead
 from orpo.engine.padded import PaddedEngine
 from orpo.engine.types import EngineOutput
-from orpo.objective import PairLogps
+from orpo.objective.types import PairLogps
 from orpo.setting_types import CHOICES
 from tests.engine.families import (
     LENGTHS,

@@ -15,7 +15,8 @@ from orpo import ORPOConfig
 from orpo.errors import CheckpointError
 from orpo.evaluate import load_answerer
 from orpo.jobs import merge_adapter
-from orpo.runs import MANIFEST, commit_files, read_manifest, stage, verify
+from orpo.runs.commit import commit_files, stage
+from orpo.runs.manifest import MANIFEST, read_manifest, verify
 from orpo.train.models import add_adapter, load_model
 from tests.jobs.small_run import flip
 from tests.train.small import byte_tokenizer, tiny_llama

@@ -23,7 +23,8 @@ from orpo.experiments.comparison import METHODS, Arm, ComparePlan, Outcome
 from orpo.experiments.joining import JUDGMENTS, judge_arms
 from orpo.experiments.tasks import Found, HeldOut, TaskSpec, load_checker, run_chains
 from orpo.jobs import TrainJob
-from orpo.runs import read_object, typed
+from orpo.runs.reading import read_object
+from orpo.runs.typed import typed
 from tests.evaluate.judge.server import ScriptedServer, fair
 from tests.train.small import byte_tokenizer, text_rows, tiny_llama
 

@@ -36,7 +36,7 @@ from orpo.experiments.tuning import (
     read_tuning,
 )
 from orpo.jobs import TrainJob, run_training
-from orpo.runs import read_run
+from orpo.runs.files import read_run
 from orpo.runs.typed import plain
 from tests.train.small import byte_tokenizer, text_rows, tiny_llama
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from orpo.commands.main import main
-from orpo.runs import read_jsonl
+from orpo.runs.files import read_jsonl
 from tests.evaluate.alpaca.small import answer, instructions, write_outputs, write_set
 from tests.evaluate.judge.server import Asked, ScriptedServer, fair, gullible
 

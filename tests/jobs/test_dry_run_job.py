@@ -15,7 +15,7 @@ from orpo import ORPOConfig
 from orpo.engine.footprint import ADAPTER_RANK, Counted, ModelShape
 from orpo.errors import ConfigError, DataError, ModelError, UserError
 from orpo.jobs import TrainJob, run_training
-from orpo.runs import run_lock
+from orpo.runs.lock import run_lock
 from orpo.train.before.dry_run import SAMPLED, DryRun, run_dry_run
 from orpo.train.before.estimate import Setup, need_of, never_reached
 from orpo.train.before.fleet import DEVICES, Assumptions, Fleet

@@ -16,7 +16,8 @@ from transformers import TrainerCallback
 from orpo import ORPOConfig
 from orpo.errors import ConfigError, RunStopped, UserError
 from orpo.jobs import TrainJob, TrainResult, run_training
-from orpo.runs import checkpoints, read_manifest, verify
+from orpo.runs.checkpoints import checkpoints
+from orpo.runs.manifest import read_manifest, verify
 from tests.jobs.small_run import flip
 
 Copied = Callable[[Path], Path]

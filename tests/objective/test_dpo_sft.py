@@ -13,7 +13,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import orpo
-from orpo.objective import dpo_loss, orpo_loss, reference, sft_loss
+from orpo.objective import reference
+from orpo.objective.dpo import dpo_loss
+from orpo.objective.orpo import orpo_loss
+from orpo.objective.sft import sft_loss
 
 sums = st.floats(-2000.0, -0.01)
 moderate = st.floats(-20.0, -0.01)

@@ -19,7 +19,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import orpo
-from orpo.objective import PairLogps, orpo_loss, reference
+from orpo.objective import reference
+from orpo.objective.orpo import orpo_loss
+from orpo.objective.types import PairLogps
 
 averages = st.floats(math.log(1e-6), math.log(1e4)).map(lambda exponent: -math.exp(exponent))
 moderate = st.floats(-8.0, -0.02)

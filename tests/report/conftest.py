@@ -15,7 +15,7 @@ import pytest
 from markupsafe import Markup
 
 from orpo.report.page import Figure
-from orpo.runs import (
+from orpo.runs.files import (
     EVALUATION,
     EVENTS,
     METRICS,

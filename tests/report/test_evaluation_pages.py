@@ -17,7 +17,7 @@ from orpo.errors import ConfigError, DataError
 from orpo.report.kinds import RESULTS, read_page
 from orpo.report.page import render
 from orpo.report.write import write_page, write_report
-from orpo.runs import EVALUATION
+from orpo.runs.files import EVALUATION
 from tests.report.evaluation_pages import page_of, planted_page
 from tests.report.pages import HOSTILE, Page, poisoned
 from tests.report.test_pages_of_0_1_0 import FOLDERS

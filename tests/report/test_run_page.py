@@ -11,7 +11,7 @@ from orpo.errors import ConfigError, DataError
 from orpo.report.measures import changes, intervals
 from orpo.report.run import costs
 from orpo.report.write import write_report
-from orpo.runs import METRICS, read_run, write_yaml
+from orpo.runs.files import METRICS, read_run, write_yaml
 from tests.report.pages import HOSTILE, Page, poisoned
 from tests.report.runs import (
     EVALUATION_OF,

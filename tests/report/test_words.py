@@ -9,7 +9,7 @@ import pytest
 from orpo.report.measures import Comparison
 from orpo.report.run import run_page
 from orpo.report.values import as_change, as_count, as_number, as_pair, as_percent, joined
-from orpo.runs import Run
+from orpo.runs.files import Run
 from tests.report.runs import EVALUATION_OF, TOTALS, recipe_of, training_lines
 
 

@@ -9,17 +9,9 @@ from pathlib import Path
 import pytest
 
 from orpo.errors import CheckpointError
-from orpo.runs import (
-    checkpoint_name,
-    checkpoints,
-    commit,
-    newest_checkpoint,
-    rotate,
-    set_aside,
-    stage,
-    sweep,
-    verify,
-)
+from orpo.runs.checkpoints import checkpoint_name, checkpoints, newest_checkpoint, rotate, set_aside
+from orpo.runs.commit import commit, stage, sweep
+from orpo.runs.manifest import verify
 
 SIZES = {
     "model.safetensors": 5000,

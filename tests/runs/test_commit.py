@@ -9,16 +9,8 @@ from pathlib import Path
 import pytest
 
 from orpo.errors import CheckpointError
-from orpo.runs import (
-    MANIFEST,
-    commit,
-    commit_files,
-    read_manifest,
-    stage,
-    sweep,
-    unfinished,
-    verify,
-)
+from orpo.runs.commit import commit, commit_files, stage, sweep, unfinished
+from orpo.runs.manifest import MANIFEST, read_manifest, verify
 
 CONTENT = {"model.safetensors": b"\x00weights" * 40, "parts/optimizer.pt": b"moments", "empty": b""}
 

@@ -16,8 +16,10 @@ from safetensors.torch import load_file, save_file
 
 from orpo.commands.doctor import look_into, next_commands, verdict
 from orpo.errors import ConfigError
-from orpo.runs import commit, newest_checkpoint, read_manifest
+from orpo.runs.checkpoints import newest_checkpoint
+from orpo.runs.commit import commit
 from orpo.runs.diagnosis import Diagnosis, examine_folder
+from orpo.runs.manifest import read_manifest
 from tests.jobs.small_run import flip
 from tests.train.small import byte_tokenizer, tiny_llama
 
@@ -257,7 +259,7 @@ def test_a_checkpoint_without_optimizer_or_of_another_run_is_passed_over(
 def test_a_run_that_is_being_written_is_left_alone(finished_run: Path, copied: Copied) -> None:
     run = copied(finished_run)
     code = (
-        "import pathlib, sys; from orpo.runs import run_lock\n"
+        "import pathlib, sys; from orpo.runs.lock import run_lock\n"
         "with run_lock(pathlib.Path(sys.argv[1])):\n    print('held', flush=True); input()"
     )
     with subprocess.Popen(

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from orpo.errors import DataError
-from orpo.runs import METRICS, RECIPE, SAMPLES, read_run, write_jsonl, write_yaml
+from orpo.runs.files import METRICS, RECIPE, SAMPLES, read_run, write_jsonl, write_yaml
 
 
 @pytest.fixture

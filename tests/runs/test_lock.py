@@ -15,12 +15,12 @@ from pathlib import Path
 import pytest
 
 from orpo.errors import ConfigError
-from orpo.runs import lock_holder, run_lock
+from orpo.runs.lock import lock_holder, run_lock
 
 HOLD = """
 import sys
 from pathlib import Path
-from orpo.runs import run_lock
+from orpo.runs.lock import run_lock
 with run_lock(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.readline()
@@ -29,7 +29,7 @@ with run_lock(Path(sys.argv[1])):
 HOLD_WITH_A_CHILD = """
 import os, sys
 from pathlib import Path
-from orpo.runs import run_lock
+from orpo.runs.lock import run_lock
 with run_lock(Path(sys.argv[1])):
     child = os.fork()
     if child:

@@ -11,20 +11,11 @@ from typing import Any
 import pytest
 
 from orpo.errors import CheckpointError, ConfigError
-from orpo.runs import (
-    MANIFEST,
-    commit,
-    commit_files,
-    lock_holder,
-    read_manifest,
-    refuse_links,
-    rotate,
-    run_lock,
-    stage,
-    staging,
-    sweep,
-    write_text,
-)
+from orpo.runs.checkpoints import rotate
+from orpo.runs.commit import commit, commit_files, stage, staging, sweep
+from orpo.runs.lock import lock_holder, run_lock
+from orpo.runs.manifest import MANIFEST, read_manifest
+from orpo.runs.writing import refuse_links, write_text
 
 SECRET = b"precious"
 OUTSIDE = [

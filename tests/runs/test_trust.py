@@ -7,10 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-from orpo.runs import commit_files, lock_holder, run_lock, stage, verify
+from orpo.runs.commit import commit_files, stage
+from orpo.runs.lock import lock_holder, run_lock
+from orpo.runs.manifest import verify
 
 _TRIES = (
-    "import pathlib, sys; from orpo.runs import run_lock\n"
+    "import pathlib, sys; from orpo.runs.lock import run_lock\n"
     "with run_lock(pathlib.Path(sys.argv[1])): print('taken')"
 )
 

@@ -25,7 +25,7 @@ from typing import Any
 
 import torch
 
-from orpo.runs import checkpoints
+from orpo.runs.checkpoints import checkpoints
 from tests.train.whole_runs import trainer_for
 
 SETTINGS: dict[str, Any] = {

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from orpo.runs import checkpoints
+from orpo.runs.checkpoints import checkpoints
 from tests import forked
 from tests.train.whole_runs import differences
 

@@ -17,7 +17,8 @@ from transformers import TrainerCallback
 
 from orpo.commands.main import main
 from orpo.errors import SaveError
-from orpo.runs import checkpoints, newest_checkpoint, read_manifest, verify
+from orpo.runs.checkpoints import checkpoints, newest_checkpoint
+from orpo.runs.manifest import read_manifest, verify
 from tests.train.small import byte_tokenizer, tiny_llama
 from tests.train.whole_runs import differences, trainer_for
 

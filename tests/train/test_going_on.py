@@ -19,7 +19,8 @@ from torch import nn
 from transformers import TrainerCallback
 
 from orpo.errors import ConfigError, NonFiniteError
-from orpo.runs import checkpoints, newest_checkpoint, read_run
+from orpo.runs.checkpoints import checkpoints, newest_checkpoint
+from orpo.runs.files import read_run
 from orpo.train.signals import StopOnSignal
 from orpo.train.weights import frozen_weights
 from tests.train.small import text_rows, tiny_llama

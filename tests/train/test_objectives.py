@@ -18,7 +18,7 @@ from transformers import TrainerCallback
 
 from orpo import ConfigError, ORPOConfig, ORPOTrainer
 from orpo.errors import CheckpointError
-from orpo.objective import PairLogps
+from orpo.objective.types import PairLogps
 from orpo.train.before.memory import Plan
 from orpo.train.reference import REFERENCE, Reference
 from orpo.train.step_loss import StepLoss

@@ -24,7 +24,8 @@ from transformers import TrainerCallback
 from orpo import ORPOTrainer
 from orpo.data.sources import Mixture
 from orpo.errors import CheckpointError, ConfigError, NonFiniteError
-from orpo.runs import checkpoints, read_manifest
+from orpo.runs.checkpoints import checkpoints
+from orpo.runs.manifest import read_manifest
 from orpo.train.checkpoints import Progress, read_progress
 from orpo.train.signals import StopOnSignal
 from tests import forked

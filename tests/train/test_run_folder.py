@@ -20,7 +20,7 @@ from transformers import (
 )
 
 from orpo import ConfigError, ORPOConfig, ORPOTrainer
-from orpo.runs import read_run
+from orpo.runs.files import read_run
 from orpo.train.recorder import versions
 from tests.train.small import Stream, text_rows, tiny_llama
 

@@ -23,7 +23,9 @@ from orpo import ModelError, ORPOConfig, ORPOTrainer
 from orpo.commands.main import main
 from orpo.errors import CheckpointError
 from orpo.evaluate import load_answerer
-from orpo.runs import commit, read_manifest, read_recipe
+from orpo.runs.commit import commit
+from orpo.runs.files import read_recipe
+from orpo.runs.manifest import read_manifest
 from orpo.train.models import load_model
 from orpo.train.tokenizer import load_tokenizer
 from tests.train.small import byte_tokenizer, text_rows, tiny_llama

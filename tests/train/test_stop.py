@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from orpo.runs import checkpoints, verify
+from orpo.runs.checkpoints import checkpoints
+from orpo.runs.manifest import verify
 from tests import forked
 from tests.train.small import byte_tokenizer, text_rows, tiny_llama
 from tests.train.whole_runs import differences

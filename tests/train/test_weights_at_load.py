@@ -124,8 +124,8 @@ class TestSaving:
         trainer(tmp_path, tiny_llama()).train()
         folder = tmp_path / "checkpoint-1"
         spoil(folder / "model.safetensors", "lm_head.weight", math.nan)
-        from orpo.runs import read_manifest
         from orpo.runs.commit import _describe_all
+        from orpo.runs.manifest import read_manifest
 
         told = read_manifest(folder)
         (folder / "manifest.json").unlink()

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from orpo import ORPOTrainer
 from orpo.errors import CheckpointError
-from orpo.runs import checkpoints, verify
+from orpo.runs.checkpoints import checkpoints
+from orpo.runs.manifest import verify
 from tests.train.one_step import quiet_trainer
 from tests.train.small import text_rows
 

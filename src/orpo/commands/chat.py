@@ -22,7 +22,7 @@ from orpo.commands.console import Screen, console, say
 from orpo.errors import ConfigError, UserError
 from orpo.evaluate.settings import Sampling
 from orpo.options import argument, asked, group, option
-from orpo.runs.names import located, short_name
+from orpo.runs.files import located, short_name
 from orpo.setting_types import as_mapping
 from orpo.terminal import spelled_out
 

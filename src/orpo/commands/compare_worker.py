@@ -26,8 +26,9 @@ from orpo.experiments.comparison import Outcome
 from orpo.experiments.measuring import StageClock, measure_outcomes
 from orpo.experiments.tasks import COST, REFUSED, CellSpec, HeldOut, TaskSpec, load_checker
 from orpo.jobs.train_job import run_training
-from orpo.runs import read_object, typed, write_json
-from orpo.runs.typed import plain
+from orpo.runs.files import write_json
+from orpo.runs.reading import read_object
+from orpo.runs.typed import plain, typed
 from orpo.train.job import TrainJob, build_trainer
 from orpo.train.tokenizer import load_tokenizer
 from orpo.train.trainer import ORPOTrainer

@@ -19,8 +19,8 @@ from typing import Any
 from orpo.commands.console import say
 from orpo.errors import ConfigError, ModelError, OrpoError
 from orpo.options import argument, asked, option
+from orpo.runs.checkpoints import ensure_as_committed
 from orpo.runs.reading import read_object
-from orpo.runs.trust import ensure_as_committed
 from orpo.runs.writing import remove
 
 EXAMPLES = """\

@@ -18,13 +18,12 @@ from rich.markup import escape
 from orpo.commands.console import console, say
 from orpo.errors import CheckpointError, ConfigError
 from orpo.options import argument, asked, option
-from orpo.runs.files import RECIPE, Run, read_run, yaml_text
+from orpo.runs.checkpoints import ensure_as_committed
+from orpo.runs.files import RECIPE, Run, base_model_id, read_run, yaml_text
 from orpo.runs.lock import lock_holder
 from orpo.runs.manifest import MANIFEST, Manifest, read_manifest
-from orpo.runs.names import base_model_id
 from orpo.runs.public import public_config, public_recipe, refuse_leaks
 from orpo.runs.reading import read_object
-from orpo.runs.trust import ensure_as_committed
 from orpo.terminal import spelled_out
 
 if TYPE_CHECKING:

@@ -21,8 +21,8 @@ from typing import Any
 from orpo.commands.console import say
 from orpo.errors import ConfigError, ModelError
 from orpo.options import argument, asked, option
-from orpo.runs.names import located
-from orpo.runs.trust import ensure_as_committed
+from orpo.runs.checkpoints import ensure_as_committed
+from orpo.runs.files import located
 
 EXAMPLES = """\
 examples:

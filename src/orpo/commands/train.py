@@ -14,7 +14,7 @@ from orpo.commands.console import before_after_table, console, say
 from orpo.commands.options import Asked, ask
 from orpo.errors import ConfigError
 from orpo.options import argument, group, option, training_settings
-from orpo.runs.names import located
+from orpo.runs.files import located
 from orpo.runs.processes import follow_launcher, launch, launched, program, rank
 from orpo.train.before.fleet import Assumptions
 from orpo.train.job import TrainJob

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orpo.demo.checks import check_answer
-from orpo.runs import RECIPE, read_run
+from orpo.runs.files import RECIPE, read_run
 
 if TYPE_CHECKING:  # the command line names the demo's folders without loading torch
     from transformers import TrainerCallback

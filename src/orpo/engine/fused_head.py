@@ -41,8 +41,8 @@ from orpo.engine.head import (
 )
 from orpo.engine.layout import Predictions
 from orpo.engine.probing import on_trial
-from orpo.objective import PairLogps
 from orpo.objective.log_odds import compute_dtype
+from orpo.objective.types import PairLogps
 
 _ENOUGH_ROWS = 768
 """Predictions that make the products of the output layer efficient: more pairs join until then."""

@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 
 from orpo.engine.layout import Predictions
-from orpo.objective import PairLogps
 from orpo.objective.log_odds import compute_dtype
+from orpo.objective.types import PairLogps
 
 Objective: TypeAlias = Callable[[PairLogps], Tensor]
 """From the log-probabilities of some pairs to their part of the loss, a scalar.

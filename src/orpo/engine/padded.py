@@ -30,7 +30,7 @@ from orpo.engine.noise import Noise, noisy, padded_noise
 from orpo.engine.passes import fused_pass
 from orpo.engine.probing import Border, forget_lengths
 from orpo.engine.types import Engine, EngineOutput
-from orpo.objective import PairLogps
+from orpo.objective.types import PairLogps
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from orpo.engine.fused_head import FusedHead, tap
 from orpo.engine.head import Objective
 from orpo.engine.layout import Predictions
 from orpo.engine.types import EngineOutput
-from orpo.objective import PairLogps
+from orpo.objective.types import PairLogps
 
 
 def fused_pass(

@@ -29,7 +29,7 @@ from orpo.engine.probing import (
     without_checkpointing,
 )
 from orpo.engine.types import Engine
-from orpo.objective import PairLogps
+from orpo.objective.types import PairLogps
 
 NOT_FINITE = "the model's own log-probabilities are not finite"
 _LONGEST = 4608

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from orpo.engine.fused_head import FusedHead
 from orpo.engine.head import Objective
-from orpo.objective import PairLogps
+from orpo.objective.types import PairLogps
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from orpo.evaluate.pacing import Say, in_threads, silent
 from orpo.evaluate.questions import Question, read_questions, spread
 from orpo.evaluate.settings import Sampling
 from orpo.evaluate.store import ANOTHER, Store, open_store
-from orpo.runs.names import located
+from orpo.runs.files import located
 
 __all__ = [
     "Answered",

@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from orpo.config import ORPOConfig
 from orpo.errors import ModelError
-from orpo.runs import RECIPE, read_recipe
+from orpo.runs.files import RECIPE, read_recipe
 from orpo.train.adapters import base_of_adapter, found_from
 from orpo.train.models import load_adapter, load_model
 from orpo.train.tokenizer import load_tokenizer

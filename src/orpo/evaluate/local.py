@@ -16,8 +16,7 @@ from orpo.evaluate.answers import Answered, Answers, Asked, Question
 from orpo.evaluate.generation import Completion, complete_prompts, encode_prompt
 from orpo.evaluate.loading import Answerer, load_answerer
 from orpo.evaluate.settings import Sampling
-from orpo.runs import MANIFEST, read_manifest
-from orpo.runs.manifest import describe
+from orpo.runs.manifest import MANIFEST, describe, read_manifest
 from orpo.train.tokenizer import load_tokenizer
 
 _ADAPTER = "adapter_config.json"

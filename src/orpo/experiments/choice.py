@@ -27,7 +27,7 @@ from orpo.evaluate.preference.measures import change_of
 from orpo.experiments.comparison import Outcome
 from orpo.experiments.study import Tried
 from orpo.experiments.tuning import FinalTest, Measure, Recommendation, Space, TrialResult, Values
-from orpo.objective import log_odds
+from orpo.objective.log_odds import log_odds
 
 WEIGHT = 0.1
 """What a nat of preference is worth beside a nat of the chosen answer's log-probability."""

@@ -19,17 +19,12 @@ from orpo.experiments.claims import ArmResult
 from orpo.experiments.compare_plan import CENTRE, CompareJob, Rows, Tasks, plan_arms
 from orpo.experiments.comparison import KIND, Arm, ComparisonResult, Cost, Outcome
 from orpo.experiments.tasks import Found, TaskSpec, load_checker, run_chains
-from orpo.runs import (
-    EVALUATION,
-    REPORT,
-    read_object,
-    run_lock,
-    typed,
-    write_json,
-    write_text,
-)
 from orpo.runs.claim import claim_folder
-from orpo.runs.typed import plain
+from orpo.runs.files import EVALUATION, REPORT, write_json
+from orpo.runs.lock import run_lock
+from orpo.runs.reading import read_object
+from orpo.runs.typed import plain, typed
+from orpo.runs.writing import write_text
 
 _FOLDERS = ("base", "data", "sensitivity", "figures", "*-seed*")
 _FILES = (EVALUATION, REPORT, "judge-cache.jsonl", joining.JUDGMENTS)

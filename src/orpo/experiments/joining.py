@@ -35,7 +35,9 @@ from orpo.experiments.comparison import (
 )
 from orpo.experiments.measuring import machine
 from orpo.experiments.tasks import outcomes_of, threads_of_each
-from orpo.runs import read_object, read_run, typed, write_jsonl
+from orpo.runs.files import read_run, write_jsonl
+from orpo.runs.reading import read_object
+from orpo.runs.typed import typed
 from orpo.train.recorder import versions
 
 JUDGMENTS = "judgments.jsonl"

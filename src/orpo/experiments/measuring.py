@@ -19,7 +19,7 @@ from orpo.data.types import Row
 from orpo.evaluate import Sampling, generate_answers
 from orpo.experiments.comparison import Cost, Machine, Outcome
 from orpo.experiments.tasks import Grader
-from orpo.runs import read_object
+from orpo.runs.reading import read_object
 from orpo.train.clock import now
 from orpo.train.trainer import ORPOTrainer
 from orpo.train.work import WORK

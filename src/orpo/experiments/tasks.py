@@ -17,9 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 from orpo.errors import ConfigError, DataError, RunStopped, TrainingError
 from orpo.experiments.comparison import Outcome
-from orpo.runs import make_way, read_jsonl, read_object, typed, write_json, write_jsonl
+from orpo.runs.files import read_jsonl, write_json, write_jsonl
 from orpo.runs.processes import Supervisor, death_of, supervised
-from orpo.runs.typed import plain
+from orpo.runs.reading import read_object
+from orpo.runs.typed import plain, typed
+from orpo.runs.writing import make_way
 
 if TYPE_CHECKING:
     from orpo.data.types import Row

@@ -27,19 +27,12 @@ from orpo.experiments.tasks import load_checker
 from orpo.experiments.trials import Pruned, Runs
 from orpo.experiments.tune_plan import Budget, TuneJob
 from orpo.experiments.tuning import KIND, STATES, FinalTest, TuningResult, Values
-from orpo.runs import (
-    EVALUATION,
-    RECIPE,
-    REPORT,
-    read_object,
-    remove,
-    run_lock,
-    write_json,
-    write_text,
-    yaml_text,
-)
 from orpo.runs.claim import claim_folder, flat
+from orpo.runs.files import EVALUATION, RECIPE, REPORT, write_json, yaml_text
+from orpo.runs.lock import run_lock
+from orpo.runs.reading import read_object
 from orpo.runs.typed import plain, typed
+from orpo.runs.writing import remove, write_text
 from orpo.train.recorder import versions
 from orpo.train.signals import StopOnSignal, StopRequested
 

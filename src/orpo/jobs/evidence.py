@@ -16,7 +16,7 @@ from orpo.evaluate.preference.pairs import (
     score_pairs,
     write_scores,
 )
-from orpo.runs import AUDIT, EVALUATION, RECIPE, SAMPLES, read_run, write_json, write_jsonl
+from orpo.runs.files import AUDIT, EVALUATION, RECIPE, SAMPLES, read_run, write_json, write_jsonl
 from orpo.runs.typed import plain
 from orpo.train.trainer import ORPOTrainer
 from orpo.train.wrappers import scoring

@@ -20,17 +20,12 @@ from orpo.errors import CheckpointError, ConfigError, DataError, RunStopped, Sav
 from orpo.evaluate import Sampling
 from orpo.jobs.evidence import Evidence, Grader, Say
 from orpo.report.write import write_report
-from orpo.runs import (
-    REPORT,
-    checkpoint_name,
-    read_manifest,
-    read_recipe,
-    read_run,
-    run_lock,
-    sweep,
-    verify,
-)
+from orpo.runs.checkpoints import checkpoint_name
 from orpo.runs.claim import clear_run
+from orpo.runs.commit import sweep
+from orpo.runs.files import REPORT, read_recipe, read_run
+from orpo.runs.lock import run_lock
+from orpo.runs.manifest import read_manifest, verify
 from orpo.train.card import write_model_card
 from orpo.train.checkpoints import explain_write_error, read_state
 from orpo.train.job import TrainJob, build_trainer, claim, resume_meant

@@ -17,8 +17,6 @@ import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
-__all__ = ["RESOLUTION", "compute_dtype", "log1mexp", "log_odds"]
-
 RESOLUTION = 2.0**-23
 """Log-probabilities closer to zero than this are rounding of float32 around probability one."""
 

@@ -9,8 +9,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["average_logp", "dpo_loss", "odds", "odds_ratio", "odds_ratio_loss", "orpo_loss"]
-
 
 def average_logp(token_logps: Tensor) -> Tensor:
     """Eq. 3: log P(y|x) = (1/m) * sum_t log P(y_t | x, y_<t); token_logps has shape (m,)."""

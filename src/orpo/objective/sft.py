@@ -9,8 +9,6 @@ from torch import Tensor
 from orpo.objective.log_odds import compute_dtype
 from orpo.objective.types import require_pairs
 
-__all__ = ["SFTLoss", "sft_loss"]
-
 
 @dataclass(frozen=True)
 class SFTLoss:

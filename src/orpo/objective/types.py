@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-__all__ = ["PairLogps", "require_pairs"]
-
 
 @dataclass(frozen=True)
 class PairLogps:

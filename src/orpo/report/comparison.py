@@ -15,7 +15,7 @@ from orpo.experiments.comparison import Cell, Claim, ComparisonResult, Curve, Me
 from orpo.report.page import Figure, Page, Passage, Words, told
 from orpo.report.style import COLOURS, DOTTED, SERIES, Style, percent, rows
 from orpo.report.values import as_number, as_percent
-from orpo.runs import short_name
+from orpo.runs.files import short_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -11,7 +11,7 @@ from orpo.report.samples import answer_lengths
 from orpo.report.series import Curves, progress
 from orpo.report.shifts import Observed
 from orpo.report.values import as_count, joined, lowered, mapping, number, records, sentence
-from orpo.runs import Run
+from orpo.runs.files import Run
 
 
 @dataclass(frozen=True)

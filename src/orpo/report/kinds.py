@@ -17,7 +17,8 @@ from orpo.report.page import Page, told
 from orpo.report.preference import preference_page
 from orpo.report.tuning import tuning_page
 from orpo.report.win_rate import alpaca_page, win_rate_page
-from orpo.runs import EVALUATION, read_object
+from orpo.runs.files import EVALUATION
+from orpo.runs.reading import read_object
 from orpo.runs.typed import typed
 
 _MOST = 8

@@ -17,7 +17,7 @@ from orpo.report.values import (
     number,
     records,
 )
-from orpo.runs import Run
+from orpo.runs.files import Run
 
 _COUNTS = ("pairs", "prompts", "n", "compared")
 _ROWS = 40

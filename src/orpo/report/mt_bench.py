@@ -16,7 +16,7 @@ from orpo.evaluate.results import MTBenchResult, Scores
 from orpo.report.page import Figure, Page, Passage, Words, ends_of, span, told
 from orpo.report.style import COLOURS, SERIES, plain, rows
 from orpo.report.values import entries, number
-from orpo.runs import read_jsonl
+from orpo.runs.files import read_jsonl
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas

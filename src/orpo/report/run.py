@@ -25,7 +25,8 @@ from orpo.report.values import (
     shortened,
     visible,
 )
-from orpo.runs import AUDIT, RECIPE, Run, read_object, short_name
+from orpo.runs.files import AUDIT, RECIPE, Run, short_name
+from orpo.runs.reading import read_object
 
 _LONGEST = 400
 _SPACE = "\u00a0"

@@ -10,7 +10,7 @@ from typing import Any
 
 from orpo.report.page import Words
 from orpo.report.values import entries, mapping, records, shortened
-from orpo.runs import Run
+from orpo.runs.files import Run
 
 SHOWN, FAILURES = 20, 8
 _LONGEST = 1200

@@ -10,7 +10,7 @@ from itertools import pairwise
 from typing import Any
 
 from orpo.report.values import count, mapping, number, records
-from orpo.runs import Run
+from orpo.runs.files import Run
 
 METRICS = (
     "loss",

@@ -16,7 +16,7 @@ from orpo.experiments.tuning import STATES, Recommendation, TrialResult, TuningR
 from orpo.report.page import Figure, Page, Words, told
 from orpo.report.style import COLOURS, rows
 from orpo.report.values import as_number
-from orpo.runs import short_name
+from orpo.runs.files import short_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,18 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orpo.errors import ConfigError
-from orpo.runs import (
-    EVALUATION,
-    RECIPE,
-    REPORT,
-    explained,
-    read_object,
-    read_run,
-    refuse_links,
-    write_bytes,
-    write_named,
-    write_text,
-)
+from orpo.runs.files import EVALUATION, RECIPE, REPORT, read_run
+from orpo.runs.reading import read_object
+from orpo.runs.writing import explained, refuse_links, write_bytes, write_named, write_text
 
 if TYPE_CHECKING:
     from orpo.audit.findings import Audit

@@ -15,20 +15,9 @@ import shutil
 from pathlib import Path
 
 from orpo.errors import CheckpointError
-from orpo.runs.files import (
-    AUDIT,
-    EVALUATION,
-    EVENTS,
-    METRICS,
-    RECIPE,
-    REPORT,
-    SAMPLES,
-    SCORES,
-)
+from orpo.runs.files import AUDIT, EVALUATION, EVENTS, METRICS, RECIPE, REPORT, SAMPLES, SCORES
 from orpo.runs.manifest import MANIFEST, Manifest, describe, read_manifest
 from orpo.runs.writing import remove, subfolder
-
-__all__ = ["commit", "commit_files", "delete", "stage", "staging", "sweep", "unfinished"]
 
 _STAGING, _REPLACED, _DOOMED = ".staging-", ".replaced-", ".deleting-"
 _CARD = "README.md"  # not promised: it is written anew once a run's numbers are known

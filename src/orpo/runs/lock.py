@@ -19,8 +19,6 @@ try:
 except ImportError:  # not on Windows, where nothing keeps two runs apart
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["LOCK", "lock_holder", "run_lock"]
-
 LOCK = ".lock"
 _THIS_FILE = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)  # no link, no pipe
 _TAKEN = {errno.EACCES, errno.EAGAIN}  # any other error: this disk keeps no locks

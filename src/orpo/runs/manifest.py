@@ -22,8 +22,6 @@ from orpo.errors import CheckpointError, DataError
 from orpo.runs.reading import parse_json, read_text
 from orpo.runs.typed import typed
 
-__all__ = ["MANIFEST", "FileFacts", "Manifest", "describe", "read_manifest", "verify"]
-
 MANIFEST = "manifest.json"
 _SPECIAL = re.compile(r"[\x00-\x1f\x7f\\:\ud800-\udfff]")  # such as drives, and other slashes
 _TRAINING_STATE = (".pt", ".pth", ".distcp")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from orpo.errors import ConfigError
-from orpo.runs.names import hub_id
+from orpo.runs.files import hub_id
 
 _NAMED = {
     *("model", "dataset", "eval_dataset", "tokenizer", "output_dir", "chat_template"),

@@ -19,8 +19,6 @@ from yaml.scanner import ScannerError
 from orpo.errors import DataError
 from orpo.runs.typed import LARGEST, kind_of
 
-__all__ = ["load_yaml", "parse_json", "read_json", "read_object", "read_text"]
-
 _LARGEST = 2**28  # bytes of a file of ours; answers and log-probabilities of many rows
 _LARGEST_YAML = 2**20  # bytes of settings
 _DEEPEST = 100  # levels of lists and mappings

@@ -18,9 +18,6 @@ from pathlib import Path
 
 from orpo.errors import ConfigError
 
-__all__ = ["append_text", "ensure_writable", "explained", "make_way", "refuse_links", "remove"]
-__all__ += ["subfolder", "write_bytes", "write_named", "write_text"]
-
 
 def write_text(path: Path, text: str) -> None:
     """Write all of it or nothing, whenever the process is killed.

@@ -18,8 +18,8 @@ from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING
 
 from orpo.config import ORPOConfig
 from orpo.errors import ConfigError, DataError, ModelError, did_you_mean
-from orpo.runs import read_object
-from orpo.runs.names import ADAPTER_FILE
+from orpo.runs.files import ADAPTER_FILE
+from orpo.runs.reading import read_object
 
 if TYPE_CHECKING:
     from peft import PeftConfig

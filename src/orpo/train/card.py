@@ -12,18 +12,9 @@ import jinja2
 from huggingface_hub import EvalResult, ModelCardData
 
 from orpo.errors import DataError
-from orpo.runs import (
-    AUDIT,
-    Run,
-    base_model_id,
-    hub_datasets,
-    hub_id,
-    read_object,
-    read_run,
-    read_text,
-    short_name,
-    write_text,
-)
+from orpo.runs.files import AUDIT, Run, base_model_id, hub_datasets, hub_id, read_run, short_name
+from orpo.runs.reading import read_object, read_text
+from orpo.runs.writing import write_text
 
 
 @dataclass(frozen=True)

@@ -20,23 +20,19 @@ from transformers.trainer_utils import HubStrategy
 from transformers.utils import PushInProgress
 
 from orpo.errors import CheckpointError, ConfigError, DataError, OrpoError, SaveError
-from orpo.runs import (
-    RECIPE,
+from orpo.runs.checkpoints import (
     Found,
     checkpoint_name,
     checkpoints,
-    commit,
-    commit_files,
     newest_checkpoint,
-    read_manifest,
-    read_object,
-    read_recipe,
-    remove,
-    stage,
-    staging,
-    typed,
     verify_resumable,
 )
+from orpo.runs.commit import commit, commit_files, stage, staging
+from orpo.runs.files import RECIPE, read_recipe
+from orpo.runs.manifest import read_manifest
+from orpo.runs.reading import read_object
+from orpo.runs.typed import typed
+from orpo.runs.writing import remove
 
 T = TypeVar("T")
 

@@ -19,18 +19,12 @@ from transformers.trainer_utils import IntervalStrategy
 
 from orpo.config import ORPOConfig
 from orpo.errors import CheckpointError, NonFiniteError, OrpoError, TrainingError
-from orpo.runs import (
-    METRICS,
-    checkpoint_name,
-    make_way,
-    read_jsonl,
-    read_manifest,
-    read_recipe,
-    rotate,
-    run_lock,
-    set_aside,
-    sweep,
-)
+from orpo.runs.checkpoints import checkpoint_name, rotate, set_aside
+from orpo.runs.commit import sweep
+from orpo.runs.files import METRICS, read_jsonl, read_recipe
+from orpo.runs.lock import run_lock
+from orpo.runs.manifest import read_manifest
+from orpo.runs.writing import make_way
 from orpo.train import checkpoints, optimizers
 from orpo.train.continuity import Continuity, keep_randomness, stop_of
 from orpo.train.guards.watchdog import EVALUATING, EXCHANGING, LOADING, SAVING, Watchdog

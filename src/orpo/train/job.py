@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 
 from orpo.errors import ConfigError, ModelError
 from orpo.runs.claim import claim_run
-from orpo.runs.names import ADAPTER_FILE
+from orpo.runs.files import ADAPTER_FILE
 from orpo.setting_types import as_declared
 from orpo.settings import setting
 

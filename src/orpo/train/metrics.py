@@ -15,7 +15,7 @@ from torch import Tensor
 
 from orpo.config import ORPOConfig
 from orpo.errors import CheckpointError
-from orpo.objective import PairLogps
+from orpo.objective.types import PairLogps
 from orpo.train.checkpoints import Progress
 from orpo.train.step_loss import StepLoss
 

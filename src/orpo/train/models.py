@@ -31,8 +31,8 @@ from transformers.models.auto.modeling_auto import (
 
 from orpo.engine.probing import has_last_position, positions_of_text
 from orpo.errors import ConfigError, ModelError, UserError
-from orpo.runs import ensure_as_committed
-from orpo.runs.names import ADAPTER_FILE, located
+from orpo.runs.checkpoints import ensure_as_committed
+from orpo.runs.files import ADAPTER_FILE, located
 from orpo.train import adapters
 from orpo.train.before.generation import read_generation_settings
 from orpo.train.weights import check_weight_files, ensure_sound

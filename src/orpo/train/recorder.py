@@ -16,16 +16,9 @@ from torch import nn
 from transformers import TrainerCallback, TrainingArguments
 
 from orpo.errors import SaveError
-from orpo.runs import (
-    EVENTS,
-    METRICS,
-    RECIPE,
-    append_text,
-    make_way,
-    read_text,
-    write_text,
-    write_yaml,
-)
+from orpo.runs.files import EVENTS, METRICS, RECIPE, write_yaml
+from orpo.runs.reading import read_text
+from orpo.runs.writing import append_text, make_way, write_text
 from orpo.train.checkpoints import explain_write_error
 
 _LONGEST_LINE = 2**20

@@ -26,7 +26,7 @@ from orpo.engine.probing import on_trial
 from orpo.engine.shared import SharedEngine
 from orpo.engine.types import Engine
 from orpo.errors import CheckpointError, ConfigError
-from orpo.objective import PairLogps
+from orpo.objective.types import PairLogps
 from orpo.train.continuity import stop_of
 from orpo.train.datasets import named_sets
 from orpo.train.guards.watchdog import EVALUATING

@@ -22,7 +22,9 @@ import torch
 from torch import Tensor
 
 from orpo.config import ORPOConfig
-from orpo.objective import DPOLoss, ORPOLoss, PairLogps, dpo_loss, orpo_loss
+from orpo.objective.dpo import DPOLoss, dpo_loss
+from orpo.objective.orpo import ORPOLoss, orpo_loss
+from orpo.objective.types import PairLogps
 
 
 def count_items(

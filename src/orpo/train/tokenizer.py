@@ -11,7 +11,7 @@ from orpo.config import ORPOConfig
 from orpo.data.asked import forget_asked
 from orpo.data.rendering import PLAIN_TEMPLATE
 from orpo.errors import ConfigError, ModelError
-from orpo.runs.names import located
+from orpo.runs.files import located
 from orpo.train.models import fetching, unloadable
 
 

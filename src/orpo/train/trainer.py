@@ -32,8 +32,8 @@ from orpo.engine.memory import most_positions
 from orpo.engine.microbatch import cut, positions_of
 from orpo.engine.noise import noise_columns
 from orpo.errors import ConfigError, DataError
-from orpo.objective import PairLogps
-from orpo.runs import RECIPE, write_json
+from orpo.objective.types import PairLogps
+from orpo.runs.files import RECIPE, write_json
 from orpo.train import reference, wrappers
 from orpo.train.before.memory import Plan, make_plan
 from orpo.train.before.saving import save_files, try_saving

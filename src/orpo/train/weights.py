@@ -14,7 +14,7 @@ from torch.distributed.tensor import DTensor
 from transformers.utils import cached_file
 
 from orpo.errors import DataError, ModelError
-from orpo.runs import read_object
+from orpo.runs.reading import read_object
 
 _INDEX = "model.safetensors.index.json"
 _KINDS = ("*.safetensors", "*.safetensors.index.json")

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from transformers import TrainingArguments
 
 from orpo.engine.types import EngineOutput
-from orpo.runs import typed
+from orpo.runs.typed import typed
 from orpo.train.checkpoints import Progress
 from orpo.train.ranks import gathered
 

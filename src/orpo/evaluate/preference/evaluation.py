@@ -36,7 +36,8 @@ from orpo.evaluate.results import (
     ScoredModel,
     WorstPair,
 )
-from orpo.runs import EVALUATION, read_object, write_json
+from orpo.runs.files import EVALUATION, write_json
+from orpo.runs.reading import read_object
 from orpo.runs.typed import plain, typed
 from orpo.setting_types import as_declared
 from orpo.train.identity import data_fingerprint

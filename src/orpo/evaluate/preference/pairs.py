@@ -26,8 +26,8 @@ from orpo.audit.views import view
 from orpo.data.reading import PairReaders, is_tokenised
 from orpo.data.types import Dropped, Row
 from orpo.errors import DataError
-from orpo.objective import log_odds
-from orpo.runs import SCORES, read_jsonl, write_jsonl
+from orpo.objective.log_odds import log_odds
+from orpo.runs.files import SCORES, read_jsonl, write_jsonl
 from orpo.train.trainer import ORPOTrainer
 
 Floats: TypeAlias = NDArray[np.float64]

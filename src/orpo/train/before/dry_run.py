@@ -24,7 +24,7 @@ from orpo.config import ORPOConfig
 from orpo.data.split import Sample
 from orpo.data.types import Ledger, Row
 from orpo.errors import ConfigError, DataError
-from orpo.runs import lock_holder
+from orpo.runs.lock import lock_holder
 from orpo.train.before import estimate
 from orpo.train.before.fleet import Assumptions, Fleet
 from orpo.train.before.memory import count_bytes, load_outline, pair_lengths, shape_of

@@ -22,7 +22,7 @@ from orpo.engine.fused_head import output_layer
 from orpo.engine.memory import MemoryEstimate, Precision, estimate_memory
 from orpo.engine.types import Engine
 from orpo.errors import ConfigError
-from orpo.runs.names import ADAPTER_FILE, located
+from orpo.runs.files import ADAPTER_FILE, located
 from orpo.train import adapters, models
 from orpo.train.before.generation import read_generation_settings
 from orpo.train.weights import check_weight_files

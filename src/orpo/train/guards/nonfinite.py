@@ -15,7 +15,7 @@ from torch.distributed.tensor import DTensor
 from transformers import TrainerCallback, TrainerState, TrainingArguments
 
 from orpo.errors import NonFiniteError
-from orpo.runs import write_text
+from orpo.runs.writing import write_text
 from orpo.train.guards.curves import Tell, log_warning
 from orpo.train.metrics import COLUMNS
 from orpo.train.ranks import gathered, most_of_ranks

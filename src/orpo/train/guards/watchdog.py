@@ -15,7 +15,7 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from orpo.runs import make_way
+from orpo.runs.writing import make_way
 from orpo.train.guards.curves import Tell
 
 LOADING = "loading data"
