@@ -12,7 +12,9 @@ from orpo.evaluate.settings import HarnessPlan
 from orpo.options import argument, group, option
 
 if TYPE_CHECKING:
+    from orpo.evaluate.harness import TaskResult
     from orpo.evaluate.loading import Answerer
+    from orpo.evaluate.results import HarnessResult
 
 EXAMPLES = """\
 examples:
@@ -41,14 +43,13 @@ class Options:
 
 def run(options: Options) -> dict[str, Any]:
     """Measure, and show a table."""
-    from orpo.evaluate.harness import PARTS, changes, find_tasks, measure  # noqa: PLC0415
-    from orpo.evaluate.results import HarnessResult, HarnessResults  # noqa: PLC0415
+    from orpo.evaluate.harness import PARTS, find_tasks, measure  # noqa: PLC0415
+    from orpo.evaluate.results import HarnessResult  # noqa: PLC0415
     from orpo.runs.files import EVALUATION, REPORT, write_json, write_jsonl  # noqa: PLC0415
     from orpo.runs.typed import plain  # noqa: PLC0415
 
     manager = find_tasks(options.plan)
     from orpo.evaluate.loading import load_answerer  # noqa: PLC0415 - loads torch
-    from orpo.train.recorder import versions  # noqa: PLC0415
 
     def load(name: str) -> Answerer:
         trusted = options.trust_remote_code
@@ -64,9 +65,27 @@ def run(options: Options) -> dict[str, Any]:
         moment: measure(manager, options.plan, name, (folder / PARTS, moment), load, say)
         for moment, name in names.items()
     }
-    in_order = {moment: measured[moment] for moment in ("before", "after") if moment in measured}
+    result = _result(settings, names, measured)
+    in_order = [moment for moment in ("before", "after") if moment in measured]
+    rows = ((moment, row) for moment in in_order for row in measured[moment].documents)
+    write_jsonl(folder / ANSWERS, [{"moment": moment, **plain(row)} for moment, row in rows])
+    found, page = finish(result, folder)
+    for note in result.notes:
+        say(f"the harness says: {note}")
+    show(page.tables[0].columns, page.tables[0].rows)
+    say(f"page: {folder / REPORT}")
+    return found
+
+
+def _result(
+    settings: dict[str, Any], names: dict[str, str], measured: dict[str, TaskResult]
+) -> HarnessResult:
+    from orpo.evaluate.harness import changes  # noqa: PLC0415
+    from orpo.evaluate.results import HarnessResult, HarnessResults  # noqa: PLC0415
+    from orpo.train.recorder import versions  # noqa: PLC0415 - loads torch
+
     after, before = measured["after"], measured.get("before")
-    result = HarnessResult(
+    return HarnessResult(
         settings=settings,
         models=names,
         versions=versions("lm_eval"),
@@ -78,25 +97,13 @@ def run(options: Options) -> dict[str, Any]:
             }
             for row in after.scores
         },
-        notes=[note for one in in_order.values() for note in one.notes],
+        notes=[*(before.notes if before else ()), *after.notes],
         results=HarnessResults(
             after=after.scores,
             before=before.scores if before else None,
             changes=changes(before, after) if before else (),
         ),
     )
-    documents = [
-        {"moment": moment, **plain(row)}
-        for moment, one in in_order.items()
-        for row in one.documents
-    ]
-    write_jsonl(folder / ANSWERS, documents)
-    found, page = finish(result, folder)
-    for note in result.notes:
-        say(f"the harness says: {note}")
-    show(page.tables[0].columns, page.tables[0].rows)
-    say(f"page: {folder / REPORT}")
-    return found
 
 
 def _settings(options: Options) -> dict[str, Any]:

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from orpo.evaluate.answers import Answered
     from orpo.evaluate.mt_bench.benchmark import Benchmark
     from orpo.evaluate.mt_bench.fastchat import Judgment
+    from orpo.evaluate.results import MTBenchJudge
+    from orpo.report.page import Page
 
 EXAMPLES = """\
 examples:
@@ -174,18 +176,8 @@ def run(options: Options) -> dict[str, Any]:
         account = {"questions": len({one.question_id for one in own})}
         answers_from = f"judged already, {options.judgments.name if options.judgments else ''}"
     else:
-        from orpo.evaluate.mt_bench.grading import grade_benchmark  # noqa: PLC0415
-
         benchmark = _benchmark(options)
-        answered, account = _answers(options, benchmark, settings)
-        grading = grade_benchmark(benchmark, answered, judge, say)
-        say(f"judge: {grading.judged.cost}")
-        own, judged = list(grading.judgments), grading.judged
-        account |= {
-            "changed_answers": grading.changed,
-            "refused_by_the_server": grading.refused,
-            "judgments_cut_off": grading.cut,
-        }
+        own, judged, account = _judged(options, judge, benchmark, settings)
         answers_from = options.answering.server or "transformers"
         if options.answers:
             answers_from = f"FastChat's file {options.answers.name}"
@@ -209,12 +201,32 @@ def run(options: Options) -> dict[str, Any]:
         judged=judged,
     )
     found, page = finish(result, folder)
+    _show(page, folder, judged.trust.sentence if judged else "")
+    return found
+
+
+def _judged(
+    options: Options, judge: JudgeSettings, benchmark: Benchmark, settings: dict[str, Any]
+) -> tuple[list[Judgment], MTBenchJudge, dict[str, int]]:
+    """(the model's judgments, who judged, what became of how many)."""
+    from orpo.evaluate.mt_bench.grading import grade_benchmark  # noqa: PLC0415
+
+    answered, account = _answers(options, benchmark, settings)
+    found = grade_benchmark(benchmark, answered, judge, say)
+    say(f"judge: {found.judged.cost}")
+    account |= {
+        "changed_answers": found.changed,
+        "refused_by_the_server": found.refused,
+        "judgments_cut_off": found.cut,
+    }
+    return list(found.judgments), found.judged, account
+
+
+def _show(page: Page, folder: Path, trust: str) -> None:
     table, width = page.tables[0], 1 + _MODELS
     show(table.columns[:width], [row[:width] for row in table.rows])
     left = len(table.columns) - width
-    trust = judged.trust.sentence if judged else ""
     say_page(page, folder, f"{left} more on the page" if left > 0 else "", end=trust)
-    return found
 
 
 def _claim(options: Options, settings: dict[str, Any]) -> None:

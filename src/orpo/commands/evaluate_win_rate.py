@@ -25,6 +25,7 @@ from orpo.options import argument, group, option
 
 if TYPE_CHECKING:
     from orpo.evaluate.answers import Answered
+    from orpo.evaluate.judge.pairwise import Comparison
     from orpo.evaluate.questions import Question
 
 EXAMPLES = """\
@@ -79,7 +80,6 @@ class Options:
 def run(options: Options) -> dict[str, Any]:
     """Let both models answer and the judge compare; show the win rates."""
     from orpo.evaluate.judge.fences import conversation  # noqa: PLC0415
-    from orpo.evaluate.judge.pairwise import Comparison  # noqa: PLC0415
     from orpo.evaluate.results import WinRateResult  # noqa: PLC0415
     from orpo.evaluate.win_rates.judged import (  # noqa: PLC0415
         LengthControl,
@@ -101,16 +101,7 @@ def run(options: Options) -> dict[str, Any]:
     before = _answers(options, options.baseline, theirs, questions, BASELINE_ANSWERS)
     after = _answers(options, options.model, options.answering, questions, ANSWERS)
     texts = [q.turns[0] if q.is_text else conversation(q.conversation()) for q in questions]
-    items = [
-        Comparison(
-            question.id,
-            question.turns[0] if question.is_text else question.conversation(),
-            first.turns[0],
-            second.turns[0],
-            group=text,
-        )
-        for question, text, first, second in zip(questions, texts, before, after, strict=True)
-    ]
+    items = _compared(questions, texts, before, after)
     known = [(t, t, q.category) for t, q in zip(texts, questions, strict=True)]
     pairs, judged = judge_pairs(judge, items, known, say)
     names = named(options.model), named(options.baseline)
@@ -155,6 +146,26 @@ def _answers(
     with closing(answering.open(model)) as source:
         path = options.output_dir / store
         return answer_questions(source, questions, options.sampling, path, say)
+
+
+def _compared(
+    questions: Sequence[Question],
+    texts: Sequence[str],
+    before: Sequence[Answered],
+    after: Sequence[Answered],
+) -> list[Comparison]:
+    from orpo.evaluate.judge.pairwise import Comparison  # noqa: PLC0415
+
+    return [
+        Comparison(
+            question.id,
+            question.turns[0] if question.is_text else question.conversation(),
+            first.turns[0],
+            second.turns[0],
+            group=text,
+        )
+        for question, text, first, second in zip(questions, texts, before, after, strict=True)
+    ]
 
 
 def _account(
