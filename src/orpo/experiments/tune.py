@@ -53,16 +53,9 @@ def run_tune(
     overwrite: bool = False,
     callbacks: Callable[[], list[TrainerCallback]] = list,
 ) -> TuningResult:
-    """Search, recommend, and compare with what the search started from.
+    """Search, recommend, and compare with what the search started from; recipe.yaml says it.
 
-    Args:
-        job: What is tuned, and within which budget.
-        say: Told, line by line, what happens.
-        overwrite: Begin anew where the folder holds a study of its own.
-        callbacks: Makes callbacks for each run, such as a progress display.
-
-    Returns:
-        What evaluation.json holds; recipe.yaml stands beside it.
+    `callbacks` makes callbacks for each run, such as a progress display.
 
     Raises:
         UserError: Wrong input.
