@@ -55,7 +55,7 @@ def _add(group: Any, one: Setting) -> None:
         about |= {"nargs": "?", "const": "newest"}
     group.add_argument(*names, **_reading(one), **about)
     if one.type is bool and one.default is True:
-        no = [f"--no{mark}{one.name.replace('_', mark)}" for mark in "_-"]
+        no = ["--" + f"no_{one.name}".replace("_", mark) for mark in "_-"]
         group.add_argument(*no, action="store_false", dest=one.name, default=argparse.SUPPRESS)
 
 
