@@ -15,7 +15,7 @@ from orpo.evaluate.settings import CACHE, JudgeSettings
 from orpo.options import group, option
 
 if TYPE_CHECKING:
-    from orpo.evaluate.answers import AnswerSource
+    from orpo.evaluate.questions import AnswerSource
     from orpo.evaluate.results import Result
     from orpo.report.page import Page
 

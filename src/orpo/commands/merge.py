@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from orpo.commands.console import say
 from orpo.options import argument, option
+from orpo.runs.claim import claim_new
+from orpo.runs.files import require_adapter
 
 EXAMPLES = """\
 examples:
@@ -27,6 +30,8 @@ class Options:
 
 def run(options: Options) -> dict[str, Any]:
     """Merge and save."""
+    require_adapter(options.run)
+    claim_new(Path(options.out))
     from orpo.evaluate.merging import merge_adapter  # noqa: PLC0415 - loads torch
 
     folder = merge_adapter(options.run, options.out, dtype=options.dtype)

@@ -8,6 +8,7 @@ from typing import Any
 
 from orpo.commands.console import say
 from orpo.options import argument, option
+from orpo.runs.files import require_folder
 
 EXAMPLES = """\
 examples:
@@ -35,6 +36,7 @@ class Options:
 
 def run(options: Options) -> dict[str, Any]:
     """Draw the page."""
+    require_folder(options.run)
     from orpo.report.write import write_report  # noqa: PLC0415 - matplotlib loads in seconds
 
     page = write_report(options.run, options.output, options.figures)

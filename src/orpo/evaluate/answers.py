@@ -14,17 +14,25 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from threading import Event
-from typing import Any, Protocol
+from typing import Any
 
 from orpo.errors import ConfigError
 from orpo.evaluate.asking import Client, Refused, endpoint_at
 from orpo.evaluate.pacing import Say, in_threads, silent
-from orpo.evaluate.questions import Question, read_questions, spread
+from orpo.evaluate.questions import (
+    Answered,
+    Answers,
+    AnswerSource,
+    Asked,
+    Question,
+    read_questions,
+    spread,
+)
 from orpo.evaluate.settings import Sampling
 from orpo.evaluate.store import ANOTHER, Store, open_store
 from orpo.runs.files import located
@@ -37,71 +45,6 @@ __all__ = [
     "read_questions",
     "spread",
 ]
-
-
-@dataclass(frozen=True)
-class Answered:
-    """A question with the answers of one model.
-
-    Attributes:
-        question: What was asked.
-        turns: One answer for each of its turns, without white space around them.
-        model: Who answered.
-        truncated: For each answer, whether it was cut off before its end.
-    """
-
-    question: Question
-    turns: tuple[str, ...]
-    model: str
-    truncated: tuple[bool, ...]
-
-    def row(self) -> dict[str, Any]:
-        """{"prompt", "answer"}; with several turns {"turns", "answers"}."""
-        question = self.question
-        if len(question.turns) > 1:
-            return {"turns": list(question.turns), "answers": list(self.turns)}
-        prompt = question.turns[0] if question.is_text else question.conversation()
-        return {"prompt": prompt, "answer": self.turns[0]}
-
-
-@dataclass(frozen=True)
-class Asked:
-    """A question among the others.
-
-    Attributes:
-        question: What is asked.
-        key: Depends on what is asked and, for what is asked several times, on which time it is;
-            not on the question's place or id. The random numbers of a drawn answer come from it.
-        repeat: How often the same was asked before it.
-        wanted: Whether it is still to be answered.
-    """
-
-    question: Question
-    key: str
-    repeat: int = 0
-    wanted: bool = True
-
-
-Answers = Generator[tuple[str, Answered], None, None]
-
-
-class AnswerSource(Protocol):
-    """Who answers, called `model` in files and on pages: a model here, or a server."""
-
-    model: str
-
-    def identity(self) -> dict[str, Any]:
-        """What its answers depend on beside questions and sampling; no secrets."""
-
-    def answers(self, asked: Sequence[Asked], sampling: Sampling) -> Answers:
-        """(key, answer) of every wanted question as it is finished, in any order.
-
-        Those that are not wanted are given too, so that a model here can put together the same
-        batches when a broken run goes on as in a run that never broke.
-        """
-
-    def close(self) -> None:
-        """Let go of memory."""
 
 
 class ServerSource:

@@ -12,9 +12,9 @@ from orpo.config import ORPOConfig
 from orpo.data.asked import Asking
 from orpo.data.rendering import RenderingError, has_chat_template
 from orpo.errors import DataError
-from orpo.evaluate.answers import Answered, Answers, Asked, Question
 from orpo.evaluate.generation import Completion, complete_prompts, encode_prompt
 from orpo.evaluate.loading import Answerer, load_answerer
+from orpo.evaluate.questions import Answered, Answers, Asked, Question
 from orpo.evaluate.settings import Sampling
 from orpo.runs.manifest import MANIFEST, describe, read_manifest
 from orpo.train.tokenizer import load_tokenizer

@@ -15,9 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from orpo.errors import CheckpointError, ModelError, SaveError
-from orpo.evaluate.loading import Answerer, is_adapter, load_answerer
+from orpo.evaluate.loading import Answerer, load_answerer
 from orpo.runs.claim import claim_new
 from orpo.runs.commit import commit_files, stage
+from orpo.runs.files import require_adapter
 from orpo.runs.manifest import MANIFEST, read_manifest, verify
 from orpo.runs.writing import refuse_links
 from orpo.train.adapters import peft_quiet
@@ -47,12 +48,7 @@ def merge_adapter(run: str, output: str, *, dtype: str = "auto") -> Path:
         SaveError: The result could not be written.
         ConfigError: The output folder is not empty.
     """
-    if not is_adapter(run):
-        raise ModelError(
-            "holds no adapter to merge (no adapter_config.json)",
-            where=run,
-            fix="A run without LoRA is a whole model already.",
-        )
+    require_adapter(run)
     target = Path(output)
     claim_new(target)
     answerer = load_answerer(run, dtype=dtype)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from orpo.errors import DataError
+from orpo.evaluate.settings import Sampling
 
 if TYPE_CHECKING:
     from orpo.data.types import Message, Row
@@ -178,3 +179,68 @@ def _require_distinct(questions: list[Question], where: str) -> None:
                 f"the id {question.id!r} is there twice", where=where, fix="Give each its own."
             )
         seen.add(question.id)
+
+
+@dataclass(frozen=True)
+class Answered:
+    """A question with the answers of one model.
+
+    Attributes:
+        question: What was asked.
+        turns: One answer for each of its turns, without white space around them.
+        model: Who answered.
+        truncated: For each answer, whether it was cut off before its end.
+    """
+
+    question: Question
+    turns: tuple[str, ...]
+    model: str
+    truncated: tuple[bool, ...]
+
+    def row(self) -> dict[str, Any]:
+        """{"prompt", "answer"}; with several turns {"turns", "answers"}."""
+        question = self.question
+        if len(question.turns) > 1:
+            return {"turns": list(question.turns), "answers": list(self.turns)}
+        prompt = question.turns[0] if question.is_text else question.conversation()
+        return {"prompt": prompt, "answer": self.turns[0]}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A question among the others.
+
+    Attributes:
+        question: What is asked.
+        key: Depends on what is asked and, for what is asked several times, on which time it is;
+            not on the question's place or id. The random numbers of a drawn answer come from it.
+        repeat: How often the same was asked before it.
+        wanted: Whether it is still to be answered.
+    """
+
+    question: Question
+    key: str
+    repeat: int = 0
+    wanted: bool = True
+
+
+Answers = Generator[tuple[str, Answered], None, None]
+
+
+class AnswerSource(Protocol):
+    """Who answers, called `model` in files and on pages: a model here, or a server."""
+
+    model: str
+
+    def identity(self) -> dict[str, Any]:
+        """What its answers depend on beside questions and sampling; no secrets."""
+
+    def answers(self, asked: Sequence[Asked], sampling: Sampling) -> Answers:
+        """(key, answer) of every wanted question as it is finished, in any order.
+
+        Those that are not wanted are given too, so that a model here can put together the same
+        batches when a broken run goes on as in a run that never broke.
+        """
+
+    def close(self) -> None:
+        """Let go of memory."""

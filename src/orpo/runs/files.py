@@ -83,15 +83,30 @@ class Run:
         return [line for line in self.metrics if "eval_loss" in line]
 
 
+def require_folder(path: str | Path) -> Path:
+    """The folder of a run; a DataError if it is not there."""
+    if not Path(path).is_dir():
+        raise DataError("no such folder", where=str(path), fix="Give the output_dir of a run.")
+    return Path(path)
+
+
+def require_adapter(path: str | Path) -> None:
+    """Make sure that a folder holds an adapter; a ModelError if it does not."""
+    if not (Path(path) / ADAPTER_FILE).is_file():
+        raise ModelError(
+            "holds no adapter to merge (no adapter_config.json)",
+            where=str(path),
+            fix="A run without LoRA is a whole model already.",
+        )
+
+
 def read_run(path: str | Path) -> Run:
     """Read a run folder.
 
     Raises:
         DataError: It is no run folder, or one of its files is broken.
     """
-    folder = Path(path)
-    if not folder.is_dir():
-        raise DataError("no such folder", where=str(path), fix="Give the output_dir of a run.")
+    folder = require_folder(path)
     if not (folder / RECIPE).is_file():
         raise DataError(
             f"is not a run folder: it has no {RECIPE}",

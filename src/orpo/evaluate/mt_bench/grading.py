@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from orpo.errors import DataError
-from orpo.evaluate.answers import Answered, AnswerSource, answer_questions
+from orpo.evaluate.answers import Answered, answer_questions
 from orpo.evaluate.asking import Reply
 from orpo.evaluate.judge.canaries import Canary, Outcome, Trust, judge_trust, plant_canaries
 from orpo.evaluate.judge.fences import harmless as without_markup
@@ -35,7 +35,7 @@ from orpo.evaluate.mt_bench.benchmark import (
     temperature_of,
 )
 from orpo.evaluate.mt_bench.fastchat import Judgment, parse_rating
-from orpo.evaluate.questions import Question
+from orpo.evaluate.questions import AnswerSource, Question
 from orpo.evaluate.results import MTBenchJudge
 from orpo.evaluate.settings import JudgeSettings, Sampling
 
