@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import orpo.commands.train
+import orpo.commands.progress
 import orpo.train.trainer
 from orpo.commands.main import main as orpo_main
 from orpo.commands.progress import TrainingProgress
@@ -64,7 +64,7 @@ class Moments:
                 moments.now(f"{path.parent.name}/{path.name}")
 
         orpo.train.trainer.PairCollator = Collator  # type: ignore[misc, attr-defined]
-        orpo.commands.train.TrainingProgress = Progress  # type: ignore[misc, attr-defined]
+        orpo.commands.progress.TrainingProgress = Progress  # type: ignore[misc, attr-defined]
         sys.addaudithook(heard)
 
 

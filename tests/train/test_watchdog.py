@@ -77,7 +77,7 @@ def test_a_run_that_moves_is_left_alone(tmp_path: Path) -> None:
 SUSPENDED = """\
 import os, signal, threading
 from pathlib import Path
-from orpo.train.guards import Watchdog
+from orpo.train.guards.watchdog import Watchdog
 print(os.getpid(), flush=True)
 with Watchdog(4.0).watching(Path.cwd(), 0):
     os.kill(os.getpid(), signal.SIGSTOP)
@@ -108,7 +108,7 @@ def test_a_suspended_process_is_no_stall(tmp_path: Path) -> None:
 STALLED = """\
 import sys, threading
 from pathlib import Path
-from orpo.train.guards import Watchdog
+from orpo.train.guards.watchdog import Watchdog
 
 def tell(kind, message):
     Path("told").write_text(kind + ": " + message)
