@@ -210,6 +210,12 @@ class TestReadOnce:
         yield from (row({**GOOD, "prompt": f"p{i}"}, i) for i in range(600))
         yield row({"prompt": 5, "chosen": "c", "rejected": "r"}, 600)
         yield row({"prompt_ids": [1], "chosen_ids": [2], "rejected_ids": [3]}, 601)
+        turns = [[{"role": "assistant", "content": text}] for text in ("cé𝄞", "r")]
+        talk = {"prompt": [{"role": "user", "content": "p"}], "chosen": turns[0]}
+        more = {"rejected": turns[1], "weight": 2, "tools": [{"name": "t"}], "seen": (1, 2.5)}
+        yield row({**talk, **more}, 602)
+        broken = DataError("is no JSON", where="pairs.jsonl:604", fix="Mend it.")
+        yield Row({}, "pairs.jsonl:604", 603, broken=broken)
 
     @pytest.mark.parametrize("memory", [2**25, 1])
     def test_every_pass_gives_what_reading_anew_gives(
@@ -224,6 +230,10 @@ class TestReadOnce:
             known = list(once)
             assert [r.index for r in known] == [r.index for r in plain]
             assert list(map(PairReader(on_bad_row="drop"), known)) == expected
+            assert [str(r.broken) for r in known] == [str(r.broken) for r in plain]
+            assert [r.values for r in known if r.index in {0, 602}] == [
+                r.values for r in plain if r.index in {0, 602}
+            ]
         assert self.passes == 2
         with pytest.raises(DataError, match=r"pairs\.jsonl:601, field 'prompt'"):
             list(map(PairReader(), known))

@@ -6,7 +6,7 @@ opens the file and converts each row once, and gives the rows with their pairs f
 
 from __future__ import annotations
 
-import pickle
+import marshal
 import tempfile
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
@@ -26,7 +26,15 @@ from orpo.data.fields import weight_of
 from orpo.data.formats import to_pair
 from orpo.data.media import refuse_media, refuse_placeholders
 from orpo.data.sources import fingerprint_of
-from orpo.data.types import Converted, Dropped, PreferencePair, Refused, Row, TokenizedPair
+from orpo.data.types import (
+    Converted,
+    Dropped,
+    PreferencePair,
+    Refused,
+    Row,
+    TextPair,
+    TokenizedPair,
+)
 from orpo.errors import DataError
 
 _TOKENISED = (
@@ -241,8 +249,7 @@ class ReadOnce:
         if isinstance(piece, list):
             return piece
         self._file.seek(piece)
-        rows: list[Row] = pickle.load(self._file)  # noqa: S301 - written below
-        return rows
+        return [_restored(*plain) for plain in marshal.load(self._file)]  # noqa: S302 - see _plain
 
     def _more(self) -> list[Row]:
         """Some further rows, which are kept; none at the end."""
@@ -258,8 +265,8 @@ class ReadOnce:
 
     def _written(self, rows: list[Row]) -> int | list[Row]:
         try:
-            written = pickle.dumps(rows, pickle.HIGHEST_PROTOCOL)
-        except Exception:
+            written = marshal.dumps([_plain(row) for row in rows])
+        except ValueError:  # a date, say: nothing that stands for a text or a number
             return rows
         try:
             start = self._file.seek(0, 2)
@@ -280,6 +287,60 @@ class ReadOnce:
         known = Converted(found, reader.format, reader.pair_rule)
         # Of a row that is refused nobody reads the values, and they may be pictures.
         return replace(row, values={} if isinstance(found, Refused) else row.values, known=known)
+
+
+def _plain(row: Row) -> tuple[Any, ...]:
+    """A row as texts, numbers and lists of them: all that is read back is data.
+
+    Raises:
+        ValueError: An error of it is of a special kind.
+    """
+    place = (row.where, row.index, row.source, row.left_out)
+    return dict(row.values), place, _plain_error(row.broken), row.known and _plain_known(row.known)
+
+
+def _plain_error(error: DataError | None) -> tuple[str, str, str] | None:
+    if error is not None and type(error) is not DataError:
+        raise ValueError(error)
+    return error and (error.what, error.where, error.fix)
+
+
+def _plain_known(known: Converted) -> tuple[Any, ...]:
+    found = known.found
+    if isinstance(found, Refused):
+        what: tuple[Any, ...] = (_plain_error(found.error), found.fatal)
+    elif isinstance(found, Dropped):
+        what = (dict(vars(found)),)
+    else:
+        fields = {name: value for name, value in vars(found).items() if name != "row"}
+        what = ({**fields, "text": found.text and dict(vars(found.text))},)
+    return type(found).__name__, what, known.format, known.pair_rule
+
+
+def _restored(
+    values: dict[str, Any], place: tuple[Any, ...], broken: Any, known: tuple[Any, ...] | None
+) -> Row:
+    """The row that `_plain` took apart."""
+    where, index, source, left_out = place
+    row = Row(values, where, index, _restored_error(broken), source, left_out)
+    if known is None:
+        return row
+    kind, what, of_format, pair_rule = known
+    found: PreferencePair | Dropped | Refused
+    if kind == "Refused":
+        error = _restored_error(what[0])
+        assert error is not None
+        found = Refused(error, what[1])
+    elif kind == "Dropped":
+        found = Dropped(**what[0])
+    else:
+        text = what[0]["text"] and TextPair(**what[0]["text"])
+        found = PreferencePair(**{**what[0], "row": row, "text": text})
+    return replace(row, known=Converted(found, of_format, pair_rule))
+
+
+def _restored_error(error: tuple[str, str, str] | None) -> DataError | None:
+    return None if error is None else DataError(error[0], where=error[1], fix=error[2])
 
 
 def _with_renaming(error: DataError, row: Row) -> DataError:
