@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Mapping
-from typing import Any
-
-from orpo.commands.actions import add_actions, run_action
-
 ACTIONS = {
     "audit": "what is wrong with a data set, with a verdict for each check",
     "show": "what the model will see, token by token, and what counts in the loss",
@@ -21,13 +15,3 @@ examples:
   orpo data fix pairs.jsonl clean.jsonl --held_out 0.05 --held_out_output test.jsonl
 
 `orpo data ACTION --help` shows its options and examples; --json works with each of them."""
-
-
-def configure(parser: argparse.ArgumentParser) -> None:
-    """One sub-command for each action."""
-    add_actions(parser, "data", ACTIONS)
-
-
-def execute(given: argparse.Namespace) -> Mapping[str, Any] | int | None:
-    """Run the action."""
-    return run_action(given)

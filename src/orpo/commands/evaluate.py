@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orpo.commands.actions import add_actions, run_action
 from orpo.commands.console import console, rows_table, say
 from orpo.errors import ConfigError
 from orpo.evaluate.settings import CACHE, JudgeSettings
@@ -127,16 +125,6 @@ def claim(
         costly=answers,
         among=among,
     )
-
-
-def configure(parser: argparse.ArgumentParser) -> None:
-    """One sub-command for each action."""
-    add_actions(parser, "evaluate", ACTIONS)
-
-
-def execute(given: argparse.Namespace) -> Mapping[str, Any] | int | None:
-    """Run the action."""
-    return run_action(given)
 
 
 def finish(result: Result, folder: Path) -> tuple[dict[str, Any], Page]:

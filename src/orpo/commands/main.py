@@ -59,7 +59,7 @@ _OF_THE_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFIL
 
 
 class Command(Protocol):
-    """What a module of a command provides."""
+    """What a module of a command provides; where there are actions, `ACTIONS` and examples."""
 
     EXAMPLES: str
     Options: type
@@ -67,27 +67,6 @@ class Command(Protocol):
 
     def run(self, options: Any) -> Mapping[str, Any] | int | None:
         """Do it and say so; the result is what `--json` prints, or else the exit code."""
-
-
-def configure(command: Any, parser: argparse.ArgumentParser) -> None:
-    """Add a command's arguments."""
-    if not hasattr(command, "Options"):
-        command.configure(parser)
-        return
-    from orpo.commands.flags import add_options  # noqa: PLC0415 - not for older commands
-
-    add_options(parser, command.Options)
-
-
-def execute(command: Any, given: argparse.Namespace) -> Mapping[str, Any] | int | None:
-    """Run a command with what was given."""
-    if not hasattr(command, "Options"):
-        found: Mapping[str, Any] | int | None = command.execute(given)
-        return found
-    from orpo.commands.flags import options_from  # noqa: PLC0415 - not for older commands
-
-    result: Mapping[str, Any] | int | None = command.run(options_from(given, command.Options))
-    return result
 
 
 def _suggestion(name: str, known: set[str], value: str) -> str:
@@ -217,19 +196,53 @@ def _dispatch(arguments: list[str]) -> int:
         )
     _quiet()
     command: Any = import_module(f"orpo.commands.{name.replace('-', '_')}")
+    words, what, rest = name, COMMANDS[name], arguments[1:]
+    if hasattr(command, "ACTIONS"):
+        parser = _parser(f"orpo {name}", what, command.EXAMPLES)
+        action, rest = _action(parser, command.ACTIONS, rest)
+        if action is None:
+            print(parser.format_help(), end="")
+            return 0
+        words, what = f"{name} {action}", command.ACTIONS[action]
+        command = import_module(f"orpo.commands.{words.replace(' ', '_').replace('-', '_')}")
+    return _run(command, _parser(f"orpo {words}", what, command.EXAMPLES), rest)
+
+
+def _parser(prog: str, what: str, examples: str) -> Parser:
     parser = Parser(
-        prog=f"orpo {name}",
-        description=COMMANDS[name].capitalize() + ".",
-        epilog=command.EXAMPLES,
+        prog=prog,
+        description=f"{what[0].upper()}{what[1:]}.",
+        epilog=examples,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
-    configure(command, parser)
-    own, passed_on = _parted(arguments[1:], command)
+    return parser
+
+
+def _action(
+    parser: Parser, actions: Mapping[str, str], words: list[str]
+) -> tuple[str | None, list[str]]:
+    """Which action is asked for, and all other words; None to show what there is."""
+    group = parser.add_subparsers(dest="action", metavar="ACTION", title="actions")
+    for name, text in actions.items():
+        group.add_parser(name, help=text)
+    at = next((i for i, word in enumerate(words) if not word.startswith("-")), len(words))
+    if at == len(words) or {"-h", "--help"} & {*words[:at]}:
+        parser.parse_args([word for word in words if word not in {"-h", "--help"}])
+        return None, []
+    parser.parse_args(words[: at + 1])
+    return words[at], words[:at] + words[at + 1 :]
+
+
+def _run(command: Any, parser: Parser, arguments: list[str]) -> int:
+    from orpo.commands.flags import add_options, options_from  # noqa: PLC0415 - not for --version
+
+    add_options(parser, command.Options)
+    own, passed_on = _parted(arguments, command)
     given = parser.parse_args(own)
     given.passed_on = passed_on
-    result = execute(command, given)
+    result = command.run(options_from(given, command.Options))
     if isinstance(result, int):  # of the processes that it has started
         return result
     if given.json and result is not None:

@@ -302,7 +302,7 @@ def _plain(row: Row) -> tuple[Any, ...]:
 def _plain_error(error: DataError | None) -> tuple[str, str, str] | None:
     if error is not None and type(error) is not DataError:
         raise ValueError(error)
-    return error and (error.what, error.where, error.fix)
+    return None if error is None else (error.what, error.where, error.fix)
 
 
 def _plain_known(known: Converted) -> tuple[Any, ...]:
