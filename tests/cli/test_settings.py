@@ -16,7 +16,8 @@ from transformers.training_args import OptimizerNames
 
 import orpo as package
 from orpo import ConfigError, ORPOConfig
-from orpo.commands.main import COMMANDS, Parser, configure
+from orpo.commands.flags import add_options
+from orpo.commands.main import COMMANDS, Parser
 from orpo.commands.options import resolve_settings
 from orpo.jobs import TrainJob
 from tests.cli.conftest import Orpo
@@ -163,19 +164,14 @@ def test_a_misspelt_option_of_any_command_is_answered(
 def known_options() -> set[str]:
     """Every option of every command."""
     found = {"version", "json"}
-
-    def collect(parser: argparse.ArgumentParser) -> None:
-        for action in parser._actions:
-            found.update(o[2:].replace("-", "_") for o in action.option_strings)
-            if isinstance(action, argparse._SubParsersAction):
-                for inner in action.choices.values():
-                    configure(import_module(inner.module), inner)
-                    collect(inner)
-
     for name in COMMANDS:
-        parser = Parser(prog=name, allow_abbrev=False)
-        configure(import_module(f"orpo.commands.{name.replace('-', '_')}"), parser)
-        collect(parser)
+        command: Any = import_module(f"orpo.commands.{name.replace('-', '_')}")
+        for action in getattr(command, "ACTIONS", {"": ""}):
+            module = f"{command.__name__}_{action.replace('-', '_')}".removesuffix("_")
+            parser = Parser(prog=name, allow_abbrev=False)
+            add_options(parser, import_module(module).Options)
+            for one in parser._actions:
+                found.update(o[2:].replace("-", "_") for o in one.option_strings)
     return found
 
 

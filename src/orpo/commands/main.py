@@ -201,7 +201,7 @@ def _dispatch(arguments: list[str]) -> int:
         parser = _parser(f"orpo {name}", what, command.EXAMPLES)
         action, rest = _action(parser, command.ACTIONS, rest)
         if action is None:
-            print(parser.format_help(), end="")
+            print(parser.format_help())
             return 0
         words, what = f"{name} {action}", command.ACTIONS[action]
         command = import_module(f"orpo.commands.{words.replace(' ', '_').replace('-', '_')}")
@@ -228,11 +228,8 @@ def _action(
     for name, text in actions.items():
         group.add_parser(name, help=text)
     at = next((i for i, word in enumerate(words) if not word.startswith("-")), len(words))
-    if at == len(words) or {"-h", "--help"} & {*words[:at]}:
-        parser.parse_args([word for word in words if word not in {"-h", "--help"}])
-        return None, []
-    parser.parse_args(words[: at + 1])
-    return words[at], words[:at] + words[at + 1 :]
+    parser.parse_args(words[: at + 1])  # shows the help, or refuses what there is not
+    return (words[at], words[:at] + words[at + 1 :]) if at < len(words) else (None, [])
 
 
 def _run(command: Any, parser: Parser, arguments: list[str]) -> int:
