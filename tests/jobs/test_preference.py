@@ -73,7 +73,7 @@ def test_a_run_needs_nothing_else(tmp_path: Path, finished_run: Path, evaluate: 
         "evaluation.json", "figures", "report.html", "scores.jsonl",
     }  # fmt: skip
     after = found["results"]["after"]
-    for words in (after["verdict"], after["calibration"]["words"], "Log odds ratio, mean"):
+    for words in (after["verdict"], after["calibration"]["words"], "Log odds"):
         assert words in said
     assert "page: eval/report.html" in said
 

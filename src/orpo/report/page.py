@@ -163,7 +163,7 @@ class Words:
 
     def lines(self, block: str) -> list[list[str]]:
         """The lines of a block, each taken apart at its bars."""
-        lines = (line.strip() for line in self._text(block).splitlines())
+        lines = (line.strip() for line in self._text(block).split("\n"))
         return [[_opened(cell.strip()) for cell in line.split("|")] for line in lines if line]
 
     def facts(self) -> list[tuple[str, str]]:
@@ -178,7 +178,7 @@ class Words:
     def tables(self) -> list[Table]:
         """Each is "# title", a line of heads, lines of cells, and perhaps "> note"."""
         found: list[Table] = []
-        for line in self._text("tables").splitlines():
+        for line in self._text("tables").split("\n"):
             cells = [_opened(cell.strip()) for cell in line.strip().removeprefix("#").split("|")]
             if line.startswith("#"):
                 found.append(Table(cells[0], [], []))
