@@ -8,8 +8,9 @@ The public names are loaded when they are first used, so that `orpo --help` answ
 from __future__ import annotations
 
 import os
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from orpo.lazy import loader
 
 if TYPE_CHECKING:
     from orpo.config import ORPOConfig
@@ -69,11 +70,7 @@ __all__ = [
     "sft_loss",
 ]
 
-
-def __getattr__(name: str) -> object:
-    if name in __all__:
-        return getattr(import_module(_HOMES.get(name, "orpo.errors")), name)
-    raise AttributeError(f"module 'orpo' has no attribute {name!r}")
+__getattr__ = loader(__name__, {**dict.fromkeys(__all__, "orpo.errors"), **_HOMES})
 
 
 def __dir__() -> list[str]:

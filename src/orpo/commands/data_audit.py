@@ -104,15 +104,11 @@ def audit_dataset(options: Options) -> Audit:
     from orpo.config import ORPOConfig  # noqa: PLC0415 - loads torch
     from orpo.data.lengths import LengthPolicy  # noqa: PLC0415
     from orpo.data.split import Sample  # noqa: PLC0415
-    from orpo.data.tokenize import PairTokenizer  # noqa: PLC0415 - loads transformers
-    from orpo.train.tokenizer import named_tokenizer  # noqa: PLC0415
+    from orpo.train.tokenizer import pair_tokenizer  # noqa: PLC0415 - loads transformers
 
     config = ORPOConfig(output_dir="unused", seed=options.seed, **options.settings)
-    variables, tokenize = config.chat_template_kwargs, None
-    assert isinstance(variables, dict)
     name = options.tokenizer or options.model or ""
-    if name:
-        tokenize = PairTokenizer(named_tokenizer(name, config), LengthPolicy(None), variables)
+    tokenize = pair_tokenizer(name, config) if name else None
     plan = AuditPlan(
         name=options.dataset,
         lengths=LengthPolicy(config.max_length, config.max_prompt_length, config.truncation),

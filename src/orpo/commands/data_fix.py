@@ -60,15 +60,11 @@ def run(options: Options) -> dict[str, Any]:
     from orpo.config import ORPOConfig  # noqa: PLC0415 - loads torch
     from orpo.data.lengths import LengthPolicy  # noqa: PLC0415
     from orpo.data.reading import PairReader  # noqa: PLC0415
-    from orpo.data.tokenize import PairTokenizer  # noqa: PLC0415 - loads transformers
-    from orpo.train.tokenizer import named_tokenizer  # noqa: PLC0415
+    from orpo.train.tokenizer import pair_tokenizer  # noqa: PLC0415 - loads transformers
 
     config = ORPOConfig(**{"max_length": None, **options.settings})
-    variables, tokenize = config.chat_template_kwargs, None
-    assert isinstance(variables, dict)
     name = options.tokenizer or options.model
-    if name:
-        tokenize = PairTokenizer(named_tokenizer(name, config), LengthPolicy(None), variables)
+    tokenize = pair_tokenizer(name, config) if name else None
     lengths = LengthPolicy(config.max_length, config.max_prompt_length, "drop")
     result = fix_dataset(
         options, PairReader(config.format_name, "drop", config.pair_rule), tokenize, lengths

@@ -3,8 +3,9 @@
 The names of docs/api are loaded when they are first used: some of them need torch.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from orpo.lazy import loader
 
 if TYPE_CHECKING:
     from orpo.data.lengths import LengthPolicy
@@ -38,8 +39,4 @@ __all__ = [
     "open_source",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(import_module(f"orpo.data.{_HOMES[name]}"), name)
-    raise AttributeError(f"module 'orpo.data' has no attribute {name!r}")
+__getattr__ = loader(__name__, {name: f"orpo.data.{home}" for name, home in _HOMES.items()})

@@ -5,8 +5,9 @@ The public names are loaded when they are first used: a setting is read without 
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from orpo.lazy import loader
 
 if TYPE_CHECKING:
     from orpo.evaluate.generation import (
@@ -64,8 +65,4 @@ __all__ = [
     "win_rate",
 ]
 
-
-def __getattr__(name: str) -> object:
-    if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
-    raise AttributeError(f"module 'orpo.evaluate' has no attribute {name!r}")
+__getattr__ = loader(__name__, _HOMES)

@@ -5,8 +5,9 @@ The names are loaded when they are first used: a command that looks at data need
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from orpo.lazy import loader
 
 if TYPE_CHECKING:
     from orpo.evaluate.merging import merge_adapter
@@ -22,8 +23,4 @@ _HOMES = {
 
 __all__ = ["TrainJob", "TrainResult", "merge_adapter", "run_training"]
 
-
-def __getattr__(name: str) -> object:
-    if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
-    raise AttributeError(f"module 'orpo.jobs' has no attribute {name!r}")
+__getattr__ = loader(__name__, _HOMES)

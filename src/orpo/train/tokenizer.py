@@ -9,7 +9,9 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from orpo.config import ORPOConfig
 from orpo.data.asked import forget_asked
+from orpo.data.lengths import LengthPolicy
 from orpo.data.rendering import PLAIN_TEMPLATE
+from orpo.data.tokenize import PairTokenizer
 from orpo.errors import ConfigError, ModelError
 from orpo.runs.files import located
 from orpo.train.models import fetching, unloadable
@@ -39,6 +41,17 @@ def named_tokenizer(name: str, config: ORPOConfig) -> PreTrainedTokenizerBase:
     tokenizer = load_tokenizer(name, config)
     prepare_tokenizer(tokenizer, config)
     return tokenizer
+
+
+def pair_tokenizer(name: str, config: ORPOConfig) -> PairTokenizer:
+    """What turns pairs into the tokens of a named tokenizer, of any length.
+
+    Raises:
+        ModelError: There is none of this name.
+    """
+    variables = config.chat_template_kwargs
+    assert isinstance(variables, dict)
+    return PairTokenizer(named_tokenizer(name, config), LengthPolicy(None), variables)
 
 
 def resolve_tokenizer(

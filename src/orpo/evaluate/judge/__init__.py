@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from orpo.lazy import loader
 
 if TYPE_CHECKING:
     from orpo.evaluate.judge.canaries import judge_trust, plant_canaries
@@ -33,8 +34,4 @@ __all__ = [
     "suspicions",
 ]
 
-
-def __getattr__(name: str) -> object:
-    if name in _HOMES:
-        return getattr(import_module(f"orpo.evaluate.{_HOMES[name]}"), name)
-    raise AttributeError(f"module 'orpo.evaluate.judge' has no attribute {name!r}")
+__getattr__ = loader(__name__, {name: f"orpo.evaluate.{home}" for name, home in _HOMES.items()})
