@@ -28,6 +28,7 @@ _PART = 1 << 20  # characters of a JSON list that are read at a time
 _LITERAL = 16  # longer than any word of JSON
 _LIST = re.compile(r"\[[ \t\r\n]*\{")
 _BLANK = re.compile(r"[ \t\r\n]*")
+_BOM = b"\xef\xbb\xbf"
 
 Records = Iterator[tuple[int, Any]]  # line, and a record or the complaint about it
 
@@ -43,14 +44,18 @@ def read_file(path: Path) -> Iterator[Row]:
             # A JSON list may be one long line: the number of the row tells its rows apart.
             where = f"{path}:{line}" if line > above else f"{path}:{line} row {index}"
             above = line
-            broken = values if isinstance(values, DataError) else _no_object(values, where)
+            broken = values if isinstance(values, DataError) else None
+            if broken is None and not isinstance(values, dict):
+                broken = DataError(
+                    f"expected an object with columns, found {type(values).__name__}",
+                    where=where,
+                    fix='Each row must look like {"prompt": ..., "chosen": ..., "rejected": ...}.',
+                )
             yield Row({} if broken else values, where, index, broken)
     except UNREADABLE as error:
         raise DataError(f"cannot be read ({reason(error)})", where=str(path)) from error
     except UnicodeDecodeError as error:
-        raise DataError(
-            "is not UTF-8 text", where=_first_undecodable(path), fix="Convert it to UTF-8."
-        ) from error
+        raise _not_text(_first_undecodable(path)) from error
 
 
 def kind_of(path: Path) -> str:
@@ -64,15 +69,8 @@ def reason(error: Exception) -> str:
     return next(iter(said.splitlines()), type(error).__name__)
 
 
-def _no_object(values: Any, where: str) -> DataError | None:
-    """The complaint about a record that has no columns."""
-    if isinstance(values, dict):
-        return None
-    return DataError(
-        f"expected an object with columns, found {type(values).__name__}",
-        where=where,
-        fix='Each row must look like {"prompt": ..., "chosen": ..., "rejected": ...}.',
-    )
+def _not_text(where: str) -> DataError:
+    return DataError("is not UTF-8 text", where=where, fix="Convert it to UTF-8.")
 
 
 def _open_bytes(path: Path) -> IO[bytes]:
@@ -86,12 +84,9 @@ def _as_text(file: IO[bytes], newline: str | None = None, errors: str = "strict"
 def _first_undecodable(path: Path) -> str:
     """The place of the first line that is not UTF-8; a text reader is ahead of its lines."""
     line = 1
-    with suppress(*UNREADABLE), _open_bytes(path) as file:
+    with suppress(*UNREADABLE, UnicodeDecodeError), _open_bytes(path) as file:
         for content in file:
-            try:
-                content.decode()
-            except UnicodeDecodeError:
-                break
+            content.decode()
             line += 1
     return f"{path}:{line}"
 
@@ -102,7 +97,7 @@ def _read_json(path: Path) -> Records:
         layout = _layout(file, path)
         file.seek(0)
         if layout == "lines":
-            yield from _read_lines(file, path)
+            yield from _lines(file, path)
             return
         text = _Reader(_as_text(file), path)
         if layout == "list":
@@ -117,19 +112,30 @@ def _layout(file: IO[bytes], path: Path) -> str:
     try:
         text = _Reader(beginning, path)
         opening = text.next()
-        if opening == "[" and (kind_of(path) == ".json" or text.opens_list()):
+        if opening == "[" and kind_of(path) == ".json":
             return "list"
-        return "objects" if opening == "{" and text.spans_lines() else "lines"
+        line, below = text.this_line()
+        if opening == "[" and text.opens(_LIST) and not (_is_json(line) and below.strip()):
+            return "list"  # of objects, rather than a line that is a list
+        # A bracket alone: wherever its object is broken, it is no line of its own.
+        over = line.strip() == "{" or (not _is_json(line) and text.spans_lines())
+        return "objects" if opening == "{" and over else "lines"
     finally:
         beginning.detach()  # or it would close the file
 
 
-def _read_lines(file: IO[bytes], path: Path) -> Records:
+def _lines(file: IO[bytes], path: Path) -> Records:
     """One object per line; a line that is none is given as the complaint about it."""
     for line, content in enumerate(file, start=1):
-        text = content.removeprefix(b"\xef\xbb\xbf") if line == 1 else content
-        if text.strip():
-            yield line, _parse(text, path, line)
+        text = content.removeprefix(_BOM) if line == 1 else content
+        if not text.strip():
+            continue
+        try:
+            yield line, _DECODER.decode(text.decode())
+        except UnicodeDecodeError:
+            yield line, _not_text(f"{path}:{line}")
+        except (ValueError, RecursionError) as error:
+            yield line, _broken(error, path, line)
 
 
 def _elements(text: _Reader) -> Records:
@@ -148,17 +154,13 @@ def _elements(text: _Reader) -> Records:
 
 
 class _Reader:
-    """The text of a JSON file, a part at a time: a list may be larger than memory.
-
-    Attributes:
-        at: Position within the part that is in memory.
-    """
+    """The text of a JSON file, a part at a time: a list may be larger than memory."""
 
     def __init__(self, file: IO[str], path: Path) -> None:
         self._file, self._path, self._size = file, path, _PART
         self._text, self._ended = "", False
         self._lines, self._columns = 0, 0  # that lie before the part
-        self.at = 0
+        self.at = 0  # position within the part that is in memory
 
     @property
     def line(self) -> int:
@@ -174,30 +176,23 @@ class _Reader:
                 return self._text[self.at : self.at + 1]
             self._more()
 
-    def opens_list(self) -> bool:
-        """Whether the bracket here opens a list of objects, rather than a line that is a list."""
-        line, below = self._this_line()
-        return bool(_LIST.match(self._text)) and not (_is_json(line) and below.strip())
-
-    def spans_lines(self) -> bool:
-        """Whether the object that begins here goes on behind the end of its line."""
-        line, _ = self._this_line()
-        if line.strip() == "{":
-            return True  # wherever it is broken, it is no line of its own
-        if _is_json(line):
-            return False
-        with suppress(DataError):
-            self.value()
-        spans, self.at = "\n" in self._text[: self.at], 0
-        return spans
-
-    def _this_line(self) -> tuple[str, str]:
-        """The line that begins here, and the beginning of what is below; nothing lies before."""
+    def this_line(self) -> tuple[str, str]:
+        """The line that begins here, and the beginning of what is below; what lies before goes."""
         self._more()
         while "\n" not in self._text and not self._ended:
             self._more()
         line, _, below = self._text.partition("\n")
         return line, below
+
+    def opens(self, pattern: re.Pattern[str]) -> bool:
+        """Whether the text from here on begins so."""
+        return pattern.match(self._text, self.at) is not None
+
+    def spans_lines(self) -> bool:
+        """Whether the value that begins here goes on behind the end of its line."""
+        with suppress(DataError):
+            self.value()
+        return "\n" in self._text[: self.at]
 
     def value(self) -> Any:
         """The value that begins here."""
@@ -262,15 +257,6 @@ def _is_json(text: str) -> bool:
     return True
 
 
-def _parse(content: bytes, path: Path, line: int) -> Any:
-    try:
-        return _DECODER.decode(content.decode())
-    except UnicodeDecodeError:
-        return DataError("is not UTF-8 text", where=f"{path}:{line}", fix="Convert it to UTF-8.")
-    except (ValueError, RecursionError) as error:
-        return _broken(error, path, line)
-
-
 def _broken(error: Exception, path: Path, line: int, column: int = 0) -> DataError:
     place, what = "", "nested too deeply" if isinstance(error, RecursionError) else str(error)
     if isinstance(error, json.JSONDecodeError):
@@ -291,8 +277,12 @@ def _read_csv(path: Path) -> Records:
             _check_header(header, path)
             line = reader.line_num + 1
             for fields in reader:
-                if fields:
-                    yield line, _by_column(header, fields, f"{path}:{line}")
+                if fields and len(fields) == len(header):
+                    yield line, dict(zip(header, fields, strict=True))
+                elif fields:
+                    what = f"broken CSV: {len(fields)} fields for {len(header)} columns"
+                    fix = "Put quotation marks around fields with commas or line breaks."
+                    yield line, DataError(what, where=f"{path}:{line}", fix=fix)
                 line = reader.line_num + 1
         except csv.Error as error:
             raise DataError(
@@ -304,16 +294,6 @@ def _check_header(header: list[str], path: Path) -> None:
     twice = [name for name in header if header.count(name) > 1]
     if twice:
         raise DataError(f"column {twice[0]!r} is there twice", where=f"{path}:1")
-
-
-def _by_column(header: list[str], fields: list[str], where: str) -> dict[str, str] | DataError:
-    if len(fields) != len(header):
-        return DataError(
-            f"broken CSV: {len(fields)} fields for {len(header)} columns",
-            where=where,
-            fix="Put quotation marks around fields with commas or line breaks.",
-        )
-    return dict(zip(header, fields, strict=True))
 
 
 def _read_parquet(path: Path) -> Records:
@@ -330,9 +310,7 @@ def _read_parquet(path: Path) -> Records:
 
 
 READERS: dict[str, Callable[[Path], Records]] = {
-    ".jsonl": _read_json,
-    ".ndjson": _read_json,
-    ".json": _read_json,
+    **dict.fromkeys((".jsonl", ".ndjson", ".json"), _read_json),
     ".csv": _read_csv,
     ".parquet": _read_parquet,
 }

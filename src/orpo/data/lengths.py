@@ -46,10 +46,7 @@ class LengthPolicy:
     def fit(self, pair: TokenizedPair, where: str, prefix: int = 0) -> TokenizedPair | Dropped:
         """The pair within the limits, or the reason why it is dropped.
 
-        Args:
-            pair: Token ids as rendered.
-            where: The row, for messages.
-            prefix: Leading prompt tokens (BOS) that `keep_end` preserves.
+        `prefix` leading tokens of the prompt (BOS) are preserved by `keep_end`.
 
         Raises:
             TooLongError: The pair is too long and `truncation` is "error".
@@ -58,8 +55,11 @@ class LengthPolicy:
             return pair
         lengths = _lengths(pair)
         if self.truncation == "error":
+            limits = f"max_length={self.max_length}"
+            if self.max_prompt_length is not None:
+                limits += f", max_prompt_length={self.max_prompt_length}"
             raise TooLongError(
-                f"the pair is too long ({lengths}) for {self._limits()}",
+                f"the pair is too long ({lengths}) for {limits}",
                 where=where,
                 fix="Raise max_length, shorten the row, or choose another truncation.",
             )
@@ -107,22 +107,12 @@ class LengthPolicy:
         room = self.max_length - len(pair.prompt_ids)
         if room < MIN_ANSWER_ROOM:
             return Dropped("prompt_too_long", where, _lengths(pair))
-        cut = pair.cut
-        for name, ids in (("chosen", pair.chosen_ids), ("rejected", pair.rejected_ids)):
-            if len(ids) > room:
-                cut = (*cut, name)
-        fitted = replace(
-            pair, chosen_ids=pair.chosen_ids[:room], rejected_ids=pair.rejected_ids[:room], cut=cut
-        )
-        if fitted.chosen_ids == fitted.rejected_ids:
+        chosen, rejected = pair.chosen_ids[:room], pair.rejected_ids[:room]
+        if chosen == rejected:
             return Dropped("identical_after_truncation", where, _lengths(pair))
-        return fitted
-
-    def _limits(self) -> str:
-        parts = [f"max_length={self.max_length}"]
-        if self.max_prompt_length is not None:
-            parts.append(f"max_prompt_length={self.max_prompt_length}")
-        return ", ".join(parts)
+        both = {"chosen": pair.chosen_ids, "rejected": pair.rejected_ids}
+        cut = (*pair.cut, *(name for name, ids in both.items() if len(ids) > room))
+        return replace(pair, chosen_ids=chosen, rejected_ids=rejected, cut=cut)
 
 
 def _lengths(pair: TokenizedPair) -> str:

@@ -62,7 +62,13 @@ def merge_batches(batches: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
     """The pairs of several batches as one, as wide as the widest."""
     if len(batches) == 1:
         return batches[0]
-    return {key: _stacked([batch[key] for batch in batches]) for key in batches[0]}
+    width = max(batch["chosen_input_ids"].shape[1] for batch in batches)
+
+    def wide(part: Tensor) -> Tensor:
+        # Zeros: what is added is masked, and any id of the vocabulary does there.
+        return F.pad(part, (0, width - part.shape[1])) if part.dim() == 2 else part
+
+    return {key: torch.cat([wide(batch[key]) for batch in batches]) for key in batches[0]}
 
 
 def select_pairs(batch: dict[str, Tensor], pairs: Sequence[int]) -> dict[str, Tensor]:
@@ -74,11 +80,3 @@ def select_pairs(batch: dict[str, Tensor], pairs: Sequence[int]) -> dict[str, Te
         key: value[index, :width] if value.dim() == 2 else value[index]
         for key, value in batch.items()
     }
-
-
-def _stacked(parts: Sequence[Tensor]) -> Tensor:
-    if parts[0].dim() == 1:
-        return torch.cat(list(parts))
-    width = max(part.shape[1] for part in parts)
-    # Zeros: what is added is masked, and any id of the vocabulary does there.
-    return torch.cat([F.pad(part, (0, width - part.shape[1])) for part in parts])

@@ -31,7 +31,7 @@ import torch
 from tqdm.auto import tqdm
 
 from orpo.data.lengths import TooLongError
-from orpo.data.reading import PairReaders, is_tokenised
+from orpo.data.reading import PairReader, PairReaders, is_tokenised
 from orpo.data.sources import fingerprint_of
 from orpo.data.tokenize import PairTokenizer
 from orpo.data.types import COLUMNS, Dropped, Ledger, PreferencePair, Row, TokenizedPair
@@ -41,7 +41,6 @@ from orpo.runs.reading import read_object
 from orpo.runs.writing import remove
 from orpo.terminal import progress_stream
 
-_TOKENISED = "already tokenised"
 _TOGETHER = 256  # rows that are tokenised at once
 _QUIET_SECONDS = 2  # that preparation may take before it shows progress
 
@@ -56,42 +55,30 @@ _BATCH = 1000  # pairs of a record batch
 _ABANDONED = 24 * 3600  # seconds after which nobody writes a draft any more
 _WORTH_KEEPING = 2000  # rows; fewer are tokenised in a second
 
-Outcome = TokenizedPair | Dropped
-
 
 def is_prepared(dataset: object) -> bool:
     """Whether a data set came out of `Preparation`."""
-    if isinstance(dataset, StreamedPairs):
-        return True
-    return tuple(getattr(dataset, "column_names", None) or ()) == COLUMNS
+    columns = tuple(getattr(dataset, "column_names", None) or ())
+    return isinstance(dataset, StreamedPairs) or columns == COLUMNS
 
 
 @dataclass(frozen=True)
 class Preparation:
-    """How rows become token ids.
-
-    Attributes:
-        tokenize: Turns pairs into token ids.
-        on_bad_row: "error" stops at a malformed row; "drop" leaves it out and counts it.
-        data_format: One of `orpo.data.formats.FORMATS` or "answers"; empty to recognise it.
-        pair_rule: One of `orpo.data.fields.PAIR_RULES`, for lists of scored answers.
-        cache: Folder that keeps what was tokenised; None to keep nothing.
-    """
+    """How rows become token ids."""
 
     tokenize: PairTokenizer
-    on_bad_row: str = "error"
+    on_bad_row: str = "error"  # or "drop"; this and the next two as in `PairReader`
     data_format: str = ""
     pair_rule: str = "best_worst"
-    cache: Path | None = None
+    cache: Path | None = None  # folder that keeps what was tokenised
 
     def __call__(self, rows: Iterable[Row], name: str) -> tuple[datasets.Dataset, Ledger]:
         """All rows as a data set with the columns `COLUMNS`, and the account of every row."""
         home = self._home(rows)
         kept = None if home is None else _load(home)
         if kept is not None:
-            prepared, ledger = kept
-            ledger.name, ledger.recalled = name, True
-            return prepared, ledger
+            kept[1].name, kept[1].recalled = name, True
+            return kept
         ledger = Ledger(name)
         return _save(self._required(rows, ledger), ledger, home), ledger
 
@@ -99,7 +86,9 @@ class Preparation:
         self, rows: Iterable[Row], ledger: Ledger, *, progress: bool = False
     ) -> Iterator[TokenizedPair]:
         """The kept pairs one by one; the ledger counts along."""
-        read = _Reading(self)
+        readers = PairReaders(self.data_format, self.on_bad_row, self.pair_rule)
+        renderings: dict[str, None] = {}
+        tokenised: dict[str, None] = {}
         ahead, together = iter(rows), 1
         bar = tqdm(
             desc=f"reading {ledger.name}",
@@ -111,17 +100,38 @@ class Preparation:
         )
         with bar:
             while chunk := list(islice(ahead, together)):
-                outcomes = read.chunk(chunk)
-                formats = [*read.readers.formats, *([_TOKENISED] * read.tokenised)]
-                ledger.format = " + ".join(formats)
-                ledger.rendering = " + ".join(read.renderings)
-                for outcome in outcomes:
+                read = [self._read(row, readers.of(row), tokenised) for row in chunk]
+                pairs = [pair for pair in read if isinstance(pair, PreferencePair)]
+                spoken = map(self.tokenize.template.renders_messages, pairs)
+                renderings |= {"chat template" if chat else "plain text": None for chat in spoken}
+                tokens = iter(self.tokenize.batch(pairs))
+                ledger.format = " + ".join([*readers.formats, *tokenised])
+                ledger.rendering = " + ".join(renderings)
+                for found in read:
+                    outcome = next(tokens) if isinstance(found, PreferencePair) else found
                     ledger.count(outcome)
                     if isinstance(outcome, TokenizedPair):
                         yield outcome
                 bar.update(len(chunk))
                 together = min(2 * together, _TOGETHER)
-        read.readers.require_readable()
+        readers.require_readable()
+
+    def _read(
+        self, row: Row, reader: PairReader, tokenised: dict[str, None]
+    ) -> PreferencePair | TokenizedPair | Dropped:
+        if reader.format or not is_tokenised(row.values):
+            return reader(row)
+        tokenised["already tokenised"] = None
+        try:
+            found = self.tokenize.from_tokens(row)
+        except TooLongError:
+            raise  # asked for by truncation="error"; nothing is wrong with the row's form
+        except DataError as error:
+            if self.on_bad_row == "error":
+                raise
+            return reader.refuse(row, error)
+        reader.accept(row)
+        return found
 
     def _required(self, rows: Iterable[Row], ledger: Ledger) -> Iterator[TokenizedPair]:
         yield from self.stream(rows, ledger, progress=True)
@@ -138,48 +148,10 @@ class Preparation:
         return self.cache / hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
-class _Reading:
-    """Turns rows of one or several data sets, each in its own format, into tokens."""
-
-    def __init__(self, how: Preparation) -> None:
-        self.how = how
-        self.readers = PairReaders(how.data_format, how.on_bad_row, how.pair_rule)
-        self.tokenised = False
-        self.renderings: dict[str, None] = {}
-
-    def chunk(self, rows: list[Row]) -> list[Outcome]:
-        """What becomes of some rows, in order."""
-        read = [self._read(row) for row in rows]
-        pairs = [pair for pair in read if isinstance(pair, PreferencePair)]
-        spoken = self.how.tokenize.template.renders_messages
-        self.renderings |= {"chat template" if spoken(p) else "plain text": None for p in pairs}
-        tokens = iter(self.how.tokenize.batch(pairs))
-        return [next(tokens) if isinstance(found, PreferencePair) else found for found in read]
-
-    def _read(self, row: Row) -> PreferencePair | Outcome:
-        how, reader = self.how, self.readers.of(row)
-        if reader.format or not is_tokenised(row.values):
-            return reader(row)
-        try:
-            self.tokenised = True
-            found = how.tokenize.from_tokens(row)
-        except TooLongError:
-            raise  # asked for by truncation="error"; nothing is wrong with the row's form
-        except DataError as error:
-            if how.on_bad_row == "error":
-                raise
-            return reader.refuse(row, error)
-        reader.accept(row)
-        return found
-
-
 class StreamedPairs(torch.utils.data.IterableDataset[dict[str, Any]]):
     """A streaming data set of token ids: rows are tokenised as they pass, and counted.
 
-    Args:
-        source: Called at the start of each pass for its rows.
-        preparation: How rows become token ids.
-        name: What the data set is called in messages.
+    `source` is called at the start of each pass for its rows.
     """
 
     def __init__(
@@ -241,23 +213,15 @@ def _save(pairs: Iterator[TokenizedPair], ledger: Ledger, home: Path | None) -> 
     with _room("the temporary folder"):
         draft = _scratch_folder(None if home is None else home.parent)
     try:
-        with _room(draft.parent):
-            file = pa.ipc.new_stream(str(draft / "pairs.arrow"), _SCHEMA)
-        try:
-            # Outside of `_room`: what the rows' own source raises is no matter of room.
-            while batch := list(islice(pairs, _BATCH)):
-                columns = {name: [getattr(pair, name) for pair in batch] for name in COLUMNS}
-                with _room(draft.parent):
-                    file.write_batch(pa.RecordBatch.from_pydict(columns, schema=_SCHEMA))
-        finally:
-            with _room(draft.parent):
-                file.close()
+        _write(pairs, draft / "pairs.arrow")
         folder = draft
         if home is not None and ledger.rows_in >= _WORTH_KEEPING:
             plain = {**ledger.as_dict(), "sha256": describe(draft / "pairs.arrow").sha256}
             with _room(draft.parent):
                 (draft / "ledger.json").write_text(json.dumps(plain), "utf-8")
-            folder = home if _moved(draft, home) else draft
+            with suppress(OSError):  # another process may have been faster, with the same content
+                remove(home)
+                folder = draft.rename(home)
         prepared = datasets.Dataset.from_file(str(folder / "pairs.arrow"))
     except BaseException:
         _remove(draft, os.getpid())
@@ -265,6 +229,21 @@ def _save(pairs: Iterator[TokenizedPair], ledger: Ledger, home: Path | None) -> 
     if folder == draft:
         weakref.finalize(prepared, _remove, draft, os.getpid())
     return prepared
+
+
+def _write(pairs: Iterator[TokenizedPair], path: Path) -> None:
+    folder = path.parent.parent
+    with _room(folder):
+        file = pa.ipc.new_stream(str(path), _SCHEMA)
+    try:
+        # Outside of `_room`: what the rows' own source raises is no matter of room.
+        while batch := list(islice(pairs, _BATCH)):
+            columns = {name: [getattr(pair, name) for pair in batch] for name in COLUMNS}
+            with _room(folder):
+                file.write_batch(pa.RecordBatch.from_pydict(columns, schema=_SCHEMA))
+    finally:
+        with _room(folder):
+            file.close()
 
 
 @contextmanager
@@ -280,38 +259,22 @@ def _room(folder: object) -> Iterator[None]:
         ) from error
 
 
-def _moved(draft: Path, home: Path) -> bool:
-    """Rename a folder; another process may have been faster, with the same content."""
-    try:
-        remove(home)
-        draft.rename(home)
-    except OSError:
-        return False
-    return True
-
-
 def _scratch_folder(beside: Path | None) -> Path:
-    """A new folder."""
-    folder = ""
-    if beside is not None:
-        with suppress(OSError):  # a cache that cannot be written is no reason not to train
+    """A new folder; what programs left there that were killed a day ago or earlier goes."""
+    with suppress(OSError):  # a cache that cannot be written is no reason not to train
+        if beside is not None:
             beside.mkdir(parents=True, exist_ok=True)
-            _remove_leftovers(beside)
-            folder = tempfile.mkdtemp(prefix="draft-", dir=beside)
-    return Path(folder or tempfile.mkdtemp(prefix="orpo-"))
+            for draft in beside.glob("draft-*"):
+                with suppress(OSError):
+                    if time.time() - draft.stat().st_mtime > _ABANDONED:
+                        shutil.rmtree(draft)
+            return Path(tempfile.mkdtemp(prefix="draft-", dir=beside))
+    return Path(tempfile.mkdtemp(prefix="orpo-"))
 
 
 def _remove(folder: Path, process: int) -> None:
     if os.getpid() == process:  # a loader's forked worker has the object too, not the folder
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _remove_leftovers(folder: Path) -> None:
-    """Delete what programs left behind that were killed a day ago or earlier."""
-    for draft in folder.glob("draft-*"):
-        with suppress(OSError):
-            if time.time() - draft.stat().st_mtime > _ABANDONED:
-                shutil.rmtree(draft)
 
 
 @cache

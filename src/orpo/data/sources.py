@@ -33,7 +33,7 @@ def open_source(spec: str) -> Iterator[Row]:
     Raises:
         DataError: Not found, empty, of an unknown kind, or broken; says where.
     """
-    rows = _reader(spec)
+    rows = check_source(spec)
     first = next(rows, None)
     if first is None:
         raise DataError("the data set is empty", where=spec, fix="Give at least one row.")
@@ -63,16 +63,12 @@ class Source:
 
 @dataclass(frozen=True)
 class Mixture:
-    """The rows of several data sets, numbered anew.
+    """The rows of several data sets, each iterable more than once, numbered anew.
 
-    Without shares they follow one another. With shares they alternate, always the data set that is
-    furthest behind its share, so that the order depends on nothing else; where the first of them
-    ends, the mix ends, and the rows that are left elsewhere are marked "not_in_mix". No row comes
-    twice.
-
-    Attributes:
-        sources: The data sets; iterable more than once.
-        shares: A positive number for each, in any unit; None for all rows of all.
+    Without shares they follow one another. With shares (a positive number for each, in any unit)
+    they alternate, always the data set that is furthest behind its share, so that the order depends
+    on nothing else; where the first of them ends, the mix ends, and the rows that are left
+    elsewhere are marked "not_in_mix". No row comes twice.
     """
 
     sources: Sequence[Iterable[Row]]
@@ -89,23 +85,19 @@ class Mixture:
 
     def _in_turn(self) -> Iterator[tuple[int, Row]]:
         rows = [iterate_dataset(source, f"data set {i}") for i, source in enumerate(self.sources)]
-        if self.shares is not None:
-            yield from self._by_shares(rows, self.shares)
-        for source, rest in enumerate(rows):
-            for row in rest:
-                yield source, row if self.shares is None else replace(row, left_out="not_in_mix")
-
-    @staticmethod
-    def _by_shares(rows: list[Iterator[Row]], shares: Sequence[float]) -> Iterator[tuple[int, Row]]:
-        taken = [0] * len(rows)
-        while True:
+        taken, shares = [0] * len(rows), self.shares
+        while shares is not None:
             # The next row of each would stand at (taken + 1) / share; the earliest comes first.
-            source = min(range(len(rows)), key=lambda i: ((taken[i] + 1) / shares[i], i))
+            places = [(count + 1) / share for count, share in zip(taken, shares, strict=True)]
+            source = places.index(min(places))
             row = next(rows[source], None)
             if row is None:
-                return
+                break
             taken[source] += 1
             yield source, row
+        for source, rest in enumerate(rows):
+            for row in rest:
+                yield source, row if shares is None else replace(row, left_out="not_in_mix")
 
 
 def fingerprint_of(rows: Iterable[Row]) -> list[Any] | None:
@@ -138,33 +130,24 @@ def iterate_dataset(dataset: Iterable[Any], name: str) -> Iterator[Row]:
 
 def _readable(dataset: Iterable[Any], name: str) -> Iterator[Any]:
     """What a data set gives; that it cannot be read any further is said as such."""
-    rows, count = iter(dataset), 0
-    while True:
-        try:
-            values = next(rows)
-        except StopIteration:
-            return
-        except DataError:
-            raise
-        except (*UNREADABLE, ImportError) as error:
-            # `datasets` imports what decodes pictures and sound only when a row holds some.
-            raise DataError(
-                f"cannot be read ({reason(error)})",
-                where=f"{name} row {count}",
-                fix="Pass rows of texts: pictures, sound and video are not trained on."
-                if isinstance(error, ImportError)
-                else "The data set itself fails there: look at its files.",
-            ) from error
-        yield values
-        count += 1
+    count = 0
+    try:
+        for values in dataset:
+            yield values
+            count += 1
+    except (*UNREADABLE, ImportError) as error:
+        # `datasets` imports what decodes pictures and sound only when a row holds some.
+        raise DataError(
+            f"cannot be read ({reason(error)})",
+            where=f"{name} row {count}",
+            fix="Pass rows of texts: pictures, sound and video are not trained on."
+            if isinstance(error, ImportError)
+            else "The data set itself fails there: look at its files.",
+        ) from error
 
 
-def check_source(spec: str) -> None:
-    """Refuse a name under which nothing lies; nothing is read, and no Hub is asked."""
-    _reader(spec)
-
-
-def _reader(spec: str) -> Iterator[Row]:
+def check_source(spec: str) -> Iterator[Row]:
+    """The rows of a name under which something lies: only the first one reads, or asks the Hub."""
     path = Path(spec).expanduser() if spec.startswith("~/") else Path(spec)
     try:
         is_folder, is_file = path.is_dir(), path.is_file()
@@ -185,24 +168,16 @@ def _read_folder(path: Path) -> Iterator[Row]:
         yield from _read_saved(path)
         return
     try:
-        files = _training_files(sorted(f for f in path.rglob("*") if _is_data(f, path)))
+        found = sorted(f for f in path.rglob("*") if kind_of(f) in READERS and f.is_file())
     except OSError as error:
         raise DataError(f"cannot be read ({reason(error)})", where=str(path)) from error
+    files = [f for f in found if not any(p[0] == "." for p in f.relative_to(path).parts)]
+    if any(_OTHER_SPLIT.match(file.name.lower()) for file in files):  # as a repository of the Hub
+        files = [file for file in files if _SPLIT.match(file.name.lower())]
     if not files:
         raise DataError("the folder holds no data set", where=str(path), fix=HINT)
     rows = chain.from_iterable(map(read_file, files))
     yield from (replace(row, index=index) for index, row in enumerate(rows))
-
-
-def _is_data(file: Path, folder: Path) -> bool:
-    hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
-    return kind_of(file) in READERS and not hidden and file.is_file()
-
-
-def _training_files(files: list[Path]) -> list[Path]:
-    """Of files that are named after splits, as in a repository of the Hub, those of "train"."""
-    train = [file for file in files if _SPLIT.match(file.name.lower())]
-    return train if any(_OTHER_SPLIT.match(file.name.lower()) for file in files) else files
 
 
 def _read_saved(path: Path) -> Iterator[Row]:
@@ -256,11 +231,10 @@ def _one_split(loaded: Any, where: str) -> Any:
     """A data set as it is; of several splits, the one that is meant for training."""
     if not isinstance(loaded, Mapping):
         return loaded
-    for name in ("train", "train_prefs"):
+    alone = list(loaded) if len(loaded) == 1 else []
+    for name in ("train", "train_prefs", *alone):
         if name in loaded:
             return loaded[name]
-    if len(loaded) == 1:
-        return next(iter(loaded.values()))
     raise DataError(
         f"has the splits {', '.join(loaded)} and none called 'train'",
         where=where,

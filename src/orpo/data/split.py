@@ -23,17 +23,11 @@ from orpo.errors import ConfigError
 
 @dataclass(frozen=True)
 class Selection:
-    """Some rows of a data set.
-
-    Attributes:
-        rows: The data set; iterable more than once.
-        indices: Indices of rows (`Row.index`).
-        kept: Whether the selection is these rows, or all others.
-    """
+    """Some rows of a data set that is iterable more than once."""
 
     rows: Iterable[Row]
-    indices: frozenset[int]
-    kept: bool = True
+    indices: frozenset[int]  # `Row.index`
+    kept: bool = True  # whether the selection is these rows, or all others
 
     def __iter__(self) -> Iterator[Row]:
         return (row for row in self.rows if (row.index in self.indices) == self.kept)
@@ -45,15 +39,10 @@ class Selection:
 
 
 class Sample:
-    """A few rows drawn from a stream while it passes, each with the same chance.
-
-    Attributes:
-        rows: The rows drawn so far, in no order.
-        passed: Rows that have passed.
-    """
+    """A few rows drawn from a stream while it passes, each with the same chance."""
 
     def __init__(self, count: int, seed: int) -> None:
-        self.rows: list[Row] = []
+        self.rows: list[Row] = []  # drawn so far, in no order
         self.passed = 0
         self._count, self._random = count, Random(seed)  # noqa: S311 - nothing secret is drawn
 
@@ -81,18 +70,8 @@ def hold_out(
 ) -> tuple[Selection, Selection]:
     """Split rows into (training, held-out), all rows of one prompt on the same side.
 
-    Rows that cannot be read stay with the training rows, where they are reported.
-
-    Args:
-        rows: Iterable more than once; they are read here, and again by who goes through the sides.
-        share: How many of the prompts to hold out.
-        seed: Draws which.
-        where: What the rows are called in messages.
-        data_format: Name of the rows' format; recognised if empty.
-        pair_rule: How a pair is chosen from a list of scored answers.
-
-    Raises:
-        ConfigError: One side would be empty.
+    Rows that cannot be read stay with the training rows, where they are reported. The rows are
+    read here, and again by who goes through the sides; `where` is what messages call them.
     """
     read = PairReaders(data_format, "drop", pair_rule)
     held, count = set(), 0

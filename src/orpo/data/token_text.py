@@ -18,24 +18,19 @@ from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-F]{2})>")
 _SPACE = "\u2581"  # how SentencePiece writes a space
+_ALPHABET = {character: byte for byte, character in bytes_to_unicode().items()}
 
 
 @dataclass(frozen=True)
 class TokenPiece:
-    """One token as text.
-
-    Attributes:
-        id: Its number in the vocabulary.
-        text: The characters that start in it; a byte that belongs to no character is a lone
-            surrogate U+DC80 to U+DCFF, as Python's "surrogateescape" has it.
-        special: Whether it is a special token rather than text, whatever it looks like.
-        continues: Whether it begins with the rest of a character that an earlier token started.
-    """
+    """One token as text."""
 
     id: int
     text: str
-    special: bool = False
-    continues: bool = False
+    """The characters that start in it; a byte that belongs to no character is a lone surrogate
+    U+DC80 to U+DCFF, as Python's "surrogateescape" has it."""
+    special: bool = False  # a special token rather than text, whatever it looks like
+    continues: bool = False  # begins with the rest of a character that an earlier token started
 
     @property
     def readable(self) -> str:
@@ -65,7 +60,8 @@ class TokenTexts:
     def _spelled(self, ids: list[int]) -> list[TokenPiece]:
         """Pieces of ordinary tokens, whose bytes may make up characters together."""
         spelled = [self._bytes_of(token) for token in ids]
-        starts, texts, continues = _starts(spelled), [""] * len(ids), [False] * len(ids)
+        starts = [number for number, part in enumerate(spelled) for _ in part]  # byte -> token
+        texts, continues = [""] * len(ids), [False] * len(ids)
         at = 0
         for character in b"".join(spelled).decode("utf-8", "surrogateescape"):
             width = len(character.encode("utf-8", "surrogateescape"))
@@ -80,12 +76,15 @@ class TokenTexts:
 
     def _bytes_of(self, token: int) -> bytes:
         name = str(self.tokenizer.convert_ids_to_tokens(token))
-        if self._decoder == "bytes" and all(c in self._alphabet for c in name):
-            return bytes(self._alphabet[c] for c in name)
+        if self._decoder == "bytes" and all(c in _ALPHABET for c in name):
+            return bytes(_ALPHABET[c] for c in name)
         if self._decoder == "pieces":
-            byte = _BYTE_TOKEN.fullmatch(name)
-            return bytes.fromhex(byte[1]) if byte else _encoded(name.replace(_SPACE, " "))
-        return _encoded(str(self.tokenizer.decode([token], clean_up_tokenization_spaces=False)))
+            if byte := _BYTE_TOKEN.fullmatch(name):
+                return bytes.fromhex(byte[1])
+            text = name.replace(_SPACE, " ")
+        else:
+            text = str(self.tokenizer.decode([token], clean_up_tokenization_spaces=False))
+        return text.encode("utf-8", "surrogatepass")
 
     @cached_property
     def _decoder(self) -> str:
@@ -99,10 +98,6 @@ class TokenTexts:
         return "pieces" if '"ByteFallback"' in described or _SPACE in described else ""
 
     @cached_property
-    def _alphabet(self) -> dict[str, int]:
-        return {character: byte for byte, character in bytes_to_unicode().items()}
-
-    @cached_property
     def _added(self) -> dict[int, str]:
         added = self.tokenizer.added_tokens_decoder.items()
         return {token_id: str(token.content) for token_id, token in added}
@@ -111,12 +106,3 @@ class TokenTexts:
     def _special(self) -> set[int]:
         added = self.tokenizer.added_tokens_decoder.items()
         return {i for i, token in added if token.special} | set(self.tokenizer.all_special_ids)
-
-
-def _encoded(text: str) -> bytes:
-    return text.encode("utf-8", "surrogatepass")
-
-
-def _starts(parts: Sequence[bytes]) -> list[int]:
-    """For each byte of all parts together, the number of the part that it is in."""
-    return [number for number, part in enumerate(parts) for _ in part]
