@@ -14,18 +14,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from orpo.data.rendering import RenderingError, has_chat_template
-from orpo.data.template import (
-    ANSWERED,
-    OPENED,
-    SHARED,
-    Template,
-    common_beginning,
-)
+from orpo.data.template import ANSWERED, OPENED, SHARED, Template, common_beginning
 from orpo.data.types import Message, Messages
 
 if TYPE_CHECKING:
@@ -50,35 +44,24 @@ CHANGES = {
 }
 """Name of a change -> what it is."""
 
-_BLOCK = "<think>\n{}\n</think>\n\n{}"
 _A, _B = "qzx", "qzy"  # words that no template writes
-_REASONED: Message = {"role": "assistant", "content": _B, "reasoning_content": _A}
-_THOUGHT: Message = {"role": "assistant", "content": _BLOCK.format(_A, _B)}
-_CALL: Message = {
-    "role": "assistant",
-    "content": "",
-    "tool_calls": [{"type": "function", "function": {"name": _A, "arguments": {"x": _B}}}],
-}
-_CHANGED = {
-    "reasoning_dropped": _REASONED,
-    "thoughts_dropped": _THOUGHT,
-    "tool_calls_dropped": _CALL,
+_CALL = {"type": "function", "function": {"name": _A, "arguments": {"x": _B}}}
+_CHANGED: dict[str, Message] = {
+    "reasoning_dropped": {"role": "assistant", "content": _B, "reasoning_content": _A},
+    "thoughts_dropped": {"role": "assistant", "content": f"<think>\n{_A}\n</think>\n\n{_B}"},
+    "tool_calls_dropped": {"role": "assistant", "content": "", "tool_calls": [_CALL]},
 }
 
 
 @dataclass(frozen=True)
 class Asking:
-    """How a model is asked.
+    """How a model is asked."""
 
-    Attributes:
-        prompt: One of `template.ANSWERED`, `OPENED`, `SHARED`; empty if no training decided it.
-        given: The template's variables as the user of the run gave them.
-        decided: Those that the run's data decided.
-    """
-
-    prompt: str = ""
+    prompt: str = ""  # of `template.ANSWERED`, `OPENED`, `SHARED`; empty if no training decided it
     given: Mapping[str, Any] = field(default_factory=dict)
+    """The template's variables as the user of the run gave them."""
     decided: Mapping[str, Any] = field(default_factory=dict)
+    """Those that the run's data decided."""
 
     @classmethod
     def of(cls, tokenizer: PreTrainedTokenizerBase) -> Asking:
@@ -86,8 +69,9 @@ class Asking:
         plain = getattr(tokenizer, "init_kwargs", {}).get(_KEY)
         if not isinstance(plain, Mapping) or plain.get("prompt") not in {ANSWERED, OPENED, SHARED}:
             return cls()
-        parts = [plain.get(name) for name in ("given", "decided")]
-        return cls(plain["prompt"], *(_variables(part) for part in parts))
+        parts = (plain.get(name) for name in ("given", "decided"))
+        variables = (part if isinstance(part, Mapping) else {} for part in parts)
+        return cls(plain["prompt"], *({str(k): v for k, v in part.items()} for part in variables))
 
     @property
     def variables(self) -> dict[str, Any]:
@@ -97,25 +81,16 @@ class Asking:
 
 @dataclass(frozen=True)
 class Decision:
-    """How the model of a run is asked, and how that came about.
-
-    Attributes:
-        asked: What was decided.
-        trained_after: The text that most pairs' answers stand after, from the question on.
-        opens_with: What the template itself opens the turn with, told what was decided.
-        pairs: How many pairs have that prompt.
-        others: How many have another one.
-        agrees: Whether the template, with the variables decided, opens with that text.
-        hint: Variables with which it would, though its prompts change; empty if none do.
-    """
+    """How the model of a run is asked, and how that came about."""
 
     asked: Asking
-    trained_after: str
-    opens_with: str
-    pairs: int
-    others: int
-    agrees: bool
+    trained_after: str  # what most pairs' answers stand after, from the question on
+    opens_with: str  # what the template itself opens the turn with, told what was decided
+    pairs: int  # how many have that prompt
+    others: int  # how many have another one
+    agrees: bool  # whether the template, with the variables decided, opens with that text
     hint: Mapping[str, Any] = field(default_factory=dict)
+    """Variables with which it would, though its prompts change; empty if none do."""
 
     def notes(self) -> Iterator[str]:
         """What a user should know, a line each; nothing where there is but one text."""
@@ -128,9 +103,10 @@ class Decision:
                 f"not{hint if self.hint else ''}"
             )
         elif self.asked.decided:
+            told = ", ".join(f"{name}={_literal(v)}" for name, v in self.asked.decided.items())
             yield (
                 f"answers are trained and asked after {after}: "
-                f"{_told(self.asked.decided)} becomes the default of the saved template"
+                f"{told} becomes the default of the saved template"
             )
         if self.others:
             yield (
@@ -151,7 +127,7 @@ def template_of(
     template = Template(tokenizer, {**known.variables, **given}, known.prompt)
     names = template.thinking_variables
     other = {k for k, v in given.items() if k in names and known.variables.get(k, ...) != v}
-    return Template(tokenizer, template.kwargs) if other and known.prompt else template
+    return template.asking("") if other else template
 
 
 def decide(
@@ -164,25 +140,34 @@ def decide(
     name = max(pairs, key=lambda one: (pairs[one], one))
     prompt, extra = _meant(name)
     if prompt == ANSWERED and not _agree(plain, ANSWERED, plain):
-        extra = next(
-            (
-                choice
-                for choice in template.choices
-                if _agree(template.told(choice), ANSWERED, plain)
-                and _same(template.told(choice), plain)
-            ),
-            {},
-        )
+        answered = [_opening(plain, ANSWERED, probe) for probe in _PROBES]
+        for choice in template.choices:
+            told = template.told(choice)
+            if answered == [told.try_to_open(probe) for probe in _PROBES] and answered == [
+                _opening(told, ANSWERED, probe) for probe in _PROBES
+            ]:
+                extra = choice
+                break
     # What the pairs themselves show goes before what the user said of the template.
     own = {one: value for one, value in given.items() if one not in extra}
-    asked = Asking(prompt, own, {**_kept(template, given), **extra})
+    earlier = {one: value for one, value in template.kwargs.items() if one not in given}
     ours = template.told(extra)
     agrees = _agree(ours, prompt, ours)
-    hint = {} if agrees else _hint(template, prompt)
-    texts = {one: _text(template, one) for one in pairs}
+    told_so = ((choice, template.told(choice)) for choice in template.choices if not agrees)
+    hint = next((choice for choice, one in told_so if _agree(one, prompt, one)), {})
+    texts = {}
+    for one in pairs:
+        kind, variables = _meant(one)
+        texts[one] = _opening(template.told(variables), kind, _PROBES[0])
     others = sum(count for one, count in pairs.items() if texts[one] != texts[name])
-    total = sum(pairs.values())
-    return Decision(asked, *_ends(ours, prompt), total - others, others, agrees, hint)
+    return Decision(
+        Asking(prompt, own, {**earlier, **extra}),
+        *_ends(ours, prompt),
+        pairs=sum(pairs.values()) - others,
+        others=others,
+        agrees=agrees,
+        hint=hint,
+    )
 
 
 def keep_asked(tokenizer: PreTrainedTokenizerBase, asked: Asking) -> None:
@@ -192,10 +177,14 @@ def keep_asked(tokenizer: PreTrainedTokenizerBase, asked: Asking) -> None:
     names = {k: v for k, v in asked.variables.items() if k.isidentifier() and k not in _RESERVED}
     if not names:
         return
-    before, bare = tokenizer.chat_template, Template(tokenizer, asked.variables)
-    expected = [_texts(bare, probe) for probe in _PROBES]
-    tokenizer.chat_template = _each(before, lambda text: _defaults(names) + text)
-    if [_texts(Template(tokenizer, {}), probe) for probe in _PROBES] != expected:
+    before, expected = tokenizer.chat_template, _texts(Template(tokenizer, asked.variables))
+    defaults = "".join(
+        f"{{%- if {name} is not defined %}}{{%- set {name} = {_literal(value)} %}}{{%- endif %}}"
+        for name, value in names.items()
+    )
+    line = f"{{#- orpo: what this model was trained with #}}{defaults}{{#- orpo: end #}}"
+    tokenizer.chat_template = _each(before, lambda text: line + text)
+    if _texts(Template(tokenizer, {})) != expected:
         tokenizer.chat_template = before
 
 
@@ -222,82 +211,36 @@ def _meant(name: str) -> tuple[str, dict[str, Any]]:
     return prompt, json.loads(spelled) if spelled else {}
 
 
-def _text(template: Template, name: str) -> str | None:
-    prompt, extra = _meant(name)
-    return _opening(template.told(extra), prompt, _PROBES[0])
-
-
-def _variables(part: Any) -> dict[str, Any]:
-    return {str(k): v for k, v in part.items()} if isinstance(part, Mapping) else {}
-
-
-def _kept(template: Template, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Variables that came with the tokenizer, of an earlier run."""
-    return {name: value for name, value in template.kwargs.items() if name not in given}
-
-
-def _texts(template: Template, probe: Messages) -> tuple[str | None, str | None]:
-    return _own(template, probe), _opening(template, ANSWERED, probe)
+def _texts(template: Template) -> list[tuple[str | None, str | None]]:
+    return [(template.try_to_open(p), _opening(template, ANSWERED, p)) for p in _PROBES]
 
 
 def _agree(asking: Template, prompt: str, trained: Template) -> bool:
     """Whether one template opens by itself with the prompt text that the other trains."""
-    return all(_own(asking, probe) == _opening(trained, prompt, probe) for probe in _PROBES)
-
-
-def _same(one: Template, other: Template) -> bool:
-    """Whether plain answers stand after the same texts."""
-    return all(_opening(one, ANSWERED, p) == _opening(other, ANSWERED, p) for p in _PROBES)
-
-
-def _own(template: Template, probe: Messages) -> str | None:
-    """The text that other programs ask with; None if the template does not accept the probe."""
-    try:
-        return template.own_opening(probe)
-    except RenderingError:
-        return None
+    return all(asking.try_to_open(p) == _opening(trained, prompt, p) for p in _PROBES)
 
 
 def _opening(template: Template, prompt: str, probe: Messages) -> str | None:
-    """The text that we ask with."""
+    """The text that we ask with; None if the template does not accept the probe."""
     try:
         return template.asking(prompt).render_prompt(probe)
     except RenderingError:
         return None
 
 
-def _hint(template: Template, prompt: str) -> Mapping[str, Any]:
-    """Variables with which the template would open as it trains."""
-    told = ((choice, template.told(choice)) for choice in template.choices)
-    return next((choice for choice, one in told if _agree(one, prompt, one)), {})
-
-
 def _ends(template: Template, prompt: str) -> tuple[str, str]:
     """What stands between a question and its answer, in training and by the template itself."""
     trained = _opening(template, prompt, _PROBES[0]) or ""
-    opened = _own(template, _PROBES[0]) or ""
+    opened = template.try_to_open(_PROBES[0]) or ""
     start = len(common_beginning(template.closed(_PROBES[0]), trained, opened))
     return trained[start:][:_SHOWN], opened[start:][:_SHOWN]
-
-
-def _told(variables: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name}={_literal(value)}" for name, value in variables.items())
-
-
-def _defaults(variables: Mapping[str, Any]) -> str:
-    lines = (
-        f"{{%- if {name} is not defined %}}{{%- set {name} = {_literal(value)} %}}{{%- endif %}}"
-        for name, value in variables.items()
-    )
-    head = "{#- orpo: what this model was trained with #}"
-    return f"{head}{''.join(lines)}{{#- orpo: end #}}"
 
 
 def _literal(value: Any) -> str:
     return "none" if value is None else json.dumps(value, ensure_ascii=False)
 
 
-def _each(template: Any, change: Any) -> Any:
+def _each(template: Any, change: Callable[[str], str]) -> Any:
     """A template with its text changed, or several by name with all of theirs."""
     if isinstance(template, Mapping):
         return {name: change(text) for name, text in template.items()}
@@ -306,15 +249,14 @@ def _each(template: Any, change: Any) -> Any:
 
 def advice(template: Template, change: str) -> str:
     """What keeps what a template drops, tried out on it; empty if nothing does."""
-    probe = _CHANGED.get(change)
-    if probe is None:
+    if change not in _CHANGED:
         return ""
     for choice in template.variants:
-        if _keeps(template.told(choice), probe):
+        if _keeps(template.told(choice), change):
             return f"--chat_template_kwargs '{json.dumps(choice)}' keeps it"
-    if change == "reasoning_dropped" and _keeps(template, _THOUGHT):
+    if change == "reasoning_dropped" and _keeps(template, "thoughts_dropped"):
         return "written into the answer as <think>...</think> it is kept"
-    if change == "thoughts_dropped" and _keeps(template, _REASONED):
+    if change == "thoughts_dropped" and _keeps(template, "reasoning_dropped"):
         return "in a field reasoning_content of the answer it is kept"
     return "no variable of the template keeps it; --chat_template FILE takes another one"
 
@@ -329,9 +271,10 @@ def told_of_changes(template: Template, changed: Mapping[str, int], kept: int) -
         )
 
 
-def _keeps(template: Template, answer: Message) -> bool:
+def _keeps(template: Template, change: str) -> bool:
+    """Whether an answer that is changed so elsewhere comes through whole."""
     try:
-        text = template.closed([_USER, answer])
+        text = template.closed([_USER, _CHANGED[change]])
     except RenderingError:
         return False
     return all(word in text for word in (_A, _B))

@@ -51,17 +51,13 @@ _LONGEST = 1_000_000  # characters that a template may write of its own
 _TIMES = 20  # that it may say what it was given
 _ROOM = 512 * 2**20  # bytes beyond what the process has
 _AGAIN = 0.5  # seconds until the signal comes again, where something swallowed the first
-_FRESH = (
-    16  # conversations until the room is reckoned anew: what they leave behind takes some of it
-)
+_FRESH = 16  # conversations until the room is reckoned anew: they leave something behind
 
 
 class RenderingError(ValueError):
     """A conversation that the chat template does not accept or changes beyond recognition.
 
-    Args:
-        said: What is wrong.
-        reason: The name under which a row is dropped for it.
+    A row is dropped for it under the name `reason`.
     """
 
     def __init__(self, said: str, reason: str = "template_error") -> None:
@@ -87,7 +83,10 @@ def apply_template(
     opening: bool,
 ) -> str:
     """The text of a conversation."""
-    given = [_named_thoughts(message) for message in messages]
+    given = []  # with the thoughts under every name that a template may read
+    for message in messages:
+        thought = thoughts_of(message)
+        given.append({**(dict.fromkeys(THOUGHTS, thought) if thought else {}), **message})
     try:
         with bounded(tokenizer):
             text = tokenizer.apply_chat_template(
@@ -133,7 +132,9 @@ def together() -> Iterator[None]:
         return
     clock = threading.current_thread() is threading.main_thread() and hasattr(signal, "setitimer")
     handler = signal.signal(signal.SIGVTALRM, _stop) if clock else None
-    memory = _address_limit()
+    memory = None
+    if resource is not None:
+        memory = resource.getrlimit(resource.RLIMIT_AS)
     _limits.ready, _limits.clock, _limits.memory, _limits.passed = True, clock, memory, 0
     try:
         yield
@@ -147,19 +148,13 @@ def together() -> Iterator[None]:
 
 
 class _Limits(threading.local):
-    """What is limited in this thread.
+    """What is limited in this thread."""
 
-    Attributes:
-        ready: Whether `together` is entered.
-        within: Whether a conversation is being rendered.
-        clock: Whether the clock can stop it.
-        memory: The limit of the address space as it was; None where there is none to set.
-        passed: Conversations since `together` was entered.
-    """
-
-    ready = within = clock = False
-    memory: tuple[int, int] | None = None
-    passed = 0
+    ready = False  # whether `together` is entered
+    within = False  # whether a conversation is being rendered
+    clock = False  # whether the clock can stop it
+    memory: tuple[int, int] | None = None  # the limit as it was; None where there is none to set
+    passed = 0  # conversations since `together` was entered
 
     @contextmanager
     def one(self) -> Iterator[None]:
@@ -187,27 +182,16 @@ def _stop(_number: int, _frame: FrameType | None) -> None:
 
 def _limit_memory(before: tuple[int, int]) -> None:
     """Leave `_ROOM` beyond what the process has mapped, where that is less than it may have."""
-    mapped = _address_space()
+    mapped = 0  # where the system does not say
+    with (
+        suppress(OSError, ValueError, IndexError),
+        open("/proc/self/statm", "rb", buffering=0) as file,  # noqa: PTH123 - often
+    ):
+        mapped = int(file.read().split()[0]) * resource.getpagesize()
     bounds = [bound for bound in before if bound >= 0]  # below 0 it is none
     fits = bool(mapped) and not any(mapped + _ROOM > bound for bound in bounds)
     with suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_AS, (mapped + _ROOM, before[1]) if fits else before)
-
-
-def _address_limit() -> tuple[int, int] | None:
-    found = None
-    if resource is not None:
-        found = resource.getrlimit(resource.RLIMIT_AS)
-    return found
-
-
-def _address_space() -> int:
-    """Bytes that the process has mapped; 0 where the system does not say."""
-    try:
-        with open("/proc/self/statm", "rb", buffering=0) as file:  # noqa: PTH123 - often
-            return int(file.read().split()[0]) * resource.getpagesize()
-    except (OSError, ValueError, IndexError):
-        return 0
 
 
 def _unusable(tokenizer: PreTrainedTokenizerBase, what: str) -> ModelError:
@@ -222,9 +206,3 @@ def thoughts_of(message: Message) -> str:
     """What a message says was thought, in a field of its own; empty if there is none."""
     found = next((message[name] for name in THOUGHTS if message.get(name)), "")
     return found if isinstance(found, str) else ""
-
-
-def _named_thoughts(message: Message) -> dict[str, Any]:
-    """A message whose thoughts stand under every name that a template may read."""
-    found = thoughts_of(message)
-    return {**dict.fromkeys(THOUGHTS, found), **message} if found else dict(message)

@@ -21,14 +21,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from orpo.data.rendering import (
-    RenderingError,
-    Tools,
-    apply_template,
-    bounded,
-    has_chat_template,
-    thoughts_of,
-)
+from orpo.data import rendering
+from orpo.data.rendering import RenderingError, Tools, bounded, has_chat_template, thoughts_of
 from orpo.data.types import Message, Messages, PreferencePair, TextPair
 
 if TYPE_CHECKING:
@@ -59,19 +53,12 @@ _UNFINISHED = re.compile(r"[<\[][^>\]\s]*\Z")  # the beginning of "<think>", say
 
 @dataclass(frozen=True)
 class _Frame:
-    """What the template writes around an answer.
+    """What the template writes around an answer."""
 
-    Attributes:
-        opened: The prompt with the assistant's turn opened.
-        before: The conversation up to the answer's first character.
-        after: The text from the answer's last character to the end of the turn.
-        tail: White space after that, which nobody has to say.
-    """
-
-    opened: str
-    before: str
-    after: str
-    tail: str
+    opened: str  # the prompt with the assistant's turn opened
+    before: str  # the conversation up to the answer's first character
+    after: str  # the text from the answer's last character to the end of the turn
+    tail: str  # white space after that, which nobody has to say
 
     @property
     def prompt(self) -> str:
@@ -89,18 +76,13 @@ class _Frame:
 
 @dataclass(frozen=True)
 class Template:
-    """Renders pairs and prompts with one tokenizer.
-
-    Attributes:
-        tokenizer: The model's tokenizer.
-        kwargs: Extra variables for the template, such as {"enable_thinking": False}.
-        asked: The prompt that a model is asked after: `ANSWERED`, `OPENED` or `SHARED`; empty for
-            the template's own opening, or the first of them if it has none.
-    """
+    """Renders pairs and prompts with one tokenizer."""
 
     tokenizer: PreTrainedTokenizerBase
-    kwargs: Mapping[str, Any]
+    kwargs: Mapping[str, Any]  # extra variables for it, such as {"enable_thinking": False}
     asked: str = ""
+    """The prompt that a model is asked after: `ANSWERED`, `OPENED` or `SHARED`; empty for the
+    template's own opening, or the first of them if it has none."""
 
     def told(self, variables: Mapping[str, Any]) -> Template:
         """The same template, told more."""
@@ -156,29 +138,34 @@ class Template:
                 return self._shared(self._frame(guarded, shown), guarded, shown), guard
             return self._opened(guarded, shown), guard
 
-    def own_opening(self, messages: Messages) -> str:
-        """What everybody else asks with: the template's own opening, whatever that leaves out."""
-        return self._open(messages)
+    def try_to_open(self, prompt: Messages, tools: Tools = None) -> str | None:
+        """What everybody else asks with, the template's own opening; None if it refuses."""
+        try:
+            return self._open(prompt, tools)
+        except RenderingError:
+            return None
 
     def closed(self, messages: Messages) -> str:
         """A conversation to which no answer is asked."""
         return self._apply(messages)
 
     @cached_property
+    def _source(self) -> str:
+        return str(getattr(self.tokenizer, "chat_template", None) or "")
+
+    @cached_property
     def thinking_variables(self) -> tuple[str, ...]:
         """Names that the template asks about thinking by, as far as they can be told."""
-        text = str(getattr(self.tokenizer, "chat_template", None) or "")
-        found = dict.fromkeys(_THINKING.findall(text))
+        found = dict.fromkeys(_THINKING.findall(self._source))
         return tuple(name for name in found if name != "reasoning_content")
 
     @cached_property
     def variants(self) -> tuple[dict[str, Any], ...]:
         """What the template may be told about thinking."""
-        text = str(getattr(self.tokenizer, "chat_template", None) or "")
         found = [
             {name: value}
             for name in self.thinking_variables
-            for value in (False, True, *dict.fromkeys(re.findall(_COMPARED % name, text)))
+            for value in (False, True, *dict.fromkeys(re.findall(_COMPARED % name, self._source)))
         ]
         return tuple(found[:_MOST_CHOICES])
 
@@ -187,15 +174,13 @@ class Template:
         """Those that make it open the turn otherwise."""
         probe = [{"role": "user", "content": "a"}]
         opened = self._open(probe)
-        return tuple(one for one in self.variants if self.told(one)._try_to_open(probe) != opened)
+        return tuple(one for one in self.variants if self.told(one).try_to_open(probe) != opened)
 
     @cached_property
     def specials(self) -> tuple[str, ...]:
         """The texts that the tokenizer turns into special tokens."""
         added = self.tokenizer.added_tokens_decoder.values()
-        texts = {str(t.content) for t in added if t.special} | set(
-            self.tokenizer.all_special_tokens
-        )
+        texts = {str(t.content) for t in added if t.special} | {*self.tokenizer.all_special_tokens}
         return tuple(sorted(text for text in texts if len(text) > 1))
 
     @cached_property
@@ -208,10 +193,11 @@ class Template:
         """A guard that occurs in none of the texts; empty if none is needed."""
         if not any(map(self._special.search, texts)):
             return ""
-        for guard in _GUARDS:
-            if not any(guard in text for text in texts):
-                return guard
-        raise RenderingError("special-token text beside every guard character")
+        free = (guard for guard in _GUARDS if not any(guard in text for text in texts))
+        guard = next(free, "")
+        if not guard:
+            raise RenderingError("special-token text beside every guard character")
+        return guard
 
     def _guarded(self, messages: list[Any]) -> tuple[str, list[Any]]:
         guard = self._guard_for(list(_strings(messages)))
@@ -260,7 +246,7 @@ class Template:
         if fits(opened):
             return opened, OPENED
         for choice in self.choices:
-            text = self.told(choice)._try_to_open(prompt, tools)
+            text = self.told(choice).try_to_open(prompt, tools)
             if text is not None and fits(text):
                 return text, f"{OPENED} {json.dumps(choice)}"
         shared = self._shared(frame, prompt, tools)
@@ -271,10 +257,7 @@ class Template:
     def _shared(self, frame: _Frame, prompt: Messages, tools: Tools) -> str:
         """What the openings of all kinds of answers have in common."""
         written = f"<think>\n{_THOUGHT}\n</think>\n\n{_PROBE}"
-        for thought in (
-            {"content": _PROBE, "reasoning_content": _THOUGHT},
-            {"content": written},
-        ):
+        for thought in ({"content": _PROBE, "reasoning_content": _THOUGHT}, {"content": written}):
             thinking = self._apply([*prompt, {"role": "assistant", **thought}], tools)
             if _THOUGHT in thinking:
                 break
@@ -287,12 +270,6 @@ class Template:
         opened = self._open(prompt, tools)
         return self._frame(prompt, tools).prompt if opened == self._apply(prompt, tools) else opened
 
-    def _try_to_open(self, prompt: Messages, tools: Tools = None) -> str | None:
-        try:
-            return self._open(prompt, tools)
-        except RenderingError:
-            return None
-
     def _open(self, prompt: Messages, tools: Tools = None) -> str:
         """The prompt with the assistant's turn opened; every question must stand in it."""
         text = self._apply(prompt, tools, opening=True)
@@ -304,7 +281,9 @@ class Template:
         return text
 
     def _apply(self, messages: Messages, tools: Tools = None, *, opening: bool = False) -> str:
-        return apply_template(self.tokenizer, messages, tools, self.kwargs, opening=opening)
+        return rendering.apply_template(
+            self.tokenizer, messages, tools, self.kwargs, opening=opening
+        )
 
 
 def _lost(answer: Message, rendered: str) -> Iterator[str]:

@@ -74,9 +74,10 @@ class PairTokenizer:
         """The same for many pairs: the tokenizer, which works on all cores, is called for all."""
         with together():
             rendered = [self._render(pair) for pair in pairs]
-        texts = [text for text in rendered if isinstance(text, TextPair) and not text.guard]
         wanted: dict[str, None] = {}
-        for text in texts:
+        for text in rendered:
+            if isinstance(text, Dropped) or text.guard:
+                continue
             part = self._border_part(text)
             answers = (text.chosen,) if text.rejected is None else (text.chosen, text.rejected)
             wanted |= dict.fromkeys((text.prompt, part, *(part + answer for answer in answers)))
@@ -160,9 +161,7 @@ class PairTokenizer:
             DataError: The row does not hold token ids of this tokenizer.
         """
         pair = read_tokens(row, self._vocabulary)
-        if isinstance(pair, Dropped):
-            return pair
-        return self._admit(pair, row.where)
+        return pair if isinstance(pair, Dropped) else self._admit(pair, row.where)
 
     def prompt_ids(self, prompt: str | Messages, tools: Tools = None) -> list[int]:
         """Tokens of a prompt for generation: the same that training saw before the answer.
@@ -269,9 +268,7 @@ class PairTokenizer:
 
     def _with_prefix(self, ids: list[int]) -> list[int]:
         """What the tokenizer starts every text with, once: a template may have written it."""
-        if ids[: len(self.prefix)] == self.prefix:
-            return ids
-        return self.prefix + ids
+        return ids if ids[: len(self.prefix)] == self.prefix else self.prefix + ids
 
     @cached_property
     def prefix(self) -> list[int]:
@@ -286,12 +283,10 @@ class PairTokenizer:
     @cached_property
     def _special_ids(self) -> set[int]:
         added = self.tokenizer.added_tokens_decoder.items()
-        special = {token_id for token_id, token in added if token.special}
-        return special | set(self.tokenizer.all_special_ids)
+        return {i for i, token in added if token.special} | set(self.tokenizer.all_special_ids)
 
     @cached_property
     def _vocabulary(self) -> range:
-        """The token ids of the tokenizer."""
         return range(max(self.tokenizer.get_vocab().values(), default=-1) + 1)
 
 
