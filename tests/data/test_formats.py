@@ -30,8 +30,8 @@ from orpo.errors import DataError
     ],
 )
 def test_columns_say_the_format(columns: Values, name: str) -> None:
-    assert recognise(columns, "here") == name
-    assert recognise({**columns, "score_chosen": 9.5, "id": 1}, "here") == name
+    assert recognise(as_row(columns)) == name
+    assert recognise(as_row({**columns, "score_chosen": 9.5, "id": 1})) == name
 
 
 @pytest.mark.parametrize(
@@ -347,7 +347,7 @@ def test_values_that_are_no_text_are_refused_by_field(name: str, value: Any) -> 
     for field in GOOD[name]:
         row = as_row({**GOOD[name], field: value})
         with pytest.raises(DataError) as caught:
-            to_pair(row, recognise(GOOD[name], row.where))
+            to_pair(row, recognise(as_row(GOOD[name])))
         message = str(caught.value)
         assert "\n" not in message
         assert f"pairs.jsonl:7, field '{field}'" in message
@@ -363,7 +363,7 @@ def test_missing_and_null_fields_are_named(name: str, gone: str) -> None:
             del values[field]
         row = as_row(values)
         with pytest.raises(DataError) as caught:
-            to_pair(row, recognise(GOOD[name], row.where))
+            to_pair(row, recognise(as_row(GOOD[name])))
         assert str(caught.value).startswith(f"pairs.jsonl:7: field '{field}' is {gone}. ")
 
 
@@ -436,7 +436,7 @@ messages = st.lists(
 def test_any_row_is_a_pair_or_a_named_mistake(values: Values) -> None:
     said, pair, row = "", None, as_row(values)
     try:
-        pair = to_pair(row, recognise(values, row.where))
+        pair = to_pair(row, recognise(as_row(values)))
     except DataError as error:
         said = str(error)
     if isinstance(pair, Dropped):

@@ -38,7 +38,7 @@ GPT_YES, GPT_NO = {"from": "gpt", "value": "Yes."}, {"from": "gpt", "value": "No
     ],
 )
 def test_every_spelling_gives_the_same_pair(values: Values, name: str) -> None:
-    assert recognise(values, "here") == name
+    assert recognise(as_row(values)) == name
     assert spoken(read(values)) == ([USER], YES, NO)
 
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.data.build import Values, assistant, user
+from tests.data.build import Values, as_row, assistant, user
 from transformers import PreTrainedTokenizerBase
 
 from orpo.data.columns import UndecidedError, recognise
@@ -436,7 +436,7 @@ def refused(rows: list[Values]) -> bool:
 def undecided(values: Values) -> bool:
     """Whether a row's columns may be read in several ways."""
     try:
-        recognise(values, "here")
+        recognise(as_row(values))
     except UndecidedError:
         return True
     except DataError:

@@ -20,6 +20,10 @@ TEXTS: Values = {"chosen": "It is so", "rejected": "It is not"}
 UNPAIRED: Values = {"prompt": "p", "completion": "c", "label": True}
 
 
+def as_row(values: Values) -> Row:
+    return row(values)
+
+
 def row(values: Values, index: int = 0) -> Row:
     return Row(values, f"pairs.jsonl:{index + 1}", index)
 
@@ -49,8 +53,8 @@ class TestPromptColumns:
         assert alone.text == TextPair("Is it?", "c", None)
 
     def test_beside_an_instruction_the_input_belongs_to_it(self) -> None:
-        assert recognise({"instruction": "i", "input": "x", **TEXTS}, "here") == "alpaca"
-        assert recognise({"instruction": "i", "query": "x", **TEXTS}, "here") == "alpaca"
+        assert recognise(as_row({"instruction": "i", "input": "x", **TEXTS})) == "alpaca"
+        assert recognise(as_row({"instruction": "i", "query": "x", **TEXTS})) == "alpaca"
 
     def test_a_named_prompt_comes_first(self) -> None:
         pair = PairReader()(row({"prompt": "p", "input": "x", "query": "y", **TEXTS}))
@@ -61,9 +65,9 @@ class TestPromptColumns:
     @pytest.mark.parametrize("name", ["query", "input"])
     def test_answers_that_hold_their_prompt_keep_it(self, name: str) -> None:
         opened = "\n\nHuman: a\n\nAssistant:"
-        assert recognise({name: "x", "chosen": f"{opened} b", "rejected": "c"}, "here") == "hh"
+        assert recognise(as_row({name: "x", "chosen": f"{opened} b", "rejected": "c"})) == "hh"
         turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
-        assert recognise({name: "x", "chosen": turns, "rejected": turns}, "here") == "implicit"
+        assert recognise(as_row({name: "x", "chosen": turns, "rejected": turns})) == "implicit"
 
 
 class TestGuesses:
@@ -90,11 +94,11 @@ class TestGuesses:
         ],
     )
     def test_what_is_said_about_a_row_is_no_prompt(self, name: str) -> None:
-        assert recognise({**TEXTS, name: "words"}, "here") == "implicit"
+        assert recognise(as_row({**TEXTS, name: "words"})) == "implicit"
 
     @pytest.mark.parametrize("value", [None, "", " ", 7, "0.5", ["a"], {"a": "b"}, True])
     def test_what_is_no_text_is_no_prompt(self, value: Any) -> None:
-        assert recognise({**TEXTS, "context": value}, "here") == "implicit"
+        assert recognise(as_row({**TEXTS, "context": value})) == "implicit"
 
     def test_who_says_implicit_gets_it(self) -> None:
         read = PairReader("implicit")
@@ -162,7 +166,7 @@ class TestWholeDataSets:
 
     def test_ambiguous_columns_have_their_own_error(self) -> None:
         with pytest.raises(UndecidedError):
-            recognise(BOTH, "here")
+            recognise(as_row(BOTH))
 
     def test_rows_in_no_format_are_dropped_until_there_are_a_hundred(self) -> None:
         read = PairReader(on_bad_row="drop")
@@ -195,11 +199,11 @@ class TestWholeDataSets:
         assert found.reason == "single_answer"
         pair = read(row({"prompt": "p", "answers": ["a", "b"], "scores": [1, 2]}, 1))
         assert isinstance(pair, PreferencePair)
-        assert recognise({"prompt": "p", "responses": []}, "here") == "answers"
+        assert recognise(as_row({"prompt": "p", "responses": []})) == "answers"
 
     def test_an_empty_list_beside_another_format_is_no_answers(self) -> None:
         turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
-        assert recognise({"messages": turns, "completions": []}, "here") == "messages"
+        assert recognise(as_row({"messages": turns, "completions": []})) == "messages"
 
 
 class TestReadOnce:

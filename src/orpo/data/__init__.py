@@ -8,35 +8,25 @@ from typing import TYPE_CHECKING
 from orpo.lazy import loader
 
 if TYPE_CHECKING:
-    from orpo.data.lengths import LengthPolicy
-    from orpo.data.pack import PairCollator
-    from orpo.data.reading import PairReader
-    from orpo.data.sources import Source, open_source
-    from orpo.data.tokenize import PairTokenizer
-    from orpo.data.types import Ledger, PreferencePair, TokenizedPair
+    from orpo.data.lengths import LengthPolicy as LengthPolicy
+    from orpo.data.pack import PairCollator as PairCollator
+    from orpo.data.reading import PairReader as PairReader
+    from orpo.data.sources import Source as Source
+    from orpo.data.sources import open_source as open_source
+    from orpo.data.tokenize import PairTokenizer as PairTokenizer
+    from orpo.data.types import Ledger as Ledger
+    from orpo.data.types import PreferencePair as PreferencePair
+    from orpo.data.types import TokenizedPair as TokenizedPair
 
 _HOMES = {
-    "Ledger": "types",
-    "LengthPolicy": "lengths",
-    "PairCollator": "pack",
-    "PairReader": "reading",
-    "PairTokenizer": "tokenize",
-    "PreferencePair": "types",
-    "Source": "sources",
-    "TokenizedPair": "types",
-    "open_source": "sources",
+    "lengths": ["LengthPolicy"],
+    "pack": ["PairCollator"],
+    "reading": ["PairReader"],
+    "sources": ["Source", "open_source"],
+    "tokenize": ["PairTokenizer"],
+    "types": ["Ledger", "PreferencePair", "TokenizedPair"],
 }
 
-__all__ = [
-    "Ledger",
-    "LengthPolicy",
-    "PairCollator",
-    "PairReader",
-    "PairTokenizer",
-    "PreferencePair",
-    "Source",
-    "TokenizedPair",
-    "open_source",
-]
-
-__getattr__ = loader(__name__, {name: f"orpo.data.{home}" for name, home in _HOMES.items()})
+__getattr__ = loader(
+    __name__, {name: f"orpo.data.{home}" for home, names in _HOMES.items() for name in names}
+)

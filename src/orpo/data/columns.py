@@ -25,11 +25,10 @@ from typing import Any, TypeAlias
 
 from orpo.data.fields import ANSWERS, SCORES, has_answers, past_turns
 from orpo.data.media import is_empty
-from orpo.data.messages import MISSPELT, as_messages, assistant, literal, unspelled, user
+from orpo.data.messages import MISSPELT, as_messages, literal, unspelled, user
 from orpo.data.types import Row
 from orpo.errors import DataError
 
-Columns: TypeAlias = Mapping[str, Any]
 _Known: TypeAlias = dict[str, tuple[tuple[str, ...], ...]]
 
 HH_ANSWER = "\n\nAssistant:"
@@ -113,87 +112,78 @@ class UndecidedError(DataError):
     """Columns that leave open how all the rows are to be read, or that are no preferences."""
 
 
-def recognise(columns: Columns, where: str) -> str:
-    """The name of the format that these columns (of a first row, with its values) are in."""
-    found = _candidates(columns)
+def recognise(row: Row) -> str:
+    """The name of the format that the columns of a first row are in, with their values."""
+    found = _candidates(row.values)
     if len(found) != 1:
-        raise _unrecognised(columns, found, where)
+        raise _unrecognised(row, found)
     if found == ["implicit"]:
-        refuse_guess(columns, where)
+        refuse_guess(row)
     if found != ["answers"]:
-        refuse_unpaired(columns, where, UndecidedError)
+        refuse_unpaired(row, UndecidedError)
     return found[0]
 
 
-def prompt_column(columns: Columns) -> str:
-    """The column that the format "prompt" has its prompt in."""
-    names = (name for name in TEXT_PROMPTS if name != "input" or "instruction" not in columns)
-    return next((name for name in names if name in columns), "prompt")
-
-
-def refuse_guess(columns: Columns, where: str) -> None:
+def refuse_guess(row: Row) -> None:
     """Refuse to take what two texts share for the prompt where it may be in a column of its own."""
-    if not any(isinstance(columns.get(name), str) for name in _PAIR):
-        return
-    unknown = sorted(name for name, value in columns.items() if _may_be_prompt(name, value))
-    if unknown:
+    unknown = sorted(name for name, value in row.values.items() if _may_be_prompt(name, value))
+    if unknown and any(isinstance(row.values.get(name), str) for name in _PAIR):
         listed = ", ".join(map(repr, unknown[:6]))
         raise UndecidedError(
             f"the prompt may be in {listed}, or be what 'chosen' and 'rejected' begin with",
-            where=f"{where}, field {unknown[0]!r}",
+            where=f"{row.where}, field {unknown[0]!r}",
             fix="Name the prompt's column 'prompt', or say data_format=implicit.",
         )
 
 
-def refuse_unpaired(columns: Columns, where: str, error: type[DataError] = DataError) -> None:
+def refuse_unpaired(row: Row, error: type[DataError] = DataError) -> None:
     """Refuse a single answer that was marked as wanted or not: it may be the unwanted one."""
-    label = columns.get("label")
-    if any(columns.get(name) is not None for name in _REJECTED) or label is None:
+    label = row.values.get("label")
+    if any(row.values.get(name) is not None for name in _REJECTED) or label is None:
         return
     number = isinstance(label, int | float) or str(label).strip().lower() in _FLAGS
-    if isinstance(label, bool) or (number and columns.get("completion") is not None):
+    if isinstance(label, bool) or (number and row.values.get("completion") is not None):
         raise error(
             "unpaired feedback (column 'label') is not preference pairs",
-            where=f"{where}, field 'label'",
+            where=f"{row.where}, field 'label'",
             fix="Pair a wanted with an unwanted completion of the same prompt.",
         )
 
 
-def _candidates(columns: Columns) -> list[str]:
+def _candidates(columns: Mapping[str, Any]) -> list[str]:
     """Every format that the columns may be in."""
     names = _telling(columns)
     prompted = not names.isdisjoint(PROMPTS)
     if "chosen" in names and not names.isdisjoint(_BESIDE_MESSAGES):
         names.discard("messages")  # UltraFeedback has its chosen conversation there as well
+
+    def among(known: _Known) -> list[str]:
+        return [name for name, sets in known.items() if any(names.issuperset(s) for s in sets)]
+
     return (
-        _matching(names, _COLUMNS)
+        among(_COLUMNS)
         or [_by_answers(columns)] * names.issuperset(_PAIR)
         or ["answers"] * (prompted and has_answers(columns))
-        or _matching(names, _NLL_COLUMNS)
+        or among(_NLL_COLUMNS)
         or ["answers"] * (prompted and has_answers(columns, empty=True))
         or [_by_answers(columns)] * ("chosen" in names)
     )
 
 
-def _telling(columns: Columns) -> set[str]:
+def _telling(columns: Mapping[str, Any]) -> set[str]:
     """The columns' names, without those that are not the prompt, though they may be elsewhere."""
     names = set(columns)
     if "chosen" in names and not columns.get("messages"):
         names.discard("messages")
     answers = [columns.get(name) for name in _PAIR]
     whole = any(isinstance(answer, list) and len(answer) > 1 for answer in answers)
-    loose = names.intersection(_LOOSE_PROMPTS)
-    another = not names.isdisjoint(_SURE_PROMPTS) or len(loose) > 1
+    another = not names.isdisjoint(_SURE_PROMPTS) or len(names.intersection(_LOOSE_PROMPTS)) > 1
     if another or whole or _by_answers(columns) == "hh":
         return names.difference(_LOOSE_PROMPTS)
     return names
 
 
-def _matching(names: set[str], known: _Known) -> list[str]:
-    return [name for name, sets in known.items() if any(names.issuperset(s) for s in sets)]
-
-
-def _by_answers(columns: Columns) -> str:
+def _by_answers(columns: Mapping[str, Any]) -> str:
     texts = (columns.get(name) for name in _PAIR)
     return "hh" if any(isinstance(t, str) and HH_ANSWER in t for t in texts) else "implicit"
 
@@ -201,38 +191,31 @@ def _by_answers(columns: Columns) -> str:
 def _may_be_prompt(name: str, value: Any) -> bool:
     if name in _EXTRAS or _ABOUT.fullmatch(name):
         return False
-    if isinstance(value, str):
-        return bool(value.strip()) and not _is_number(value)
-    return bool(as_messages(value))
-
-
-def _is_number(text: str) -> bool:
+    if not isinstance(value, str):
+        return bool(as_messages(value))
     try:
-        float(text)
+        float(value)
     except ValueError:
-        return False
-    return True
+        return bool(value.strip())
+    return False
 
 
-def _unrecognised(columns: Columns, found: list[str], where: str) -> DataError:
+def _unrecognised(row: Row, found: list[str]) -> DataError:
     """The complaint about columns that several formats have, or none."""
-    listed = ", ".join(map(repr, sorted(columns))) or "no columns"
+    listed = ", ".join(map(repr, sorted(row.values))) or "no columns"
     if found:
         return UndecidedError(
             f"the columns may be read as {' or '.join(found)}: {listed}",
-            where=where,
+            where=row.where,
             fix=f"Say which, e.g. --data_format={found[0]}, or leave columns out.",
         )
-    missing = sorted(set(_PAIR) - set(columns))
-    return DataError(
-        f"no column {' and no column '.join(map(repr, missing))}; found {listed}",
-        where=where,
-        fix=renaming(columns)
-        or "Preference data need 'chosen' and 'rejected', and usually 'prompt'.",
-    )
+    missing = " and no column ".join(map(repr, sorted(set(_PAIR) - set(row.values))))
+    usual = "Preference data need 'chosen' and 'rejected', and usually 'prompt'."
+    fix = renaming(row.values) or usual
+    return row.fault(f"no column {missing}; found {listed}", fix=fix)
 
 
-def near_misses(columns: Mapping[str, Any]) -> dict[str, str]:
+def _near_misses(columns: Mapping[str, Any]) -> dict[str, str]:
     """Column -> the one of ours that is meant by it, where the row does not have that."""
     meant = ((name, _meant_by(name)) for name in columns)
     return {name: ours for name, ours in meant if ours and is_empty(columns.get(ours))}
@@ -250,36 +233,38 @@ def _meant_by(name: str) -> str:
 
 def renaming(columns: Mapping[str, Any]) -> str:
     """What to rename, in words; empty if no column is nearly one of ours."""
-    names = (f"{name!r} to {meant!r}" for name, meant in near_misses(columns).items())
+    names = (f"{name!r} to {meant!r}" for name, meant in _near_misses(columns).items())
     listed = " and ".join(names)
     return f"Rename {listed}." if listed else ""
 
 
-def refuse_near_misses(columns: Mapping[str, Any], where: str, *, has_rejected: bool) -> None:
+def refuse_near_misses(row: Row, *, has_rejected: bool) -> None:
     """Refuse a row that would lose an answer or a setting because a name is nearly ours."""
-    for name, meant in near_misses(columns).items():
+    for name, meant in _near_misses(row.values).items():
         lost = not has_rejected if meant == "rejected" else meant in _SETTINGS
-        if lost and not is_empty(columns[name]):
+        if lost and not is_empty(row.values[name]):
             raise DataError(
                 f"column {name!r} is not read: {meant!r} is",
-                where=f"{where}, field {name!r}",
+                where=f"{row.where}, field {name!r}",
                 fix=f"Rename {name!r} to {meant!r}, or leave it out.",
             )
 
 
 def under_our_columns(row: Row) -> Row:
     """The row as our formats read it: the same where it is in one of them."""
-    values, turns = _renamed(row.values, row.where)
-    for name in values.keys() & {*_READ, "history"}:
-        values[name] = _read(name, values[name], row.where)
-    _unwrap(values, row.where)
-    _join_history(values, replace(row, values=values), spoken=turns)
-    return replace(row, values=values)
+    values, turns = _renamed(row)
+    for name in (*_READ, "history"):
+        if name in values:
+            values[name] = _read(row, name, values[name])
+    _unwrap(values, row)
+    ours = replace(row, values=values)
+    _join_history(values, ours, spoken=turns)
+    return ours
 
 
-def _renamed(values: Mapping[str, Any], where: str) -> tuple[dict[str, Any], bool]:
+def _renamed(row: Row) -> tuple[dict[str, Any], bool]:
     """The values under our names for answers, and whether they are turns of a conversation."""
-    renamed = {}
+    values, renamed = row.values, {}
     for name in values:
         whole = _WHOLE.fullmatch(name)
         if whole and f"{whole[1]}_messages" not in values:
@@ -287,9 +272,8 @@ def _renamed(values: Mapping[str, Any], where: str) -> tuple[dict[str, Any], boo
     found = [] if {"chosen", "rejected"} & values.keys() else _answers(values)
     if len(found) > 1:
         listed = " or ".join(f"{chosen!r} and {rejected!r}" for chosen, rejected in found)
-        raise UndecidedError(
-            f"the answers may be {listed}", where=where, fix="Leave the others out."
-        )
+        what = f"the answers may be {listed}"
+        raise UndecidedError(what, where=row.where, fix="Leave the others out.")
     for chosen, rejected in found:
         renamed |= {chosen: "chosen", rejected: "rejected"}
     turns = [name for pair in found for name in pair if name in values][:1] == ["response"]
@@ -304,10 +288,11 @@ def _answers(values: Mapping[str, Any]) -> list[tuple[str, str]]:
             better = bool(match["chosen"] or match["better"])
             told.setdefault(match["said"] or match["spoken"], {})[better] = name
     for said, names in told.items():
-        if said in values and True not in names:
-            names[True] = said
-    known = [names for names in told.values() if True in names]
-    found = [(names[True], names.get(False, "rejected")) for names in known]
+        if said in values:
+            names.setdefault(True, said)
+    found = [
+        (names[True], names.get(False, "rejected")) for names in told.values() if True in names
+    ]
     whole = [pair for pair in found if pair[1] in values] or found
     if {"response_j", "response_k"} <= values.keys():
         whole.append(("response_j", "response_k"))
@@ -316,12 +301,12 @@ def _answers(values: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [(said, "rejected") for asked, said in _SINGLE if {asked, said} <= values.keys()]
 
 
-def _read(name: str, value: Any, where: str) -> Any:
+def _read(row: Row, name: str, value: Any) -> Any:
     """A value with its messages as messages, however they are written."""
     if type(value).__name__ == "ndarray":
         value = value.tolist()
     if isinstance(value, list | tuple) and value and all(isinstance(v, str) for v in value):
-        return [_read(name, part, where) for part in value]
+        return [_read(row, name, part) for part in value]
     if not isinstance(value, str):
         return value
     if name == "history":
@@ -329,15 +314,12 @@ def _read(name: str, value: Any, where: str) -> Any:
         return value if turns is None else turns
     found = unspelled(value)
     if found is MISSPELT:
-        raise DataError(
-            "holds messages as a text that is neither JSON nor Python",
-            where=f"{where}, field '{name}'",
-            fix="Write them as JSON: a list of {'role', 'content'} objects.",
-        )
+        what = "holds messages as a text that is neither JSON nor Python"
+        raise row.fault(what, name, "Write them as JSON: a list of {'role', 'content'} objects.")
     return found
 
 
-def _unwrap(values: dict[str, Any], where: str) -> None:
+def _unwrap(values: dict[str, Any], row: Row) -> None:
     """Take the conversation, the tools and the system prompt out of objects that hold them."""
     for name in _READ:
         held = values.get(name)
@@ -351,11 +333,8 @@ def _unwrap(values: dict[str, Any], where: str) -> None:
             if is_empty(held.get(extra)):
                 continue
             if not is_empty(values.get(extra)) and values[extra] != held[extra]:
-                raise DataError(
-                    f"has another {extra!r} than the rest of the row",
-                    where=f"{where}, field '{name}'",
-                    fix="Both answers are given under the same conditions.",
-                )
+                what = f"has another {extra!r} than the rest of the row"
+                raise row.fault(what, name, "Both answers are given under the same conditions.")
             values[extra] = held[extra]
 
 
@@ -364,12 +343,9 @@ def _join_history(values: dict[str, Any], row: Row, *, spoken: bool) -> None:
     name = next((name for name in TEXT_PROMPTS if name in values), "")
     if not name or "instruction" in values:
         return
-    before = past_turns(row, "history")
-    prompt = values[name]
+    before, prompt = past_turns(row), values[name]
     if before and not isinstance(prompt, str):
-        raise row.fault(
-            "is there beside a conversation", "history", f"Put the turns into {name!r}."
-        )
+        what = "is there beside a conversation"
+        raise row.fault(what, "history", f"Put the turns into {name!r}.")
     if before or (spoken and isinstance(prompt, str)):
-        turns = [message for asked, said in before for message in (user(asked), assistant(said))]
-        values[name] = [*turns, user(prompt)]
+        values[name] = [*before, user(prompt)]

@@ -17,14 +17,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, TypeAlias
 
-from orpo.data.messages import (
-    as_messages,
-    assistant,
-    foreign_part,
-    literal,
-    unusable,
-    without_nulls,
-)
+from orpo.data import messages
 from orpo.data.types import Dropped, Message, Messages, PreferencePair, Row
 from orpo.errors import DataError
 
@@ -64,10 +57,8 @@ def has_value(row: Row, name: str) -> bool:
 def required(row: Row, name: str) -> Any:
     """The value of a field that must be there."""
     if not has_value(row, name):
-        state = "is null" if name in row.values else "is missing"
-        raise DataError(
-            f"field {name!r} {state}",
-            where=row.where,
+        raise row.fault(
+            f"field {name!r} {'is null' if name in row.values else 'is missing'}",
             fix="Give every row this field, or set on_bad_row='drop' to leave such rows out.",
         )
     return row.values[name]
@@ -75,28 +66,32 @@ def required(row: Row, name: str) -> Any:
 
 def text_or_messages(row: Row, name: str) -> str | list[Message]:
     """A text, or a conversation as role/content messages, whichever way it is spelled."""
-    value = required(row, name)
-    _check_readable(value, row, name)
+    value = _readable(row, name)
     if isinstance(value, str):
         return value
-    messages = as_messages(value)
-    if not messages:
-        if kind := foreign_part(value):
-            raise row.fault(
-                f"holds a part of type {kind!r}, and only texts are trained on",
-                name,
-                "Give rows without pictures, sound, video and files.",
-            )
+    found = messages.as_messages(value)
+    if not found and (kind := messages.foreign_part(value)):
+        raise row.fault(
+            f"holds a part of type {kind!r}, and only texts are trained on",
+            name,
+            "Give rows without pictures, sound, video and files.",
+        )
+    if not found:
         raise wrong_type(row, name, "a string or a list of {'role', 'content'} messages")
-    return messages
+    return found
 
 
 def text(row: Row, name: str) -> str:
     """A text that must be there."""
-    value = required(row, name)
-    if not isinstance(value, str):
+    if not isinstance(required(row, name), str):
         raise wrong_type(row, name, "a string")
-    _check_readable(value, row, name)
+    return str(_readable(row, name))
+
+
+def _readable(row: Row, name: str) -> Any:
+    value = required(row, name)
+    if fault := messages.unusable(value):
+        raise row.fault(fault, name, _CORRECT)
     return value
 
 
@@ -106,66 +101,52 @@ def weight_of(row: Row) -> float:
     if found is None:
         return 1.0
     smallest, largest = _FLOAT32
-    if found < 0 or found > largest:
-        negative = found < 0
-        raise row.fault(
-            f"a weight must {'not be negative' if negative else 'fit a float32'}, is {found}",
-            "weight",
-            "Swap 'chosen' and 'rejected' if that is what is meant."
-            if negative
-            else "Give weights around 1, which is the weight of a row without one.",
-        )
+    if found < 0:
+        fix = "Swap 'chosen' and 'rejected' if that is what is meant."
+        raise row.fault(f"a weight must not be negative, is {found}", "weight", fix)
+    if found > largest:
+        fix = "Give weights around 1, which is the weight of a row without one."
+        raise row.fault(f"a weight must fit a float32, is {found}", "weight", fix)
     return found if found >= smallest else 0.0
 
 
-def past_turns(row: Row, name: str) -> list[tuple[str, str]]:
-    """What was asked and answered before, out of a column of [user, assistant] pairs of texts."""
-    value = row.values.get(name)
+def past_turns(row: Row) -> list[Message]:
+    """What was asked and answered before: a "history" of [user, assistant] pairs of texts."""
+    value = row.values.get("history")
     if value is None or value in ("", []):
         return []
-    turns = value if isinstance(value, list | tuple) else [value]
-    for turn in turns:
-        texts = isinstance(turn, list | tuple) and all(isinstance(said, str) for said in turn)
+    said: list[Message] = []
+    for turn in value if isinstance(value, list | tuple) else [value]:
+        texts = isinstance(turn, list | tuple) and all(isinstance(part, str) for part in turn)
         if not texts or len(turn) != 2:
-            raise wrong_type(row, name, "a list of [user, assistant] pairs of texts")
-    _check_readable(value, row, name)
-    return [(asked, said) for asked, said in turns]
+            raise wrong_type(row, "history", "a list of [user, assistant] pairs of texts")
+        said += [messages.user(turn[0]), messages.assistant(turn[1])]
+    _readable(row, "history")
+    return said
 
 
 def wrong_type(row: Row, name: str, expected: str) -> DataError:
     """The complaint about a field of the wrong type, with the beginning of what is there."""
     value = row.values.get(name)
     found = reprlib.repr(value)
-    return row.fault(
-        f"expected {expected}, found {type(value).__name__} {found[:60]}{'…' * (len(found) > 60)}",
-        name,
-        _CORRECT,
-    )
-
-
-def _check_readable(value: Any, row: Row, name: str) -> None:
-    fault = unusable(value)
-    if fault:
-        raise row.fault(fault, name, _CORRECT)
+    shown = f"{type(value).__name__} {found[:60]}{'…' * (len(found) > 60)}"
+    return row.fault(f"expected {expected}, found {shown}", name, _CORRECT)
 
 
 def _number(row: Row, name: str) -> float | None:
     """A finite number, also one written as text; None if the field is empty or not there."""
     value = row.values.get(name)
-    if value is None or value == "":
-        return None
-    found = _finite(value)
-    if found is None:
-        raise wrong_type(row, name, "a finite number")
-    return found
+    return None if value is None or value == "" else _finite(value, row, name, "a finite number")
 
 
-def _finite(value: Any) -> float | None:
+def _finite(value: Any, row: Row, name: str, expected: str) -> float:
     try:
         found = math.nan if isinstance(value, bool) else float(value)
     except (TypeError, ValueError, OverflowError):
-        return None
-    return found if math.isfinite(found) else None
+        found = math.nan
+    if not math.isfinite(found):
+        raise wrong_type(row, name, expected)
+    return found
 
 
 def with_extras(pair: PreferencePair) -> PreferencePair:
@@ -174,10 +155,27 @@ def with_extras(pair: PreferencePair) -> PreferencePair:
     scores = pair.scores or _scores_of_both(row)
     pair = replace(pair, tools=_tools_of(row), weight=weight_of(row), scores=scores)
     system = text(row, "system").strip() if has_value(row, "system") else ""
-    if system:
-        return _with_system(pair, system)
+    plain = pair.text
     # Only a chat template shows tools, and it shows them with messages.
-    return _spoken(pair) if pair.tools else pair
+    if pair.prompt is None and plain is not None and (system or pair.tools):
+        pair = replace(
+            pair,
+            prompt=[messages.user(plain.prompt)],
+            chosen=messages.assistant(plain.chosen),
+            rejected=None if plain.rejected is None else messages.assistant(plain.rejected),
+        )
+    said = pair.prompt or []
+    first = said[0] if said else {}
+    if not system or (
+        first.get("role") == "system" and str(first.get("content") or "").strip() == system
+    ):
+        return pair
+    if first.get("role") == "system":
+        what = "the conversation has another system message already"
+        raise row.fault(what, "system", "Keep one of them.")
+    if plain is not None:
+        plain = replace(plain, prompt=f"{system}\n\n{plain.prompt.lstrip()}")
+    return replace(pair, prompt=[{"role": "system", "content": system}, *said], text=plain)
 
 
 def _scores_of_both(row: Row) -> tuple[float, float] | None:
@@ -193,7 +191,7 @@ def _tools_of(row: Row) -> list[Any] | None:
     value = row.values.get("tools")
     spelled = isinstance(value, str)
     if isinstance(value, str) and value.strip():
-        written, value = value.strip(), literal(value)
+        written, value = value.strip(), messages.literal(value)
         if value is None and written not in {"null", "None"}:
             raise wrong_type(row, "tools", "a list of tools, or JSON text of one")
     if not value and (value is None or isinstance(value, str | list)):
@@ -201,37 +199,9 @@ def _tools_of(row: Row) -> list[Any] | None:
     value = [value] if isinstance(value, Mapping) else value
     if not isinstance(value, list) or not all(isinstance(tool, Mapping) for tool in value):
         raise wrong_type(row, "tools", "a list of tools, or JSON text of one")
-    _check_readable(value, row, "tools")
-    return value if spelled else [without_nulls(tool) for tool in value]
-
-
-def _spoken(pair: PreferencePair) -> PreferencePair:
-    """The pair with messages beside its text, if it had none."""
-    plain = pair.text
-    if pair.prompt is not None or plain is None:
-        return pair
-    return replace(
-        pair,
-        prompt=[{"role": "user", "content": plain.prompt}],
-        chosen=assistant(plain.chosen),
-        rejected=None if plain.rejected is None else assistant(plain.rejected),
-    )
-
-
-def _with_system(pair: PreferencePair, system: str) -> PreferencePair:
-    """The pair with a system message in front of its prompt."""
-    pair = _spoken(pair)
-    said, plain = pair.prompt or [], pair.text
-    first = said[0] if said else {}
-    if first.get("role") == "system":
-        if str(first.get("content") or "").strip() == system:
-            return pair
-        raise pair.row.fault(
-            "the conversation has another system message already", "system", "Keep one of them."
-        )
-    if plain is not None:
-        plain = replace(plain, prompt=f"{system}\n\n{plain.prompt.lstrip()}")
-    return replace(pair, prompt=[{"role": "system", "content": system}, *said], text=plain)
+    if fault := messages.unusable(value):
+        raise row.fault(fault, "tools", _CORRECT)
+    return value if spelled else [messages.without_nulls(tool) for tool in value]
 
 
 def has_answers(columns: Mapping[str, Any], *, empty: bool = False) -> bool:
@@ -259,11 +229,8 @@ def choose_pair(row: Row, rule: str) -> tuple[Said, Said, tuple[float, float]] |
     answers = [_answer(item, row, name) for item in required(row, name)]
     scores = _scores(row, name)
     if len(scores) != len(answers):
-        raise row.fault(
-            f"{len(scores)} scores for {len(answers)} answers",
-            name,
-            "Give one score for each answer.",
-        )
+        what = f"{len(scores)} scores for {len(answers)} answers"
+        raise row.fault(what, name, "Give one score for each answer.")
     if len(answers) < 2:
         return Dropped("single_answer", row.where, f"{len(answers)} answers are no pair")
     # Stable: of equal ones the first counts as better.
@@ -271,23 +238,17 @@ def choose_pair(row: Row, rule: str) -> tuple[Said, Said, tuple[float, float]] |
     worse = [i for i in order if scores[i] < scores[order[0]]]
     if not worse:
         return Dropped("tied_scores", row.where, "all answers have the same score")
-    best, other = order[0], _other(worse, rule, answers)
-    return answers[best], answers[other], (scores[best], scores[other])
-
-
-def _other(worse: list[int], rule: str, answers: list[Any]) -> int:
-    if rule == "best_second":
-        return worse[0]
+    best, other = order[0], worse[0] if rule == "best_second" else worse[-1]
     if rule == "best_random":
         drawn = json.dumps(answers, sort_keys=True, default=str)
         digest = hashlib.sha256(drawn.encode("utf-8", "surrogatepass")).digest()
-        return worse[int.from_bytes(digest[:8]) % len(worse)]
-    return worse[-1]
+        other = worse[int.from_bytes(digest[:8]) % len(worse)]
+    return answers[best], answers[other], (scores[best], scores[other])
 
 
 def _answer(item: Any, row: Row, name: str) -> Said:
     value = _first(item, _SAID) if isinstance(item, Mapping) and "role" not in item else item
-    found = value if isinstance(value, str) else as_messages(value)
+    found = value if isinstance(value, str) else messages.as_messages(value)
     if not isinstance(found, str) and not found:
         raise wrong_type(row, name, "a list of answers (texts, or objects with a text and a score)")
     return found
@@ -295,11 +256,12 @@ def _answer(item: Any, row: Row, name: str) -> Said:
 
 def _scores(row: Row, name: str) -> list[float]:
     """One number for each answer, higher is better."""
+    expected = "finite numbers as scores"
     for names, sign in ((_OF_ANSWERS, 1), (_RANKS, -1)):
         for column in names:
             value = row.values.get(column)
             if isinstance(value, list):
-                return [sign * _score(item, row, column) for item in value]
+                return [sign * _finite(item, row, column, expected) for item in value]
     found = []
     for item in row.values[name]:
         parts = item if isinstance(item, Mapping) else {}
@@ -310,14 +272,8 @@ def _scores(row: Row, name: str) -> list[float]:
                 name,
                 "Give each answer a 'score' or 'rank', or add a column 'scores' or 'ranks'.",
             )
-        found.append(_score(score, row, name) if rank is None else -_score(rank, row, name))
-    return found
-
-
-def _score(value: Any, row: Row, name: str) -> float:
-    found = _finite(value)
-    if found is None:
-        raise wrong_type(row, name, "finite numbers as scores")
+        sign = 1 if rank is None else -1
+        found.append(sign * _finite(score if rank is None else rank, row, name, expected))
     return found
 
 

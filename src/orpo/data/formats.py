@@ -25,44 +25,37 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any, TypeAlias
+from functools import partial
+from typing import Any
 
-from orpo.data import columns
-from orpo.data.fields import (
-    Said,
-    answers_column,
-    choose_pair,
-    has_value,
-    past_turns,
-    text,
-    text_or_messages,
-    with_extras,
-)
-from orpo.data.messages import assistant
+from orpo.data import columns, fields
+from orpo.data.fields import Said, has_value, text, text_or_messages
+from orpo.data.messages import assistant, user
 from orpo.data.types import Dropped, Message, PreferencePair, Row, TextPair
 
-Parser: TypeAlias = Callable[[Row], PreferencePair]
-
 _TURN = re.compile(r"\n\n(Human|Assistant):")
+_ROLES = {"Human": "user", "Assistant": "assistant"}
+_SECTIONS = {"user": "Instruction", "assistant": "Response"}  # of Alpaca's plain text
 
 
 def to_pair(row: Row, name: str, pair_rule: str = "best_worst") -> PreferencePair | Dropped:
     """Read one row in the format `name`, one of `FORMATS` or "answers"."""
     if name == "answers":
-        found = choose_pair(row, pair_rule)
+        found = fields.choose_pair(row, pair_rule)
         if isinstance(found, Dropped):
             return found
         chosen, rejected, scores = found
         pair = replace(_answered(row, chosen, rejected), scores=scores)
     else:
         pair = FORMATS[name](row)
-        columns.refuse_unpaired(row.values, row.where)
-    columns.refuse_near_misses(row.values, row.where, has_rejected=pair.has_rejected)
-    return with_extras(pair)
+        columns.refuse_unpaired(row)
+    columns.refuse_near_misses(row, has_rejected=pair.has_rejected)
+    return fields.with_extras(pair)
 
 
 def _prompt(row: Row) -> PreferencePair:
-    name = columns.prompt_column(row.values)
+    names = (n for n in columns.TEXT_PROMPTS if n != "input" or "instruction" not in row.values)
+    name = next((name for name in names if name in row.values), "prompt")
     chosen_name = _present(row, "completion", "chosen")
     prompt, chosen = text_or_messages(row, name), text_or_messages(row, chosen_name)
     rejected = _given(row, "rejected")
@@ -91,51 +84,42 @@ def _implicit(row: Row) -> PreferencePair:
 def _two_messages(row: Row) -> PreferencePair:
     names = ("chosen_messages", "rejected_messages")
     chosen, rejected = text_or_messages(row, names[0]), _given(row, names[1])
-    return _two_conversations(
-        row, _conversation(chosen), None if rejected is None else _conversation(rejected), names
-    )
-
-
-def _messages(row: Row) -> PreferencePair:
-    if has_value(row, "chosen") or has_value(row, "rejected"):
-        return _turns(row, "messages")
-    chosen, rejected = _conversation(text_or_messages(row, "messages")), "rejected_messages"
-    if has_value(row, rejected):
-        other = _conversation(text_or_messages(row, rejected))
-        return _two_conversations(row, chosen, other, ("messages", rejected))
-    answer = _given(row, "rejected_response")
-    both = (chosen[:-1], "messages"), (chosen[-1:], "messages")
-    return _spoken(row, *both, answer, "rejected_response")
-
-
-def _sharegpt(row: Row) -> PreferencePair:
-    if has_value(row, "chosen") or has_value(row, "rejected"):
-        return _turns(row, "conversations")
-    turns = _conversation(text_or_messages(row, "conversations"))
-    return _spoken(row, (turns[:-1], "conversations"), (turns[-1:], "conversations"))
+    other = None if rejected is None else _conversation(rejected)
+    return _two_conversations(row, _conversation(chosen), other, names)
 
 
 def _turns(row: Row, name: str) -> PreferencePair:
-    """A conversation up to the answers, or with the chosen one, and the answers beside it."""
+    """A conversation up to the answers or with the chosen one, and what is beside it."""
     turns = _conversation(text_or_messages(row, name))
-    chosen, rejected = text_or_messages(row, "chosen"), _given(row, "rejected")
-    asked = turns[:-1] if turns[-1]["role"] == "assistant" else turns
-    if _opens_with_prompt(asked, chosen, rejected):
-        return _implicit(row)
-    prompt = asked if _same_turn(turns[-1], _answer(chosen, row, "chosen")) else turns
-    return _spoken(row, (prompt, name), (chosen, "chosen"), rejected)
+    if has_value(row, "chosen") or has_value(row, "rejected"):
+        chosen, rejected = text_or_messages(row, "chosen"), _given(row, "rejected")
+        asked = turns[:-1] if turns[-1]["role"] == "assistant" else turns
+        if _opens_with_prompt(asked, chosen, rejected):
+            return _implicit(row)
+        prompt = asked if _same_turn(turns[-1], _answer(chosen, row, "chosen")) else turns
+        return _spoken(row, (prompt, name), (chosen, "chosen"), rejected)
+    if name == "messages" and has_value(row, "rejected_messages"):
+        other = _conversation(text_or_messages(row, "rejected_messages"))
+        return _two_conversations(row, turns, other, (name, "rejected_messages"))
+    answer = _given(row, "rejected_response") if name == "messages" else None
+    return _spoken(row, (turns[:-1], name), (turns[-1:], name), answer, "rejected_response")
 
 
 def _hh(row: Row) -> PreferencePair:
     rejected = text(row, "rejected") if has_value(row, "rejected") else None
     pair = _split_transcripts(text(row, "chosen"), rejected, row)
-    turns = _turns_of(pair.prompt)
-    if not turns:
+    # Messages, if the transcript is regular: before the last "\n\nAssistant:" stands a question.
+    opening, *parts = _TURN.split(pair.prompt)
+    turns: list[Message] = [
+        {"role": _ROLES[speaker], "content": said.strip()}
+        for speaker, said in zip(parts[::2], parts[1::2], strict=True)
+    ]
+    if opening.strip() or len(turns) < 2:
         return PreferencePair(row, text=pair)
     return PreferencePair(
         row,
         text=pair,
-        prompt=turns,
+        prompt=turns[:-1],
         chosen=assistant(pair.chosen.strip()),
         rejected=None if pair.rejected is None else assistant(pair.rejected.strip()),
     )
@@ -155,7 +139,7 @@ def _alpaca(row: Row) -> PreferencePair:
 def _answered(row: Row, chosen: Said, rejected: Said) -> PreferencePair:
     """The pair of a list of answers, with whichever prompt the row has."""
     name = next((n for n in columns.PROMPTS if has_value(row, n)), "prompt")
-    field = answers_column(row)
+    field = fields.answers_column(row)
     prompt: str | list[Message]
     if name == "instruction":
         prompt, plain = _instruction(row)
@@ -165,18 +149,17 @@ def _answered(row: Row, chosen: Said, rejected: Said) -> PreferencePair:
     pair = _spoken(row, (_conversation(prompt), name), (chosen, field), rejected, field)
     if plain and isinstance(chosen, str) and isinstance(rejected, str):
         texts = TextPair(plain, chosen, rejected)
-        alone = PreferencePair(row, text=texts)
-        return replace(pair, text=texts) if name == "instruction" else alone
+        return replace(pair if name == "instruction" else PreferencePair(row), text=texts)
     return pair
 
 
-FORMATS: dict[str, Parser] = {
+FORMATS: dict[str, Callable[[Row], PreferencePair]] = {
     "prompt": _prompt,
     "implicit": _implicit,
     "hh": _hh,
     "alpaca": _alpaca,
-    "sharegpt": _sharegpt,
-    "messages": _messages,
+    "sharegpt": partial(_turns, name="conversations"),
+    "messages": partial(_turns, name="messages"),
     "two_messages": _two_messages,
 }
 """Name -> reader of a row; "answers" is the one that needs a rule, see `to_pair`."""
@@ -190,9 +173,15 @@ def _spoken(
     rejected_name: str = "rejected",
 ) -> PreferencePair:
     """A pair as messages; each part comes with the column that it is from."""
+    asked, name = prompt
+    if not asked or asked[-1]["role"] == "assistant":
+        what = (
+            "the turn before the answer is the assistant's own" if asked else "there is no prompt"
+        )
+        raise row.fault(what, name, "Let the prompt end with what the user or a tool says.")
     return PreferencePair(
         row,
-        prompt=_asked(prompt[0], row, prompt[1]),
+        prompt=asked,
         chosen=_answer(chosen[0], row, chosen[1]),
         rejected=None if rejected is None else _answer(rejected, row, rejected_name),
     )
@@ -217,15 +206,12 @@ def _instruction(row: Row) -> tuple[list[Message], str]:
     """An Alpaca row's request and the turns before it as messages, and as plain text."""
     instruction = text(row, "instruction")
     extra = text(row, "input") if has_value(row, "input") else ""
-    request = f"{instruction}\n\n{extra}" if extra.strip() else instruction
-    section = f"\n\n### Input:\n{extra}" if extra.strip() else ""
-    turns: list[Message] = []
-    plain = ""
-    for asked, said in past_turns(row, "history"):
-        turns += [{"role": "user", "content": asked}, assistant(said)]
-        plain += f"### Instruction:\n{asked}\n\n### Response:\n{said}\n\n"
-    plain += f"### Instruction:\n{instruction}{section}\n\n### Response:\n"
-    return [*turns, {"role": "user", "content": request}], plain
+    request, before = instruction, fields.past_turns(row)
+    plain = "".join(f"### {_SECTIONS[m['role']]}:\n{m['content']}\n\n" for m in before)
+    plain += f"### Instruction:\n{instruction}\n\n"
+    if extra.strip():
+        request, plain = f"{instruction}\n\n{extra}", f"{plain}### Input:\n{extra}\n\n"
+    return [*before, user(request)], f"{plain}### Response:\n"
 
 
 def _two_conversations(
@@ -249,18 +235,7 @@ def _two_conversations(
 
 
 def _conversation(value: Said) -> list[Message]:
-    return [{"role": "user", "content": value}] if isinstance(value, str) else list(value)
-
-
-def _asked(prompt: list[Message], row: Row, name: str) -> list[Message]:
-    """A prompt, which somebody else than the assistant must have ended."""
-    if not prompt or prompt[-1]["role"] == "assistant":
-        raise row.fault(
-            "the turn before the answer is the assistant's own" if prompt else "there is no prompt",
-            name,
-            "Let the prompt end with what the user or a tool says.",
-        )
-    return prompt
+    return [user(value)] if isinstance(value, str) else list(value)
 
 
 def _same_turn(ours: Message, theirs: Message) -> bool:
@@ -300,8 +275,8 @@ def _split_transcripts(chosen: str, rejected: str | None, row: Row) -> TextPair:
                 name,
                 "Every row must be a Human/Assistant transcript, as the first row is.",
             )
-    shared = len(chosen) if rejected is None else _common_prefix(chosen, rejected)
-    at = chosen.rfind(columns.HH_ANSWER, 0, shared)
+    shared = chosen if rejected is None else _common_prefix(chosen, rejected)
+    at = shared.rfind(columns.HH_ANSWER)
     if at < 0:
         raise row.fault(
             "'chosen' and 'rejected' do not begin with the same prompt",
@@ -309,14 +284,13 @@ def _split_transcripts(chosen: str, rejected: str | None, row: Row) -> TextPair:
             "Both transcripts must share everything up to the answer.",
         )
     border = at + len(columns.HH_ANSWER)
-    return TextPair(
-        chosen[:border], chosen[border:], None if rejected is None else rejected[border:]
-    )
+    other = None if rejected is None else rejected[border:]
+    return TextPair(chosen[:border], chosen[border:], other)
 
 
 def _split_texts(chosen: str, rejected: str, row: Row) -> TextPair:
     """Two plain texts: the prompt is what they share, up to the last border between words."""
-    shared = chosen[: _common_prefix(chosen, rejected)]
+    shared = _common_prefix(chosen, rejected)
     # The white space before the first differing word belongs to the answer.
     words = [shared.rstrip()] if shared[-1:].isspace() else shared.rsplit(None, 1)[:-1]
     border = len(words[0]) if words else 0
@@ -329,21 +303,8 @@ def _split_texts(chosen: str, rejected: str, row: Row) -> TextPair:
     return TextPair(chosen[:border], chosen[border:], rejected[border:])
 
 
-def _turns_of(transcript: str) -> list[Message]:
-    """Messages of an HH prompt that ends with "\\n\\nAssistant:"; empty if it is not regular."""
-    parts = _TURN.split(transcript)
-    if parts[0].strip():
-        return []
-    roles = {"Human": "user", "Assistant": "assistant"}
-    turns: list[Message] = [
-        {"role": roles[speaker], "content": said.strip()}
-        for speaker, said in zip(parts[1::2], parts[2::2], strict=True)
-    ]
-    return turns[:-1] if turns and turns[-1]["role"] == "assistant" else []
-
-
-def _common_prefix(a: str, b: str) -> int:
-    """Number of characters that both begin with, by bisection."""
+def _common_prefix(a: str, b: str) -> str:
+    """What both begin with, by bisection."""
     shared, end = 0, min(len(a), len(b))
     while shared < end:
         middle = (shared + end + 1) // 2
@@ -351,4 +312,4 @@ def _common_prefix(a: str, b: str) -> int:
             shared = middle
         else:
             end = middle - 1
-    return shared
+    return a[:shared]

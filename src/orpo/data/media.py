@@ -7,12 +7,11 @@ whatever its column is called, a picture of a message, and a placeholder that st
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, ValuesView
+from collections.abc import Iterator, Mapping, ValuesView
 from functools import lru_cache
 from typing import Any
 
-from orpo.data.types import PreferencePair
-from orpo.errors import DataError
+from orpo.data.types import PreferencePair, Row
 
 _MEDIA = (
     r"(?:images?|imgs?|pictures?|pics?|photos?|screenshots?|videos?|audios?|waveforms?|pixels?"
@@ -44,18 +43,18 @@ _PLACEHOLDER = re.compile(
 )
 # Beyond the end of a placeholder: nothing on its line, or words that are glued to it.
 _STANDS_ALONE = re.compile(r"[ \t]*(?:\n|$)|[^\s`'\".,;:!?)\]/-]")
-_SPEAKERS = {"role", "from"}
 _DEEPEST = 8  # levels of lists in which somebody looks for something
 _FIX = "Only texts are trained on: give rows without pictures, sound and video."
 
 
-def refuse_media(values: Mapping[str, Any], where: str) -> None:
+def refuse_media(row: Row) -> None:
     """Refuse a row that holds a picture, a recording or a video."""
-    for name, value in values.items():
-        if holds_media(name, value) or any(_with_media(turn) for turn in _turns(value)):
-            raise DataError(
-                "holds pictures, sound or video", where=f"{where}, field '{name}'", fix=_FIX
-            )
+    for name, value in row.values.items():
+        turns = value if isinstance(value, list | tuple) else [value]
+        said = (turn for turn in turns if isinstance(turn, Mapping) and {"role", "from"} & {*turn})
+        parts = ((str(name), part) for turn in said for name, part in turn.items())
+        if holds_media(name, value) or any(holds_media(*part) for part in parts):
+            raise row.fault("holds pictures, sound or video", name, _FIX)
 
 
 def refuse_placeholders(pair: PreferencePair) -> None:
@@ -67,15 +66,12 @@ def refuse_placeholders(pair: PreferencePair) -> None:
     """
     meant = any(map(_is_media, pair.row.values))
     for part, text in _texts(pair):
-        if "<" not in text and "[IMG]" not in text:
-            continue
-        if part != "prompt" and not meant:
+        if ("<" not in text and "[IMG]" not in text) or (part != "prompt" and not meant):
             continue
         found = next((f for f in _PLACEHOLDER.finditer(text) if meant or _alone(f, text)), None)
         if found:
-            raise DataError(
+            raise pair.row.fault(
                 f"{found[0]!r} in the {part} stands for a picture or recording that is not there",
-                where=pair.row.where,
                 fix=_FIX,
             )
 
@@ -84,9 +80,16 @@ def holds_media(name: str, value: Any) -> bool:
     """Whether a field of this name and value is a picture, a recording or a video, or several."""
     if is_empty(value):
         return False
+    parts = value if isinstance(value, list | tuple) else [value]
     if _is_media(name):
-        return _ABOUT.fullmatch(_plain(name)) is None or _is_file(value)
-    return _is_recording(value)
+        files = (isinstance(part, str) and _FILE.fullmatch(part.strip()) for part in parts)
+        return _ABOUT.fullmatch(_plain(name)) is None or any(files)
+    part = parts[0]  # whatever its column is called
+    if isinstance(part, Mapping):
+        return any(set(part) >= names for names in _RECORDINGS)
+    if isinstance(part, str):
+        return part.startswith(("data:image/", "data:audio/", "data:video/"))
+    return type(part).__module__.startswith(_OBJECTS)
 
 
 def is_empty(value: Any, depth: int = 0) -> bool:
@@ -110,44 +113,16 @@ def _is_media(name: str) -> bool:
     return _NAMED.fullmatch(_plain(name)) is not None
 
 
-def _is_file(value: Any) -> bool:
-    parts = value if isinstance(value, list | tuple) else [value]
-    return any(isinstance(part, str) and _FILE.fullmatch(part.strip()) for part in parts)
-
-
-def _is_recording(value: Any) -> bool:
-    """Whether a value is a picture or a recording, or a list of some, whatever it is called."""
-    part = value[0] if isinstance(value, list | tuple) and value else value
-    if isinstance(part, Mapping):
-        return any(set(part) >= names for names in _RECORDINGS)
-    if isinstance(part, str):
-        return part.startswith(("data:image/", "data:audio/", "data:video/"))
-    return type(part).__module__.startswith(_OBJECTS)
-
-
-def _turns(value: Any) -> Iterator[Mapping[str, Any]]:
-    """The messages of a field."""
-    if isinstance(value, str):
-        return
-    turns: Iterable[Any] = value if isinstance(value, list | tuple) else [value]
-    yield from (turn for turn in turns if isinstance(turn, Mapping) and _SPEAKERS & set(turn))
-
-
-def _with_media(turn: Mapping[str, Any]) -> bool:
-    return any(holds_media(str(name), part) for name, part in turn.items())
-
-
 def _texts(pair: PreferencePair) -> Iterator[tuple[str, str]]:
     """What is said, and in which part of the pair; earlier answers are answers."""
-    if pair.prompt is None and pair.text is not None:
-        yield "prompt", pair.text.prompt
-        yield "chosen answer", pair.text.chosen
-        yield "rejected answer", pair.text.rejected or ""
+    plain = pair.text if pair.prompt is None else None
+    yield "prompt", plain.prompt if plain else ""
     for turn in pair.prompt or ():
         part = "earlier answer" if turn["role"] == "assistant" else "prompt"
         yield part, str(turn.get("content") or "")
-    for part, answer in (("chosen answer", pair.chosen), ("rejected answer", pair.rejected)):
-        yield part, str((answer or {}).get("content") or "")
+    for name in ("chosen", "rejected"):
+        said = getattr(plain, name) if plain else (getattr(pair, name) or {}).get("content")
+        yield f"{name} answer", str(said or "")
 
 
 def _alone(found: re.Match[str], text: str) -> bool:

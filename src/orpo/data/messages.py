@@ -57,12 +57,12 @@ class _CodeError(Exception):
 
 
 def assistant(said: str) -> Message:
-    """What the assistant says, as a message."""
+    """What the assistant says."""
     return {"role": "assistant", "content": said}
 
 
 def user(said: str) -> Message:
-    """What the user says, as a message."""
+    """What the user says."""
     return {"role": "user", "content": said}
 
 
@@ -94,28 +94,25 @@ def _message(turn: Any) -> Message | None:
     """A turn with "role" and "content", whichever way it is spelled; None if it is no message."""
     if not isinstance(turn, Mapping):
         return None
-    if not isinstance(turn.get("role"), str) and not _from_somebody(turn):
+    speaker = turn.get("role")
+    if speaker is None and isinstance(turn.get("from"), str) and is_speaker(turn["from"]):
+        speaker = turn["from"]  # ShareGPT: nobody else speaks there
+    if not isinstance(speaker, str):
         return None
-    role, calls = _speaker_of(turn["from"] if turn.get("role") is None else turn["role"])
+    role, calls = _speaker_of(speaker)
     name = next((part for part in _SAID if turn.get(part) is not None), "content")
     message = {key: part for key, part in turn.items() if key not in {"role", "from", name}}
     message = {"role": role, **message}
     if name in turn:
         message["content"] = _content(turn[name])
     if "tool_calls" in message:
-        message = dict(_with_calls(message))
+        message = _with_calls(message)
     said = message.get("content")
     called = _called(said) if calls and isinstance(said, str) else None
     if called:
         return {**message, "content": "", "tool_calls": called}
     silent = turn.get(name) is None and bool(message.get("tool_calls"))
     return message if isinstance(said, str) or silent else None
-
-
-def _from_somebody(turn: Mapping[str, Any]) -> bool:
-    """Whether ShareGPT's "from" says who speaks; nobody else speaks there."""
-    speaker = turn.get("from")
-    return turn.get("role") is None and isinstance(speaker, str) and is_speaker(speaker)
 
 
 def _called(said: str) -> list[Any] | None:
@@ -127,17 +124,17 @@ def _called(said: str) -> list[Any] | None:
     return [{"type": "function", "function": _with_arguments(call)} for call in calls]
 
 
-def _with_calls(turn: Mapping[str, Any]) -> Message:
+def _with_calls(message: dict[str, Any]) -> dict[str, Any]:
     """A message with its tool calls as templates want them; null calls are none."""
-    calls = turn["tool_calls"]
+    calls = message["tool_calls"]
     if isinstance(calls, str):
         calls = literal(calls) if calls.strip() else None
         calls = [calls] if isinstance(calls, Mapping) else calls
     if calls is None:
-        return {name: part for name, part in turn.items() if name != "tool_calls"}
+        return {name: part for name, part in message.items() if name != "tool_calls"}
     if not isinstance(calls, list | tuple):
-        return turn
-    return {**turn, "tool_calls": [_with_arguments(without_nulls(call)) for call in calls]}
+        return message
+    return {**message, "tool_calls": [_with_arguments(without_nulls(call)) for call in calls]}
 
 
 def _with_arguments(call: Any) -> Any:
@@ -222,52 +219,41 @@ def unspelled(text: str) -> Any:
     begins like messages and breaks off.
     """
     body = text.strip()
-    if not body.startswith(("[", "{", '"', "array(")) or not _may_spell(body):
+    speaker = _SPEAKER.search(body) if body.startswith(("[", "{", '"', "array(")) else None
+    if speaker is None or not is_speaker(speaker[1]) or not _SPEAKS.search(body):
         return text
     try:
         found, end = json.JSONDecoder(strict=False).raw_decode(body)
+        if end < len(body):  # more messages, or words of an answer that shows some JSON
+            found = literal(f"[{body}]")
+        elif isinstance(found, str):
+            inner = unspelled(found)
+            return text if inner is found else inner
     except (ValueError, RecursionError):
-        return _unprinted(body, text)
-    if end < len(body):  # more messages, or words of an answer that shows some JSON
-        found = literal(f"[{body}]")
-    elif isinstance(found, str):
-        inner = unspelled(found)
-        return text if inner is found else inner
+        try:
+            found = _python(body)
+        except _CodeError:
+            return text
+        except _FAULTS:
+            return MISSPELT if _OPENS.match(body) else text
     return found if _are_messages(found) else text
 
 
 def literal(text: str) -> Any:
     """What a text spells in JSON or Python; None if it spells nothing."""
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        pass
-    try:
-        return _python(text)
-    except (_CodeError, *_FAULTS):
-        return None
-
-
-def _unprinted(body: str, text: str) -> Any:
-    """The messages that Python printed, the text if it is something else, or `MISSPELT`."""
-    try:
-        found = _python(body)
-    except _CodeError:
-        return text
-    except _FAULTS:
-        return MISSPELT if _OPENS.match(body) else text
-    return found if _are_messages(found) else text
+    for read in (json.loads, _python):
+        try:
+            return read(text)
+        except (_CodeError, *_FAULTS):
+            pass
+    return None
 
 
 def _python(text: str) -> Any:
+    text = _STRING_OR_GAP.sub(lambda gap: gap[1] or f"{gap[2]},{gap[3]}", text.strip())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of escapes in somebody's strings
-        return _value(ast.parse(_STRING_OR_GAP.sub(_with_comma, text.strip()), mode="eval").body)
-
-
-def _may_spell(body: str) -> bool:
-    speaker = _SPEAKER.search(body)
-    return speaker is not None and is_speaker(speaker[1]) and _SPEAKS.search(body) is not None
+        return _value(ast.parse(text, mode="eval").body)
 
 
 def _are_messages(value: Any) -> bool:
@@ -283,10 +269,6 @@ def _is_message(value: Any) -> bool:
     speaker = value.get("role", value.get("from"))
     says = not {*_SAID, "tool_calls"}.isdisjoint(value)
     return isinstance(speaker, str) and is_speaker(speaker) and says
-
-
-def _with_comma(found: re.Match[str]) -> str:
-    return found[1] if found[1] is not None else f"{found[2]},{found[3]}"
 
 
 def _value(node: ast.expr) -> Any:

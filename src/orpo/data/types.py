@@ -1,6 +1,6 @@
-"""The nouns of the data path: a row becomes a pair, a pair becomes token ids.
+"""The nouns of the data path: Row -> PreferencePair -> TokenizedPair, or Dropped with a reason.
 
-Row -> PreferencePair -> TokenizedPair, or Dropped with a reason; a Ledger counts both.
+A Ledger counts what became of every row.
 """
 
 from __future__ import annotations
@@ -20,29 +20,21 @@ Messages: TypeAlias = Sequence[Message]
 
 @dataclass(frozen=True)
 class Row:
-    """One record as it was read.
+    """One record as it was read."""
 
-    Attributes:
-        values: Column name -> value.
-        where: File and line, or data set and row, for messages: "pairs.jsonl:7".
-        index: Position in the data set, from 0.
-        broken: Why the record could not be read (broken JSON, say); `values` is empty then.
-        source: Number of the data set that it came from, where several are mixed.
-        left_out: Why it is no part of the data, such as "not_in_mix"; empty if it is.
-        known: What the row was turned into already, where it is read once and gone through often.
-    """
-
-    values: Mapping[str, Any]
-    where: str
-    index: int
-    broken: DataError | None = None
-    source: int = 0
-    left_out: str = ""
+    values: Mapping[str, Any]  # by column
+    where: str  # file and line, or data set and row, for messages: "pairs.jsonl:7"
+    index: int  # in the data set, from 0
+    broken: DataError | None = None  # why the record could not be read; `values` is empty then
+    source: int = 0  # number of the data set that it came from, where several are mixed
+    left_out: str = ""  # why it is no part of the data, such as "not_in_mix"; empty if it is
     known: Converted | None = field(default=None, compare=False, repr=False)
+    """What it was turned into already, where it is read once and gone through often."""
 
-    def fault(self, what: str, name: str, fix: str = "") -> DataError:
-        """The complaint about a field of the row."""
-        return DataError(what, where=f"{self.where}, field '{name}'", fix=fix)
+    def fault(self, what: str, name: str = "", fix: str = "") -> DataError:
+        """The complaint about the row, or a field of it."""
+        where = f"{self.where}, field '{name}'" if name else self.where
+        return DataError(what, where=where, fix=fix)
 
 
 @dataclass(frozen=True)
@@ -50,29 +42,27 @@ class TextPair:
     """A pair as plain text, to be tokenised verbatim: prompt + answer + end token.
 
     Example: TextPair("\\n\\nHuman: Hi\\n\\nAssistant:", " Hello!", " Go away.")
-
-    Attributes:
-        prompt: Everything before the answer.
-        chosen: The preferred answer.
-        rejected: The rejected answer, or None: the row is then learnt from by its NLL alone.
-        guard: A character that splits special-token text which people typed and that is not part
-            of the text itself; empty if there is none. See `orpo.data.template`.
-        after: What prompt of a chat template this is: "answered", "opened" (with the variables
-            that open it so, as JSON) or "shared"; empty if no template wrote it.
-        lost: What the template left out of the answers, by the names in `altered.WORDS`.
     """
 
     prompt: str
     chosen: str
-    rejected: str | None
+    rejected: str | None  # None: the row is learnt from by its NLL alone
     guard: str = ""
+    """Splits special-token text that people typed and is not part of the text itself; empty if
+    there is none. See `orpo.data.template`."""
     after: str = field(default="", compare=False)
+    """What prompt of a chat template this is: "answered", "opened" (with the variables that open it
+    so, as JSON) or "shared"; empty if no template wrote it."""
     lost: tuple[str, ...] = field(default=(), compare=False, kw_only=True)
+    """What the template left out of the answers, by the names in `asked.CHANGES`."""
 
 
 @dataclass(frozen=True)
 class PreferencePair:
     """A prompt with a preferred and a rejected answer.
+
+    A transcript (HH-RLHF) or an Alpaca row has two forms: messages for a tokenizer with a chat
+    template, text for one without.
 
     Attributes:
         row: Where the pair came from.
@@ -85,9 +75,6 @@ class PreferencePair:
         weight: Factor of the pair's part of the loss; 1 unless the data say otherwise.
         scores: What somebody gave the chosen and the rejected answer, higher is better; None if
             the data do not say.
-
-    A transcript (HH-RLHF) or an Alpaca row has both forms: messages for a tokenizer with a chat
-    template, text for one without.
     """
 
     row: Row
@@ -102,9 +89,7 @@ class PreferencePair:
     @property
     def has_rejected(self) -> bool:
         """Whether there is an answer to prefer the chosen one to."""
-        return self.rejected is not None or (
-            self.text is not None and self.text.rejected is not None
-        )
+        return (self.rejected or (self.text and self.text.rejected)) is not None
 
 
 @dataclass(frozen=True)
@@ -145,17 +130,11 @@ COLUMNS = ("prompt_ids", "chosen_ids", "rejected_ids", "row", "weight")
 
 @dataclass(frozen=True)
 class Dropped:
-    """A row that is not trained on, and why.
+    """A row that is not trained on, and why."""
 
-    Attributes:
-        reason: One of the names in `REASONS` of the module that dropped it, e.g. "empty_chosen".
-        where: File and line, or data set and row.
-        detail: What exactly was found, in words.
-    """
-
-    reason: str
-    where: str
-    detail: str = ""
+    reason: str  # by name: "empty_chosen"
+    where: str  # file and line, or data set and row
+    detail: str = ""  # what exactly was found, in words
 
 
 @dataclass(frozen=True)
@@ -210,13 +189,13 @@ class Ledger:
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> Ledger:
         """The ledger that `as_dict` gave."""
+        counters = {k: Counter(plain[k]) for k in ("dropped", "cut", "after", "changed")}
+        values = {**plain, **counters}
         examples = {
             reason: [Dropped(reason, found["where"], found["detail"]) for found in rows]
-            for reason, rows in plain["dropped_examples"].items()
+            for reason, rows in values.pop("dropped_examples").items()
         }
-        values = {k: v for k, v in plain.items() if k != "dropped_examples"}
-        counters = {k: Counter(plain[k]) for k in ("dropped", "cut", "after", "changed")}
-        return cls(**{**values, **counters}, examples=examples)
+        return cls(**values, examples=examples)
 
     def count(self, outcome: TokenizedPair | Dropped) -> None:
         """Enter the outcome of one row."""
@@ -230,46 +209,36 @@ class Ledger:
             self.kept += 1
             self.nll_only += not outcome.rejected_ids
             self.cut.update(outcome.cut)
-            if outcome.after:
-                self.after[outcome.after] += 1
+            self.after.update([outcome.after] if outcome.after else [])
             self.changed.update(outcome.lost)
 
     def summary(self) -> str:
         """One line: rows in, kept, dropped by reason (with a first place to look), cut."""
         how = ", ".join(part for part in (self.format, self.rendering) if part)
-        head = f"{self.name}{f' ({how})' if how else ''}: "
         parts = [f"{self.rows_in} rows = {self.kept} kept + {self.dropped.total()} dropped"]
-        if self.dropped:
-            parts.append(
-                "dropped: "
-                + ", ".join(
-                    f"{n} {reason} (first: {self.examples[reason][0].where})"
-                    for reason, n in self.dropped.most_common()
-                )
-            )
-        if self.nll_only:
-            parts.append(f"{self.nll_only} without rejected answer, learnt from by their NLL alone")
-        if self.cut:
-            parts.append("cut: " + ", ".join(f"{n} {p}" for p, n in self.cut.most_common()))
-        if self.changed:
-            told = ", ".join(f"{n} {what}" for what, n in self.changed.most_common())
-            parts.append(f"changed by the template: {told}")
+        first = {reason: rows[0].where for reason, rows in self.examples.items()}
+        for said, counted in (
+            ("dropped", {f"{why} (first: {first.get(why)})": n for why, n in self.dropped.items()}),
+            ("", {"without rejected answer, learnt from by their NLL alone": self.nll_only}),
+            ("cut", self.cut),
+            ("changed by the template", self.changed),
+        ):
+            listed = ", ".join(f"{n} {what}" for what, n in Counter(counted).most_common() if n)
+            if listed:
+                parts.append(f"{said}: {listed}" if said else listed)
         if self.recalled:
             parts.append("tokens from the cache")
-        return head + "; ".join(parts)
+        return f"{self.name}{f' ({how})' if how else ''}: {'; '.join(parts)}"
 
     def as_dict(self) -> dict[str, Any]:
         """The ledger for JSON."""
-        plain = vars(self) | {
-            "examples": {
-                reason: [{"where": d.where, "detail": d.detail} for d in rows]
-                for reason, rows in self.examples.items()
-            }
-        }
-        return {
-            "dropped_examples" if name == "examples" else name: (
-                dict(value) if isinstance(value, Counter) else value
-            )
-            for name, value in plain.items()
-            if name != "recalled"
-        }
+        plain: dict[str, Any] = {}
+        for name, value in vars(self).items():
+            if name == "examples":
+                plain["dropped_examples"] = {
+                    reason: [{"where": d.where, "detail": d.detail} for d in rows]
+                    for reason, rows in value.items()
+                }
+            elif name != "recalled":
+                plain[name] = dict(value) if isinstance(value, Counter) else value
+        return plain
