@@ -98,6 +98,13 @@ class RunStopped(OrpoError):  # noqa: N818 - nothing went wrong
         super().__init__(message)
 
 
+def refuse_first(*wrong: tuple[object, str, str] | tuple[object, str, str, str]) -> None:
+    """Raise a `ConfigError` of the first (whether it is so, where, what, and a fix) that is so."""
+    for is_so, where, what, *fix in wrong:
+        if is_so:
+            raise ConfigError(what, where=where, fix="".join(fix))
+
+
 def did_you_mean(name: str, known: Iterable[str], *, shown: str = "{}", most: int = 1) -> str:
     """A hint at what is spelled nearly like a name; empty if nothing is.
 

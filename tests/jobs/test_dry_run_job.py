@@ -17,7 +17,7 @@ from orpo.errors import ConfigError, DataError, ModelError, UserError
 from orpo.jobs import TrainJob, run_training
 from orpo.runs.lock import run_lock
 from orpo.train.before.dry_run import SAMPLED, DryRun, run_dry_run
-from orpo.train.before.estimate import Setup, need_of, never_reached
+from orpo.train.before.estimate import MemoryNeed, never_reached
 from orpo.train.before.fleet import DEVICES, Assumptions, Fleet
 from orpo.train.before.memory import count_bytes, load_outline, shape_of
 from orpo.train.job import adapter_of
@@ -297,7 +297,7 @@ class TestWhatWouldFail:
 SEVEN = ModelShape(width=4096, layers=32, mlp=14336, vocabulary=32000, keys=1024)
 
 
-def setup(**changes: Any) -> Setup:
+def setup(**changes: Any) -> MemoryNeed:
     counted = Counted.by_shape(SEVEN, "full", autocast=True)
     given: dict[str, Any] = {
         "shape": SEVEN,
@@ -305,45 +305,45 @@ def setup(**changes: Any) -> Setup:
         "wrapper": "one",
         "ranks": 1,
         "kind": "cuda",
-        "memory": 80 << 30,
+        "available": 80 << 30,
         "longest": 2048,
         "most": 10**6,
         "asked": None,
         "checkpointing": True,
         "autocast": True,
     }
-    return Setup(**{**given, **changes})
+    return MemoryNeed(**{**given, **changes})
 
 
 class TestVerdict:
     def test_what_would_fit_is_said_and_does(self) -> None:
-        verdict = need_of(setup()).verdict
+        verdict = setup().verdict
         assert verdict.startswith("does not fit")
         assert "lora_r: 16" in verdict
-        assert need_of(setup(counted=Counted.by_shape(SEVEN, "lora", autocast=True))).fits
-        spread = need_of(setup(wrapper="ddp", ranks=8, memory=40 << 30))
+        assert setup(counted=Counted.by_shape(SEVEN, "lora", autocast=True)).fits
+        spread = setup(wrapper="ddp", ranks=8, available=40 << 30)
         assert "quantize" in spread.verdict or "lora_r" in spread.verdict
 
     def test_what_is_said_is_all_that_it_takes(self) -> None:
         """Micro-batches of the size that was asked for would be too large for the remedy too."""
-        asked = setup(memory=24 << 30, asked=30_000)
+        asked = setup(available=24 << 30, asked=30_000)
         lora = Counted.by_shape(SEVEN, "lora", autocast=True)
         assert not replace(asked, counted=lora).fits
         assert replace(asked, counted=lora, asked=2048).fits
-        verdict = need_of(asked).verdict
+        verdict = asked.verdict
         assert "lora_r: 16, model_dtype: bfloat16, max_tokens_per_microbatch: 2048" in verdict
 
     def test_checkpointing_comes_first(self) -> None:
         lora = Counted.by_shape(SEVEN, "lora", autocast=True)
-        tight = setup(counted=lora, checkpointing=False, memory=24 << 30)
+        tight = setup(counted=lora, checkpointing=False, available=24 << 30)
         assert not tight.fits
-        assert "gradient_checkpointing: true" in need_of(tight).verdict
+        assert "gradient_checkpointing: true" in tight.verdict
 
     def test_micro_batches_are_planned_from_the_memory_unless_they_are_given(self) -> None:
         lora = Counted.by_shape(SEVEN, "lora", autocast=True)
-        planned = setup(counted=lora, memory=24 << 30)
+        planned = setup(counted=lora, available=24 << 30)
         assert planned.longest < planned.tokens < 16384
-        assert planned.footprint.total <= planned.room
+        assert planned.parts.total <= planned.room
         assert planned.at(planned.tokens + 100).total > planned.room
         assert setup(counted=lora, asked=4096).tokens == 4096
         assert setup(counted=lora, asked=100).tokens == 2048  # a pair is never divided

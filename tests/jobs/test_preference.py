@@ -13,7 +13,7 @@ import torch
 
 from orpo.commands.main import main
 from orpo.evaluate.preference.pairs import recall_scores
-from orpo.jobs.evidence import Evidence
+from orpo.jobs import Evidence
 from orpo.runs.files import read_recipe, write_yaml
 from tests.jobs.small_run import train
 from tests.train.small import byte_tokenizer, text_rows, tiny_llama

@@ -12,7 +12,13 @@ from orpo.engine.memory import MemoryEstimate
 from orpo.engine.padded import PaddedEngine
 from orpo.engine.shared import SharedEngine
 from orpo.errors import ConfigError
-from orpo.train.before.memory import LongestPair, check_memory, longest_pair, optimizer_bytes
+from orpo.train.before.memory import (
+    LongestPair,
+    check_memory,
+    longest_pair,
+    optimizer_bytes,
+    pair_lengths,
+)
 from tests.train.small import Stream, text_rows
 
 Make = Callable[..., ORPOTrainer]
@@ -27,12 +33,12 @@ ROWS = [
 def test_the_longest_pair_is_that_of_the_engine(kind: str) -> None:
     data = datasets.Dataset.from_list(ROWS)
     given = {"arrow": data, "selected": data.select([3, 2, 1, 0]), "list": ROWS}[kind]
-    assert longest_pair(given, SharedEngine()) == LongestPair(11, 20, 11)
-    assert longest_pair(given, PaddedEngine()) == LongestPair(12, 36, 18)
+    assert longest_pair(pair_lengths(given), SharedEngine()) == LongestPair(11, 20, 11)
+    assert longest_pair(pair_lengths(given), PaddedEngine()) == LongestPair(12, 36, 18)
 
 
 def test_nobody_knows_the_longest_pair_of_a_stream() -> None:
-    assert longest_pair(Stream(ROWS), SharedEngine()) is None
+    assert longest_pair(pair_lengths(Stream(ROWS)), SharedEngine()) is None
 
 
 def test_a_pair_that_does_not_fit_is_named() -> None:

@@ -25,7 +25,7 @@ from orpo.evaluate import Sampling
 from orpo.experiments.comparison import Outcome
 from orpo.experiments.measuring import StageClock, measure_outcomes
 from orpo.experiments.tasks import COST, REFUSED, CellSpec, HeldOut, TaskSpec, load_checker
-from orpo.jobs.train_job import run_training
+from orpo.jobs import run_training
 from orpo.runs.files import write_json
 from orpo.runs.reading import read_object
 from orpo.runs.typed import plain, typed

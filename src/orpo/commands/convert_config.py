@@ -66,7 +66,7 @@ def run(options: Options) -> dict[str, Any]:
 def _check(found: Conversion) -> None:
     """Build what `orpo train` would build, as far as the recipe says it and any machine can."""
     from orpo.config import ORPOConfig  # noqa: PLC0415 - loads torch
-    from orpo.jobs import TrainJob  # noqa: PLC0415 - loads torch
+    from orpo.train.job import TrainJob  # noqa: PLC0415 - with it
 
     left_out = {*found.blanks, *_OF_THE_DEVICE}
     known = {name: value for name, value in found.values.items() if name not in left_out}

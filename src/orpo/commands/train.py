@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -118,7 +118,7 @@ def _train(asked: Asked, ranks: int) -> dict[str, Any] | None:
     import torch  # noqa: PLC0415 - slow
 
     from orpo.commands.progress import TrainingProgress  # noqa: PLC0415 - loads torch
-    from orpo.jobs.train_job import run_training  # noqa: PLC0415
+    from orpo.jobs import run_training  # noqa: PLC0415
 
     gpus = torch.cuda.device_count() if launched() else 0
     if gpus and ranks > gpus and not asked.settings.get("use_cpu", False):
@@ -178,10 +178,9 @@ def _table(title: str, rows: list[tuple[str, str]]) -> Table:
 
 
 def _memory(dry: DryRun) -> list[tuple[str, str]]:
-    parts = asdict(dry.memory.parts)
-    rows = [(words, _gib(parts[name])) for name, words in _PARTS.items()]
-    tokens = f"{dry.memory.tokens:,} positions at a time"
-    return [*rows, ("together", _gib(dry.memory.parts.total)), ("micro-batches", tokens)]
+    parts, tokens = dry.memory.parts, f"{dry.memory.tokens:,} positions at a time"
+    rows = [(words, _gib(getattr(parts, name))) for name, words in _PARTS.items()]
+    return [*rows, ("together", _gib(parts.total)), ("micro-batches", tokens)]
 
 
 def _plan(dry: DryRun) -> list[tuple[str, str]]:

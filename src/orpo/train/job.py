@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
-from orpo.errors import ConfigError, ModelError
+from orpo.errors import DataError, ModelError, refuse_first
 from orpo.runs.claim import claim_run
 from orpo.runs.files import ADAPTER_FILE
 from orpo.setting_types import as_declared
@@ -18,9 +18,13 @@ from orpo.settings import setting
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, TrainerCallback
 
+    from orpo.audit.findings import Audit
     from orpo.config import ORPOConfig
-    from orpo.data.types import Row
+    from orpo.data.types import Ledger, Row
     from orpo.train.trainer import ORPOTrainer
+
+_POSITIVE = "shares must be positive"
+_MIX = "Give two or more data sets and one share for each."
 
 
 @dataclass
@@ -60,39 +64,20 @@ class TrainJob:
             declared = hint | bool if name == "resume" else hint
             setattr(self, name, as_declared(getattr(self, name), declared, name))
         self.resume = resume_meant(self.resume)
-        if self.overwrite and self.resume not in {None, "auto"}:
-            raise ConfigError(
-                "cannot be combined with --resume", where="--overwrite", fix="Use one of them."
-            )
-        for name in ("model", "dataset"):
-            if not getattr(self, name):
-                raise ConfigError("is needed", where=f"--{name}", fix=f"Add --{name} NAME.")
-        if not 0 <= self.held_out < 1:
-            raise ConfigError(
-                f"must be at least 0 and below 1, is {self.held_out}", where="held_out"
-            )
-        if self.held_out and self.eval_dataset:
-            raise ConfigError(
-                "cannot be combined with eval_dataset", where="held_out", fix="Use one of them."
-            )
-        self._check_mix()
-        if self.lora_r is not None and self.lora_r < 1:
-            raise ConfigError(f"must be at least 1, is {self.lora_r}", where="lora_r")
-        if self.samples < 0:
-            raise ConfigError(f"must be 0 or more, is {self.samples}", where="samples")
-
-    def _check_mix(self) -> None:
-        if self.mix is None:
-            return
-        count = len(self.dataset or [])
-        if len(self.mix) != count or count < 2:
-            raise ConfigError(
-                f"{len(self.mix)} shares for {count} data sets",
-                where="mix",
-                fix="Give two or more data sets and one share for each.",
-            )
-        if not all(share > 0 and math.isfinite(share) for share in self.mix):
-            raise ConfigError(f"shares must be positive, are {self.mix}", where="mix")
+        again, one = self.overwrite and self.resume not in {None, "auto"}, "Use one of them."
+        held, mix, count, rank = self.held_out, self.mix, len(self.dataset or []), self.lora_r
+        shares = f"{len(mix or ())} shares for {count} data sets"
+        refuse_first(
+            (again, "--overwrite", "cannot be combined with --resume", one),
+            (not self.model, "--model", "is needed", "Add --model NAME."),
+            (not self.dataset, "--dataset", "is needed", "Add --dataset NAME."),
+            (not 0 <= held < 1, "held_out", f"must be at least 0 and below 1, is {held}"),
+            (held and self.eval_dataset, "held_out", "cannot be combined with eval_dataset", one),
+            (mix is not None and not 1 < count == len(mix), "mix", shares, _MIX),
+            (not all(0 < s < math.inf for s in mix or ()), "mix", f"{_POSITIVE}, are {mix}"),
+            (rank is not None and rank < 1, "lora_r", f"must be at least 1, is {rank}"),
+            (self.samples < 0, "samples", f"must be 0 or more, is {self.samples}"),
+        )
 
     @property
     def name(self) -> str:
@@ -137,6 +122,28 @@ def resume_meant(resume: str | bool | None) -> str | None:
     """A recipe may say `resume: true`; flags are text."""
     word = str(resume or "").lower()
     return None if word in {"", "false"} else "newest" if word == "true" else str(resume)
+
+
+def audited(
+    config: ORPOConfig,
+    rows: Iterable[Row],
+    held_out: Iterable[Row] | None,
+    account: Ledger | None,
+) -> Audit:
+    """The quick audit that a training begins with."""
+    from orpo.audit.run import quick_audit  # noqa: PLC0415 - loads torch
+
+    how = {"data_format": config.format_name, "pair_rule": config.pair_rule}
+    return quick_audit("train_dataset", rows, held_out, account=account, **how)
+
+
+def refuse_if_strict(job: TrainJob, audit: Audit) -> None:
+    """With --strict, what the audit says stop to stops the run."""
+    from orpo.audit.run import headlines  # noqa: PLC0415 - loads torch
+
+    if job.strict and audit.verdict == "stop":
+        what = f"the audit says {headlines(audit)[0].rstrip('.')}"
+        raise DataError(what, where="--strict", fix="See `orpo data audit`.")
 
 
 def build_trainer(

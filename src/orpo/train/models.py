@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -15,26 +16,15 @@ from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from torch import nn
 from torch.nn.modules.dropout import _DropoutNd
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoModelForMultimodalLM,
-    PretrainedConfig,
-    PreTrainedModel,
-)
+from transformers import AutoConfig, GenerationConfig, PretrainedConfig, PreTrainedModel
 from transformers.integrations.fsdp import is_fsdp_enabled
-from transformers.models.auto.modeling_auto import (
-    MODEL_FOR_CAUSAL_LM_MAPPING,
-    MODEL_FOR_MASKED_LM_MAPPING_NAMES,
-    MODEL_FOR_MULTIMODAL_LM_MAPPING,
-)
+from transformers.models.auto import modeling_auto as auto
 
 from orpo.engine.probing import has_last_position, positions_of_text
 from orpo.errors import ConfigError, ModelError, UserError
 from orpo.runs.checkpoints import ensure_as_committed
 from orpo.runs.files import ADAPTER_FILE, located
 from orpo.train import adapters
-from orpo.train.before.generation import read_generation_settings
 from orpo.train.weights import check_weight_files, ensure_sound
 
 if TYPE_CHECKING:
@@ -42,7 +32,8 @@ if TYPE_CHECKING:
 
     from orpo.config import ORPOConfig
 
-
+GENERATION = "generation_config.json"
+MEND = f"Mend the model's {GENERATION}, or delete it."
 ModelInit: TypeAlias = Callable[..., nn.Module]
 
 _DROPOUT_IN_CONFIG = ("blt", "falcon", "gpt_neo", "gptj", "persimmon")
@@ -53,17 +44,8 @@ _FIXES = {
     "tokenizer": "Pass tokenizer=..., or give a folder with tokenizer.json, or a Hub id.",
 }
 UNREADABLE = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    ImportError,
-    LookupError,
-    OSError,
-    RuntimeError,
-    SafetensorError,
-    StrictDataclassError,
-    TypeError,
-    ValueError,
+    *(ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, OSError),
+    *(RuntimeError, SafetensorError, StrictDataclassError, TypeError, ValueError),
 )
 
 
@@ -84,16 +66,15 @@ def resolve_model(
             where="model_init_kwargs",
         )
     assert model is not None
-    by_name = isinstance(model, str | Path)
-    adapted = by_name and Path(str(model), ADAPTER_FILE).is_file()
-    adapted |= peft_config is not None
-    adapters.check_quantize(args, by_name=by_name, adapter=adapted)
-    if by_name and not adapted:
-        adapters.check_stored(read_config(located(str(model)), args), str(model), adapter=False)
-    loaded = load_model(str(model), args) if isinstance(model, str | Path) else model
-    if not by_name:
-        ensure_sound(loaded, name_of(loaded) or "model")
-    return _ready(loaded, args, peft_config), None
+    name = str(model) if isinstance(model, str | Path) else ""
+    adapted = peft_config is not None or bool(name and Path(name, ADAPTER_FILE).is_file())
+    adapters.check_quantize(args, by_name=bool(name), adapter=adapted)
+    if isinstance(model, nn.Module):
+        ensure_sound(model, name_of(model) or "model")
+        return _ready(model, args, peft_config), None
+    if not adapted:
+        adapters.check_stored(read_config(located(name), args), name, adapter=False)
+    return _ready(load_model(name, args), args, peft_config), None
 
 
 def _resolve_init(
@@ -155,13 +136,20 @@ def load_model(name: str, args: ORPOConfig) -> PreTrainedModel:
         "ignore_mismatched_sizes": True,  # then they are named; transformers points at its log
     }
     try:
-        auto = auto_class(read_config(name, args))
-        read_generation_settings(name, fetching(args))
+        kind = auto_class(read_config(name, args))
+        read_generation_settings(name, args)
         model: PreTrainedModel
-        model, report = auto.from_pretrained(name, output_loading_info=True, **kwargs)
+        model, report = kind.from_pretrained(name, output_loading_info=True, **kwargs)
     except UNREADABLE as error:
         raise unloadable("model", name, error) from error
-    _require_all_weights(report, name)
+    complete = "Give a complete model; config.json and *.safetensors must belong together."
+    for key, found, wanted in sorted(report["mismatched_keys"]):
+        what = f"{key} has the shape {tuple(found)}, and config.json says {tuple(wanted)}"
+        raise ModelError(what, where=name, fix=complete)
+    missing = sorted(report["missing_keys"])  # transformers draws them at random, with a warning
+    if missing:
+        what = f"{len(missing)} weights are missing, the first is {missing[0]}"
+        raise ModelError(what, where=name, fix=complete)
     if not _is_filled_later():
         ensure_sound(model, name)
     cast(Any, model).loaded_commit = _commit_of(name, args)
@@ -175,10 +163,10 @@ def auto_class(config: Any) -> Any:
     holds what the folder that it began from held.
     """
     composite = config.get_text_config() is not config
-    whole = composite or type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING
-    if whole and type(config) in MODEL_FOR_MULTIMODAL_LM_MAPPING:
-        return AutoModelForMultimodalLM
-    return AutoModelForCausalLM
+    whole = composite or type(config) not in auto.MODEL_FOR_CAUSAL_LM_MAPPING
+    if whole and type(config) in auto.MODEL_FOR_MULTIMODAL_LM_MAPPING:
+        return auto.AutoModelForMultimodalLM
+    return auto.AutoModelForCausalLM
 
 
 def read_config(name: str, args: ORPOConfig) -> Any:
@@ -193,20 +181,29 @@ def read_config(name: str, args: ORPOConfig) -> Any:
     if named and Path(str(named)).name != str(named):
         what = f"transformers_weights names {named}, which lies elsewhere"
         raise ModelError(what, where=str(Path(name, "config.json")), fix="Leave it out.")
-    _check_padding(config, name)
-    return config
-
-
-def _check_padding(config: Any, name: str) -> None:
-    """A padding token outside the embedding, of which torch cannot build one."""
     text = config.get_text_config()
     pad, size = getattr(text, "pad_token_id", None), getattr(text, "vocab_size", None)
     if isinstance(pad, int) and isinstance(size, int) and not -size <= pad < size:
-        raise ModelError(
+        raise ModelError(  # torch cannot build such an embedding
             f"pad_token_id is {pad}, and the model has the tokens 0 to {size - 1}",
             where=str(Path(name, "config.json")),
             fix="Set it to null there, or to one of them: padding is never trained on.",
         )
+    return config
+
+
+def read_generation_settings(name: str, args: ORPOConfig) -> GenerationConfig | None:
+    """The settings of a model's folder or Hub id; None where it has none."""
+    try:
+        found: GenerationConfig = GenerationConfig.from_pretrained(name, **fetching(args))
+        return found
+    except OSError as error:
+        if not isinstance(error.__context__, json.JSONDecodeError | UnicodeDecodeError):
+            return None
+        reason: Exception = ValueError("it is not JSON")
+    except (TypeError, ValueError, AttributeError, RecursionError) as error:
+        reason = error
+    raise ModelError(f"{GENERATION}: {reason}".rstrip("."), where=name, fix=MEND) from reason
 
 
 def load_adapter(folder: str, args: ORPOConfig, *, trained: bool) -> PreTrainedModel:
@@ -215,17 +212,13 @@ def load_adapter(folder: str, args: ORPOConfig, *, trained: bool) -> PreTrainedM
 
     check_weight_files(folder)
     ensure_as_committed(Path(folder))
-    if not Path(
-        folder, adapters.ADAPTER_WEIGHTS
-    ).is_file():  # peft would unpickle adapter_model.bin
-        raise ModelError(
-            f"the adapter has no {adapters.ADAPTER_WEIGHTS}", where=folder, fix=_FIXES["adapter"]
-        )
+    weights = adapters.ADAPTER_WEIGHTS
+    if not Path(folder, weights).is_file():  # peft would unpickle adapter_model.bin
+        raise ModelError(f"the adapter has no {weights}", where=folder, fix=_FIXES["adapter"])
     try:
         of_base = copy.copy(args)
-        of_base.model_revision = (
-            adapters.read_adapter(folder).get("revision") or args.model_revision
-        )
+        told = adapters.read_adapter(folder)
+        of_base.model_revision = told.get("revision") or args.model_revision
         base = load_model(adapters.base_of_adapter(folder), of_base)
         adapters.fit_vocabulary(base, folder)
         with adapters.peft_quiet():
@@ -244,19 +237,13 @@ def _is_filled_later() -> bool:
 
 def _commit_of(name: str, args: ORPOConfig) -> str | None:
     """The commit of a Hub id that was loaded; None for a folder."""
-    where = {"revision": _revision(args), "cache_dir": fetching(args).get("cache_dir")}
+    where = {key: fetching(args).get(key) for key in ("revision", "cache_dir")}
     found = None if Path(name).is_dir() else try_to_load_from_cache(name, "config.json", **where)
     return Path(found).parent.name if isinstance(found, str) else None
 
 
 def _init_kwargs(args: ORPOConfig) -> dict[str, Any]:
     return args.model_init_kwargs if isinstance(args.model_init_kwargs, dict) else {}
-
-
-def _revision(args: ORPOConfig) -> str | None:
-    """The revision that is asked for, under either of its names."""
-    found: str | None = fetching(args).get("revision")
-    return found
 
 
 def fetching(args: ORPOConfig) -> dict[str, Any]:
@@ -267,7 +254,7 @@ def fetching(args: ORPOConfig) -> dict[str, Any]:
 
 def ensure_trainable(config: Any, name: str) -> None:
     """Refuse models that do not continue a text."""
-    masked = getattr(config, "model_type", None) in MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    masked = getattr(config, "model_type", None) in auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
     text = config.get_text_config() if isinstance(config, PretrainedConfig) else config
     if any(getattr(part, "is_encoder_decoder", False) for part in (config, text)):
         kind = "an encoder-decoder model"
@@ -311,31 +298,27 @@ def fit_positions(model: nn.Module, args: ORPOConfig) -> tuple[int | None, str |
 
 def add_adapter(model: PreTrainedModel, peft_config: PeftConfig, args: ORPOConfig) -> nn.Module:
     """Wrap a model with a peft adapter."""
-    from peft import (  # noqa: PLC0415
-        PeftModel,
-        get_peft_model,
-        prepare_model_for_kbit_training,
-    )
+    import peft  # noqa: PLC0415 - slow
 
-    if isinstance(model, PeftModel):
+    if isinstance(model, peft.PeftModel):
         raise ConfigError(
             "the model already carries an adapter",
             where="peft_config",
             fix="Merge it first (model.merge_and_unload()), or leave peft_config out to train it.",
         )
     if getattr(model, "is_quantized", False):
-        model = prepare_model_for_kbit_training(
-            model, use_gradient_checkpointing=args.gradient_checkpointing
-        )
+        checkpointed = args.gradient_checkpointing
+        model = peft.prepare_model_for_kbit_training(model, use_gradient_checkpointing=checkpointed)
     elif args.gradient_checkpointing:
         model.enable_input_require_grads()
     try:
         adapters.check_names(model, peft_config)
         with adapters.peft_quiet():
-            adapted: nn.Module = get_peft_model(model, peft_config, revision=_revision(args))
+            revision = fetching(args).get("revision")
+            adapted: nn.Module = peft.get_peft_model(model, peft_config, revision=revision)
+    except ConfigError:
+        raise
     except (ValueError, re.error) as error:
-        if isinstance(error, ConfigError):
-            raise
         raise ConfigError(str(error), where="peft_config") from error
     return adapted
 
@@ -354,21 +337,6 @@ def disable_dropout(model: nn.Module) -> None:
         for name, value in list(vars(holder).items()):
             if "drop" in name and isinstance(value, float):
                 setattr(holder, name, 0.0)
-
-
-def _require_all_weights(report: dict[str, Any], name: str) -> None:
-    """Weights that a folder lacks are drawn at random by transformers, with a warning only."""
-    fix = "Give a complete model; config.json and *.safetensors must belong together."
-    for key, found, wanted in sorted(report["mismatched_keys"]):
-        raise ModelError(
-            f"{key} has the shape {tuple(found)}, and config.json says {tuple(wanted)}",
-            where=name,
-            fix=fix,
-        )
-    missing = sorted(report["missing_keys"])
-    if missing:
-        what = f"{len(missing)} weights are missing, the first is {missing[0]}"
-        raise ModelError(what, where=name, fix=fix)
 
 
 def unloadable(what: str, name: str, error: Exception) -> UserError:

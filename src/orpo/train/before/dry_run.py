@@ -19,23 +19,24 @@ from torch import nn
 
 from orpo.audit.findings import Audit
 from orpo.audit.lengths import truncation_of
-from orpo.audit.run import headlines, quick_audit
+from orpo.audit.run import headlines
 from orpo.config import ORPOConfig
 from orpo.data.split import Sample
 from orpo.data.types import Ledger, Row
-from orpo.errors import ConfigError, DataError
+from orpo.errors import ConfigError, DataError, refuse_first
 from orpo.runs.lock import lock_holder
-from orpo.train.before import estimate
+from orpo.train import job as jobs
+from orpo.train.before import estimate, memory
 from orpo.train.before.fleet import Assumptions, Fleet
-from orpo.train.before.memory import count_bytes, load_outline, pair_lengths, shape_of
 from orpo.train.before.saving import try_saving
 from orpo.train.before.settings import foresee, foresee_data
 from orpo.train.datasets import DatasetReader, check_objective, reader_for
-from orpo.train.job import TrainJob, adapter_of, claim, tokenizer_of
+from orpo.train.job import TrainJob
 from orpo.train.tokenizer import load_tokenizer
 from orpo.train.work import ModelCost
 
-Say = Callable[[str], None]
+SAMPLED = 2000
+"""Rows that are tokenised; of more, so many are drawn."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,6 @@ class DryRun:
     """What a run would be."""
 
     settings: dict[str, Any]
-    changed: dict[str, Any]
     data: dict[str, Seen]
     audit: Audit
     notes: list[str]
@@ -54,6 +54,12 @@ class DryRun:
     plan: estimate.Plan
     assumptions: list[str] = field(default_factory=list)
 
+    @property
+    def changed(self) -> dict[str, Any]:
+        """The settings that are not the defaults."""
+        defaults = {**vars(TrainJob(model="x", dataset=["x"])), **ORPOConfig().to_dict()}
+        return {name: v for name, v in self.settings.items() if v != defaults.get(name)}
+
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         fleet = self.fleet
@@ -62,7 +68,7 @@ class DryRun:
             "fits": self.memory.fits,
             "verdict": self.memory.verdict,
             "memory": self.memory.as_dict(),
-            "plan": self.plan.as_dict(),
+            "plan": asdict(self.plan),
             "model": self.model,
             "pair": vars(self.pair),
             "device": {
@@ -80,82 +86,106 @@ class DryRun:
         }
 
 
+@dataclass(frozen=True)
+class Seen:
+    """A data set that was looked at."""
+
+    name: str
+    rows: int
+    sampled: int  # rows that were tokenised
+    pairs: int  # that will be trained on: counted if all rows were tokenised, else estimated
+    size: estimate.PairSize
+    account: Ledger  # of the rows that were tokenised
+
+    @property
+    def whole(self) -> bool:
+        """Whether all rows were tokenised."""
+        return self.sampled == self.rows
+
+    def summary(self) -> str:
+        """One line, as a training says it, or of the sample."""
+        drawn = f" (of {self.rows:,} rows {self.sampled:,} were drawn and tokenised)"
+        return self.account.summary() + ("" if self.whole else drawn)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        counted = {name: getattr(self, name) for name in ("name", "rows", "sampled", "pairs")}
+        account = {"account": self.account.as_dict(), "whole": self.whole}
+        return {**counted, **asdict(self.size), **account}
+
+    def size_of(self, assumed: Assumptions, config: ORPOConfig) -> estimate.PairSize:
+        """What a run is estimated with: as given, or else as seen."""
+        given = assumed.pair_tokens or (self.size.prompt, self.size.chosen, self.size.rejected)
+        prompt, chosen, rejected = given
+        guessed = assumed.pairs is not None or assumed.pair_tokens is not None or not self.whole
+        longest = self.size.longest
+        if guessed and config.max_length is not None:
+            longest = 2 * config.max_length  # two answers behind a prompt of no length
+        common = 0.0 if assumed.pair_tokens else self.size.common
+        if config.objective == "sft":
+            rejected, common, longest = 0.0, 0.0, config.max_length or longest
+        return estimate.PairSize(prompt, chosen, rejected, longest, common)
+
+
 def run_dry_run(
     job: TrainJob,
     config: ORPOConfig,
     *,
-    say: Say,
+    say: Callable[[str], None],
     assumed: Assumptions | None = None,
 ) -> DryRun:
     """Do all of a run but the run."""
     assumed = assumed or Assumptions()
     _refuse(job, config)
-    folder = Path(config.output_dir or "orpo-run")
-    claim(folder, job)
-    holder = lock_holder(folder)
-    if holder:
-        raise ConfigError(
-            f"another run is writing here ({holder})",
-            where=str(folder),
-            fix="Wait for it, stop it, or give another --output_dir.",
-        )
-    foresee(config)
     fleet = Fleet.of(assumed, config)
     assert job.model is not None
-    model = load_outline(job.model, config, adapter_of(job))
+    model = memory.load_outline(job.model, config, jobs.adapter_of(job))
     config = copy.copy(config)
     config.data_cache, cached = "off", config.data_cache
-    tokenizer = tokenizer_of(job, config) or load_tokenizer(job.model, config)
+    tokenizer = jobs.tokenizer_of(job, config) or load_tokenizer(job.model, config)
     reader, notes = reader_for(model, tokenizer, config)
     config.data_cache = cached
     config.max_length = reader.preparation.tokenize.lengths.max_length
     rows, held_out = job.split(config)
-    data = _look(rows, held_out, reader, config)
+    given = {"train_dataset": rows, **({} if held_out is None else {"eval_dataset": held_out})}
+    data = {name: look(name, each, reader, config) for name, each in given.items()}
     notes += reader.settle_template()
     notes += try_saving(model, tokenizer, trusted=config.trust_remote_code)
-    pairs = {name: range(count) for name, count in _counts(job, assumed, data).items()}
+    counts = _counts(job, assumed, data)
+    pairs = {name: range(count) for name, count in counts.items()}
     foresee_data(config, pairs["train_dataset"], pairs.get("eval_dataset"), fleet.ranks)
     notes += check_objective(config, None, None)
     for line in [*notes, *(seen.summary() for seen in data.values())]:
         say(line)
     audit = audit_of(data["train_dataset"], rows, held_out, config)
-    found = headlines(audit)
-    for line in found:
+    for line in headlines(audit):
         say(line)
     dry = _estimate(job, config, assumed, model, fleet, data, audit, notes)
     beyond = estimate.never_reached(config, dry.plan.steps)
     dry.notes.extend(beyond)
     for line in beyond:
         say(line)
-    _judge(dry, job, found)
+    jobs.refuse_if_strict(job, audit)
+    if job.strict and not dry.memory.fits:
+        raise ConfigError(dry.memory.verdict, where="--strict")
     return dry
 
 
 def _refuse(job: TrainJob, config: ORPOConfig) -> None:
-    if job.resume or config.resume_from_checkpoint:
-        raise ConfigError(
-            "a dry run begins nothing, so there is nothing to go on with",
-            where="--resume",
-            fix="Leave it out, or leave --dry_run out.",
-        )
-    if int(os.environ.get("WORLD_SIZE") or 1) > 1:
-        raise ConfigError(
-            "a dry run is one process, and a launcher has started several",
-            where="--dry_run",
-            fix="Run `orpo train` itself, with --accelerate_config FILE or --ranks N.",
-        )
-
-
-def _look(
-    rows: Iterable[Row],
-    held_out: Iterable[Row] | None,
-    reader: DatasetReader,
-    config: ORPOConfig,
-) -> dict[str, Seen]:
-    data = {"train_dataset": look("train_dataset", rows, reader, config)}
-    if held_out is not None:
-        data["eval_dataset"] = look("eval_dataset", held_out, reader, config)
-    return data
+    folder = Path(config.output_dir or "orpo-run")
+    going_on = "a dry run begins nothing, so there is nothing to go on with"
+    several = "a dry run is one process, and a launcher has started several"
+    ranked = "Run `orpo train` itself, with --accelerate_config FILE or --ranks N."
+    resumed = job.resume or config.resume_from_checkpoint
+    refuse_first(
+        (resumed, "--resume", going_on, "Leave it out, or leave --dry_run out."),
+        (int(os.environ.get("WORLD_SIZE") or 1) > 1, "--dry_run", several, ranked),
+    )
+    jobs.claim(folder, job)
+    holder = lock_holder(folder)
+    writing, other = f"another run is writing here ({holder})", "or give another --output_dir."
+    refuse_first((holder, str(folder), writing, f"Wait for it, stop it, {other}"))
+    foresee(config)
 
 
 def _estimate(
@@ -168,37 +198,25 @@ def _estimate(
     audit: Audit,
     notes: list[str],
 ) -> DryRun:
-    size = _size(data["train_dataset"], assumed, config)
     counts = _counts(job, assumed, data)
-    shape, counted = shape_of(model), count_bytes(model, config)
-    pair = (size.longest, size.positions(config))
-    held = data.get("eval_dataset")
-    plan = estimate.plan_of(
-        config,
-        fleet,
-        ModelCost.of(model),
-        (counts["train_dataset"], size),
-        None if held is None else (counts["eval_dataset"], _size(held, assumed, config)),
-    )
-    settings = {**job.facts(), **config.to_dict()}
-    defaults = {**vars(TrainJob(model="x", dataset=["x"])), **ORPOConfig().to_dict()}
-    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    facts = {
-        "kind": str(getattr(getattr(model, "config", None), "model_type", "")),
-        "weights": shape.total,
-        "trained": trained,
-    }
+    sizes = {name: seen.size_of(assumed, config) for name, seen in data.items()}
+    size, shape = sizes["train_dataset"], memory.shape_of(model)
+    counted = memory.count_bytes(model, config)
+    given = [(counts[name], each) for name, each in sizes.items()]  # training comes first
     return DryRun(
-        settings=settings,
-        changed={k: v for k, v in settings.items() if v != defaults.get(k)},
+        settings={**job.facts(), **config.to_dict()},
         data=data,
         audit=audit,
         notes=notes,
-        model=facts,
+        model={
+            "kind": str(getattr(getattr(model, "config", None), "model_type", "")),
+            "weights": shape.total,
+            "trained": sum(p.numel() for p in model.parameters() if p.requires_grad),
+        },
         pair=size,
         fleet=fleet,
-        memory=estimate.need_of(estimate.setup_of(shape, counted, config, fleet, pair)),
-        plan=plan,
+        memory=estimate.MemoryNeed.of(shape, counted, config, fleet, size),
+        plan=estimate.plan_of(config, fleet, ModelCost.of(model), *given),
         assumptions=_say_assumptions(assumed, fleet, data["train_dataset"], size),
     )
 
@@ -215,106 +233,31 @@ def _counts(job: TrainJob, assumed: Assumptions, data: dict[str, Seen]) -> dict[
     return found
 
 
-def _size(seen: Seen, assumed: Assumptions, config: ORPOConfig) -> estimate.PairSize:
-    prompt, chosen, rejected = assumed.pair_tokens or (seen.prompt, seen.chosen, seen.rejected)
-    guessed = assumed.pairs is not None or assumed.pair_tokens is not None or not seen.whole
-    longest = seen.longest
-    if guessed and config.max_length is not None:
-        longest = 2 * config.max_length  # two answers behind a prompt of no length
-    common = 0.0 if assumed.pair_tokens else seen.common
-    if config.objective == "sft":
-        rejected, common, longest = 0.0, 0.0, config.max_length or longest
-    return estimate.PairSize(prompt, chosen, rejected, longest, common)
-
-
 def _say_assumptions(
     assumed: Assumptions, fleet: Fleet, seen: Seen, size: estimate.PairSize
 ) -> list[str]:
-    device = fleet.device
-    lines = []
-    if device.tflops is None:
-        lines.append(f"the rate of {device.name} is not known: give --device_tflops")
-    else:
-        lines.append(
+    device, here = fleet.device, seen.size
+    lines = [f"the rate of {device.name} is not known: give --device_tflops"]
+    if device.tflops is not None:
+        lines = [
             f"{device.name}: {device.tflops:,.4g} TFLOP/s ({device.source}), of which "
             f"{fleet.utilisation:.0%} are reached ({fleet.why})"
-        )
+        ]
     if assumed.pairs or assumed.pair_tokens:
         lines.append(
             f"{assumed.pairs or seen.pairs:,} pairs of {size.prompt:.0f} + {size.chosen:.0f} + "
             f"{size.rejected:.0f} tokens as given, not as in the data that are here "
-            f"({seen.pairs:,} of {seen.prompt:.0f} + {seen.chosen:.0f} + {seen.rejected:.0f})"
+            f"({seen.pairs:,} of {here.prompt:.0f} + {here.chosen:.0f} + {here.rejected:.0f})"
         )
     elif not seen.whole:
         lines.append(f"lengths and losses of rows are those of {seen.sampled:,} drawn rows")
-    if size.longest != seen.longest:
+    if size.longest != here.longest:
         lines.append(f"the longest pair may have {size.longest:,} positions, as max_length allows")
     lines.append(
         "operations are those of matrix products with weights; attention, what checkpointing "
         "computes twice, loading, saving and sample answers are not counted"
     )
     return lines
-
-
-def _judge(dry: DryRun, job: TrainJob, found: list[str]) -> None:
-    """With --strict, what would stop the run stops the dry run."""
-    if not job.strict:
-        return
-    if dry.audit.verdict == "stop":
-        raise DataError(
-            f"the audit says {found[0].rstrip('.')}", where="--strict", fix="See `orpo data audit`."
-        )
-    if not dry.memory.fits:
-        raise ConfigError(dry.memory.verdict, where="--strict")
-
-
-SAMPLED = 2000
-"""Rows that are tokenised; of more, so many are drawn."""
-
-
-@dataclass(frozen=True)
-class Seen:
-    """A data set that was looked at.
-
-    Attributes:
-        name: What messages call it.
-        rows: Rows read.
-        sampled: Those of them that were tokenised.
-        pairs: Pairs that will be trained on: counted if all rows were tokenised, else estimated.
-        prompt: Mean tokens of the prompts.
-        chosen: Mean tokens of the preferred answers.
-        rejected: Mean tokens of the rejected answers; 0 for a row without.
-        common: Mean number of tokens that both answers begin with.
-        longest: Most tokens of a prompt and both its answers.
-        account: What became of the rows that were tokenised, `Ledger.as_dict()`.
-    """
-
-    name: str
-    rows: int
-    sampled: int
-    pairs: int
-    prompt: float
-    chosen: float
-    rejected: float
-    common: float
-    longest: int
-    account: dict[str, Any]
-
-    @property
-    def whole(self) -> bool:
-        """Whether all rows were tokenised."""
-        return self.sampled == self.rows
-
-    def summary(self) -> str:
-        """One line, as a training says it, or of the sample."""
-        line = Ledger.from_dict(self.account).summary()
-        if self.whole:
-            return line
-        return f"{line} (of {self.rows:,} rows {self.sampled:,} were drawn and tokenised)"
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return {**asdict(self), "whole": self.whole}
 
 
 def look(name: str, rows: Iterable[Row], reader: DatasetReader, config: ORPOConfig) -> Seen:
@@ -325,20 +268,16 @@ def look(name: str, rows: Iterable[Row], reader: DatasetReader, config: ORPOConf
         raise DataError("the data set is empty", where=name, fix="Give at least one row.")
     drawn = sorted(sample.rows, key=lambda row: row.index)
     prepared = reader.one(drawn, name)
-    lengths = pair_lengths(prepared)[:, :3]
-    kept = len(lengths)
-    means = lengths.mean(0)
+    lengths = memory.pair_lengths(prepared)[:, :3]
+    kept, (prompt, chosen, rejected) = len(lengths), map(float, lengths.mean(0))
+    longest, common = int(lengths.sum(1).max()), sum(map(_common, prepared)) / kept
     return Seen(
         name=name,
         rows=sample.passed,
         sampled=len(drawn),
         pairs=kept if len(drawn) == sample.passed else round(kept / len(drawn) * sample.passed),
-        prompt=float(means[0]),
-        chosen=float(means[1]),
-        rejected=float(means[2]),
-        common=sum(map(_common, prepared)) / kept,
-        longest=int(lengths.sum(1).max()),
-        account=reader.ledgers[name].as_dict(),
+        size=estimate.PairSize(prompt, chosen, rejected, longest, common),
+        account=reader.ledgers[name],
     )
 
 
@@ -350,12 +289,10 @@ def _common(pair: Mapping[str, Any]) -> int:
 def audit_of(
     seen: Seen, rows: Iterable[Row], held_out: Iterable[Row] | None, config: ORPOConfig
 ) -> Audit:
-    """The quick audit that a training begins with."""
-    how = {"data_format": config.format_name, "pair_rule": config.pair_rule}
-    counted = Ledger.from_dict(seen.account)
-    audit = quick_audit(seen.name, rows, held_out, account=counted if seen.whole else None, **how)
+    """The quick audit that a training begins with; what is malformed stops here, too."""
+    audit = jobs.audited(config, rows, held_out, seen.account if seen.whole else None)
     if audit.findings and not seen.whole:  # what max_length does, the sample says
-        audit = replace(audit, findings=(*audit.findings, truncation_of(counted)))
+        audit = replace(audit, findings=(*audit.findings, truncation_of(seen.account)))
     if config.on_bad_row == "error":
         for reason in ("unreadable", "malformed"):
             for row in audit.rows.examples.get(reason, [])[:1]:

@@ -13,26 +13,20 @@ from orpo.train.before.fleet import Fleet
 from orpo.train.optimizers import steps_in_all, steps_per_epoch
 from orpo.train.work import ModelCost, Work
 
-_HOUR = 3600.0
+_SHARE = 0.9
+"""Part of a device that the formula may fill: it does not know fragmentation and buffers."""
+_LOGITS = {"cuda": 1 << 30, "cpu": 256 << 20}
 
 
 @dataclass(frozen=True)
 class PairSize:
-    """Mean tokens of a pair.
-
-    Attributes:
-        prompt: P.
-        chosen: C.
-        rejected: R; 0 under SFT.
-        longest: Positions of the longest pair.
-        common: Tokens that both answers begin with; the shared engine has them once.
-    """
+    """Mean tokens of a pair."""
 
     prompt: float
     chosen: float
-    rejected: float
-    longest: int
-    common: float = 0.0
+    rejected: float  # 0 under SFT
+    longest: int  # positions of the longest pair
+    common: float = 0.0  # tokens that both answers begin with; the shared engine has them once
 
     def positions(self, config: ORPOConfig) -> float:
         """That a pair takes up in the model: its prompt once, or under the padded engine twice."""
@@ -46,38 +40,29 @@ class PairSize:
         common = 0.0 if config.engine == "padded" else self.common
         return prompt + self.chosen + self.rejected - common
 
+    def work(self, pairs: int, config: ORPOConfig, *, trained: bool) -> Work:
+        """Of so many pairs that are trained on, or only scored."""
+        positions = round(pairs * self.positions(config))
+        predictions = round(pairs * self.predictions(config))
+        if trained:
+            return Work(pairs=pairs, positions_trained=positions, predictions_trained=predictions)
+        return Work(positions_scored=positions, predictions_scored=predictions)
+
 
 @dataclass(frozen=True)
 class Plan:
-    """What the run will take.
+    """What the run will take."""
 
-    Attributes:
-        pairs_per_step: Pairs of an optimizer step, on all devices together.
-        steps: Optimizer steps.
-        epochs: How often the data are gone through.
-        pairs: Pairs trained on, each as often as it is.
-        positions: Positions that go through the model with gradient.
-        flops: Operations of the training.
-        evaluation_flops: Of the held-out pairs before, after and, if asked for, in between.
-        hours: All of it; None if the device's rate is not known.
-        device_hours: Hours of all devices.
-        cost: Of them; None if no price was given.
-    """
-
-    pairs_per_step: int
+    pairs_per_step: int  # on all devices together
     steps: int
     epochs: float
-    pairs: int
-    positions: float
+    pairs: int  # trained on, each as often as it is
+    positions: float  # that go through the model with gradient
     flops: float
-    evaluation_flops: float
-    hours: float | None
+    evaluation_flops: float  # of the held-out pairs before, after and, if asked for, in between
+    hours: float | None  # all of it; None if the device's rate is not known
     device_hours: float | None
-    cost: float | None
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return asdict(self)
+    cost: float | None  # None if no price was given
 
 
 def plan_of(
@@ -85,9 +70,9 @@ def plan_of(
     fleet: Fleet,
     cost: ModelCost,
     train: tuple[int, PairSize],
-    held_out: tuple[int, PairSize] | None,
+    held_out: tuple[int, PairSize] | None = None,
 ) -> Plan:
-    """Count what a run will do."""
+    """Count what a run will do with so many pairs of such a size."""
     count, size = train
     per_step = config.per_device_train_batch_size * config.gradient_accumulation_steps * fleet.ranks
     an_epoch = steps_per_epoch(config, count, fleet.ranks)
@@ -95,14 +80,18 @@ def plan_of(
     epochs = steps / an_epoch
     whole, rest = divmod(steps, an_epoch)
     pairs = whole * count + min(count, rest * per_step)
-    work = _trained(pairs, size, config)
-    scored = _scored(count, size, config) if config.objective == "dpo" else Work()
-    flops = cost.flops(work + scored)
-    looks = 0.0
-    if held_out is not None:
-        looks = _looks(config, steps, epochs) * cost.flops(_scored(*held_out, config))
+    work = size.work(pairs, config, trained=True)
+    if config.objective == "dpo":
+        work += size.work(count, config, trained=False)
+    flops, looks = cost.flops(work), 0.0
+    if held_out is not None:  # before, after, and as eval_strategy says
+        often = 2.0 + (int(epochs) if config.eval_strategy == "epoch" else 0)
+        if config.eval_strategy == "steps":
+            every = float(config.eval_steps or config.logging_steps)
+            often += int(steps / (every * steps if every < 1 else every))
+        looks = often * cost.flops(held_out[1].work(held_out[0], config, trained=False))
     rate = fleet.flops_per_second
-    hours = None if rate is None else (flops + looks) / rate / _HOUR
+    hours = None if rate is None else (flops + looks) / rate / 3600
     together = None if hours is None else hours * fleet.ranks
     price = None if together is None or fleet.price is None else together * fleet.price
     positions = pairs * size.positions(config)
@@ -125,56 +114,46 @@ def never_reached(config: ORPOConfig, steps: int) -> list[str]:
     return lines
 
 
-def _looks(config: ORPOConfig, steps: int, epochs: float) -> int:
-    """How often the held-out pairs are scored: before, after, and as eval_strategy says."""
-    if config.eval_strategy == "steps":
-        every = float(config.eval_steps or config.logging_steps)
-        every = every * steps if every < 1 else every
-        return 2 + int(steps / every)
-    return 2 + (int(epochs) if config.eval_strategy == "epoch" else 0)
-
-
-def _trained(pairs: int, size: PairSize, config: ORPOConfig) -> Work:
-    return Work(
-        pairs=pairs,
-        positions_trained=round(pairs * size.positions(config)),
-        predictions_trained=round(pairs * size.predictions(config)),
-    )
-
-
-def _scored(pairs: int, size: PairSize, config: ORPOConfig) -> Work:
-    return Work(
-        positions_scored=round(pairs * size.positions(config)),
-        predictions_scored=round(pairs * size.predictions(config)),
-    )
-
-
-_SHARE = 0.9
-"""Part of a device that the formula may fill: it does not know fragmentation and buffers."""
-_LOGITS = {"cuda": 1 << 30, "cpu": 256 << 20}
-_GIB = 1 << 30
-
-
 @dataclass(frozen=True)
-class Setup:
-    """All that the memory of a step depends on."""
+class MemoryNeed:
+    """All that the memory of a step depends on, and what a device will hold."""
 
     shape: ModelShape
     counted: Counted
     wrapper: Wrapper
     ranks: int
     kind: str
-    memory: int
-    longest: int
-    most: int
-    asked: int | None
+    available: int
+    longest: int  # positions of the longest pair
+    most: int  # positions of an optimizer step
+    asked: int | None  # max_tokens_per_microbatch
     checkpointing: bool
     autocast: bool
+
+    @classmethod
+    def of(
+        cls, shape: ModelShape, counted: Counted, config: ORPOConfig, fleet: Fleet, pair: PairSize
+    ) -> MemoryNeed:
+        """Of a step of a run."""
+        batch = config.per_device_train_batch_size * config.gradient_accumulation_steps
+        return cls(
+            shape=shape,
+            counted=counted,
+            wrapper=fleet.wrapper,
+            ranks=fleet.ranks,
+            kind=fleet.device.kind,
+            available=fleet.device.memory,
+            longest=pair.longest,
+            most=max(pair.longest, int(batch * pair.positions(config))),
+            asked=config.max_tokens_per_microbatch,
+            checkpointing=bool(config.gradient_checkpointing),
+            autocast=bool(config.bf16 or config.fp16),
+        )
 
     @property
     def room(self) -> int:
         """Bytes that may be used."""
-        return int(_SHARE * self.memory)
+        return int(_SHARE * self.available)
 
     @property
     def tokens(self) -> int:
@@ -186,7 +165,7 @@ class Setup:
         return max(self.longest, min(planned, self.most))
 
     def at(self, tokens: int) -> Footprint:
-        """The footprint with micro-batches of so many positions."""
+        """What is held with micro-batches of so many positions."""
         return footprint(
             self.shape,
             weights=self.counted,
@@ -199,99 +178,56 @@ class Setup:
         )
 
     @property
-    def footprint(self) -> Footprint:
-        """Of a step of the run."""
+    def parts(self) -> Footprint:
+        """What is held at the peak of a step."""
         return self.at(self.tokens)
 
     @property
     def fits(self) -> bool:
         """Whether it does, with a margin."""
-        return self.footprint.total <= self.room
+        return self.parts.total <= self.room
 
-
-@dataclass(frozen=True)
-class MemoryNeed:
-    """What a device holds, and what that means."""
-
-    parts: Footprint
-    tokens: int
-    available: int
-    fits: bool
-    verdict: str
+    @property
+    def verdict(self) -> str:
+        """Whether it fits, and what would."""
+        total, gib = self.parts.total, 1 << 30
+        share = (
+            f"{total / gib:.1f} of {self.available / gib:.1f} GiB ({total / self.available:.0%})"
+        )
+        if self.fits:
+            return f"fits: {share}"
+        ways = list(self._remedies())[:2] or ["a smaller model or a larger device"]
+        return f"does not fit: {share}; what would: {'; or '.join(ways)}"
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
-        parts = {**asdict(self.parts), "total": self.parts.total}
         rest = ("tokens", "available", "fits", "verdict")
+        parts = {**asdict(self.parts), "total": self.parts.total}
         return {"parts": parts, **{name: getattr(self, name) for name in rest}}
 
-
-def setup_of(
-    shape: ModelShape, counted: Counted, config: ORPOConfig, fleet: Fleet, pair: tuple[int, float]
-) -> Setup:
-    """The setup of a run."""
-    longest, mean = pair
-    batch = config.per_device_train_batch_size * config.gradient_accumulation_steps
-    return Setup(
-        shape=shape,
-        counted=counted,
-        wrapper=fleet.wrapper,
-        ranks=fleet.ranks,
-        kind=fleet.device.kind,
-        memory=fleet.device.memory,
-        longest=longest,
-        most=max(longest, int(batch * mean)),
-        asked=config.max_tokens_per_microbatch,
-        checkpointing=bool(config.gradient_checkpointing),
-        autocast=bool(config.bf16 or config.fp16),
-    )
-
-
-def need_of(setup: Setup) -> MemoryNeed:
-    """What a device needs, and whether it has it."""
-    parts, fits = setup.footprint, setup.fits
-    share = parts.total / setup.memory
-    numbers = f"{_gib(parts.total)} of {_gib(setup.memory)} GiB ({share:.0%})"
-    if fits:
-        verdict = f"fits: {numbers}"
-    else:
-        ways = list(_remedies(setup))
-        advice = "; or ".join(ways[:2]) if ways else "a smaller model or a larger device"
-        verdict = f"does not fit: {numbers}; what would: {advice}"
-    return MemoryNeed(parts, setup.tokens, setup.memory, fits, verdict)
-
-
-def _remedies(setup: Setup) -> Iterator[str]:
-    """Changes of the recipe after which it fits, the smallest first."""
-    shape = setup.shape
-    tight = replace(setup, asked=setup.longest)
-    checkpointed = replace(setup, checkpointing=True)
-    both = replace(tight, checkpointing=True)
-    lora, qlora = (
-        replace(both, counted=Counted.by_shape(shape, kind, autocast=setup.autocast))
-        for kind in ("lora", "qlora")
-    )
-    full, on_gpu = setup.counted.full, setup.kind == "cuda"
-    tokens = f"max_tokens_per_microbatch: {setup.longest}"
-    often = "" if setup.checkpointing else ", gradient_checkpointing: true"
-    small = often if setup.tokens == setup.longest else f"{often}, {tokens}"
-    in_four_bits = on_gpu and full and setup.wrapper in ("one", "ddp")
-    ways = [
-        (not setup.checkpointing, checkpointed, "gradient_checkpointing: true"),
-        (setup.tokens > setup.longest, tight, tokens),
-        (not setup.checkpointing, both, small.removeprefix(", ")),
-        (full, lora, f"lora_r: 16, model_dtype: bfloat16{small}"),
-        (in_four_bits, qlora, f"lora_r: 16, quantize: 4bit, model_dtype: bfloat16{small}"),
-    ]
-    for possible, changed, words in ways:
-        if possible and changed.fits:
-            yield words
-    for ranks in (2, 4, 8, 16, 32, 64) if on_gpu else ():
-        spread = replace(both, wrapper="fsdp2", ranks=ranks)
-        if ranks > setup.ranks and spread.fits:
-            yield f"{ranks} devices with FSDP2{small}"
-            return
-
-
-def _gib(size: int) -> str:
-    return f"{size / _GIB:.1f}"
+    def _remedies(self) -> Iterator[str]:
+        """Changes of the recipe after which it fits, the smallest first."""
+        tight = replace(self, asked=self.longest)
+        checkpointed = replace(self, checkpointing=True)
+        both = replace(tight, checkpointing=True)
+        lora, qlora = (
+            replace(both, counted=Counted.by_shape(self.shape, kind, autocast=self.autocast))
+            for kind in ("lora", "qlora")
+        )
+        full, on_gpu = self.counted.full, self.kind == "cuda"
+        tokens = f"max_tokens_per_microbatch: {self.longest}"
+        often = "" if self.checkpointing else ", gradient_checkpointing: true"
+        small = often if self.tokens == self.longest else f"{often}, {tokens}"
+        in_four_bits = on_gpu and full and self.wrapper in ("one", "ddp")
+        ways = [
+            (not self.checkpointing, checkpointed, "gradient_checkpointing: true"),
+            (self.tokens > self.longest, tight, tokens),
+            (not self.checkpointing, both, small.removeprefix(", ")),
+            (full, lora, f"lora_r: 16, model_dtype: bfloat16{small}"),
+            (in_four_bits, qlora, f"lora_r: 16, quantize: 4bit, model_dtype: bfloat16{small}"),
+        ]
+        yield from (words for possible, changed, words in ways if possible and changed.fits)
+        for ranks in (2, 4, 8, 16, 32, 64) if on_gpu else ():
+            if ranks > self.ranks and replace(both, wrapper="fsdp2", ranks=ranks).fits:
+                yield f"{ranks} devices with FSDP2{small}"
+                return

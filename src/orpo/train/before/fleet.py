@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 import psutil
 import yaml
 
-from orpo.errors import ConfigError
+from orpo.errors import ConfigError, refuse_first
 from orpo.options import option
 from orpo.runs.reading import load_yaml, read_object, read_text
 
@@ -61,25 +61,17 @@ DEVICES = {
 """Names of `--gpu`; rates as their maker states them, memory as it is sold."""
 
 
-def this_device(*, measure: bool, low: bool) -> Device:
-    """The GPU of this machine, or its processor."""
+def this_device(*, measure: bool, low: bool, cpu: bool = False) -> Device:
+    """The GPU of this machine, or its processor; `low` measures products of 16 bits."""
     import torch  # noqa: PLC0415 - slow
 
-    if torch.cuda.is_available():
+    if torch.cuda.is_available() and not cpu:
         found = torch.cuda.get_device_properties(0)
         known = next((d for d in DEVICES.values() if _same_name(d.name, found.name)), None)
         rate, source = (known.tflops, known.source) if known else (None, "not known")
         return Device(found.name, int(found.total_memory), rate, source)
-    return this_processor(measure=measure, low=low)
-
-
-def this_processor(*, measure: bool, low: bool) -> Device:
-    """The processor of this machine; see `this_device`."""
-    import torch  # noqa: PLC0415 - slow
-
     rate = _measured_rate(torch.bfloat16 if low else torch.float32) if measure else None
-    kind = "bf16" if low else "fp32"
-    source = f"products of {kind} matrices on this machine, now"
+    source = f"products of {'bf16' if low else 'fp32'} matrices on this machine, now"
     return Device("this processor", int(psutil.virtual_memory().available), rate, source, "cpu")
 
 
@@ -104,7 +96,6 @@ def _measured_rate(dtype: torch.dtype) -> float:
 
 
 WRAPPERS = ("ddp", "zero2", "zero3", "fsdp2")
-_GIB = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -141,32 +132,23 @@ class Assumptions:
 
     def __post_init__(self) -> None:
         """Check every value."""
-        self._one_of("gpu", ("cpu", *DEVICES))
-        self._one_of("wrapper", WRAPPERS)
+        for name, choices in (("gpu", ("cpu", *DEVICES)), ("wrapper", WRAPPERS)):
+            value = getattr(self, name)
+            if value is not None and value not in choices:
+                raise ConfigError(f"{value!r} is none of {', '.join(choices)}", where=f"--{name}")
         for name in ("ranks", "memory_gib", "device_tflops", "utilisation", "pairs", "eval_pairs"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ConfigError(f"must be positive, is {value}", where=f"--{name}")
-        if self.utilisation is not None and self.utilisation > 1:
-            raise ConfigError(f"is a share, is {self.utilisation}", where="--utilisation")
-        if self.price_per_hour is not None and self.price_per_hour < 0:
-            raise ConfigError(
-                f"must not be negative, is {self.price_per_hour}", where="--price_per_hour"
-            )
-        tokens = self.pair_tokens
-        if tokens is not None and (not all(t > 0 for t in tokens)):
-            raise ConfigError(
-                f"three positive numbers are needed, not {list(tokens)}", where="--pair_tokens"
-            )
-        if self.accelerate_config and (self.ranks or self.wrapper):
-            raise ConfigError(
-                "says ranks and wrapper itself", where="--accelerate_config", fix="Use one of them."
-            )
-
-    def _one_of(self, name: str, choices: tuple[str, ...]) -> None:
-        value = getattr(self, name)
-        if value is not None and value not in choices:
-            raise ConfigError(f"{value!r} is none of {', '.join(choices)}", where=f"--{name}")
+        share, price, tokens = self.utilisation or 0, self.price_per_hour or 0, self.pair_tokens
+        three = f"three positive numbers are needed, not {list(tokens or ())}"
+        twice = self.accelerate_config and (self.ranks or self.wrapper)
+        refuse_first(
+            (share > 1, "--utilisation", f"is a share, is {share}"),
+            (price < 0, "--price_per_hour", f"must not be negative, is {price}"),
+            (not all(t > 0 for t in tokens or ()), "--pair_tokens", three),
+            (twice, "--accelerate_config", "says ranks and wrapper itself", "Use one of them."),
+        )
 
     def given(self) -> list[str]:
         """Flags of what is not left to the settings and the machine."""
@@ -212,12 +194,11 @@ class Fleet:
 
 def _device(assumed: Assumptions, config: ORPOConfig) -> Device:
     measure, low = assumed.device_tflops is None, bool(config.bf16)
-    if assumed.gpu == "cpu" or (assumed.gpu is None and config.use_cpu and not low):
-        device = this_processor(measure=measure, low=low)
-    elif assumed.gpu is None:
-        device = this_device(measure=measure, low=low)
+    if assumed.gpu in {None, "cpu"}:
+        cpu = assumed.gpu == "cpu" or (config.use_cpu and not low)
+        device = this_device(measure=measure, low=low, cpu=cpu)
     else:
-        device = DEVICES[assumed.gpu]
+        device = DEVICES[str(assumed.gpu)]
     if assumed.memory_gib is not None:
         device = replace(device, memory=int(assumed.memory_gib * _GIB))
     if assumed.device_tflops is not None:
@@ -261,6 +242,5 @@ def _of_accelerate(path: str) -> tuple[int, Wrapper]:
             fix="See recipes/accelerate.",
         ) from error
     wrapper = {"FSDP": "fsdp2", "DEEPSPEED": f"zero{stage}"}.get(kind, "ddp")
-    if wrapper not in WRAPPERS:
-        wrapper = "ddp"
+    wrapper = wrapper if wrapper in WRAPPERS else "ddp"
     return ranks, cast("Wrapper", wrapper if ranks > 1 else "one")

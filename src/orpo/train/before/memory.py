@@ -24,7 +24,6 @@ from orpo.engine.types import Engine
 from orpo.errors import ConfigError
 from orpo.runs.files import ADAPTER_FILE, located
 from orpo.train import adapters, models
-from orpo.train.before.generation import read_generation_settings
 from orpo.train.weights import check_weight_files
 
 if TYPE_CHECKING:
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
 
 _STATE_BYTES = {"8bit": 2, "4bit": 1, "adafactor": 0, "sgd": 0, "lomo": 0, "rmsprop": 4}
 """Bytes of optimizer states per trained parameter, by what is in the optimizer's name."""
-_ADAM = 8
+_ADAM, _FP32 = 8, 4
 
 
 @dataclass(frozen=True)
@@ -57,11 +56,11 @@ def make_plan(
     model: nn.Module, engine: Engine, args: ORPOConfig, dataset: Any, autocast: Precision
 ) -> Plan:
     """Measure the model, look at the data, and decide."""
-    estimate = _among_ranks(measure_memory(model, engine, args, autocast), model)
+    estimate = measure_memory(model, engine, args, autocast, among_ranks=True)
     lengths = pair_lengths(dataset)
     if lengths is not None and args.objective == "sft":
         lengths[:, 2] = 0  # rejected answers stay out of the model
-    check_memory(estimate, _longest(lengths, engine))
+    check_memory(estimate, longest_pair(lengths, engine))
     wanted = args.compile_blocks
     if wanted is None:
         on_cpu = estimate.device == "cpu" and bool(args.bf16)
@@ -79,12 +78,8 @@ def _operations(model: nn.Module, args: ORPOConfig, lengths: Any) -> float:
     return float(6.0 * body * pairs * lengths[:, :3].sum(1).mean())
 
 
-def longest_pair(dataset: Any, engine: Engine) -> LongestPair | None:
-    """The longest pair of a prepared data set; None for a stream, which must be read to know."""
-    return _longest(pair_lengths(dataset), engine)
-
-
-def _longest(lengths: Any, engine: Engine) -> LongestPair | None:
+def longest_pair(lengths: Any, engine: Engine) -> LongestPair | None:
+    """The longest pair by `pair_lengths`; None for a stream, which must be read to know."""
     if lengths is None or not len(lengths):
         return None
     positions = [engine.positions(int(p), int(c), int(r)) for p, c, r, _ in lengths]
@@ -94,29 +89,25 @@ def _longest(lengths: Any, engine: Engine) -> LongestPair | None:
 
 
 def measure_memory(
-    model: nn.Module, engine: Engine, args: ORPOConfig, autocast: Precision
+    model: nn.Module,
+    engine: Engine,
+    args: ORPOConfig,
+    autocast: Precision,
+    *,
+    among_ranks: bool = False,
 ) -> MemoryEstimate:
-    """What a step of this run will need."""
+    """What a step of this run will need; ranks on one machine share what it has."""
     size = optimizer_bytes(args)
-    return estimate_memory(
-        model,
-        engine.head,
-        lambda count: size * count,
-        autocast,
-        checkpointing=bool(args.gradient_checkpointing),
+    often = bool(args.gradient_checkpointing)
+    found = estimate_memory(
+        model, engine.head, lambda count: size * count, autocast, checkpointing=often
     )
-
-
-def _among_ranks(estimate: MemoryEstimate, model: nn.Module) -> MemoryEstimate:
-    """Ranks on one machine share its memory, and DDP keeps the gradients once more."""
-    if int(os.environ.get("WORLD_SIZE") or 1) == 1:
-        return estimate
+    if not among_ranks or int(os.environ.get("WORLD_SIZE") or 1) == 1:
+        return found
     trained = (p for p in model.parameters() if p.requires_grad)
-    buckets = sum(p.numel() * p.element_size() for p in trained)
-    neighbours = int(os.environ.get("LOCAL_WORLD_SIZE") or 1) if estimate.device == "cpu" else 1
-    return replace(
-        estimate, fixed=estimate.fixed + buckets, available=estimate.available // neighbours
-    )
+    buckets = sum(p.numel() * p.element_size() for p in trained)  # DDP's copy of the gradients
+    neighbours = int(os.environ.get("LOCAL_WORLD_SIZE") or 1) if found.device == "cpu" else 1
+    return replace(found, fixed=found.fixed + buckets, available=found.available // neighbours)
 
 
 def check_memory(estimate: MemoryEstimate, longest: LongestPair | None) -> None:
@@ -142,18 +133,16 @@ def check_memory(estimate: MemoryEstimate, longest: LongestPair | None) -> None:
 
 def pair_lengths(dataset: Any) -> Any:
     """(pairs, 4) int64: tokens of prompt, chosen and rejected answer, and the row."""
+    sides = [f"{side}_ids" for side in ("prompt", "chosen", "rejected")]
     if isinstance(dataset, datasets.Dataset):
         table = dataset.data.table if dataset._indices is None else dataset.flatten_indices().data
-        columns = [pc.list_value_length(table.column(f"{n}_ids")) for n in _SIDES]
+        columns = [pc.list_value_length(table.column(side)) for side in sides]
         columns.append(table.column("row"))
         return np.stack([np.asarray(column, dtype=np.int64) for column in columns], axis=1)
     if hasattr(dataset, "__len__") and isinstance(dataset, Iterable):
-        found = [[*(len(pair[f"{n}_ids"]) for n in _SIDES), pair["row"]] for pair in dataset]
+        found = [[*(len(pair[side]) for side in sides), pair["row"]] for pair in dataset]
         return np.asarray(found, dtype=np.int64)
     return None
-
-
-_SIDES = ("prompt", "chosen", "rejected")
 
 
 def optimizer_bytes(args: TrainingArguments) -> int:
@@ -166,19 +155,23 @@ def _gib(size: int) -> str:
     return f"{size / 2**30:.1f} GiB"
 
 
-_FP32 = 4
-
-
 def load_outline(name: str, args: ORPOConfig, peft_config: PeftConfig | None) -> nn.Module:
     """The model that a run would train, on the meta device; only its configuration is read."""
     folder = located(name)
     if Path(folder, ADAPTER_FILE).is_file() and not Path(folder, "config.json").is_file():
-        return _adapted(folder, args)
+        from peft import PeftConfig  # noqa: PLC0415 - slow
+
+        try:
+            adapter = PeftConfig.from_pretrained(folder)
+        except models.UNREADABLE as error:
+            raise models.unloadable("adapter", folder, error) from error
+        adapter.inference_mode = False
+        return load_outline(adapters.base_of_adapter(folder), args, adapter)
     check_weight_files(folder, models.fetching(args))
     adapters.check_quantize(args, adapter=peft_config is not None)
     config = models.read_config(folder, args)
     adapters.check_stored(config, name, adapter=peft_config is not None)
-    settings = read_generation_settings(folder, models.fetching(args))
+    settings = models.read_generation_settings(folder, args)
     try:
         with torch.device("meta"):
             model: nn.Module = models.auto_class(config).from_config(
@@ -186,24 +179,11 @@ def load_outline(name: str, args: ORPOConfig, peft_config: PeftConfig | None) ->
             )
             if settings is not None:
                 cast(Any, model).generation_config = settings
-            return (
-                model
-                if peft_config is None
-                else models.add_adapter(cast(PreTrainedModel, model), peft_config, args)
-            )
+            if peft_config is not None:
+                model = models.add_adapter(cast(PreTrainedModel, model), peft_config, args)
+            return model
     except models.UNREADABLE as error:
         raise models.unloadable("model", name, error) from error
-
-
-def _adapted(folder: str, args: ORPOConfig) -> nn.Module:
-    from peft import PeftConfig  # noqa: PLC0415
-
-    try:
-        adapter = PeftConfig.from_pretrained(folder)
-    except models.UNREADABLE as error:
-        raise models.unloadable("adapter", folder, error) from error
-    adapter.inference_mode = False
-    return load_outline(adapters.base_of_adapter(folder), args, adapter)
 
 
 def _dtype(config: Any, args: ORPOConfig) -> torch.dtype:
@@ -225,24 +205,19 @@ def shape_of(model: nn.Module) -> ModelShape:
     heads = int(config.num_attention_heads)
     size = getattr(config, "head_dim", None) or config.hidden_size // heads
     experts = int(getattr(config, "num_experts_per_tok", None) or 1)
-    inner = (
-        getattr(config, "moe_intermediate_size", None) if experts > 1 else None
-    ) or _inner_size(config)
+    inner = ["intermediate_size", "ffn_dim", "n_inner"]
+    inner = ["moe_intermediate_size", *inner] if experts > 1 else inner
+    sizes = (getattr(config, name, None) for name in inner)
     tied = layer is not None and getattr(layer, "weight", None) is table.weight
     return ModelShape(
         width=int(config.hidden_size),
         layers=int(config.num_hidden_layers),
-        mlp=int(inner) * experts,
+        mlp=int(next(filter(None, sizes), 4 * config.hidden_size)) * experts,
         vocabulary=models.vocabulary_size(model) or 0,
         keys=int(getattr(config, "num_key_value_heads", None) or heads) * int(size),
         tied=tied,
         counted=sum(p.numel() for name, p in model.named_parameters() if "lora_" not in name),
     )
-
-
-def _inner_size(config: Any) -> int:
-    named = (getattr(config, name, None) for name in ("intermediate_size", "ffn_dim", "n_inner"))
-    return next((int(size) for size in named if size), 4 * int(config.hidden_size))
 
 
 def count_bytes(model: nn.Module, args: ORPOConfig) -> Counted:
