@@ -14,7 +14,7 @@ from transformers.trainer_utils import SchedulerType
 
 from orpo.errors import ConfigError
 from orpo.setting_types import as_mapping
-from orpo.settings import OwnSettings, check, setting, unused_strengths, with_deepspeed
+from orpo.settings import SCHEDULE, OwnSettings, check, setting, with_deepspeed
 
 _REFUSALS = (
     *(ValueError, OSError, ImportError, TypeError, LookupError, AttributeError, RuntimeError),
@@ -96,9 +96,7 @@ class ORPOConfig(OwnSettings, TrainingArguments):
         ConfigError: A value that cannot be meant; the message names the field.
     """
 
-    lr_scheduler_type: SchedulerType | str = setting(
-        "Shape of the learning rate schedule.", "cosine"
-    )
+    lr_scheduler_type: SchedulerType | str = setting(SCHEDULE, "cosine")
 
     def __new__(cls, *_args: Any, **given: Any) -> Self:
         """Refuse unknown names ahead of `__init__`, with what is meant by them."""
@@ -116,7 +114,9 @@ class ORPOConfig(OwnSettings, TrainingArguments):
         types["accelerator_config"] |= AcceleratorConfig
         check(self, types, {f.name: f.metadata.get("choices") for f in fields(self)})
         half = self.bf16 or self.bf16_full_eval
-        if (half or self._is_a_rank()) and not torch.accelerator.is_available():
+        # DeepSpeed finds the other ranks by itself.
+        ranked = int(os.environ.get("WORLD_SIZE") or 1) > 1 and not with_deepspeed(self)
+        if (half or ranked) and not torch.accelerator.is_available():
             self.use_cpu = True  # without it transformers looks for a GPU, and ranks for no others
         try:
             super().__post_init__()
@@ -135,11 +135,6 @@ class ORPOConfig(OwnSettings, TrainingArguments):
         words = said.lower().replace("_", "")
         named = [name for name in given if name.replace("_", "") in words]
         return ConfigError(said.rstrip("."), where=max(named, key=len, default=""))
-
-    @property
-    def unused_strengths(self) -> list[str]:
-        """Settings of other objectives that were given, and have no effect."""
-        return unused_strengths(self)
 
     @property
     def format_name(self) -> str:
@@ -173,10 +168,6 @@ class ORPOConfig(OwnSettings, TrainingArguments):
         return text
 
     __repr__ = __str__
-
-    def _is_a_rank(self) -> bool:
-        """One of several; DeepSpeed finds the others by itself."""
-        return int(os.environ.get("WORLD_SIZE") or 1) > 1 and not with_deepspeed(self)
 
 
 def _meant_by(name: str, names: list[str], value: Any) -> str:

@@ -37,19 +37,16 @@ CHOICES: dict[str, tuple[str, ...]] = {
 
 
 def as_declared(value: Any, declared: Any, name: str) -> Any:
-    """The value as its field wants it.
-
-    Args:
-        value: As it was given.
-        declared: The field's type, resolved (`typing.get_type_hints`).
-        name: The field, for the message.
+    """The value as a field's type, resolved by `typing.get_type_hints`, wants it.
 
     Raises:
-        ConfigError: It is of another type, and cannot be meant.
+        ConfigError: It is of another type, and cannot be meant; `name` is the field's.
     """
-    kinds = [kind for kind in _members(declared) if kind is not NoneType]
+    one = get_origin(declared) in {Literal, dict, list}
+    members = (declared,) if one else get_args(declared) or (declared,)
+    kinds = [kind for kind in members if kind is not NoneType]
     if value is None:
-        if len(kinds) < len(_members(declared)):
+        if NoneType in members:
             return None
         raise ConfigError("is empty", where=name, fix="Give a value, or leave the setting out.")
     if {*kinds} <= {int, float}:
@@ -58,7 +55,10 @@ def as_declared(value: Any, declared: Any, name: str) -> Any:
         return _as_switch(value, name)
     for kind in kinds if isinstance(value, str) else ():
         if isinstance(kind, type) and issubclass(kind, Enum):
-            return _one_of(value, [str(member.value) for member in kind], name)
+            choices = [str(member.value) for member in kind]
+            if value not in choices:
+                raise ConfigError(f"{value!r} is none of {', '.join(choices)}", where=name)
+            return value
     for kind in kinds:
         found = _fitting(value, kind, name)
         if found is not None:
@@ -67,11 +67,7 @@ def as_declared(value: Any, declared: Any, name: str) -> Any:
 
 
 def as_number(value: Any, name: str, *, whole: bool) -> int | float:
-    """A finite number out of a number or a text.
-
-    Raises:
-        ConfigError: It is none.
-    """
+    """A finite number out of a number or a text."""
     try:
         number = float("nan") if isinstance(value, bool) else float(value)
     except (TypeError, ValueError, OverflowError):
@@ -86,11 +82,7 @@ def as_number(value: Any, name: str, *, whole: bool) -> int | float:
 
 
 def as_mapping(value: Any, name: str) -> dict[str, Any]:
-    """An object out of a mapping or its JSON; empty where nothing is given.
-
-    Raises:
-        ConfigError: It is none.
-    """
+    """An object out of a mapping or its JSON; empty where nothing is given."""
     if value is None or value == "":
         return {}
     if isinstance(value, str):
@@ -103,23 +95,10 @@ def as_mapping(value: Any, name: str) -> dict[str, Any]:
     return dict(value)
 
 
-def _members(declared: Any) -> tuple[Any, ...]:
-    """The types of a union, or the one type."""
-    if get_origin(declared) in {Literal, dict, list}:
-        return (declared,)
-    return get_args(declared) or (declared,)
-
-
 def _as_switch(value: Any, name: str) -> bool:
     if type(value) in (bool, int) and value in (True, False):
         return bool(value)
     raise ConfigError(f"must be true or false, is {_shown(value)}", where=name)
-
-
-def _one_of(value: str, choices: list[str], name: str) -> str:
-    if value in choices:
-        return value
-    raise ConfigError(f"{value!r} is none of {', '.join(choices)}", where=name)
 
 
 def _fitting(value: Any, kind: Any, name: str) -> Any:
@@ -134,15 +113,14 @@ def _fitting(value: Any, kind: Any, name: str) -> Any:
         return os.fspath(value)
     if origin is dict and isinstance(value, Mapping):
         return dict(value)
-    return value if _is(value, origin) else None
-
-
-def _is(value: Any, origin: Any) -> bool:
     if not isinstance(origin, type):
-        return origin is Any
-    if issubclass(origin, Enum):
-        return value in [member.value for member in origin]
-    return isinstance(value, origin) and not (origin in {int, float} and isinstance(value, bool))
+        fits = origin is Any
+    elif issubclass(origin, Enum):
+        fits = value in [member.value for member in origin]
+    else:
+        fits = isinstance(value, origin)
+        fits &= not (origin in {int, float} and isinstance(value, bool))
+    return value if fits else None
 
 
 def _read_or_refused(value: Any, kinds: list[Any], name: str) -> Any:
@@ -174,11 +152,10 @@ _WORDS: dict[Any, str] = {
 
 def _shown(value: Any) -> str:
     """A value in a message: as it stands, but never pages of it."""
-    if isinstance(value, list | tuple | Mapping):
-        kind = "an object" if isinstance(value, Mapping) else "a list"
-        return f"{kind} ({_cut(repr(value))})" if value else f"an empty {kind.split()[1]}"
-    return _cut(repr(value))
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    text = repr(value)
+    text = text if len(text) <= 60 else f"{text[:57]}..."
+    if not isinstance(value, list | tuple | Mapping):
+        return text
+    kind = "object" if isinstance(value, Mapping) else "list"
+    a = "an" if kind == "object" else "a"
+    return f"{a} {kind} ({text})" if value else f"an empty {kind}"

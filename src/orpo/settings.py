@@ -11,7 +11,7 @@ from __future__ import annotations
 import ast
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from enum import Enum
 from functools import cache, reduce
 from importlib.util import find_spec
@@ -20,7 +20,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal, cast, get_type_hints
 
-from orpo.errors import ConfigError
+from orpo.errors import ConfigError, refuse_first
 from orpo.setting_types import CHOICES, as_declared, as_mapping
 
 _STRENGTHS = {"orpo": {"orpo_alpha": 0.1, "orpo_beta": 1.0}, "sft": {}, "dpo": {"dpo_beta": 0.1}}
@@ -44,8 +44,12 @@ _MEANINGLESS = {
     "batch_eval_metrics": "metrics are computed over whole data sets",
     "debug": "what is not finite is named by step and rows, see on_nonfinite",
 }
-
-
+_LAMBDA = "is orpo_alpha by TRL's name"
+_TWICE = (
+    "beta is TRL's name for orpo_alpha and cannot be combined with orpo_alpha or orpo_beta",
+    "Use orpo_alpha (strength) and orpo_beta (temperature), or beta alone.",
+)
+_ENGINE_STEPS = "skip is not possible with DeepSpeed, whose engine takes the step itself"
 ALSO: dict[str, Any] = {"fsdp": bool | list[str], "debug": None}
 """What transformers takes beyond the types that it declares."""
 
@@ -55,8 +59,8 @@ def setting(text: str, default: Any = None) -> Any:
     return field(default=default, metadata={"help": text})
 
 
-def _any(name: str) -> str:
-    return ", ".join(CHOICES[name])
+SCHEDULE = "Shape of the learning rate schedule."
+_ANY = {name: ", ".join(choices) for name, choices in CHOICES.items()}
 
 
 @dataclass
@@ -69,7 +73,7 @@ class OwnSettings:
     logging_nan_inf_filter: bool = setting("Replace non-finite losses in the log.", False)
     remove_unused_columns: bool = setting("Unused: orpo reads the columns that it needs.", False)
 
-    objective: str = setting(f"What is trained: {_any('objective')}.", "orpo")
+    objective: str = setting(f"What is trained: {_ANY['objective']}.", "orpo")
     orpo_alpha: float | None = setting("Strength of the preference term, lambda. Default 0.1.")
     orpo_beta: float | None = setting("Temperature of the odds ratio. Default 1.0.")
     dpo_beta: float | None = setting("Strength of DPO's KL constraint. Default 0.1.")
@@ -77,7 +81,7 @@ class OwnSettings:
     nll_scope: str = setting("Tokens that the NLL counts: sequence or completion.", "sequence")
     max_length: int | None = setting("Tokens of prompt and answer together.", 1024)
     max_prompt_length: int | None = setting("Tokens of the prompt.")
-    truncation: str = setting(f"Over-long pairs: {_any('truncation')}.", "truncate_answer")
+    truncation: str = setting(f"Over-long pairs: {_ANY['truncation']}.", "truncate_answer")
     max_tokens_per_microbatch: int | None = setting(
         "Positions that go through the model at once; saves memory, never changes the result."
     )
@@ -87,15 +91,15 @@ class OwnSettings:
     disable_dropout: bool = setting("Switch every dropout of the model off.", True)
     engine: str = setting("How pairs go through the model: auto, shared or padded.", "auto")
     on_bad_row: str = setting("Malformed rows: error or drop.", "error")
-    data_format: str = setting(f"Columns of the data: {_any('data_format')}.", "auto")
-    pair_rule: str = setting(f"Pair out of scored answers: {_any('pair_rule')}.", "best_worst")
+    data_format: str = setting(f"Columns of the data: {_ANY['data_format']}.", "auto")
+    pair_rule: str = setting(f"Pair out of scored answers: {_ANY['pair_rule']}.", "best_worst")
     data_cache: str | None = setting("Folder that keeps tokenised data; off for none.")
     chat_template: str | None = setting("Jinja file that replaces the tokenizer's chat template.")
     chat_template_kwargs: dict[str, Any] | str | None = setting(
         "Extra variables for the chat template, as JSON."
     )
     model_dtype: str = setting(
-        f"Weights of a model given by name: {_any('model_dtype')}.", "float32"
+        f"Weights of a model given by name: {_ANY['model_dtype']}.", "float32"
     )
     quantize: str = setting("Layers of a model given by name: none or 4bit (QLoRA).", "none")
     model_init_kwargs: dict[str, Any] | str | None = setting(
@@ -118,19 +122,12 @@ class OwnSettings:
 
 @dataclass(frozen=True)
 class Setting:
-    """One setting, as its field declares it.
-
-    Attributes:
-        name: Of the field.
-        type: Its type, resolved; classes that take loading are stood in for.
-        default: None where it is not written down as a plain value.
-        about: The field's metadata: `help`, and `choices`, `nargs` and `const` of its flag.
-    """
+    """One setting, as its field declares it."""
 
     name: str
-    type: Any
-    default: Any = None
-    about: Mapping[str, Any] = field(default_factory=dict)
+    type: Any  # resolved; classes that take loading are stood in for
+    default: Any = None  # where it is written down as a plain value
+    about: Mapping[str, Any] = field(default_factory=dict)  # `help`, and of its flag the rest
 
 
 def settings_of(kind: type) -> dict[str, Setting]:
@@ -143,11 +140,8 @@ def settings_of(kind: type) -> dict[str, Setting]:
 def training_settings() -> dict[str, Setting]:
     """Every field of `ORPOConfig`, without loading it."""
     found = {one.name: one for one in _of_transformers()}
-    shape = found["lr_scheduler_type"]
-    found[shape.name] = Setting(
-        shape.name, shape.type, "cosine", {"help": "Shape of the learning rate schedule."}
-    )
-    return {**found, **settings_of(OwnSettings)}
+    shape = replace(found["lr_scheduler_type"], default="cosine", about={"help": SCHEDULE})
+    return {**found, shape.name: shape, **settings_of(OwnSettings)}
 
 
 def _of_transformers() -> Iterator[Setting]:
@@ -212,14 +206,7 @@ def _type(node: ast.expr, classes: Mapping[str, ast.ClassDef]) -> Any:
 
 
 def check_given(given: Mapping[str, Any]) -> None:
-    """Refuse what cannot be meant, before anything is loaded.
-
-    Args:
-        given: Settings out of `training_settings`, by name.
-
-    Raises:
-        ConfigError: Names the first setting that is wrong.
-    """
+    """Refuse settings of a training that cannot be meant, before anything is loaded."""
     known = training_settings()
     draft = SimpleNamespace(**{name: one.default for name, one in known.items()} | {**given})
     types = {name: known[name].type for name in given}
@@ -246,15 +233,7 @@ def check(settings: Any, types: Mapping[str, Any], described: Mapping[str, Any])
     _check_choices(settings, described)
     _resolve_strength(settings)
     _check_limits(settings)
-    if settings.on_nonfinite == "skip" and with_deepspeed(settings):
-        raise ConfigError(
-            "skip is not possible with DeepSpeed, whose engine takes the step itself",
-            where="on_nonfinite",
-            fix="Use stop.",
-        )
     _check_json(settings)
-    if settings.chat_template is not None:
-        _require_file(settings.chat_template, "chat_template")
 
 
 def with_deepspeed(settings: Any) -> bool:
@@ -274,75 +253,62 @@ def _check_choices(settings: Any, described: Mapping[str, Any]) -> None:
         value = getattr(settings, name, None)
         if choices and value is not None and value not in choices:
             raise ConfigError(f"{value!r} is none of {', '.join(choices)}", where=name)
-    if os.environ.get("ACCELERATE_DYNAMO_BACKEND", "no").lower() not in ("", "no"):
-        raise ConfigError(
-            f"cannot be used: {_COMPILE}", where="dynamo_backend", fix="Launch without it."
-        )
-    for name, why in _MEANINGLESS.items():
-        if getattr(settings, name, None):
-            raise ConfigError(f"cannot be used: {why}", where=name, fix="Leave it out.")
+    compiled = os.environ.get("ACCELERATE_DYNAMO_BACKEND", "no").lower() not in ("", "no")
+    given = {name: why for name, why in _MEANINGLESS.items() if getattr(settings, name, None)}
+    refuse_first(
+        (compiled, "dynamo_backend", f"cannot be used: {_COMPILE}", "Launch without it."),
+        *((True, name, f"cannot be used: {why}", "Leave it out.") for name, why in given.items()),
+    )
 
 
 def _resolve_strength(settings: Any) -> None:
-    if settings.beta is not None:
-        if settings.objective != "orpo":
-            raise ConfigError(
-                f"is orpo_alpha by TRL's name, and the objective is {settings.objective}",
-                where="beta",
-                fix="Use dpo_beta." if settings.objective == "dpo" else "Leave it out.",
-            )
-        if settings.orpo_alpha is not None or settings.orpo_beta is not None:
-            raise ConfigError(
-                "beta is TRL's name for orpo_alpha and cannot be combined with "
-                "orpo_alpha or orpo_beta",
-                where="beta",
-                fix="Use orpo_alpha (strength) and orpo_beta (temperature), or beta alone.",
-            )
-        settings.orpo_alpha, settings.orpo_beta, settings.beta = settings.beta, 1.0, None
-    for name, default in _STRENGTHS[settings.objective].items():
+    objective, beta = settings.objective, settings.beta
+    if beta is not None:
+        fix = "Use dpo_beta." if objective == "dpo" else "Leave it out."
+        refuse_first(
+            (objective != "orpo", "beta", f"{_LAMBDA}, and the objective is {objective}", fix),
+            (settings.orpo_alpha is not None or settings.orpo_beta is not None, "beta", *_TWICE),
+        )
+        settings.orpo_alpha, settings.orpo_beta, settings.beta = beta, 1.0, None
+    for name, default in _STRENGTHS[objective].items():
         if getattr(settings, name) is None:
             setattr(settings, name, default)
+
+
+def _check_limits(settings: Any) -> None:
     for name in ("orpo_beta", "dpo_beta", "adam_epsilon"):
         value = getattr(settings, name)
         if value is not None and value <= 0:
             raise ConfigError(f"must be positive, is {value}", where=name)
-
-
-def _check_limits(settings: Any) -> None:
     for name, smallest in _SMALLEST.items():
         value = getattr(settings, name)
         if value is not None and value < smallest:
             raise ConfigError(f"must be at least {smallest}, is {value}", where=name)
-    if settings.max_steps == 0 or (settings.max_steps < 0 and settings.num_train_epochs == 0):
-        raise ConfigError(
-            "is 0: no step would be taken",
-            where="max_steps" if settings.max_steps == 0 else "num_train_epochs",
-            fix="Give a number above 0; `orpo evaluate` measures a model as it is.",
-        )
-    longest, of_prompt = settings.max_length, settings.max_prompt_length
-    if longest is not None and of_prompt is not None and of_prompt >= longest:
-        raise ConfigError(
-            f"{of_prompt} leaves no room for an answer within max_length={longest}",
-            where="max_prompt_length",
-            fix="Make it smaller than max_length.",
-        )
+    steps, longest, of_prompt = settings.max_steps, settings.max_length, settings.max_prompt_length
+    none = "is 0: no step would be taken"
+    some = "Give a number above 0; `orpo evaluate` measures a model as it is."
+    no_epochs = steps < 0 and settings.num_train_epochs == 0
+    no_room = longest is not None and of_prompt is not None and of_prompt >= longest
+    within = f"{of_prompt} leaves no room for an answer within max_length={longest}"
+    skip = settings.on_nonfinite == "skip" and with_deepspeed(settings)
+    refuse_first(
+        (steps == 0, "max_steps", none, some),
+        (no_epochs, "num_train_epochs", none, some),
+        (no_room, "max_prompt_length", within, "Make it smaller than max_length."),
+        (skip, "on_nonfinite", _ENGINE_STEPS, "Use stop."),
+    )
 
 
 def _check_json(settings: Any) -> None:
     for name in ("chat_template_kwargs", "model_init_kwargs"):
         setattr(settings, name, as_mapping(getattr(settings, name), name))
-    for name in (*_JSON, *_JSON_OR_FILE):
+    for name in ("chat_template", *_JSON, *_JSON_OR_FILE):
         value = getattr(settings, name, None)
         if not isinstance(value, str):
             continue
-        if name in _JSON or value.startswith("{"):
+        if name in _JSON or (name in _JSON_OR_FILE and value.startswith("{")):
             setattr(settings, name, as_mapping(value, name))
-        else:
-            _require_file(value, name)
+        elif not Path(value).is_file():
+            raise ConfigError(f"no such file: {value}", where=name, fix="Give its path.")
     if settings.deepspeed and find_spec("deepspeed") is None:
         raise ConfigError("needs the package deepspeed", where="deepspeed", fix="Install it.")
-
-
-def _require_file(path: str, name: str) -> None:
-    if not Path(path).is_file():
-        raise ConfigError(f"no such file: {path}", where=name, fix="Give its path.")

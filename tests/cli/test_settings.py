@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import ast
 import re
 from dataclasses import fields
@@ -18,7 +17,7 @@ import orpo as package
 from orpo import ConfigError, ORPOConfig
 from orpo.commands.flags import add_options
 from orpo.commands.main import COMMANDS, Parser
-from orpo.commands.options import resolve_settings
+from orpo.commands.options import ask
 from orpo.jobs import TrainJob
 from tests.cli.conftest import Orpo
 
@@ -33,7 +32,8 @@ MAPPINGS = {
 
 def read(path: Path, text: str) -> Any:
     path.write_text(text, encoding="utf-8")
-    return resolve_settings(str(path), argparse.Namespace())
+    asked = ask(str(path), {})
+    return asked.job, asked.config()
 
 
 @pytest.mark.filterwarnings("ignore:`gradient_checkpointing:FutureWarning")

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from orpo.commands.options import resolve_settings
+from orpo.commands.options import ask
 from orpo.config import ORPOConfig
-from orpo.jobs import TrainJob
 from orpo.migrate.convert import Conversion, convert, recipe_text
+from orpo.train.job import TrainJob
 
 PUBLISHED = Path(__file__).parent / "published"
 """Small files with the keys of the trainers' own examples."""
@@ -22,7 +21,8 @@ def resolved(conversion: Conversion, folder: Path) -> tuple[TrainJob, ORPOConfig
     recipe = folder / "recipe.yaml"
     recipe.write_text(recipe_text(conversion), encoding="utf-8")
     flags = {name: f"the {name}" for name in conversion.missing}
-    return resolve_settings(str(recipe), argparse.Namespace(**flags))
+    asked = ask(str(recipe), flags)
+    return asked.job, asked.config()
 
 
 @pytest.fixture

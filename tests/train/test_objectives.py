@@ -19,6 +19,7 @@ from transformers import TrainerCallback
 from orpo import ConfigError, ORPOConfig, ORPOTrainer
 from orpo.errors import CheckpointError
 from orpo.objective.types import PairLogps
+from orpo.settings import unused_strengths
 from orpo.train.before.memory import Plan
 from orpo.train.reference import REFERENCE, Reference
 from orpo.train.step_loss import StepLoss
@@ -59,7 +60,7 @@ class TestSettings:
     ) -> None:
         args = config(objective=objective)
         assert (args.orpo_alpha, args.orpo_beta, args.dpo_beta) == strengths
-        assert args.unused_strengths == []
+        assert unused_strengths(args) == []
         again = ORPOConfig(**{k: v for k, v in args.to_dict().items() if k in FIELDS})
         assert (again.orpo_alpha, again.orpo_beta, again.dpo_beta) == strengths
 

@@ -6,95 +6,56 @@ import argparse
 import json
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, fields
+from enum import Enum
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from orpo.commands import options as settings
-from orpo.setting_types import CHOICES
+from orpo import settings
+from orpo.train.job import TrainJob
 
 T = TypeVar("T")
 
-SETTINGS: dict[str, dict[str, Any]] = {
-    "data_format": {"metavar": "FORMAT", "help": "what the columns mean, if they leave it open"},
-    "pair_rule": {
-        "metavar": "RULE",
-        "help": "the pair out of scored answers: best_worst, best_second or best_random",
-    },
-    "max_length": {"type": int, "metavar": "N", "help": "tokens of prompt and answer together"},
-    "max_prompt_length": {"type": int, "metavar": "N", "help": "tokens of the prompt"},
-    "truncation": {
-        "choices": CHOICES["truncation"],
-        "metavar": "HOW",
-        "help": f"how over-long pairs are treated: {', '.join(CHOICES['truncation'])}",
-    },
-    "nll_scope": {
-        "choices": CHOICES["nll_scope"],
-        "metavar": "SCOPE",
-        "help": f"tokens that the NLL counts: {', '.join(CHOICES['nll_scope'])}",
-    },
-    "chat_template": {
-        "metavar": "FILE",
-        "help": "Jinja file that replaces the tokenizer's chat template",
-    },
-    "chat_template_kwargs": {
-        "metavar": "JSON",
-        "help": "extra variables for the chat template",
-    },
-    "trust_remote_code": {"action": "store_true", "help": "allow a model's own code to run"},
-}
-"""Flags that are settings of the training, by the same names."""
+_TRUE = ("yes", "true", "t", "y", "1")
+_FALSE = ("no", "false", "f", "n", "0")
+_SWITCH: dict[str, Any] = {"action": "store_true"}
 
 
-def add_options(parser: argparse._ActionsContainer, kind: type) -> None:
-    """A flag or a word for every option of a dataclass.
+def add_options(
+    parser: argparse._ActionsContainer,
+    kind: type,
+    other: Mapping[str, Any] | None = None,
+    without: Any = (),
+) -> None:
+    """A flag or a word for every field of a dataclass that `orpo.options` made.
 
     Args:
         parser: Of the command.
-        kind: A dataclass whose fields are made by `orpo.options`.
+        kind: The dataclass.
+        other: Defaults of fields beside the dataclass's own.
+        without: Fields that are no flags.
     """
-    _add(parser, kind, {}, ())
-
-
-def options_from(given: argparse.Namespace, kind: type[T]) -> T:
-    """The dataclass with what was given; its own defaults for the rest.
-
-    Raises:
-        ConfigError: What the dataclass itself refuses.
-    """
-    return _made(vars(given), kind, {}, ())
-
-
-def _add(
-    parser: argparse._ActionsContainer, kind: type, other: Mapping[str, Any], without: Any
-) -> None:
     hints = get_type_hints(kind)
     for one in fields(kind):
         about = one.metadata
         if "group" in about:
             under = parser.add_argument_group(about["title"], about["text"] or None)
             known = {**about["other"], about["unless"]: None}
-            _add(under, about["group"], known, about["without"])
-        elif "settings" in about and not about["settings"]:
-            settings.add_settings(parser)
+            add_options(under, about["group"], known, about["without"])
         elif "settings" in about:
-            under = parser.add_argument_group("settings of the training")
-            for name in about["settings"]:
-                _flag(under, name, default=argparse.SUPPRESS, **SETTINGS[name])
+            _add_settings(parser, about["settings"])
         elif "help" in about and one.name not in without:
-            required = one.name not in other and one.default is MISSING
-            _add_one(parser, one, hints[one.name], required)
+            required = one.name not in (other or ()) and one.default is MISSING
+            _add_option(parser, one, hints[one.name], required)
 
 
-def _add_one(
+def _add_option(
     parser: argparse._ActionsContainer, one: Field[Any], hint: Any, required: bool
 ) -> None:
     about, how = one.metadata, _reading(hint)
-    if about.get("choices"):
-        how["choices"] = about["choices"]
     if about.get("parse"):
         how["type"] = about["parse"]
-    how |= {name: about[name] for name in ("help", "metavar") if about.get(name)}
+    how |= {name: about[name] for name in ("help", "metavar", "choices") if about.get(name)}
     how["help"] = how["help"].replace("%", "%%")
     if isinstance(how.get("nargs"), int) and "metavar" in how:
         how["metavar"] = tuple(how["metavar"].split())
@@ -110,15 +71,13 @@ def _add_one(
     if "bare" in about:
         how |= {"nargs": "?", "const": about["bare"]}
     name = about.get("flag") or one.name
-    _flag(parser, name, dest=name, default=argparse.SUPPRESS, required=required, **how)
+    how |= {"dest": name, "default": argparse.SUPPRESS, "required": required}
+    parser.add_argument(*([f"-{name}"] if len(name) == 1 else _spelled(name)), **how)
 
 
-def _flag(parser: argparse._ActionsContainer, name: str, **how: Any) -> None:
-    """A flag that may be written with dashes, too."""
-    if len(name) == 1:
-        parser.add_argument(f"-{name}", **how)
-        return
-    parser.add_argument(*dict.fromkeys((f"--{name}", f"--{name.replace('_', '-')}")), **how)
+def _spelled(name: str) -> list[str]:
+    """A flag may be written with dashes, too."""
+    return [*dict.fromkeys((f"--{name}", f"--{name.replace('_', '-')}"))]
 
 
 def _reading(hint: Any) -> dict[str, Any]:
@@ -143,14 +102,81 @@ def _by_comma(text: str) -> tuple[str, ...]:
     return tuple(part for part in (part.strip() for part in text.split(",")) if part)
 
 
-def _made(values: Mapping[str, Any], kind: type[T], other: Mapping[str, Any], without: Any) -> T:
-    chosen: dict[str, Any] = dict(other)
+# Settings of a training
+
+
+def _add_settings(parser: argparse._ActionsContainer, names: tuple[str, ...]) -> None:
+    """Flags of some settings; those of the job and of the training all together if none is named.
+
+    All together they are read as transformers' own parser reads them.
+    """
+    groups = {"settings of the training": settings.settings_of(settings.OwnSettings)}
+    if not names:
+        every = "settings of the training (every TrainingArguments field)"
+        groups = {"the job": settings.settings_of(TrainJob), every: settings.training_settings()}
+    for title, known in groups.items():
+        group = parser.add_argument_group(title)
+        for one in [known[name] for name in names] or known.values():
+            about = {**one.about, "default": argparse.SUPPRESS, "dest": one.name}
+            about["help"] = str(about.get("help", "")).replace("%", "%%")
+            if one.name == "resume":  # alone, it means the newest checkpoint
+                about |= {"nargs": "?", "const": "newest"}
+            # A word may follow where there are few flags: it is not the switch's.
+            how = _SWITCH if names and one.type is bool else _as_transformers(one)
+            group.add_argument(*_spelled(one.name), **how, **about)
+            if one.type is bool and one.default is True:
+                no: dict[str, Any] = {"dest": one.name, "default": argparse.SUPPRESS}
+                group.add_argument(*_spelled(f"no_{one.name}"), action="store_false", **no)
+
+
+def _as_transformers(one: settings.Setting) -> dict[str, Any]:
+    """How `HfArgumentParser` reads a setting's value."""
+    parts = [one.type] if get_origin(one.type) in {list, dict} else get_args(one.type)
+    kinds = [kind for kind in parts or (one.type,) if kind is not NoneType]
+    for kind in kinds:
+        if isinstance(kind, type) and issubclass(kind, Enum):
+            return {"choices": [str(member.value) for member in kind]}
+        if get_origin(kind) is list and (NoneType not in parts or len(kinds) == 1):
+            return {"nargs": "+", "type": str if str in kinds else get_args(kind)[0]}
+    if kinds == [bool] or (bool in kinds and NoneType not in parts):
+        alone = one.type != bool | None and "nargs" not in one.about
+        return {"type": _switch, **({"nargs": "?", "const": True} if alone else {})}
+    return {"type": kinds[0] if kinds[0] in {int, float} else str}
+
+
+def _switch(text: str) -> bool:
+    if text.lower() in _TRUE + _FALSE:
+        return text.lower() in _TRUE
+    raise argparse.ArgumentTypeError(
+        f"Truthy value expected: got {text} but expected one of yes/no, true/false, t/f, y/n, 1/0 "
+        "(case insensitive)."
+    )
+
+
+# What was given
+
+
+def options_from(
+    given: argparse.Namespace,
+    kind: type[T],
+    other: Mapping[str, Any] | None = None,
+    without: Any = (),
+) -> T:
+    """The dataclass with what was given; its own defaults, and `other`, for the rest.
+
+    Raises:
+        ConfigError: What the dataclass itself refuses, or a setting that cannot be meant.
+    """
+    values, chosen = vars(given), dict(other or {})
     for one in fields(kind):  # type: ignore[arg-type]
         about = one.metadata
         if "group" in about:
-            chosen[one.name] = _made_group(values, about)
+            chosen[one.name] = _group_from(given, about)
         elif "settings" in about:
-            own = {n: values[n] for n in about["settings"] or settings.known() if n in values}
+            every = {**settings.settings_of(TrainJob), **settings.training_settings()}
+            own = {name: values[name] for name in about["settings"] or every if name in values}
+            if own and about["settings"]:
+                settings.check_given(own)
             chosen[one.name] = {**about["other"], **own}
         elif "asked" in about:
             chosen[one.name] = values.get(about["asked"], one.default)
@@ -162,10 +188,10 @@ def _made(values: Mapping[str, Any], kind: type[T], other: Mapping[str, Any], wi
     return kind(**chosen)
 
 
-def _made_group(values: Mapping[str, Any], about: Mapping[str, Any]) -> Any:
+def _group_from(given: argparse.Namespace, about: Mapping[str, Any]) -> Any:
     kind, needed = about["group"], about["unless"]
     if needed:
         flag = next(one for one in fields(kind) if one.name == needed).metadata.get("flag")
-        if (flag or needed) not in values:
+        if not hasattr(given, flag or needed):
             return None
-    return _made(values, kind, about["other"], about["without"])
+    return options_from(given, kind, about["other"], about["without"])

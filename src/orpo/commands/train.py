@@ -14,8 +14,8 @@ from orpo.commands.console import before_after_table, console, say
 from orpo.commands.options import Asked, ask
 from orpo.errors import ConfigError
 from orpo.options import argument, group, option, training_settings
+from orpo.runs import processes
 from orpo.runs.files import located
-from orpo.runs.processes import follow_launcher, launch, launched, program, rank
 from orpo.train.before.fleet import Assumptions
 from orpo.train.job import TrainJob
 
@@ -65,37 +65,34 @@ class Options:
 
 def run(options: Options) -> dict[str, Any] | int | None:
     """Train and say what came of it; of several ranks the first one speaks."""
-    ranks = _ranks(options.nproc)
-    if not options.dry_run and options.assumed.given():
-        raise ConfigError(
-            "is only used by a dry run", where=options.assumed.given()[0], fix="Add --dry_run."
-        )
-    if ranks is not None and not options.dry_run and not launched():
-        return _launch(ranks)
+    ranks, dry = _ranks(options.nproc), options.dry_run
+    if not dry and options.assumed.given():
+        where = options.assumed.given()[0]
+        raise ConfigError("is only used by a dry run", where=where, fix="Add --dry_run.")
+    begins = ranks is not None and not dry and not processes.launched()
+    if ranks is not None and begins:
+        processes.ensure_launchable(ranks)
     recipe, given = options.recipe, options.settings
-    if not options.dry_run and recipe is None:
-        resume = str(given.get("resume"))
-        if resume.endswith((".yaml", ".yml")):  # `orpo train --resume RECIPE.yaml`
-            recipe, given = resume, {**given, "resume": "newest"}
+    resume = str(given.get("resume"))
+    if not dry and recipe is None and resume.endswith((".yaml", ".yml")):
+        recipe, given = resume, {**given, "resume": "newest"}  # `orpo train --resume RECIPE.yaml`
     asked = ask(recipe, given, _DEFAULTS)
     _refuse_names(asked.job)
-    if options.dry_run:
+    if dry:
         return _dry_run(asked, options.assumed, ranks)
-    return _train(asked, ranks or 1)
+    return _launch(ranks) if ranks is not None and begins else _train(asked, ranks or 1)
 
 
 def _ranks(given: str | None) -> int | None:
-    if given is None:
-        return None
-    if not (given.isascii() and given.isdigit()):
+    if given is not None and not (given.isascii() and given.isdigit()):
         raise ConfigError(f"expected a number of ranks, found {given!r}", where="--nproc")
-    return int(given)
+    return None if given is None else int(given)
 
 
 def _refuse_names(job: TrainJob) -> None:
     """A name under which nothing lies, before what loads it is loaded."""
     located(str(job.model))
-    for spec in [*(job.dataset or []), *([job.eval_dataset] if job.eval_dataset else [])]:
+    for spec in filter(None, [*(job.dataset or []), job.eval_dataset]):
         if not Path(spec).exists():
             from orpo.data.sources import check_source  # noqa: PLC0415 - loads torch
 
@@ -104,23 +101,22 @@ def _refuse_names(job: TrainJob) -> None:
 
 def _launch(count: int) -> int:
     """Run this very command as ranks, say which one failed, and give the exit code."""
-    outcome = launch(program(sys.argv[1:]), count)
-    for line in outcome.said:
+    outcome = processes.launch(processes.program(sys.argv[1:]), count)
+    for line in [*outcome.said, *([f"error: {outcome.message}"] if outcome.message else [])]:
         print(line, file=sys.stderr)
-    if outcome.message:
-        print(f"error: {outcome.message}", file=sys.stderr)
     return outcome.code
 
 
 def _train(asked: Asked, ranks: int) -> dict[str, Any] | None:
-    if launched():
-        follow_launcher()
+    launched, first = processes.launched(), processes.rank() == 0
+    if launched:
+        processes.follow_launcher()
     import torch  # noqa: PLC0415 - slow
 
     from orpo.commands.progress import TrainingProgress  # noqa: PLC0415 - loads torch
     from orpo.jobs import run_training  # noqa: PLC0415
 
-    gpus = torch.cuda.device_count() if launched() else 0
+    gpus = torch.cuda.device_count() if launched else 0
     if gpus and ranks > gpus and not asked.settings.get("use_cpu", False):
         raise ConfigError(f"{ranks} ranks for {gpus} GPUs", where="--nproc")
     progress = TrainingProgress()
@@ -128,23 +124,26 @@ def _train(asked: Asked, ranks: int) -> dict[str, Any] | None:
         result = run_training(
             asked.job,
             asked.config(),
-            say=say if rank() == 0 else lambda _line: None,  # the first one says it
+            say=say if first else lambda _line: None,
             callbacks=[progress],
         )
     finally:
         progress.close()
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
-    if rank() != 0:
+    if not first:
         return None
     evaluation = result.evaluation
     if evaluation:
         title = f"{evaluation['after']['pairs']:.0f} held-out pairs"
         console.print(before_after_table(evaluation.get("before", {}), evaluation["after"], title))
-    say(f"{result.steps} steps, mean loss {result.train_loss:.4f}")
-    say(f"model and run folder: {result.output_dir}")
-    say(f"report: {result.report}")
-    say(f"next: orpo chat {result.output_dir}")
+    for line in (
+        f"{result.steps} steps, mean loss {result.train_loss:.4f}",
+        f"model and run folder: {result.output_dir}",
+        f"report: {result.report}",
+        f"next: orpo chat {result.output_dir}",
+    ):
+        say(line)
     return result.as_dict()
 
 

@@ -24,7 +24,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from orpo.errors import ConfigError
+from orpo.errors import refuse_first
 
 LOST = 70
 """Exit code of a rank that ended because another one had; never the cause."""
@@ -222,6 +222,15 @@ def follow_launcher() -> None:
     threading.Thread(target=wait, name="launcher", daemon=True).start()
 
 
+def ensure_launchable(count: int) -> None:
+    """Refuse a number of ranks that cannot be started from here."""
+    another = "another launcher has started this process (WORLD_SIZE is set)"
+    refuse_first(
+        (count < 1, "--nproc", f"must be at least 1, is {count}"),
+        ("WORLD_SIZE" in os.environ, "--nproc", another, "Leave --nproc out."),
+    )
+
+
 def launch(command: Sequence[str], count: int, patience: float = 10.0) -> Outcome:
     """Run a command as several ranks and wait until all have ended.
 
@@ -235,14 +244,7 @@ def launch(command: Sequence[str], count: int, patience: float = 10.0) -> Outcom
     Raises:
         ConfigError: This process is a rank itself, or there are to be none.
     """
-    if count < 1:
-        raise ConfigError(f"must be at least 1, is {count}", where="--nproc")
-    if "WORLD_SIZE" in os.environ:
-        raise ConfigError(
-            "another launcher has started this process (WORLD_SIZE is set)",
-            where="--nproc",
-            fix="Leave --nproc out.",
-        )
+    ensure_launchable(count)
     with supervised() as ranks:
         port = _free_port()
         for number in range(count):

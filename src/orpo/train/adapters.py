@@ -17,7 +17,7 @@ from torch import nn
 from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING
 
 from orpo.config import ORPOConfig
-from orpo.errors import ConfigError, DataError, ModelError, did_you_mean
+from orpo.errors import ConfigError, DataError, ModelError, did_you_mean, refuse_first
 from orpo.runs.files import ADAPTER_FILE
 from orpo.runs.reading import read_object
 
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 _SUFFIX = r"(?:modules_to_save\.|base_layer\.|original_module\.)*"
 _ROWS = ((f"{_SUFFIX}weight", 0), ("lora_embedding_A", -1))
+_BITS_AND_BYTES = "quantization_config=BitsAndBytesConfig(...)"
+_NOT_THEMSELVES = "cannot be trained themselves"
+_ADAPT = "Train an adapter on them: add --lora_r 16 (peft_config in Python)."
 _ROWS_OF_HEAD = (("lora_B.weight", 0), *_ROWS)
 
 
@@ -82,13 +85,6 @@ def fit_vocabulary(base: Any, folder: str | Path) -> None:
     was trained with them holds the whole tables, or rows for them.
     """
     rows = base.get_input_embeddings().num_embeddings
-    wanted = _rows_of(base, folder)
-    if wanted is not None and wanted != rows:
-        base.resize_token_embeddings(wanted, mean_resizing=False)
-
-
-def _rows_of(base: Any, folder: str | Path) -> int | None:
-    """Rows of the tables of tokens that an adapter's files speak of; None if they do not."""
     tables = {base.get_input_embeddings(): _ROWS, base.get_output_embeddings(): _ROWS_OF_HEAD}
     found: set[int] = set()
     with safe_open(Path(folder, ADAPTER_WEIGHTS), framework="pt") as file:
@@ -100,9 +96,9 @@ def _rows_of(base: Any, folder: str | Path) -> int | None:
     indices = read_adapter(folder).get("trainable_token_indices") or []
     named = indices.values() if isinstance(indices, dict) else [indices]
     last = max((int(one) for group in named for one in group), default=-1)
-    if found:
-        return max(found)
-    return last + 1 if last >= base.get_input_embeddings().num_embeddings else None
+    wanted = max(found) if found else max(rows, last + 1)
+    if wanted != rows:
+        base.resize_token_embeddings(wanted, mean_resizing=False)
 
 
 def save_adapter(model: Any, folder: str, **how: Any) -> None:
@@ -133,66 +129,48 @@ def check_names(model: nn.Module, config: PeftConfig) -> None:
     _check("target_parameters", getattr(config, "target_parameters", None), parameters)
     for field in ("rank_pattern", "alpha_pattern"):
         for pattern in getattr(config, field, None) or {}:
-            if not any(re.match(rf"(.*\.)?({pattern})$", name) for name in modules):
-                raise _missing(field, pattern, modules)
+            _check(field, rf"(.*\.)?({pattern})", modules, shown=pattern)
     layers = getattr(config, "layers_to_transform", None)
     layers = [layers] if isinstance(layers, int) else layers or []
     there = {int(number) for name in modules for number in re.findall(r"\.(\d+)\b", name)}
     for layer in layers:
         if layer not in there:
-            raise ConfigError(
-                f"layers_to_transform: there is no layer {layer}, "
-                f"the last is {max(there, default=0)}",
-                where="peft_config",
-            )
+            what = f"there is no layer {layer}, the last is {max(there, default=0)}"
+            raise ConfigError(f"layers_to_transform: {what}", where="peft_config")
 
 
-def _check(field: str, given: Any, names: list[str]) -> None:
+def _check(field: str, given: Any, names: list[str], *, shown: str = "") -> None:
     if given is None or given == "all-linear":
         return
-    if isinstance(given, str):
-        if not any(re.fullmatch(given, name) for name in names):
-            raise _missing(field, given, names)
-        return
-    for one in cast(Iterable[str], given):
-        if not any(name == one or name.endswith(f".{one}") for name in names):
-            raise _missing(field, one, names)
-
-
-def _missing(field: str, given: str, names: list[str]) -> ConfigError:
-    parts = {part for name in names for part in (name, name.rsplit(".", 1)[-1])}
-    near = did_you_mean(given, sorted(part for part in parts if not part.isdigit()), most=2)
-    return ConfigError(
-        f"{field}: {given!r} matches nothing in the model",
-        where="peft_config",
-        fix=near or "See model.named_modules().",
-    )
+    for one in [given] if isinstance(given, str) else cast(Iterable[str], given):
+        pattern = one if isinstance(given, str) else rf"(.*\.)?{re.escape(one)}"
+        if not any(re.fullmatch(pattern, name) for name in names):
+            parts = {part for name in names for part in (name, name.rsplit(".", 1)[-1])}
+            wanted = shown or one
+            near = did_you_mean(wanted, sorted(p for p in parts if not p.isdigit()), most=2)
+            raise ConfigError(
+                f"{field}: {wanted!r} matches nothing in the model",
+                where="peft_config",
+                fix=near or "See model.named_modules().",
+            )
 
 
 def check_quantize(args: ORPOConfig, *, by_name: bool = True, adapter: bool) -> None:
     """Whether `quantize` can be meant."""
     if args.quantize == "none":
         return
-    if not by_name:
-        raise ConfigError(
-            "only used for a model given by path or id, but the model is an object",
-            where="quantize",
-            fix="Load it with quantization_config=BitsAndBytesConfig(...).",
-        )
-    if not adapter:
-        raise ConfigError(
-            f"weights in {args.quantize} cannot be trained themselves",
-            where="quantize",
-            fix="Train an adapter on them: add --lora_r 16 (peft_config in Python).",
-        )
-    if "quantization_config" in (args.model_init_kwargs or {}):
-        raise ConfigError(
-            "cannot be combined with quantization_config in model_init_kwargs",
-            where="quantize",
-            fix="Use one of them.",
-        )
-    if find_spec("bitsandbytes") is None:
-        raise ConfigError("needs bitsandbytes", where="quantize", fix="pip install 'orpo[qlora]'")
+    an_object = "only used for a model given by path or id, but the model is an object"
+    twice = "cannot be combined with quantization_config in model_init_kwargs"
+    missing = find_spec("bitsandbytes") is None
+    refuse_first(
+        (not by_name, "quantize", an_object, f"Load it with {_BITS_AND_BYTES}."),
+        (not adapter, "quantize", f"weights in {args.quantize} {_NOT_THEMSELVES}", _ADAPT),
+        (
+            "quantization_config" in (args.model_init_kwargs or {}),
+            *("quantize", twice, "Use one of them."),
+        ),
+        (missing, "quantize", "needs bitsandbytes", "pip install 'orpo[qlora]'"),
+    )
 
 
 def in_four_bits(args: ORPOConfig) -> dict[str, Any]:
@@ -202,13 +180,9 @@ def in_four_bits(args: ORPOConfig) -> dict[str, Any]:
     from transformers import BitsAndBytesConfig  # noqa: PLC0415
 
     dtype = torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else torch.float32
-    how = BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=dtype,
-    )
-    return {"quantization_config": how}
+    how = {"quant_type": "nf4", "use_double_quant": True, "compute_dtype": dtype}
+    told = {f"bnb_4bit_{name}": value for name, value in how.items()}
+    return {"quantization_config": BitsAndBytesConfig(load_in_4bit=True, **told)}
 
 
 def check_stored(config: Any, name: str, *, adapter: bool) -> None:
@@ -242,9 +216,7 @@ def check_loaded(model: nn.Module, name: str) -> None:
 
 def _frozen(kind: str, name: str) -> ConfigError:
     return ConfigError(
-        f"its weights are stored quantised ({kind}) and cannot be trained themselves",
-        where=name,
-        fix="Train an adapter on them: add --lora_r 16 (peft_config in Python).",
+        f"its weights are stored quantised ({kind}) and {_NOT_THEMSELVES}", where=name, fix=_ADAPT
     )
 
 

@@ -19,31 +19,19 @@ from orpo.runs.writing import write_text
 
 @dataclass(frozen=True)
 class About:
-    """What a card says that the run does not know.
+    """What a card says that the run does not know."""
 
-    Attributes:
-        name: The model's name; that of the run folder if empty.
-        base_model: Hub id of the model that the run started from; as the run says if empty.
-        licence: `license`, and `license_name` and `license_link` where the licence is "other".
-        language: Language codes.
-        tags: Beside those of the method and the data.
-        datasets: Hub ids beside those of the run.
-        pipeline_tag: What the model is for.
-        merged: The weights are whole, though the run trained an adapter.
-        repo: Where the model is loaded from, in the card's example; none without.
-        pictures: Title -> path, shown at the end.
-    """
-
-    name: str = ""
-    base_model: str = ""
+    name: str = ""  # the model's; that of the run folder if empty
+    base_model: str = ""  # Hub id of the model that the run started from; as the run says if empty
     licence: Mapping[str, str] = field(default_factory=dict)
+    """`license`, and `license_name` and `license_link` where the licence is "other"."""
     language: str | list[str] | None = None
-    tags: list[str] = field(default_factory=list)
-    datasets: list[str] = field(default_factory=list)
+    tags: list[str] = field(default_factory=list)  # beside those of the method and the data
+    datasets: list[str] = field(default_factory=list)  # Hub ids beside those of the run
     pipeline_tag: str = "text-generation"
-    merged: bool = False
-    repo: str = ""
-    pictures: Mapping[str, str] = field(default_factory=dict)
+    merged: bool = False  # the weights are whole, though the run trained an adapter
+    repo: str = ""  # where the model is loaded from, in the card's example; none without
+    pictures: Mapping[str, str] = field(default_factory=dict)  # title -> path, shown at the end
 
 
 def model_card(run: Run, about: About) -> str:
@@ -55,21 +43,22 @@ def model_card(run: Run, about: About) -> str:
 
 def write_model_card(folder: Path, **about: Any) -> None:
     """Write README.md of a run folder from its recipe and its measured numbers."""
+
+    def several(name: str) -> list[str]:
+        value = about.get(name)
+        return [value] if isinstance(value, str) else list(value or [])
+
     licence = about.get("license")
     known = About(
         name=about.get("model_name") or "",
         base_model=about.get("finetuned_from") or "",
         licence={"license": licence} if licence else {},
         language=about.get("language"),
-        tags=_listed(about.get("tags")),
-        datasets=_listed(about.get("dataset_tags")),
+        tags=several("tags"),
+        datasets=several("dataset_tags"),
         pipeline_tag=about.get("tasks") or "text-generation",
     )
     write_text(folder / "README.md", model_card(read_run(folder), known))
-
-
-def _listed(value: str | list[str] | None) -> list[str]:
-    return [value] if isinstance(value, str) else list(value or [])
 
 
 def card_header(run: Run, about: About, name: str) -> ModelCardData:
@@ -145,7 +134,7 @@ def card_body(run: Run, about: About, name: str) -> str:
     objective = objective_of(run)
     own = [name for name in _SETTINGS if _OWN.get(name, objective) == objective]
     adapter = bool(run.facts.get("adapter")) and not about.merged
-    asked = run.facts.get("asked")
+    asked, told = run.facts.get("asked"), run.path / "tokenizer_config.json"
     as_said = isinstance(asked, dict) and asked.get("agrees") and not asked.get("others")
     made = jinja2.Environment(  # noqa: S701 - Markdown
         loader=jinja2.PackageLoader("orpo.train", ""), trim_blocks=True, lstrip_blocks=True
@@ -154,7 +143,9 @@ def card_body(run: Run, about: About, name: str) -> str:
         "plain": _plain,
         "code": _code,
         "quoted": lambda value: _code(repr(value)),
-        "numbers": _numbers,
+        "numbers": lambda line: [
+            n for n, v in line.items() if isinstance(v, int | float) and n != "step"
+        ],
         "shown": _shown,
         "range": _range,
     }
@@ -168,7 +159,8 @@ def card_body(run: Run, about: About, name: str) -> str:
         after=run.evaluation.get("after", {}),
         adapter=adapter,
         loader="AutoPeftModelForCausalLM" if adapter else _loader(run.path),
-        in_turns=_has_template(run.path),
+        in_turns=(run.path / "chat_template.jinja").is_file()
+        or (told.is_file() and '"chat_template"' in read_text(told)),
         # What answers were trained after, where the template by itself says something else.
         asked=asked if isinstance(asked, dict) and not as_said else None,
         named=[short_name(one) for one in dataset_names(run)],
@@ -189,13 +181,6 @@ def _loader(folder: Path) -> str:
     return str(own[0]) if isinstance(own, list) and own else "AutoModelForCausalLM"
 
 
-def _has_template(folder: Path) -> bool:
-    settings = folder / "tokenizer_config.json"
-    return (folder / "chat_template.jinja").is_file() or (
-        settings.is_file() and '"chat_template"' in read_text(settings)
-    )
-
-
 def _audit(run: Run) -> dict[str, Any] | None:
     """The verdict of the audit and what it found, without a word of the rows themselves."""
     try:
@@ -205,10 +190,6 @@ def _audit(run: Run) -> dict[str, Any] | None:
         return {"verdict": str(audit["verdict"]), "findings": audit["findings"]}
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-def _numbers(line: dict[str, Any]) -> list[str]:
-    return [n for n, value in line.items() if isinstance(value, int | float) and n != "step"]
 
 
 def _shown(value: Any) -> str:

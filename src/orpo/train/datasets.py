@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import datasets
 import pyarrow.compute as pc
@@ -24,6 +24,7 @@ from orpo.data.sources import default_cache, iterate_dataset
 from orpo.data.tokenize import PairTokenizer
 from orpo.data.types import COLUMNS, Ledger, Row
 from orpo.errors import ConfigError, DataError, ModelError
+from orpo.settings import unused_strengths
 from orpo.train.models import fit_positions, vocabulary_size
 from orpo.train.tokenizer import give_plain_template, prepare_tokenizer
 from orpo.train.weights import rounding_notes
@@ -55,9 +56,8 @@ class DatasetReader:
         lengths = LengthPolicy(max_length, args.max_prompt_length, args.truncation)
         variables = args.chat_template_kwargs
         assert isinstance(variables, dict)
-        pairs = PairTokenizer(tokenizer, lengths, variables)
         preparation = Preparation(
-            pairs,
+            PairTokenizer(tokenizer, lengths, variables),
             on_bad_row=args.on_bad_row,
             data_format=args.format_name,
             pair_rule=args.pair_rule,
@@ -68,7 +68,7 @@ class DatasetReader:
     def __call__(self, dataset: Any, name: str) -> Any:
         """A data set as token ids, or a dict of data sets as a dict of such."""
         if isinstance(dataset, dict):
-            return {key: self._one(value, _part(name, key)) for key, value in dataset.items()}
+            return {key: self._one(value, f"{name}[{key}]") for key, value in dataset.items()}
         return self._one(dataset, name)
 
     def one(self, dataset: Any, name: str) -> Any:
@@ -85,8 +85,7 @@ class DatasetReader:
         """Give the tokenizer what the model is to be asked with, and say what that is.
 
         To be called when all data sets of a run are prepared: data that are text as well as
-        messages are rendered as text where there is no template, all of them alike. Later calls
-        change nothing that was settled.
+        messages are rendered as text where there is no template. Later calls change nothing.
         """
         template = self.preparation.tokenize.template
         notes = []
@@ -110,36 +109,26 @@ class DatasetReader:
         if dataset is None or is_prepared(dataset):
             return dataset
         rows = _rows_of(dataset, name)
+        prepared: Any
         if isinstance(dataset, _STREAMS):
-            streamed = StreamedPairs(rows, self.preparation, name)
-            self.ledgers[name] = streamed.ledger
-            self._note(name, self._peek(rows, name))
-            return streamed
-        prepared, ledger = self.preparation(rows, name)
-        self.ledgers[name] = ledger
-        self._note(name, ledger)
-        self._check_vocabulary(prepared, name)
-        return prepared
-
-    def _peek(self, rows: _Rows, name: str) -> Ledger:
-        """The account of a stream's beginning, up to its first pair."""
-        ledger = Ledger(name)
-        next(self.preparation.stream(rows(), ledger), None)
-        return ledger
-
-    def _note(self, name: str, ledger: Ledger) -> None:
+            prepared, ledger = StreamedPairs(rows, self.preparation, name), Ledger(name)
+            self.ledgers[name] = prepared.ledger
+            next(self.preparation.stream(rows(), ledger), None)  # up to its first pair
+        else:
+            prepared, ledger = self.preparation(rows, name)
+            self.ledgers[name] = ledger
+            columns = (prepared.data.column(column) for column in COLUMNS[:3])
+            largest = max(pc.max(pc.list_flatten(column)).as_py() for column in columns)
+            if self.vocabulary is not None and largest >= self.vocabulary:
+                raise ModelError(
+                    f"token id {largest} is outside the model's vocabulary of {self.vocabulary}",
+                    where=name,
+                    fix="Use the model's own tokenizer, or model.resize_token_embeddings(...) "
+                    "first.",
+                )
         self._messages_seen |= "chat template" in ledger.rendering
         self._seen[name] = ledger
-
-    def _check_vocabulary(self, prepared: datasets.Dataset, name: str) -> None:
-        columns = (prepared.data.column(column) for column in COLUMNS[:3])
-        largest = max(pc.max(pc.list_flatten(column)).as_py() for column in columns)
-        if self.vocabulary is not None and largest >= self.vocabulary:
-            raise ModelError(
-                f"token id {largest} is outside the model's vocabulary of {self.vocabulary}",
-                where=name,
-                fix="Use the model's own tokenizer, or model.resize_token_embeddings(...) first.",
-            )
+        return prepared
 
 
 def reader_for(
@@ -156,13 +145,9 @@ def named_sets(train: Any, evaluated: Any) -> dict[str, Any]:
     """The data sets of a run that there are, by what messages call them; training comes first."""
     parts = {"eval_dataset": evaluated}
     if isinstance(evaluated, dict):
-        parts = {_part("eval_dataset", key): value for key, value in evaluated.items()}
+        parts = {f"eval_dataset[{key}]": value for key, value in evaluated.items()}
     found = {"train_dataset": train, **parts}
     return {name: dataset for name, dataset in found.items() if dataset is not None}
-
-
-def _part(name: str, key: Any) -> str:
-    return f"{name}[{key}]"
 
 
 @dataclass(frozen=True)
@@ -185,15 +170,9 @@ class _Rows:
         """What the rows depend on; None if the data set does not say."""
         ask = getattr(self.dataset, "fingerprint", None)
         if callable(ask):
-            found: list[Any] | None = ask()
-            return found
+            return cast("list[Any] | None", ask())
         known = getattr(self.dataset, "_fingerprint", None)  # of a `datasets.Dataset`
         return [self.name, known] if isinstance(known, str) else None
-
-    def start_pass(self, number: int) -> None:
-        """Let a shuffled stream draw the order of its pass; passes count from 0."""
-        if hasattr(self.dataset, "set_epoch"):
-            self.dataset.set_epoch(number)
 
 
 class EndlessPairs(torch.utils.data.IterableDataset[dict[str, Any]]):
@@ -209,8 +188,9 @@ class EndlessPairs(torch.utils.data.IterableDataset[dict[str, Any]]):
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         for number in itertools.count():
-            if isinstance(self.pairs.source, _Rows):
-                self.pairs.source.start_pass(number)
+            stream: Any = getattr(self.pairs.source, "dataset", None)
+            if hasattr(stream, "set_epoch"):
+                stream.set_epoch(number)  # a shuffled one draws the order of its pass
             empty = True
             for pair in self.pairs:
                 empty = False
@@ -251,7 +231,7 @@ _TOGETHER = 10_000  # rows
 
 def check_objective(args: ORPOConfig, train_dataset: Any, eval_dataset: Any) -> list[str]:
     """Whether an objective can be trained on prepared data, and what to say about it."""
-    given = args.unused_strengths
+    given = unused_strengths(args)
     notes = [f"{name} is not used: the objective is {args.objective}" for name in given]
     if args.objective != "dpo":
         return notes
@@ -262,27 +242,19 @@ def check_objective(args: ORPOConfig, train_dataset: Any, eval_dataset: Any) -> 
                 where=name,
                 fix="Pass a map-style data set.",
             )
-    alone = 0 if train_dataset is None else _without_rejected(train_dataset)
+    tables = () if train_dataset is None else train_dataset.with_format("arrow").iter(_TOGETHER)
+    lengths = (pc.list_value_length(table.column("rejected_ids")) for table in tables)
+    alone = sum(int(pc.sum(pc.equal(each, 0)).as_py() or 0) for each in lengths)
     if alone:
         notes.append(f"{alone} rows without rejected answer teach nothing: the objective is dpo")
     return notes
 
 
-def _without_rejected(pairs: datasets.Dataset) -> int:
-    """Rows that have no rejected answer."""
-    tables = pairs.with_format("arrow").iter(_TOGETHER)
-    lengths = (pc.list_value_length(table.column("rejected_ids")) for table in tables)
-    return sum(int(pc.sum(pc.equal(each, 0)).as_py() or 0) for each in lengths)
-
-
 @contextlib.contextmanager
 def as_trained(trainer: Any) -> Iterator[None]:
     """A stream starts again when it ends; SFT takes no rejected answers, DPO asks its reference."""
-    dataset, collate, objective = (
-        trainer.train_dataset,
-        trainer.data_collator,
-        trainer.args.objective,
-    )
+    dataset, collate = trainer.train_dataset, trainer.data_collator
+    objective = trainer.args.objective
     if isinstance(dataset, StreamedPairs):
         trainer.train_dataset = EndlessPairs(dataset)
     if objective == "sft":

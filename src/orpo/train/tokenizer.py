@@ -33,22 +33,14 @@ def load_tokenizer(
 
 
 def named_tokenizer(name: str, config: ORPOConfig) -> PreTrainedTokenizerBase:
-    """The tokenizer of a model, or of a folder that holds a tokenizer and no model.
-
-    Raises:
-        ModelError: There is none.
-    """
+    """The tokenizer of a model, or of a folder that holds a tokenizer and no model."""
     tokenizer = load_tokenizer(name, config)
     prepare_tokenizer(tokenizer, config)
     return tokenizer
 
 
 def pair_tokenizer(name: str, config: ORPOConfig) -> PairTokenizer:
-    """What turns pairs into the tokens of a named tokenizer, of any length.
-
-    Raises:
-        ModelError: There is none of this name.
-    """
+    """What turns pairs into the tokens of a named tokenizer, of any length."""
     variables = config.chat_template_kwargs
     assert isinstance(variables, dict)
     return PairTokenizer(named_tokenizer(name, config), LengthPolicy(None), variables)
@@ -67,9 +59,17 @@ def resolve_tokenizer(
             where="tokenizer",
             fix="Pass one of them.",
         )
-    given = processing_class if processing_class is not None else tokenizer
+    given: Any = processing_class if processing_class is not None else tokenizer
+    if isinstance(given, PreTrainedTokenizerBase):
+        return given
     if given is not None:
-        return _as_tokenizer(given)
+        inner = isinstance(getattr(given, "tokenizer", None), PreTrainedTokenizerBase)
+        own = "Pass processor.tokenizer."
+        raise ConfigError(
+            f"expected a tokenizer, got {type(given).__name__}; orpo trains on text",
+            where="tokenizer",
+            fix=own if inner else "Pass AutoTokenizer.from_pretrained(...).",
+        )
     if not name:
         raise ModelError(
             "no tokenizer was given, and the model does not know where it came from",
@@ -77,17 +77,6 @@ def resolve_tokenizer(
             fix="Pass tokenizer=...",
         )
     return load_tokenizer(name, args)
-
-
-def _as_tokenizer(given: Any) -> PreTrainedTokenizerBase:
-    if isinstance(given, PreTrainedTokenizerBase):
-        return given
-    inner = isinstance(getattr(given, "tokenizer", None), PreTrainedTokenizerBase)
-    raise ConfigError(
-        f"expected a tokenizer, got {type(given).__name__}; orpo trains on text",
-        where="tokenizer",
-        fix="Pass processor.tokenizer." if inner else "Pass AutoTokenizer.from_pretrained(...).",
-    )
 
 
 def padding_id(tokenizer: PreTrainedTokenizerBase, vocabulary: int | None) -> int:

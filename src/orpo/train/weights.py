@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import weakref
 from collections.abc import Iterable
@@ -34,17 +35,10 @@ def check_weight_files(name: str, where: dict[str, Any] | None = None) -> None:
             if path.suffix == ".json":
                 _check_index(path)
         return
-    index = _cached(name, where)
-    if index is not None:  # its shards are not there yet
-        _check_index(index, there=False)
-
-
-def _cached(name: str, where: dict[str, Any]) -> Path | None:
-    try:
-        found = cached_file(name, _INDEX, **where)
-    except OSError:  # it has none, as most
-        return None
-    return Path(found) if found else None
+    with contextlib.suppress(OSError):  # it has none, as most
+        index = cached_file(name, _INDEX, **where)
+        if index:  # its shards are not there yet
+            _check_index(Path(index), there=False)
 
 
 def _check_index(path: Path, *, there: bool = True) -> None:
@@ -52,15 +46,14 @@ def _check_index(path: Path, *, there: bool = True) -> None:
         names = sorted(set(read_object(path)["weight_map"].values()))
     except (DataError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(f"is no index of shards ({error!r})", where=str(path), fix=_FIX) from error
-    for name in names:
-        if not isinstance(name, str):
-            raise ModelError(f"names {name!r}, which is no file", where=str(path), fix=_FIX)
-        if "/" in name or "\\" in name or name in {"", ".", ".."}:
-            raise ModelError(f"names {name}, which lies elsewhere", where=str(path), fix=_FIX)
-        if not name.endswith(".safetensors"):
-            raise ModelError(f"names {name}, which is not safetensors", where=str(path), fix=_FIX)
-        if there and not (path.parent / name).is_file():
-            raise ModelError(f"names {name}, which is not there", where=str(path), fix=_FIX)
+    for name in map(str, names):
+        wrong = {
+            "lies elsewhere": "/" in name or "\\" in name or name in {"", ".", ".."},
+            "is not safetensors": not name.endswith(".safetensors"),
+            "is not there": there and not (path.parent / name).is_file(),
+        }
+        for what in (what for what, is_so in wrong.items() if is_so):
+            raise ModelError(f"names {name}, which {what}", where=str(path), fix=_FIX)
 
 
 def _check_link(path: Path) -> None:

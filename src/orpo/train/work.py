@@ -28,32 +28,21 @@ WORK = "work.json"
 
 @dataclass(frozen=True)
 class Work:
-    """What some training took; two stages add up with +.
-
-    Attributes:
-        steps: Optimizer steps taken.
-        pairs: Rows that were trained on, each as often as it was.
-        sequences_trained: Answers with their prompts that went forward and backward.
-        sequences_scored: The same without gradient: the reference of DPO.
-        sequences_live: Forward passes of sequences if the reference were a second model in memory
-            that is asked in every step, as DPO is usually counted.
-        positions_trained: Positions that went through the model with gradient; a prompt that both
-            answers share is one, and padding counts.
-        positions_scored: The same without gradient.
-        predictions_trained: Positions whose logits were computed, with gradient.
-        predictions_scored: The same without gradient.
-        flops: Floating-point operations.
-    """
+    """What some training took; two stages add up with +."""
 
     steps: int = 0
-    pairs: int = 0
-    sequences_trained: int = 0
-    sequences_scored: int = 0
+    pairs: int = 0  # rows that were trained on, each as often as it was
+    sequences_trained: int = 0  # answers with their prompts that went forward and backward
+    sequences_scored: int = 0  # the same without gradient: the reference of DPO
     sequences_live: int = 0
+    """Forward passes of sequences if the reference were a second model in memory that is asked in
+    every step, as DPO is usually counted."""
     positions_trained: int = 0
-    positions_scored: int = 0
-    predictions_trained: int = 0
-    predictions_scored: int = 0
+    """Positions that went through the model with gradient; a prompt that both answers share is one,
+    and padding counts."""
+    positions_scored: int = 0  # the same without gradient
+    predictions_trained: int = 0  # positions whose logits were computed, with gradient
+    predictions_scored: int = 0  # the same without gradient
     flops: float = 0.0
 
     def __add__(self, other: Work) -> Work:
