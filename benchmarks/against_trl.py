@@ -20,7 +20,7 @@ from typing import Any
 
 from orpo.errors import TrainingError
 from orpo.experiments.bench import run_bench
-from orpo.experiments.bench_job import PEERS, PRECISIONS, BenchJob
+from orpo.experiments.plans import PEERS, PRECISIONS, BenchJob
 
 HEADER = (
     "rows",

@@ -68,7 +68,7 @@ def _at_full_length(folder: Path, values: Values, seed: int) -> dict[str, Any]:
         kept: dict[str, Any] = json.loads(path.read_text("utf-8"))
         return kept
     job = job_of(Options(settings={"output_dir": str(folder)}))
-    runs = Runs(job.train, job.config, job.of_trials(), grade=grade)
+    runs = Runs(job, grade=grade)
     by_hand, best = (
         runs.test(one, runs.full_steps, _FRESH_SEED + seed) for one in (job.start, values)
     )

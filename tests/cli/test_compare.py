@@ -190,7 +190,7 @@ def test_another_recipe_is_one_line(
     ("words", "said"),
     [
         (("--methods", "orpo,ppo"), "--methods: 'ppo' is none of"),
-        (("--methods", "orpo,orpo"), "--methods: needs different names"),
+        (("--methods", "orpo,orpo"), "--methods: needs different values"),
         (("--budget", "dollars"), "--budget"),
         (("--seeds", "0"), "--seeds"),
         (("--seeds", "two"), "--seeds"),

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from random import Random
 
 from orpo.experiments.claims import ArmResult, Group
-from orpo.experiments.compare_plan import plan_arms
 from orpo.experiments.comparison import BASE, Arm, Cost, Outcome
+from orpo.experiments.tasks import plan_arms
 
 PAIRS = 120
 COSTS = {"orpo": 2.0, "sft": 1.0, "dpo": 3.0}
@@ -63,7 +63,7 @@ def stage_costs(arm: Arm, *, peak: int = 100) -> tuple[Cost, ...]:
 
 
 def base_group(effects: Mapping[str, Effect] = AS_IN_THE_PAPER) -> Group:
-    result = ArmResult(Arm(BASE, BASE, "", 0), (), outcomes(effects[BASE], 0, noise=0.0))
+    result = ArmResult(Arm(BASE, BASE, "", 0, []), (), outcomes(effects[BASE], 0, noise=0.0))
     return Group(BASE, "", (result,))
 
 

@@ -14,31 +14,16 @@ from transformers import PreTrainedTokenizerBase
 from orpo.data.types import TextPair
 from orpo.errors import ConfigError, DataError, TrainingError
 from orpo.experiments import bench
-from orpo.experiments.bench import Worker, environment_of, take_turns
-from orpo.experiments.bench_figures import (
-    ModelSize,
-    Side,
-    Step,
-    against,
-    model_size,
-    side_figures,
-    size_of,
-)
-from orpo.experiments.bench_job import BenchJob, SideSpec
-from orpo.experiments.bench_rows import (
-    SHAPES,
-    BenchRow,
-    PairLengths,
-    RowMaker,
-    draw_lengths,
-    grouped_by_length,
-    synthetic_pairs,
-    words_of,
-)
+from orpo.experiments import bench_rows as rowing
+from orpo.experiments.bench import ModelSize, Side, Step, Worker
+from orpo.experiments.bench_rows import BenchRow, PairLengths, RowMaker, SideSpec
 from orpo.experiments.bench_worker import Pacemaker
 from orpo.experiments.measuring import MemoryMeter
+from orpo.experiments.plans import BenchJob
 from orpo.runs.processes import supervised
 from tests.train.small import byte_tokenizer, text_rows, tiny_llama
+
+HH = rowing.SHAPES["hh-like"]
 
 
 @pytest.fixture(scope="module")
@@ -49,22 +34,6 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def spec_of(model: Path, folder: Path, **changes: Any) -> SideSpec:
-    settings: dict[str, Any] = {
-        "side": "orpo",
-        "model": str(model),
-        "precision": "fp32",
-        "lora": False,
-        "gradient_checkpointing": False,
-        "batch_size": 2,
-        "steps": 2,
-        "max_length": 128,
-        "rows": text_rows(4),
-        "folder": str(folder),
-    }
-    return SideSpec(**{**settings, **changes})
-
-
 def test_the_work_of_a_pair_counted_by_hand() -> None:
     size = ModelSize(body=100, vocabulary=10, width=3)
     pair = PairLengths(prompt=5, chosen=2, rejected=4)
@@ -72,87 +41,69 @@ def test_the_work_of_a_pair_counted_by_hand() -> None:
     assert size.useful_flops(pair, lora=True) == 4 * 100 * 11 + 4 * 30 * 10
 
 
-@pytest.mark.parametrize("tied", [True, False])
-def test_embeddings_and_head_are_not_in_the_body(tied: bool) -> None:
-    attention = 32 * (32 + 16 + 16 + 32)
-    per_layer = attention + 3 * 32 * 64 + 2 * 32
-    expected = ModelSize(body=2 * per_layer + 32, vocabulary=260, width=32)
-    assert size_of(tiny_llama(tie_word_embeddings=tied)) == expected
-
-
-def test_sizes_are_read_without_weights(model: Path, tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_bytes((model / "config.json").read_bytes())
-    assert model_size(str(tmp_path)) == size_of(tiny_llama(), positions=512)
+def test_embeddings_and_head_are_not_in_the_body(model: Path, tmp_path: Path) -> None:
+    body = 2 * (32 * (32 + 16 + 16 + 32) + 3 * 32 * 64 + 2 * 32) + 32
+    for tied in (True, False):
+        found = bench.size_of(tiny_llama(tie_word_embeddings=tied))
+        assert found == ModelSize(body=body, vocabulary=260, width=32)
+    (tmp_path / "config.json").write_bytes((model / "config.json").read_bytes())  # no weights
+    assert bench.model_size(str(tmp_path)) == bench.size_of(tiny_llama(), positions=512)
 
 
 def rows_of(lengths: list[tuple[int, int, int]]) -> list[BenchRow]:
-    return [BenchRow("p", f"c{i}", "r", PairLengths(*item)) for i, item in enumerate(lengths)]
+    return [BenchRow({"chosen": f"c{i}"}, PairLengths(*item)) for i, item in enumerate(lengths)]
 
 
 def test_grouping_keeps_the_rows_and_those_of_the_warm_up_in_place() -> None:
     rows = rows_of([(1, n, 1) for n in (9, 1, 5, 30, 2, 29, 4, 3)])
-    grouped = grouped_by_length(rows, batch_size=2, warmup=1)
+    grouped = rowing.grouped_by_length(rows, batch_size=2, warmup=1)
     assert grouped[:2] == rows[:2]
     batches = {frozenset(row.lengths.chosen for row in grouped[i : i + 2]) for i in (2, 4, 6)}
     assert batches == {frozenset({2, 3}), frozenset({4, 5}), frozenset({29, 30})}
 
 
-@pytest.mark.parametrize("kind", SHAPES)
-def test_drawn_lengths_have_the_means_of_the_shape(kind: str) -> None:
-    lengths = draw_lengths(SHAPES[kind], 400)
-    assert lengths == draw_lengths(SHAPES[kind], 400)
-    for column, mean in zip(zip(*lengths, strict=True), SHAPES[kind], strict=True):
+@pytest.mark.parametrize("shape", rowing.SHAPES.values(), ids=str)
+def test_drawn_lengths_have_the_means_of_the_shape(shape: PairLengths) -> None:
+    lengths = rowing.draw_lengths(shape, 400)
+    assert lengths == rowing.draw_lengths(shape, 400)
+    for column, mean in zip(zip(*lengths, strict=True), shape, strict=True):
         assert sum(column) / len(column) == pytest.approx(mean, rel=0.02)
         assert max(column) > 3 * mean
     chosen, rejected = (torch.tensor([pair[i] for pair in lengths]).log() for i in (1, 2))
     assert 0.3 < float(torch.corrcoef(torch.stack([chosen, rejected]))[0, 1]) < 0.7
 
 
-@pytest.mark.parametrize("source", ["texts", "vocabulary"])
+@pytest.mark.parametrize("texts", [[TextPair("would you help me", " please, what is it", "")], []])
 def test_synthetic_texts_have_the_drawn_lengths_in_tokens(
-    source: str, bos_tokenizer: PreTrainedTokenizerBase
+    texts: list[TextPair], bos_tokenizer: PreTrainedTokenizerBase
 ) -> None:
-    texts = [TextPair("would you help me", " please, what is an answer", "")]
-    words = words_of(texts if source == "texts" else [], bos_tokenizer)
-    wanted = draw_lengths(SHAPES["hh-like"], 30)
+    words = rowing.words_of(texts, bos_tokenizer)
+    wanted = rowing.draw_lengths(HH, 30)
     make = RowMaker(bos_tokenizer, 2048)
-    rows = make.first(synthetic_pairs(wanted, words, 2048), 30, "here")
+    rows = make.first(rowing.synthetic_pairs(wanted, words, 2048), 30, "here")
     assert len(rows) == 30
     for part in range(3):
         found, drawn = (sum(pair[part] for pair in c) for c in ([r.lengths for r in rows], wanted))
         assert found == pytest.approx(drawn, rel=0.05)
-
-
-def test_long_synthetic_prompts_leave_room_for_answers(
-    bos_tokenizer: PreTrainedTokenizerBase,
-) -> None:
-    words = words_of([], bos_tokenizer)
-    texts = synthetic_pairs([PairLengths(900, 900, 900)], words, 100)
-    (row,) = RowMaker(bos_tokenizer, 100).first(texts, 1, "here")
+    long = rowing.synthetic_pairs([PairLengths(900, 900, 900)], words, 100)
+    (row,) = RowMaker(bos_tokenizer, 100).first(long, 1, "here")
     assert row.lengths.prompt <= 51
     assert row.lengths.prompt + row.lengths.chosen <= 100
 
 
-def test_rows_that_a_side_would_drop_are_left_out(tmp_path: Path) -> None:
+def test_rows_that_a_side_would_drop_are_left_out_and_conversations_become_text(
+    small_tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
     path = tmp_path / "pairs.jsonl"
-    path.write_text(
-        '{"prompt": "a", "chosen": " b", "rejected": " b"}\n'
-        '{"prompt": "a", "chosen": " b", "rejected": " "}\n'
-        '{"prompt": "a", "chosen": " b", "rejected": " c"}\n',
-        encoding="utf-8",
-    )
+    rejected = (" b", " ", " c")
+    rows = [f'{{"prompt": "a", "chosen": " b", "rejected": "{one}"}}\n' for one in rejected]
+    path.write_text("".join(rows), encoding="utf-8")
     make = RowMaker(byte_tokenizer(), 64)
     (row,) = make.first(make.text_pairs(str(path)), 5, str(path))
     assert row.texts == {"prompt": "<s>a", "chosen": " b", "rejected": " c"}
     assert row.lengths == (2, 3, 3)
     with pytest.raises(DataError, match="no row fits"):
         make.first([TextPair("a", " b", " b")], 5, str(path))
-
-
-def test_conversations_become_text_through_the_template(
-    small_tokenizer: PreTrainedTokenizerBase, tmp_path: Path
-) -> None:
-    path = tmp_path / "pairs.jsonl"
     path.write_text(
         '{"prompt": [{"role": "user", "content": "What is it?"}],'
         ' "chosen": [{"role": "assistant", "content": "An answer."}],'
@@ -170,37 +121,28 @@ def side_of(seconds: list[float], rows: list[BenchRow], peak: int = 300) -> Side
     return Side(facts, steps, {"peak": peak, "idle": 100, "exact": True}, rows, 1, 1)
 
 
-def test_figures_by_hand() -> None:
+def test_figures_and_ratios_by_hand() -> None:
     rows = rows_of([(1, 1, 1), (2, 3, 5), (4, 4, 12)])
-    side = side_of([9.0, 1.0, 4.0], rows)
-    found = side_figures(side, ModelSize(10, 1, 1), 1000.0, lora=False)
-    assert found["pairs_per_second"] == (1 + 1 / 4) / 2
-    assert found["pairs_per_second_overall"] == 2 / 5
-    assert found["tokens_per_second"] == (10 + 5) / 2
+    ours, peer = side_of([9.0, 1.0, 4.0], rows), side_of([1.0, 2.0, 6.0], rows, peak=500)
+    found = bench.side_figures(ours, ModelSize(10, 1, 1), 1000.0, lora=False)
     flops = (6 * 100 + 6 * 9) / 1, (6 * 200 + 6 * 19) / 4
-    assert found["useful_flops_per_second"] == sum(flops) / 2
-    assert found["share_of_matmul_rate"] == sum(flops) / 2 / 1000
-    assert found["beyond_idle_bytes"] == 200
-
-
-def test_ratios_by_hand_and_grouped_rows_compared_by_tokens() -> None:
-    rows = rows_of([(1, 1, 1), (2, 3, 5), (4, 4, 12)])
-    ours = side_of([9.0, 1.0, 4.0], rows)
-    peer = side_of([1.0, 2.0, 6.0], rows, peak=500)
-    found = against(ours, peer)
-    assert found["speed_ratio"] == {
-        "median": 1.75,
-        "min": 1.5,
-        "max": 2.0,
-        "overall": 8 / 5,
+    expected = {
+        "pairs_per_second": (1 + 1 / 4) / 2,
+        "pairs_per_second_overall": 2 / 5,
+        "tokens_per_second": (10 + 5) / 2,
+        "useful_flops_per_second": sum(flops) / 2,
+        "share_of_matmul_rate": sum(flops) / 2 / 1000,
+        "beyond_idle_bytes": 200,
     }
-    assert found["peak_memory_ratio"] == 3 / 5
-    assert found["beyond_idle_memory_ratio"] == 1 / 2
+    assert {name: found[name] for name in expected} == expected
+    found = bench.against(ours, peer)
+    assert found["speed_ratio"] == {"median": 1.75, "min": 1.5, "max": 2.0, "overall": 8 / 5}
+    assert (found["peak_memory_ratio"], found["beyond_idle_memory_ratio"]) == (3 / 5, 1 / 2)
     assert found["same_tokens"] is True
     swapped = side_of([1.0, 4.0, 1.0], [rows[0], rows[2], rows[1]])  # a peer with grouped rows
-    assert against(ours, swapped)["speed_ratio"]["median"] == (10 / 5 + 5 / 10) / 2
+    assert bench.against(ours, swapped)["speed_ratio"]["median"] == (10 / 5 + 5 / 10) / 2
     peer.facts["tokens"] = ["x", "z"]
-    assert against(ours, peer)["rows_with_other_tokens"] == 1
+    assert bench.against(ours, peer)["rows_with_other_tokens"] == 1
 
 
 def test_sides_take_turns_in_swapped_order() -> None:
@@ -215,7 +157,7 @@ def test_sides_take_turns_in_swapped_order() -> None:
             return {"seconds": 1.0, "between": 0.0, "loss": None}
 
     sides: list[Any] = [Recorder("a"), Recorder("b")]
-    assert [set(found) for found in take_turns(sides, 3)] == [{"a", "b"}] * 3
+    assert [set(found) for found in bench.take_turns(sides, 3)] == [{"a", "b"}] * 3
     assert taken == ["a", "b", "b", "a", "a", "b"]
 
 
@@ -243,13 +185,18 @@ def test_a_side_is_at_rest_until_every_side_has_taken_its_last_step() -> None:
     assert happened == ["ready", "rest", "step", "rest", "step", "rest", "at work", "done"]
 
 
+def spec_of(model: Path, folder: Path, steps: int = 2) -> SideSpec:
+    how = ("fp32", False, False, 2, steps, 128)
+    return SideSpec("orpo", str(model), *how, str(folder), text_rows(2 * steps))
+
+
 @pytest.mark.usefixtures("forked_python")
 def test_workers_step_when_told_and_end_with_their_reader(model: Path, tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
     (empty / "config.json").write_bytes((model / "config.json").read_bytes())
     with supervised() as group:
-        steady = Worker(spec_of(model, tmp_path / "steady", steps=3, rows=text_rows(6)), group)
+        steady = Worker(spec_of(model, tmp_path / "steady", 3), group)
         refused = Worker(spec_of(empty, tmp_path / "refused"), group)
         killed = Worker(spec_of(model, tmp_path / "killed"), group)
         os.kill(killed.child.process.pid, signal.SIGKILL)
@@ -267,15 +214,6 @@ def test_workers_step_when_told_and_end_with_their_reader(model: Path, tmp_path:
             steady.receive("step")
         with pytest.raises(ConfigError, match=r"orpo: .* cannot be loaded"):
             refused.receive("ready")
-
-
-def test_without_trl_our_engines_are_compared() -> None:
-    said: list[str] = []
-    for peers in (("trl", "trl-grouped"), ("orpo-padded",)):
-        job = BenchJob(model="m", rows="hh-like", against=peers)
-        assert bench._without_trl(job, said.append).against == ("orpo-padded",)
-    assert len(said) == 1
-    assert "orpo[bench]" in said[0]
 
 
 @pytest.mark.parametrize(
@@ -300,18 +238,11 @@ def test_settings_are_checked_before_anything_is_loaded(
         BenchJob(**{"model": "m", "rows": "hh-like", **settings})
 
 
-@pytest.mark.parametrize(
-    ("name", "by_itself"),
-    [
-        ("THP_MEM_ALLOC_ENABLE", "0"),
-        ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "1024"),
-        ("LRU_CACHE_CAPACITY", "1024"),
-    ],
-)
 def test_trl_runs_with_the_memory_settings_that_its_users_have(
-    name: str, by_itself: str, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv(name, "7")
-    assert environment_of("trl")[name] == by_itself
-    assert environment_of("trl-grouped")[name] == by_itself
-    assert environment_of("orpo")[name] == "7"
+    for name, by_itself in (("THP_MEM_ALLOC_ENABLE", "0"), ("LRU_CACHE_CAPACITY", "1024")):
+        monkeypatch.setenv(name, "7")
+        assert bench.environment_of("trl")[name] == by_itself
+        assert bench.environment_of("trl-grouped")[name] == by_itself
+        assert bench.environment_of("orpo")[name] == "7"

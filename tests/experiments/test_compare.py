@@ -17,11 +17,21 @@ from orpo import ORPOConfig
 from orpo.errors import ConfigError, RunStopped, TrainingError
 from orpo.evaluate.settings import JudgeSettings
 from orpo.experiments.claims import ArmResult, Group
-from orpo.experiments.compare import claim_comparison, drawn_rows, prepare_rows
-from orpo.experiments.compare_plan import CENTRE, CompareJob, Tasks, plan_arms, train_command
-from orpo.experiments.comparison import METHODS, Arm, ComparePlan, Outcome
-from orpo.experiments.joining import JUDGMENTS, judge_arms
-from orpo.experiments.tasks import Found, HeldOut, TaskSpec, load_checker, run_chains
+from orpo.experiments.compare import JUDGMENTS, claim_comparison, judge_arms
+from orpo.experiments.comparison import METHODS, Arm, Outcome
+from orpo.experiments.plans import CompareJob, ComparePlan
+from orpo.experiments.tasks import (
+    CENTRE,
+    HeldOut,
+    Rows,
+    Tasks,
+    TaskSpec,
+    plan_arms,
+    prepare_rows,
+    run_chains,
+    train_command,
+)
+from orpo.experiments.workers import load_checker
 from orpo.jobs import TrainJob
 from orpo.runs.reading import read_object
 from orpo.runs.typed import typed
@@ -103,11 +113,12 @@ def test_a_small_share_that_is_held_out_has_two_sides_too(tmp_path: Path) -> Non
 
 
 def test_dpo_is_given_the_rows_it_trains_on_and_no_others(tmp_path: Path, pairs: str) -> None:
-    path = drawn_rows(tmp_path, pairs, 12, 3, 40)
+    rows = Rows(tmp_path, pairs, {"train": 40})
+    path = rows.drawn(12, 3)
     assert len(prompts(path)) == 12
     assert set(prompts(path)) <= set(prompts(pairs))
-    assert drawn_rows(tmp_path, pairs, 12, 3, 40) == path
-    assert drawn_rows(tmp_path, pairs, 40, 3, 40) == pairs
+    assert rows.drawn(12, 3) == path
+    assert rows.drawn(40, 3) == pairs
 
 
 def test_another_comparison_is_not_written_over(tmp_path: Path) -> None:
@@ -158,15 +169,16 @@ def test_the_grid_holds_the_settings_of_the_comparison_in_its_middle(
     tmp_path: Path, pairs: str
 ) -> None:
     tasks = prepared(job(tmp_path, pairs))
-    cells = {cell.name: cell for spec in tasks.grid(["orpo", "sft", "dpo"]) for cell in spec.cells}
+    grid = tasks.grid(["orpo", "sft", "dpo"])
+    cells = {Path(cell.folder).name: cell for spec in grid for cell in spec.cells}
     assert len(cells) == 9 + 3 + 3
     rates = {cells[name].settings["learning_rate"] for name in ("orpo-lr1-lambda0", "sft-lr1")}
     assert rates == {1e-3}
     assert cells[CENTRE["orpo"]].settings["orpo_alpha"] == 0.1
-    assert cells["dpo-lr2"].start == CENTRE["sft"]
+    assert cells["dpo-lr2"].job["model"] == cells[CENTRE["sft"]].folder
     short = ComparePlan(no_sensitivity=True)
     few = prepared(job(tmp_path / "few", pairs, short)).grid(["orpo", "sft", "dpo"])
-    assert [cell.name for spec in few for cell in spec.cells] == [*CENTRE.values()]
+    assert [Path(cell.folder).name for spec in few for cell in spec.cells] == [*CENTRE.values()]
 
 
 @pytest.mark.parametrize(
@@ -222,10 +234,11 @@ def test_a_task_that_refuses_its_input_is_one_line_and_stops_the_others(
     base: TaskSpec, tmp_path: Path
 ) -> None:
     bad = replace(base, folder=str(tmp_path / "b"), job={"model": str(tmp_path / "none")})
-    done: dict[int, list[Found]] = {}
+    done: list[int] = []
     with pytest.raises(ConfigError, match=r"^b: .*none"):
-        run_chains([[base], [bad], [base]], 1, done.__setitem__)
-    ((about, outcomes),) = done[0]
+        run_chains([[base], [bad], [base]], 1, done.append)
+    assert done == [0]
+    (((about, outcomes),),) = run_chains([[base]], 1, done.append)
     assert about["held_out"]["kept"] == 40
     assert [one.answer is None for one in outcomes] == [False] * 2 + [True] * 38
     told = read_object(tmp_path / "a" / "task.json")
@@ -233,7 +246,7 @@ def test_a_task_that_refuses_its_input_is_one_line_and_stops_the_others(
 
     lost = replace(base, kind="no such kind")
     with pytest.raises(TrainingError, match=r"exit code 1.*KeyError"):
-        run_chains([[lost]], 1, done.__setitem__)
+        run_chains([[lost]], 1, done.append)
 
 
 @pytest.mark.usefixtures("forked_python")
@@ -290,7 +303,7 @@ def test_preferences_are_for_the_method_and_land_on_its_rows(
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "none")
     arms = [
-        ArmResult(Arm(f"{method}-steps-seed1", method, "steps", 1), (), answered(right))
+        ArmResult(Arm(f"{method}-steps-seed1", method, "steps", 1, []), (), answered(right))
         for method, right in (("orpo", 12), ("sft", 3))
     ]
     with ScriptedServer(fair(worth)) as server:

@@ -22,16 +22,15 @@ from orpo.errors import ConfigError, RunStopped, TrainingError
 from orpo.evaluate.results import Change
 from orpo.experiments import study as studies
 from orpo.experiments.choice import choose, pair_scores, verdict_of
+from orpo.experiments.plans import TuneJob, TunePlan
 from orpo.experiments.study import JOURNAL, Place, Study, Tried
 from orpo.experiments.trials import Pruned, Runs, Speed
-from orpo.experiments.tune import run_tune
-from orpo.experiments.tune_plan import Budget, TuneJob
+from orpo.experiments.tune import Budget, run_tune
 from orpo.experiments.tuning import (
     FinalTest,
     Measure,
     Space,
     TrialResult,
-    TunePlan,
     Values,
     read_tuning,
 )
@@ -71,7 +70,7 @@ def job(place: Path, folder: Path, **changes: Any) -> TuneJob:
 
 
 def runs_of(made: TuneJob, **how: Any) -> Runs:
-    return Runs(made.train, made.config, made.of_trials(), **how)
+    return Runs(made, **how)
 
 
 def unheard(_line: str) -> None:
@@ -254,7 +253,7 @@ def test_a_trial_is_begun_only_if_the_test_fits_behind_it() -> None:
 
 def place_of(made: TuneJob) -> Place:
     made.folder.mkdir(parents=True, exist_ok=True)
-    return made.place
+    return Place(made.plan.storage, made.plan.study, made.folder)
 
 
 def settings_of(made: TuneJob, seed: int = 1) -> dict[str, Any]:

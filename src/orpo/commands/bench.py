@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from rich.box import SIMPLE
-from rich.table import Table
-
-from orpo.commands.console import console, say
-from orpo.demo.story import ASSETS
-from orpo.experiments.bench_job import BenchJob
+from orpo.commands.console import console, figures_table, say
+from orpo.demo.story import JOB
+from orpo.experiments.plans import BenchJob
 from orpo.options import asked, group
+from orpo.runs.files import located
 from orpo.terminal import json_line
 
 EXAMPLES = """\
@@ -36,20 +35,21 @@ class Options:
 
 def run(options: Options) -> dict[str, Any]:
     """Measure, and print a table and one line of JSON."""
-    from orpo.experiments.bench import run_bench  # noqa: PLC0415 - loads torch
-
     job, sizes = options.bench, (4,)
     if not job.model and job.dataset is None and job.rows in {"", "dataset"}:
-        job, sizes = replace(job, dataset=str(ASSETS / "pairs" / "train.jsonl.gz")), (16,)
+        job, sizes = replace(job, dataset=JOB["dataset"][0]), (16,)
     job = replace(
         job,
-        model=job.model or str(ASSETS / "base"),
+        model=job.model or JOB["model"],
         rows=job.rows or ("dataset" if job.dataset else "hh-like"),
         batch_sizes=job.batch_sizes or sizes,
     )
+    located(job.model)
+    from orpo.experiments.bench import run_bench  # noqa: PLC0415 - loads torch
+
     result = run_bench(job, say=say)
     for cell in result["cells"]:
-        console.print(_table(cell))
+        _show(cell)
         for line in _comparison(cell):
             say(line)
     if not options.json:  # with it, the same line is printed by the caller
@@ -57,15 +57,10 @@ def run(options: Options) -> dict[str, Any]:
     return result
 
 
-def _table(cell: dict[str, Any]) -> Table:
+def _show(cell: dict[str, Any]) -> None:
     lengths = " / ".join(f"{value:.0f}" for value in cell["tokens_per_pair"].values())
     title = f"batch {cell['batch_size']}: {cell['pairs']} pairs of {lengths} tokens"
-    table = Table(
-        title=title, title_justify="left", title_style="bold", box=SIMPLE, padding=(0, 1, 0, 0)
-    )
-    table.add_column("", no_wrap=True)
-    for name in _COLUMNS:
-        table.add_column(name, justify="right", no_wrap=True)
+    table = figures_table(title, *_COLUMNS)
     for name, side in cell["sides"].items():
         table.add_row(
             name,
@@ -77,11 +72,10 @@ def _table(cell: dict[str, Any]) -> Table:
             f"{side['peak_bytes'] / _MIB:,.0f}",
             f"{side['beyond_idle_bytes'] / _MIB:,.0f}",
         )
-    return table
+    console.print(table)
 
 
-def _comparison(cell: dict[str, Any]) -> list[str]:
-    lines = []
+def _comparison(cell: dict[str, Any]) -> Iterator[str]:
     for name, found in cell["against"].items():
         speed, beyond = found["speed_ratio"], found["beyond_idle_memory_ratio"]
         parts = [
@@ -90,10 +84,8 @@ def _comparison(cell: dict[str, Any]) -> list[str]:
             f"{found['peak_memory_ratio']:.2f} of the peak memory"
             + ("" if beyond is None else f", {beyond:.2f} of that beyond idle"),
         ]
-        difference = found["first_loss_relative_difference"]
+        difference, other = found["first_loss_relative_difference"], found["rows_with_other_tokens"]
         if difference is not None:
             parts.append(f"first losses differ by {difference:.1e}")
-        other = found["rows_with_other_tokens"]
         parts.append("same tokens" if not other else f"{other} rows with other tokens")
-        lines.append(f"orpo against {name}: " + "; ".join(parts))
-    return lines
+        yield f"orpo against {name}: " + "; ".join(parts)

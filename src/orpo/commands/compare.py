@@ -10,17 +10,17 @@ from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.box import SIMPLE
 from rich.table import Table
 
-from orpo.commands.console import console, say
+from orpo.commands.console import console, figures_table, say
 from orpo.commands.options import ask
-from orpo.demo.story import ASSETS
+from orpo.commands.train import refuse_names
+from orpo.demo import story
 from orpo.errors import ConfigError
 from orpo.evaluate.settings import JudgeSettings
-from orpo.experiments.compare_plan import CompareJob
-from orpo.experiments.comparison import ComparePlan, ComparisonResult
-from orpo.experiments.tasks import cores, load_checker
+from orpo.experiments.comparison import ComparisonResult
+from orpo.experiments.plans import CompareJob, ComparePlan
+from orpo.experiments.workers import cores, load_checker
 from orpo.options import group, training_settings
 from orpo.runs.typed import plain
 
@@ -39,23 +39,9 @@ examples:
 With neither model nor data it runs on the embedded ones, in about ten minutes on two cores.
 What is finished in --output_dir is not run again; --max_steps are those of ORPO's run."""
 
-_DEMO: dict[str, Any] = {
-    "model": str(ASSETS / "base"),
-    "dataset": [str(ASSETS / "pairs" / "train.jsonl.gz")],
-    "eval_dataset": str(ASSETS / "pairs" / "heldout.jsonl.gz"),
-    "samples": 10**6,
-    "sample_tokens": 64,
-    "learning_rate": 4e-4,
-    "orpo_alpha": 0.5,
-    "per_device_train_batch_size": 16,
-    "per_device_eval_batch_size": 64,
-    "max_steps": 160,
-    "max_length": 256,
-    "use_cpu": True,
-}
+_DEMO = {**story.JOB, **story.TEST, **story.SETTINGS, "max_steps": 160}
 _DEMO_RATE = 4e-5
 """DPO's."""
-_DEMO_CHECKER = "orpo.demo.story:grade"
 _DEFAULTS = {"output_dir": "orpo-compare", "samples": 200}
 _MIB = 2**20
 _NAMES = {"base": "base model", "orpo": "ORPO", "sft": "SFT", "sft+dpo": "SFT+DPO"}
@@ -96,9 +82,9 @@ def run(options: Options) -> dict[str, Any]:
     result = run_compare(job, say=say, overwrite=bool(given.get("overwrite", False)))
     page = write_result_page(result, job.folder)
     for budget in result.budgets:
-        console.print(outcome_table(result, budget))
-        console.print(cost_table(result, budget))
-    for line in claim_lines(result):
+        console.print(_outcomes(result, budget))
+        console.print(_costs(result, budget))
+    for line in _claims(result):
         say(line)
     say(f"page: {page}; it took {result.seconds:.0f} s")
     return {**plain(result), "report": str(page)}
@@ -111,6 +97,8 @@ def _job(options: Options) -> CompareJob:
     if given.get("held_out"):
         defaults.pop("eval_dataset", None)
     asked = ask(None, given, defaults)
+    if asked.job.eval_dataset or asked.job.held_out:  # without, more is wrong than a name
+        refuse_names(asked.job)
     settings = dict(asked.settings)
     if "beta" in settings:  # TRL's name for it, which SFT and DPO refuse
         del settings["beta"]
@@ -123,7 +111,7 @@ def _job(options: Options) -> CompareJob:
         plan = replace(
             plan,
             dpo_learning_rate=plan.dpo_learning_rate or _DEMO_RATE,
-            checker=plan.checker or _DEMO_CHECKER,
+            checker=plan.checker or story.CHECKER,
             at_once=plan.at_once or at_once,
         )
     folder = Path(str(settings["output_dir"]))
@@ -132,60 +120,23 @@ def _job(options: Options) -> CompareJob:
     return CompareJob(asked.job, settings, folder, plan, judge, command)
 
 
-def outcome_table(result: ComparisonResult, budget: str) -> Table:
+def _outcomes(result: ComparisonResult, budget: str) -> Table:
     """What came of each method at a budget, the base model first."""
     rows = [row for row in result.table if row.budget in {"", budget}]
-    seeds = len(result.seeds)
-    table = _table(
-        f"{_BUDGETS[budget]}, {seeds} seed{'' if seeds == 1 else 's'}; 95 % intervals, "
-        "log-probabilities per token"
-    )
     shares = [name for name in _SHARES if any(getattr(row, name) for row in rows)]
-    for head in (*(_SHARES[name] for name in shares), "chosen", "rejected"):
-        table.add_column(head, justify="right", no_wrap=True)
+    seeds = f"{len(result.seeds)} seed{'' if len(result.seeds) == 1 else 's'}"
+    table = figures_table(
+        f"{_BUDGETS[budget]}, {seeds}; 95 % intervals, log-probabilities per token",
+        *(_SHARES[name] for name in shares),
+        *("chosen", "rejected"),
+    )
     for row in rows:
-        levels = [
-            "" if one is None else f"{one.value:.3f}"
-            for one in (row.chosen_logps, row.rejected_logps)
-        ]
-        table.add_row(_NAMES[row.method], *(_share(getattr(row, name)) for name in shares), *levels)
-    return table
-
-
-def cost_table(result: ComparisonResult, budget: str) -> Table:
-    """What a run of each method cost at a budget."""
-    table = _table("what a run cost")
-    for head in ("steps", "pairs", "forwards", "GFLOPs", "seconds", "peak MiB"):
-        table.add_column(head, justify="right", no_wrap=True)
-    for row in result.table:
-        cost = row.cost
-        if row.budget != budget or cost is None:
-            continue
+        levels = (row.chosen_logps, row.rejected_logps)
         table.add_row(
             _NAMES[row.method],
-            "+".join(f"{stage.steps:.0f}" for stage in cost.stages),
-            f"{cost.pairs:,.0f}",
-            f"{cost.forwards:,.0f}",
-            f"{cost.flops / 1e9:,.0f}",
-            f"{cost.seconds:.1f}",
-            f"{cost.peak_bytes / _MIB:,.0f}",
+            *(_share(getattr(row, name)) for name in shares),
+            *("" if one is None else f"{one.value:.3f}" for one in levels),
         )
-    return table
-
-
-def claim_lines(result: ComparisonResult) -> Iterator[str]:
-    """What the paper claims, and what these runs say."""
-    yield "the paper's claims, decided by these runs:"
-    for claim in result.claims:
-        at = f" [{_BUDGETS[claim.budget]}]" if claim.budget else ""
-        yield f"  {claim.verdict}: {claim.claim}{at}: {claim.evidence}"
-
-
-def _table(title: str) -> Table:
-    table = Table(
-        title=title, title_justify="left", title_style="bold", box=SIMPLE, padding=(0, 1, 0, 0)
-    )
-    table.add_column("", no_wrap=True)
     return table
 
 
@@ -195,3 +146,30 @@ def _share(interval: Interval | None) -> str:
     known = isfinite(interval.low) and isfinite(interval.high)
     ends = f" ({100 * interval.low:.1f} to {100 * interval.high:.1f})" if known else ""
     return f"{100 * interval.value:.1f} %{ends}"
+
+
+def _costs(result: ComparisonResult, budget: str) -> Table:
+    """What a run of each method cost at a budget."""
+    heads = ("steps", "pairs", "forwards", "GFLOPs", "seconds", "peak MiB")
+    table = figures_table("what a run cost", *heads)
+    for row in result.table:
+        if row.budget == budget and row.cost is not None:
+            cost = row.cost
+            table.add_row(
+                _NAMES[row.method],
+                "+".join(f"{stage.steps:.0f}" for stage in cost.stages),
+                f"{cost.pairs:,.0f}",
+                f"{cost.forwards:,.0f}",
+                f"{cost.flops / 1e9:,.0f}",
+                f"{cost.seconds:.1f}",
+                f"{cost.peak_bytes / _MIB:,.0f}",
+            )
+    return table
+
+
+def _claims(result: ComparisonResult) -> Iterator[str]:
+    """What the paper claims, and what these runs say."""
+    yield "the paper's claims, decided by these runs:"
+    for claim in result.claims:
+        at = f" [{_BUDGETS[claim.budget]}]" if claim.budget else ""
+        yield f"  {claim.verdict}: {claim.claim}{at}: {claim.evidence}"

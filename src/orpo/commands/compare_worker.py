@@ -11,7 +11,6 @@ import os
 import sys
 import tempfile
 import threading
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +19,13 @@ from transformers import PrinterCallback, set_seed
 
 from orpo.config import ORPOConfig
 from orpo.data.sources import Source
-from orpo.errors import DataError, UserError
+from orpo.errors import UserError
 from orpo.evaluate import Sampling
 from orpo.experiments.comparison import Outcome
 from orpo.experiments.measuring import StageClock, measure_outcomes
-from orpo.experiments.tasks import COST, REFUSED, CellSpec, HeldOut, TaskSpec, load_checker
+from orpo.experiments.tasks import COST, REFUSED, HeldOut, TaskSpec
+from orpo.experiments.workers import load_checker
 from orpo.jobs import run_training
-from orpo.runs.files import write_json
 from orpo.runs.reading import read_object
 from orpo.runs.typed import plain, typed
 from orpo.train.job import TrainJob, build_trainer
@@ -83,8 +82,7 @@ def _measured(
         settings |= {"eval_strategy": "no", "save_strategy": "no", "max_steps": -1}
         if not isinstance(model, str):
             settings |= {"model_init_kwargs": None, "quantize": "none"}
-        config = ORPOConfig(**settings)
-        tokenizer = spec.job.get("tokenizer")
+        config, tokenizer = ORPOConfig(**settings), spec.job.get("tokenizer")
         trainer = ORPOTrainer(
             model=model,
             args=config,
@@ -92,13 +90,12 @@ def _measured(
             tokenizer=load_tokenizer(tokenizer, config, of_model=False) if tokenizer else None,
         )
         trainer.remove_callback(PrinterCallback)
+        tokens, seed = test.answer_tokens, config.seed
         outcomes = measure_outcomes(
             trainer,
             rows,
             answers=test.answers,
-            sampling=Sampling(
-                max_new_tokens=test.answer_tokens, batch_size=_ANSWERED_AT_ONCE, seed=config.seed
-            ),
+            sampling=Sampling(max_new_tokens=tokens, batch_size=_ANSWERED_AT_ONCE, seed=seed),
             grade=load_checker(test.checker) if test.checker else None,
         )
     account = {name: ledger.as_dict() for name, ledger in trainer.ledgers.items()}
@@ -108,44 +105,29 @@ def _measured(
 def _run_grid(spec: TaskSpec) -> None:
     """Short runs, one after the other; those that a grid that was cut off had come past stay."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
-        models = {cell.name: str(Path(scratch) / cell.name) for cell in spec.cells}
+        models = {cell.folder: str(Path(scratch, Path(cell.folder).name)) for cell in spec.cells}
         for cell in spec.cells:
-            kept = any(other.start == cell.name for other in spec.cells)
-            if kept or not _is_on_record(spec, cell):
-                _run_cell(spec, cell, models, kept=kept)
+            kept = any(other.job["model"] == cell.folder for other in spec.cells)
+            if kept or not cell.finished():
+                _run_cell(cell, models, kept=kept)
     spec.finish({"cells": len(spec.cells)}, [])
 
 
-def _run_cell(spec: TaskSpec, cell: CellSpec, models: dict[str, str], *, kept: bool) -> None:
-    """Train for a few steps without a run folder, and measure."""
-    assert spec.held_out is not None
-    _say(f"cell {cell.name}")
-    config = ORPOConfig(**{**spec.settings, **cell.settings, "output_dir": models[cell.name]})
+def _run_cell(cell: TaskSpec, models: dict[str, str], *, kept: bool) -> None:
+    """Train for a few steps without a run folder, and measure; another cell may start from it."""
+    assert cell.held_out is not None
+    folder, model = models[cell.folder], cell.job["model"]
+    _say(f"cell {Path(cell.folder).name}")
+    config = ORPOConfig(**cell.settings, output_dir=folder)
     set_seed(config.seed)
-    start = models[cell.start] if cell.start else spec.job["model"]
-    job, clock = TrainJob(**{**spec.job, "model": start, "dataset": [cell.dataset]}), StageClock()
-    trainer = build_trainer(job, config, list(Source(cell.dataset)), None, [clock])
+    job, clock = TrainJob(**{**cell.job, "model": models.get(model, model)}), StageClock()
+    trainer = build_trainer(job, config, list(Source(job.name)), None, [clock])
     trainer.train()
-    cost = clock.cost(config.objective, Path(models[cell.name]))
+    cost = clock.cost(config.objective, Path(folder))
     if kept:
         trainer.save_model()
-    outcomes, _ = _measured(spec, trainer.model, spec.held_out)
-    found = {**_told(spec, cell), "cost": plain(cost), "outcomes": plain(outcomes)}
-    write_json(Path(spec.folder) / f"{cell.name}.json", found)
-
-
-def _told(spec: TaskSpec, cell: CellSpec) -> dict[str, Any]:
-    told = plain(replace(spec, cells=[]))
-    return {"cell": plain(cell), "told": {n: told[n] for n in ("job", "settings", "held_out")}}
-
-
-def _is_on_record(spec: TaskSpec, cell: CellSpec) -> bool:
-    try:
-        record = read_object(Path(spec.folder) / f"{cell.name}.json")
-    except DataError:
-        return False
-    told = _told(spec, cell)
-    return {name: record.get(name) for name in told} == told
+    outcomes, _ = _measured(cell, trainer.model, cell.held_out)
+    cell.finish({"cost": plain(cost)}, outcomes)
 
 
 _TASKS = {"stage": _train, "base": _measure_base, "grid": _run_grid}

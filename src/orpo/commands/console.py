@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import IO, Any
 
+from rich.box import SIMPLE
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.markup import escape
 from rich.segment import Segment
@@ -13,7 +14,7 @@ from rich.text import Text
 
 from orpo.terminal import spelled_out, unguarded
 
-__all__ = ["Screen", "before_after_table", "console", "rows_table", "say"]
+__all__ = ["Screen", "before_after_table", "console", "figures_table", "rows_table", "say"]
 
 
 class Screen(Console):
@@ -69,6 +70,18 @@ def before_after_table(before: Mapping[str, Any], after: Mapping[str, Any], titl
     for name, label in _LABELS.items():
         if name in after:
             table.add_row(label, _shown(name, before.get(name)), _shown(name, after[name]))
+    return table
+
+
+def figures_table(title: str, *heads: str, named: bool = True) -> Table:
+    """A table of figures, a column at the right for each head; lines may have a name first."""
+    table = Table(
+        title=title, title_justify="left", title_style="bold", box=SIMPLE, padding=(0, 1, 0, 0)
+    )
+    if named:
+        table.add_column("", no_wrap=True)
+    for head in heads:
+        table.add_column(head, justify="right", no_wrap=True)
     return table
 
 

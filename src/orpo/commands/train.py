@@ -77,7 +77,7 @@ def run(options: Options) -> dict[str, Any] | int | None:
     if not dry and recipe is None and resume.endswith((".yaml", ".yml")):
         recipe, given = resume, {**given, "resume": "newest"}  # `orpo train --resume RECIPE.yaml`
     asked = ask(recipe, given, _DEFAULTS)
-    _refuse_names(asked.job)
+    refuse_names(asked.job)
     if dry:
         return _dry_run(asked, options.assumed, ranks)
     return _launch(ranks) if ranks is not None and begins else _train(asked, ranks or 1)
@@ -89,7 +89,7 @@ def _ranks(given: str | None) -> int | None:
     return None if given is None else int(given)
 
 
-def _refuse_names(job: TrainJob) -> None:
+def refuse_names(job: TrainJob) -> None:
     """A name under which nothing lies, before what loads it is loaded."""
     located(str(job.model))
     for spec in filter(None, [*(job.dataset or []), job.eval_dataset]):

@@ -11,14 +11,15 @@ from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.box import SIMPLE
 from rich.table import Table
 
-from orpo.commands.console import console, say
+from orpo.commands.console import console, figures_table, say
 from orpo.commands.options import ask, given_settings
-from orpo.demo.story import ASSETS
+from orpo.commands.train import refuse_names
+from orpo.demo import story
 from orpo.errors import ConfigError, RunStopped
-from orpo.experiments.tuning import STATES, TrialResult, TunePlan, TuningResult, read_tuning
+from orpo.experiments.plans import TuneJob, TunePlan
+from orpo.experiments.tuning import STATES, TrialResult, TuningResult, read_tuning
 from orpo.options import argument, group, training_settings
 from orpo.runs.files import RECIPE
 from orpo.runs.typed import plain
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
 
     from orpo.commands.progress import TrainingProgress
     from orpo.evaluate.intervals import Interval
-    from orpo.evaluate.results import Change
-    from orpo.experiments.tune_plan import TuneJob
 
 EXAMPLES = """\
 examples:
@@ -42,20 +41,6 @@ examples:
 With neither model nor data it tunes on the embedded ones. The same command goes on with what is
 in --output_dir. Needs pip install 'orpo[tune]'."""
 
-_DEMO: dict[str, Any] = {
-    "model": str(ASSETS / "base"),
-    "dataset": [str(ASSETS / "pairs" / "train.jsonl.gz")],
-    "eval_dataset": str(ASSETS / "pairs" / "heldout.jsonl.gz"),
-    "learning_rate": 4e-4,
-    "orpo_alpha": 0.5,
-    "per_device_train_batch_size": 16,
-    "per_device_eval_batch_size": 64,
-    "num_train_epochs": 1,
-    "max_length": 256,
-    "use_cpu": True,
-}
-_DEMO_TEST = {"samples": 10**6, "sample_tokens": 64}
-_DEMO_CHECKER = "orpo.demo.story:grade"
 _DEFAULTS = {"output_dir": "orpo-tune", "samples": 200}
 _HELD_OUT = 0.1
 _MOST = 12
@@ -101,35 +86,30 @@ def run(options: Options) -> dict[str, Any]:
         for one in shown:
             one.close()
     page, recipe = write_result_page(result, job.folder), job.folder / RECIPE
-    console.print(trial_table(result))
-    for line in result_lines(result):
-        say(line)
+    console.print(_table(result))
+    for line in _lines(result):
+        say(_minus(line))
     say(f"page: {page}; it took {result.seconds:.0f} s")
     say(f"next: orpo train {recipe}")
     return {**plain(result), "recipe": str(recipe), "report": str(page)}
 
 
 def job_of(options: Options) -> TuneJob:
-    """What a command line asks for.
-
-    Raises:
-        ConfigError: A value that cannot be meant.
-    """
+    """What a command line asks for."""
     if "objective" in options.settings:
         raise ConfigError("is ORPO here", where="--objective", fix="Leave it out.")
     plan, own = options.plan, given_settings(options.recipe, options.settings)
     demo = not own.get("model") and not own.get("dataset")
-    recipe = {**(_DEMO if demo else {}), **own}
+    recipe = {**({**story.JOB, **story.SETTINGS, "num_train_epochs": 1} if demo else {}), **own}
     if own.get("held_out"):
         recipe = {k: v for k, v in recipe.items() if k != "eval_dataset" or k in own}
     elif not recipe.get("eval_dataset"):
         recipe["held_out"] = _HELD_OUT
-    defaults = {**_DEFAULTS, **(_DEMO_TEST if demo else {}), **recipe}
+    defaults = {**_DEFAULTS, **(story.TEST if demo else {}), **recipe}
     asked = ask(options.recipe, options.settings, defaults)
+    refuse_names(asked.job)
     if demo and not plan.checker:
-        plan = replace(plan, checker=_DEMO_CHECKER)
-    from orpo.experiments.tune_plan import TuneJob  # noqa: PLC0415 - loads torch
-
+        plan = replace(plan, checker=story.CHECKER)
     settings = dict(asked.settings)
     if "beta" in settings:  # TRL's name for it
         del settings["beta"]
@@ -152,28 +132,35 @@ def _without_secrets(words: list[str]) -> list[str]:
     return kept
 
 
-def trial_table(result: TuningResult) -> Table:
+def _table(result: TuningResult) -> Table:
     """The best trials, and the one that the search started from."""
-    held_out, trials = result.held_out, result.trials
-    table = Table(
-        title=f"trials of {result.steps} steps, on {held_out['choosing']} held-out pairs",
-        title_justify="left",
-        title_style="bold",
-        box=SIMPLE,
-        padding=(0, 1, 0, 0),
+    trials, recommended = result.trials, result.recommended
+    table = figures_table(
+        f"trials of {result.steps} steps, on {result.held_out['choosing']} held-out pairs",
+        *("rate", "lambda", "score", "less than the best", "prefers", ""),
+        named=False,
     )
-    for head in ("rate", "lambda", "score", "less than the best", "prefers", ""):
-        table.add_column(head, justify="right", no_wrap=True)
-    shown = trials[:_MOST]
-    shown += [one for one in trials[_MOST:] if one.start]
+    shown = [*trials[:_MOST], *(one for one in trials[_MOST:] if one.start)]
     for one in shown:
-        table.add_row(*_cells(one, result))
+        best = recommended is not None and one.number == recommended.trial
+        table.add_row(*map(_minus, _cells(one, best=best)))
     if len(trials) > len(shown):
         table.caption = f"{len(trials) - len(shown)} more on the page"
     return table
 
 
-def result_lines(result: TuningResult) -> Iterator[str]:
+def _cells(one: TrialResult, *, best: bool) -> list[str]:
+    marks = {"best": best, "start": one.start, "cannot tell": one.near and not best}
+    score = "" if one.score is None else f"{one.score:.4f}"
+    cells = [f"{one.learning_rate:.3g}", f"{one.orpo_alpha:.3g}", score]
+    behind, share = one.behind_the_best, one.preference_accuracy
+    if behind is None or share is None:
+        return [*cells, "", "", f"left at {one.steps}" if one.state == "pruned" else one.state]
+    less = "" if best else f"{behind.value:.3f} ({_ends(behind, 1, 3)})"
+    return [*cells, less, f"{100 * share:.1f} %", ", ".join(mark for mark in marks if marks[mark])]
+
+
+def _lines(result: TuningResult) -> Iterator[str]:
     """What came of it, in words."""
     account, found = result.account, result.recommended
     told = [f"{account[state]} {word}" for state, word in STATES.items() if account[state]]
@@ -189,32 +176,15 @@ def result_lines(result: TuningResult) -> Iterator[str]:
         pairs = measures["score"].change.n
         yield f"the test, on {pairs} pairs that no trial has seen, start -> best of the trials:"
         for name, (label, scale, unit, digits) in _MEASURES.items():
-            measure = measures.get(name)
-            if measure is not None:
-                before, after = (scale * side.value for side in (measure.start, measure.best))
-                change = _change(measure.change, scale, digits)
-                yield _minus(
-                    f"  {label}: {before:.{digits}f}{unit} -> {after:.{digits}f}{unit}, {change}"
+            if name in measures:
+                one = measures[name]
+                before, after = (
+                    f"{scale * side.value:.{digits}f}" for side in (one.start, one.best)
                 )
+                change = f"{scale * one.change.value:+.{digits}f}"
+                ends = f"({_ends(one.change, scale, digits)}): {one.change.verdict}"
+                yield f"  {label}: {before}{unit} -> {after}{unit}, {change} {ends}"
     yield found.why
-
-
-def _cells(one: TrialResult, result: TuningResult) -> list[str]:
-    best = result.recommended is not None and one.number == result.recommended.trial
-    marks = [*(["best"] if best else []), *(["start"] if one.start else [])]
-    cells = [f"{one.learning_rate:.3g}", f"{one.orpo_alpha:.3g}"]
-    score = "" if one.score is None else f"{one.score:.4f}"
-    behind, share = one.behind_the_best, one.preference_accuracy
-    if behind is None or share is None:
-        told = f"left at {one.steps}" if one.state == "pruned" else one.state
-        return [_minus(cell) for cell in (*cells, score, "", "", told)]
-    less = "" if best else f"{behind.value:.3f} ({_ends(behind, 1, 3)})"
-    marks += ["cannot tell"] if one.near and not best else []
-    return [_minus(c) for c in (*cells, score, less, f"{100 * share:.1f} %", ", ".join(marks))]
-
-
-def _change(change: Change, scale: float, digits: int) -> str:
-    return f"{scale * change.value:+.{digits}f} ({_ends(change, scale, digits)}): {change.verdict}"
 
 
 def _ends(interval: Interval, scale: float, digits: int) -> str:

@@ -20,17 +20,22 @@ if TYPE_CHECKING:  # the command line names the demo's folders without loading t
 ASSETS = Path(str(files("orpo.demo"))) / "assets"
 """The base model and its preference data, made by scripts/make_demo_assets.py."""
 
-_SETTINGS: dict[str, Any] = {
+JOB: dict[str, Any] = {
+    "model": str(ASSETS / "base"),
+    "dataset": [str(ASSETS / "pairs" / "train.jsonl.gz")],
+    "eval_dataset": str(ASSETS / "pairs" / "heldout.jsonl.gz"),
+}
+TEST: dict[str, Any] = {"samples": 10**6, "sample_tokens": 64}  # every held-out prompt is answered
+SETTINGS: dict[str, Any] = {
     "learning_rate": 4e-4,
     "orpo_alpha": 0.5,
     "per_device_train_batch_size": 16,
     "per_device_eval_batch_size": 64,
-    "num_train_epochs": 1,
     "max_length": 256,
-    "logging_steps": 25,
-    "save_strategy": "no",
     "use_cpu": True,
 }
+"""What every training on the embedded pairs has in common."""
+CHECKER = "orpo.demo.story:grade"
 
 
 def grade(row: Row, answer: str) -> Grade:
@@ -56,15 +61,9 @@ def run_demo(
     from orpo.config import ORPOConfig  # noqa: PLC0415 - loads torch
     from orpo.jobs import TrainJob, run_training  # noqa: PLC0415 - loads torch
 
-    job = TrainJob(
-        model=str(ASSETS / "base"),
-        dataset=[str(ASSETS / "pairs" / "train.jsonl.gz")],
-        eval_dataset=str(ASSETS / "pairs" / "heldout.jsonl.gz"),
-        samples=10**6,
-        sample_tokens=64,
-        overwrite=_holds_demo(Path(output_dir)),
-    )
-    config = ORPOConfig(output_dir=output_dir, **{**_SETTINGS, **settings})
+    job = TrainJob(**JOB, **TEST, overwrite=_holds_demo(Path(output_dir)))
+    own = {"num_train_epochs": 1, "logging_steps": 25, "save_strategy": "no"}
+    config = ORPOConfig(output_dir=output_dir, **{**SETTINGS, **own, **settings})
     return run_training(job, config, say=say, callbacks=callbacks, grade=grade)
 
 

@@ -5,82 +5,56 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-import subprocess
-import sys
 import tempfile
+import time
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from itertools import cycle, islice
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from orpo.config import ORPOConfig
-from orpo.errors import ConfigError, RunStopped, TrainingError
-from orpo.experiments.bench_figures import (
-    ModelSize,
-    Side,
-    Step,
-    against,
-    matmul_rate,
-    model_size,
-    side_figures,
-)
-from orpo.experiments.bench_job import OURS, BenchJob, SideSpec
-from orpo.experiments.bench_rows import (
-    SHAPES,
-    BenchRow,
-    RowMaker,
-    draw_lengths,
-    grouped_by_length,
-    mean_lengths,
-    synthetic_pairs,
-    words_of,
-)
+from orpo.errors import ConfigError, ModelError, RunStopped, TrainingError
+from orpo.experiments import bench_rows as rowing
+from orpo.experiments import workers
+from orpo.experiments.bench_rows import BenchRow, PairLengths, RowMaker, SideSpec
 from orpo.experiments.measuring import machine
-from orpo.runs.files import write_json
-from orpo.runs.processes import Child, Supervisor, death_of, supervised
+from orpo.experiments.plans import OURS, BenchJob
+from orpo.runs.processes import Child, Supervisor, supervised
 from orpo.runs.typed import plain
+from orpo.train.clock import now
 from orpo.train.recorder import versions
 from orpo.train.tokenizer import load_tokenizer
 
-_QUIET = {
-    "TRL_EXPERIMENTAL_SILENCE": "1",
-    "TRANSFORMERS_VERBOSITY": "error",
-    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-    "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
-    "TOKENIZERS_PARALLELISM": "false",
-}
 _WITHOUT_ORPO = {
     "THP_MEM_ALLOC_ENABLE": "0",
     "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "1024",
     "LRU_CACHE_CAPACITY": "1024",
 }
 """What torch and oneDNN do by themselves."""
-_TAIL = 3
-_PATIENCE = 30  # seconds that a process may take to end once its pipe is closed
+_PRODUCTS = 7
 
 Say = Callable[[str], None]
 
 
 def run_bench(job: BenchJob, *, say: Say) -> dict[str, Any]:
-    """Measure every cell.
+    """Measure every cell of a job whose model, rows and batch sizes are given.
 
-    Args:
-        job: What is measured; its model, rows and batch sizes are given.
-        say: Told, line by line, what happens.
-
-    Returns:
-        The circumstances, and under "cells" the figures of each batch size, ready for JSON.
-
-    Raises:
-        UserError: Wrong input.
-        TrainingError: A side broke down.
+    Returns the circumstances, and under "cells" the figures of each batch size, ready for JSON.
     """
     trl = importlib.util.find_spec("trl") is not None
-    job = job if trl else _without_trl(job, say)
+    if not trl:
+        own = tuple(peer for peer in job.against if not peer.startswith("trl")) or ("orpo-padded",)
+        if own != job.against:
+            say("TRL is not installed (pip install 'orpo[bench]'): our own engines are compared")
+        job = replace(job, against=own)
     tokenizer, size = load_tokenizer(job.model, ORPOConfig()), model_size(job.model)
     asked = job.max_length or (2048 if job.rows == "ultrafeedback-like" else 1024)
     max_length = min(asked, size.positions or asked)
@@ -98,8 +72,19 @@ def run_bench(job: BenchJob, *, say: Say) -> dict[str, Any]:
     for batch_size in job.batch_sizes:
         say(f"batch {batch_size}: {', '.join(names)}, {job.rounds} steps each, in turn")
         sides = _measure(job, names, batch_size, max_length, rows)
-        cells.append(_cell(job, sides, size, rate))
-        for note in sides[OURS].facts["notes"] if len(cells) == 1 else ():
+        ours = sides[OURS]
+        counted = ours.rows[job.warmup * batch_size :]
+        figures = {n: side_figures(side, size, rate, lora=job.lora) for n, side in sides.items()}
+        cells.append(
+            {
+                "batch_size": batch_size,
+                "pairs": len(counted),
+                "tokens_per_pair": rowing.mean_lengths(counted),
+                "sides": figures,
+                "against": {name: against(ours, sides[name]) for name in job.against},
+            }
+        )
+        for note in ours.facts["notes"] if len(cells) == 1 else ():
             say(f"orpo: {note}")
     where = plain(machine())
     return {
@@ -113,111 +98,28 @@ def run_bench(job: BenchJob, *, say: Say) -> dict[str, Any]:
     }
 
 
-def _without_trl(job: BenchJob, say: Say) -> BenchJob:
-    ours = tuple(peer for peer in job.against if not peer.startswith("trl")) or ("orpo-padded",)
-    if ours != job.against:
-        say("TRL is not installed (pip install 'orpo[bench]'): our own engines are compared")
-    return replace(job, against=ours)
-
-
 def _rows(job: BenchJob, make: RowMaker, say: Say) -> list[BenchRow]:
     """Rows for the largest batch size, repeated where they are too few."""
     count = max(job.batch_sizes) * job.rounds
     where = str(job.dataset if job.rows == "dataset" else job.rows)
     texts = make.text_pairs(job.dataset) if job.dataset else iter(())
     if job.rows != "dataset":
-        words = words_of(islice(texts, 500), make.tokenizer)
-        texts = synthetic_pairs(draw_lengths(SHAPES[job.rows], count), words, make.max_length)
+        words = rowing.words_of(islice(texts, 500), make.tokenizer)
+        lengths = rowing.draw_lengths(rowing.SHAPES[job.rows], count)
+        texts = rowing.synthetic_pairs(lengths, words, make.max_length)
     rows = make.first(texts, count, where)
     if len(rows) < count:
         say(f"{where}: {len(rows)} usable rows, repeated to {count}")
-    shown = " / ".join(f"{value:.0f}" for value in mean_lengths(rows).values())
+    shown = " / ".join(f"{value:.0f}" for value in rowing.mean_lengths(rows).values())
     say(f"{where}: prompt / chosen / rejected {shown} tokens on average")
     return list(islice(cycle(rows), count))
-
-
-class Worker:
-    """One side in its own process; its folder receives what it writes, stderr included."""
-
-    def __init__(self, spec: SideSpec, group: Supervisor) -> None:
-        self.side = spec.side
-        folder = Path(spec.folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / "spec.json", plain(spec))
-        command = [sys.executable, "-m", "orpo.experiments.bench_worker", str(folder / "spec.json")]
-        self.child: Child = group.start(
-            command,
-            environment=environment_of(spec.side),
-            log=folder / "stderr.txt",
-            stdout=subprocess.PIPE,
-        )
-
-    def receive(self, kind: str) -> Any:
-        """The content of the next message, which must be of this kind.
-
-        Raises:
-            ConfigError: The side refused its input.
-            TrainingError: The process ended instead.
-        """
-        assert self.child.process.stdout is not None
-        line = self.child.process.stdout.readline()
-        if not line.endswith(b"\n"):
-            raise self._obituary()
-        message = json.loads(line)
-        if "refused" in message:
-            raise ConfigError(str(message["refused"]).removesuffix("."), where=self.side)
-        return message[kind]
-
-    def go(self, kind: str) -> Any:
-        """Take a step, or end after the last one of every side; what it says of it.
-
-        Raises:
-            TrainingError: The process ended instead.
-        """
-        assert self.child.process.stdin is not None
-        try:
-            self.child.process.stdin.write(b"go\n")
-            self.child.process.stdin.flush()
-        except OSError as error:
-            raise self._obituary() from error
-        return self.receive(kind)
-
-    def _obituary(self) -> TrainingError:
-        try:
-            code = self.child.process.wait(_PATIENCE)
-        except subprocess.TimeoutExpired:
-            self.child.process.kill()
-            code = self.child.process.wait()
-        tail = " | ".join([line.strip() for line in self.child.lines()][-_TAIL:])
-        how = f"{death_of(code)}: {tail or 'said nothing'}"
-        return TrainingError(f"the {self.side} side stopped with {how}")
-
-
-def take_turns(sides: Sequence[Worker], rounds: int) -> list[dict[str, Step]]:
-    """One step of each side per round, the order swapped every round."""
-    taken = []
-    for number in range(rounds):
-        order = sides if number % 2 == 0 else sides[::-1]
-        taken.append({worker.side: Step(**worker.go("step")) for worker in order})
-    return taken
-
-
-def environment_of(side: str) -> dict[str, str]:
-    """The variables of a side's process."""
-    environment = {**_QUIET, **os.environ}
-    if side.startswith("trl"):  # what importing orpo sets is not what TRL's users have
-        environment |= _WITHOUT_ORPO
-    if torch.cuda.device_count() > 1:  # Trainer would split the batch among all of them
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")
-        environment["CUDA_VISIBLE_DEVICES"] = visible[0]
-    return environment
 
 
 def _measure(
     job: BenchJob, names: Sequence[str], batch_size: int, max_length: int, rows: list[BenchRow]
 ) -> dict[str, Side]:
     rows = rows[: batch_size * job.rounds]
-    grouped = grouped_by_length(rows, batch_size, job.warmup)
+    grouped = rowing.grouped_by_length(rows, batch_size, job.warmup)
     order = {name: grouped if name == "trl-grouped" else rows for name in names}
     with (
         tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder,
@@ -250,24 +152,213 @@ def _measure(
             raise
     return {
         name: Side(
-            facts[name],
-            [taken[name] for taken in steps],
-            memory[name],
-            order[name],
-            batch_size,
-            job.warmup,
+            *(facts[name], [taken[name] for taken in steps], memory[name]),
+            *(order[name], batch_size, job.warmup),
         )
         for name in names
     }
 
 
-def _cell(job: BenchJob, sides: dict[str, Side], size: ModelSize, rate: float) -> dict[str, Any]:
-    ours = sides[OURS]
-    counted = ours.rows[job.warmup * ours.batch_size :]
+class Worker:
+    """One side in its own process; its folder receives what it writes, stderr included."""
+
+    def __init__(self, spec: SideSpec, group: Supervisor) -> None:
+        module, folder = "orpo.experiments.bench_worker", Path(spec.folder)
+        self.side = spec.side
+        self.child: Child = workers.start(group, module, spec, folder, environment_of(spec.side))
+
+    def receive(self, kind: str) -> Any:
+        """The content of the next message, which must be of this kind."""
+        assert self.child.process.stdout is not None
+        line = self.child.process.stdout.readline()
+        if not line.endswith(b"\n"):
+            raise self._obituary()
+        message = json.loads(line)
+        if "refused" in message:
+            raise ConfigError(str(message["refused"]).removesuffix("."), where=self.side)
+        return message[kind]
+
+    def go(self, kind: str) -> Any:
+        """Take a step, or end after the last one of every side; what it says of it."""
+        assert self.child.process.stdin is not None
+        try:
+            self.child.process.stdin.write(b"go\n")
+            self.child.process.stdin.flush()
+        except OSError as error:
+            raise self._obituary() from error
+        return self.receive(kind)
+
+    def _obituary(self) -> TrainingError:
+        _, how = workers.last_words(self.child)
+        return TrainingError(f"the {self.side} side stopped with {how}")
+
+
+def take_turns(sides: Sequence[Worker], rounds: int) -> list[dict[str, Step]]:
+    """One step of each side per round, the order swapped every round."""
+    taken = []
+    for number in range(rounds):
+        order = sides if number % 2 == 0 else sides[::-1]
+        taken.append({worker.side: Step(**worker.go("step")) for worker in order})
+    return taken
+
+
+def environment_of(side: str) -> dict[str, str]:
+    """The variables of a side's process."""
+    environment = {**workers.QUIET, **os.environ}
+    if side.startswith("trl"):  # what importing orpo sets is not what TRL's users have
+        environment |= _WITHOUT_ORPO
+    if torch.cuda.device_count() > 1:  # Trainer would split the batch among all of them
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")
+        environment["CUDA_VISIBLE_DEVICES"] = visible[0]
+    return environment
+
+
+@dataclass(frozen=True)
+class ModelSize:
+    """The parameters that take part in matrix products."""
+
+    body: int  # without embeddings and head; all experts of a mixture count
+    vocabulary: int  # rows of the head
+    width: int  # columns of the head
+    positions: int | None = None  # that the model was made for, if it says
+
+    def useful_flops(self, pair: PairLengths, *, lora: bool) -> int:
+        """Floating-point operations that a pair needs if no token is computed twice.
+
+        6 N (P + C + R) + 6 V d (P - 1 + C + R): two per parameter and token forward, four backward,
+        and the head wherever a token is predicted. Frozen weights need no gradient: 4 instead of 6.
+        Attention's products of tokens with tokens are left out, for every side alike.
+        """
+        tokens = sum(pair)
+        return (4 if lora else 6) * (
+            self.body * tokens + self.vocabulary * self.width * (tokens - 1)
+        )
+
+
+def model_size(name: str) -> ModelSize:
+    """The sizes of a model folder or Hub id, read from its configuration."""
+    try:
+        config = AutoConfig.from_pretrained(name)
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config)
+    except (OSError, ValueError, KeyError) as error:
+        first = next(iter(str(error).splitlines()), repr(error)).rstrip(".")
+        raise ModelError(f"the model cannot be read ({first})", where=name) from error
+    return size_of(model, getattr(config, "max_position_embeddings", None))
+
+
+def size_of(model: nn.Module, positions: int | None = None) -> ModelSize:
+    """The sizes of a model object."""
+    head = model.get_output_embeddings()  # type: ignore[operator]
+    tables = [module for module in model.modules() if isinstance(module, nn.Embedding)]
+    outside = {id(p) for module in (*tables, head) for p in module.parameters()}
+    body = sum(p.numel() for p in model.parameters() if id(p) not in outside)
+    vocabulary, width = head.weight.shape
+    return ModelSize(body, int(vocabulary), int(width), positions)
+
+
+def matmul_rate(precision: str) -> float:
+    """Operations per second of a large matrix product, the median of a few."""
+    width = 8192 if torch.cuda.is_available() else 2048
+    device = torch.accelerator.current_accelerator() or torch.device("cpu")
+    dtype = torch.float32 if precision == "fp32" else torch.bfloat16
+    left, right = (torch.randn(width, width, device=device).to(dtype) for _ in range(2))
+    seconds = []
+    for _ in range(_PRODUCTS + 1):
+        begin = time.perf_counter()
+        left @ right
+        seconds.append(now() - begin)
+    del left, right
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return 2 * width**3 / median(seconds[1:])
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of one side: seconds, those until it was ready for the next, and a finite loss."""
+
+    seconds: float
+    between: float
+    loss: float | None
+
+
+@dataclass(frozen=True)
+class Side:
+    """What one side did in one cell."""
+
+    facts: dict[str, Any]  # its `ready` message
+    steps: list[Step]  # those of the warm-up included
+    memory: dict[str, Any]  # its `done` message
+    rows: list[BenchRow]  # in order of use
+    batch_size: int
+    warmup: int  # leading steps that do not count
+
+    @property
+    def counted(self) -> list[Step]:
+        """The steps after the warm-up."""
+        return self.steps[self.warmup :]
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of all counted steps."""
+        return sum(step.seconds for step in self.counted)
+
+    def rates(self, worth: Callable[[PairLengths], int] = sum) -> list[float]:
+        """What the pairs of each counted step are worth, per second: tokens, each once."""
+        starts = range(self.warmup * self.batch_size, len(self.rows), self.batch_size)
+        values = [sum(worth(r.lengths) for r in self.rows[i : i + self.batch_size]) for i in starts]
+        return [n / step.seconds for n, step in zip(values, self.counted, strict=True)]
+
+
+def side_figures(side: Side, size: ModelSize, matmul_rate: float, *, lora: bool) -> dict[str, Any]:
+    """The figures of one side; rates are medians over the counted steps."""
+    peak, idle = side.memory["peak"], side.memory["idle"]
+    rate = median(side.rates(lambda pair: size.useful_flops(pair, lora=lora)))
     return {
-        "batch_size": ours.batch_size,
-        "pairs": len(counted),
-        "tokens_per_pair": mean_lengths(counted),
-        "sides": {n: side_figures(side, size, rate, lora=job.lora) for n, side in sides.items()},
-        "against": {name: against(ours, side) for name, side in sides.items() if name != OURS},
+        "engine": side.facts["engine"],
+        "gradient_checkpointing": side.facts["gradient_checkpointing"],
+        "pairs_per_second": median(side.batch_size / step.seconds for step in side.counted),
+        "pairs_per_second_overall": side.batch_size * len(side.counted) / side.seconds,
+        "tokens_per_second": median(side.rates()),
+        "useful_flops_per_second": rate,
+        "share_of_matmul_rate": rate / matmul_rate,
+        "peak_bytes": peak,
+        "idle_bytes": idle,
+        "beyond_idle_bytes": peak - idle,
+        "peak_without_loading": side.memory["exact"],
+        "step_seconds": [step.seconds for step in side.steps],
+        "between_steps_seconds": median(step.between for step in side.counted),
+        "losses": [step.loss for step in side.steps],
+        "notes": side.facts["notes"],
+    }
+
+
+def against(ours: Side, peer: Side) -> dict[str, Any]:
+    """Our side beside a peer: speed above 1 and memory below 1 are in our favour.
+
+    The ratio of a round is that of tokens per second, which is that of pairs per second where both
+    had the same rows in it; a peer whose rows are grouped by length had others, so that its first
+    loss says nothing about ours.
+    """
+    rounds = [a / b for a, b in zip(ours.rates(), peer.rates(), strict=True)]
+    a, b = (side.memory["peak"] for side in (ours, peer))
+    idle_a, idle_b = (side.memory["idle"] for side in (ours, peer))
+    differing = (Counter(peer.facts["tokens"]) - Counter(ours.facts["tokens"])).total()
+    first, other = ours.steps[0].loss, peer.steps[0].loss
+    same = ours.rows[: ours.batch_size] == peer.rows[: peer.batch_size]
+    apart = abs(first - other) / abs(other) if first is not None and other and same else None
+    return {
+        "speed_ratio": {
+            "median": median(rounds),
+            "min": min(rounds),
+            "max": max(rounds),
+            "overall": peer.seconds / ours.seconds,
+        },
+        "peak_memory_ratio": a / b,
+        "beyond_idle_memory_ratio": (a - idle_a) / (b - idle_b) if b > idle_b else None,
+        "first_losses": [first, other],
+        "first_loss_relative_difference": apart,
+        "same_tokens": differing == 0,
+        "rows_with_other_tokens": differing,
     }

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from statistics import fmean
 from typing import NamedTuple
@@ -46,18 +46,27 @@ _SEED = 20240312
 
 
 @dataclass(frozen=True)
+class SideSpec:
+    """One side in one cell of the bench; travels to its process as a JSON file."""
+
+    side: str  # `plans.OURS` or one of `plans.PEERS`
+    model: str
+    precision: str
+    lora: bool  # rank 16 on every linear layer
+    gradient_checkpointing: bool
+    batch_size: int
+    steps: int  # those of the warm-up included
+    max_length: int
+    folder: str  # where the trainer may write
+    rows: list[dict[str, str]] = field(default_factory=list)  # `BenchRow.texts`, in order of use
+
+
+@dataclass(frozen=True)
 class BenchRow:
-    """One row as text, and its length in tokens."""
+    """One row as the columns of text that the trainers read, and its length in tokens."""
 
-    prompt: str
-    chosen: str
-    rejected: str
+    texts: dict[str, str]
     lengths: PairLengths
-
-    @property
-    def texts(self) -> dict[str, str]:
-        """The columns that the trainers read."""
-        return {"prompt": self.prompt, "chosen": self.chosen, "rejected": self.rejected}
 
 
 class RowMaker:
@@ -68,11 +77,7 @@ class RowMaker:
         self._pairs = PairTokenizer(tokenizer, LengthPolicy(max_length))
 
     def text_pairs(self, source: str) -> Iterator[TextPair]:
-        """The pairs of a data set as text, through the chat template if they are of messages.
-
-        Raises:
-            DataError: It cannot be read; says where.
-        """
+        """The pairs of a data set as text, through the chat template if they are of messages."""
         read = PairReader()
         for row in open_source(source):
             pair = read(row)
@@ -96,21 +101,15 @@ class RowMaker:
         if isinstance(ids, Dropped) or not ids.rejected_ids:
             return None
         lengths = PairLengths(len(ids.prompt_ids), len(ids.chosen_ids), len(ids.rejected_ids))
-        return BenchRow(prompt, text.chosen, text.rejected or "", lengths)
+        texts = {"prompt": prompt, "chosen": text.chosen, "rejected": text.rejected or ""}
+        return BenchRow(texts, lengths)
 
     def first(self, texts: Iterable[TextPair], count: int, where: str) -> list[BenchRow]:
-        """The first `count` usable rows, or as many as there are.
-
-        Raises:
-            DataError: There is none.
-        """
+        """The first `count` usable rows, or as many as there are; none is the user's to mend."""
         rows = list(islice((row for row in map(self, texts) if row is not None), count))
         if not rows:
-            raise DataError(
-                f"no row fits into {self.max_length} tokens with two different answers",
-                where=where,
-                fix="Give other rows or a larger --max_length.",
-            )
+            what = f"no row fits into {self.max_length} tokens with two different answers"
+            raise DataError(what, where=where, fix="Give other rows or a larger --max_length.")
         return rows
 
 
@@ -150,10 +149,7 @@ def synthetic_pairs(
 ) -> Iterator[TextPair]:
     """Texts of these lengths in tokens; a prompt takes half of `max_length` at most.
 
-    Args:
-        lengths: Of each pair.
-        words: Word -> tokens that it adds to a text.
-        max_length: Tokens of prompt and answer together.
+    `words` says how many tokens each adds to a text.
     """
     draw = random.Random(_SEED)  # noqa: S311 - the same words every time
     known = list(words.items())
@@ -161,32 +157,6 @@ def synthetic_pairs(
         prompt = _text(draw, known, min(pair.prompt, max_length // 2) - 1)  # BOS
         answers = [_text(draw, known, min(n, max_length) - 1) for n in pair[1:]]  # EOS
         yield TextPair(prompt.lstrip(), *answers)
-
-
-def words_of(texts: Iterable[TextPair], tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
-    """Words with their lengths in tokens: the first of some texts.
-
-    Where there are none, those that are tokens themselves, or a letter.
-    """
-    words = (word for text in texts for word in f"{text.prompt} {text.chosen}".split())
-    short = (word for word in words if len(word) <= 24)
-    found = _counted(islice(dict.fromkeys(islice(short, 10 * _WORDS)), _WORDS), tokenizer)
-    if found:
-        return found
-    ids = list(range(len(tokenizer)))
-    random.Random(_SEED).shuffle(ids)  # noqa: S311 - the same words every time
-    pieces = (str(tokenizer.decode([token])).strip() for token in ids)
-    own = (piece for piece in pieces if piece.isascii() and piece.isalpha())
-    return _counted(islice(own, _WORDS), tokenizer) or {"a": 2}
-
-
-def _counted(words: Iterable[str], tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
-    def tokens(text: str) -> int:
-        return len(tokenizer(text, add_special_tokens=False)["input_ids"])
-
-    before = tokens(_CONTEXT)
-    counts = {word: tokens(f"{_CONTEXT} {word}") - before for word in words}
-    return {word: count for word, count in counts.items() if count > 0}
 
 
 def _text(draw: random.Random, words: list[tuple[str, int]], tokens: int) -> str:
@@ -201,3 +171,27 @@ def _text(draw: random.Random, words: list[tuple[str, int]], tokens: int) -> str
         else:
             misses += 1
     return "".join(f" {word}" for word in chosen)
+
+
+def words_of(texts: Iterable[TextPair], tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
+    """Words with their lengths in tokens: the first of some texts.
+
+    Where there are none, those that are tokens themselves, or a letter.
+    """
+
+    def tokens(text: str) -> int:
+        return len(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def counted(words: Iterable[str]) -> dict[str, int]:
+        before = tokens(_CONTEXT)
+        counts = {word: tokens(f"{_CONTEXT} {word}") - before for word in islice(words, _WORDS)}
+        return {word: count for word, count in counts.items() if count > 0}
+
+    words = (word for text in texts for word in f"{text.prompt} {text.chosen}".split())
+    short = (word for word in words if len(word) <= 24)
+    if found := counted(dict.fromkeys(islice(short, 10 * _WORDS))):
+        return found
+    ids = list(range(len(tokenizer)))
+    random.Random(_SEED).shuffle(ids)  # noqa: S311 - the same words every time
+    pieces = (str(tokenizer.decode([token])).strip() for token in ids)
+    return counted(one for one in pieces if one.isascii() and one.isalpha()) or {"a": 2}

@@ -25,7 +25,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback
 from orpo.config import ORPOConfig
 from orpo.data.types import COLUMNS
 from orpo.errors import UserError
-from orpo.experiments.bench_job import SideSpec
+from orpo.experiments.bench_rows import SideSpec
 from orpo.experiments.measuring import MemoryMeter
 from orpo.runs.reading import read_object
 from orpo.runs.typed import typed
@@ -57,9 +57,7 @@ class Channel:
 class Pacemaker(StepClock):
     """Stops the trainer before each step, and tells how long the last one took.
 
-    Args:
-        channel: To the parent.
-        meter: Started at the first stop, when everything is loaded.
+    The meter is started at the first stop, when everything is loaded.
     """
 
     def __init__(self, channel: Channel, meter: MemoryMeter) -> None:
@@ -103,8 +101,9 @@ def main() -> None:
     channel = Channel()
     spec = typed(SideSpec, read_object(Path(sys.argv[1])), where=sys.argv[1])
     pacemaker = Pacemaker(channel, MemoryMeter())
+    make = _trl if spec.side.startswith("trl") else _ours
     try:
-        trainer = (_trl if spec.is_trl else _ours)(spec, datasets.Dataset.from_list(spec.rows))
+        trainer = make(spec, datasets.Dataset.from_list(spec.rows))
         trainer.remove_callback(PrinterCallback)
         trainer.add_callback(pacemaker)
         ours = isinstance(trainer, ORPOTrainer)
@@ -112,27 +111,24 @@ def main() -> None:
             "engine": trainer.engine.name if ours else "padded",
             "notes": list(trainer.notes) if ours else [],
             "gradient_checkpointing": bool(trainer.args.gradient_checkpointing),
-            "tokens": token_digests(trainer.train_dataset),
+            "tokens": [_digest(row) for row in trainer.train_dataset],
         }
         trainer.train()
     except UserError as error:
         channel.send("refused", str(error))
 
 
-def token_digests(dataset: Any) -> list[str]:
-    """A digest of each pair's token ids, prompt + chosen and prompt + rejected."""
-    found = []
-    for row in dataset:
-        if "chosen_input_ids" in row:
-            sequences = (row["chosen_input_ids"], row["rejected_input_ids"])
-        else:
-            prompt, chosen, rejected = (list(row[name]) for name in COLUMNS[:3])
-            sequences = (prompt + chosen, prompt + rejected)
-        digest = hashlib.sha256()
-        for ids in sequences:
-            digest.update(array("q", [*ids, -1]).tobytes())
-        found.append(digest.hexdigest()[:16])
-    return found
+def _digest(row: Any) -> str:
+    """Of a pair's token ids, prompt + chosen and prompt + rejected."""
+    if "chosen_input_ids" in row:
+        sequences = (row["chosen_input_ids"], row["rejected_input_ids"])
+    else:
+        prompt, chosen, rejected = (list(row[name]) for name in COLUMNS[:3])
+        sequences = (prompt + chosen, prompt + rejected)
+    digest = hashlib.sha256()
+    for ids in sequences:
+        digest.update(array("q", [*ids, -1]).tobytes())
+    return digest.hexdigest()[:16]
 
 
 def _ours(spec: SideSpec, rows: datasets.Dataset) -> Any:

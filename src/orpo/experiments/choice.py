@@ -14,7 +14,7 @@ clearly, is no measure by itself: it goes on rising where the answers have long 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from orpo.evaluate.intervals import Interval, mean_interval, paired_interval
 from orpo.evaluate.preference.measures import change_of
+from orpo.experiments.claims import VALUES
 from orpo.experiments.comparison import Outcome
 from orpo.experiments.study import Tried
 from orpo.experiments.tuning import FinalTest, Measure, Recommendation, Space, TrialResult, Values
@@ -33,6 +34,7 @@ WEIGHT = 0.1
 """What a nat of preference is worth beside a nat of the chosen answer's log-probability."""
 _AT_THE_EDGE = 1.2
 """As a factor: what lies as near to the end of a range may go on beyond it."""
+_ORDER = ("complete", "pruned", "running", "failed", "cut off")
 _BETTER, _WORSE, _UNTOLD, _SAME = "better", "worse", "cannot be told apart", "the same"
 
 Floats: TypeAlias = NDArray[np.float64]
@@ -63,6 +65,16 @@ class Choice:
         values = {n: [getattr(one, n) for one in self.near] for n in vars(self.best.values)}
         return {name: [min(own), max(own)] for name, own in values.items()}
 
+    @property
+    def band_words(self) -> str:
+        """The same in words."""
+        if len(self.near) < 2:
+            return "none but itself"
+        parts = []
+        for (low, high), label in zip(self.band.values(), ("learning rate", "lambda"), strict=True):
+            parts.append(f"{label} {low:.3g}" + ("" if low == high else f" to {high:.3g}"))
+        return f"{', '.join(parts)} ({len(self.near)} trials)"
+
     def edges(self, space: Space) -> list[list[str]]:
         """(setting, "lowest" or "highest") where the best trial lies at the end of the range."""
         found = []
@@ -80,7 +92,9 @@ def choose(tried: Sequence[Tried], prompts: Sequence[str]) -> Choice | None:
 
     None where no trial came to its end.
     """
-    whole = [one for one in tried if _is_whole(one.result)]
+    whole = [
+        one for one in tried if one.result.state == "complete" and one.result.score is not None
+    ]
     if not whole:
         return None
     best = max(whole, key=lambda one: (one.result.score or 0.0, -one.result.number))
@@ -91,44 +105,38 @@ def choose(tried: Sequence[Tried], prompts: Sequence[str]) -> Choice | None:
     return Choice(best.result, behind, near)
 
 
-def _is_whole(one: TrialResult) -> bool:
-    return one.state == "complete" and one.score is not None
-
-
-def told_trials(tried: Sequence[Tried], choice: Choice | None) -> list[TrialResult]:
+def told_trials(tried: Sequence[Tried], choice: Choice) -> list[TrialResult]:
     """Every trial: the best first, then those that were given up, and what broke."""
-    order = ("complete", "pruned", "running", "failed", "cut off")
+    found = []
+    for one in tried:
+        result = one.result
+        if result.state == "complete":
+            chosen, rejected = np.array(one.chosen), np.array(one.rejected)
+            result = replace(
+                result,
+                preference_accuracy=float((chosen > rejected).mean()),
+                chosen_logps=float(chosen.mean()),
+                behind_the_best=choice.behind[result.number],
+                near=result in choice.near,
+            )
+        found.append(result)
 
     def place(one: TrialResult) -> tuple[int, float, int]:
         score = -(one.score or 0.0) if one.state == "complete" else -one.steps
-        return order.index(one.state), score, one.number
+        return _ORDER.index(one.state), score, one.number
 
-    return sorted((_told(one, choice) for one in tried), key=place)
-
-
-def _told(one: Tried, choice: Choice | None) -> TrialResult:
-    if choice is None or one.result.state != "complete":
-        return one.result
-    chosen, rejected = np.array(one.chosen), np.array(one.rejected)
-    return replace(
-        one.result,
-        preference_accuracy=float((chosen > rejected).mean()),
-        chosen_logps=float(chosen.mean()),
-        behind_the_best=choice.behind[one.result.number],
-        near=one.result in choice.near,
-    )
+    return sorted(found, key=place)
 
 
 def measures_of(before: Sequence[Outcome], after: Sequence[Outcome]) -> dict[str, Measure]:
     """Measure -> what it is at the start and with the best, and the change, with intervals."""
-    values: dict[str, Callable[[Outcome], float | None]] = {
-        "score": lambda one: float(pair_scores([one.chosen_logps], [one.rejected_logps])[0]),
-        "preference_accuracy": lambda one: one.prefers_chosen,
-        "chosen_logps": lambda one: one.chosen_logps,
-        "correct_answers": lambda one: None if one.correct is None else float(one.correct),
-    }
+
+    def score(one: Outcome) -> float:
+        return float(pair_scores([one.chosen_logps], [one.rejected_logps])[0])
+
+    names = ("preference_accuracy", "chosen_logps", "correct_answers")
     found = {}
-    for name, read in values.items():
+    for name, read in {"score": score, **{name: VALUES[name] for name in names}}.items():
         pairs = [
             (first.prompt, float(a), float(b))
             for first, second in zip(before, after, strict=True)
@@ -152,7 +160,7 @@ def recommend(
         near=[one.number for one in choice.near],
         band=choice.band,
         edges=choice.edges(space),
-        band_words=_band_words(choice),
+        band_words=choice.band_words,
         values=start if keep_start else choice.best.values,
         verdict=verdict,
         keep_start=keep_start,
@@ -186,17 +194,6 @@ def verdict_of(start: Values, choice: Choice, test: FinalTest | None) -> tuple[s
     }
     seen = f"{_signed(change)} of the score on pairs that no trial has seen."
     return verdict, verdict == _WORSE, f"{words[verdict]}: {seen}"
-
-
-def _band_words(choice: Choice) -> str:
-    """The ranges of both settings among the trials that are near."""
-    if len(choice.near) < 2:
-        return "none but itself"
-    parts = []
-    for name, label in (("learning_rate", "learning rate"), ("orpo_alpha", "lambda")):
-        low, high = choice.band[name]
-        parts.append(f"{label} {low:.3g}" + ("" if low == high else f" to {high:.3g}"))
-    return f"{', '.join(parts)} ({len(choice.near)} trials)"
 
 
 def _signed(change: Interval) -> str:

@@ -20,16 +20,8 @@ from statistics import fmean
 from typing import Any
 
 from orpo.evaluate.intervals import Interval, is_share, mean_interval, paired_interval
-from orpo.experiments.comparison import (
-    BASE,
-    Arm,
-    Claim,
-    Cost,
-    MethodCost,
-    MethodResult,
-    Outcome,
-    StageCost,
-)
+from orpo.experiments import comparison as types
+from orpo.experiments.comparison import BASE, Arm, Claim, Cost, Outcome
 
 HOLDS, REFUTED, OPEN = "reproduced", "not reproduced", "undecided"
 _HALF = 0.505
@@ -47,19 +39,46 @@ VALUES: Mapping[str, Callable[[Outcome], float | None]] = {
 }
 """What is read from each held-out pair; the log-probabilities are per token."""
 
+_JUDGED = "the judge prefers ORPO's answers to the base model's more often than {}'s"
+_BOTH = "SFT alone makes the rejected answers more likely too"
+_LESS = "ORPO makes the rejected answers less likely"
+_PREFERS = "ORPO prefers the chosen answer more often than {}"
+_DIFFERENCES = (
+    ("sft_raises_chosen", "chosen_logps", BASE, "sft", "SFT makes the chosen answers more likely"),
+    ("sft_raises_rejected", "rejected_logps", BASE, "sft", _BOTH),
+    ("orpo_lowers_rejected", "rejected_logps", BASE, "orpo", _LESS),
+    ("orpo_parts", "margin", BASE, "orpo", "ORPO parts the chosen from the rejected answers"),
+    ("orpo_parts_more_than_sft", "margin", "sft", "orpo", "ORPO parts them further than SFT"),
+    *(
+        (f"orpo_{name}_over_{method.replace('+', '_')}", value, method, "orpo", claim.format(title))
+        for method, title in (("sft", "SFT"), ("sft+dpo", "SFT+DPO"))
+        for name, value, claim in (
+            (
+                "accuracy",
+                "preference_accuracy",
+                "ORPO prefers the chosen answer more often than {}",
+            ),
+            ("answers", "correct_answers", "ORPO answers correctly more often than {}"),
+            ("judged", "judged", _JUDGED),
+        )
+    ),
+)
+"""Name, value, method before, method after, claim: that the value is higher after than before."""
+_LOWER = {"orpo_lowers_rejected"}
+"""Claims that it is lower."""
+_SHARES = {"preference_accuracy", "correct_answers", "judged"}
+_SUMS = ("steps", "pairs", "forwards", "flops", "seconds")
+
 
 @dataclass(frozen=True)
 class ArmResult:
-    """A finished run of a method: the costs of its stages, and its model's outcomes.
-
-    `judged` is a judge's preference for this model's answer over the base model's, from 0 to 1, by
-    the row of the held-out pair; rows without a verdict are absent.
-    """
+    """A finished run of a method: the costs of its stages, and its model's outcomes."""
 
     arm: Arm
     costs: Sequence[Cost]
     outcomes: Sequence[Outcome]
     judged: Mapping[int, float] = field(default_factory=dict)
+    """Row -> a judge's preference for this model's answer over the base model's, from 0 to 1."""
 
     def values(self, name: str) -> dict[int, float]:
         """Row -> one of `VALUES`, or what the judge said; only rows that have it."""
@@ -89,9 +108,9 @@ class Group:
             return None
         return [[run[row] for row in rows] for run in found], [prompts[row] for row in rows]
 
-    def stages(self) -> list[list[Cost]]:
+    def stages(self) -> list[tuple[Cost, ...]]:
         """For each stage, its costs in the order of the runs."""
-        return [list(costs) for costs in zip(*(run.costs for run in self.runs), strict=True)]
+        return list(zip(*(run.costs for run in self.runs), strict=True))
 
     def peaks(self, *, beyond_idle: bool = False) -> list[int]:
         """The most memory that any stage held, for each run."""
@@ -102,11 +121,7 @@ class Group:
 
 
 def level_interval(runs: Runs, prompts: Sequence[Hashable], *, level: float = 0.95) -> Interval:
-    """The mean over seeds and pairs, with its interval; pairs of one prompt are not independent.
-
-    Raises:
-        ValueError: There is no run or no pair, a value is not finite, or lengths differ.
-    """
+    """The mean over seeds and pairs, with its interval; pairs of one prompt are not independent."""
     flat, clusters = _flat(runs, prompts)
     over_prompts = mean_interval(flat, clusters, level=level)
     return _widened(over_prompts, [*map(fmean, runs)], (0.0, 1.0) if is_share(flat) else None)
@@ -118,9 +133,6 @@ def change_interval(
     """The mean of `after - before` on the same pairs and seeds, with its interval.
 
     A single run, such as the base model's, stands beside every seed of the other.
-
-    Raises:
-        ValueError: As `level_interval`, or the numbers of seeds differ.
     """
     count = max(len(before), len(after))
     before, after = (list(runs) * count if len(runs) == 1 else runs for runs in (before, after))
@@ -160,7 +172,7 @@ def compared(before: Group, after: Group, name: str) -> Interval | None:
     return change_interval(first[0], second[0], first[1])
 
 
-def summarise(group: Group, base: Group) -> MethodResult:
+def summarise(group: Group, base: Group) -> types.MethodResult:
     """A row of the table."""
     found: dict[str, Interval | None] = {}
     for name in (*VALUES, "judged"):
@@ -172,16 +184,18 @@ def summarise(group: Group, base: Group) -> MethodResult:
     seeds = [run.arm.seed for run in group.runs if group.budget]
     cost = _cost(group) if group.budget else None
     pairs = len(group.runs[0].outcomes)
-    return MethodResult(group.method, group.budget, seeds, pairs, cost=cost, **found)
+    return types.MethodResult(group.method, group.budget, seeds, pairs, cost=cost, **found)
 
 
-def _cost(group: Group) -> MethodCost:
-    stages = [_mean_cost(costs) for costs in group.stages()]
-    names = ("steps", "pairs", "forwards", "flops", "seconds")
-    sums = {name: sum(getattr(stage, name) for stage in stages) for name in names}
-    return MethodCost(
+def _cost(group: Group) -> types.MethodCost:
+    of_stage = (*_SUMS, "peak_bytes", "idle_bytes", "forwards_scored")
+    stages = [
+        types.StageCost(objective=own[0].objective, **{name: _mean(own, name) for name in of_stage})
+        for own in group.stages()
+    ]
+    return types.MethodCost(
         stages=stages,
-        **sums,
+        **{name: sum(getattr(stage, name) for stage in stages) for name in _SUMS},
         peak_bytes=fmean(group.peaks()),
         peak_bytes_by_seed=group.peaks(),
         beyond_idle_bytes=fmean(group.peaks(beyond_idle=True)),
@@ -189,51 +203,11 @@ def _cost(group: Group) -> MethodCost:
     )
 
 
-def _mean_cost(costs: Sequence[Cost]) -> StageCost:
-    names = ("steps", "pairs", "forwards", "flops", "seconds", "peak_bytes", "idle_bytes")
-    means = {name: _mean(costs, name) for name in (*names, "forwards_scored")}
-    return StageCost(costs[0].objective, **means)
-
-
-_DIFFERENCES = (
-    ("sft_raises_chosen", "chosen_logps", BASE, "sft", "SFT makes the chosen answers more likely"),
-    (
-        *("sft_raises_rejected", "rejected_logps", BASE, "sft"),
-        "SFT alone makes the rejected answers more likely too",
-    ),
-    (
-        *("orpo_lowers_rejected", "rejected_logps", BASE, "orpo"),
-        "ORPO makes the rejected answers less likely",
-    ),
-    ("orpo_parts", "margin", BASE, "orpo", "ORPO parts the chosen from the rejected answers"),
-    ("orpo_parts_more_than_sft", "margin", "sft", "orpo", "ORPO parts them further than SFT"),
-    *(
-        (f"orpo_{name}_over_{method.replace('+', '_')}", value, method, "orpo", claim)
-        for method, title in (("sft", "SFT"), ("sft+dpo", "SFT+DPO"))
-        for name, value, claim in (
-            (
-                *("accuracy", "preference_accuracy"),
-                f"ORPO prefers the chosen answer more often than {title}",
-            ),
-            (
-                *("answers", "correct_answers"),
-                f"ORPO answers correctly more often than {title}",
-            ),
-            (
-                *("judged", "judged"),
-                f"the judge prefers ORPO's answers to the base model's more often than {title}'s",
-            ),
-        )
-    ),
-)
-"""Name, value, method before, method after, claim: that the value is higher after than before."""
-_LOWER = {"orpo_lowers_rejected"}
-"""Claims that it is lower."""
-_SHARES = {"preference_accuracy", "correct_answers", "judged"}
-
-
 def decide_claims(groups: Sequence[Group], base: Group) -> list[Claim]:
-    """Every claim that these runs can decide; ORPO's group stands in each budget."""
+    """Every claim that these runs can decide; ORPO's group stands in each budget.
+
+    A claim that has the same figures under both budgets is made once, without a budget.
+    """
     claims: list[Claim] = []
     for budget in dict.fromkeys(group.budget for group in groups):
         of = {group.method: group for group in groups if group.budget == budget} | {BASE: base}
@@ -241,9 +215,13 @@ def decide_claims(groups: Sequence[Group], base: Group) -> list[Claim]:
             found = compared(of[before], of[after], value) if {before, after} <= {*of} else None
             if found is not None:
                 claims.append(_decided(name, budget, claim, value, found))
-        if "orpo" in of and "sft+dpo" in of:
+        if {"orpo", "sft+dpo"} <= of.keys():
             claims += _costs(of["orpo"], of["sft+dpo"], budget)
-    return _without_repeats(claims)
+    kept: dict[tuple[str, str, str], Claim] = {}
+    for one in claims:
+        key = (one.name, one.verdict, one.evidence)
+        kept[key] = replace(kept[key], budget="") if key in kept else one
+    return list(kept.values())
 
 
 def _decided(name: str, budget: str, claim: str, value: str, found: Interval) -> Claim:
@@ -263,11 +241,8 @@ def _verdict(low: float, high: float) -> str:
 
 def _costs(orpo: Group, two: Group, budget: str) -> Iterator[Claim]:
     """Forward passes, arithmetic and memory beside SFT+DPO."""
-    (ours,) = orpo.stages()
-    sft, dpo = two.stages()
-    passes, theirs, first = (
-        fmean(c.forwards / c.pairs for c in costs) for costs in (ours, dpo, sft)
-    )
+    (ours,), (sft, dpo) = orpo.stages(), two.stages()
+    passes, theirs, first = (fmean(c.forwards / c.pairs for c in own) for own in (ours, dpo, sft))
     figures = f"{passes:.2f} against {theirs:.2f}"
     yield Claim(
         "half_the_forward_passes",
@@ -288,18 +263,18 @@ def _costs(orpo: Group, two: Group, budget: str) -> Iterator[Claim]:
         f"{figures}, both stages counted",
         figures,
     )
-    peaks, theirs_by_seed = orpo.peaks(), two.peaks()
+    peaks = orpo.peaks(), two.peaks()
     found = mean_interval(  # one seed alone cannot tell
-        [b / _MIB - a / _MIB for a, b in zip(peaks, theirs_by_seed, strict=True)]
+        [b / _MIB - a / _MIB for a, b in zip(*peaks, strict=True)]
     )
-    beyond = [_mib(group.peaks(beyond_idle=True)) for group in (orpo, two)]
-    figures = f"{_mib(peaks)} against {_mib(theirs_by_seed)} MiB"
+    figures = " against ".join(_mib(own) for own in peaks) + " MiB"
+    beyond = " against ".join(_mib(group.peaks(beyond_idle=True)) for group in (orpo, two))
     yield Claim(
         "less_memory",
         budget,
         "ORPO needs less memory than SFT+DPO",
         _verdict(found.low, found.high),
-        f"peaks of {figures}, {beyond[0]} against {beyond[1]} of them beyond the loaded model",
+        f"peaks of {figures}, {beyond} of them beyond the loaded model",
         figures,
         found,
     )
@@ -311,12 +286,3 @@ def _mean(costs: Iterable[Any], name: str) -> float:
 
 def _mib(sizes: Sequence[int]) -> str:
     return f"{fmean(sizes) / _MIB:,.0f}"
-
-
-def _without_repeats(claims: Sequence[Claim]) -> list[Claim]:
-    """A claim that has the same figures under both budgets is made once, without a budget."""
-    kept: dict[tuple[str, str, str], Claim] = {}
-    for claim in claims:
-        key = (claim.name, claim.verdict, claim.evidence)
-        kept[key] = replace(kept[key], budget="") if key in kept else claim
-    return list(kept.values())

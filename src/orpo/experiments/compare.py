@@ -1,39 +1,44 @@
-"""ORPO beside SFT and SFT+DPO from the same start: the folder, its rows, and every run."""
+"""ORPO beside SFT and SFT+DPO from the same start: every run, and what they say joined."""
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from random import Random
+from statistics import fmean
 from typing import Any
 
 from orpo.data.sources import Source
-from orpo.data.split import hold_out
-from orpo.data.types import Row
-from orpo.errors import ConfigError, DataError
-from orpo.experiments import joining
-from orpo.experiments.claims import ArmResult
-from orpo.experiments.compare_plan import CENTRE, CompareJob, Rows, Tasks, plan_arms
-from orpo.experiments.comparison import KIND, Arm, ComparisonResult, Cost, Outcome
-from orpo.experiments.tasks import Found, TaskSpec, load_checker, run_chains
+from orpo.errors import ConfigError
+from orpo.evaluate import judge as judging
+from orpo.experiments import comparison as types
+from orpo.experiments import tasks as work
+from orpo.experiments.claims import (
+    VALUES,
+    ArmResult,
+    Group,
+    decide_claims,
+    level_interval,
+    summarise,
+)
+from orpo.experiments.comparison import BASE, KIND, Arm, ComparisonResult, Cost, Outcome
+from orpo.experiments.measuring import machine
+from orpo.experiments.plans import CompareJob
+from orpo.experiments.tasks import CENTRE, Tasks, TaskSpec
+from orpo.experiments.workers import load_checker
 from orpo.runs.claim import claim_folder
-from orpo.runs.files import EVALUATION, REPORT, write_json
+from orpo.runs.files import EVALUATION, REPORT, read_run, write_json, write_jsonl
 from orpo.runs.lock import run_lock
-from orpo.runs.reading import read_object
 from orpo.runs.typed import plain, typed
-from orpo.runs.writing import write_text
+from orpo.train.recorder import versions
 
-_FOLDERS = ("base", "data", "sensitivity", "figures", "*-seed*")
-_FILES = (EVALUATION, REPORT, "judge-cache.jsonl", joining.JUDGMENTS)
-_CHOOSING = 0.25
-_MOST_CHOOSING = 128
-_SPLIT = 42
-"""Seed of the sides that prompts fall on: the same whatever the runs' seeds are."""
-_HOLDING_OUT = 43
-"""Another one: the draw that held a prompt out would put it on one and the same side again."""
+JUDGMENTS = "judgments.jsonl"
+_WRITTEN = (
+    *("base", "data", "sensitivity", "figures", "*-seed*"),
+    *(EVALUATION, REPORT, "judge-cache.jsonl", JUDGMENTS),
+)
+_SHOWN = 6
 
 Say = Callable[[str], None]
 
@@ -63,7 +68,7 @@ def run_compare(job: CompareJob, *, say: Say, overwrite: bool = False) -> Compar
         prints = {name: Source(spec).fingerprint() for name, spec in named.items() if spec}
         settings = {**job.identity(), "data": prints}
         claim_comparison(job.folder, settings, overwrite=overwrite)
-        rows = prepare_rows(job)
+        rows = work.prepare_rows(job)
         counts = rows.counts
         say(
             f"{counts['train']} training rows; held out: {counts['test']} pairs for the table, "
@@ -71,9 +76,9 @@ def run_compare(job: CompareJob, *, say: Say, overwrite: bool = False) -> Compar
         )
         runs = _Runs(job, Tasks(job, rows), say)
         runs.take_all()
-        about, results = joining.judge_arms(job, runs.outcomes, runs.results, say)
+        about, runs.results = judge_arms(job, runs.outcomes, runs.results, say)
         result = replace(
-            joining.join(runs.tasks, runs.outcomes, results),
+            join(runs.tasks, runs.outcomes, runs.results, runs.cells),
             settings=settings,
             held_out={**runs.held_out, "choosing": counts["choosing"]},
             judge=about,
@@ -83,94 +88,17 @@ def run_compare(job: CompareJob, *, say: Say, overwrite: bool = False) -> Compar
     return result
 
 
-# The folder and its data
-
-
 def claim_comparison(folder: Path, settings: dict[str, Any], *, overwrite: bool) -> None:
-    """Make the folder this comparison's, or go on with it.
-
-    Raises:
-        ConfigError: It holds a comparison with other settings, or something else.
-    """
-    ours = (*_FOLDERS, *_FILES)
+    """Make the folder this comparison's, or go on with it."""
     claim_folder(
         folder,
         KIND,
-        ours,
+        _WRITTEN,
         settings=settings,
         overwrite=overwrite,
-        costly=ours,
+        costly=_WRITTEN,
         mark={"settings": settings},
     )
-
-
-def prepare_rows(job: CompareJob) -> Rows:
-    """Divide the held-out rows, and count; what is there already stays as it is.
-
-    Raises:
-        DataError: Rows that cannot be read.
-        ConfigError: Too few of them.
-    """
-    place, config, spec = job.folder / "data", job.config("orpo"), job.dataset
-    train, test, choosing = (place / f"{side}.jsonl" for side in ("train", "test", "choosing"))
-    source = spec if job.train.eval_dataset else str(train)
-    counts = _read(place / "counts.json")
-    if not counts:
-        place.mkdir(parents=True, exist_ok=True)
-        reading = {"data_format": config.format_name, "pair_rule": config.pair_rule}
-        rows: Iterable[Row] = Source(spec)
-        if job.train.eval_dataset:
-            held: Sequence[Row] = list(Source(job.train.eval_dataset))
-            counts = {"train": sum(1 for _ in rows)}
-        else:
-            rows, kept = hold_out(rows, job.train.held_out, _HOLDING_OUT, spec, **reading)
-            held = list(kept)
-            counts = {"train": _write_rows(train, rows)}
-        share = min(_CHOOSING, _MOST_CHOOSING / max(len(held), 1))
-        sides = hold_out(held, share, _SPLIT, "the held-out rows", **reading)
-        counts |= {"test": _write_rows(test, sides[0]), "choosing": _write_rows(choosing, sides[1])}
-        write_json(place / "counts.json", counts)
-
-    def drawn(count: int, seed: int) -> str:
-        return drawn_rows(place, source, count, seed, counts["train"])
-
-    return Rows(source, str(test), str(choosing), counts, drawn)
-
-
-def drawn_rows(place: Path, spec: str, count: int, seed: int, total: int) -> str:
-    """A file of rows drawn at random, or the data themselves where all of them are needed."""
-    if count >= total:
-        return spec
-    path = place / f"drawn-{count}-seed{seed}.jsonl"
-    if not path.is_file():
-        kept = frozenset(Random(seed).sample(range(total), count))  # noqa: S311 - no secret
-        _write_rows(path, (row for n, row in enumerate(Source(spec)) if n in kept))
-    return str(path)
-
-
-def _write_rows(path: Path, rows: Iterable[Row]) -> int:
-    lines = [_line(row) for row in rows]
-    write_text(path, "".join(lines))
-    return len(lines)
-
-
-def _line(row: Row) -> str:
-    if row.broken is not None:
-        raise row.broken
-    try:
-        return json.dumps(dict(row.values), ensure_ascii=True) + "\n"
-    except (TypeError, ValueError) as error:
-        raise DataError(f"JSON cannot hold this row ({error})", where=row.where) from error
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return read_object(path)
-    except DataError:
-        return {}
-
-
-# The runs
 
 
 class _Runs:
@@ -178,10 +106,9 @@ class _Runs:
 
     def __init__(self, job: CompareJob, tasks: Tasks, say: Say) -> None:
         self.job, self.tasks, self.say = job, tasks, say
-        self.at_once = job.plan.at_once or 1
         self.held_out: dict[str, Any] = {}
-        self.outcomes: list[Outcome] = []
-        """Of the base model."""
+        self.outcomes: list[Outcome] = []  # of the base model
+        self.cells: list[types.Cell] = []
         self.results: list[ArmResult] = []
         self.begun = time.perf_counter()
 
@@ -193,50 +120,202 @@ class _Runs:
             wanted = list(dict.fromkeys(["orpo", *wanted]))
         grid = self.tasks.grid(wanted) if by_flops or not plan.no_sensitivity else []
         arms = self._arms("steps", {}) if "steps" in plan.budgets else []
-        self._run([[self.tasks.base()], *([spec] for spec in grid)], arms)
+        (base,) = self._run([self.tasks.base(), *grid], arms)[:1]
+        self.held_out, self.outcomes = base[0]["held_out"], base[1]
+        self.cells = [_cell(one) for spec in grid for one in spec.cells]
         if by_flops:
-            cells = {cell.name: cell.cost for cell in joining.read_grid(self.job.folder)}
+            cells = {cell.name: cell.cost for cell in self.cells}
             costs = {n: cells[CENTRE[n]].flops / cells[CENTRE[n]].steps for n in wanted}
             shown = ", ".join(f"{name} {costs[name] / 1e9:,.2f}" for name in wanted)
             self.say(f"measured GFLOPs of a step: {shown}")
             # ORPO's run is the measure of both budgets, and taken once.
+            taken = bool(self.results)
             arms = self._arms("flops", costs)
-            self._run([], [arm for arm in arms if not (arms and self._is_taken(arm))])
+            self._run([], [arm for arm in arms if not (taken and arm.method == "orpo")])
         if not self.outcomes:
             raise ConfigError("no held-out pair has both answers", where="--eval_dataset")
 
     def _arms(self, budget: str, costs: Mapping[str, float]) -> list[Arm]:
         job = self.job
-        return plan_arms(job.plan.methods, budget, job.all_seeds, self.tasks.steps, costs)
+        return work.plan_arms(job.plan.methods, budget, job.all_seeds, self.tasks.steps, costs)
 
-    def _is_taken(self, arm: Arm) -> bool:
-        there = {(one.arm.method, one.arm.seed) for one in self.results}
-        return arm.method == "orpo" and (arm.method, arm.seed) in there
+    def _run(self, others: Sequence[TaskSpec], arms: Sequence[Arm]) -> list[work.Found]:
+        """Run other tasks and arms; what the others found. What arms found is a result."""
+        chains = [*([spec] for spec in others), *(self.tasks.arm(arm) for arm in arms)]
+        at_once, ended = self.job.plan.at_once or 1, 0
+        self.say(f"{len(chains)} runs, {at_once} at a time")
 
-    def _run(self, others: Sequence[list[TaskSpec]], arms: Sequence[Arm]) -> None:
-        chains = [*others, *(self.tasks.arm(arm) for arm in arms)]
-        self.say(f"{len(chains)} runs, {self.at_once} at a time")
-        ended = 0
-
-        def done(number: int, found: list[Found]) -> None:
+        def tell(number: int) -> None:
             nonlocal ended
             ended += 1
-            chain = chains[number]
-            if chain[0].kind == "base":
-                self.held_out, self.outcomes = found[0][0]["held_out"], found[0][1]
-            elif chain[0].kind == "stage":
-                where = chain[0].folder
-                costs = [typed(Cost, facts["cost"], where=where) for facts, _ in found]
-                arm = arms[number - len(others)]
-                self.results.append(ArmResult(arm, costs, found[-1][1]))
+            first = chains[number][0]
+            folder = Path(first.folder).relative_to(self.job.folder)
+            what = {
+                "base": "the base model, tested",
+                "grid": f"{len(first.cells)} short runs ({folder})",
+            }.get(first.kind, folder.parts[0])
             seconds = time.perf_counter() - self.begun
-            self.say(f"{ended} of {len(chains)}, {seconds:.0f} s: {self._told(chain[0])}")
+            self.say(f"{ended} of {len(chains)}, {seconds:.0f} s: {what}")
 
-        run_chains(chains, self.at_once, done)
+        found = work.run_chains(chains, at_once, tell)
+        for arm, stages in zip(arms, found[len(others) :], strict=True):
+            costs = [typed(Cost, facts["cost"], where=arm.name) for facts, _ in stages]
+            self.results.append(ArmResult(arm, costs, stages[-1][1]))
+        return [one[0] for one in found[: len(others)]]
 
-    def _told(self, first: TaskSpec) -> str:
-        folder = Path(first.folder).relative_to(self.job.folder)
-        if first.kind == "base":
-            return "the base model, tested"
-        grid = f"{len(first.cells)} short runs ({folder})"
-        return grid if first.kind == "grid" else str(folder.parts[0])
+
+def _cell(spec: TaskSpec) -> types.Cell:
+    """A short run of the grid: settings, cost, and what came of it."""
+    found = spec.finished()
+    assert found is not None
+    facts, outcomes = found
+    name, settings = Path(spec.folder).name, spec.settings
+    run = ArmResult(Arm(name, "", "", 0, []), [], outcomes)
+    values = {one: [*run.values(one).values()] for one in VALUES}
+    accuracy = [one.prefers_chosen for one in outcomes]
+    return types.Cell(
+        name=name,
+        objective=settings["objective"],
+        learning_rate=settings["learning_rate"],
+        orpo_alpha=settings["orpo_alpha"] if settings["objective"] == "orpo" else None,
+        pairs=len(outcomes),
+        cost=typed(Cost, facts["cost"], where=spec.folder),
+        **{one: fmean(own) if own else None for one, own in values.items()},
+        preference_accuracy_interval=level_interval([accuracy], [one.prompt for one in outcomes]),
+    )
+
+
+def judge_arms(
+    job: CompareJob, base: Sequence[Outcome], arms: Sequence[ArmResult], say: Say
+) -> tuple[dict[str, Any], list[ArmResult]]:
+    """Have every run's answers compared with the base model's, in both orders.
+
+    Returns the judge's settings, canaries, bias and cost; and the results with its preferences.
+    """
+    if job.judge is None:
+        return {}, list(arms)
+    before = {one.row: one.answer for one in base if one.answer is not None}
+    items = [
+        judging.Comparison(
+            *(f"{arm.arm.name}/{one.row}", one.prompt, before[one.row], one.answer),
+            group=str(one.row),
+        )
+        for arm in arms
+        for one in arm.outcomes
+        if one.answer is not None and one.row in before
+    ]
+    if not items:
+        what = "there is no answer to judge"
+        raise ConfigError(what, where="--judge", fix="Give --samples above 0.")
+    found = judging.compare_pairs(job.judge, items, say)
+    write_jsonl(job.folder / JUDGMENTS, [item.as_dict() for item in found.items])
+    said = {item.id: item.preference for item in found.items}
+    judged = []
+    for arm in arms:
+        names = {one.row: f"{arm.arm.name}/{one.row}" for one in arm.outcomes}
+        judged.append(
+            replace(arm, judged={row: said[one] for row, one in names.items() if one in said})
+        )
+    return found.as_dict(), judged
+
+
+def join(
+    tasks: Tasks,
+    outcomes: Sequence[Outcome],
+    results: Sequence[ArmResult],
+    cells: Sequence[types.Cell],
+) -> ComparisonResult:
+    """The base model's outcomes, every run and the grid as the result of the comparison."""
+    job, base = tasks.job, ArmResult(Arm(BASE, BASE, "", 0, []), [], outcomes)
+    alone, at_once = Group(BASE, "", [base]), job.plan.at_once or 1
+    groups = [  # in the order asked; ORPO's runs stand in every budget
+        Group(method, budget, sorted(own, key=lambda one: one.arm.seed))
+        for budget in job.plan.budgets
+        for method in job.plan.methods
+        for own in [[one for one in results if one.arm.method == method]]
+        for own in [[one for one in own if method == "orpo" or one.arm.budget == budget]]
+    ]
+    own = [one for one in cells if one.objective in job.plan.objectives]
+    return ComparisonResult(
+        model=str(job.train.model),
+        dataset=job.dataset,
+        command=job.command,
+        methods=list(job.plan.methods),
+        budgets=list(job.plan.budgets),
+        seeds=job.all_seeds,
+        steps=tasks.steps,
+        batch=tasks.batch,
+        learning_rates=job.rates,
+        orpo_alpha=job.config("orpo").orpo_alpha,
+        dpo_beta=job.config("dpo").dpo_beta,
+        checked=bool(job.plan.checker),
+        answered=min(job.train.samples, len(outcomes)),
+        table=[summarise(alone, alone), *(summarise(group, alone) for group in groups)],
+        claims=decide_claims(groups, alone),
+        curves=[curve for one in results for curve in _curves(job.folder, one.arm)],
+        sensitivity=[] if job.plan.no_sensitivity else own,
+        runs=[_run_of(tasks, one) for one in results],
+        examples=_examples(base, groups),
+        machine=replace(machine(), threads=work.threads_of_each(at_once), at_once=at_once),
+        versions=versions(),
+    )
+
+
+def _run_of(tasks: Tasks, result: ArmResult) -> types.RunResult:
+    checked = [*result.values("correct_answers").values()]
+    prefers = [one.prefers_chosen for one in result.outcomes]
+    return types.RunResult(
+        **vars(result.arm),
+        costs=list(result.costs),
+        preference_accuracy=sum(prefers) / max(len(prefers), 1),
+        correct_answers=fmean(checked) if checked else None,
+        commands=[work.train_command(spec) for spec in tasks.arm(result.arm)],
+    )
+
+
+def _curves(folder: Path, arm: Arm) -> list[types.Curve]:
+    """Held-out log-probabilities during training: one curve for each stage of a run."""
+    curves, before = [], 0
+    for stage in arm.stages:
+        points = {
+            int(line["step"]): types.Point(
+                before + int(line["step"]), line["eval_logps/chosen"], line["eval_logps/rejected"]
+            )
+            for line in read_run(folder / stage.folder).metrics
+            if "eval_logps/chosen" in line
+        }
+        own = list(points.values())
+        curves.append(types.Curve(arm.method, arm.budget, arm.seed, stage.objective, own))
+        before += stage.steps
+    return curves
+
+
+def _examples(base: ArmResult, groups: Sequence[Group]) -> types.Examples:
+    """A few prompts with the answers of every method's first seed, side by side."""
+    budget = groups[0].budget if groups else ""
+    first = {group.method: group.runs[0] for group in groups if group.budget == budget}
+    answers = {
+        name: {one.row: one for one in run.outcomes if one.answer is not None}
+        for name, run in {BASE: base, **first}.items()
+    }
+    rows = [row for row in answers[BASE] if all(row in own for own in answers.values())]
+    picked, rule = rows, "Prompts"
+    for name, head in (
+        ("answer", "Prompts that the models answer differently"),
+        ("correct", "Prompts on which the checker's word differs between the models"),
+    ):
+        told = {row: {getattr(own[row], name) for own in answers.values()} for row in rows}
+        if differing := [row for row in rows if len(told[row]) > 1]:
+            picked, rule = differing, head
+    examples = [
+        types.Example(
+            answers[BASE][row].prompt,
+            [
+                types.Answer(name, own[row].answer, own[row].correct, own[row].reason)
+                for name, own in answers.items()
+            ],
+        )
+        for row in picked[:: max(1, len(picked) // _SHOWN)][:_SHOWN]
+    ]
+    head = f"{rule}, evenly spaced out of {len(picked)}; the first seed's answers"
+    return types.Examples(head, examples)

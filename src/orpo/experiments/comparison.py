@@ -2,22 +2,15 @@
 
 Two budgets: as many optimizer steps, or as many floating-point operations, as ORPO's run takes.
 SFT+DPO has two stages and divides either budget between them so that both take equally many steps.
-`ComparisonResult` is what `orpo compare` finds, its page draws, and `read_comparison` reads again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from orpo.errors import ConfigError
 from orpo.evaluate.intervals import Interval
-from orpo.options import option
-from orpo.runs.files import EVALUATION
-from orpo.runs.reading import read_object
-from orpo.runs.typed import typed
 
 KIND = "comparison"
 BASE = "base"
@@ -31,71 +24,13 @@ STAGES: Mapping[str, tuple[str, ...]] = {
 METHODS = tuple(STAGES)
 
 
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(part.strip().lower() for part in text.split(",") if part.strip())
-
-
-@dataclass(frozen=True)
-class ComparePlan:
-    """What is compared, beside the settings of the training.
-
-    Raises:
-        ConfigError: A value that cannot be meant.
-    """
-
-    methods: tuple[str, ...] = option(
-        METHODS, parse=_names, help="orpo, sft, sft+dpo, by comma; default all"
-    )
-    budget: str = option(
-        "both",
-        choices=(*BUDGETS, "both"),
-        help="as many optimizer steps, or as many FLOPs, as ORPO's run; default both",
-    )
-    seeds: int = option(3, help="runs of each method; default 3")
-    sft_learning_rate: float | None = option(None, metavar="LR", help="default ORPO's")
-    dpo_learning_rate: float | None = option(None, metavar="LR", help="default a tenth of ORPO's")
-    no_sensitivity: bool = option(
-        False, help="leave out the short runs at other learning rates and lambdas"
-    )
-    checker: str = option(
-        "", metavar="MODULE:FUNCTION", help="(row, answer) -> orpo.evaluate.Grade"
-    )
-    at_once: int | None = option(None, help="runs at a time; default 1, on the demo 2")
-
-    def __post_init__(self) -> None:
-        """Check every value before anything is loaded."""
-        for name in self.methods:
-            if name not in METHODS:
-                raise ConfigError(f"{name!r} is none of {', '.join(METHODS)}", where="--methods")
-        if not self.methods or len(set(self.methods)) < len(self.methods):
-            raise ConfigError("needs different names, at least one", where="--methods")
-        for name in ("seeds", "at_once"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"must be at least 1, is {value}", where=f"--{name}")
-        for name in ("sft_learning_rate", "dpo_learning_rate"):
-            rate = getattr(self, name)
-            if rate is not None and not rate > 0:
-                raise ConfigError(f"must be positive, is {rate}", where=f"--{name}")
-
-    @property
-    def budgets(self) -> tuple[str, ...]:
-        """Those of `BUDGETS` that are asked for."""
-        return BUDGETS if self.budget == "both" else (self.budget,)
-
-    @property
-    def objectives(self) -> list[str]:
-        """What is trained in some stage of some method."""
-        return list(dict.fromkeys(name for method in self.methods for name in STAGES[method]))
-
-
 @dataclass(frozen=True)
 class Stage:
-    """One training run of an arm; folders lie within the comparison's."""
+    """One training run of an arm."""
 
     objective: str
     steps: int
-    folder: str
+    folder: str  # within the comparison's
     start: str = ""  # folder of the model it starts from; empty for the base
 
 
@@ -107,7 +42,7 @@ class Arm:
     method: str
     budget: str  # ORPO's run is the measure of both
     seed: int  # of the order of the data, and of an adapter's first weights
-    stages: list[Stage] = field(default_factory=list)
+    stages: list[Stage]
 
 
 @dataclass(frozen=True)
@@ -151,31 +86,31 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class StageCost:
-    """A stage's cost as a mean over seeds; see `Cost`."""
+class Work:
+    """Means over seeds."""
 
-    objective: str
     steps: float
     pairs: float
     forwards: float
     flops: float
     seconds: float
     peak_bytes: float
+
+
+@dataclass(frozen=True)
+class StageCost(Work):
+    """A stage's cost as a mean over seeds; see `Cost`."""
+
+    objective: str
     idle_bytes: float
     forwards_scored: float
 
 
 @dataclass(frozen=True)
-class MethodCost:
+class MethodCost(Work):
     """All stages of a method, as means over seeds: sums, but of memory the largest stage's."""
 
     stages: list[StageCost]
-    steps: float
-    pairs: float
-    forwards: float
-    flops: float
-    seconds: float
-    peak_bytes: float
     peak_bytes_by_seed: list[int]
     beyond_idle_bytes: float
     seconds_by_seed: list[float]
@@ -255,14 +190,9 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class RunResult:
-    """A run of the comparison: an arm's facts, and the command lines that take its stages."""
+class RunResult(Arm):
+    """A run of the comparison, with the command lines that take its stages."""
 
-    name: str
-    method: str
-    budget: str
-    seed: int
-    stages: list[Stage]
     costs: list[Cost]
     preference_accuracy: float
     correct_answers: float | None
@@ -271,11 +201,11 @@ class RunResult:
 
 @dataclass(frozen=True)
 class Answer:
-    """A model's answer; `correct` is the checker's word, None without one."""
+    """A model's answer."""
 
     name: str
     answer: str | None
-    correct: bool | None = None
+    correct: bool | None = None  # the checker's word; None without one
     reason: str = ""
 
 
@@ -340,13 +270,3 @@ class ComparisonResult:
     def finished(self) -> bool:
         """Whether every run was taken; the same command goes on with one that is not."""
         return bool(self.table)
-
-
-def read_comparison(folder: Path) -> ComparisonResult:
-    """What evaluation.json of a folder says, as any version wrote it.
-
-    Raises:
-        DataError: It cannot be read, or a field is of another type.
-    """
-    path = folder / EVALUATION
-    return typed(ComparisonResult, read_object(path), where=str(path))

@@ -18,7 +18,7 @@ from transformers import TrainerCallback
 from orpo.data.types import Row
 from orpo.evaluate import Sampling, generate_answers
 from orpo.experiments.comparison import Cost, Machine, Outcome
-from orpo.experiments.tasks import Grader
+from orpo.experiments.workers import Grader
 from orpo.runs.reading import read_object
 from orpo.train.clock import now
 from orpo.train.trainer import ORPOTrainer
@@ -74,14 +74,12 @@ def machine() -> Machine:
 class MemoryMeter:
     """Counts from its `start`: allocated memory on CUDA, resident memory of the process elsewhere.
 
-    Attributes:
-        idle: Bytes held at the start.
-        exact: Whether the high-water mark counts from the start; where the system does not allow
-            that, loading the model counts too.
+    It is `exact` where the high-water mark counts from the start; where the system does not allow
+    that, loading the model counts too.
     """
 
     def __init__(self) -> None:
-        self.idle = 0
+        self.idle = 0  # bytes at the start
         self.exact = True
 
     def start(self, model: nn.Module) -> None:
@@ -142,17 +140,11 @@ class StageClock(TrainerCallback):
         """Count what the training itself had to prepare, such as a reference."""
         self.seconds, self._training = -self._rest, True
 
-    def on_evaluate(
-        self,
-        args: Any,
-        state: Any,
-        control: Any,
-        metrics: Mapping[str, Any] | None = None,
-        **_: Any,
-    ) -> None:
+    def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Evaluations during the training are not part of it."""
+        metrics: Mapping[str, Any] = kwargs.get("metrics") or {}
         if self._training:
-            self.seconds -= float((metrics or {}).get("eval_runtime", 0.0))
+            self.seconds -= float(metrics.get("eval_runtime", 0.0))
         else:
             self._rest = now()
 

@@ -19,6 +19,8 @@ from random import SystemRandom
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+import psutil
+
 from orpo.errors import ConfigError, TrainingError
 from orpo.experiments.tuning import Space, TrialResult, Values
 from orpo.runs.typed import plain, typed
@@ -38,6 +40,17 @@ _STATES = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed", "RUNNIN
 _BATCH = " The batch is in"  # of a folder that is gone with its run
 
 
+def require_optuna() -> Any:
+    """Optuna, quiet."""
+    try:
+        import optuna  # noqa: PLC0415 - an extra
+    except ImportError as error:
+        fix = "Install it: pip install 'orpo[tune]'."
+        raise ConfigError("needs Optuna", where="orpo tune", fix=fix) from error
+    optuna.logging.set_verbosity(optuna.logging.CRITICAL)
+    return optuna
+
+
 @dataclass(frozen=True)
 class Place:
     """Where a study is: a URL or a file that several machines share, or a folder's own journal."""
@@ -49,10 +62,8 @@ class Place:
     @property
     def public(self) -> str:
         """The storage as it may be shown: without a password."""
-        if "://" not in self.storage:
-            return self.storage
         parts = urlsplit(self.storage)
-        if "@" not in parts.netloc:
+        if "://" not in self.storage or "@" not in parts.netloc:
             return self.storage
         return parts._replace(netloc=f"***@{parts.netloc.rpartition('@')[2]}").geturl()
 
@@ -98,10 +109,7 @@ class Tried:
 class Study:
     """Optuna's study of this tuning, which other processes may share.
 
-    Args:
-        study: Optuna's.
-        details: What its first process wrote down: "settings" and "steps" among them.
-        ours: Whether this process began it.
+    `details` are what its first process wrote down: "settings" and "steps" among them.
     """
 
     def __init__(self, study: optuna.Study, details: Mapping[str, Any], *, ours: bool) -> None:
@@ -109,40 +117,44 @@ class Study:
         self.settings, self.steps = details["settings"], int(details["steps"])
         self.space = typed(Space, self.settings["space"], where="the study")
         self.start = typed(Values, self.settings["start"], where="the study")
-        self._study.sampler = _sampler(int(self.settings["seed"]), ours=ours)
+        # Processes that join draw otherwise than the one that began it.
+        seed = int(self.settings["seed"]) if ours else SystemRandom().getrandbits(32)
+        library = require_optuna()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", library.exceptions.ExperimentalWarning)
+            self._study.sampler = library.samplers.TPESampler(
+                seed=seed, n_startup_trials=_STARTUP, multivariate=True, constant_liar=True
+            )
+        self._study.pruner = library.pruners.MedianPruner(n_startup_trials=_BEFORE_PRUNING)
 
     @classmethod
     def find(cls, place: Place) -> Study | None:
-        """The study, if somebody has begun it.
-
-        Raises:
-            ConfigError: The storage cannot be used.
-        """
+        """The study, if somebody has begun it, and says what it is of: it may be about to."""
         library = require_optuna()
         with place.reached():
             try:
-                study = library.load_study(
-                    study_name=place.study, storage=place.open(), pruner=_pruner()
-                )
+                study = library.load_study(study_name=place.study, storage=place.open())
             except KeyError:
                 return None
-            return cls(study, _details(study, place), ours=False)
+            deadline = time.monotonic() + _PATIENCE
+            while _DETAILS not in study.user_attrs:
+                if time.monotonic() > deadline:
+                    raise ConfigError(
+                        f"holds a study {place.study!r} that is not of orpo tune",
+                        where=f"--storage {place.public}",
+                        fix="Give another --study.",
+                    )
+                time.sleep(_PAUSE)
+            return cls(study, study.user_attrs[_DETAILS], ours=False)
 
     @classmethod
     def begin(cls, place: Place, settings: Mapping[str, Any], steps: int) -> Study:
-        """Begin it, or join who was faster; the recipe's own values are its first trial.
-
-        Raises:
-            ConfigError: The storage cannot be used.
-        """
+        """Begin it, or join who was faster; the recipe's own values are its first trial."""
         library = require_optuna()
         with place.reached():
             try:
                 study = library.create_study(
-                    study_name=place.study,
-                    storage=place.open(),
-                    pruner=_pruner(),
-                    direction="maximize",
+                    study_name=place.study, storage=place.open(), direction="maximize"
                 )
             except library.exceptions.DuplicatedStudyError:
                 found = cls.find(place)
@@ -159,12 +171,17 @@ class Study:
         What breaks in training, or is pruned, is a trial like others. One that a signal cuts off is
         to be run again with the same values, by whoever goes on.
         """
+        library = require_optuna()
         numbers: list[int] = []
 
         def objective(trial: optuna.Trial) -> float:
             numbers.append(trial.number)
             trial.set_user_attr("worker", f"{socket.gethostname()} {os.getpid()}")
-            values = self._drawn(trial)
+            with warnings.catch_warnings():  # the start may lie outside of the ranges
+                warnings.simplefilter("ignore", UserWarning)
+                for name, ends in vars(self.space).items():
+                    trial.suggest_float(name, *ends, log=True)
+            values = self._values(trial)
             try:
                 return train(trial, values)
             except library.TrialPruned:
@@ -178,18 +195,14 @@ class Study:
                 self._again(trial, values, "stopped")
                 raise
 
-        library = require_optuna()
         self._study.optimize(objective, n_trials=1, catch=(TrainingError,))
         return next(one for one in self.tried() if one.result.number == numbers[0])
 
-    def _drawn(self, trial: optuna.Trial) -> Values:
-        with warnings.catch_warnings():  # the start may lie outside of the ranges
-            warnings.simplefilter("ignore", UserWarning)
-            drawn = {
-                name: float(f"{trial.suggest_float(name, *ends, log=True):.3g}")
-                for name, ends in vars(self.space).items()
-            }
-        return self.start if trial.user_attrs.get("start") else Values(**drawn)
+    def _values(self, trial: optuna.Trial | optuna.trial.FrozenTrial) -> Values:
+        """What was drawn, to three figures; of the first trial what the user had, as it was."""
+        if trial.user_attrs.get("start"):
+            return self.start
+        return Values(**{name: float(f"{trial.params[name]:.3g}") for name in vars(self.space)})
 
     def _again(self, trial: optuna.Trial, values: Values | None, reason: str) -> None:
         """It was cut off, and is to be run again if its values are known."""
@@ -204,29 +217,26 @@ class Study:
         """Trials of processes of this machine that are gone are to be run again; how many."""
         gone = [one for one in self._trials() if one.state.name == "RUNNING" and _is_gone(one)]
         for one in gone:
-            known = one.user_attrs.get("start") or len(one.params) == len(vars(self.space))
+            known = one.user_attrs.get("start") or self._is_drawn(one)
             trial = require_optuna().Trial(self._study, one._trial_id)
-            values = self._tried(one).result.values if known else None
-            self._again(trial, values, "its process ended")
+            self._again(trial, self._values(one) if known else None, "its process ended")
         return len(gone)
 
     def tried(self) -> list[Tried]:
         """Every trial that was begun, in order."""
-        return [
-            self._tried(trial)
-            for trial in self._trials()
-            if trial.state.name != "WAITING" and len(trial.params) == len(vars(self.space))
-        ]
+        begun = [one for one in self._trials() if one.state.name != "WAITING"]
+        return [self._tried(one) for one in begun if self._is_drawn(one)]
+
+    def _is_drawn(self, trial: optuna.trial.FrozenTrial) -> bool:
+        return len(trial.params) == len(vars(self.space))
 
     def _tried(self, trial: optuna.trial.FrozenTrial) -> Tried:
         marks = trial.user_attrs
-        start = bool(marks.get("start"))
-        drawn = {name: float(f"{value:.3g}") for name, value in trial.params.items()}
         result = TrialResult(
             number=trial.number,
-            **(plain(self.start) if start else drawn),
+            **vars(self._values(trial)),
             state="cut off" if marks.get("cut_off") else _STATES[trial.state.name],
-            start=start,
+            start=bool(marks.get("start")),
             score=trial.value,
             steps=int(marks.get("steps", max(trial.intermediate_values, default=0))),
             seconds=marks.get("seconds"),
@@ -239,68 +249,11 @@ class Study:
         return trials
 
 
-def require_optuna() -> Any:
-    """Optuna, quiet.
-
-    Raises:
-        ConfigError: It is not installed.
-    """
-    try:
-        import optuna  # noqa: PLC0415 - an extra
-    except ImportError as error:
-        raise ConfigError(
-            "needs Optuna", where="orpo tune", fix="Install it: pip install 'orpo[tune]'."
-        ) from error
-    optuna.logging.set_verbosity(optuna.logging.CRITICAL)
-    return optuna
-
-
-def _details(study: optuna.Study, place: Place) -> dict[str, Any]:
-    """What its first process wrote down, which it may be about to do."""
-    deadline = time.monotonic() + _PATIENCE
-    while _DETAILS not in study.user_attrs:
-        if time.monotonic() > deadline:
-            raise ConfigError(
-                f"holds a study {place.study!r} that is not of orpo tune",
-                where=f"--storage {place.public}",
-                fix="Give another --study.",
-            )
-        time.sleep(_PAUSE)
-    found: dict[str, Any] = study.user_attrs[_DETAILS]
-    return found
-
-
-def _sampler(seed: int, *, ours: bool) -> optuna.samplers.BaseSampler:
-    """Draws by what was seen; processes that join draw otherwise than the first one."""
-    library = require_optuna()
-    mixed = seed if ours else SystemRandom().getrandbits(32)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", library.exceptions.ExperimentalWarning)
-        sampler: optuna.samplers.BaseSampler = library.samplers.TPESampler(
-            seed=mixed, n_startup_trials=_STARTUP, multivariate=True, constant_liar=True
-        )
-    return sampler
-
-
-def _pruner() -> optuna.pruners.BasePruner:
-    pruner: optuna.pruners.BasePruner = require_optuna().pruners.MedianPruner(
-        n_startup_trials=_BEFORE_PRUNING
-    )
-    return pruner
-
-
 def _is_gone(trial: optuna.trial.FrozenTrial) -> bool:
     """Whether it ran on this machine, in a process that is no more."""
     host, _, number = str(trial.user_attrs.get("worker", "")).rpartition(" ")
     if not number:  # cut off in its first moment, or in it now
         begun = trial.datetime_start
         return begun is not None and (datetime.now() - begun).total_seconds() > _PATIENCE
-    if host != socket.gethostname() or int(number) == os.getpid():
-        return False
-    try:
-        os.kill(int(number), 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        return False
-    return False
+    here = host == socket.gethostname() and int(number) != os.getpid()
+    return here and not psutil.pid_exists(int(number))

@@ -28,12 +28,13 @@ from orpo.evaluate.preference.pairs import ScoredPairs, row_facts, token_counts
 from orpo.experiments.choice import pair_scores
 from orpo.experiments.comparison import Outcome
 from orpo.experiments.measuring import measure_outcomes
-from orpo.experiments.tasks import Grader
+from orpo.experiments.plans import TuneJob
 from orpo.experiments.tuning import Values
+from orpo.experiments.workers import Grader
 from orpo.runs.typed import plain
 from orpo.train.clock import StepClock
 from orpo.train.identity import data_fingerprint
-from orpo.train.job import TrainJob, build_trainer
+from orpo.train.job import build_trainer
 from orpo.train.models import load_model
 from orpo.train.trainer import ORPOTrainer
 from orpo.train.weights import weights_digest
@@ -85,38 +86,22 @@ class Speed:
 
 
 class Runs:
-    """Trains and measures.
+    """Trains and measures; answers of the final comparison are checked by `grade`.
 
-    Args:
-        train: Names of model and data.
-        config: The settings of the recipe that the search starts from.
-        settings: Those that all trials have in common, as given.
-        grade: Checks answers of the final comparison.
-        callbacks: Makes callbacks for each run, such as a progress display.
-
-    Attributes:
-        notes: What was decided on the user's behalf, and the account of the data's rows.
-        facts: By content: the weights that runs start from, and the data.
-        full_steps: Steps that the recipe itself takes.
-        batch: Pairs of a step.
-        sizes: Rows of each side: "train", "choosing" and "test".
-
-    Raises:
-        UserError: A model or data that cannot be used.
+    `callbacks` makes callbacks for each run, such as a progress display.
     """
 
     def __init__(
         self,
-        train: TrainJob,
-        config: ORPOConfig,
-        settings: dict[str, Any],
+        job: TuneJob,
         *,
         grade: Grader | None = None,
         callbacks: Callable[[], list[TrainerCallback]] = list,
     ) -> None:
-        self.job, self.config, self.grade = train, config, grade
-        self._settings, self._callbacks = settings, callbacks
-        rows, held = train.split(config)
+        self.job, self.config, self.grade = job.train, job.config, grade
+        self._settings, self._callbacks = job.of_trials(), callbacks
+        config = self.config
+        rows, held = self.job.split(config)
         if held is None:
             raise ConfigError("held-out pairs are needed", where="--eval_dataset")
         held = list(held)
@@ -125,17 +110,16 @@ class Runs:
         test, choosing = hold_out(held, share, _SPLIT, "the held-out rows", **reading)
         self._test_rows = list(test)
         self._tokenizer: Any = None
-        self.full_steps = max(config.max_steps, 1)
-        self._model = load_model(str(train.model), config)
-        start = Values(float(config.learning_rate), float(config.orpo_alpha or 0.0))
+        self.full_steps = max(config.max_steps, 1)  # of the recipe itself
+        self._model = load_model(str(self.job.model), config)
         sides = {"choosing": choosing, "test": test}
-        with self._trainer(start, 1, config.seed, rows, sides) as first:
+        with self._trainer(job.start, 1, config.seed, rows, sides) as first:
             self._tokenizer = first.processing_class
             self._train = first.train_dataset
             self._choosing, self._test = (first.eval_dataset[name] for name in sides)
             first.check_memory()
+            # What was decided on the user's behalf, and the account of the data's rows.
             self.notes = [*first.notes, *(a.summary() for a in first.ledgers.values())]
-            self.engine = first.engine.name
         self._facts = row_facts(choosing, config.format_name, config.pair_rule)
         self._lengths = token_counts(self._choosing)
         self.batch = config.per_device_train_batch_size * config.gradient_accumulation_steps
@@ -144,10 +128,8 @@ class Runs:
             self.full_steps = math.ceil(epochs * len(self._train) / self.batch)
         data = {"train": self._train, "choosing": self._choosing, "test": self._test}
         self.sizes = {name: len(side) for name, side in data.items()}
-        self.facts = {
-            "weights": weights_digest(self._model),
-            **{name: data_fingerprint(side) for name, side in data.items()},
-        }
+        self.digests = {"weights": weights_digest(self._model)}
+        self.digests |= {name: data_fingerprint(side) for name, side in data.items()}
 
     @property
     def prompts(self) -> list[str]:
@@ -160,11 +142,8 @@ class Runs:
     ) -> ScoredPairs:
         """Train with the whole schedule, and score the pairs that trials are chosen by.
 
-        `report` is asked at half and at three quarters of the steps.
-
-        Raises:
-            Pruned: `report` said that it is not worth its end.
-            TrainingError: It broke.
+        `report` is asked at half and at three quarters of the steps; Pruned is raised if it said
+        that the run is not worth its end.
         """
         looks = _Looks(steps, report)
         with self._trainer(values, steps, seed, self._train, self._choosing, [looks]) as trainer:
@@ -177,11 +156,7 @@ class Runs:
         return looks.pairs
 
     def test(self, values: Values, steps: int, seed: int) -> list[Outcome]:
-        """Train, and put the model to the test that no trial has seen.
-
-        Raises:
-            TrainingError: It broke.
-        """
+        """Train, and put the model to the test that no trial has seen."""
         with self._trainer(values, steps, seed, self._train, self._test) as trainer:
             trainer.train()
             outcomes = self._tested(trainer, self._asked)
@@ -190,9 +165,10 @@ class Runs:
         return outcomes
 
     def speed(self) -> Speed:
-        """Take a few steps, and measure what they take."""
+        """Take a few steps, score, answer some prompts, and measure what it takes."""
         clock, config = StepClock(), self.config
         gentle = Values(_HARMLESS, float(config.orpo_alpha or 0.0))
+        few = min(self._asked, len(self._test), _ANSWERED_AT_ONCE)
         begun = time.perf_counter()
         sides = (self._train, self._choosing, [clock])
         with self._trainer(gentle, _PROBE, config.seed, *sides) as trainer:
@@ -202,19 +178,13 @@ class Runs:
             trainer.evaluate()
             scoring = time.perf_counter() - begun
             testing = scoring * len(self._test) / len(self._choosing)
-            testing += self._answering(trainer, testing)
+            if few:
+                trainer.eval_dataset = self._test
+                begun = time.perf_counter()
+                self._tested(trainer, few)
+                answering = max(time.perf_counter() - begun - testing, 0.0)
+                testing += answering * min(self._asked, len(self._test)) / few
         return Speed(clock.period(), max(scoring, made), testing)
-
-    def _answering(self, trainer: ORPOTrainer, scoring: float) -> float:
-        """Seconds of answering the prompts of the test, from some of them."""
-        asked = min(self._asked, len(self._test))
-        few = min(asked, _ANSWERED_AT_ONCE)
-        if not few:
-            return 0.0
-        trainer.eval_dataset = self._test
-        begun = time.perf_counter()
-        self._tested(trainer, few)
-        return max(time.perf_counter() - begun - scoring, 0.0) * asked / few
 
     @property
     def _asked(self) -> int:
@@ -222,18 +192,9 @@ class Runs:
 
     def _tested(self, trainer: ORPOTrainer, answers: int) -> list[Outcome]:
         tokens, seed = self.job.sample_tokens, self.config.seed
-        return measure_outcomes(
-            trainer,
-            self._test_rows,
-            answers=answers,
-            sampling=Sampling(tokens, batch_size=_ANSWERED_AT_ONCE, seed=seed),
-            grade=self.grade,
-        )
-
-    def _warmup(self, steps: int) -> float:
-        """Steps of warm-up, or their share: as large a part of a short run as of the recipe."""
-        asked = float(self.config.warmup_steps)
-        return asked if asked < 1 else round(asked * steps / self.full_steps)
+        sampling = Sampling(tokens, batch_size=_ANSWERED_AT_ONCE, seed=seed)
+        how: dict[str, Any] = {"sampling": sampling, "grade": self.grade}
+        return measure_outcomes(trainer, self._test_rows, answers=answers, **how)
 
     @contextmanager
     def _trainer(
@@ -252,25 +213,33 @@ class Runs:
             config = ORPOConfig(**settings, output_dir=scratch)
             config.model_init_kwargs = {}  # they were heeded when the model was loaded
             trainer = build_trainer(
-                self.job,
-                config,
-                rows,
-                held_out,
-                [*callbacks, *self._callbacks()],
+                *(self.job, config, rows, held_out, [*callbacks, *self._callbacks()]),
                 model=copy.deepcopy(self._model),
                 tokenizer=self._tokenizer,
             )
-            trainer.say = _unheard
+            # A guard's word on one of many runs: its score says it too.
+            trainer.say = lambda _line: None
             try:
                 yield trainer
-            finally:
-                _forget(trainer)
+            finally:  # before the next model is copied
+                parts: Any = trainer
+                parts.model = parts.model_wrapped = parts.optimizer = parts.lr_scheduler = None
+                gc.collect()
+                if torch.cuda.is_available():
+                    torch.cuda.empty_cache()
+
+    def _warmup(self, steps: int) -> float:
+        """Steps of warm-up, or their share: as large a part of a short run as of the recipe."""
+        asked = float(self.config.warmup_steps)
+        return asked if asked < 1 else round(asked * steps / self.full_steps)
 
     def _scored(self, prediction: EvalPrediction) -> ScoredPairs:
         answers = prediction.predictions
         found = ScoredPairs.of(prediction.label_ids, answers, self._facts, self._lengths)
         if found.not_finite:
             raise TrainingError(f"{found.not_finite} held-out pairs have no finite log-probability")
+        if not len(found):
+            raise ConfigError("no held-out pair has both answers", where="--eval_dataset")
         return found
 
 
@@ -288,32 +257,15 @@ class _Looks(TrainerCallback):
     def see(self, pairs: ScoredPairs) -> dict[str, float]:
         """Keep what was scored; the score is one of the evaluation's metrics."""
         self.pairs = pairs
-        if not len(pairs):
-            raise ConfigError("no held-out pair has both answers", where="--eval_dataset")
         return {"score": float(pair_scores(pairs.chosen, pairs.rejected).mean())}
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Ask for a look."""
         control.should_evaluate = control.should_evaluate or state.global_step in self._at
 
-    def on_evaluate(
-        self, args: Any, state: Any, control: Any, metrics: Any = None, **kwargs: Any
-    ) -> None:
+    def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Go on, or not."""
         if state.global_step in self._at and self._report is not None:
             self._at.discard(state.global_step)
-            if self._report(state.global_step, float(metrics["eval_score"])):
+            if self._report(state.global_step, float(kwargs["metrics"]["eval_score"])):
                 self.pruned = control.should_training_stop = True
-
-
-def _unheard(_line: str) -> None:
-    """A guard's word on one of many runs: its score says it too."""
-
-
-def _forget(trainer: ORPOTrainer) -> None:
-    """Give the memory back before the next model is copied."""
-    parts: Any = trainer
-    parts.model = parts.model_wrapped = parts.optimizer = parts.lr_scheduler = None
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()

@@ -3,35 +3,27 @@
 from __future__ import annotations
 
 import json
+import math
 import textwrap
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback
 
-from orpo.errors import ConfigError, DataError, RunStopped, TrainingError, UserError
-from orpo.experiments.choice import (
-    Choice,
-    choose,
-    measures_of,
-    pair_scores,
-    recommend,
-    told_trials,
-)
+from orpo.errors import ConfigError, RunStopped, TrainingError, UserError
+from orpo.experiments import choice as choosing
 from orpo.experiments.measuring import machine
-from orpo.experiments.study import JOURNAL, Study, Tried, require_optuna
-from orpo.experiments.tasks import load_checker
-from orpo.experiments.trials import Pruned, Runs
-from orpo.experiments.tune_plan import Budget, TuneJob
-from orpo.experiments.tuning import KIND, STATES, FinalTest, TuningResult, Values
+from orpo.experiments.plans import TuneJob, TunePlan
+from orpo.experiments.study import JOURNAL, Place, Study, Tried, require_optuna
+from orpo.experiments.trials import Pruned, Runs, Speed
+from orpo.experiments.tuning import KIND, STATES, FinalTest, TuningResult, Values, read_tuning
+from orpo.experiments.workers import load_checker
 from orpo.runs.claim import claim_folder, flat
 from orpo.runs.files import EVALUATION, RECIPE, REPORT, write_json, yaml_text
 from orpo.runs.lock import run_lock
-from orpo.runs.reading import read_object
-from orpo.runs.typed import plain, typed
+from orpo.runs.typed import plain
 from orpo.runs.writing import remove, write_text
 from orpo.train.recorder import versions
 from orpo.train.signals import StopOnSignal, StopRequested
@@ -42,8 +34,60 @@ if TYPE_CHECKING:
 _OURS = (JOURNAL, f"{JOURNAL}.lock", EVALUATION, RECIPE, REPORT)
 _OF_THE_TEST = 1
 """Added to the seed for the two runs of the test: no trial has seen their order of data."""
+_TRIALS = 8
+"""So many whole trials are to fit into the time, where the steps of a trial are not given."""
+_FEWEST_STEPS = 20
+_FEWEST_TRIALS = 2
 
 Say = Callable[[str], None]
+
+
+@dataclass
+class Budget:
+    """The time of this call."""
+
+    minutes: float | None  # None for no limit
+    begun: float = field(default_factory=time.monotonic)
+    whole: list[float] = field(default_factory=list)  # seconds that whole trials took so far
+
+    @property
+    def used(self) -> float:
+        """Seconds since the beginning."""
+        return time.monotonic() - self.begun
+
+    @property
+    def left(self) -> float:
+        """Seconds."""
+        return math.inf if self.minutes is None else 60 * self.minutes - self.used
+
+    def allows(self, speed: Speed, steps: int) -> bool:
+        """Whether one more trial and the test at the end are expected to fit."""
+        foreseen = max([speed.run(steps), *self.whole[-3:]])
+        return foreseen + 2 * (foreseen + speed.testing) <= self.left
+
+    def plan_steps(self, plan: TunePlan, speed: Speed, full: int) -> int:
+        """Optimizer steps of each trial; never more than the recipe itself, unless asked for.
+
+        Where there is no time for two trials and the test it says what one takes.
+        """
+        shortest = min(_FEWEST_STEPS, full)
+        steps = plan.steps
+        if steps is None and self.minutes is None:
+            steps = max(shortest, full // 4)
+        elif steps is None:
+            each = (self.left - 2 * speed.testing) / (_TRIALS + 2) - speed.run(0)
+            steps = min(full, max(shortest, int(each / speed.step)))
+        trials = min(_FEWEST_TRIALS, plan.trials or _FEWEST_TRIALS)
+        needed = trials * speed.run(steps) + speed.comparison(steps)
+        if needed > self.left:
+            raise ConfigError(
+                f"is too little: a trial of {steps} steps takes about {speed.run(steps):.0f} s "
+                f"here, and {trials} of them with the comparison at the end {needed:.0f} s",
+                where=f"--minutes {self.minutes:g}",
+                fix=f"Give at least {(needed + self.used) / 60 * 1.1:.1f}"
+                + (", or fewer --steps." if plan.steps is not None else "."),
+            )
+        return steps
 
 
 def run_tune(
@@ -55,34 +99,25 @@ def run_tune(
 ) -> TuningResult:
     """Search, recommend, and compare with what the search started from; recipe.yaml says it.
 
-    `callbacks` makes callbacks for each run, such as a progress display.
-
-    Raises:
-        UserError: Wrong input.
-        TrainingError: No trial came to its end.
-        RunStopped: A signal arrived; what was found so far is written.
+    `callbacks` makes callbacks for each run, such as a progress display. Where a signal arrives,
+    what was found so far is written.
     """
     require_optuna()
     grade = load_checker(job.plan.checker) if job.plan.checker else None
+    place = Place(job.plan.storage, job.plan.study, job.folder)
     work: _Tuning | None = None
     stop = StopOnSignal()
     with run_lock(job.folder):
-        budget = Budget(job.plan.limit)
-        fresh = claim_folder(
-            job.folder,
-            KIND,
-            (*_OURS, "figures"),
-            overwrite=overwrite,
-            mark={"finished": False},
-        )
+        budget, mark = Budget(job.plan.limit), {"finished": False}
+        ours = (*_OURS, "figures")
+        fresh = claim_folder(job.folder, KIND, ours, overwrite=overwrite, mark=mark)
         try:
             with stop, stop.noted():  # storage and files are written to their end
-                found = Study.find(job.place)  # out of reach, it is told of before anything loads
-                common = job.of_trials()
-                runs = Runs(job.train, job.config, common, grade=grade, callbacks=callbacks)
+                found = Study.find(place)  # out of reach, it is told of before anything loads
+                runs = Runs(job, grade=grade, callbacks=callbacks)
                 for line in runs.notes:
                     say(line)
-                work = _Tuning(job, runs, budget, stop, say)
+                work = _Tuning(job, place, runs, budget, stop, say)
                 work.search(found)
                 return work.conclude()
         except UserError:
@@ -91,35 +126,27 @@ def run_tune(
                     remove(job.folder / name)
             raise
         except StopRequested:
+            tried = work.study.tried() if work and work.study else []
             if work is not None:
                 work.conclude(stopped=True)
-            raise RunStopped(_stopped_words(work, stop), stop.number) from None
+            ended = [one for one in tried if one.result.score is not None]
+            kept = f"{len(ended)} trials are kept" if ended else "no trial had ended"
+            name = stop.received.name if stop.received else "a signal"
+            words = f"stopped by {name}: {kept}; the same command goes on from there."
+            raise RunStopped(words, stop.number) from None
 
 
-def _stopped_words(work: _Tuning | None, stop: StopOnSignal) -> str:
-    """Where it stands, and how it goes on."""
-    tried = work.study.tried() if work and work.study else []
-    ended = [one for one in tried if one.result.score is not None]
-    kept = f"{len(ended)} trials are kept" if ended else "no trial had ended"
-    name = stop.received.name if stop.received else "a signal"
-    return f"stopped by {name}: {kept}; the same command goes on from there."
-
-
-def _read(folder: Path) -> dict[str, Any]:
-    try:
-        return read_object(folder / EVALUATION)
-    except DataError:
-        return {}
-
-
+@dataclass
 class _Tuning:
     """One call of `orpo tune`."""
 
-    def __init__(
-        self, job: TuneJob, runs: Runs, budget: Budget, stop: StopOnSignal, say: Say
-    ) -> None:
-        self.job, self.runs, self.budget, self.stop, self.say = job, runs, budget, stop, say
-        self.study: Study | None = None
+    job: TuneJob
+    place: Place
+    runs: Runs
+    budget: Budget
+    stop: StopOnSignal
+    say: Say
+    study: Study | None = None
 
     @property
     def _study(self) -> Study:
@@ -128,50 +155,47 @@ class _Tuning:
 
     def search(self, found: Study | None) -> None:
         """Begin or join the study, and run trials until the budget is used up."""
-        job, runs = self.job, self.runs
+        job, runs, say = self.job, self.runs, self.say
         with self.stop.at_once():
             speed = runs.speed()
-        self.say(
+        say(
             f"a step takes {speed.step:.2f} s, a score {speed.around:.1f} s, "
             f"the test {speed.testing:.1f} s"
         )
-        settings = job.identity(runs.facts)
+        settings = job.identity(runs.digests)
         if found is None:
             steps = self.budget.plan_steps(job.plan, speed, runs.full_steps)
-            found = Study.begin(job.place, settings, steps)
+            found = Study.begin(self.place, settings, steps)
         self.study = found
         self._require_same(settings)
         swept, there = found.sweep(), len(found.tried())
         if there:
             cut_off = f", {swept} of them cut off and to be run again" if swept else ""
-            self.say(f"going on with a study of {there} trials{cut_off}")
+            say(f"going on with a study of {there} trials{cut_off}")
         sizes = runs.sizes
-        self.say(
+        say(
             f"trials of {found.steps} steps of {runs.batch} pairs (the recipe takes "
             f"{runs.full_steps}); {sizes['train']} training pairs; held out: "
             f"{sizes['choosing']} to choose by, {sizes['test']} others for the test"
         )
-        while self._wants_more() and self.budget.allows(speed, found.steps):
+        wanted = math.inf if job.plan.trials is None else job.plan.trials
+        while self.budget.allows(speed, found.steps):
+            if sum(one.result.state != "cut off" for one in found.tried()) >= wanted:
+                break
             self._tell(found.run(self._train))
 
     def _require_same(self, settings: Mapping[str, Any]) -> None:
         """Refuse to put other trials beside those that the study holds."""
         job, before, now = self.job, flat(self._study.settings), flat(plain(settings))
-        other = [name for name in {**before, **now} if before.get(name) != now.get(name)]
-        if not other:
-            return
-        name = other[0]
-        fix = "--study NAME" if job.plan.storage else "--overwrite or another --output_dir"
-        raise ConfigError(
-            f"study {job.plan.study!r} has {name} {before.get(name)}, now it is {now.get(name)}",
-            where=f"--storage {job.place.public}" if job.plan.storage else str(job.folder),
-            fix=f"Use {fix} for other settings.",
-        )
-
-    def _wants_more(self) -> bool:
-        ended = sum(one.result.state != "cut off" for one in self._study.tried())
-        trials = self.job.plan.trials
-        return trials is None or ended < trials
+        for name in {**before, **now}:
+            if before.get(name) != now.get(name):
+                ours = "--study NAME" if job.plan.storage else "--overwrite or another --output_dir"
+                held = f"has {name} {before.get(name)}, now it is {now.get(name)}"
+                raise ConfigError(
+                    f"study {job.plan.study!r} {held}",
+                    where=f"--storage {self.place.public}" if job.plan.storage else str(job.folder),
+                    fix=f"Use {ours} for other settings.",
+                )
 
     def _train(self, trial: optuna.Trial, values: Values) -> float:
         """A trial of the study: its score."""
@@ -190,10 +214,11 @@ class _Tuning:
             raise require_optuna().TrialPruned from None
         seconds = time.perf_counter() - begun
         self.budget.whole.append(seconds)
-        kept = {"chosen": _short(pairs.chosen), "rejected": _short(pairs.rejected)}
-        for name, value in {**kept, "steps": steps, "seconds": seconds}.items():
-            trial.set_user_attr(name, value)
-        return float(pair_scores(pairs.chosen, pairs.rejected).mean())
+        for name in ("chosen", "rejected"):
+            trial.set_user_attr(name, [float(f"{value:.8g}") for value in getattr(pairs, name)])
+        trial.set_user_attr("steps", steps)
+        trial.set_user_attr("seconds", seconds)
+        return float(choosing.pair_scores(pairs.chosen, pairs.rejected).mean())
 
     def _tell(self, tried: Tried) -> None:
         one = tried.result
@@ -210,16 +235,10 @@ class _Tuning:
         best = max(r.score for r in results if r.state == "complete" and r.score is not None)
         self.say(f"{head}: {scored}{', the best so far' if one.score >= best else ''}")
 
-    # What came of it
-
     def conclude(self, *, stopped: bool = False) -> TuningResult:
-        """Choose, test if there is something to test, and write everything.
-
-        Raises:
-            TrainingError: No trial came to its end, and none was cut off.
-        """
+        """Choose, test if there is something to test, and write everything."""
         tried = self.study.tried() if self.study else []
-        choice = choose(tried, self.runs.prompts)
+        choice = choosing.choose(tried, self.runs.prompts)
         if choice is None:
             if not stopped:
                 broken = [one.result.reason for one in tried if one.result.state == "failed"]
@@ -233,7 +252,7 @@ class _Tuning:
         _write_recipe(self.job, result)
         return result
 
-    def _test(self, tried: list[Tried], choice: Choice, *, run: bool) -> FinalTest | None:
+    def _test(self, tried: list[Tried], choice: choosing.Choice, *, run: bool) -> FinalTest | None:
         """The best beside the start on pairs that no trial has seen; None if there is nothing."""
         start, best = self._study.start, choice.best.values
         states = {one.result.state for one in tried if one.result.start}
@@ -242,25 +261,27 @@ class _Tuning:
             return None
         seed, steps = self.job.config.seed + _OF_THE_TEST, self._study.steps
         key = {"start": plain(start), "best": plain(best), "steps": steps, "seed": seed}
-        key |= {"checker": self.job.plan.checker, "facts": self.runs.facts}
-        kept = _read(self.job.folder).get("comparison")
-        if isinstance(kept, dict) and kept.get("key") == json.loads(json.dumps(key)):
-            return typed(FinalTest, kept, where=str(self.job.folder / EVALUATION))
+        key |= {"checker": self.job.plan.checker, "facts": self.runs.digests}
+        kept = read_tuning(self.job.folder).comparison
+        if kept is not None and kept.key == json.loads(json.dumps(key)):
+            return kept
         if not run:
             return None
         self.say(f"the test: {best} beside {start}, trained once more with seed {seed}")
         with self.stop.at_once():
             before, after = (self.runs.test(values, steps, seed) for values in (start, best))
-        return FinalTest(key, seed, measures_of(before, after))
+        return FinalTest(key, seed, choosing.measures_of(before, after))
 
-    def _result(self, tried: list[Tried], choice: Choice, test: FinalTest | None) -> TuningResult:
+    def _result(
+        self, tried: list[Tried], choice: choosing.Choice, test: FinalTest | None
+    ) -> TuningResult:
         job, runs, study = self.job, self.runs, self._study
-        trials = told_trials(tried, choice)
+        trials = choosing.told_trials(tried, choice)
         return TuningResult(
             settings=study.settings,
             model=str(job.train.model),
             dataset=(job.train.dataset or [""])[0],
-            storage=job.place.public,
+            storage=self.place.public,
             study=job.plan.study,
             command=job.command,
             steps=study.steps,
@@ -272,7 +293,7 @@ class _Tuning:
             start=study.start,
             trials=trials,
             account={state: sum(one.state == state for one in trials) for state in STATES},
-            recommended=recommend(study.space, study.start, choice, test),
+            recommended=choosing.recommend(study.space, study.start, choice, test),
             comparison=test,
             checked=bool(job.plan.checker),
             minutes=job.plan.limit,
@@ -303,7 +324,3 @@ def _write_recipe(job: TuneJob, result: TuningResult) -> None:
     comments = "\n".join(f"# {line}".rstrip() for line in lines[:-1])
     settings = {**job.kept(), **plain(found.values), "output_dir": str(job.folder / "run")}
     write_text(path, f"{comments}\n{yaml_text(settings)}")
-
-
-def _short(values: Any) -> list[float]:
-    return [float(f"{value:.8g}") for value in values]

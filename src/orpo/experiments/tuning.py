@@ -5,16 +5,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from orpo.errors import ConfigError
 from orpo.evaluate.intervals import Interval
 from orpo.evaluate.results import Change
 from orpo.experiments.comparison import Machine
-from orpo.options import option
 from orpo.runs.files import EVALUATION
 from orpo.runs.reading import read_object
 from orpo.runs.typed import sometimes, typed
@@ -28,55 +25,6 @@ STATES = {
     "running": "under way elsewhere",
 }
 """State of a trial -> in words."""
-
-
-_MINUTES = 10.0
-
-
-@dataclass(frozen=True)
-class TunePlan:
-    """Where it is searched, and within which budget.
-
-    Raises:
-        ConfigError: A value that cannot be meant.
-    """
-
-    minutes: float | None = option(None, help=f"time for everything; default {_MINUTES:.0f}")
-    trials: int | None = option(
-        None, metavar="N", help="trials of the study; default as time allows"
-    )
-    steps: int | None = option(None, metavar="S", help="steps of a trial; default as time allows")
-    learning_rates: tuple[float, float] | None = option(
-        None, metavar="LOW HIGH", help="range of learning rates"
-    )
-    alphas: tuple[float, float] | None = option(None, metavar="LOW HIGH", help="range of lambdas")
-    storage: str = option("", help="URL or file of a study that several machines share")
-    study: str = option("orpo", metavar="NAME", help="its name there; default orpo")
-    checker: str = option(
-        "", metavar="MODULE:FUNCTION", help="(row, answer) -> orpo.evaluate.Grade"
-    )
-
-    def __post_init__(self) -> None:
-        """Check every value before anything is loaded."""
-        if self.minutes is not None and not (self.minutes > 0 and math.isfinite(self.minutes)):
-            raise ConfigError(f"must be positive, is {self.minutes}", where="--minutes")
-        for flag, count in (("--trials", self.trials), ("--steps", self.steps)):
-            if count is not None and count < 1:
-                raise ConfigError(f"must be at least 1, is {count}", where=flag)
-        for flag, ends in (("--learning_rates", self.learning_rates), ("--alphas", self.alphas)):
-            if ends is not None and not (0 < ends[0] < ends[1] and math.isfinite(ends[1])):
-                raise ConfigError(
-                    f"{ends[0]:g} {ends[1]:g} is no range",
-                    where=flag,
-                    fix="Give a lower and a higher end, both positive.",
-                )
-        if not self.study:
-            raise ConfigError("needs a name", where="--study")
-
-    @property
-    def limit(self) -> float | None:
-        """Minutes for everything; None for no limit, where the trials are counted instead."""
-        return _MINUTES if self.minutes is None and self.trials is None else self.minutes
 
 
 @dataclass(frozen=True)
@@ -186,10 +134,6 @@ class TuningResult:
 
 
 def read_tuning(folder: Path) -> TuningResult:
-    """What evaluation.json of a folder says, as any version wrote it.
-
-    Raises:
-        DataError: It cannot be read, or a field is of another type.
-    """
+    """What evaluation.json of a folder says, as any version wrote it."""
     path = folder / EVALUATION
     return typed(TuningResult, read_object(path), where=str(path))
