@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
@@ -18,6 +18,8 @@ from huggingface_hub import (
     ModelCard,
     get_token,
     is_offline_mode,
+    metadata_load,
+    try_to_load_from_cache,
 )
 from huggingface_hub.errors import (
     EntryNotFoundError,
@@ -27,7 +29,7 @@ from huggingface_hub.errors import (
 )
 
 from orpo.errors import ConfigError, OrpoError
-from orpo.runs.files import RECIPE
+from orpo.runs.files import RECIPE, Run
 from orpo.runs.public import scrubbed
 from orpo.runs.reading import load_yaml
 
@@ -41,15 +43,10 @@ _LICENCE = ("license", "license_name", "license_link")
 
 @dataclass(frozen=True)
 class PushFile:
-    """A file of the repository, by its path there.
-
-    Attributes:
-        content: A file here, or the bytes that were made for it; None where it is yet to be
-            made, by merging.
-    """
+    """A file of the repository, by its path there."""
 
     name: str
-    content: Path | bytes | None
+    content: Path | bytes | None  # here, or made for it; None where merging is yet to make it
 
     @property
     def size(self) -> int | None:
@@ -65,12 +62,20 @@ def licence_in(header: Mapping[str, Any]) -> dict[str, str]:
     return found if "license" in found else {}
 
 
-class Hub:
-    """The Hub that HF_ENDPOINT names, with the token that is set.
+def licence_here(run: Run, base_model: str | None) -> dict[str, str]:
+    """What the base model's card says of its licence, if it lies in its folder or in the cache."""
+    folder = Path(str(run.recipe.get("model") or "")).expanduser()
+    paths = [folder / "README.md"] if folder.is_dir() else []
+    cached = try_to_load_from_cache(base_model, "README.md") if base_model else None
+    for path in (*paths, *([Path(cached)] if isinstance(cached, str) else [])):
+        with suppress(OSError, ValueError):  # a card that cannot be read says nothing
+            if path.is_file() and (found := licence_in(metadata_load(path) or {})):
+                return found
+    return {}
 
-    Raises:
-        ConfigError: There is no token, or the Hub is not to be asked.
-    """
+
+class Hub:
+    """The Hub that HF_ENDPOINT names, with the token that is set."""
 
     def __init__(self, repo: str, revision: str | None) -> None:
         if is_offline_mode():
@@ -79,43 +84,28 @@ class Hub:
                 where="HF_HUB_OFFLINE",
                 fix="Unset it, or add --dry_run to see what would be sent.",
             )
-        self._repo, self._revision, self._token = repo, revision, get_token()
-        if not self._token:
+        token = get_token()
+        if not token:
             raise ConfigError(
                 "there is no Hub token",
                 where="orpo push",
                 fix="Log in with `hf auth login`, or set HF_TOKEN to a token that can write.",
             )
-        self._api = HfApi(token=self._token)
-
-    @property
-    def token(self) -> str:
-        """The token, to look for it in what is sent."""
-        return str(self._token)
+        self._repo, self._revision, self.token = repo, revision, token
+        self._api = HfApi(token=token)
 
     def licence_of(self, base_model: str | None) -> dict[str, str]:
         """What the card of a model of the Hub says of its licence; nothing if it cannot be read."""
-        if not base_model:
-            return {}
-        try:
-            card: Any = ModelCard(self._file(base_model, "README.md"))
-            return licence_in(card.data.to_dict())
-        except (OSError, ValueError, EntryNotFoundError, _UNANSWERED):
-            return {}
+        with suppress(OSError, ValueError, EntryNotFoundError, _UNANSWERED):
+            if base_model:
+                card: Any = ModelCard(self._file(base_model, "README.md"))
+                return licence_in(card.data.to_dict())
+        return {}
 
     def check(self, run_id: str, *, private: bool, overwrite: bool) -> set[str]:
-        """Make sure that the repository can take this run.
+        """Make sure that the repository can take this run; the files that are there.
 
-        Args:
-            run_id: The run that is pushed.
-            private: Whether it must be private.
-            overwrite: Whether it may hold another model.
-
-        Returns:
-            The files that are there, empty where there is no such repository or branch.
-
-        Raises:
-            ConfigError: It holds another model, or is public where a private one was asked for.
+        It may not hold another model, nor be public where a private one was asked for.
         """
         with self._explained():
             try:
@@ -130,8 +120,8 @@ class Hub:
             except RevisionNotFoundError:
                 return set()
             except RepositoryNotFoundError as error:
-                if error.response.status_code == HTTPStatus.UNAUTHORIZED and not self._knows_us():
-                    raise
+                if error.response.status_code == HTTPStatus.UNAUTHORIZED:
+                    self._api.whoami()  # of a token that it knows it hides what is not its
                 return set()
             others = files - _OF_THE_REPOSITORY
             if others and not overwrite and self._run_there(files) != run_id:
@@ -147,11 +137,7 @@ class Hub:
     ) -> str:
         """Make the repository where it is not there, and commit; gives the commit's address.
 
-        Args:
-            files: What is sent; every file must have its content.
-            message: Of the commit.
-            there: The files that the repository holds; those of another model are deleted.
-            private: Make a repository that is not there private.
+        Of the files that are there those of another model are deleted.
         """
         with self._explained():
             self._api.create_repo(self._repo, private=private or None, exist_ok=True)
@@ -167,13 +153,6 @@ class Hub:
                 self._repo, operations, commit_message=message, revision=self._revision
             )
         return str(done.commit_url)
-
-    def _knows_us(self) -> bool:
-        try:
-            self._api.whoami()
-        except HfHubHTTPError:
-            return False
-        return True
 
     def _run_there(self, files: set[str]) -> str | None:
         """The run whose recipe the repository holds."""
@@ -205,14 +184,14 @@ class Hub:
     def _told(self, error: BaseException) -> OrpoError:
         if isinstance(error, HfHubHTTPError):
             return self._refused(error)
-        reason = " ".join(scrubbed(str(error) or type(error).__name__, self._token).split())
+        reason = " ".join(scrubbed(str(error) or type(error).__name__, self.token).split())
         if isinstance(error, _UNANSWERED):
             return OrpoError(f"{self._api.endpoint} cannot be reached: {reason}")
         return OrpoError(f"{self._repo}: {reason}")
 
     def _refused(self, error: HfHubHTTPError) -> ConfigError:
         status = error.response.status_code
-        said = scrubbed(error.server_message or str(error).splitlines()[0], self._token)
+        said = scrubbed(error.server_message or str(error).splitlines()[0], self.token)
         what, fix = {
             401: ("the Hub does not know this token", "`hf auth login`, or another HF_TOKEN."),
             403: ("this token may not write here", "Use one with write access, or another owner."),

@@ -50,11 +50,7 @@ _LICENCE = re.compile(r"[a-z0-9][a-z0-9.-]*")
 
 @dataclass(frozen=True)
 class Options:
-    """The run, the repository, and what the run does not know.
-
-    Raises:
-        ConfigError: A name that the Hub would refuse.
-    """
+    """The run, the repository, and what the run does not know."""
 
     run: str = argument("RUN", help="run folder")
     repo: str = argument("REPO", help="owner/name on the Hub; made if it is not there")
@@ -71,23 +67,16 @@ class Options:
     json: bool = asked("json")
 
     def __post_init__(self) -> None:
-        """Check what can be checked without the run."""
         if not _fits(self.repo):
-            raise ConfigError(
-                f"{self.repo!r} is no name of a repository",
-                where="REPO",
-                fix="Give owner/name, in letters, digits, -, _ and dots.",
-            )
+            fix = "Give owner/name, in letters, digits, -, _ and dots."
+            raise ConfigError(f"{self.repo!r} is no name of a repository", where="REPO", fix=fix)
         if self.base_model is not None and not _fits(self.base_model):
-            raise ConfigError(
-                f"{self.base_model!r} is no Hub id", where="--base_model", fix="Give owner/name."
-            )
+            what, fix = f"{self.base_model!r} is no Hub id", "Give owner/name."
+            raise ConfigError(what, where="--base_model", fix=fix)
         if self.license is not None and not _LICENCE.fullmatch(self.license):
-            raise ConfigError(
-                f"{self.license!r} is no licence id of the Hub",
-                where="--license",
-                fix="Give one such as apache-2.0, mit, llama3.2 or other.",
-            )
+            what = f"{self.license!r} is no licence id of the Hub"
+            fix = "Give one such as apache-2.0, mit, llama3.2 or other."
+            raise ConfigError(what, where="--license", fix=fix)
         for flag, text in (("--message", self.message), ("--revision", self.revision)):
             if text is not None and not text.strip():
                 raise ConfigError("is empty", where=flag, fix="Leave it out.")
@@ -99,37 +88,36 @@ def _fits(name: str) -> bool:
 
 @dataclass(frozen=True)
 class Pushable:
-    """A run that can be pushed as asked.
-
-    Attributes:
-        options: What was asked for.
-        run: What the run folder says.
-        manifest: Of its model, every byte of which is as it was committed.
-        base: Hub id of the model that it started from, if it has one.
-    """
+    """A run that can be pushed as asked: every byte of its model is as it was committed."""
 
     options: Options
     run: Run
-    manifest: Manifest
-    base: str | None
+    manifest: Manifest  # of its model
+    base: str | None  # Hub id of the model that it started from, if it has one
+
+    def weights(self) -> tuple[Path, list[str]]:
+        """The folder of the model that is pushed, and which of its files belong to it."""
+        names = list(self.manifest.files)
+        if not self.options.merge:
+            return self.run.path, names
+        from orpo.evaluate.merging import merged_folder  # noqa: PLC0415 - loads torch
+
+        merged = merged_folder(self.run.path)
+        if merged is not None:
+            return merged, list(read_manifest(merged).files)
+        tokenizer = [name for name in names if not name.startswith("adapter_")]
+        return self.run.path, [*tokenizer, *_UNMERGED]
 
 
 @dataclass(frozen=True)
 class PushPlan:
-    """What would be pushed.
-
-    Attributes:
-        files: Everything that the repository is to hold.
-        card: The text of README.md.
-        licence: Licence id, or an empty string.
-        notes: What was decided, or is not known, in words.
-    """
+    """What would be pushed."""
 
     options: Options
-    files: list[PushFile]
-    card: str
-    licence: str
-    notes: list[str] = field(default_factory=list)
+    files: list[PushFile]  # everything that the repository is to hold
+    card: str  # the text of README.md
+    licence: str  # its id, or an empty string
+    notes: list[str] = field(default_factory=list)  # what was decided, or is not known, in words
 
     @property
     def message(self) -> str:
@@ -159,7 +147,7 @@ def run(options: Options) -> dict[str, Any]:
         if not options.json:
             _show(plan)
         return plan.as_dict()
-    from orpo.commands.hub import Hub  # noqa: PLC0415 - loads the Hub's library
+    from orpo.commands.hub import Hub, licence_here  # noqa: PLC0415 - loads the Hub's library
 
     hub = Hub(options.repo, options.revision)
     private, overwrite = options.private, options.overwrite
@@ -168,7 +156,7 @@ def run(options: Options) -> dict[str, Any]:
         from orpo.evaluate.merging import merge_once  # noqa: PLC0415 - loads torch
 
         merge_once(what.run.path, say=say)
-    unknown = not options.license and not licence_known_here(what.run, what.base)
+    unknown = not options.license and not licence_here(what.run, what.base)
     plan = plan_push(what, hub.licence_of(what.base) if unknown else None)
     for note in plan.notes:
         say(note)
@@ -181,35 +169,36 @@ def run(options: Options) -> dict[str, Any]:
 
 def _show(plan: PushPlan) -> None:
     print(plan.card)
-    told = plan.as_dict()
-    kind = "private repository" if plan.options.private else "repository"
-    console.print(
-        f"[bold]{kind} {escape(plan.options.repo)}, branch {escape(told['revision'])}[/bold]"
-    )
+    options = plan.options
+    kind = "private repository" if options.private else "repository"
+    branch = escape(options.revision or "main")
+    console.print(f"[bold]{kind} {escape(options.repo)}, branch {branch}[/bold]")
     for one in plan.files:
         size = "after merging" if one.size is None else f"{one.size:,} bytes"
         console.print(f"  {escape(spelled_out(one.name)):<32} {size}", highlight=False)
     console.print(f"commit: {escape(plan.message)}", highlight=False)
-    for note in plan.notes:
+    for note in (*plan.notes, "dry run: nothing was sent"):
         say(note)
-    say("dry run: nothing was sent")
 
 
 def pushable(options: Options) -> Pushable:
-    """Make sure that a run can be pushed; reads the run folder, and nothing of the network.
-
-    Raises:
-        DataError: It is no run folder.
-        CheckpointError: Its model is not what was committed.
-        ConfigError: It cannot be pushed as it is; says why.
-    """
+    """Make sure that a run can be pushed; reads the run folder, and nothing of the network."""
     run = read_run(options.run)
-    manifest = _sound(run.path)
+    where = str(run.path)
+    if holder := lock_holder(run.path):
+        raise ConfigError(f"is being written by {holder}", where=where, fix="Wait for it.")
+    if not (run.path / MANIFEST).is_file():
+        what = f"holds no finished model (no {MANIFEST})"
+        fix = "Push a run that has ended; `orpo doctor` says what is there."
+        raise CheckpointError(what, where=where, fix=fix)
+    manifest = read_manifest(run.path)
+    if manifest.kind != "model":
+        raise ConfigError("is a checkpoint", where=where, fix="Push the folder of the run.")
+    ensure_as_committed(run.path)
     adapter = bool(run.facts.get("adapter"))
     if options.merge and not adapter:
-        raise ConfigError(
-            "there is no adapter to merge", where="--merge", fix="The run is a whole model already."
-        )
+        what, fix = "there is no adapter to merge", "The run is a whole model already."
+        raise ConfigError(what, where="--merge", fix=fix)
     base = options.base_model or base_model_id(run)
     if adapter and not options.merge and base is None:
         raise ConfigError(
@@ -223,22 +212,14 @@ def pushable(options: Options) -> Pushable:
 def plan_push(what: Pushable, licence: Mapping[str, str] | None = None) -> PushPlan:
     """Decide what is sent, and make what has to be made for it.
 
-    Args:
-        what: From `pushable`.
-        licence: What the base model's card says, where it was asked; looked for here if absent.
-
-    Raises:
-        ConfigError: A file of the run folder holds what must not leave this machine.
+    `licence` is what the base model's card says, where it was asked; looked for here if absent.
     """
     options, run, base = what.options, what.run, what.base
-    from orpo.commands.hub import PushFile  # noqa: PLC0415 - loads the Hub's library
+    from orpo.commands.hub import PushFile, licence_here  # noqa: PLC0415 - the Hub's library
     from orpo.train.card import About, model_card  # noqa: PLC0415 - loads torch
 
-    known = (
-        {"license": options.license}
-        if options.license
-        else licence or licence_known_here(run, base)
-    )
+    given = {"license": options.license} if options.license else licence
+    known = given or licence_here(run, base)
     pictures = _pictures(run)
     about = About(
         name=options.repo.split("/")[1],
@@ -249,49 +230,18 @@ def plan_push(what: Pushable, licence: Mapping[str, str] | None = None) -> PushP
         pictures={one[0]: name for name, one in pictures.items()},
     )
     card = model_card(run, about)
-    place, names = _weights(what)
+    place, names = what.weights()
     recipe = yaml_text(public_recipe(run.recipe))
     made = {_CARD: card.encode(), RECIPE: recipe.encode(), **_made_public(place, names, base)}
     refuse_leaks(made.items(), None)
-    files = [
-        *(PushFile(name, _there(place / name)) for name in names if name not in made),
-        *(PushFile(name, content) for name, content in made.items()),
-        *(PushFile(name, content) for name, (_, content) in pictures.items()),
-    ]
-    files.sort(key=lambda one: one.name)
-    return PushPlan(options, files, card, known.get("license", ""), _notes(what, known))
-
-
-def _sound(folder: Path) -> Manifest:
-    """The manifest of a run's model, after comparing every byte with it."""
-    holder = lock_holder(folder)
-    if holder:
-        raise ConfigError(f"is being written by {holder}", where=str(folder), fix="Wait for it.")
-    if not (folder / MANIFEST).is_file():
-        raise CheckpointError(
-            f"holds no finished model (no {MANIFEST})",
-            where=str(folder),
-            fix="Push a run that has ended; `orpo doctor` says what is there.",
-        )
-    manifest = read_manifest(folder)
-    if manifest.kind != "model":
-        raise ConfigError("is a checkpoint", where=str(folder), fix="Push the folder of the run.")
-    ensure_as_committed(folder)
-    return manifest
-
-
-def _weights(what: Pushable) -> tuple[Path, list[str]]:
-    """The folder of the model that is pushed, and which of its files belong to it."""
-    names = list(what.manifest.files)
-    if not what.options.merge:
-        return what.run.path, names
-    from orpo.evaluate.merging import merged_folder  # noqa: PLC0415 - loads torch
-
-    merged = merged_folder(what.run.path)
-    if merged is not None:
-        return merged, list(read_manifest(merged).files)
-    tokenizer = [name for name in names if not name.startswith("adapter_")]
-    return what.run.path, [*tokenizer, *_UNMERGED]
+    contents: dict[str, Path | bytes | None] = {
+        **{name: path if (path := place / name).is_file() else None for name in names},
+        **made,
+        **{name: content for name, (_, content) in pictures.items()},
+    }
+    files = [PushFile(name, contents[name]) for name in sorted(contents)]
+    notes = _notes(what, known, merged=place != run.path)
+    return PushPlan(options, files, card, known.get("license", ""), notes)
 
 
 def _made_public(folder: Path, names: list[str], base: str | None) -> dict[str, bytes]:
@@ -299,18 +249,12 @@ def _made_public(folder: Path, names: list[str], base: str | None) -> dict[str, 
     made = {}
     for name in names:
         path = folder / name
-        if not name.endswith("config.json") or not path.is_file():
-            continue
-        config = read_object(path)
-        public = public_config(config, base)
-        text = json.dumps(public, indent=2, ensure_ascii=False) + "\n"
-        made[name] = path.read_bytes() if public == config else text.encode()
+        if name.endswith("config.json") and path.is_file():
+            config = read_object(path)
+            public = public_config(config, base)
+            text = json.dumps(public, indent=2, ensure_ascii=False) + "\n"
+            made[name] = path.read_bytes() if public == config else text.encode()
     return made
-
-
-def _there(path: Path) -> Path | None:
-    """A file that goes as it is; None for what merging is yet to make."""
-    return path if path.is_file() else None
 
 
 def _pictures(run: Run) -> dict[str, tuple[str, bytes]]:
@@ -318,16 +262,14 @@ def _pictures(run: Run) -> dict[str, tuple[str, bytes]]:
     from orpo.report.curves import run_figures  # noqa: PLC0415 - loads matplotlib
     from orpo.report.series import read_curves  # noqa: PLC0415
 
-    drawn = {one.name: one for one in run_figures(read_curves(run.metrics))}
-    made = {
-        f"figures/{name}.png": (drawn[name].title, drawn[name].png)
-        for name in _PICTURES
-        if name in drawn
+    return {
+        f"figures/{one.name}.png": (one.title, one.png)
+        for one in run_figures(read_curves(run.metrics))
+        if one.name in _PICTURES and len(one.png) <= _LARGEST_PICTURE
     }
-    return {name: one for name, one in made.items() if len(one[1]) <= _LARGEST_PICTURE}
 
 
-def _notes(what: Pushable, licence: Mapping[str, str]) -> list[str]:
+def _notes(what: Pushable, licence: Mapping[str, str], *, merged: bool) -> list[str]:
     options, run, base = what.options, what.run, what.base
     notes = []
     if base is None:
@@ -338,30 +280,8 @@ def _notes(what: Pushable, licence: Mapping[str, str]) -> list[str]:
         notes.append("licence: not known; --license ID names it")
     elif not options.license:
         notes.append(f"licence: {licence['license']}, as the base model's card says")
-    if options.merge and _weights(what)[0] == run.path:
+    if options.merge and not merged:
         notes.append("the adapter is merged into its base model first")
     if not run.evaluation.get("after"):
         notes.append("the run held no pairs out: the card shows numbers of the training only")
     return notes
-
-
-def licence_known_here(run: Run, base_model: str | None) -> dict[str, str]:
-    """What the base model's card says of its licence, if it lies in its folder or in the cache."""
-    from huggingface_hub import (  # noqa: PLC0415 - loads for a while
-        metadata_load,
-        try_to_load_from_cache,
-    )
-
-    from orpo.commands.hub import licence_in  # noqa: PLC0415
-
-    folder = Path(str(run.recipe.get("model") or "")).expanduser()
-    paths = [folder / "README.md"] if folder.is_dir() else []
-    cached = try_to_load_from_cache(base_model, "README.md") if base_model else None
-    for path in (*paths, *([Path(cached)] if isinstance(cached, str) else [])):
-        try:
-            header = metadata_load(path) if path.is_file() else None
-        except (OSError, ValueError):  # a card that cannot be read says nothing
-            continue
-        if found := licence_in(header or {}):
-            return found
-    return {}
