@@ -20,6 +20,7 @@ from orpo.commands.console import say
 from orpo.errors import ConfigError, ModelError, OrpoError
 from orpo.options import argument, asked, option
 from orpo.runs.checkpoints import ensure_as_committed
+from orpo.runs.files import ADAPTER_FILE
 from orpo.runs.reading import read_object
 from orpo.runs.writing import remove
 
@@ -34,6 +35,8 @@ pip install 'orpo[export]' has what it needs. An adapter is merged into its base
 
 OUTTYPES = ("auto", "f32", "f16", "bf16", "q8_0")
 _MAGIC = b"GGUF"
+_HELD = ("tokenizer.chat_template", "tokenizer.ggml.eos_token_id", "general.architecture")
+_TEMPLATE, _EOS, _KIND = _HELD
 _SCRIPT = "convert_hf_to_gguf.py"
 _INSTALL = (
     "git clone https://github.com/ggml-org/llama.cpp, then --llama_cpp FOLDER or LLAMA_CPP=FOLDER."
@@ -42,11 +45,7 @@ _INSTALL = (
 
 @dataclass(frozen=True)
 class Options:
-    """The model, the file, and the converter.
-
-    Raises:
-        ConfigError: A value that cannot be meant.
-    """
+    """The model, the file, and the converter."""
 
     model: str = argument("RUN", help="run folder, model folder or adapter folder")
     output: Path = argument("OUT.gguf", parse=Path, help="the file to write")
@@ -58,34 +57,25 @@ class Options:
     json: bool = asked("json")
 
     def __post_init__(self) -> None:
-        """Check what can be checked without the model."""
+        where = str(self.output)
         if self.output.suffix != ".gguf" or "{" in self.output.name:
-            raise ConfigError(
-                "is no name of a GGUF file", where=str(self.output), fix="Name a file .gguf."
-            )
+            raise ConfigError("is no name of a GGUF file", where=where, fix="Name a file .gguf.")
         if self.output.is_dir() or (self.output.exists() and not self.overwrite):
-            raise ConfigError(
-                "is there already", where=str(self.output), fix="Name another, or --overwrite."
-            )
-
-    @property
-    def staged(self) -> Path:
-        """Where the file is written before it was looked at."""
-        return self.output.with_name(f".{self.output.name}.new")
+            raise ConfigError("is there already", where=where, fix="Name another, or --overwrite.")
 
 
 def run(options: Options) -> dict[str, Any]:
     """Convert, look at the file, and give it its name; or show how."""
-    converter, notes = _checked(options), []
+    model, notes = Path(options.model), []
+    _refuse(model, trusted=options.trust_remote_code)
+    converter = _converter(options.llama_cpp)
     if converter is None:
-        missing = ConfigError(
-            "llama.cpp's converter is not installed", where="orpo export", fix=_INSTALL
-        )
+        what = "llama.cpp's converter is not installed"
+        missing = ConfigError(what, where="orpo export", fix=_INSTALL)
         if not options.dry_run:
             raise missing
         notes, converter = [str(missing)], Path(_SCRIPT)
-    model = Path(options.model)
-    if (model / "adapter_config.json").is_file():
+    if (model / ADAPTER_FILE).is_file():
         from orpo.evaluate import merging  # noqa: PLC0415 - loads torch
 
         folder = merging.merged_folder(model) or model / merging.MERGED
@@ -93,65 +83,57 @@ def run(options: Options) -> dict[str, Any]:
         if not options.dry_run:
             merging.merge_once(model, say=say)
         model = folder
-    what = [str(model), "--outfile", str(options.staged), "--outtype", options.outtype]
-    command = [sys.executable, str(converter), *what]
+    staged = options.output.with_name(f".{options.output.name}.new")  # until it was looked at
+    how = ["--outfile", str(staged), "--outtype", options.outtype]
+    command = [sys.executable, str(converter), str(model), *how]
     if options.dry_run:
         for note in notes:
             say(note)
         if not options.json:
             print(shlex.join(command))
         return {"command": command, "notes": notes}
-    return _convert(options, model, command)
+    return _convert(options.output, staged, model, command)
 
 
-def _checked(options: Options) -> Path | None:
-    """llama.cpp's script, if it is there; the model is as it was committed, and brings no code.
-
-    Raises:
-        ModelError: There is no such model, or it comes with code of its own.
-        CheckpointError: It is not what was committed.
-        ConfigError: llama.cpp is not where it was said to be.
-    """
-    folder = Path(options.model)
-    adapter = (folder / "adapter_config.json").is_file()
-    if not adapter and not (folder / "config.json").is_file():
+def _refuse(folder: Path, *, trusted: bool) -> None:
+    """Unless the model is there, as it was committed, and brings no code that is not trusted."""
+    if not any((folder / name).is_file() for name in (ADAPTER_FILE, "config.json")):
         raise ModelError(
             "no such model folder" if not folder.is_dir() else "the folder holds no model",
-            where=options.model,
+            where=str(folder),
             fix="Give the folder of a finished run or of a model; a Hub id must be downloaded.",
         )
     ensure_as_committed(folder)
-    for name in () if options.trust_remote_code else ("config.json", "tokenizer_config.json"):
-        path = folder / name
-        if path.is_file() and "auto_map" in read_object(path):
+    for path in (folder / "config.json", folder / "tokenizer_config.json"):
+        if not trusted and path.is_file() and "auto_map" in read_object(path):
             raise ModelError(
                 "the model comes with code of its own, which the converter would run",
                 where=str(path),
                 fix="Read that code, and add --trust_remote_code if you trust it.",
             )
-    return _converter(options.llama_cpp)
 
 
 def _converter(named: Path | None) -> Path | None:
     """llama.cpp's script: where it was said to be, else on the PATH; None if it is not there."""
-    told = named or (Path(os.environ["LLAMA_CPP"]) if os.environ.get("LLAMA_CPP") else None)
-    if told is not None:
-        found = told if told.is_file() else told / _SCRIPT
+    told = str(named or os.environ.get("LLAMA_CPP") or "")
+    if not told:
+        on_path = shutil.which(_SCRIPT)
+        return Path(on_path).resolve() if on_path else None
+    for found in (Path(told), Path(told, _SCRIPT)):
         if found.is_file():
             return found.resolve()
-        where = "--llama_cpp" if named else "LLAMA_CPP"
-        raise ConfigError(f"there is no {_SCRIPT} in {told}", where=where, fix=_INSTALL)
-    on_path = shutil.which(_SCRIPT)
-    return Path(on_path).resolve() if on_path else None
+    where = "--llama_cpp" if named else "LLAMA_CPP"
+    raise ConfigError(f"there is no {_SCRIPT} in {told}", where=where, fix=_INSTALL)
 
 
-def _convert(options: Options, model: Path, command: list[str]) -> dict[str, Any]:
+def _convert(output: Path, staged: Path, model: Path, command: list[str]) -> dict[str, Any]:
     from orpo.config import ORPOConfig  # noqa: PLC0415 - loads torch
-    from orpo.train.tokenizer import load_tokenizer  # noqa: PLC0415 - loads torch
+    from orpo.data.tokenize import answer_endings  # noqa: PLC0415
+    from orpo.train.tokenizer import load_tokenizer  # noqa: PLC0415
 
-    options.output.parent.mkdir(parents=True, exist_ok=True)
+    output.parent.mkdir(parents=True, exist_ok=True)
     say(f"converting {model} with {command[1]}")
-    remove(options.staged)  # the converter would follow a link
+    remove(staged)  # the converter would follow a link
     try:
         done = subprocess.run(  # noqa: S603 - no shell, and the user's own converter
             command,
@@ -163,18 +145,22 @@ def _convert(options: Options, model: Path, command: list[str]) -> dict[str, Any
             env={**os.environ, "HF_HUB_OFFLINE": "1"},
             check=False,
         )
-        if done.returncode or not options.staged.is_file():
+        if done.returncode or not staged.is_file():
             raise _explained(done.stdout, str(model), command[1])
         tokenizer = load_tokenizer(str(model), ORPOConfig(output_dir="unused"))
-        checked = check_gguf(options.staged, model, tokenizer)
-        options.staged.replace(options.output)
+        checked = _check(staged, model, tokenizer)
+        staged.replace(output)
     finally:
-        options.staged.unlink(missing_ok=True)
-    for line in (*checked, *_endings(tokenizer)):
+        staged.unlink(missing_ok=True)
+    for line in checked:
         say(line)
-    size = options.output.stat().st_size
-    say(f"{options.output}: {size:,} bytes")
-    return {"file": str(options.output), "size": size, "checked": checked}
+    # EOS is all that the file names.
+    for one in sorted(answer_endings(tokenizer) - {tokenizer.eos_token_id}):
+        name = tokenizer.convert_ids_to_tokens(one)
+        say(f"answers end with {name}: name it as a stop where answers do not end")
+    size = output.stat().st_size
+    say(f"{output}: {size:,} bytes")
+    return {"file": str(output), "size": size, "checked": checked}
 
 
 def _explained(said: str, where: str, converter: str) -> OrpoError:
@@ -189,38 +175,17 @@ def _explained(said: str, where: str, converter: str) -> OrpoError:
             fix="Only models with a known tokenizer, such as Llama's or Qwen's, can be converted.",
         )
     if "ModuleNotFoundError: No module named" in last:
-        return ConfigError(
-            f"the converter needs {last.rsplit(maxsplit=1)[-1]}",
-            where=converter,
-            fix="pip install 'orpo[export]', or what its requirements file names.",
-        )
+        what = f"the converter needs {last.rsplit(maxsplit=1)[-1]}"
+        fix = "pip install 'orpo[export]', or what its requirements file names."
+        return ConfigError(what, where=converter, fix=fix)
     if "is not supported" in last or "not supported!" in last:
-        return ModelError(
-            "llama.cpp cannot convert this architecture", where=where, fix="A newer one may."
-        )
+        what = "llama.cpp cannot convert this architecture"
+        return ModelError(what, where=where, fix="A newer one may.")
     return OrpoError(f"{converter} broke: {last}")
 
 
-def _endings(tokenizer: Any) -> list[str]:
-    """A hint where an answer ends with another token than EOS, which is all that the file names."""
-    from orpo.data.tokenize import answer_endings  # noqa: PLC0415 - loads torch
-
-    others = answer_endings(tokenizer) - {tokenizer.eos_token_id}
-    names = [str(tokenizer.convert_ids_to_tokens(one)) for one in sorted(others)]
-    return [
-        f"answers end with {name}: name it as a stop where answers do not end" for name in names
-    ]
-
-
-def check_gguf(file: Path, folder: Path, tokenizer: Any) -> list[str]:
-    """Whether a GGUF file holds the model that it was made of: its kind, its template, its words.
-
-    Returns:
-        What was found to be so, one line each.
-
-    Raises:
-        ModelError: It is no GGUF file, or not that of this model.
-    """
+def _check(file: Path, folder: Path, tokenizer: Any) -> list[str]:
+    """What of a GGUF file is as in the model that it was made of: kind, template, words."""
     with file.open("rb") as opened:
         if opened.read(len(_MAGIC)) != _MAGIC:
             raise ModelError("the converter wrote no GGUF file", where=str(folder))
@@ -231,31 +196,23 @@ def check_gguf(file: Path, folder: Path, tokenizer: Any) -> list[str]:
     from orpo.data.asked import asked_otherwise  # noqa: PLC0415 - loads torch
 
     fields = GGUFReader(file).fields
-    config = read_object(folder / "config.json")
-    _same("chat template", _held(fields, "tokenizer.chat_template"), tokenizer.chat_template)
+    held = {name: one.contents() for name, one in fields.items() if name in _HELD}
     tokens = fields.get("tokenizer.ggml.tokens")
-    size = config.get("vocab_size") or len(tokenizer)
-    _same("size of the vocabulary", 0 if tokens is None else len(tokens.data), size)
-    _same("EOS token", _held(fields, "tokenizer.ggml.eos_token_id"), tokenizer.eos_token_id)
-    kind = _held(fields, "general.architecture")
+    size = read_object(folder / "config.json").get("vocab_size") or len(tokenizer)
+    for what, found, expected in (
+        ("chat template", held.get(_TEMPLATE), tokenizer.chat_template),
+        ("size of the vocabulary", 0 if tokens is None else len(tokens.data), size),
+        ("EOS token", held.get(_EOS), tokenizer.eos_token_id),
+    ):
+        if found != expected:
+            texts = (repr(one) for one in (found, expected))
+            shown = [one if len(one) < 40 else f"{one[:40]}..." for one in texts]
+            raise ModelError(
+                f"the converter wrote another {what}: {shown[0]} instead of {shown[1]}",
+                where="orpo export",
+                fix="Take a newer llama.cpp.",
+            )
     template = "its chat template" if tokenizer.chat_template else "no chat template, as the model"
-    differs = asked_otherwise(tokenizer)
+    kind, differs = held.get(_KIND), asked_otherwise(tokenizer)
     found = f"architecture {kind}, {size:,} tokens, {template}, EOS {tokenizer.eos_token}"
     return [found, *([differs] if differs else [])]
-
-
-def _held(fields: Any, name: str) -> Any:
-    return fields[name].contents() if name in fields else None
-
-
-def _same(what: str, found: object, expected: object) -> None:
-    if found != expected:
-        shown = [
-            repr(one) if len(repr(one)) < 40 else f"{repr(one)[:40]}..."
-            for one in (found, expected)
-        ]
-        raise ModelError(
-            f"the converter wrote another {what}: {shown[0]} instead of {shown[1]}",
-            where="orpo export",
-            fix="Take a newer llama.cpp.",
-        )
