@@ -266,6 +266,29 @@ def located(name: str, *enough: str) -> str:
     return name
 
 
+def ensure_reachable(name: str) -> None:
+    """Refuse a model that is neither a folder nor on the Hub, before torch is loaded.
+
+    What the Hub's cache holds is there, whatever the Hub says; and a slow Hub may answer later.
+    """
+    if Path(located(name)).is_dir():
+        return
+    from huggingface_hub import HfApi, try_to_load_from_cache  # noqa: PLC0415 - half a second
+
+    try:
+        kept = (try_to_load_from_cache(name, file) for file in ("config.json", ADAPTER_FILE))
+        if not any(isinstance(file, str) for file in kept):
+            HfApi().model_info(name, timeout=5)
+    except Exception as error:  # of the Hub, or of whichever library of HTTP it goes by
+        status = getattr(getattr(error, "response", None), "status_code", 404)
+        if status in {401, 403, 404} and "Timeout" not in type(error).__name__:
+            raise ModelError(
+                f"is no folder here and no model that the Hub gives ({error})",
+                where=name,
+                fix="Give a folder of a model, or a Hub id.",
+            ) from error
+
+
 def _inside(folder: Path) -> str:
     """Where peft has put adapters of names of their own."""
     found = sorted(folder.glob(f"*/{ADAPTER_FILE}"))

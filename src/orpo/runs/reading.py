@@ -39,7 +39,8 @@ def read_text(path: Path, largest: int = _LARGEST) -> str:
             raise DataError(f"has {size:,} bytes, which is too large", where=str(path))
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise DataError(f"is not UTF-8 at byte {error.start}", where=str(path)) from error
+        what, fix = f"is not UTF-8 at byte {error.start}", "Convert it to UTF-8."
+        raise DataError(what, where=str(path), fix=fix) from error
     except OSError as error:
         reason = error.strerror or str(error)
         raise DataError(f"cannot be read ({reason})", where=str(path)) from error
