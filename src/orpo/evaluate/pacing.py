@@ -29,19 +29,12 @@ class Stopped(Exception):  # noqa: N818 - nothing went wrong
 
 
 class Pacer:
-    """Lets requests go, evenly spaced, and makes all wait for a busy server.
-
-    Args:
-        per_minute: At most so many; any number if absent.
-        backoff: Seconds to wait where a busy server does not say how long.
-        say: Is told of longer waits.
-        clock: Tells the seconds.
-    """
+    """Lets requests go, evenly spaced, and makes all wait for a busy server."""
 
     def __init__(
         self,
         per_minute: float | None = None,
-        backoff: float = 1.0,
+        backoff: float = 1.0,  # seconds to wait where a busy server does not say how long
         say: Say = silent,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -71,11 +64,7 @@ class Pacer:
             self._say(f"the judge's server is busy; waiting {seconds:.0f} s")
 
     def wait(self) -> None:
-        """Wait for a free moment.
-
-        Raises:
-            Stopped: The others have stopped.
-        """
+        """Wait for a free moment; `Stopped` once the others have stopped."""
         if self.stop.wait(self.book()):
             raise Stopped
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections import Counter
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from orpo.errors import DataError
 from orpo.evaluate.settings import Sampling
+from orpo.runs.reading import read_text
 
 if TYPE_CHECKING:
     from orpo.data.types import Message, Row
@@ -17,34 +21,19 @@ _T = TypeVar("_T")
 
 _TABLES = {".json", ".jsonl", ".ndjson", ".csv", ".parquet", ".gz"}
 _COLUMNS = ("prompt", "turns", "messages", "instruction")
-_IDS = ("id", "question_id")
 _HINT = "Give a column 'prompt' (text or messages), 'turns', 'messages' or 'instruction'."
 
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked, in one or more turns.
+    """What is asked, in one or more turns."""
 
-    Attributes:
-        id: Names it in files and messages.
-        turns: What the user says; the model answers each, and sees its earlier answers.
-        system: System prompt, or nothing.
-        category: Such as "math"; or nothing.
-        reference: A right answer for each turn, where somebody wrote one.
-        before: Turns of the conversation that were had before, {role, content} each.
-    """
-
-    id: str
-    turns: tuple[str, ...]
+    id: str  # names it in files and messages
+    turns: tuple[str, ...]  # the model answers each, and sees its earlier answers
     system: str = ""
-    category: str = ""
-    reference: tuple[str, ...] = ()
-    before: tuple[Message, ...] = ()
-
-    @property
-    def is_text(self) -> bool:
-        """Whether it is one text and nothing else."""
-        return len(self.turns) == 1 and not self.system and not self.before
+    category: str = ""  # such as "math"
+    reference: tuple[str, ...] = ()  # a right answer for each turn, where somebody wrote one
+    before: tuple[Message, ...] = ()  # turns of the conversation that were had before
 
     def conversation(self, answers: Sequence[str] = ()) -> list[Message]:
         """The conversation up to the user's turn that follows the model's earlier answers."""
@@ -53,149 +42,24 @@ class Question:
             opening.append({"role": "system", "content": self.system})
         messages = [*opening, *self.before, {"role": "user", "content": self.turns[0]}]
         for answer, turn in zip(answers, self.turns[1:], strict=False):
-            messages += [
-                {"role": "assistant", "content": answer},
-                {"role": "user", "content": turn},
-            ]
+            messages.append({"role": "assistant", "content": answer})
+            messages.append({"role": "user", "content": turn})
         return messages
 
-
-def read_questions(source: str | Path) -> list[Question]:
-    """Questions from a file, or the text itself if it names no file.
-
-    A .txt file has one question per line. Other files have a column `prompt` or `instruction` (a
-    text or a list of {role, content} that ends with the user), `messages` (such a list) or `turns`
-    (a list of texts that are asked one after another); and, where they are there, `id` or
-    `question_id`, `system`, `category`, `reference` and, beside an instruction, `input`.
-
-    Raises:
-        DataError: The file is missing, empty, has no such column, or an id is there twice.
-    """
-    path, text = Path(source), str(source)
-    looks_like_file = path.suffix.lower() in _TABLES | {".txt"} and "\n" not in text
-    if looks_like_file and not path.is_file():
-        raise DataError("no such file", where=text, fix="Give a file of prompts, or a text.")
-    if not looks_like_file:
-        return [Question("1", (text,))]
-    if path.suffix.lower() == ".txt":
-        questions = _lines(path)
-    else:
-        from orpo.data.sources import open_source  # noqa: PLC0415 - loads datasets
-
-        questions = [_question(row) for row in open_source(text)]
-    if not questions:
-        raise DataError("holds no prompt", where=text, fix="Give at least one.")
-    _require_distinct(questions, text)
-    return questions
-
-
-def spread(every: Sequence[_T], limit: int | None) -> list[_T]:
-    """So many of them, from the beginning to the end; all of them without a limit."""
-    count = len(every)
-    if limit is None or limit >= count:
-        return list(every)
-    return [every[place * count // limit] for place in range(limit)]
-
-
-def _lines(path: Path) -> list[Question]:
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"is not UTF-8 at byte {error.start}", where=str(path), fix="Convert it to UTF-8."
-        ) from error
-    except OSError as error:
-        raise DataError(f"cannot be read ({error.strerror})", where=str(path)) from error
-    return [Question(str(n), (line,)) for n, line in enumerate(lines, 1) if line.strip()]
-
-
-def _question(row: Row) -> Question:
-    if row.broken is not None:
-        raise row.broken
-    values = row.values
-    system, turns, before = _content(values, row.where)
-    if not all(turn.strip() for turn in turns):
-        raise DataError("the prompt has no text", where=row.where, fix="Write something.")
-    return Question(
-        id=next((str(values[n]) for n in _IDS if values.get(n) is not None), str(row.index + 1)),
-        turns=turns,
-        system=system or _text(values, "system"),
-        category=_text(values, "category"),
-        reference=_texts(values.get("reference")),
-        before=before,
-    )
-
-
-def _content(
-    values: Mapping[str, Any], where: str
-) -> tuple[str, tuple[str, ...], tuple[Mapping[str, Any], ...]]:
-    """(system prompt, the user's turns, what was said before them)."""
-    for name in _COLUMNS:
-        value = values.get(name)
-        if isinstance(value, str):
-            extra = _text(values, "input") if name == "instruction" else ""
-            return "", (f"{value}\n\n{extra}" if extra else value,), ()
-        if not isinstance(value, list) or not value:
-            continue
-        if name == "turns" and all(isinstance(turn, str) for turn in value):
-            return "", tuple(value), ()
-        if all(isinstance(turn, dict) and "role" in turn for turn in value):
-            return _conversation(value, f"{where}, field {name!r}")
-    raise DataError("no prompt in this row", where=where, fix=_HINT)
-
-
-def _conversation(
-    messages: list[dict[str, Any]], where: str
-) -> tuple[str, tuple[str, ...], tuple[Mapping[str, Any], ...]]:
-    *before, last = messages
-    if last["role"] != "user" or not isinstance(last.get("content"), str):
-        raise DataError(
-            f"the conversation ends with {last['role']!r}, not with a text of the user",
-            where=where,
-            fix="Leave out what stands after the user's last turn.",
-        )
-    opened = bool(before) and before[0]["role"] == "system"
-    if opened and isinstance(before[0].get("content"), str):
-        return before[0]["content"], (last["content"],), tuple(before[1:])
-    return "", (last["content"],), tuple(before)
-
-
-def _text(values: Mapping[str, Any], name: str) -> str:
-    value = values.get(name)
-    return value if isinstance(value, str) and value.strip() else ""
-
-
-def _texts(value: Any) -> tuple[str, ...]:
-    if isinstance(value, str):
-        return (value,)
-    return tuple(map(str, value)) if isinstance(value, list) else ()
-
-
-def _require_distinct(questions: list[Question], where: str) -> None:
-    seen: set[str] = set()
-    for question in questions:
-        if question.id in seen:
-            raise DataError(
-                f"the id {question.id!r} is there twice", where=where, fix="Give each its own."
-            )
-        seen.add(question.id)
+    @property
+    def is_text(self) -> bool:
+        """Whether it is one text and nothing else."""
+        return len(self.turns) == 1 and not self.system and not self.before
 
 
 @dataclass(frozen=True)
 class Answered:
-    """A question with the answers of one model.
-
-    Attributes:
-        question: What was asked.
-        turns: One answer for each of its turns, without white space around them.
-        model: Who answered.
-        truncated: For each answer, whether it was cut off before its end.
-    """
+    """A question with the answers of one model, one for each turn."""
 
     question: Question
-    turns: tuple[str, ...]
+    turns: tuple[str, ...]  # without white space around them
     model: str
-    truncated: tuple[bool, ...]
+    truncated: tuple[bool, ...]  # whether each was cut off before its end
 
     def row(self) -> dict[str, Any]:
         """{"prompt", "answer"}; with several turns {"turns", "answers"}."""
@@ -208,20 +72,14 @@ class Answered:
 
 @dataclass(frozen=True)
 class Asked:
-    """A question among the others.
-
-    Attributes:
-        question: What is asked.
-        key: Depends on what is asked and, for what is asked several times, on which time it is;
-            not on the question's place or id. The random numbers of a drawn answer come from it.
-        repeat: How often the same was asked before it.
-        wanted: Whether it is still to be answered.
-    """
+    """A question among the others."""
 
     question: Question
     key: str
-    repeat: int = 0
-    wanted: bool = True
+    """Depends on what is asked and, for what is asked several times, on which time it is; not on
+    the question's place or id. The random numbers of a drawn answer come from it."""
+    repeat: int = 0  # how often the same was asked before it
+    wanted: bool = True  # it is still to be answered
 
 
 Answers = Generator[tuple[str, Answered], None, None]
@@ -244,3 +102,105 @@ class AnswerSource(Protocol):
 
     def close(self) -> None:
         """Let go of memory."""
+
+
+def keyed(questions: Sequence[Question]) -> list[Asked]:
+    """The questions with their keys."""
+    seen: Counter[str] = Counter()
+    asked = []
+    for question in questions:
+        said = [list(question.turns), question.system, [dict(turn) for turn in question.before]]
+        content = json.dumps(said, ensure_ascii=True, sort_keys=True)
+        key = hashlib.sha256(f"{seen[content]}:{content}".encode()).hexdigest()[:32]
+        asked.append(Asked(question, key, seen[content]))
+        seen[content] += 1
+    return asked
+
+
+def spread(every: Sequence[_T], limit: int | None) -> list[_T]:
+    """So many of them, from the beginning to the end; all of them without a limit."""
+    count = len(every)
+    if limit is None or limit >= count:
+        return list(every)
+    return [every[place * count // limit] for place in range(limit)]
+
+
+def read_questions(source: str | Path) -> list[Question]:
+    """Questions from a file, or the text itself if it names no file.
+
+    A .txt file has one question per line. Other files have a column `prompt` or `instruction` (a
+    text or a list of {role, content} that ends with the user), `messages` (such a list) or `turns`
+    (a list of texts that are asked one after another); and, where they are there, `id` or
+    `question_id`, `system`, `category`, `reference` and, beside an instruction, `input`.
+    """
+    path, text = Path(source), str(source)
+    if path.suffix.lower() not in _TABLES | {".txt"} or "\n" in text:
+        return [Question("1", (text,))]
+    if not path.is_file():
+        raise DataError("no such file", where=text, fix="Give a file of prompts, or a text.")
+    if path.suffix.lower() == ".txt":
+        lines = enumerate(read_text(path).splitlines(), 1)
+        questions = [Question(str(n), (line,)) for n, line in lines if line.strip()]
+    else:
+        from orpo.data.sources import open_source  # noqa: PLC0415 - loads datasets
+
+        questions = [_question(row) for row in open_source(text)]
+    if not questions:
+        raise DataError("holds no prompt", where=text, fix="Give at least one.")
+    name, often = Counter(question.id for question in questions).most_common(1)[0]
+    if often > 1:
+        raise DataError(f"the id {name!r} is there twice", where=text, fix="Give each its own.")
+    return questions
+
+
+def _question(row: Row) -> Question:
+    if row.broken is not None:
+        raise row.broken
+    values = row.values
+    system, turns, before = _content(values, row.where)
+    if not all(turn.strip() for turn in turns):
+        raise DataError("the prompt has no text", where=row.where, fix="Write something.")
+    names = (values.get("id"), values.get("question_id"), row.index + 1)
+    given = values.get("reference")
+    reference = [given] if isinstance(given, str) else given if isinstance(given, list) else []
+    return Question(
+        id=next(str(name) for name in names if name is not None),
+        turns=turns,
+        system=system or _text(values, "system"),
+        category=_text(values, "category"),
+        reference=tuple(map(str, reference)),
+        before=before,
+    )
+
+
+def _content(
+    values: Mapping[str, Any], where: str
+) -> tuple[str, tuple[str, ...], tuple[Mapping[str, Any], ...]]:
+    """(system prompt, the user's turns, what was said before them)."""
+    for name in _COLUMNS:
+        value = values.get(name)
+        if isinstance(value, str):
+            extra = _text(values, "input") if name == "instruction" else ""
+            return "", (f"{value}\n\n{extra}" if extra else value,), ()
+        if not isinstance(value, list) or not value:
+            continue
+        if name == "turns" and all(isinstance(turn, str) for turn in value):
+            return "", tuple(value), ()
+        if all(isinstance(turn, dict) and "role" in turn for turn in value):
+            *before, last = value
+            if last["role"] != "user" or not isinstance(last.get("content"), str):
+                raise DataError(
+                    f"the conversation ends with {last['role']!r}, not with a text of the user",
+                    where=f"{where}, field {name!r}",
+                    fix="Leave out what stands after the user's last turn.",
+                )
+            opened = bool(before) and before[0]["role"] == "system"
+            if opened and isinstance(before[0].get("content"), str):
+                return before[0]["content"], (last["content"],), tuple(before[1:])
+            return "", (last["content"],), tuple(before)
+    raise DataError("no prompt in this row", where=where, fix=_HINT)
+
+
+def _text(values: Mapping[str, Any], name: str) -> str:
+    value = values.get(name)
+    return value if isinstance(value, str) and value.strip() else ""

@@ -45,20 +45,12 @@ class Sampling:
     batch_size: int = option(16, help="prompts at once; default 16", metavar="N", parse=positive)
 
     def checked(self) -> Sampling:
-        """The same.
-
-        Raises:
-            ConfigError: A value that cannot be meant.
-        """
+        """The same; a ConfigError of a value that cannot be meant."""
         if self.temperature < 0:
             raise ConfigError("must not be negative", where="--temperature", fix="0 is greedy.")
         if not 0 < self.top_p <= 1:
             raise ConfigError("must be above 0 and at most 1", where="--top_p")
         return self
-
-
-def _or_none(text: str) -> float | None:
-    return None if text.lower() == "none" else float(text)
 
 
 @dataclass(frozen=True)
@@ -103,7 +95,7 @@ class JudgeSettings:
         0.0,
         flag="judge_temperature",
         metavar="T",
-        parse=_or_none,
+        parse=lambda text: None if text.lower() == "none" else float(text),
         help="default 0; `none` leaves it to the server",
     )
     seed: int = option(
@@ -135,82 +127,68 @@ class JudgeSettings:
     cache: Path | None = None
 
     def __post_init__(self) -> None:
-        _check(self)
+        """Refuse what cannot be meant."""
+
+        def fits(value: float | None) -> bool:
+            return value is None or (math.isfinite(value) and value >= 0)
+
+        known = {
+            "judge": bool(self.model.strip()),
+            "judge_temperature": self.temperature is None or 0 <= self.temperature <= 2,
+            "judge_max_tokens": self.max_tokens >= 1,
+            "concurrency": self.concurrency >= 1,
+            "requests_per_minute": self.requests_per_minute != 0 and fits(self.requests_per_minute),
+            "retries": self.retries >= 0,
+            "judge_timeout": self.timeout != 0 and fits(self.timeout),
+            "price_in": fits(self.price_in),
+            "price_out": fits(self.price_out),
+            "max_cost": fits(self.max_cost),
+        }
+        for name, good in known.items():
+            if not good:
+                raise ConfigError("is not a value that can be meant", where=f"--{name}")
+        if self.base_url is not None and urlsplit(self.base_url).scheme not in {"http", "https"}:
+            raise ConfigError(
+                "is not an address",
+                where=f"--judge_url {self.base_url}",
+                fix='Give one such as "http://127.0.0.1:8000/v1".',
+            )
+        if (self.price_in is None) != (self.price_out is None):
+            raise ConfigError("one price alone tells no cost", where="--price_in, --price_out")
+        if self.max_cost is not None and self.price_in is None:
+            fix = "Give --price_in and --price_out, per million tokens."
+            raise ConfigError("a limit needs prices", where="--max_cost", fix=fix)
 
     def kept_in(self, folder: Path) -> JudgeSettings:
         """The same, at $OPENAI_BASE_URL if no address was given, its replies kept in a folder.
 
-        Raises:
-            ConfigError: There is no key where one is needed: said before any model has answered.
+        That there is no key where one is needed is said here, before any model has answered.
         """
         address = self.base_url or os.environ.get("OPENAI_BASE_URL") or None
-        if address is None and not (folder / CACHE).exists():
-            api_key(self.api_key_env, address)
-        return replace(self, base_url=address, cache=folder / CACHE)
+        kept = replace(self, base_url=address, cache=folder / CACHE)
+        if not (folder / CACHE).exists():
+            kept.key()
+        return kept
+
+    def key(self) -> str:
+        """The key that the environment variable holds; a server of one's own needs none."""
+        key = os.environ.get(self.api_key_env, "").strip()
+        if not key and self.base_url is None:
+            raise ConfigError(
+                "there is no API key",
+                where=f"${self.api_key_env}",
+                fix="Set this variable, or give --judge_url for a server that needs none.",
+            )
+        return key
 
     def as_dict(self) -> dict[str, Any]:
         """What a reader needs in order to ask the same; no key, and no path of this machine."""
-        kept = {name: value for name, value in vars(self).items() if name not in {"cache"}}
-        return {**kept, "base_url": _without_password(self.base_url)}
-
-
-def api_key(variable: str, base_url: str | None) -> str:
-    """The key that an environment variable holds; a server of one's own needs none.
-
-    Raises:
-        ConfigError: There is none, and no other server than OpenAI's.
-    """
-    key = os.environ.get(variable, "").strip()
-    if not key and base_url is None:
-        raise ConfigError(
-            "there is no API key",
-            where=f"${variable}",
-            fix="Set this variable, or give --judge_url for a server that needs none.",
-        )
-    return key
-
-
-def _check(given: JudgeSettings) -> None:
-    wrong = {
-        "judge": not given.model.strip(),
-        "judge_temperature": given.temperature is not None and not 0 <= given.temperature <= 2,
-        "judge_max_tokens": given.max_tokens < 1,
-        "concurrency": given.concurrency < 1,
-        "requests_per_minute": given.requests_per_minute == 0 or _bad(given.requests_per_minute),
-        "retries": given.retries < 0,
-        "judge_timeout": given.timeout == 0 or _bad(given.timeout),
-        "price_in": _bad(given.price_in),
-        "price_out": _bad(given.price_out),
-        "max_cost": _bad(given.max_cost),
-    }
-    for name, bad in wrong.items():
-        if bad:
-            raise ConfigError("is not a value that can be meant", where=f"--{name}")
-    if given.base_url is not None and urlsplit(given.base_url).scheme not in {"http", "https"}:
-        raise ConfigError(
-            "is not an address",
-            where=f"--judge_url {given.base_url}",
-            fix='Give one such as "http://127.0.0.1:8000/v1".',
-        )
-    if (given.price_in is None) != (given.price_out is None):
-        raise ConfigError("one price alone tells no cost", where="--price_in, --price_out")
-    if given.max_cost is not None and given.price_in is None:
-        raise ConfigError(
-            "a limit needs prices",
-            where="--max_cost",
-            fix="Give --price_in and --price_out, per million tokens.",
-        )
-
-
-def _bad(value: float | None) -> bool:
-    return value is not None and not (math.isfinite(value) and value >= 0)
-
-
-def _without_password(address: str | None) -> str | None:
-    if address is None:
-        return None
-    parts = urlsplit(address)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+        kept = {name: value for name, value in vars(self).items() if name != "cache"}
+        if self.base_url is not None:
+            parts = urlsplit(self.base_url)  # without user and password
+            place = (parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", "")
+            kept["base_url"] = urlunsplit(place)
+        return kept
 
 
 def _names(text: str) -> tuple[str, ...]:

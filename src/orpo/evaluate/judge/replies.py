@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from orpo.errors import ConfigError, EvaluationError, OrpoError
-from orpo.evaluate.asking import Client, Refused, Reply, Unanswered, endpoint_of
+from orpo.evaluate.asking import Refused, Reply, Unanswered, endpoint_of
 from orpo.evaluate.pacing import Pacer, Say, Stopped, in_threads, silent
 from orpo.evaluate.settings import JudgeSettings
 from orpo.evaluate.store import Store, open_store
@@ -17,112 +17,50 @@ from orpo.evaluate.store import Store, open_store
 Chat: TypeAlias = Sequence[Mapping[str, str]]
 """A conversation: [{"role", "content"}]."""
 
-_KEPT = (
-    "key",
-    "text",
-    "finish_reason",
-    "model",
-    "prompt_tokens",
-    "completion_tokens",
-    "logprobs",
-)
+_KEPT = ("key", "text", "finish_reason", "model", "prompt_tokens", "completion_tokens")
 _REFUSALS = 8  # without one answer: then it is not the request, it is all of them
-_MILLION = 1e6
 _CHARACTERS = 4  # of English a token; of other scripts one, which is rather too many
 _FRAME = 4  # tokens around each message
 
 
 @dataclass(frozen=True)
 class Request:
-    """One question to the judge.
-
-    Attributes:
-        messages: The conversation that it completes.
-        max_tokens: Instead of the settings' own.
-        temperature: Instead of the settings' own.
-        top_logprobs: Ask for so many alternatives of each token of the reply, and their
-            log-probabilities; 0 asks for none.
-    """
+    """One question to the judge: the conversation that it completes."""
 
     messages: Chat
-    max_tokens: int | None = None
-    temperature: float | None = None
-    top_logprobs: int = 0
 
     def arguments(self, settings: JudgeSettings) -> dict[str, Any]:
         """What the protocol calls it."""
-        temperature = settings.temperature if self.temperature is None else self.temperature
         return {
-            "messages": self.messages,
-            "max_tokens": self.max_tokens or settings.max_tokens,
-            "temperature": temperature,
-            "seed": settings.seed if temperature else None,
-            "logprobs": True if self.top_logprobs else None,
-            "top_logprobs": self.top_logprobs or None,
+            "messages": [dict(message) for message in self.messages],
+            "max_tokens": settings.max_tokens,
+            "temperature": settings.temperature,
+            "seed": settings.seed if settings.temperature else None,
         }
 
     def key(self, settings: JudgeSettings) -> str:
         """sha256 of all that decides the reply: equal requests are asked once."""
-        temperature = settings.temperature if self.temperature is None else self.temperature
         facts = {
+            **self.arguments(settings),
             "server": settings.base_url,
             "model": settings.model,
-            "messages": [dict(message) for message in self.messages],
-            "max_tokens": self.max_tokens or settings.max_tokens,
-            "temperature": temperature,
-            "seed": settings.seed if temperature else None,
-            "top_logprobs": self.top_logprobs,
+            "top_logprobs": 0,  # as kept replies have it
         }
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """What requests will take, before they are sent.
-
-    Attributes:
-        requests: How many.
-        prompt_tokens: About so many, guessed from the length of the texts.
-        completion_tokens: At most so many.
-        cost: At most about so much; None without prices.
-    """
-
-    requests: int
-    prompt_tokens: int
-    completion_tokens: int
-    cost: float | None
-
-    def __str__(self) -> str:
-        cost = "" if self.cost is None else f", so at most about {money(self.cost)}"
-        return (
-            f"{self.requests:,} requests, an estimated {self.prompt_tokens:,} tokens of prompts "
-            f"and at most {self.completion_tokens:,} of replies{cost}"
-        )
-
-
-@dataclass(frozen=True)
 class Spend:
-    """What replies have taken, as the server counted.
+    """What replies have taken, as the server counted."""
 
-    Attributes:
-        requests: Different requests.
-        from_cache: Those that an earlier run had asked.
-        prompt_tokens: Of all, the earlier ones included.
-        completion_tokens: Of all.
-        without_usage: Replies for which the server told no tokens; they count as nothing.
-        refused: Requests that the server would not answer.
-        cost: Of all; None without prices.
-        cost_now: Of those that were asked now; None without prices.
-    """
-
-    requests: int
-    from_cache: int
-    prompt_tokens: int
+    requests: int  # different ones
+    from_cache: int  # those that an earlier run had asked
+    prompt_tokens: int  # of all, the earlier ones included
     completion_tokens: int
-    without_usage: int
-    refused: int
-    cost: float | None
-    cost_now: float | None
+    without_usage: int  # replies for which the server told no tokens; they count as nothing
+    refused: int  # requests that the server would not answer
+    cost: float | None  # of all; None without prices
+    cost_now: float | None  # of those that were asked now
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -143,66 +81,56 @@ def money(amount: float) -> str:
     return f"{amount:,.2f}" if amount >= 1 else f"{amount:.4f}"
 
 
-def estimate(settings: JudgeSettings, requests: Iterable[Request]) -> Estimate:
-    """What some requests will take; the tokens of prompts are a guess from characters."""
-    count = prompt = completion = 0
-    for request in requests:
-        count += 1
-        completion += request.max_tokens or settings.max_tokens
-        prompt += sum(_FRAME + _guess(message["content"]) for message in request.messages)
-    return Estimate(count, prompt, completion, _cost(settings, prompt, completion))
-
-
 def spend(settings: JudgeSettings, replies: Iterable[Reply]) -> Spend:
     """What some replies have taken; a request that was asked once is counted once."""
-    unique: dict[str, Reply] = {}
-    for reply in replies:
-        unique.setdefault(reply.key, reply)
-    every = list(unique.values())
-    answered = [reply for reply in every if not reply.error]
+    every = {reply.key: reply for reply in replies}.values()
+    now = [reply for reply in every if not reply.cached]
     prompt, completion = _tokens(every)
     return Spend(
         requests=len(every),
-        from_cache=sum(reply.cached for reply in every),
+        from_cache=len(every) - len(now),
         prompt_tokens=prompt,
         completion_tokens=completion,
-        without_usage=sum(reply.prompt_tokens is None for reply in answered),
-        refused=len(every) - len(answered),
+        without_usage=sum(one.prompt_tokens is None and not one.error for one in every),
+        refused=sum(bool(one.error) for one in every),
         cost=_cost(settings, prompt, completion),
-        cost_now=_cost(settings, *_tokens([reply for reply in every if not reply.cached])),
+        cost_now=_cost(settings, *_tokens(now)),
     )
 
 
-def allow(settings: JudgeSettings, ahead: Estimate, spent: Spend) -> None:
-    """Refuse what would cost more than `max_cost`, with what was spent on it before."""
-    if settings.max_cost is None or ahead.cost is None or not ahead.requests:
-        return
-    whole = ahead.cost + (spent.cost or 0)
-    if whole > settings.max_cost:
-        before = f", {money(spent.cost)} were spent before" if spent.cost else ""
-        raise ConfigError(
-            f"{ahead}{before}, and the limit is {money(settings.max_cost)}; nothing was asked",
-            where="--max_cost",
-            fix="Raise it, evaluate fewer prompts, or lower --judge_max_tokens.",
-        )
-
-
-def _guess(text: str) -> int:
-    plain = sum(character.isascii() for character in text)
-    return plain // _CHARACTERS + len(text) - plain
-
-
-def _tokens(replies: Sequence[Reply]) -> tuple[int, int]:
-    return (
-        sum(reply.prompt_tokens or 0 for reply in replies),
-        sum(reply.completion_tokens or 0 for reply in replies),
-    )
+def _tokens(replies: Iterable[Reply]) -> tuple[int, int]:
+    pairs = [(one.prompt_tokens or 0, one.completion_tokens or 0) for one in replies]
+    return sum(prompt for prompt, _ in pairs), sum(completion for _, completion in pairs)
 
 
 def _cost(settings: JudgeSettings, prompt: int, completion: int) -> float | None:
     if settings.price_in is None or settings.price_out is None:
         return None
-    return (prompt * settings.price_in + completion * settings.price_out) / _MILLION
+    return (prompt * settings.price_in + completion * settings.price_out) / 1e6
+
+
+def _foreseen(settings: JudgeSettings, requests: Iterable[Request], spent: Spend) -> str:
+    """What some requests will take, in words; refused where it would pass `max_cost`."""
+    texts = [[message["content"] for message in one.messages] for one in requests]
+    prompt, completion = 0, len(texts) * settings.max_tokens
+    for text in (text for one in texts for text in one):
+        plain = sum(character.isascii() for character in text)
+        prompt += _FRAME + plain // _CHARACTERS + len(text) - plain
+    cost = _cost(settings, prompt, completion)
+    most = "" if cost is None else f", so at most about {money(cost)}"
+    told = (
+        f"{len(texts):,} requests, an estimated {prompt:,} tokens of prompts "
+        f"and at most {completion:,} of replies{most}"
+    )
+    limit = settings.max_cost
+    if limit is not None and cost is not None and cost + (spent.cost or 0) > limit:
+        before = f", {money(spent.cost)} were spent before" if spent.cost else ""
+        raise ConfigError(
+            f"{told}{before}, and the limit is {money(limit)}; nothing was asked",
+            where="--max_cost",
+            fix="Raise it, evaluate fewer prompts, or lower --judge_max_tokens.",
+        )
+    return told
 
 
 def complete(
@@ -211,16 +139,9 @@ def complete(
     """The judge's replies, in the order of the requests.
 
     Equal requests are asked once, and what is in the settings' cache is not asked at all. Every
-    reply is in the cache as soon as it has come: after a break the same call goes on.
-
-    Args:
-        settings: Which judge, and how.
-        requests: What to ask.
-        say: Is told the estimated cost before, and how far it is.
-
-    Returns:
-        One reply for each request. A request that the server refuses for good, such as one that
-        is too long for the judge, has a reply with an empty text and an `error`.
+    reply is in the cache as soon as it has come: after a break the same call goes on. A request
+    that the server refuses for good, such as one that is too long for the judge, has a reply with
+    an empty text and an `error`.
 
     Raises:
         ConfigError: The key, the model, the address or the limit of the cost is wrong.
@@ -231,13 +152,12 @@ def complete(
         replies = {key: _kept(store.lines[key]) for key in wanted if key in store.lines}
         missing = {key: request for key, request in wanted.items() if key not in replies}
         if missing:
-            ahead, spent = estimate(settings, missing.values()), spend(settings, replies.values())
-            allow(settings, ahead, spent)
+            spent = spend(settings, replies.values())
             known = f"; {len(replies):,} more are in the cache" if replies else ""
+            ahead = _foreseen(settings, missing.values(), spent)
             say(f"judge {settings.model}: {ahead}{known}")
-            asking = _Asking(settings, store, len(wanted), spent, say)
-            asking.ask(missing)
-            replies |= {reply.key: reply for reply in asking.replies}
+            found = _Round(settings, store, missing, spent, say).ask()
+            replies |= {reply.key: reply for reply in found}
     # One that is refused is asked again by the next run, and stands for itself in this one.
     return [replies[request.key(settings)] for request in requests]
 
@@ -245,33 +165,32 @@ def complete(
 def _kept(line: Mapping[str, Any]) -> Reply:
     """The reply that a line of the cache holds."""
     known = {name: line[name] for name in _KEPT if name in line}
-    known["logprobs"] = tuple(known.get("logprobs") or ())
     if not isinstance(known["text"], str):
         raise TypeError(known["text"])
     return Reply(**known, cached=True)
 
 
 @dataclass
-class _Asking:
-    """One round of questions; `wanted` requests in all, of which some had been paid before."""
+class _Round:
+    """One round of questions, beside what had been asked and paid before."""
 
     settings: JudgeSettings
     store: Store
-    wanted: int
+    missing: Mapping[str, Request]
     spent: Spend
     say: Say
-    replies: list[Reply] = field(default_factory=list)
+    answered: list[Reply] = field(default_factory=list)
+    refused: list[Reply] = field(default_factory=list)
     failures: list[Unanswered] = field(default_factory=list)
+    in_a_row: int = 0  # of the failures
     fatal: OrpoError | None = None
-    _in_a_row: int = 0
-    _cost: float = 0.0
-    _told: int = 0
 
-    def ask(self, missing: Mapping[str, Request]) -> None:
+    def ask(self) -> list[Reply]:
+        from orpo.evaluate.served import Client  # noqa: PLC0415 - loads openai
+
         settings = self.settings
         pacer = Pacer(settings.requests_per_minute, settings.backoff, self.say)
-        optional = ("temperature", "seed")
-        with Client(endpoint_of(settings), pacer, optional, self.say) as client:
+        with Client(endpoint_of(settings), pacer, ("temperature", "seed"), self.say) as client:
 
             def work(item: tuple[str, Request]) -> Reply:
                 key, request = item
@@ -292,75 +211,70 @@ class _Asking:
             except Unanswered as error:
                 self.failures.append(error)
                 self._conclude()
-            items = list(missing.items())
+            items = list(self.missing.items())
             for _, result in in_threads(work, items, settings.concurrency, pacer.stop):
                 self._take(result)
-                if self.fatal is not None or self._hopeless():
+                if self._hopeless():
                     pacer.stop.set()
-                self._tell(len(missing))
         self._conclude()
+        return self.answered + self.refused
 
     def _take(self, result: Reply | Exception) -> None:
-        if isinstance(result, Reply):
-            self.replies.append(result)
-            self._in_a_row = 0
-            self._watch_cost()
-        elif isinstance(result, Unanswered) and not result.all_are:
-            self.failures.append(result)
-            self._in_a_row += 1
-        elif isinstance(result, Unanswered):
-            self.fatal = self.fatal or EvaluationError(f"the judge's server, {result}")
-        elif isinstance(result, OrpoError):
-            self.fatal = self.fatal or result
-        elif not isinstance(result, Stopped):
-            raise result
+        match result:
+            case Reply(error=""):
+                self.answered.append(result)
+                self.in_a_row = 0
+                self._count()
+            case Reply():
+                self.refused.append(result)
+                self.in_a_row = 0
+            case Unanswered(all_are=False):
+                self.failures.append(result)
+                self.in_a_row += 1
+            case Unanswered():
+                self.fatal = self.fatal or EvaluationError(f"the judge's server, {result}")
+            case OrpoError():
+                self.fatal = self.fatal or result
+            case Exception() if not isinstance(result, Stopped):
+                raise result
 
-    def _watch_cost(self) -> None:
-        self._cost += spend(self.settings, [self.replies[-1]]).cost or 0
-        limit, total = self.settings.max_cost, self._cost + (self.spent.cost or 0)
-        if limit is not None and total > limit:
+    def _count(self) -> None:
+        """What the answers have cost, and how many there are: now and then."""
+        limit, done, total = self.settings.max_cost, len(self.answered), len(self.missing)
+        paid = (_cost(self.settings, *_tokens(self.answered)) or 0) + (self.spent.cost or 0)
+        if limit is not None and paid > limit:
             self.fatal = self.fatal or EvaluationError(
-                f"--max_cost: {money(total)} are spent, and the limit is {money(limit)}"
+                f"--max_cost: {money(paid)} are spent, and the limit is {money(limit)}"
             )
+        if done % max(-(-total // 10), 10) == 0 and done < total:
+            self.say(f"judge: {done:,} of {total:,} replies")
 
     def _hopeless(self) -> bool:
         """Whether nothing will come of the rest: the server is gone, or refuses everything."""
         several = self.settings.concurrency
-        if self._in_a_row >= several or len(self.failures) >= 2 * several:
-            return True
-        refused = sum(bool(reply.error) for reply in self.replies)
-        return refused == len(self.replies) and refused >= _REFUSALS
-
-    def _tell(self, total: int) -> None:
-        done = sum(not reply.error for reply in self.replies)
-        if self._told + max(total / 10, 10) <= done < total:
-            self._told = done
-            self.say(f"judge: {done:,} of {total:,} replies")
+        gone = self.in_a_row >= several or len(self.failures) >= 2 * several
+        refuses = len(self.refused) >= _REFUSALS and not self.answered
+        return self.fatal is not None or gone or refuses
 
     def _conclude(self) -> None:
-        answered = [reply for reply in self.replies if not reply.error]
-        refused = [reply for reply in self.replies if reply.error]
-        done = self.spent.requests + len(answered)
-        kept = "; the same command goes on from there" if self.settings.cache else ""
-        how_many = f"{done:,} of {self.wanted:,} requests are answered{kept}"
-        if isinstance(self.fatal, ConfigError) or (self.fatal and not done):
-            raise self.fatal
-        if self.fatal is not None:
-            raise EvaluationError(f"{self.fatal}; {how_many}")
-        if self.failures and not done:
-            raise self.failures[0]
-        if self.failures:
-            raise EvaluationError(
-                f"the judge's server failed {len(self.failures):,} requests for good "
-                f"({self.failures[0]}); {how_many}"
-            )
-        if refused and not done:
-            raise ConfigError(
-                f"the judge's server refuses every request ({refused[0].error})",
-                where=f"--judge {self.settings.model}",
-            )
-        if len(refused) > done:
-            raise EvaluationError(
-                f"the judge's server refuses {len(refused):,} requests ({refused[0].error}); "
-                f"{how_many}"
-            )
+        done, fatal, why = self.spent.requests + len(self.answered), self.fatal, ""
+        if fatal is not None:
+            if isinstance(fatal, ConfigError) or not done:
+                raise fatal
+            why = str(fatal)
+        elif self.failures:
+            if not done:
+                raise self.failures[0]
+            many = f"{len(self.failures):,} requests"
+            why = f"the judge's server failed {many} for good ({self.failures[0]})"
+        elif self.refused:
+            because = self.refused[0].error
+            if not done:
+                what = f"the judge's server refuses every request ({because})"
+                raise ConfigError(what, where=f"--judge {self.settings.model}")
+            if len(self.refused) > done:
+                why = f"the judge's server refuses {len(self.refused):,} requests ({because})"
+        if why:
+            kept = "; the same command goes on from there" if self.settings.cache else ""
+            total = self.spent.requests + len(self.missing)
+            raise EvaluationError(f"{why}; {done:,} of {total:,} requests are answered{kept}")
