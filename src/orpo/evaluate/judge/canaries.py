@@ -9,7 +9,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 from orpo.evaluate.judge.suspicious import CONSTANT, EMPTY, FORGED, TALKS, suspicions
 
@@ -54,23 +54,14 @@ class Canary:
 
 @dataclass(frozen=True)
 class Trust:
-    """What the canaries say about the judge.
+    """What the canaries say about the judge."""
 
-    Attributes:
-        trusted: It rewarded none, told most of them from real answers, and could be read.
-        sentence: Why, or why not.
-        rewarded: How many canaries it rewarded.
-        canaries: How many there were.
-        flagged: How many of them `suspicions` would have caught.
-        kinds: Kind -> {"lost", "tied", "rewarded", "unparsed", "flagged"}.
-    """
-
-    trusted: bool
-    sentence: str
-    rewarded: int
-    canaries: int
-    flagged: int
-    kinds: dict[str, dict[str, int]]
+    trusted: bool  # it rewarded none, told most of them from real answers, and could be read
+    sentence: str  # why, or why not
+    rewarded: int  # how many canaries it rewarded
+    canaries: int  # how many there were
+    flagged: int  # how many of them `suspicions` would have caught
+    kinds: dict[str, dict[str, int]]  # {"lost", "tied", "rewarded", "unparsed", "flagged"} of each
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -78,82 +69,67 @@ class Trust:
 
 
 def plant_canaries(ids: Sequence[str], usable: Sequence[bool], seed: int) -> list[Canary]:
-    """Canaries for some prompts, chosen by the seed.
+    """Canaries for some items, chosen by the seed: usable ones have a real answer beside them."""
 
-    Args:
-        ids: Names of the items.
-        usable: Whether an item has a real answer for a canary to stand beside.
-        seed: Makes the choice repeatable.
-    """
+    def draw(kind: str, name: str) -> bytes:
+        text = f"{seed}\0{kind}\0{name}"
+        return hashlib.sha256(text.encode("utf-8", "replace")).digest()
+
     found = [index for index, fit in enumerate(usable) if fit]
-    canaries = []
-    for kind, (answer, count) in CANARIES.items():
-        order = sorted(found, key=lambda index: _draw(seed, kind, ids[index]))
-        canaries += [Canary(kind, index, answer) for index in order[:count]]
-    return canaries
+    return [
+        Canary(kind, index, answer)
+        for kind, (answer, count) in CANARIES.items()
+        for index in sorted(found, key=lambda index: draw(kind, ids[index]))[:count]
+    ]
 
 
 def judge_trust(
     outcomes: Sequence[tuple[Canary, Outcome]], prompts: Sequence[str], unparsed: float
 ) -> Trust:
-    """Whether to trust a judge.
+    """Whether to trust a judge, by what each canary got and the share of unreadable verdicts.
 
-    Args:
-        outcomes: What each canary got.
-        prompts: As texts, by the index of the canaries.
-        unparsed: Share of all verdicts that could not be read.
+    `prompts` are texts, by the index of the canaries.
     """
-    flags = _flags(outcomes, prompts)
     kinds: dict[str, dict[str, int]] = {}
-    for (canary, outcome), flagged in zip(outcomes, flags, strict=True):
-        row = kinds.setdefault(
-            canary.kind, dict.fromkeys(("lost", "tied", "rewarded", "unparsed", "flagged"), 0)
-        )
-        row[outcome] += 1
-        row["flagged"] += flagged
-    counts = Counter(outcome for _, outcome in outcomes)
-    trusted, sentence = _verdict(counts, len(outcomes), kinds, unparsed)
-    return Trust(trusted, sentence, counts["rewarded"], len(outcomes), sum(flags), kinds)
-
-
-def _flags(outcomes: Sequence[tuple[Canary, Outcome]], prompts: Sequence[str]) -> list[bool]:
-    """Whether `suspicions` catches each canary, as one of a model that always answers so."""
-    flagged: list[bool] = []
     for kind in dict.fromkeys(canary.kind for canary, _ in outcomes):
-        same = [canary for canary, _ in outcomes if canary.kind == kind]
-        found = suspicions([c.answer for c in same], [prompts[c.index] for c in same])
-        flagged += [kind in flags for flags in found]
-    return flagged
+        same = [(canary, outcome) for canary, outcome in outcomes if canary.kind == kind]
+        found = Counter(outcome for _, outcome in same)
+        # As answers of a model that always answers so.
+        flags = suspicions([c.answer for c, _ in same], [prompts[c.index] for c, _ in same])
+        kinds[kind] = {name: found[name] for name in get_args(Outcome)}
+        kinds[kind]["flagged"] = sum(kind in one for one in flags)
+    counts, total = Counter(outcome for _, outcome in outcomes), len(outcomes)
+    why = _mistrust(counts, total, kinds, unparsed)
+    tied = f"; {counts['tied']} it found as good as a real one" if counts["tied"] else ""
+    well = f"The judge rewarded none of {total} answers that deserve nothing{tied}."
+    flagged = sum(row["flagged"] for row in kinds.values())
+    return Trust(not why, why or well, counts["rewarded"], total, flagged, kinds)
 
 
-def _verdict(
+def _mistrust(
     counts: Counter[Outcome], total: int, kinds: dict[str, dict[str, int]], unparsed: float
-) -> tuple[bool, str]:
+) -> str:
+    """Why a judge is not to be trusted; empty where it is."""
     if not total:
-        return False, "No canary could be tried: there is no real answer to put beside it."
+        return "No canary could be tried: there is no real answer to put beside it."
     if counts["rewarded"]:
         which = ", ".join(
             f"{kind} {row['rewarded']} of {sum(row.values()) - row['flagged']}"
             for kind, row in kinds.items()
             if row["rewarded"]
         )
-        return False, (
+        return (
             f"Do not trust this judge: it rewarded {counts['rewarded']} of {total} answers that "
             f"deserve nothing ({which})."
         )
     if unparsed > _UNREADABLE:
-        return False, (
+        return (
             f"Do not trust these figures: {100 * unparsed:.0f} % of the judge's verdicts could "
             "not be read."
         )
     if 2 * counts["lost"] < total:
-        return False, (
+        return (
             f"Do not trust this judge: it found only {counts['lost']} of {total} answers that "
             "deserve nothing worse than real ones; or the real ones deserve nothing either."
         )
-    tied = f"; {counts['tied']} it found as good as a real one" if counts["tied"] else ""
-    return True, f"The judge rewarded none of {total} answers that deserve nothing{tied}."
-
-
-def _draw(seed: int, kind: str, name: str) -> bytes:
-    return hashlib.sha256(f"{seed}\0{kind}\0{name}".encode("utf-8", "replace")).digest()
+    return ""

@@ -14,7 +14,6 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
-from collections.abc import Sequence
 
 from orpo.evaluate.judge.replies import Chat
 
@@ -102,8 +101,7 @@ def conversation(prompt: str | Chat) -> str:
         return prompt
     if len(prompt) == 1 and prompt[0]["role"] == "user":
         return prompt[0]["content"]
-    names: Sequence[tuple[str, str]] = [(turn["role"], turn["content"]) for turn in prompt]
-    return "\n\n".join(f"[{role.capitalize()}]\n{content}" for role, content in names)
+    return "\n\n".join(f"[{one['role'].capitalize()}]\n{one['content']}" for one in prompt)
 
 
 def legible(text: str) -> str:
@@ -115,15 +113,12 @@ def legible(text: str) -> str:
     seen = unicodedata.normalize("NFKC", _JOINERS.sub("", harmless(text.translate(_TAGS))))
     apart = unicodedata.normalize("NFKD", seen).translate(_SMALL_CAPITALS)
     plain = unicodedata.normalize("NFC", re.sub("[\u0300-\u036f]", "", apart))
-    plain = _LETTERS.sub(lambda found: _latin(found[0]), plain)
+    plain = _LETTERS.sub(  # a word in which letters of two alphabets are mixed
+        lambda found: found[0].translate(_ALIKE) if _LATIN.search(found[0]) else found[0], plain
+    )
     plain = _SPACED.sub(lambda found: _joined(found[0]), plain)
     plain = _LEET.sub(lambda found: _letters(found[0]), plain)
     return _EMPHASIS.sub("", plain)
-
-
-def _latin(word: str) -> str:
-    """A word in which letters of two alphabets are mixed, in Latin ones."""
-    return word.translate(_ALIKE) if _LATIN.search(word) else word
 
 
 def _letters(word: str) -> str:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from orpo.evaluate.intervals import Interval, mean_interval
 from orpo.evaluate.judge.canaries import Trust
@@ -20,46 +19,37 @@ from orpo.evaluate.settings import JudgeSettings
 Preferred: TypeAlias = Literal["first", "second", "tie"]
 """Which answer a verdict is for, whatever the order was."""
 
-_VALUE = {"first": 0.0, "tie": 0.5, "second": 1.0}
+Flags: TypeAlias = tuple[tuple[str, ...], tuple[str, ...]]
+"""What is suspicious about both answers; it changes no verdict."""
+
+_VALUE: dict[Preferred, float] = {"first": 0.0, "tie": 0.5, "second": 1.0}
 
 
 @dataclass(frozen=True)
 class PairVerdict:
-    """What the judge said about one pair.
-
-    Attributes:
-        id: Of the pair.
-        group: Its prompt.
-        verdicts: With `first` shown first, and with `second` shown first; None is unparsed.
-        lengths: Characters of both answers.
-        reasons: The judge's replies in both orders.
-        failures: Why a verdict is missing, in both orders; empty where it is not.
-        flags: What is suspicious about both answers; it changes no verdict.
-    """
+    """What the judge said about one pair, with `first` shown first, and with `second`."""
 
     id: str
-    group: str
-    verdicts: tuple[Preferred | None, Preferred | None]
-    lengths: tuple[int, int]
-    reasons: tuple[str, str]
-    failures: tuple[str, str]
-    flags: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
+    group: str  # its prompt
+    verdicts: tuple[Preferred | None, Preferred | None]  # None is unparsed
+    lengths: tuple[int, int]  # characters of both answers
+    reasons: tuple[str, str]  # the judge's replies
+    failures: tuple[str, str]  # why a verdict is missing; empty where it is not
+    flags: Flags = ((), ())
 
-    @staticmethod
-    def mean(verdicts: Sequence[Preferred | None], missing: float = 0.5) -> float:
+    def mean(self, missing: float = 0.5) -> float:
         """The preference of both orders together; an unparsed verdict counts as `missing`."""
-        values = [missing if verdict is None else _VALUE[verdict] for verdict in verdicts]
-        return sum(values) / len(values)
+        return sum(missing if one is None else _VALUE[one] for one in self.verdicts) / 2
 
     @property
     def preference(self) -> float:
         """For `second`, from 0 to 1: what the judge said, the mean of both orders."""
-        return self.mean(self.verdicts)
+        return self.mean()
 
     @property
     def unparsed(self) -> int:
         """Verdicts of the two that could not be read."""
-        return sum(verdict is None for verdict in self.verdicts)
+        return self.verdicts.count(None)
 
     @property
     def flagged(self) -> bool:
@@ -81,41 +71,29 @@ class PairVerdict:
 
 @dataclass(frozen=True)
 class PairwiseResult:
-    """All verdicts of a run, and what they say together.
-
-    Attributes:
-        settings: Which judge, and how.
-        items: In the order of the pairs.
-        trust: What the canaries say about the judge.
-        spend: What all requests took, the canaries' among them.
-        reported: The judge's names as its server reports them.
-    """
+    """All verdicts of a run, and what they say together."""
 
     settings: JudgeSettings
-    items: tuple[PairVerdict, ...]
-    trust: Trust
-    spend: Spend
-    reported: tuple[str, ...] = ()
+    items: tuple[PairVerdict, ...]  # in the order of the pairs
+    trust: Trust  # what the canaries say about the judge
+    spend: Spend  # what all requests took, the canaries' among them
+    reported: tuple[str, ...] = ()  # the judge's names as its server reports them
 
     @property
     def win_rate(self) -> Interval | None:
         """The mean preference for `second`, as the judge said it, whatever is suspicious."""
-        return self._mean(self.items, lambda item: item.preference)
+        return self._share(item.preference for item in self.items)
 
     @property
     def without_flagged(self) -> Interval | None:
         """The same of the pairs in which nothing is suspicious."""
-        plain = [item for item in self.items if not item.flagged]
-        return self._mean(plain, lambda item: item.preference)
+        return self._share(None if item.flagged else item.preference for item in self.items)
 
     @property
     def bounds(self) -> tuple[float, float] | None:
         """The win rate if all unparsed verdicts had been losses, or wins."""
-        ends = [
-            self._mean(self.items, lambda item, m=missing: item.mean(item.verdicts, m))  # type: ignore[misc]
-            for missing in (0.0, 1.0)
-        ]
-        return None if ends[0] is None or ends[1] is None else (ends[0].value, ends[1].value)
+        low, high = (self._share(item.mean(end) for item in self.items) for end in (0.0, 1.0))
+        return None if low is None or high is None else (low.value, high.value)
 
     @property
     def unparsed(self) -> int:
@@ -125,9 +103,10 @@ class PairwiseResult:
     @property
     def consistency(self) -> Interval | None:
         """How often both orders say the same, of the pairs with two verdicts."""
-        both = self._readable()
-        same = [float(item.verdicts[0] == item.verdicts[1]) for item in both]
-        return share_interval(same, [item.group for item in both])
+        return self._share(
+            None if item.unparsed else float(item.verdicts[0] == item.verdicts[1])
+            for item in self.items
+        )
 
     @property
     def first_position(self) -> Interval | None:
@@ -135,13 +114,14 @@ class PairwiseResult:
 
         Each pair was shown in both orders, so the answers' quality has no part in it.
         """
-        values, groups = [], []
-        for item in self._readable():
-            for verdict, shown_first in zip(item.verdicts, ("first", "second"), strict=True):
-                if verdict != "tie":
-                    values.append(float(verdict == shown_first))
-                    groups.append(item.group)
-        return share_interval(values, groups)
+        found = [
+            (float(verdict == shown_first), item.group)
+            for item in self.items
+            if not item.unparsed
+            for verdict, shown_first in zip(item.verdicts, ("first", "second"), strict=True)
+            if verdict != "tie"
+        ]
+        return share_interval([value for value, _ in found], [group for _, group in found])
 
     @property
     def longer_wins(self) -> Interval | None:
@@ -149,9 +129,12 @@ class PairwiseResult:
 
         An answer can be longer because it is better: see also `length_auc`.
         """
-        found = [i for i in self._decided() if i.lengths[0] != i.lengths[1]]
-        values = [float((i.preference > 0.5) == (i.lengths[1] > i.lengths[0])) for i in found]
-        return share_interval(values, [item.group for item in found])
+        return self._share(
+            None
+            if item.preference == 0.5 or item.lengths[0] == item.lengths[1]
+            else float((item.preference > 0.5) == (item.lengths[1] > item.lengths[0]))
+            for item in self.items
+        )
 
     @property
     def length_auc(self) -> Interval | None:
@@ -159,37 +142,36 @@ class PairwiseResult:
 
         What one model has over the other in all pairs, in quality and in length, drops out.
         """
-        gains: dict[bool, list[float]] = {True: [], False: []}
-        for item in self._decided():
-            gains[item.preference > 0.5].append(float(item.lengths[1] - item.lengths[0]))
-        return auc_interval(gains[True], gains[False])
+        gains = [(i.preference, float(i.lengths[1] - i.lengths[0])) for i in self.items]
+        return auc_interval(
+            [gain for preference, gain in gains if preference > 0.5],
+            [gain for preference, gain in gains if preference < 0.5],
+        )
 
     @property
     def counts(self) -> dict[str, int]:
         """Account of the pairs: each is a win, a tie or a loss of `second`, as judged."""
-        names = {True: "wins", False: "losses"}
-        found = Counter(
-            "ties" if item.preference == 0.5 else names[item.preference > 0.5]
-            for item in self.items
-        )
-        readable = self._readable()
+        both = Counter(item.verdicts for item in self.items if not item.unparsed)
+        agreed = {name: both[name, name] for name in _VALUE}
         return {
             "pairs": len(self.items),
-            **{name: found[name] for name in ("wins", "ties", "losses")},
-            "agreed_wins": sum(i.verdicts == ("second", "second") for i in readable),
-            "agreed_ties": sum(i.verdicts == ("tie", "tie") for i in readable),
-            "agreed_losses": sum(i.verdicts == ("first", "first") for i in readable),
-            "orders_differ": sum(i.verdicts[0] != i.verdicts[1] for i in readable),
+            "wins": sum(item.preference > 0.5 for item in self.items),
+            "ties": sum(item.preference == 0.5 for item in self.items),
+            "losses": sum(item.preference < 0.5 for item in self.items),
+            "agreed_wins": agreed["second"],
+            "agreed_ties": agreed["tie"],
+            "agreed_losses": agreed["first"],
+            "orders_differ": both.total() - sum(agreed.values()),
             "verdicts": 2 * len(self.items),
-            "tie_verdicts": sum(i.verdicts.count("tie") for i in self.items),
+            "tie_verdicts": sum(item.verdicts.count("tie") for item in self.items),
             "unparsed_verdicts": self.unparsed,
-            "pairs_with_unparsed": len(self.items) - len(readable),
+            "pairs_with_unparsed": len(self.items) - both.total(),
             "flagged_pairs": sum(item.flagged for item in self.items),
         }
 
     @property
     def flags(self) -> dict[str, dict[str, int]]:
-        """{"first": {flag: answers}, "second": ...}."""
+        """How many answers of each side are suspicious, by reason."""
         return {
             name: dict(Counter(flag for item in self.items for flag in item.flags[side]))
             for side, name in enumerate(("first", "second"))
@@ -227,13 +209,12 @@ class PairwiseResult:
                 f"ties; if all were losses the win rate would be {100 * low:.1f} %, if all were "
                 f"wins {100 * high:.1f} %."
             )
-        place = self.first_position
+        place, length = self.first_position, self.length_auc
         if place is not None and not place.low <= 0.5 <= place.high:
             said.append(
                 f"The judge goes by the place: the answer shown first won {_shown(place)} of the "
                 "verdicts with a winner. Both orders were asked, so that this evens out."
             )
-        length = self.length_auc
         if length is not None and not length.low <= 0.5 <= length.high:
             said.append(
                 "Length and verdict go together: the difference in length alone tells wins from "
@@ -244,7 +225,7 @@ class PairwiseResult:
     @property
     def suspicion(self) -> str:
         """How many pairs are suspicious, and the win rate without them; empty if none is."""
-        flagged, rest = self.counts["flagged_pairs"], self.without_flagged
+        flagged, rest = sum(item.flagged for item in self.items), self.without_flagged
         if not flagged:
             return ""
         without = f"; without them the win rate is {100 * rest.value:.1f} %" if rest else ""
@@ -253,17 +234,10 @@ class PairwiseResult:
             f"constant, or made for the judge. They count as judged{without}."
         )
 
-    @staticmethod
-    def _mean(
-        items: Sequence[PairVerdict], value: Callable[[PairVerdict], float]
-    ) -> Interval | None:
-        return share_interval([value(item) for item in items], [item.group for item in items])
-
-    def _readable(self) -> list[PairVerdict]:
-        return [item for item in self.items if not item.unparsed]
-
-    def _decided(self) -> list[PairVerdict]:
-        return [item for item in self.items if item.preference != 0.5]
+    def _share(self, values: Iterable[float | None]) -> Interval | None:
+        """The mean over the pairs, each with its value or none."""
+        found = [(v, i.group) for v, i in zip(values, self.items, strict=True) if v is not None]
+        return share_interval([value for value, _ in found], [group for _, group in found])
 
 
 def _shown(interval: Interval) -> str:
@@ -283,20 +257,15 @@ def auc_interval(
 ) -> Interval | None:
     """How often a positive is above a negative, a tie counting half; None if either is missing.
 
-    Args:
-        positives: Such as how much longer the answers are that won.
-        negatives: The same of those that lost.
-        level: How often such intervals shall contain the truth.
-
-    Returns:
-        The area under the curve with Newcombe's score-like interval on Hanley and McNeil's
-        variance (Statistics in Medicine 25, 2006, method 5), which holds near 0 and 1 too.
+    The area under the curve with Newcombe's score-like interval on Hanley and McNeil's variance
+    (Statistics in Medicine 25, 2006, method 5), which holds near 0 and 1 too.
     """
     wins, losses = len(positives), len(negatives)
     if not wins or not losses:
         return None
-    placed = ranks([*positives, *negatives])[:wins].sum()
-    value = float((placed - wins * (wins + 1) / 2) / (wins * losses))
+    ordered = np.sort(negatives)
+    below = np.searchsorted(ordered, positives) + np.searchsorted(ordered, positives, "right")
+    value = float(below.sum() / (2 * wins * losses))
     z = NormalDist().inv_cdf(0.5 + level / 2)
 
     def outside(theta: float) -> bool:
@@ -305,23 +274,15 @@ def auc_interval(
         spread *= 1 + half * ((1 - theta) / (2 - theta) + theta / (1 + theta))
         return abs(value - theta) > z * math.sqrt(spread)
 
-    ends = (_border(outside, 0.0, value), _border(outside, 1.0, value))
+    def border(far: float) -> float:
+        """Where being outside begins between a point that may be and one that is not."""
+        near = value
+        if not outside(far):
+            return far
+        for _ in range(60):
+            middle = (far + near) / 2
+            far, near = (middle, near) if outside(middle) else (far, middle)
+        return near
+
+    ends = (border(0.0), border(1.0))
     return Interval(value, *ends, n=wins + losses, clusters=wins + losses, level=level)
-
-
-def ranks(values: Sequence[float]) -> NDArray[np.float64]:
-    """Ranks from 1 on; equal values share the mean of theirs."""
-    _, where, counts = np.unique(np.asarray(values, float), return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    middle: NDArray[np.float64] = (last - counts + 1 + last) / 2
-    return middle[where]
-
-
-def _border(outside: Callable[[float], bool], far: float, near: float) -> float:
-    """Where being outside begins between a point that may be and one that is not."""
-    if not outside(far):
-        return far
-    for _ in range(60):
-        middle = (far + near) / 2
-        far, near = (middle, near) if outside(middle) else (far, middle)
-    return near

@@ -50,15 +50,10 @@ _PRIME = np.uint64((1 << 61) - 1)
 
 
 def suspicions(answers: Sequence[str | None], prompts: Sequence[str]) -> list[tuple[str, ...]]:
-    """What is suspicious about each answer of one model.
+    """What is suspicious about each answer of one model, to prompts as `conversation` writes them.
 
-    Args:
-        answers: All answers of one model, in the order of the prompts; None is an empty one.
-        prompts: As texts; a conversation as `conversation` writes it.
-
-    Returns:
-        For each answer its flags: `EMPTY`, `CONSTANT` (the same, or nearly so, for other prompts
-        too), `FORGED` (a verdict in the answer), `TALKS` (it tells the judge what to do).
+    `EMPTY` (None too), `CONSTANT` (the same, or nearly so, for other prompts too), `FORGED` (a
+    verdict in the answer), `TALKS` (it tells the judge what to do).
     """
     texts = [legible(answer or "") for answer in answers]
     asked = [legible(prompt) for prompt in prompts]
