@@ -5,13 +5,13 @@ Answers are streamed, in two columns of a terminal, or in blocks with labels.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
+from contextlib import closing, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from rich.live import Live
@@ -22,7 +22,7 @@ from orpo.commands.console import Screen, console, say
 from orpo.errors import ConfigError, UserError
 from orpo.evaluate.settings import Sampling
 from orpo.options import argument, asked, group, option
-from orpo.runs.files import located, short_name
+from orpo.runs.files import ensure_reachable, short_name
 from orpo.setting_types import as_mapping
 from orpo.terminal import spelled_out
 
@@ -86,17 +86,22 @@ class Options:
 def run(options: Options) -> dict[str, Any]:
     """Talk until the input ends."""
     variables = as_mapping(options.chat_template_kwargs, "chat_template_kwargs")
-    located(options.model)  # said before torch is loaded
-    from orpo.evaluate.conversation import Chat, Models  # noqa: PLC0415 - loads torch
+    for name in (options.model, options.beside):
+        if name:
+            ensure_reachable(name)  # said before torch is loaded
+    from orpo.evaluate.conversation import Chat, sides  # noqa: PLC0415 - loads torch
 
-    who = (options.model, options.beside, options.dtype, options.trust_remote_code, variables)
-    chat = Chat(Models(*who).sides(), options.sampling, options.system)
+    how = {"dtype": options.dtype, "trust_remote_code": options.trust_remote_code}
+    heard = sides(options.model, options.beside, variables, **how)
+    chat = Chat(heard, options.sampling, options.system)
     typed = sys.stdin.isatty()
     if typed:
-        names = " beside ".join(short_name(side.speaker.name) for side in chat.sides)
+        names = " beside ".join(short_name(side.name) for side in chat.sides)
         say(f"{names}: /help lists what can be done, /exit leaves")
-    screen = screen_for(chat, silent=options.json)
-    with Lines(keep=not options.no_history) as lines:
+    screen = _unseen if options.json else _streamed if len(heard) == 1 else _in_blocks
+    if screen is _in_blocks and sys.stdout.isatty():
+        screen = _in_columns
+    with closing(_lines(keep=not options.no_history)) as lines:
         for line in lines:
             try:
                 if not _heed(chat, line, screen, typed=typed):
@@ -131,7 +136,7 @@ def _heed(chat: Chat, line: str, screen: Callable[[Chat, str], None], *, typed: 
             chat.system = rest or None
             say("the system prompt is another one from here on" if rest else "no system prompt")
         case "/retry":
-            if chat.greedy:
+            if chat.sampling.temperature == 0:
                 say("greedy answers stay the same; --temperature draws others")
             screen(chat, chat.undo())
         case "/save":
@@ -146,99 +151,55 @@ def _heed(chat: Chat, line: str, screen: Callable[[Chat, str], None], *, typed: 
     return True
 
 
-def history_file() -> Path:
-    """Where lines are kept from chat to chat: $XDG_STATE_HOME/orpo, or `HISTORY`."""
-    state = os.environ.get("XDG_STATE_HOME")
-    return (Path(state) / "orpo" / Path(HISTORY).name) if state else Path(HISTORY).expanduser()
-
-
-class Lines:
-    """The lines of stdin that hold something, until it ends; for a `with` block and a loop.
+def _lines(*, keep: bool) -> Generator[str, None, None]:
+    """The lines of stdin that hold something, without white space around them, until it ends.
 
     In a terminal, arrows edit them and recall earlier ones, also those of earlier chats, if they
     are kept in a file that only the user can read. What is piped in is never kept.
     """
-
-    def __init__(self, *, keep: bool) -> None:
-        self._typed = sys.stdin.isatty()
-        self._edited = self._typed and sys.stdout.isatty() and readline is not None
-        self._keep = keep and self._edited
-        self._said: list[str] = []
-
-    def __enter__(self) -> Lines:
-        """Recall what earlier chats have kept."""
-        if self._edited:
-            readline.clear_history()
-            readline.set_auto_history(False)
-        if self._keep:
-            for line in _kept():
-                readline.add_history(line)
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Keep what was said; a disk that cannot is no reason to fail."""
-        if self._keep and self._said:
-            with contextlib.suppress(OSError):
-                _write([*_kept(), *self._said][-_MOST:])
-
-    def __iter__(self) -> Iterator[str]:
-        """Each line, without white space around it."""
-        while True:
-            try:
-                line = self._next()
-            except (EOFError, KeyboardInterrupt):
-                return
-            if line is None:
-                return
-            if line.strip():
-                self._remember(line.strip())
-                yield line.strip()
-
-    def _next(self) -> str | None:
-        if self._edited:
-            return input(_PROMPT)
-        if self._typed:  # stdout goes elsewhere
-            return console.input(_PROMPT)
-        line = sys.stdin.readline()
-        return line or None
-
-    def _remember(self, line: str) -> None:
-        if not self._edited:
-            return
-        if not self._said or self._said[-1] != line:
+    typed = sys.stdin.isatty()
+    edited = typed and sys.stdout.isatty() and readline is not None
+    state = os.environ.get("XDG_STATE_HOME")
+    history = Path(state, "orpo", Path(HISTORY).name) if state else Path(HISTORY).expanduser()
+    said: list[str] = []
+    if edited:
+        readline.clear_history()
+        readline.set_auto_history(False)
+        for line in _kept(history) if keep else ():
             readline.add_history(line)
-            self._said.append(line)
-
-
-def _kept() -> list[str]:
+    read: Callable[[], str] = sys.stdin.readline
+    if typed:  # where stdout goes elsewhere, the prompt is shown on stderr
+        read = partial(input if edited else console.input, _PROMPT)
     try:
-        return history_file().read_text(encoding="utf-8").split("\n")[:-1]
+        while line := read() + "\n" * typed:
+            line = line.strip()
+            if edited and line and said[-1:] != [line]:
+                readline.add_history(line)
+                said.append(line)
+            if line:
+                yield line
+    except (EOFError, KeyboardInterrupt):
+        return
+    finally:
+        if edited and keep and said:
+            with suppress(OSError):  # a disk that cannot is no reason to fail
+                _keep(history, [*_kept(history), *said][-_MOST:])
+
+
+def _kept(history: Path) -> list[str]:
+    try:
+        return history.read_text(encoding="utf-8").split("\n")[:-1]
     except (OSError, UnicodeDecodeError):
         return []
 
 
-def _write(lines: list[str]) -> None:
-    path = history_file()
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+def _keep(history: Path, lines: list[str]) -> None:
+    history.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    fresh = history.with_name(f".{history.name}.{os.getpid()}")
     descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8", errors="replace") as file:
         file.writelines(f"{line}\n" for line in lines)
-    fresh.replace(path)
-
-
-def screen_for(chat: Chat, *, silent: bool) -> Callable[[Chat, str], None]:
-    """How a question is asked and its answers are shown on stdout."""
-    if silent:
-        return _unseen
-    if len(chat.sides) == 1:
-        return _streamed
-    return _in_columns if sys.stdout.isatty() else _in_blocks
+    fresh.replace(history)
 
 
 def _unseen(chat: Chat, text: str) -> None:
@@ -258,7 +219,7 @@ def _in_blocks(chat: Chat, text: str) -> None:
     """For a file or a program: whose answer it is, the answer, an empty line."""
 
     def begin(side: Side) -> Callable[[str], None]:
-        print(f"{'' if side is chat.sides[0] else chr(10) * 2}[{short_name(side.speaker.name)}]")
+        print(f"{'' if side is chat.sides[0] else chr(10) * 2}[{short_name(side.name)}]")
         return _print
 
     chat.ask(text, begin)
@@ -270,7 +231,7 @@ def _in_columns(chat: Chat, text: str) -> None:
 
     While they grow, the last lines are shown that the terminal has room for.
     """
-    said = {side.speaker.name: Text() for side in chat.sides}
+    said = {side.name: Text() for side in chat.sides}
     console = Screen(highlight=False, emoji=False)
     width, room = (console.width - _FRAME) // 2, max(1, console.height - _ABOVE_AND_BELOW)
 
@@ -278,11 +239,8 @@ def _in_columns(chat: Chat, text: str) -> None:
         table = Table(expand=True)
         for name in said:
             table.add_column(Text(spelled_out(short_name(name))), ratio=1, overflow="fold")
-        if whole:
-            table.add_row(*said.values())
-        else:
-            ends = (one.wrap(console, width, overflow="fold")[-room:] for one in said.values())
-            table.add_row(*(Text("\n").join(lines) for lines in ends))
+        ends = (one.wrap(console, width, overflow="fold")[-room:] for one in said.values())
+        table.add_row(*(said.values() if whole else (Text("\n").join(lines) for lines in ends)))
         return table
 
     with Live(
@@ -295,7 +253,7 @@ def _in_columns(chat: Chat, text: str) -> None:
 
         def begin(side: Side) -> Callable[[str], None]:
             def hear(piece: str) -> None:
-                said[side.speaker.name].append(spelled_out(piece))
+                said[side.name].append(spelled_out(piece))
                 live.update(drawn(), refresh=True)
 
             return hear

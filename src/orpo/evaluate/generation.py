@@ -26,15 +26,10 @@ from orpo.evaluate.settings import Sampling
 
 @dataclass(frozen=True)
 class Completion:
-    """An answer.
+    """An answer."""
 
-    Attributes:
-        text: Without special tokens and without white space around it.
-        truncated: Whether it was cut off before the model ended it.
-    """
-
-    text: str
-    truncated: bool
+    text: str  # without special tokens and without white space around it
+    truncated: bool  # it was cut off before the model ended it
 
 
 class SeededDraws(LogitsProcessor):
@@ -45,11 +40,6 @@ class SeededDraws(LogitsProcessor):
     it: the token drawn is the first one at which the cumulated probabilities exceed u (inversion),
     which is exact sampling from softmax(scores / temperature) within its nucleus. All other tokens
     get a score of -inf, so a greedy search takes the one that was drawn.
-
-    Args:
-        generators: One for each row.
-        temperature: Above 0.
-        top_p: The smallest set of most probable tokens that together have this probability.
     """
 
     def __init__(self, generators: Sequence[Random], temperature: float, top_p: float) -> None:
@@ -59,7 +49,11 @@ class SeededDraws(LogitsProcessor):
         """Scores (rows, vocabulary) in which only the drawn token of each row is possible."""
         probabilities = torch.softmax(scores.float() / self._temperature, dim=-1).double()
         if self._top_p < 1:
-            probabilities = _nucleus(probabilities, self._top_p)
+            ranked, order = probabilities.sort(dim=-1, descending=True, stable=True)
+            outside = ranked.cumsum(-1) - ranked >= self._top_p
+            outside[..., 0] = False  # the most probable token always stays
+            outside = torch.zeros_like(outside).scatter(-1, order, outside)
+            probabilities = probabilities.masked_fill(outside, 0.0)
         cumulated = probabilities.cumsum(-1)
         numbers = [[generator.random()] for generator in self._generators]
         heights = torch.tensor(numbers, dtype=torch.float64, device=scores.device)
@@ -69,14 +63,6 @@ class SeededDraws(LogitsProcessor):
         return torch.full_like(scores, -torch.inf).scatter(-1, drawn, 0.0)
 
 
-def _nucleus(probabilities: Tensor, top_p: float) -> Tensor:
-    """Zero for every token that the more probable ones make up for."""
-    ranked, order = probabilities.sort(dim=-1, descending=True, stable=True)
-    outside = ranked.cumsum(-1) - ranked >= top_p
-    outside[..., 0] = False  # the most probable token always stays
-    return probabilities.masked_fill(torch.zeros_like(outside).scatter(-1, order, outside), 0.0)
-
-
 def encode_prompt(
     tokenizer: PreTrainedTokenizerBase,
     prompt: str | Messages,
@@ -84,19 +70,13 @@ def encode_prompt(
 ) -> list[int]:
     """Token ids of a prompt, a plain text or a conversation, as training saw it.
 
-    Args:
-        tokenizer: The model's; it keeps how the model is asked.
-        prompt: What is asked.
-        template_kwargs: Variables for the chat template that win over those of the training.
+    `template_kwargs` are variables for the chat template that win over those of the training.
     """
     return PairTokenizer(tokenizer, LengthPolicy(), template_kwargs).prompt_ids(prompt)
 
 
 def stop_ids(tokenizer: PreTrainedTokenizerBase, model: nn.Module | None = None) -> list[int]:
-    """Tokens that end an answer.
-
-    EOS, the end of turn that the chat template writes, and those of the model's own settings.
-    """
+    """EOS, the end of turn that the chat template writes, and those of the model's own settings."""
     ids = answer_endings(tokenizer)
     own = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
     ids.update([own] if isinstance(own, int) else own or [])
@@ -111,12 +91,11 @@ def generation_config(
     if sampling.temperature > 0:
         nucleus = {"top_p": sampling.top_p, "top_k": 0}
         drawn = {"do_sample": True, "temperature": sampling.temperature, **nucleus}
+    pad = tokenizer.pad_token_id
     return GenerationConfig(
         max_new_tokens=sampling.max_new_tokens,
         eos_token_id=stop_ids(tokenizer, model),
-        pad_token_id=tokenizer.pad_token_id
-        if tokenizer.pad_token_id is not None
-        else tokenizer.eos_token_id,
+        pad_token_id=tokenizer.eos_token_id if pad is None else pad,
         use_cache=True,
         **drawn,
     )
@@ -159,8 +138,7 @@ def generate_answers(
     """
     seen: Counter[str] = Counter()
     keys = []
-    for prompt in prompts:
-        content = str(prompt)
+    for content in map(str, prompts):
         keys.append(f"{seen[content]}:{content}")  # a prompt that is given twice is drawn twice
         seen[content] += 1
     return [done.text for done in complete_prompts(model, tokenizer, prompts, sampling, keys)]
@@ -177,76 +155,56 @@ def complete_prompts(
     """The same as `generate_answers`, with what became of each answer.
 
     An answer ends where the model's positions end (`max_position_embeddings`), and counts as cut
-    off then; a prompt that leaves no position gets an empty one.
-
-    Args:
-        model: The model; its training mode is restored afterwards.
-        tokenizer: Its tokenizer.
-        prompts: Token ids.
-        sampling: How answers are drawn.
-        keys: What each prompt's random numbers come from, together with the seed.
+    off then; a prompt that leaves no position gets an empty one. The random numbers of each come
+    from its key, together with the seed.
     """
     done = [Completion("", truncated=True)] * len(prompts)
-    rooms = _rooms(model, prompts, sampling.max_new_tokens)
+    limit = most_positions(model)
+    by_room: dict[int, list[int]] = defaultdict(list)
+    # Prompts of similar length together: little padding, and the same batches every time.
+    for i in sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i)):
+        room = sampling.max_new_tokens
+        by_room[room if limit is None else min(room, limit - len(prompts[i]))].append(i)
     was_training = model.training
     model.eval()
     try:
-        for room, chosen in _batches(prompts, rooms, sampling.batch_size):
-            draws = [Random(f"{sampling.seed}/{keys[i]}") for i in chosen]  # noqa: S311
-            batch = _Batch([prompts[i] for i in chosen], room, draws)
-            for i, one in zip(chosen, _complete(model, tokenizer, batch, sampling), strict=True):
-                done[i] = one
+        for room, members in by_room.items():
+            for start in range(0, len(members) if room > 0 else 0, sampling.batch_size):
+                chosen = members[start : start + sampling.batch_size]
+                processors = LogitsProcessorList()
+                if sampling.temperature > 0:
+                    draws = [Random(f"{sampling.seed}/{keys[i]}") for i in chosen]  # noqa: S311
+                    processors.append(SeededDraws(draws, sampling.temperature, sampling.top_p))
+                batch = [prompts[i] for i in chosen]
+                found = _complete(model, tokenizer, batch, room, processors)
+                for i, one in zip(chosen, found, strict=True):
+                    done[i] = one
     finally:
         model.train(was_training)
     return done
 
 
-@dataclass(frozen=True)
-class _Batch:
-    """Prompts that are completed together, with the most tokens that an answer may have."""
-
-    prompts: list[list[int]]
-    room: int
-    draws: list[Random]
-
-
-def _rooms(model: nn.Module, prompts: Sequence[list[int]], most: int) -> list[int]:
-    """The tokens that an answer to each prompt may have."""
+def most_positions(model: nn.Module) -> int | None:
+    """The longest text that a model sees, in tokens; None where it does not say."""
     config: Any = getattr(model, "config", None)
     text = config.get_text_config() if hasattr(config, "get_text_config") else config
     limit = getattr(text, "max_position_embeddings", None)
-    if not isinstance(limit, int):
-        return [most] * len(prompts)
-    return [max(0, min(most, limit - len(prompt))) for prompt in prompts]
-
-
-def _batches(
-    prompts: Sequence[list[int]], rooms: Sequence[int], size: int
-) -> list[tuple[int, list[int]]]:
-    """Prompts of similar length together: little padding, and the same batches every time."""
-    by_room: dict[int, list[int]] = defaultdict(list)
-    for i in sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i)):
-        by_room[rooms[i]].append(i)
-    return [
-        (room, members[start : start + size])
-        for room, members in by_room.items()
-        if room > 0
-        for start in range(0, len(members), size)
-    ]
+    return limit if isinstance(limit, int) else None
 
 
 def _complete(
-    model: Any, tokenizer: PreTrainedTokenizerBase, batch: _Batch, sampling: Sampling
-) -> list[Completion]:
-    greedy = Sampling(max_new_tokens=batch.room)
-    config = generation_config(tokenizer, greedy, model)
-    processors = LogitsProcessorList()
-    if sampling.temperature > 0:
-        processors.append(SeededDraws(batch.draws, sampling.temperature, sampling.top_p))
-    width = max(map(len, batch.prompts))
-    ids = torch.full((len(batch.prompts), width), int(config.pad_token_id))
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[list[int]],
+    room: int,
+    processors: LogitsProcessorList,
+) -> Iterator[Completion]:
+    """Prompts completed together; an answer ends before the first token that ends one."""
+    config = generation_config(tokenizer, Sampling(max_new_tokens=room), model)
+    width = max(map(len, prompts))
+    ids = torch.full((len(prompts), width), int(config.pad_token_id))
     mask = torch.zeros_like(ids)
-    for row, prompt in enumerate(batch.prompts):  # padding on the left: answers start together
+    for row, prompt in enumerate(prompts):  # padding on the left: answers start together
         ids[row, width - len(prompt) :] = torch.tensor(prompt)
         mask[row, width - len(prompt) :] = 1
     device = next(model.parameters()).device
@@ -257,14 +215,7 @@ def _complete(
             generation_config=config,
             logits_processor=processors,
         )
-    stops = set(config.eos_token_id)
-    return [_completion(tokenizer, row, stops) for row in output[:, width:].tolist()]
-
-
-def _completion(
-    tokenizer: PreTrainedTokenizerBase, tokens: list[int], stops: set[int]
-) -> Completion:
-    """What stands before the first token that ends an answer, special or not."""
-    end = next((i for i, token in enumerate(tokens) if token in stops), len(tokens))
-    text: str = tokenizer.decode(tokens[:end], skip_special_tokens=True)
-    return Completion(text.strip(), truncated=end == len(tokens))
+    for tokens in output[:, width:].tolist():
+        end = next((i for i, one in enumerate(tokens) if one in config.eos_token_id), len(tokens))
+        text: str = tokenizer.decode(tokens[:end], skip_special_tokens=True)
+        yield Completion(text.strip(), truncated=end == len(tokens))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -30,27 +30,19 @@ def grade_summary(grades: Sequence[Grade]) -> dict[str, Any]:
         correct_answers, prompts, by_verdict {reason: {"answers"}}, and for each kind of group
         by_<kind> {name: {"correct_answers", "n"}}.
     """
-    reasons: dict[str, int] = defaultdict(int)
     members: dict[str, dict[str, list[bool]]] = defaultdict(lambda: defaultdict(list))
     for grade in grades:
-        reasons[grade.reason] += 1
         for kind, name in grade.groups.items():
             members[kind][name].append(grade.correct)
+    reasons = Counter(grade.reason for grade in grades).most_common()
     summary: dict[str, Any] = {
-        "correct_answers": _share([grade.correct for grade in grades]),
+        "correct_answers": sum(grade.correct for grade in grades) / max(len(grades), 1),
         "prompts": len(grades),
-        "by_verdict": {
-            reason: {"answers": count}
-            for reason, count in sorted(reasons.items(), key=lambda item: -item[1])
-        },
+        "by_verdict": {reason: {"answers": count} for reason, count in reasons},
     }
     for kind, groups in members.items():
         summary[f"by_{kind}"] = {
-            name: {"correct_answers": _share(correct), "n": len(correct)}
+            name: {"correct_answers": sum(correct) / len(correct), "n": len(correct)}
             for name, correct in sorted(groups.items())
         }
     return summary
-
-
-def _share(correct: Sequence[bool]) -> float:
-    return sum(correct) / len(correct) if correct else 0.0

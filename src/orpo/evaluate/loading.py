@@ -13,12 +13,10 @@ from transformers import PreTrainedTokenizerBase
 
 from orpo.config import ORPOConfig
 from orpo.errors import ModelError
-from orpo.runs.files import RECIPE, read_recipe
+from orpo.runs.files import ADAPTER_FILE, RECIPE, read_recipe
 from orpo.train.adapters import base_of_adapter, found_from
 from orpo.train.models import load_adapter, load_model
 from orpo.train.tokenizer import load_tokenizer
-
-_ADAPTER = "adapter_config.json"
 
 
 @dataclass(frozen=True)
@@ -32,7 +30,7 @@ class Answerer:
 
 def is_adapter(folder: str | Path) -> bool:
     """Whether a folder holds a peft adapter rather than a whole model."""
-    return (Path(folder) / _ADAPTER).is_file()
+    return (Path(folder) / ADAPTER_FILE).is_file()
 
 
 def load_answerer(name: str, *, dtype: str = "auto", trust_remote_code: bool = False) -> Answerer:
@@ -50,14 +48,16 @@ def load_answerer(name: str, *, dtype: str = "auto", trust_remote_code: bool = F
     settings = ORPOConfig(
         output_dir="unused", model_dtype=dtype, trust_remote_code=trust_remote_code
     )
-    if is_adapter(name):
-        model: nn.Module = load_adapter(name, settings, trained=False)
-    else:
-        model = load_model(name, settings)
+    model: nn.Module = (
+        load_adapter(name, settings, trained=False)
+        if is_adapter(name)
+        else load_model(name, settings)
+    )
     tokenizer = load_tokenizer(name, settings)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    return Answerer(model.to(_device()).eval(), tokenizer)
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    return Answerer(model.to(accelerator or torch.device("cpu")).eval(), tokenizer)
 
 
 def recipe_of(model: str) -> dict[str, Any]:
@@ -75,9 +75,3 @@ def started_from(model: str) -> str | None:
         return base_of_adapter(model) if is_adapter(model) else None
     except ModelError:
         return None  # who loads it has more to say about it
-
-
-def _device() -> torch.device:
-    if torch.accelerator.is_available():
-        return torch.device(torch.accelerator.current_accelerator() or "cpu")
-    return torch.device("cpu")

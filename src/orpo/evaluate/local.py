@@ -16,10 +16,9 @@ from orpo.evaluate.generation import Completion, complete_prompts, encode_prompt
 from orpo.evaluate.loading import Answerer, load_answerer
 from orpo.evaluate.questions import Answered, Answers, Asked, Question
 from orpo.evaluate.settings import Sampling
+from orpo.runs.files import ADAPTER_FILE
 from orpo.runs.manifest import MANIFEST, describe, read_manifest
 from orpo.train.tokenizer import load_tokenizer
-
-_ADAPTER = "adapter_config.json"
 
 
 class LocalSource:
@@ -28,7 +27,6 @@ class LocalSource:
     def __init__(
         self,
         model: str,
-        *,
         dtype: str = "auto",
         trust_remote_code: bool = False,
         raw: bool = False,
@@ -41,11 +39,14 @@ class LocalSource:
         self._loaded: Answerer | None = None
 
     def identity(self) -> dict[str, Any]:
-        """The weights and the chat template, by digest, and how they are used."""
+        """The weights (or the commit of a Hub id), the chat template, and how they are used."""
         template = str(getattr(self._tokenizer, "chat_template", None) or "")
         template += Asking.of(self._tokenizer).prompt if template else ""
+        weights = weights_digest(self.model)
+        if not weights:
+            weights = f"{self.model}@{getattr(self.answerer().model, 'loaded_commit', None)}"
         return {
-            "weights": self._weights(),
+            "weights": weights,
             "dtype": self._dtype,
             "template": _digest(template) if template and not self._raw else "none",
             **({"variables": self._variables} if self._variables else {}),
@@ -64,30 +65,31 @@ class LocalSource:
         """Let go of the model."""
         self._loaded = None
 
-    def _answer(self, batch: list[Asked], sampling: Sampling) -> list[tuple[str, Answered]]:
+    def answerer(self) -> Answerer:
+        """The model, loaded."""
+        if self._loaded is None:
+            self._loaded = load_answerer(
+                self.model, dtype=self._dtype, trust_remote_code=self._trusted
+            )
+        return self._loaded
+
+    def _answer(self, batch: list[Asked], sampling: Sampling) -> Answers:
         said: dict[str, list[Completion]] = {one.key: [] for one in batch}
-        answerer = self._answerer()
+        here = self.answerer()
         for turn in range(max(len(one.question.turns) for one in batch)):
             members = [one for one in batch if len(one.question.turns) > turn]
             prompts = [
                 self._encode(one.question, [done.text for done in said[one.key]]) for one in members
             ]
             keys = [f"{one.key}/{turn}" for one in members]
-            found = complete_prompts(answerer.model, answerer.tokenizer, prompts, sampling, keys)
+            found = complete_prompts(here.model, here.tokenizer, prompts, sampling, keys)
             for one, done in zip(members, found, strict=True):
                 said[one.key].append(done)
-        return [
-            (one.key, _answered(one.question, said[one.key], self.model))
-            for one in batch
-            if one.wanted
-        ]
-
-    def _answerer(self) -> Answerer:
-        if self._loaded is None:
-            self._loaded = load_answerer(
-                self.model, dtype=self._dtype, trust_remote_code=self._trusted
-            )
-        return self._loaded
+        for one in batch:
+            if one.wanted:
+                turns = tuple(done.text for done in said[one.key])
+                cut = tuple(done.truncated for done in said[one.key])
+                yield one.key, Answered(one.question, turns, self.model, cut)
 
     def _encode(self, question: Question, answers: Sequence[str]) -> list[int]:
         """The conversation as the model's training saw it; a lone text goes on as it is."""
@@ -105,38 +107,22 @@ class LocalSource:
             raise DataError("the prompt has no tokens", where=where, fix="Write something.")
         return ids
 
-    def _weights(self) -> str:
-        """A digest of what the model is: of its files, or the commit of a Hub id."""
-        found = weights_digest(self.model)
-        commit = None if found else getattr(self._answerer().model, "loaded_commit", None)
-        return found or f"{self.model}@{commit}"
-
 
 def weights_digest(folder: str | Path) -> str | None:
     """A digest of the weights and the configuration in a model's folder; None for a Hub id."""
     path = Path(folder)
     if not path.is_dir():
         return None
+
+    def counts(name: str) -> bool:
+        return name.endswith(".safetensors") or name in {"config.json", ADAPTER_FILE}
+
     if (path / MANIFEST).is_file():
-        files = {name: facts.sha256 for name, facts in read_manifest(path).files.items()}
+        committed = read_manifest(path).files.items()
+        weights = {name: facts.sha256 for name, facts in committed if counts(Path(name).name)}
     else:
-        files = {one.name: describe(one).sha256 for one in path.iterdir() if _counts(one)}
-    weights = {name: digest for name, digest in files.items() if _counts(Path(name))}
+        weights = {one.name: describe(one).sha256 for one in path.iterdir() if counts(one.name)}
     return _digest(json.dumps(weights, sort_keys=True))
-
-
-def _counts(path: Path) -> bool:
-    """Whether a file of a model's folder is one that answers depend on."""
-    return path.name.endswith(".safetensors") or path.name in {"config.json", _ADAPTER}
-
-
-def _answered(question: Question, said: list[Completion], model: str) -> Answered:
-    return Answered(
-        question,
-        tuple(done.text for done in said),
-        model,
-        tuple(done.truncated for done in said),
-    )
 
 
 def _digest(text: str) -> str:

@@ -54,7 +54,7 @@ def merge_adapter(run: str, output: str, *, dtype: str = "auto") -> Path:
     answerer = load_answerer(run, dtype=dtype)
     adapted: Any = answerer.model
     try:
-        before = logits_of(adapted)
+        before = _logits_of(adapted)
         untie(adapted)
         with peft_quiet():
             merged = Answerer(adapted.merge_and_unload(safe_merge=True), answerer.tokenizer)
@@ -86,7 +86,7 @@ def _save(merged: Answerer, run: Path, target: Path, before: Tensor) -> None:
         save_files(model, merged.tokenizer, str(staged))
         for parameter in model.parameters():  # the memory is needed for what was saved
             parameter.data = torch.empty(0)
-        ensure_same(before, logits_of(load_answerer(str(staged)).model), dtype, str(run))
+        _ensure_same(before, _logits_of(load_answerer(str(staged)).model), dtype, str(run))
         commit_files(staged, target, run=name, step=step)
     finally:
         shutil.rmtree(staged, ignore_errors=True)
@@ -106,11 +106,7 @@ def merged_folder(run: Path) -> Path | None:
 
 
 def merge_once(run: Path, *, say: Callable[[str], None]) -> Path:
-    """The adapter of a run as a whole model in its folder, `merged`; made where it is not there.
-
-    Raises:
-        As `merge_adapter`.
-    """
+    """The adapter of a run as a whole model in its folder, `merged`; made where it is not there."""
     found = merged_folder(run)
     if found is not None:
         return found
@@ -122,7 +118,7 @@ def merge_once(run: Path, *, say: Callable[[str], None]) -> Path:
     return merge_adapter(str(run), str(folder))
 
 
-def logits_of(model: Any) -> Tensor:
+def _logits_of(model: Any) -> Tensor:
     """What a model predicts for a few fixed rows of tokens, (rows, tokens, vocabulary) fp32."""
     size = int(model.get_input_embeddings().weight.shape[0])
     draws = torch.Generator().manual_seed(0)
@@ -143,26 +139,19 @@ def untie(adapted: Any) -> None:
     """
     base = adapted.get_base_model()
     table, head = base.get_input_embeddings(), base.get_output_embeddings()
-    if table is None or head is None or not (_is_adapted(table) or _is_adapted(head)):
+    if table is None or head is None:
         return
     inner = getattr(head, "base_layer", head)
-    if getattr(table, "base_layer", table).weight is not getattr(inner, "weight", None):
-        return
-    inner.weight = nn.Parameter(inner.weight.detach().clone(), requires_grad=False)
-    for config in (base.config, base.config.get_text_config()):
-        config.tie_word_embeddings = False
+    is_adapted = hasattr(table, "base_layer") or hasattr(head, "base_layer")
+    tied = getattr(table, "base_layer", table).weight is getattr(inner, "weight", None)
+    if is_adapted and tied:
+        inner.weight = nn.Parameter(inner.weight.detach().clone(), requires_grad=False)
+        for config in (base.config, base.config.get_text_config()):
+            config.tie_word_embeddings = False
 
 
-def _is_adapted(module: nn.Module) -> bool:
-    return hasattr(module, "base_layer")
-
-
-def ensure_same(before: Tensor, after: Tensor, dtype: torch.dtype, where: str) -> None:
-    """Refuse a merged model whose logits differ by more than rounding.
-
-    Raises:
-        ModelError: They differ; says by how much.
-    """
+def _ensure_same(before: Tensor, after: Tensor, dtype: torch.dtype, where: str) -> None:
+    """Refuse a merged model whose logits differ by more than rounding."""
     if before.shape == after.shape:
         allowed = _ROUNDING.get(dtype, _ROUNDING_OF_FULL) * float(before.std())
         off = float((after - before).square().mean().sqrt())
