@@ -22,7 +22,7 @@ from orpo.commands.console import say
 from orpo.errors import ConfigError, ModelError
 from orpo.options import argument, asked, option
 from orpo.runs.checkpoints import ensure_as_committed
-from orpo.runs.files import located
+from orpo.runs.files import ADAPTER_FILE, ensure_reachable
 
 EXAMPLES = """\
 examples:
@@ -35,10 +35,8 @@ The server is `transformers serve` (pip install 'orpo[serve]') or vLLM; this com
 
 PASSES_ON = True
 
-_TEMPLATE = "chat_template.jinja"
 # What vLLM takes as --max-lora-rank, its vllm/config/lora.py of v0.27 says.
 _RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
-_EVERYWHERE = {"0.0.0.0": "localhost", "::": "localhost"}  # noqa: S104 - shown, not bound
 _SAFE_NAME = "@:"  # `transformers serve` reads MODEL@REVISION and MODEL:FILE
 _NOT_INSTALLED = {
     "vllm": ("vLLM is not installed", "pip install vllm (it wants a GPU)."),
@@ -67,11 +65,45 @@ class Options:
 
 
 def run(options: Options) -> dict[str, Any]:
-    """Become the server, or show how."""
-    plan = _plan(options)
-    for note in plan["notes"]:
+    """Become the server, or show how; a dry run changes nothing."""
+    if not 0 < options.port < 2**16:
+        raise ConfigError(f"must be 1 to 65535, is {options.port}", where="--port")
+    if not options.host.strip():
+        raise ConfigError("is empty", where="--host", fix="Leave it out, or name an address.")
+    folder, notes = Path(options.model), list[str]()
+    if options.model.endswith("/") and not folder.is_dir():
+        fix = "Give a folder, or a Hub id."
+        raise ModelError("no such model folder", where=options.model, fix=fix)
+    ensure_reachable(options.model)
+    ensure_as_committed(folder)  # better said here in one line than by the server in fifty
+    engine, program = _engine(options.engine)
+    if program is None:
+        what, fix = _NOT_INSTALLED[engine]
+        absent = ConfigError(what, where="orpo serve", fix=fix)
+        if not options.dry_run:
+            raise absent
+        notes.append(str(absent))
+    if not options.dry_run:
+        _ensure_free(options.host, options.port)
+    notes = _notes(options) + notes
+    if engine == "vllm":
+        name = folder.resolve().name if folder.is_dir() else options.model
+        served = _for_vllm(options.model, name)
+    else:
+        name = _for_transformers(options, notes)
+        served = [name]
+    shown = "localhost" if options.host in {"0.0.0.0", "::"} else options.host  # noqa: S104
+    where = ["--host", options.host, "--port", str(options.port)]
+    plan: dict[str, Any] = {
+        "engine": engine,
+        "command": [program or engine, "serve", *served, *where, *options.passed_on],
+        "model": name,
+        "url": f"http://{shown}:{options.port}",
+    }
+    plan |= {"curl": _curl(plan["url"], name), "notes": notes}
+    for note in notes:
         say(note)
-    say(f"{plan['url']}/v1 answers as model {plan['model']!r}; try:\n{plan['curl']}")
+    say(f"{plan['url']}/v1 answers as model {name!r}; try:\n{plan['curl']}")
     if not options.dry_run:
         say(f"starting: {shlex.join(plan['command'])}")
         hand_over(plan["command"])
@@ -81,11 +113,7 @@ def run(options: Options) -> dict[str, Any]:
 
 
 def hand_over(command: list[str]) -> None:
-    """Become the server; signals and output are its own from here on.
-
-    Raises:
-        ConfigError: Its program cannot be started.
-    """
+    """Become the server; signals and output are its own from here on."""
     sys.stdout.flush()
     sys.stderr.flush()
     try:
@@ -94,56 +122,12 @@ def hand_over(command: list[str]) -> None:
         raise ConfigError(f"cannot be started ({error.strerror})", where=command[0]) from error
 
 
-def _plan(options: Options) -> dict[str, Any]:
-    """The command that serves a model, and how to ask it; a dry run changes nothing."""
-    if not 0 < options.port < 2**16:
-        raise ConfigError(f"must be 1 to 65535, is {options.port}", where="--port")
-    if not options.host.strip():
-        raise ConfigError("is empty", where="--host", fix="Leave it out, or name an address.")
-    _look_at(options.model)
-    engine, program = _engine(options.engine)
-    notes = _notes(options)
-    if program is None:
-        what, fix = _NOT_INSTALLED[engine]
-        absent = ConfigError(what, where="orpo serve", fix=fix)
-        if not options.dry_run:
-            raise absent
-        notes.append(str(absent))
-    if not options.dry_run:
-        _ensure_free(options.host, options.port)
-    if engine == "vllm":
-        folder = Path(options.model)
-        name = folder.resolve().name if folder.is_dir() else options.model
-        what_it_serves = _for_vllm(options.model, name)
-    else:
-        name = _for_transformers(options, notes)
-        what_it_serves = [name]
-    where = ["--host", options.host, "--port", str(options.port)]
-    url = f"http://{_EVERYWHERE.get(options.host, options.host)}:{options.port}"
-    return {
-        "engine": engine,
-        "command": [program or engine, "serve", *what_it_serves, *where, *options.passed_on],
-        "model": name,
-        "url": url,
-        "curl": _curl(url, name),
-        "notes": notes,
-    }
-
-
 def _curl(url: str, model: str) -> str:
     """A request that can be pasted into a shell."""
     messages = [{"role": "user", "content": "Hello!"}]
     body = json.dumps({"model": model, "messages": messages, "max_tokens": 128})
     header = "'Content-Type: application/json'"
     return f"curl {url}/v1/chat/completions -H {header} -d {shlex.quote(body)}"
-
-
-def _look_at(model: str) -> None:
-    """Better said here in one line than by the server in fifty."""
-    folder = Path(located(model))
-    if model.endswith("/") and not folder.is_dir():
-        raise ModelError("no such model folder", where=model, fix="Give a folder, or a Hub id.")
-    ensure_as_committed(folder)
 
 
 def _engine(wanted: str) -> tuple[str, str | None]:
@@ -178,28 +162,26 @@ def _notes(options: Options) -> list[str]:
     from orpo.data.rendering import has_chat_template  # noqa: PLC0415 - as below
     from orpo.train.tokenizer import load_tokenizer  # noqa: PLC0415 - loads transformers
 
-    notes = []
     tokenizer = load_tokenizer(options.model, ORPOConfig(output_dir="unused"))
-    if not has_chat_template(tokenizer):
-        notes.append(
-            "the tokenizer has no chat template: ask /v1/completions, which continues a text"
-        )
+    untemplated = "the tokenizer has no chat template: ask /v1/completions, which continues a text"
     differs = asked_otherwise(tokenizer)
-    if differs:
-        notes.append(f"the server asks with the template alone: {differs}")
-    if options.host not in {"localhost", "127.0.0.1", "::1"}:
-        notes.append("whoever reaches this machine can ask the model: the server wants no key")
-    return notes
+    said = {
+        untemplated: not has_chat_template(tokenizer),
+        f"the server asks with the template alone: {differs}": bool(differs),
+        "whoever reaches this machine can ask the model: the server wants no key": (
+            options.host not in {"localhost", "127.0.0.1", "::1"}
+        ),
+    }
+    return [note for note, holds in said.items() if holds]
 
 
 def _for_vllm(model: str, name: str) -> list[str]:
     """The model's part of vLLM's command, with the template that the model was trained with."""
-    from orpo.evaluate.loading import is_adapter  # noqa: PLC0415 - as below
     from orpo.train.adapters import base_of_adapter, read_adapter  # noqa: PLC0415 - loads torch
 
-    template = Path(model) / _TEMPLATE
+    template = Path(model) / "chat_template.jinja"
     templated = ["--chat-template", str(template)] if template.is_file() else []
-    if not is_adapter(model):
+    if not (Path(model) / ADAPTER_FILE).is_file():
         return [model, "--served-model-name", name, *templated]
     try:
         settings = read_adapter(model)
@@ -207,7 +189,7 @@ def _for_vllm(model: str, name: str) -> list[str]:
     except (ModelError, KeyError, TypeError) as error:
         raise ModelError(
             "the adapter is none that vLLM can load: its base model or rank is missing",
-            where=str(Path(model) / "adapter_config.json"),
+            where=str(Path(model) / ADAPTER_FILE),
             fix="`orpo merge` makes a whole model of it.",
         ) from error
     room = next((most for most in _RANKS if most >= rank), rank)
@@ -218,15 +200,14 @@ def _for_vllm(model: str, name: str) -> list[str]:
 
 def _for_transformers(options: Options, notes: list[str]) -> str:
     """The folder or id that `transformers serve` loads; requests must name it so."""
-    from orpo.evaluate.loading import is_adapter  # noqa: PLC0415 - loads torch
-    from orpo.evaluate.merging import MERGED, merge_once, merged_folder  # noqa: PLC0415 - as above
-
     model, folder = options.model, Path(options.model)
-    if is_adapter(model):
-        model = str(merged_folder(folder) or folder / MERGED)
+    if (folder / ADAPTER_FILE).is_file():
+        from orpo.evaluate import merging  # noqa: PLC0415 - loads torch
+
+        model = str(merging.merged_folder(folder) or folder / merging.MERGED)
         notes.append(f"`transformers serve` knows no adapters: merged into {model}")
         if not options.dry_run:
-            model = str(merge_once(folder, say=say))
+            model = str(merging.merge_once(folder, say=say))
     if any(sign in model for sign in _SAFE_NAME):
         raise ConfigError(
             f"`transformers serve` cannot take a name with {_SAFE_NAME[0]} or {_SAFE_NAME[1]}",
