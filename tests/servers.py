@@ -1,4 +1,4 @@
-"""A real OpenAI-compatible server: `transformers serve` in a process of its own, on a free port."""
+"""A real OpenAI-compatible server: what `orpo serve` becomes, in a process of its own."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import orpo
-from tests import forked
 
 BASE = Path(orpo.__file__).parent / "demo" / "assets" / "base"
 """A real chat model of 2 million parameters."""
@@ -32,27 +31,29 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def transformers_server(log: Path) -> Iterator[str]:
-    """Start the server, wait until it answers, give its address, and end all its processes.
+    """Serve `BASE`, wait until it answers, give the address, and end all processes.
 
-    It loads the model that a request names; a local folder with a chat template, such as `BASE`.
-    It has no list of models without a network.
-
-    Args:
-        log: A file for what it says.
+    It loads whatever model a request names, and has no list of models without a network. `log` is
+    a file for what it says.
     """
     port = free_port()
-    program = Path(sys.executable).with_name("transformers")
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    where = ["--host", "127.0.0.1", "--port", str(port)]
+    serve = ["serve", str(BASE), "--engine", "transformers", *where]
     with log.open("wb") as said:
         process = subprocess.Popen(
-            [forked.python(), str(program), "serve", "--host", "127.0.0.1", "--port", str(port)],
+            [sys.executable, "-m", "orpo", *serve],
             stdout=said,
             stderr=subprocess.STDOUT,
-            env=environment,
+            env={**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
             start_new_session=True,
         )
         try:
-            wait_for(process, f"http://127.0.0.1:{port}/health", log)
+            deadline = time.monotonic() + _START
+            while not _answers(f"http://127.0.0.1:{port}/health"):
+                if time.monotonic() > deadline or process.poll() is not None:
+                    raise RuntimeError(f"no server: {log.read_text(encoding='utf-8')[-2000:]}")
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(0.2)
             yield f"http://127.0.0.1:{port}"
         finally:
             with contextlib.suppress(ProcessLookupError):
@@ -60,18 +61,10 @@ def transformers_server(log: Path) -> Iterator[str]:
             process.wait()
 
 
-def wait_for(process: subprocess.Popen[bytes], address: str, log: Path) -> None:
-    """Wait until something answers at an address, or the process has ended."""
-    deadline = time.monotonic() + _START
-    while time.monotonic() < deadline:
-        with (
-            contextlib.suppress(OSError, urllib.error.URLError),
-            urllib.request.urlopen(address, timeout=5),
-        ):
-            return
-        try:
-            process.wait(0.2)
-        except subprocess.TimeoutExpired:
-            continue
-        break
-    raise RuntimeError(f"no server: {log.read_text(encoding='utf-8')[-2000:]}")
+def _answers(address: str) -> bool:
+    with (
+        contextlib.suppress(OSError, urllib.error.URLError),
+        urllib.request.urlopen(address, timeout=5),
+    ):
+        return True
+    return False

@@ -10,6 +10,7 @@ import stat
 import subprocess
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from orpo.errors import DataError
-from orpo.evaluate import Answerer, Sampling, conversation, load_answerer
-from orpo.evaluate.conversation import ITS_BASE, Chat, Models
+from orpo.evaluate import Sampling, conversation, load_answerer
+from orpo.evaluate.conversation import ITS_BASE, Chat, sides
 from orpo.terminal import spelled_out
 from tests.cli.conftest import Orpo
 from tests.train.small import tiny_llama
@@ -136,47 +137,38 @@ def test_a_terminal_edits_recalls_and_interrupts(tiny: Path, adapter: Path, tmp_
 def test_two_models_go_on_from_their_own_answers(
     orpo: Orpo, tiny: Path, adapter: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    how = ("--max_new_tokens", 6, "--system", "Be short.")
+    how, loaded = ("--max_new_tokens", 6, "--system", "Be short."), list[str]()
+    monkeypatch.setattr(
+        conversation,
+        "load_answerer",
+        lambda name, **how: loaded.append(name) or load_answerer(name, **how),
+    )
     expected = []
     for model in (tiny, adapter):
         say(monkeypatch, "Say 1", "Say 2")
         assert orpo("chat", model, *how, "--json") == 0, orpo.err
         expected.append(json.loads(orpo.out)["messages"])
     assert expected[0] != expected[1]
+    loaded.clear()
     say(monkeypatch, "Say 1", "Say 2")
     assert orpo("chat", adapter, "--beside", "--json", *how) == 0, orpo.err
     told = json.loads(orpo.out)
     assert told["model"] == str(adapter)
     assert told["beside"] == {"model": str(tiny), "messages": expected[0]}
     assert told["messages"] == expected[1]
+    assert loaded == [str(adapter)], "an adapter and its base are one model in memory"
     say(monkeypatch, "Say 1")
     assert orpo("chat", adapter, "--beside", tiny, *how) == 0, orpo.err
     first = [spelled_out(messages[2]["content"]) for messages in expected]
     assert orpo.out == f"[{tiny.name}]\n{first[0]}\n\n[adapter]\n{first[1]}\n\n"
 
 
-def test_an_adapter_and_its_base_are_one_model_in_memory(
-    tiny: Path, adapter: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    loaded = []
-    monkeypatch.setattr(
-        conversation,
-        "load_answerer",
-        lambda name, **how: loaded.append(name) or load_answerer(name),
-    )
-    sides = Models(str(adapter), ITS_BASE).sides()
-    assert loaded == [str(adapter)]
-    assert [side.speaker.name for side in sides] == [str(tiny), str(adapter)]
-
-
 def test_a_question_that_one_side_cannot_take_was_never_asked(tiny: Path, adapter: Path) -> None:
-    sides = Models(str(adapter), ITS_BASE).sides()
-    chat = Chat(sides, Sampling(max_new_tokens=2), None)
+    chat = Chat(sides(str(adapter), ITS_BASE), Sampling(max_new_tokens=2), None)
     chat.ask("Say 1", lambda side: lambda piece: None)
     before = [list(side.turns) for side in chat.sides]
-    other = chat.sides[1].speaker._answerer
     short = tiny_llama(max_position_embeddings=8).eval()
-    chat.sides[1].speaker._answerer = Answerer(short, other.tokenizer)
+    chat.sides[1].answerer = replace(chat.sides[1].answerer, model=short)
     with pytest.raises(DataError, match="/undo"):
         chat.ask("Say 2", lambda side: lambda piece: None)
     assert [side.turns for side in chat.sides] == before
@@ -214,7 +206,7 @@ def test_a_terminal_is_not_steered_by_an_answer(
             hear(piece)
         return ""
 
-    monkeypatch.setattr("orpo.evaluate.conversation.Speaker.answer", answer)
+    monkeypatch.setattr("orpo.evaluate.conversation.Side.answer", answer)
     say(monkeypatch, "Say 1")
     monkeypatch.setattr("sys.stdout.isatty", lambda: terminal)
     assert orpo("chat", tiny) == 0
@@ -226,6 +218,7 @@ def test_a_terminal_is_not_steered_by_an_answer(
     [
         (("Say",), ("--beside",), "does not say which model it started from"),
         (("Say",), ("--beside", "./nowhere"), "no such model folder"),
+        (("Say",), ("--beside", "nowhere"), "nowhere: is no folder here and no model that the Hub"),
         (("Say",), ("--beside", "{tiny}"), "is the model itself"),
         (("/undo",), (), "there is nothing to take back"),
         (("/save",), (), "/save: needs the name of a file"),
@@ -248,32 +241,19 @@ def test_wrong_input_is_one_line(
     assert "Traceback" not in orpo.err
 
 
-def test_what_is_piped_is_not_kept(
+def test_chat_streams_what_generate_answers_and_keeps_nothing_that_is_piped(
     orpo: Orpo, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    assert orpo("generate", tiny, "Say 1", "--max_new_tokens", 5, "--json") == 0
+    answer = json.loads(orpo.out)["answers"][0]["answer"]
     say(monkeypatch, "Say 1")
-    assert orpo("chat", tiny, "--max_new_tokens", 2) == 0
+    assert orpo("chat", tiny, "--max_new_tokens", 5) == 0, orpo.err
+    assert orpo.out.strip().removeprefix("\\x0b") == spelled_out(answer)  # white space is kept
     assert not list(tmp_path.iterdir())
-
-
-def test_chat_answers_remembers_and_forgets(
-    orpo: Orpo, tiny: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    lines = "Say 1\n\nSay 2\n/reset\nSay 2\n/exit\nnever read\n"
-    monkeypatch.setattr("sys.stdin", io.StringIO(lines))
-    assert orpo("chat", tiny, "--system", "Be short.", "--max_new_tokens", 5, "--json") == 0, (
-        orpo.err
-    )
+    say(monkeypatch, "Say 1", "", "Say 2", "/reset", "Say 2", "/exit", "never read")
+    how = ("--system", "Be short.", "--max_new_tokens", 5, "--json")
+    assert orpo("chat", tiny, *how) == 0, orpo.err
     turns = json.loads(orpo.out)["messages"]
     assert [turn["role"] for turn in turns] == ["system", "user", "assistant"]
     assert turns[1]["content"] == "Say 2"
-
-
-def test_chat_streams_to_stdout(orpo: Orpo, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.stdin", io.StringIO("Say 1\n"))
-    assert orpo("generate", tiny, "Say 1", "--max_new_tokens", 5, "--json") == 0
-    answer = json.loads(orpo.out)["answers"][0]["answer"]
-    monkeypatch.setattr("sys.stdin", io.StringIO("Say 1\n"))
-    assert orpo("chat", tiny, "--max_new_tokens", 5) == 0, orpo.err
-    assert orpo.out.strip().removeprefix("\\x0b") == spelled_out(answer)  # white space is kept

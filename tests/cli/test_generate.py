@@ -71,24 +71,6 @@ def test_wrong_options_are_one_line(
     assert prompts.read_bytes() == before
 
 
-@pytest.mark.parametrize(
-    ("rows", "words"),
-    [
-        ([{"id": 1, "prompt": "a"}, {"id": 1, "prompt": "b"}], "the id '1' is there twice"),
-        ([{"prompt": " "}], "has no text"),
-        ([{"messages": [{"role": "assistant", "content": "a"}]}], "ends with 'assistant'"),
-        ([{"turns": []}], "no prompt in this row"),
-    ],
-)
-def test_wrong_rows_are_named(
-    orpo: Orpo, tiny: Path, tmp_path: Path, rows: list[dict[str, object]], words: str
-) -> None:
-    path = tmp_path / "p.jsonl"
-    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
-    assert orpo("generate", tiny, path) == 2
-    assert words in orpo.err
-
-
 def test_turns_are_asked_one_after_another(orpo: Orpo, tmp_path: Path) -> None:
     rows = [
         {"question_id": 81, "category": "math", "turns": ["One?", "Two?"], "reference": ["1", "2"]},
@@ -145,18 +127,25 @@ def test_generate_reads_texts_lines_and_columns_alike(
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "said"),
+    ("name", "content", "words"),
     [
-        ("empty.txt", "\n\n", "no prompt"),
-        ("empty.jsonl", "", "empty"),
-        ("other.jsonl", '{"question": "?"}', "other.jsonl:1"),
-        ("broken.jsonl", '{"prompt": "a"}\n{"prompt"', "broken.jsonl:2"),
+        ("p.jsonl", '{"id": 1, "prompt": "a"}\n{"id": 1, "prompt": "b"}', "'1' is there twice"),
+        ("p.jsonl", '{"prompt": " "}', "has no text"),
+        ("p.jsonl", '{"messages": [{"role": "assistant", "content": "a"}]}', "ends with 'assist"),
+        ("p.jsonl", '{"turns": []}', "no prompt in this row"),
+        ("p.jsonl", '{"question": "?"}', "p.jsonl:1"),
+        ("p.jsonl", '{"prompt": "a"}\n{"prompt"', "p.jsonl:2"),
+        ("p.jsonl", "", "empty"),
+        ("p.txt", "\n\n", "holds no prompt"),
+        ("p.txt", "\udcff", "is not UTF-8 at byte 0. Convert it"),
+        ("p.csv", None, "no such file"),
     ],
 )
 def test_wrong_prompts_are_named(
-    orpo: Orpo, tiny: Path, tmp_path: Path, name: str, content: str, said: str
+    orpo: Orpo, tiny: Path, tmp_path: Path, name: str, content: str | None, words: str
 ) -> None:
-    (tmp_path / name).write_text(content, encoding="utf-8")
+    if content is not None:
+        (tmp_path / name).write_text(content, encoding="utf-8", errors="surrogateescape")
     assert orpo("generate", tiny, tmp_path / name) == 2
-    assert said in orpo.err
+    assert words in orpo.err
     assert len(orpo.err.strip().splitlines()) == 1

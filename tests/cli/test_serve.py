@@ -1,4 +1,4 @@
-"""`orpo serve`: a real `transformers serve`, and the commands that others are started with."""
+"""`orpo serve`: the commands that servers are started with; what they answer is tested there."""
 
 from __future__ import annotations
 
@@ -6,10 +6,8 @@ import json
 import os
 import shlex
 import shutil
-import signal
 import socket
 import subprocess
-import sys
 from itertools import pairwise
 from pathlib import Path
 
@@ -17,9 +15,7 @@ import pytest
 
 from tests.cli.conftest import Orpo
 from tests.jobs.small_run import flip, train
-from tests.servers import BASE, free_port, wait_for
-
-_QUESTION = "How many words are in this list: sugar, doctor, apple? Answer in one sentence."
+from tests.servers import free_port
 
 
 @pytest.fixture(scope="module")
@@ -36,39 +32,6 @@ def vllm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
     return told
-
-
-@pytest.mark.slow
-def test_the_server_answers_as_generate_does(orpo: Orpo, tmp_path: Path) -> None:
-    """The command becomes the server; its greedy answer is that of `orpo generate`."""
-    from openai import OpenAI
-
-    assert orpo("generate", BASE, _QUESTION, "--max_new_tokens", 32, "--json") == 0, orpo.err
-    expected = json.loads(orpo.out)["answers"][0]["answer"]
-    port, log = free_port(), tmp_path / "log"
-    command = [sys.executable, "-m", "orpo", "serve", str(BASE), "--engine", "transformers"]
-    with log.open("wb") as said:
-        process = subprocess.Popen(
-            [*command, "--host", "127.0.0.1", "--port", str(port), "--", "--dtype", "float32"],
-            stdout=said,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        try:
-            url = f"http://127.0.0.1:{port}"
-            wait_for(process, f"{url}/health", log)
-            with OpenAI(base_url=f"{url}/v1", api_key="none") as client:
-                reply = client.chat.completions.create(
-                    model=str(BASE),
-                    messages=[{"role": "user", "content": _QUESTION}],
-                    temperature=0,
-                    max_tokens=32,
-                )
-        finally:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-    assert reply.choices[0].message.content == expected
-    assert f"answers as model '{BASE}'" in " ".join(log.read_text().split())
 
 
 def test_vllm_gets_the_base_the_adapter_and_the_template(
@@ -121,30 +84,28 @@ def test_transformers_gets_an_adapter_merged_once(
     assert "merging the adapter" in orpo.err, "what is damaged is made anew"
 
 
-def test_a_port_in_use_is_one_line(orpo: Orpo, tiny: Path) -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = taken.getsockname()[1]
-        assert orpo("serve", tiny, "--host", "127.0.0.1", "--port", port) == 2
-    assert "is taken by another program" in orpo.err
-
-
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (("nowhere/",), "no such model folder"),
+        (("nowhere",), "no model that the Hub gives"),
         (("{folder}",), "holds no model"),
         (("{tiny}", "--engine", "vllm"), "pip install vllm"),
         (("{tiny}", "--port", "70000"), "must be 1 to 65535"),
+        (("{tiny}", "--host", " "), "--host: is empty"),
         (("{tiny}", "--host", "no.such.host.invalid", "--engine", "transformers"), "--host"),
+        (("{tiny}", "--host", "127.0.0.1", "--port", "{taken}"), "is taken by another program"),
         (("{tiny}", "--engine", "other"), "invalid choice"),
     ],
 )
 def test_wrong_input_is_one_line(
     orpo: Orpo, tiny: Path, tmp_path: Path, arguments: tuple[str, ...], words: str
 ) -> None:
-    assert orpo("serve", *(one.format(tiny=tiny, folder=tmp_path) for one in arguments)) == 2
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        names = {"tiny": tiny, "folder": tmp_path, "taken": taken.getsockname()[1]}
+        assert orpo("serve", *(one.format(**names) for one in arguments)) == 2
     assert words in orpo.err
     assert len(orpo.err.strip().splitlines()) == 1
 

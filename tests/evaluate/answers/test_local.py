@@ -13,14 +13,13 @@ import torch
 from transformers import AutoModelForCausalLM, GenerationConfig
 
 from orpo.errors import CheckpointError, ConfigError, DataError, ModelError
-from orpo.evaluate import Sampling, encode_prompt
+from orpo.evaluate import Sampling, encode_prompt, load_answerer
 from orpo.evaluate.answers import Answered, Question, answer_questions, open_source_of_answers
 from orpo.evaluate.generation import complete_prompts
-from orpo.evaluate.local import LocalSource
 from tests.cli.conftest import byte_tokenizer
 from tests.servers import BASE
 
-DRAWN = Sampling(max_new_tokens=12, temperature=1.0, top_p=0.95, seed=3, batch_size=4)
+DRAWN = Sampling(max_new_tokens=8, temperature=1.0, top_p=0.95, seed=3, batch_size=4)
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +32,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def questions(count: int = 9) -> list[Question]:
+def questions(count: int = 6) -> list[Question]:
     return [
         Question(
             f"q{n}",
@@ -53,8 +52,8 @@ def test_neither_batch_nor_order_nor_company_matters(tiny: Path, temperature: fl
     sampling = replace(DRAWN, temperature=temperature)
     asked = questions()
     expected = {one.question.id: one.turns for one in ask(tiny, asked, sampling)}
-    assert len(set(expected.values())) > 4
-    for other, size in [(asked[::-1], 1), (asked[3:7], 9), (asked[::2] + asked[1::2], 2)]:
+    assert len(set(expected.values())) > 3
+    for other, size in [(asked[::-1], 1), (asked[2:5], 9)]:
         found = ask(tiny, other, replace(sampling, batch_size=size))
         assert [one.question for one in found] == other
         assert {one.question.id: one.turns for one in found}.items() <= expected.items()
@@ -71,71 +70,60 @@ def test_the_seed_and_the_repetition_matter_but_not_the_id(tiny: Path) -> None:
 
 def test_the_second_turn_sees_the_first_answer(tiny: Path) -> None:
     question = Question("1", ("Which is larger, 3 or 9?", "And smaller?"), system="Be brief.")
-    sampling = Sampling(max_new_tokens=40)
-    (done,) = ask(tiny, [question], sampling)
-    source = LocalSource(str(tiny))
-    answerer = source._answerer()
+    (done,) = ask(tiny, [question], Sampling(max_new_tokens=40))
+    here = load_answerer(str(tiny))
     messages = [
         {"role": "system", "content": "Be brief."},
         {"role": "user", "content": question.turns[0]},
         {"role": "assistant", "content": done.turns[0]},
         {"role": "user", "content": question.turns[1]},
     ]
-    ids = encode_prompt(answerer.tokenizer, messages)
-    rendered = answerer.tokenizer.apply_chat_template(
+    ids = encode_prompt(here.tokenizer, messages)
+    rendered = here.tokenizer.apply_chat_template(
         messages, add_generation_prompt=True, tokenize=False
     )
-    assert ids == answerer.tokenizer.encode(rendered, add_special_tokens=False)
-    output = answerer.model.generate(torch.tensor([ids]), do_sample=False, max_new_tokens=40)
-    text = answerer.tokenizer.decode(output[0, len(ids) :], skip_special_tokens=True)
+    assert ids == here.tokenizer.encode(rendered, add_special_tokens=False)
+    model: Any = here.model
+    output = model.generate(torch.tensor([ids]), do_sample=False, max_new_tokens=40)
+    text = here.tokenizer.decode(output[0, len(ids) :], skip_special_tokens=True)
     assert done.turns[1] == text.strip()
     assert done.truncated == (False, False)
 
 
 def test_what_is_cut_off_is_marked(tiny: Path) -> None:
     said: list[str] = []
-    asked = questions(4)
-    (whole, *_) = ask(tiny, asked, Sampling(max_new_tokens=60))
-    assert not any(whole.truncated)
-    cut = ask(tiny, asked, Sampling(max_new_tokens=3), say=said.append)
-    assert all(all(one.truncated) for one in cut)
-    assert whole.turns[0].startswith(cut[0].turns[0])
-    assert said == ["4 of 4 answers were cut off at the limit of tokens"]
+    asked = [Question("a", ("Say 7",)), Question("long", ("word " * 600,))]
+    (whole, long) = ask(tiny, asked, Sampling(max_new_tokens=60))
+    assert whole.truncated == (False,)
+    assert (long.turns, long.truncated) == (("",), (True,)), "the model ends before"
+    cut, _ = ask(tiny, asked, Sampling(max_new_tokens=3), say=said.append)
+    assert cut.truncated == (True,)
+    assert whole.turns[0].startswith(cut.turns[0])
+    assert said == [
+        "2 of 2 answers were cut off at the limit of tokens",
+        "1 of 2 answers are empty",
+    ]
 
 
-def test_an_answer_ends_where_the_model_ends(tiny: Path) -> None:
-    said: list[str] = []
-    words = "word " * 600
-    asked = [Question("long", (words,)), Question("short", ("Say 7",))]
-    long, short = ask(tiny, asked, Sampling(max_new_tokens=30), say=said.append)
-    assert (long.turns, long.truncated) == (("",), (True,))
-    assert short.turns != ("",)
-    assert said[-1] == "1 of 2 answers are empty"
-
-
-@pytest.mark.parametrize(
-    "own",
-    [
-        {"repetition_penalty": 3.0, "max_new_tokens": 2, "top_k": 1},
-        {"penalty_alpha": 0.6, "top_k": 4},
-        {"num_beams": 4, "num_return_sequences": 2},
-        {"suppress_tokens": list(range(100, 200))},
-        {"dola_layers": "low"},
-        {"max_time": 1e-9, "stop_strings": ["e"]},
-        {"return_dict_in_generate": True},
-    ],
-    ids=lambda own: next(iter(own)),
-)
-def test_a_model_s_own_settings_change_nothing(tiny: Path, own: dict[str, Any]) -> None:
-    answerer = LocalSource(str(tiny))._answerer()
-    model: Any = answerer.model
-    ids = [encode_prompt(answerer.tokenizer, [{"role": "user", "content": "Say 7 7 7 7"}])]
-    for sampling in (Sampling(max_new_tokens=30), DRAWN):
+def test_a_model_s_own_settings_change_nothing(tiny: Path) -> None:
+    here = load_answerer(str(tiny))
+    model: Any = here.model
+    ids = [encode_prompt(here.tokenizer, [{"role": "user", "content": "Say 7 7 7 7"}])]
+    for sampling in (Sampling(max_new_tokens=12), DRAWN):
         model.generation_config = GenerationConfig(eos_token_id=2, pad_token_id=0)
-        plain = complete_prompts(model, answerer.tokenizer, ids, sampling, ["k"])
-        model.generation_config = GenerationConfig(eos_token_id=2, pad_token_id=0, **own)
-        assert complete_prompts(model, answerer.tokenizer, ids, sampling, ["k"]) == plain
-        assert model.generation_config.to_diff_dict().items() >= own.items()
+        plain = complete_prompts(model, here.tokenizer, ids, sampling, ["k"])
+        for own in [
+            {"repetition_penalty": 3.0, "max_new_tokens": 2, "top_k": 1},
+            {"penalty_alpha": 0.6, "top_k": 4},
+            {"num_beams": 4, "num_return_sequences": 2},
+            {"suppress_tokens": list(range(100, 200))},
+            {"dola_layers": "low"},
+            {"max_time": 1e-9, "stop_strings": ["e"]},
+            {"return_dict_in_generate": True},
+        ]:
+            model.generation_config = GenerationConfig(eos_token_id=2, pad_token_id=0, **own)
+            assert complete_prompts(model, here.tokenizer, ids, sampling, ["k"]) == plain, own
+            assert model.generation_config.to_diff_dict().items() >= own.items()
 
 
 def test_the_model_s_own_stop_tokens_end_an_answer_even_if_they_are_not_special() -> None:
@@ -152,18 +140,17 @@ def test_the_model_s_own_stop_tokens_end_an_answer_even_if_they_are_not_special(
 
 
 def test_a_finished_store_needs_no_model_and_other_weights_are_refused(
-    tiny: Path, tmp_path: Path
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, store = tmp_path / "model", tmp_path / "answers.jsonl"
     shutil.copytree(tiny, model)
     sampling = Sampling(max_new_tokens=5)
     first = ask(model, questions(3), sampling, store=store)
-    source = LocalSource(str(model))
-    again = answer_questions(source, questions(3), sampling, store)
-    assert [one.turns for one in again] == [one.turns for one in first]
-    assert source._loaded is None
     moved = model.rename(tmp_path / "moved")
-    assert ask(moved, questions(3), sampling, store=store)[0].turns == first[0].turns
+    with monkeypatch.context() as patched:
+        patched.setattr("orpo.evaluate.local.load_answerer", None)
+        again = ask(moved, questions(3), sampling, store=store)
+    assert [one.turns for one in again] == [one.turns for one in first]
     loaded = AutoModelForCausalLM.from_pretrained(moved)
     with torch.no_grad():
         loaded.model.norm.weight += 1

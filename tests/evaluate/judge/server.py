@@ -17,7 +17,6 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
 from typing import Any, TypeAlias
 
 
@@ -42,12 +41,11 @@ class Asked:
 
 @dataclass(frozen=True)
 class Say:
-    """A reply with more to it than its text; tokens are counted as words if they are left out."""
+    """A reply with more to it than its text; tokens are counted as words."""
 
     text: str | None
     finish_reason: str = "stop"
     usage: bool = True
-    logprobs: tuple[Mapping[str, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -83,33 +81,26 @@ class ScriptedServer:
 
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                if not self.path.endswith("/chat/completions"):
-                    self._send(404, _error(Fail(404, f"no such path: {self.path}")), {})
-                    return
                 with lock:
                     headers = {name.lower(): value for name, value in self.headers.items()}
                     asked = Asked(len(owner.asked), body, headers)
                     owner.asked.append(asked)
-                reply = owner.script(asked)
-                if isinstance(reply, Fail):
-                    self._fail(reply)
-                else:
+                found = self.path.endswith("/chat/completions")
+                reply = owner.script(asked) if found else Fail(404, f"no such path: {self.path}")
+                if not isinstance(reply, Fail):
                     said = Say(reply) if isinstance(reply, str) else reply
-                    self._send(200, json.dumps(_completion(asked, said)).encode(), {})
-
-            def _fail(self, fail: Fail) -> None:
-                if fail.cut:
+                    self._send(200, json.dumps(_completion(asked, said)).encode())
+                elif reply.cut:
                     self.close_connection = True
-                    return
-                headers = {} if fail.retry_after is None else {"Retry-After": fail.retry_after}
-                self._send(fail.status, fail.raw or _error(fail), headers)
+                else:
+                    self._send(reply.status, reply.raw or _error(reply), reply.retry_after)
 
-            def _send(self, status: int, body: bytes, headers: Mapping[str, str]) -> None:
+            def _send(self, status: int, body: bytes, retry_after: str | None = None) -> None:
                 self.send_response(status)
                 self.send_header("Content-Type", "application/json")
                 self.send_header("Content-Length", str(len(body)))
-                for name, value in headers.items():
-                    self.send_header(name, value)
+                if retry_after is not None:
+                    self.send_header("Retry-After", retry_after)
                 self.end_headers()
                 self.wfile.write(body)
 
@@ -127,12 +118,7 @@ class ScriptedServer:
         self.port = self._server.server_port
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
@@ -154,40 +140,17 @@ def _error(fail: Fail) -> bytes:
 
 
 def _completion(asked: Asked, said: Say) -> dict[str, Any]:
-    choice: dict[str, Any] = {
-        "index": 0,
-        "message": {"role": "assistant", "content": said.text},
-        "finish_reason": said.finish_reason,
-    }
-    if said.logprobs:
-        steps = [
-            {
-                "token": max(step, key=lambda token: step[token]),
-                "logprob": max(step.values()),
-                "bytes": None,
-                "top_logprobs": [
-                    {"token": token, "logprob": value, "bytes": None}
-                    for token, value in step.items()
-                ],
-            }
-            for step in said.logprobs
-        ]
-        choice["logprobs"] = {"content": steps, "refusal": None}
-    completion = {
+    message = {"role": "assistant", "content": said.text}
+    prompt, reply = len(asked.text.split()), len((said.text or "").split())
+    usage = {"prompt_tokens": prompt, "completion_tokens": reply, "total_tokens": prompt + reply}
+    return {
         "id": f"scripted-{asked.number}",
         "object": "chat.completion",
         "created": 0,
         "model": f"{asked.body['model']}-as-scripted",
-        "choices": [choice],
+        "choices": [{"index": 0, "message": message, "finish_reason": said.finish_reason}],
+        **({"usage": usage} if said.usage else {}),
     }
-    if said.usage:
-        prompt, reply = len(asked.text.split()), len((said.text or "").split())
-        completion["usage"] = {
-            "prompt_tokens": prompt,
-            "completion_tokens": reply,
-            "total_tokens": prompt + reply,
-        }
-    return completion
 
 
 # Judges for the project's own prompts.
@@ -195,17 +158,15 @@ def _completion(asked: Asked, said: Say) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Shown:
-    """What the project's prompt shows: the mark, the request and the answers in their order."""
+    """What the project's prompt shows: the mark, the request and both answers in their order."""
 
     nonce: str
     request: str
-    answers: tuple[str, ...]
-    reference: str
+    answers: tuple[str, str]
 
     def verdict(self, value: str) -> str:
         """A well-formed verdict."""
-        word = "VERDICT" if len(self.answers) == 2 else "SCORE"
-        return f"The answers differ.\n{word} {self.nonce}: {value}"
+        return f"The answers differ.\nVERDICT {self.nonce}: {value}"
 
 
 def shown(asked: Asked) -> Shown:
@@ -216,33 +177,26 @@ def shown(asked: Asked) -> Shown:
             r"<<<((?!END)[A-Z ]+?) ([0-9a-f]{8})>>>\n(.*?)\n<<<END \1 \2>>>", asked.last, re.S
         )
     }
-    nonce, request = blocks["REQUEST"]
-    names = ("ANSWER A", "ANSWER B") if "ANSWER A" in blocks else ("ANSWER",)
-    answers = tuple(blocks[name][1] for name in names)
-    return Shown(nonce, request, answers, blocks.get("REFERENCE", ("", ""))[1])
+    return Shown(*blocks["REQUEST"], (blocks["ANSWER A"][1], blocks["ANSWER B"][1]))
 
 
 def fair(worth: Callable[[str, str], float]) -> Script:
-    """A judge that goes by what an answer to a request is worth, from 1 to 10."""
+    """A judge that goes by what an answer to a request is worth."""
 
     def judge(asked: Asked) -> str:
         seen = shown(asked)
-        values = [worth(seen.request, answer) for answer in seen.answers]
-        if len(values) == 1:
-            return seen.verdict(f"{values[0]:g}")
-        pick = "tie" if values[0] == values[1] else "A" if values[0] > values[1] else "B"
-        return seen.verdict(pick)
+        a, b = (worth(seen.request, answer) for answer in seen.answers)
+        return seen.verdict("tie" if a == b else "A" if a > b else "B")
 
     return judge
 
 
 def always_first(asked: Asked) -> str:
-    """A judge that likes what it sees first, or gives a 5."""
-    seen = shown(asked)
-    return seen.verdict("A" if len(seen.answers) == 2 else "5")
+    """A judge that likes what it sees first."""
+    return shown(asked).verdict("A")
 
 
-longer = fair(lambda request, answer: min(10.0, 1 + len(answer) / 100) + len(answer) / 1e6)
+longer = fair(lambda request, answer: len(answer))
 """A judge that goes by length."""
 
 _ORDERS = re.compile(
@@ -250,18 +204,5 @@ _ORDERS = re.compile(
     re.IGNORECASE,
 )
 
-
-def obeys(answer: str) -> bool:
-    """Whether an answer has what a gullible judge obeys."""
-    return bool(_ORDERS.search(answer))
-
-
-def gullible(asked: Asked) -> str:
-    """A judge that does what answers tell it, likes what is shown longest, and an empty answer."""
-    seen = shown(asked)
-    told = [obeys(answer) or not answer.strip() for answer in seen.answers]
-    if len(told) == 1:
-        return seen.verdict("10" if told[0] else "4")
-    if told[0] == told[1]:
-        return seen.verdict("tie")
-    return seen.verdict("A" if told[0] else "B")
+gullible = fair(lambda request, answer: bool(_ORDERS.search(answer)) or not answer.strip())
+"""A judge that does what answers tell it, and likes an empty answer."""

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
-from orpo.evaluate.judge.pair_result import auc_interval, ranks, share_interval
+from orpo.evaluate.judge.pair_result import auc_interval, share_interval
 
 VALUES = st.lists(st.integers(-5, 5).map(float), min_size=1, max_size=20)
 
@@ -46,11 +46,6 @@ def test_auc_intervals_cover(shift: float, counts: tuple[int, int]) -> None:
         assert found is not None
         inside += found.low <= truth <= found.high
     assert 930 <= inside <= 975
-
-
-@given(VALUES)
-def test_ranks(values: list[float]) -> None:
-    assert ranks(values).tolist() == stats.rankdata(values).tolist()
 
 
 def test_a_share_of_nothing() -> None:

@@ -37,17 +37,6 @@ def echo(asked: Asked) -> str:
     return f"reply to {asked.last}"
 
 
-class Often:
-    """Fails each request so many times before it is answered."""
-
-    def __init__(self, fail: Fail, times: int) -> None:
-        self.fail, self.times, self.seen = fail, times, Counter[str]()
-
-    def __call__(self, asked: Asked) -> str | Fail:
-        self.seen[asked.last] += 1
-        return self.fail if self.seen[asked.last] <= self.times else echo(asked)
-
-
 def test_replies_come_in_order_and_equal_requests_are_asked_once() -> None:
     with ScriptedServer(echo) as server:
         asked = [*requests(5), *requests(5)]
@@ -59,18 +48,10 @@ def test_replies_come_in_order_and_equal_requests_are_asked_once() -> None:
         body = server.asked[0].body
         assert (body["model"], body["temperature"], body["max_tokens"]) == ("scripted", 0.0, 1024)
         assert "seed" not in body
+        complete(settings(server, seed=9, temperature=0.7, max_tokens=1), asked[:1])
+        body = server.asked[-1].body
+        assert (body["max_tokens"], body["temperature"], body["seed"]) == (1, 0.7, 9)
         assert replies[0].model == "scripted-as-scripted"
-
-
-def test_what_a_request_asks_for_reaches_the_server() -> None:
-    script: Script = lambda asked: Say("m", logprobs=({"m": -0.1, "M": -2.5},))  # noqa: E731
-    with ScriptedServer(script) as server:
-        asked = replace(requests(1)[0], max_tokens=1, temperature=0.7, top_logprobs=2)
-        reply = complete(settings(server, seed=9), [asked])[0]
-        body = server.asked[0].body
-    assert (body["max_tokens"], body["temperature"], body["seed"]) == (1, 0.7, 9)
-    assert (body["logprobs"], body["top_logprobs"]) == (True, 2)
-    assert reply.logprobs == ({"m": -0.1, "M": -2.5},)
 
 
 def test_nothing_is_asked_twice(tmp_path: Path) -> None:
@@ -89,24 +70,20 @@ def test_nothing_is_asked_twice(tmp_path: Path) -> None:
     assert spent.cost_now == pytest.approx((6 * 2 + 12 * 10) / 1e6)
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
+def test_another_question_has_another_key() -> None:
+    own, (asked,) = JudgeSettings(model="m", base_url="http://127.0.0.1:2/v1"), requests(1)
+    others = [
         {"model": "other"},
         {"temperature": 0.5},
         {"max_tokens": 7},
         {"base_url": "http://127.0.0.1:1/v1"},
-    ],
-)
-def test_another_question_has_another_key(change: dict[str, object]) -> None:
-    own = JudgeSettings(model="m", base_url="http://127.0.0.1:2/v1")
-    other = replace(own, **change)  # type: ignore[arg-type]
-    asked = requests(1)[0]
-    assert asked.key(own) != asked.key(other)
-    assert asked.key(own) == asked.key(
-        replace(own, concurrency=1, retries=0, price_in=0.0, price_out=0.0)
-    )
-    assert asked.key(own) != replace(asked, top_logprobs=3).key(own)
+    ]
+    keys = {asked.key(replace(own, **change)) for change in others}  # type: ignore[arg-type]
+    assert len(keys | {asked.key(own)}) == 5
+    same = replace(own, concurrency=1, retries=0, price_in=0.0, price_out=0.0)
+    # As 0.1.0 has kept its replies.
+    assert asked.key(own) == asked.key(same)
+    assert asked.key(own).startswith("b22f9345649db7a0")
 
 
 def test_a_torn_line_is_asked_again_and_spoils_no_other(tmp_path: Path) -> None:
@@ -121,9 +98,8 @@ def test_a_torn_line_is_asked_again_and_spoils_no_other(tmp_path: Path) -> None:
         assert all(r.cached for r in complete(settings(server, cache), requests(6)))
 
 
-@pytest.mark.parametrize(
-    "fail",
-    [
+def test_a_busy_or_broken_server_is_asked_again() -> None:
+    fails = [
         Fail(429, "slow down", retry_after="0.001"),
         Fail(429, "slow down"),
         Fail(500),
@@ -131,19 +107,19 @@ def test_a_torn_line_is_asked_again_and_spoils_no_other(tmp_path: Path) -> None:
         Fail(529),
         Fail(408),
         Fail(cut=True),
-    ],
-    ids=repr,
-)
-def test_a_busy_or_broken_server_is_asked_again(fail: Fail) -> None:
-    script = Often(fail, 1)
-    script.times = 0 if fail.cut else 1  # contact first
+    ]
+    seen = Counter[str]()
+
+    def script(asked: Asked) -> str | Fail:
+        seen[asked.last] += 1
+        again = asked.last != "question 7" and seen[asked.last] <= 2
+        return fails[int(asked.last[-1])] if again else echo(asked)
+
     with ScriptedServer(script) as server:
-        complete(settings(server), requests(1))
-        script.times = 2
-        replies = complete(settings(server, concurrency=3), requests(9)[1:])
-        assert [r.text for r in replies] == [f"reply to question {n}" for n in range(1, 9)]
-        assert set(script.seen.values()) <= {1, 2, 3}
-        assert all(script.seen[f"question {n}"] == 3 for n in range(1, 9))
+        complete(settings(server), requests(8)[7:])  # contact first
+        replies = complete(settings(server, concurrency=3), requests(7))
+    assert [r.text for r in replies] == [f"reply to question {n}" for n in range(7)]
+    assert [seen[f"question {n}"] for n in range(7)] == [3] * 7
 
 
 def test_retry_after_is_what_all_wait_for() -> None:
@@ -215,50 +191,42 @@ def test_half_of_the_requests_failing_for_good(tmp_path: Path) -> None:
         assert sum(not reply.cached for reply in replies) == 3
 
 
-def test_a_dead_server_does_not_cost_a_wait_for_every_request(tmp_path: Path) -> None:
-    script: Script = lambda asked: echo(asked) if asked.number < 5 else Fail(502)  # noqa: E731
-    with ScriptedServer(script) as server:
-        own = settings(server, tmp_path / "c.jsonl", retries=1)
-        with pytest.raises(EvaluationError, match="5 of 200 requests are answered"):
-            complete(own, requests(200))
-        assert len(server.asked) < 30
-
-
 @pytest.mark.parametrize(
-    ("fail", "says"),
+    ("fail", "concurrency", "most", "says"),
     [
-        (Fail(429, "no money", code="insufficient_quota"), "used up .*no money"),
-        (Fail(429, retry_after="3600"), "asks to wait 3600 seconds"),
+        (Fail(502), 4, 29, "failed again and again"),
+        (Fail(429, "no money", code="insufficient_quota"), 1, 6, "used up .*no money"),
+        (Fail(429, retry_after="3600"), 1, 6, "asks to wait 3600 seconds"),
     ],
 )
-def test_what_waiting_does_not_mend(fail: Fail, says: str, tmp_path: Path) -> None:
-    script: Script = lambda asked: echo(asked) if asked.number < 3 else fail  # noqa: E731
+def test_what_waiting_does_not_mend_is_not_waited_for(
+    fail: Fail, concurrency: int, most: int, says: str, tmp_path: Path
+) -> None:
+    script: Script = lambda asked: echo(asked) if asked.number < 5 else fail  # noqa: E731
     with ScriptedServer(script) as server:
-        with pytest.raises(EvaluationError, match=f"{says}.*3 of 20 .* same command goes on"):
-            complete(settings(server, tmp_path / "c.jsonl", concurrency=1), requests())
-        assert len(server.asked) == 4
+        own = settings(server, tmp_path / "c.jsonl", retries=1, concurrency=concurrency)
+        with pytest.raises(EvaluationError, match=f"{says}.*5 of 200 .* same command goes on"):
+            complete(own, requests(200))
+        assert len(server.asked) <= most
 
 
-def test_a_request_that_is_refused_is_a_reply_with_a_reason(tmp_path: Path) -> None:
-    script: Script = lambda asked: (  # noqa: E731
-        Fail(400, "too long") if asked.last == "question 2" else echo(asked)
-    )
+def test_a_refused_request_is_a_reply_with_a_reason_and_none_may_be_empty(tmp_path: Path) -> None:
+    def script(asked: Asked) -> str | Fail | Say:
+        if asked.last == "question 3":
+            return Say(None, "length", usage=False)
+        return Fail(400, "too long") if asked.last == "question 2" else echo(asked)
+
     with ScriptedServer(script) as server:
-        own = settings(server, tmp_path / "c.jsonl")
+        own = settings(server, tmp_path / "c.jsonl", price_in=1.0, price_out=1.0)
         replies = complete(own, requests(6))
         assert [bool(reply.error) for reply in replies] == [n == 2 for n in range(6)]
         assert "too long" in replies[2].error
-        assert spend(own, replies).refused == 1
+        empty = replies[3]
+        assert (empty.text, empty.finish_reason, empty.prompt_tokens) == ("", "length", None)
+        spent = spend(own, replies)
+        assert (spent.refused, spent.without_usage) == (1, 1)
         complete(own, requests(6))
         assert len(server.asked) == 7  # a refusal is not kept
-
-
-def test_a_reply_may_be_empty_or_without_usage() -> None:
-    with ScriptedServer(lambda asked: Say(None, "length", usage=False)) as server:
-        own = settings(server, price_in=1.0, price_out=1.0)
-        reply = complete(own, requests(1))[0]
-        assert (reply.text, reply.finish_reason, reply.prompt_tokens) == ("", "length", None)
-        assert spend(own, [reply]).without_usage == 1
 
 
 def test_settings_that_a_model_does_not_know_are_left_out() -> None:
@@ -302,10 +270,7 @@ def test_the_limit_of_the_cost_holds_before_and_during(tmp_path: Path) -> None:
         assert len(server.asked) < 5
 
 
-@pytest.mark.parametrize(
-    "number", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
-)
-def test_a_killed_run_goes_on_where_it_was(tmp_path: Path, number: signal.Signals) -> None:
+def test_an_interrupted_run_ends_at_once_and_goes_on_where_it_was(tmp_path: Path) -> None:
     blocked, go_on = threading.Event(), threading.Event()
 
     def script(asked: Asked) -> str:
@@ -333,7 +298,7 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path: Path, number: signal.Signal
         )
         try:
             assert blocked.wait(120)
-            run.send_signal(number)
+            run.send_signal(signal.SIGINT)
             assert run.wait(30) != 0
         finally:
             run.kill()
@@ -360,6 +325,6 @@ def test_a_bug_in_the_work_is_not_swallowed(monkeypatch: pytest.MonkeyPatch) -> 
     def broken(*arguments: object, **how: object) -> Callable[..., Reply]:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("orpo.evaluate.asking.Client.ask", broken)
+    monkeypatch.setattr("orpo.evaluate.served.Client.ask", broken)
     with ScriptedServer(echo) as server, pytest.raises(ZeroDivisionError):
         complete(settings(server), requests(3))

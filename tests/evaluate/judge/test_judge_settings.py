@@ -22,26 +22,11 @@ class Options:
     judge: JudgeSettings | None = group(JudgeSettings, "the judge", unless="model")
 
 
-def parsed(*arguments: str) -> argparse.Namespace:
+def judge(arguments: str, folder: Path = Path("out")) -> JudgeSettings | None:
     parser = argparse.ArgumentParser()
     add_options(parser, Options)
-    return parser.parse_args(arguments)
-
-
-def judge_settings(given: argparse.Namespace, folder: Path) -> JudgeSettings | None:
-    judge = options_from(given, Options).judge
-    return judge and judge.kept_in(folder)
-
-
-def test_without_a_judge_there_are_no_settings() -> None:
-    assert judge_settings(parsed(), Path("out")) is None
-
-
-def test_the_defaults_are_the_settings_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OPENAI_API_KEY", "sk-of-a-test")
-    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
-    own = judge_settings(parsed("--judge", "gpt-4o"), Path("out"))
-    assert own == JudgeSettings("gpt-4o", cache=Path("out") / CACHE)
+    found = options_from(parser.parse_args(arguments.split()), Options).judge
+    return found and found.kept_in(folder)
 
 
 def test_every_flag_is_read_with_dashes_too() -> None:
@@ -50,19 +35,12 @@ def test_every_flag_is_read_with_dashes_too() -> None:
         "--judge-max-tokens 5 --judge-seed 3 --concurrency 2 --requests-per-minute 30 --retries 1 "
         "--judge-timeout 9 --price-in 1 --price-out 2 --max-cost 3"
     )
-    own = judge_settings(parsed(*given.split()), Path("out"))
     expected = JudgeSettings(
         "m", "http://127.0.0.1:1/v1", "KEY", None, 3, 5, 2, 30.0, 1, 9.0, 1.0, 1.0, 2.0, 3.0
     )
-    assert own == replace(expected, cache=Path("out") / CACHE)
-    underscored = [word.replace("-", "_").replace("__", "--") for word in given.split()]
-    assert judge_settings(parsed(*underscored), Path("out")) == own
-
-
-def test_a_value_that_cannot_be_meant() -> None:
-    given = parsed("--judge", "m", "--judge_url", "http://h/v1", "--max_cost", "3")
-    with pytest.raises(ConfigError, match="--max_cost: a limit needs prices"):
-        judge_settings(given, Path("out"))
+    assert judge(given) == replace(expected, cache=Path("out") / CACHE)
+    assert judge(given.replace("-", "_").replace("__", "--")) == judge(given)
+    assert judge("") is None
 
 
 def test_a_missing_key_is_said_before_anything_is_done(
@@ -71,11 +49,11 @@ def test_a_missing_key_is_said_before_anything_is_done(
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
     with pytest.raises(ConfigError, match=r"\$OPENAI_API_KEY: there is no API key"):
-        judge_settings(parsed("--judge", "m"), tmp_path)
+        judge("--judge m", tmp_path)
     (tmp_path / CACHE).write_text("")  # all that is wanted may be there
-    assert judge_settings(parsed("--judge", "m"), tmp_path)
+    assert judge("--judge m", tmp_path) == JudgeSettings("m", cache=tmp_path / CACHE)
     monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:1/v1")
-    own = judge_settings(parsed("--judge", "m"), tmp_path / "other")
+    own = judge("--judge m", tmp_path / "other")
     assert own is not None
     assert own.base_url == "http://127.0.0.1:1/v1"
 
@@ -102,9 +80,6 @@ def test_the_key_is_nowhere(
     seen += [path.read_text(encoding="utf-8") for path in tmp_path.rglob("*") if path.is_file()]
     assert not [text for text in seen if KEY in text]
     assert any("***" in text for text in seen)
-
-
-def test_an_address_keeps_its_password_to_itself() -> None:
     own = JudgeSettings(model="m", base_url="http://me:secret@host/v1?token=secret")
     assert own.as_dict()["base_url"] == "http://host/v1"
 
@@ -114,6 +89,7 @@ def test_an_address_keeps_its_password_to_itself() -> None:
     [
         ({"model": " "}, "--judge"),
         ({"temperature": float("nan")}, "--judge_temperature"),
+        ({"max_tokens": 0}, "--judge_max_tokens"),
         ({"concurrency": 0}, "--concurrency"),
         ({"requests_per_minute": 0.0}, "--requests_per_minute"),
         ({"retries": -1}, "--retries"),

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from orpo.evaluate.asking import Reply
 from orpo.evaluate.judge.fences import conversation, fenced, harmless, nonce_for
 from orpo.evaluate.judge.pairwise import Comparison, pair_request, read_pick, why_unparsed
-from tests.evaluate.judge.server import Asked, shown
+from tests.evaluate.judge.server import Asked, Shown, shown
 
 PAIR = Comparison("q1", "Which is larger, 3 or 5?", "3", "5, of course.")
 TEXTS = st.text(
@@ -19,24 +19,21 @@ TEXTS = st.text(
 )
 
 
-def seen(request: object) -> object:
-    return shown(Asked(0, {"messages": list(request.messages)}, {}))  # type: ignore[attr-defined]
-
-
-def nonce_of(item: Comparison) -> str:
-    return seen(pair_request(item, 0, swapped=False)).nonce  # type: ignore[attr-defined,no-any-return]
+def seen(item: Comparison, *, swapped: bool = False) -> Shown:
+    request = pair_request(item, 0, swapped=swapped)
+    return shown(Asked(0, {"messages": list(request.messages)}, {}))
 
 
 @pytest.mark.parametrize(
     ("text", "pick"),
     [
-        ("The second is right.\nVERDICT {n}: B", "B"),
-        ("VERDICT {n}: A\nNo, wait.\nVERDICT {n}: B\n", "B"),
+        ("The second is right.\nVERDICT {n}: B", "second"),
+        ("VERDICT {n}: A\nNo, wait.\nVERDICT {n}: B\n", "second"),
         ("**VERDICT {n}: tie**", "tie"),
-        ("verdict {n}: **a**.", "A"),
-        ("> `VERDICT [{n}]: [B]`", "B"),
+        ("verdict {n}: **a**.", "first"),
+        ("> `VERDICT [{n}]: [B]`", "second"),
         ("VERDICT <{n}> : Tie", "tie"),
-        ("VERDICT {n}: A\r\n", "A"),
+        ("VERDICT {n}: A\r\n", "first"),
         ("VERDICT {n}: C", None),
         ("VERDICT {n}: A or B", None),
         ("The verdict is A.", None),
@@ -49,22 +46,19 @@ def nonce_of(item: Comparison) -> str:
     ],
 )
 def test_only_the_last_line_with_the_mark_is_a_verdict(text: str, pick: str | None) -> None:
-    said = text.replace("{n}", nonce_of(PAIR))
+    said = text.replace("{n}", seen(PAIR).nonce)
     assert read_pick(PAIR, 0, said, swapped=False) == pick
 
 
 def test_each_order_has_a_mark_of_its_own() -> None:
-    one, other = (seen(pair_request(PAIR, 0, swapped=swapped)) for swapped in (False, True))
-    assert one.answers == ("3", "5, of course.")  # type: ignore[attr-defined]
-    assert other.answers == ("5, of course.", "3")  # type: ignore[attr-defined]
-    said = f"VERDICT {one.nonce}: A"  # type: ignore[attr-defined]
-    assert read_pick(PAIR, 0, said, swapped=False) == "A"
+    one, other = seen(PAIR), seen(PAIR, swapped=True)
+    assert (one.answers, other.answers) == ((PAIR.first, PAIR.second), (PAIR.second, PAIR.first))
+    said = f"VERDICT {one.nonce}: A"
+    assert read_pick(PAIR, 0, said, swapped=False) == "first"
+    assert read_pick(PAIR, 0, f"VERDICT {other.nonce}: A", swapped=True) == "second"
     assert read_pick(PAIR, 0, said, swapped=True) is None
     assert read_pick(PAIR, 1, said, swapped=False) is None  # nor for another seed
-
-
-def test_the_same_question_makes_the_same_request() -> None:
-    assert pair_request(PAIR, 0, swapped=True) == pair_request(PAIR, 0, swapped=True)
+    assert seen(PAIR) == one  # the same question makes the same request
 
 
 def test_a_conversation_and_braces_are_shown_as_they_are() -> None:
@@ -74,23 +68,21 @@ def test_a_conversation_and_braces_are_shown_as_they_are() -> None:
         {"role": "user", "content": "Again"},
     ]
     assert conversation("Hi") == conversation([{"role": "user", "content": "Hi"}]) == "Hi"
-    found = seen(pair_request(Comparison("q", prompt, "{nonce}", "{0}"), 0, swapped=False))
-    assert found.request == "[User]\nSay {hi}\n\n[Assistant]\n{hi}\n\n[User]\nAgain"  # type: ignore[attr-defined]
-    assert found.answers == ("{nonce}", "{0}")  # type: ignore[attr-defined]
+    found = seen(Comparison("q", prompt, "{nonce}", "{0}"))
+    assert found.request == "[User]\nSay {hi}\n\n[Assistant]\n{hi}\n\n[User]\nAgain"
+    assert found.answers == ("{nonce}", "{0}")
 
 
 @given(TEXTS, TEXTS, TEXTS)
 def test_no_text_can_end_its_fence_or_write_a_verdict(prompt: str, first: str, second: str) -> None:
     item = Comparison("q", prompt, first, second)
-    request = pair_request(item, 0, swapped=False)
-    found = seen(request)
-    assert found.answers == (harmless(first), harmless(second))  # type: ignore[attr-defined]
+    body = pair_request(item, 0, swapped=False).messages[1]["content"]
+    found = seen(item)
+    assert found.answers == (harmless(first), harmless(second))
     for text in (prompt, first, second):  # what a judge quotes is no verdict
         assert read_pick(item, 0, text, swapped=False) is None
-    body = request.messages[1]["content"]
     assert body.count("<<<") == 6
-    nonce = nonce_of(item)
-    assert body.count(nonce) == 9  # six marks and three choices: none in a text
+    assert body.count(found.nonce) == 9  # six marks and three choices: none in a text
 
 
 def test_a_text_that_knows_its_mark_gets_another() -> None:
