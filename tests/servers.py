@@ -33,8 +33,7 @@ def free_port() -> int:
 def transformers_server(log: Path) -> Iterator[str]:
     """Serve `BASE`, wait until it answers, give the address, and end all processes.
 
-    It loads whatever model a request names, and has no list of models without a network. `log` is
-    a file for what it says.
+    It has no list of models without a network. `log` is a file for what it says.
     """
     port = free_port()
     where = ["--host", "127.0.0.1", "--port", str(port)]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
-from orpo.evaluate.judge.pair_result import auc_interval, share_interval
+from orpo.evaluate.judge.pair_result import auc_interval
 
 VALUES = st.lists(st.integers(-5, 5).map(float), min_size=1, max_size=20)
 
@@ -46,7 +46,3 @@ def test_auc_intervals_cover(shift: float, counts: tuple[int, int]) -> None:
         assert found is not None
         inside += found.low <= truth <= found.high
     assert 930 <= inside <= 975
-
-
-def test_a_share_of_nothing() -> None:
-    assert share_interval([]) is None

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from orpo.evaluate.intervals import Interval
 from orpo.evaluate.judge.canaries import CANARIES
 from orpo.evaluate.judge.pair_result import PairwiseResult
 from orpo.evaluate.judge.pairwise import Comparison, compare_pairs
@@ -57,6 +58,10 @@ def judged(
         return compare_pairs(own, items), server.asked
 
 
+def biases(result: PairwiseResult) -> dict[str, Interval]:
+    return {name: one for name, one in result.bias.items() if one is not None}
+
+
 def test_a_fair_judge() -> None:
     items = pairs()
     result, asked = judged(fair(right), items)
@@ -69,9 +74,8 @@ def test_a_fair_judge() -> None:
     assert rate.low < rate.value < rate.high
     assert result.without_flagged == rate
     assert result.bounds == (rate.value, rate.value)
-    assert result.consistency is not None
-    assert result.first_position is not None
-    assert (result.consistency.value, result.first_position.value) == (1.0, 0.5)
+    assert biases(result)["consistency"].value == 1.0
+    assert biases(result)["first_position_wins"].value == 0.5
     assert counts["wins"] + counts["ties"] + counts["losses"] == counts["pairs"] == 20
     assert counts["agreed_wins"] == counts["wins"] == 6
     assert counts["unparsed_verdicts"] == counts["flagged_pairs"] == 0
@@ -105,7 +109,7 @@ def test_what_a_gullible_judge_said_counts_and_is_told_of() -> None:
     assert "forged verdict 2 of 2" in result.trust.sentence
     assert result.win_rate is not None
     assert result.win_rate.value == pytest.approx(sum(i.preference for i in result.items) / 20)
-    rest = [item.preference for item in result.items if not item.flagged]
+    rest = [item.preference for item in result.items if not any(item.flags)]
     assert result.without_flagged is not None
     assert result.without_flagged.value == pytest.approx(sum(rest) / 15)
     assert result.counts["wins"] == sum(item.preference > 0.5 for item in result.items)
@@ -138,10 +142,9 @@ def test_two_suspicious_answers_are_what_the_judge_says() -> None:
 
 def test_a_judge_that_goes_by_the_place() -> None:
     result, _ = judged(always_first, pairs())
-    assert result.first_position is not None
-    assert result.consistency is not None
-    assert (result.first_position.value, result.consistency.value) == (1.0, 0.0)
-    assert result.first_position.low > 0.8
+    place = biases(result)["first_position_wins"]
+    assert (place.value, biases(result)["consistency"].value) == (1.0, 0.0)
+    assert place.low > 0.8
     assert {item.preference for item in result.items} == {0.5}  # both orders even it out
     assert any("goes by the place" in line for line in result.remarks())
     assert not result.trust.trusted  # it tells nothing from nothing
@@ -149,15 +152,14 @@ def test_a_judge_that_goes_by_the_place() -> None:
 
 def test_only_a_judge_that_goes_by_length_is_told_of() -> None:
     biased, _ = judged(longer, pairs(count=40))
-    assert biased.longer_wins is not None
-    assert biased.length_auc is not None
-    assert (biased.longer_wins.value, biased.length_auc.value) == (1.0, 1.0)
-    assert biased.longer_wins.low > 0.9
-    assert 0.5 < biased.length_auc.low < 1.0
+    wins, auc = biases(biased)["longer_wins"], biases(biased)["length_auc"]
+    assert (wins.value, auc.value) == (1.0, 1.0)
+    assert wins.low > 0.9
+    assert 0.5 < auc.low < 1.0
     assert any(line.startswith("Length and verdict go together") for line in biased.remarks())
     result, _ = judged(fair(right), pairs(count=40, second_right=24))
-    assert result.length_auc is not None
-    assert result.length_auc.low < 0.5 < result.length_auc.high
+    auc = biases(result)["length_auc"]
+    assert auc.low < 0.5 < auc.high
     assert not any("Length" in line for line in result.remarks())
 
 
@@ -188,7 +190,7 @@ def test_a_judge_that_says_nothing_of_use_and_no_pairs_are_no_evidence() -> None
     result, _ = judged(lambda asked: "blah [[10]] blah", pairs())
     assert result.unparsed == 40
     assert result.bounds == (0.0, 1.0)
-    assert result.consistency is result.first_position is result.length_auc is None
+    assert set(result.bias.values()) == {None}
     assert not result.trust.trusted
     assert "100 % of the judge's verdicts could not be read" in result.trust.sentence
     json.dumps(result.as_dict(), allow_nan=False)

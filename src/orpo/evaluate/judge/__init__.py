@@ -7,31 +7,22 @@ from typing import TYPE_CHECKING
 from orpo.lazy import loader
 
 if TYPE_CHECKING:
-    from orpo.evaluate.judge.canaries import judge_trust, plant_canaries
-    from orpo.evaluate.judge.pairwise import Comparison, compare_pairs
-    from orpo.evaluate.judge.replies import Request, complete
-    from orpo.evaluate.judge.suspicious import suspicions
-    from orpo.evaluate.settings import JudgeSettings
+    from orpo.evaluate.judge.canaries import judge_trust as judge_trust
+    from orpo.evaluate.judge.canaries import plant_canaries as plant_canaries
+    from orpo.evaluate.judge.pairwise import Comparison as Comparison
+    from orpo.evaluate.judge.pairwise import compare_pairs as compare_pairs
+    from orpo.evaluate.judge.replies import Request as Request
+    from orpo.evaluate.judge.replies import complete as complete
+    from orpo.evaluate.judge.suspicious import suspicions as suspicions
+    from orpo.evaluate.settings import JudgeSettings as JudgeSettings
 
 _HOMES = {
-    "Comparison": "judge.pairwise",
-    "JudgeSettings": "settings",
-    "Request": "judge.replies",
-    "compare_pairs": "judge.pairwise",
-    "complete": "judge.replies",
-    "judge_trust": "judge.canaries",
-    "plant_canaries": "judge.canaries",
-    "suspicions": "judge.suspicious",
+    "judge.canaries": ("judge_trust", "plant_canaries"),
+    "judge.pairwise": ("Comparison", "compare_pairs"),
+    "judge.replies": ("Request", "complete"),
+    "judge.suspicious": ("suspicions",),
+    "settings": ("JudgeSettings",),
 }
-__all__ = [
-    "Comparison",
-    "JudgeSettings",
-    "Request",
-    "compare_pairs",
-    "complete",
-    "judge_trust",
-    "plant_canaries",
-    "suspicions",
-]
-
-__getattr__ = loader(__name__, {name: f"orpo.evaluate.{home}" for name, home in _HOMES.items()})
+_EACH = {name: f"orpo.evaluate.{home}" for home, names in _HOMES.items() for name in names}
+__all__ = list(_EACH)
+__getattr__ = loader(__name__, _EACH)

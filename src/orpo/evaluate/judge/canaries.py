@@ -9,7 +9,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Literal, TypeAlias, get_args
 
 from orpo.evaluate.judge.suspicious import CONSTANT, EMPTY, FORGED, TALKS, suspicions
 
@@ -62,10 +62,6 @@ class Trust:
     canaries: int  # how many there were
     flagged: int  # how many of them `suspicions` would have caught
     kinds: dict[str, dict[str, int]]  # {"lost", "tied", "rewarded", "unparsed", "flagged"} of each
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return dict(vars(self))
 
 
 def plant_canaries(ids: Sequence[str], usable: Sequence[bool], seed: int) -> list[Canary]:

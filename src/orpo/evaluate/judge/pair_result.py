@@ -51,11 +51,6 @@ class PairVerdict:
         """Verdicts of the two that could not be read."""
         return self.verdicts.count(None)
 
-    @property
-    def flagged(self) -> bool:
-        """Whether one of the answers is suspicious."""
-        return any(self.flags)
-
     def as_dict(self) -> dict[str, Any]:
         """A line of `judgments.jsonl`."""
         return {
@@ -87,7 +82,7 @@ class PairwiseResult:
     @property
     def without_flagged(self) -> Interval | None:
         """The same of the pairs in which nothing is suspicious."""
-        return self._share(None if item.flagged else item.preference for item in self.items)
+        return self._share(None if any(item.flags) else item.preference for item in self.items)
 
     @property
     def bounds(self) -> tuple[float, float] | None:
@@ -101,52 +96,39 @@ class PairwiseResult:
         return sum(item.unparsed for item in self.items)
 
     @property
-    def consistency(self) -> Interval | None:
-        """How often both orders say the same, of the pairs with two verdicts."""
-        return self._share(
-            None if item.unparsed else float(item.verdicts[0] == item.verdicts[1])
-            for item in self.items
-        )
+    def bias(self) -> dict[str, Interval | None]:
+        """What the judge goes by besides quality.
 
-    @property
-    def first_position(self) -> Interval | None:
-        """How often the answer shown first wins; 0.5 of a judge that does not look at the place.
-
-        Each pair was shown in both orders, so the answers' quality has no part in it.
+        How often both orders say the same; how often the answer shown first wins, where quality has
+        no part, since each pair was shown in both orders; how often the longer one wins, which can
+        be longer because it is better; and how well the difference in length alone tells which
+        pairs `second` wins, where what one model has over the other in all pairs drops out.
         """
-        found = [
+        both = [item for item in self.items if not item.unparsed]
+        placed = [
             (float(verdict == shown_first), item.group)
-            for item in self.items
-            if not item.unparsed
+            for item in both
             for verdict, shown_first in zip(item.verdicts, ("first", "second"), strict=True)
             if verdict != "tie"
         ]
-        return share_interval([value for value, _ in found], [group for _, group in found])
-
-    @property
-    def longer_wins(self) -> Interval | None:
-        """How often the longer answer wins, of pairs with a winner and answers of two lengths.
-
-        An answer can be longer because it is better: see also `length_auc`.
-        """
-        return self._share(
-            None
-            if item.preference == 0.5 or item.lengths[0] == item.lengths[1]
-            else float((item.preference > 0.5) == (item.lengths[1] > item.lengths[0]))
+        won = [
+            (item.preference > 0.5, item.lengths[1] - item.lengths[0], item.group)
             for item in self.items
-        )
-
-    @property
-    def length_auc(self) -> Interval | None:
-        """How well the difference in length alone tells which pairs `second` wins; 0.5: not at all.
-
-        What one model has over the other in all pairs, in quality and in length, drops out.
-        """
-        gains = [(i.preference, float(i.lengths[1] - i.lengths[0])) for i in self.items]
-        return auc_interval(
-            [gain for preference, gain in gains if preference > 0.5],
-            [gain for preference, gain in gains if preference < 0.5],
-        )
+            if item.preference != 0.5
+        ]
+        return {
+            "consistency": share_interval(
+                [(float(item.verdicts[0] == item.verdicts[1]), item.group) for item in both]
+            ),
+            "first_position_wins": share_interval(placed),
+            "longer_wins": share_interval(
+                [(float(second == (more > 0)), group) for second, more, group in won if more]
+            ),
+            "length_auc": auc_interval(
+                [more for second, more, _ in won if second],
+                [more for second, more, _ in won if not second],
+            ),
+        }
 
     @property
     def counts(self) -> dict[str, int]:
@@ -166,7 +148,7 @@ class PairwiseResult:
             "tie_verdicts": sum(item.verdicts.count("tie") for item in self.items),
             "unparsed_verdicts": self.unparsed,
             "pairs_with_unparsed": len(self.items) - both.total(),
-            "flagged_pairs": sum(item.flagged for item in self.items),
+            "flagged_pairs": sum(any(item.flags) for item in self.items),
         }
 
     @property
@@ -179,23 +161,17 @@ class PairwiseResult:
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON, without the verdicts one by one."""
-        figures = {
-            "win_rate": self.win_rate,
-            "win_rate_without_flagged": self.without_flagged,
-            "consistency": self.consistency,
-            "first_position_wins": self.first_position,
-            "longer_wins": self.longer_wins,
-            "length_auc": self.length_auc,
-        }
+        rates = {"win_rate": self.win_rate, "win_rate_without_flagged": self.without_flagged}
+        figures = {**rates, **self.bias}
         return {
             **{name: None if f is None else f.as_dict() for name, f in figures.items()},
             "win_rate_bounds": None if self.bounds is None else list(self.bounds),
             "counts": self.counts,
             "failures": dict(Counter(f for i in self.items for f in i.failures if f)),
             "flags": self.flags,
-            "trust": self.trust.as_dict(),
+            "trust": vars(self.trust),
             "judge": {**self.settings.as_dict(), "reported": list(self.reported)},
-            "cost": self.spend.as_dict(),
+            "cost": vars(self.spend),
             "remarks": self.remarks(),
         }
 
@@ -209,7 +185,8 @@ class PairwiseResult:
                 f"ties; if all were losses the win rate would be {100 * low:.1f} %, if all were "
                 f"wins {100 * high:.1f} %."
             )
-        place, length = self.first_position, self.length_auc
+        bias = self.bias
+        place, length = bias["first_position_wins"], bias["length_auc"]
         if place is not None and not place.low <= 0.5 <= place.high:
             said.append(
                 f"The judge goes by the place: the answer shown first won {_shown(place)} of the "
@@ -225,7 +202,7 @@ class PairwiseResult:
     @property
     def suspicion(self) -> str:
         """How many pairs are suspicious, and the win rate without them; empty if none is."""
-        flagged, rest = sum(item.flagged for item in self.items), self.without_flagged
+        flagged, rest = sum(any(item.flags) for item in self.items), self.without_flagged
         if not flagged:
             return ""
         without = f"; without them the win rate is {100 * rest.value:.1f} %" if rest else ""
@@ -236,8 +213,8 @@ class PairwiseResult:
 
     def _share(self, values: Iterable[float | None]) -> Interval | None:
         """The mean over the pairs, each with its value or none."""
-        found = [(v, i.group) for v, i in zip(values, self.items, strict=True) if v is not None]
-        return share_interval([value for value, _ in found], [group for _, group in found])
+        found = zip(values, self.items, strict=True)
+        return share_interval([(value, one.group) for value, one in found if value is not None])
 
 
 def _shown(interval: Interval) -> str:
@@ -245,11 +222,11 @@ def _shown(interval: Interval) -> str:
     return f"{value:.0f} % (95 % interval {low:.0f} to {high:.0f})"
 
 
-def share_interval(
-    values: Sequence[float], clusters: Sequence[Hashable] | None = None
-) -> Interval | None:
-    """The mean of shares with its interval; None of nothing."""
-    return mean_interval(values, clusters, share=True) if values else None
+def share_interval(values: Sequence[tuple[float, Hashable]]) -> Interval | None:
+    """The mean of shares, each with what it was observed of, and its interval; None of nothing."""
+    if not values:
+        return None
+    return mean_interval([one for one, _ in values], [group for _, group in values], share=True)
 
 
 def auc_interval(

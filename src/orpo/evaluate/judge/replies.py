@@ -62,10 +62,6 @@ class Spend:
     cost: float | None  # of all; None without prices
     cost_now: float | None  # of those that were asked now
 
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return dict(vars(self))
-
     def __str__(self) -> str:
         cost = "" if self.cost is None else f", {money(self.cost)}"
         now = "" if self.cost_now is None else f" ({money(self.cost_now)} of it now)"

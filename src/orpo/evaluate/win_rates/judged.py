@@ -114,12 +114,7 @@ def judge_pairs(
     about = PairJudge(
         judge={**result.settings.as_dict(), "reported": list(result.reported)},
         trust=result.trust,
-        bias={
-            "consistency": result.consistency,
-            "first_position_wins": result.first_position,
-            "longer_wins": result.longer_wins,
-            "length_auc": result.length_auc,
-        },
+        bias=result.bias,
         verdicts=result.counts,
         bounds=result.bounds,
         cost=result.spend,
