@@ -8,8 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from orpo.report.series import read_curves
-from orpo.report.shifts import Observed
+from orpo.report.series import Observed, read_curves
 
 Path = Callable[[float], float]
 """The true value of a metric where a share of the run is done."""
@@ -17,23 +16,14 @@ Path = Callable[[float], float]
 
 @dataclass(frozen=True)
 class Truth:
-    """What a run would log without noise; `done` goes from 0 to 1.
-
-    Attributes:
-        chosen: Log-probability per token of the chosen answers.
-        rejected: The same of the rejected ones.
-        norm: Gradient norm.
-        alpha: orpo_alpha.
-        held_out: Added to the held-out NLL.
-        growth: Factor by which answers grow.
-    """
+    """What a run would log without noise, from `done` = 0 to 1."""
 
     chosen: Path = lambda done: -1.9 + 0.7 * (1 - math.exp(-4 * done))
     rejected: Path = lambda done: -2.0 - 0.5 * done
     norm: Path = lambda done: 1.2 + 3 * math.exp(-12 * done)
     alpha: float = 0.1
-    held_out: Path = lambda done: 0.1
-    growth: float = 1.0
+    held_out: Path = lambda done: 0.1  # added to the NLL there
+    growth: float = 1.0  # of the answers
 
 
 HEALTHY = Truth()
@@ -63,19 +53,11 @@ DISEASED: dict[str, Truth] = {
 
 @dataclass(frozen=True)
 class Logged:
-    """How a run is logged.
-
-    Attributes:
-        steps: Logged steps.
-        noise: Standard deviation of a log-probability from one step to the next.
-        memory: Correlation of the noise of neighbouring steps.
-        evaluations: During the run; 0 for none.
-        answers: Sample answers.
-    """
+    """How a run is logged."""
 
     steps: int = 100
-    noise: float = 0.08
-    memory: float = 0.0
+    noise: float = 0.08  # of a log-probability, from one step to the next
+    memory: float = 0.0  # correlation of the noise of neighbouring steps
     evaluations: int = 10
     answers: int = 100
 
@@ -90,7 +72,9 @@ def lines_of(truth: Truth, logged: Logged, seed: int) -> list[dict[str, Any]]:
         done = step / logged.steps
         shared = logged.memory * shared + rest * draw.gauss(0, logged.noise)
         other = logged.memory * other + rest * draw.gauss(0, logged.noise / 2)
-        lines.append(_line(step, truth, done, shared, other) | _rest(truth, done, draw))
+        norm = truth.norm(done) * draw.lognormvariate(0, 0.3)
+        rest_of_line = {"grad_norm": norm, "learning_rate": 1e-5 * (1 - done)}
+        lines.append(_line(step, truth, done, shared, other) | rest_of_line)
     every = logged.steps // logged.evaluations if logged.evaluations else 0
     for k in range(logged.evaluations + 1 if every else 0):
         done = k * every / logged.steps
@@ -129,11 +113,4 @@ def _line(step: int, truth: Truth, done: float, shared: float, other: float) -> 
         "logps/chosen": chosen,
         "logps/rejected": rejected,
         "rewards/accuracies": 1 / (1 + math.exp(-1.2 * z)),
-    }
-
-
-def _rest(truth: Truth, done: float, draw: random.Random) -> dict[str, Any]:
-    return {
-        "grad_norm": truth.norm(done) * draw.lognormvariate(0, 0.3),
-        "learning_rate": 1e-5 * (1 - done),
     }

@@ -1,60 +1,136 @@
+"""The curves of a run: which points are read, how they are drawn, and what is said of them."""
+
+from __future__ import annotations
+
+import math
+import random
 import re
 import sys
 from subprocess import run
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from orpo.report.curves import run_figures
 from orpo.report.page import Figure
-from orpo.report.series import read_curves
+from orpo.report.series import Series, read_curves, smoothed, thinned
 from tests.report.runs import held_out_lines, training_lines
 
 SVG = "{http://www.w3.org/2000/svg}"
 
 
-def drawn(lines: list[dict[str, object]]) -> dict[str, Figure]:
+def series(values: list[float]) -> Series:
+    return Series("loss", None, {float(i): v for i, v in enumerate(values)})
+
+
+def drawn(lines: list[dict[str, Any]]) -> dict[str, Figure]:
     return {figure.name: figure for figure in run_figures(read_curves(lines))}
 
 
-def parsed(figure: Figure) -> ElementTree.Element:
-    return ElementTree.fromstring(figure.inline)
-
-
-def colours(figure: Figure) -> set[str]:
-    return set(re.findall(r"stroke: (var\(--\w+\)|#\w+)", figure.inline))
+def texts(figure: Figure) -> list[str]:
+    return [one.text or "" for one in ElementTree.fromstring(figure.inline).iter(f"{SVG}text")]
 
 
 def dots(figure: Figure) -> int:
     """Held-out points, without those of the legend."""
-    marks = [use for use in parsed(figure).iter(f"{SVG}use") if "paper" in use.get("style", "")]
-    texts = (text.text or "" for text in parsed(figure).iter(f"{SVG}text"))
-    return len(marks) - sum(text.startswith("held out") for text in texts)
+    uses = ElementTree.fromstring(figure.inline).iter(f"{SVG}use")
+    marks = [use for use in uses if "paper" in use.get("style", "")]
+    return len(marks) - sum(text.startswith("held out") for text in texts(figure))
+
+
+def test_names_of_evaluation_sets() -> None:
+    both = {"loss": 3.0, "nll_loss": 2.0, "eval_loss": 2.9, "eval_nll_loss": 1.9}
+    named = {"eval_hh_loss": 2.8, "eval_hh_nll_loss": 1.8, "eval_my_set_logps/chosen": -1}
+    others = {"eval_training_loss": 9.0, "eval_runtime": 4.0, "train_loss": 7.0}
+    curves = read_curves([{"step": 1, **both}, {"step": 2, **named}, {"step": 3, **others}])
+    found = {(one.metric, one.source): one.points for one in curves.every}
+    assert found == {
+        ("loss", None): {1: 3.0},
+        ("nll_loss", None): {1: 2.0},
+        ("loss", ""): {1: 2.9},
+        ("nll_loss", ""): {1: 1.9},
+        ("loss", "hh"): {2: 2.8},
+        ("nll_loss", "hh"): {2: 1.8},
+        ("logps/chosen", "my_set"): {2: -1.0},
+        ("loss", "training"): {3: 9.0},
+    }
+
+
+def test_a_step_logged_twice_counts_once_and_what_is_no_number_not_at_all() -> None:
+    curves = read_curves(
+        [{"step": 2, "loss": 1.0}, {"step": 1, "loss": 3.0}, {"step": 2, "loss": 2.0}]
+    )
+    assert list(curves.training["loss"].points.items()) == [(1.0, 3.0), (2.0, 2.0)]
+    for bad in (math.nan, math.inf, -math.inf, 1e200, 10**400):
+        one = read_curves([{"step": 1, "loss": 2.0}, {"step": 2, "loss": bad}]).training["loss"]
+        assert (one.points, one.broken) == ({1.0: 2.0}, (2.0,))
+    odd: list[object] = [3, None, "loss", [1], {}, {"loss": 1.0}, {"step": "4", "loss": 1}]
+    odd += [{"step": math.nan}, *({"step": 1, "loss": value} for value in (True, "2.0", None, [2]))]
+    assert read_curves(odd).training == {}
+
+
+def test_the_trend_sees_through_noise() -> None:
+    draw = random.Random(7)
+    noise = [draw.gauss(0, 0.1) for _ in range(300)]
+    down = series([2 - i / 300 + noise[i] for i in range(300)]).trend
+    assert down is not None
+    assert (down.direction, down.window) == ("fell", 30)
+    assert (down.first, down.last) == pytest.approx((1.95, 1.05), abs=0.06)
+    flat = series([2 + one for one in noise]).trend
+    assert flat is not None
+    assert flat.direction == "held"
+    assert flat.clearly_above(1.5)
+    assert not flat.clearly_above(2.0 + 0.05)
+    trends = [series([draw.gauss(0, 1) for _ in range(100)]).trend for _ in range(200)]
+    assert sum(trend is not None and trend.direction != "held" for trend in trends) < 20
+    assert series([]).trend is series([1.0]).trend is None
+    two = series([1.0, 2.0]).trend
+    assert two is not None
+    assert two.direction == "rose"
+
+
+@given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=400), st.integers(4, 60))
+def test_thinning_invents_nothing_and_loses_no_extreme(values: list[float], limit: int) -> None:
+    points = series(values).points
+    kept = thinned(points, limit)
+    assert len(kept) <= max(limit, 4)
+    assert [step for step, _ in kept] == sorted({step for step, _ in kept})
+    assert all(points[step] == value for step, value in kept)
+    assert [kept[0], kept[-1]] == [list(points.items())[i] for i in (0, -1)]
+    shown = [value for _, value in kept]
+    assert (min(shown), max(shown)) == (min(values), max(values))
+
+
+def test_the_running_mean_is_the_mean_of_the_neighbours() -> None:
+    draw = random.Random(3)
+    values = [draw.random() for _ in range(240)]
+    mean = smoothed(series(values))
+    assert mean is not None
+    for i in (0, 1, 100, 239):
+        window = values[max(0, i - 4) : i + 5]
+        assert mean.points[float(i)] == pytest.approx(sum(window) / len(window))
+    assert smoothed(series(values[:59])) is None
+
+
+# Figures
 
 
 def test_all_figures_of_a_full_run() -> None:
     figures = drawn([*training_lines(), *held_out_lines()])
     assert list(figures) == ["loss", "logps", "odds", "accuracy", "rate", "norm"]
-    assert {"var(--ink)", "var(--nll)"} <= colours(figures["loss"])
-    assert {"var(--chosen)", "var(--rejected)"} <= colours(figures["logps"])
-    for name, figure in figures.items():
-        texts = [text.text for text in parsed(figure).iter(f"{SVG}text")]
-        assert "optimizer step" in texts
-        assert "200" in texts
-        assert dots(figure) == {"loss": 10, "logps": 10, "odds": 5, "accuracy": 5}.get(name, 0)
-
-
-def test_colours_come_from_the_page_so_that_light_and_dark_both_work() -> None:
-    for figure in drawn([*training_lines(), *held_out_lines()]).values():
-        assert re.findall(r"#[0-9a-fA-F]{6}\b", figure.inline) == []
-
-
-def test_ids_are_the_figures_own_and_every_reference_is_met() -> None:
+    colours = {"loss": {"ink", "nll"}, "logps": {"chosen", "rejected"}}
     seen: set[str] = set()
-    for figure in drawn([*training_lines(), *held_out_lines()]).values():
+    for name, figure in figures.items():
+        assert {"optimizer step", "200"} <= set(texts(figure))
+        assert dots(figure) == {"loss": 10, "logps": 10, "odds": 5, "accuracy": 5}.get(name, 0)
+        found = set(re.findall(r"stroke: var\(--(\w+)\)", figure.inline))
+        assert colours.get(name, set()) <= found
+        assert re.findall(r"#[0-9a-fA-F]{6}\b", figure.inline) == []  # light and dark both work
         ids = re.findall(r' id="([^"]+)"', figure.inline)
-        assert len(ids) == len(set(ids))
-        assert not seen & set(ids)
+        assert len(ids) == len(set(ids) - seen)
         seen |= set(ids)
         assert set(re.findall(r'(?:url\(|href=")#([^")]+)', figure.inline)) <= set(ids)
 
@@ -62,27 +138,24 @@ def test_ids_are_the_figures_own_and_every_reference_is_met() -> None:
 def test_the_legend_names_metrics_and_evaluation_sets() -> None:
     sets = [held_out_lines(name=name) for name in ("$x_1$", "b", "c", "d", "e", "f", "g")]
     figure = drawn([*training_lines(), *(line for lines in sets for line in lines)])["odds"]
-    texts = [text.text for text in parsed(figure).iter(f"{SVG}text")]
     for name in ("log odds ratio", "held out: $x_1$", *(f"held out: {one}" for one in "bcde")):
-        assert name in texts
-    assert "held out: f" not in texts
+        assert name in texts(figure)
+    assert "held out: f" not in texts(figure)
     assert "2 further evaluation sets not drawn." in figure.seen
     assert dots(figure) == 25
 
 
-def test_one_point_is_a_dot_and_no_trend() -> None:
+def test_one_point_is_a_dot_and_what_is_not_finite_nothing() -> None:
     figures = drawn(training_lines(1))
-    assert all(len(list(parsed(figure).iter(f"{SVG}use"))) >= 1 for figure in figures.values())
+    for figure in figures.values():
+        assert list(ElementTree.fromstring(figure.inline).iter(f"{SVG}use"))
     assert "Only step 1 was logged" in figures["loss"].seen
     assert "no trend to see" in figures["accuracy"].seen
-
-
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
-def test_values_that_are_not_finite_draw_nothing(value: float) -> None:
-    assert drawn([{"step": step, "loss": value} for step in range(5)]) == {}
-    lines = training_lines(20)
-    lines[5]["loss"] = value
-    assert "nan" not in drawn(lines)["loss"].inline.lower()
+    for value in (math.nan, math.inf):
+        assert drawn([{"step": step, "loss": value} for step in range(5)]) == {}
+        lines = training_lines(20)
+        lines[5]["loss"] = value
+        assert "nan" not in drawn(lines)["loss"].inline.lower()
 
 
 @pytest.mark.parametrize("values", [(9e99, -9e99), (0.0, 0.0), (1e-300, 2e-300), (5.0, 5.0)])
@@ -91,43 +164,40 @@ def test_extreme_values(values: tuple[float, float]) -> None:
         {"step": step, "loss": value, "grad_norm": abs(value), "rewards/accuracies": value}
         for step, value in enumerate(values)
     ]
-    assert set(drawn(lines)) == {"loss", "norm", "accuracy"}
+    figures = drawn(lines)
+    assert set(figures) == {"loss", "norm", "accuracy"}
+    assert all(figure.inline for figure in figures.values())
 
 
 def test_a_gradient_norm_with_spikes_gets_a_logarithmic_axis() -> None:
     lines = [{"step": step, "grad_norm": 1.0 + step % 3} for step in range(1, 40)]
-    lines.append({"step": 40, "grad_norm": 5000.0})
-    texts = [text.text for text in parsed(drawn(lines)["norm"]).iter(f"{SVG}text")]
-    assert {"1", "10", "100", "1000"} & set(texts)
-    assert "highest 5000 at step 40" in drawn(lines)["norm"].seen
+    figure = drawn([*lines, {"step": 40, "grad_norm": 5000.0}])["norm"]
+    assert {"1", "10", "100", "1000"} & set(texts(figure))
+    assert "highest 5000 at step 40" in figure.seen
 
 
-def logps(
-    chosen: tuple[float, float], rejected: tuple[float, float], nll: tuple[float, float]
-) -> str:
-    lines = []
-    for step in range(50):
-        part = step / 49
-        lines.append(
-            {
-                "step": step,
-                "logps/chosen": chosen[0] + part * (chosen[1] - chosen[0]),
-                "logps/rejected": rejected[0] + part * (rejected[1] - rejected[0]),
-                "nll_loss": nll[0] + part * (nll[1] - nll[0]),
-            }
-        )
-    return drawn(lines)["logps"].seen
+# What is said of them
 
 
-def test_what_is_seen_of_the_two_answers() -> None:
-    normal = logps((-1, -1.5), (-1, -3), (1, 0.9))
-    assert "their distance grew from 0.06 to 1.44." in normal
-    assert "Both fell while their distance grew: this is normal." in normal
-    worrying = logps((-1, -1.5), (-1, -3), (1, 2))
-    assert "a lower orpo_alpha or learning rate is worth a try" in worrying
-    assert "not learned more strongly" in logps((-1, -1), (-3, -2), (1, 1))
-    both_up = logps((-2, -1), (-2, -1.8), (1, 0.5))
-    assert "Both rose while their distance grew" in both_up
+@pytest.mark.parametrize(
+    ("chosen", "rejected", "nll", "said"),
+    [
+        ((-1, -1.5), (-1, -3), (1, 0.9), "their distance grew from 0.06 to 1.44."),
+        ((-1, -1.5), (-1, -3), (1, 0.9), "Both fell while their distance grew: this is normal."),
+        ((-1, -1.5), (-1, -3), (1, 2), "a lower orpo_alpha or learning rate is worth a try"),
+        ((-1, -1), (-3, -2), (1, 1), "not learned more strongly"),
+        ((-2, -1), (-2, -1.8), (1, 0.5), "Both rose while their distance grew"),
+    ],
+)
+def test_what_is_seen_of_the_two_answers(
+    chosen: tuple[float, float], rejected: tuple[float, float], nll: tuple[float, float], said: str
+) -> None:
+    names = {"logps/chosen": chosen, "logps/rejected": rejected, "nll_loss": nll}
+    lines = [
+        {"step": step, **{n: a + step / 49 * (b - a) for n, (a, b) in names.items()}}
+        for step in range(50)
+    ]
+    assert said in drawn(lines)["logps"].seen
 
 
 def test_what_is_seen_of_loss_odds_and_accuracy() -> None:
@@ -140,20 +210,15 @@ def test_what_is_seen_of_loss_odds_and_accuracy() -> None:
     assert "The log odds ratio fell from" in figures["odds"].seen
     assert "not clearly above zero" in figures["odds"].seen
     assert "not clearly better than a coin toss" in figures["accuracy"].seen
-    healthy = drawn(training_lines())
-    assert "clearly" not in healthy["odds"].seen + healthy["accuracy"].seen
-
-
-def test_held_out_points_are_put_into_words() -> None:
-    lines = [
-        *training_lines(),
+    scored = [
         {"step": 10, "eval_rewards/accuracies": 0.5, "eval_logps/chosen": -2.0},
         {"step": 20, "eval_rewards/accuracies": 0.75, "eval_logps/chosen": -1.0},
     ]
-    figures = drawn(lines)
-    seen = figures["accuracy"].seen.replace("\u00a0", " ")
+    healthy = drawn([*training_lines(), *scored])
+    assert "clearly" not in healthy["odds"].seen + healthy["accuracy"].seen
+    seen = healthy["accuracy"].seen.replace("\u00a0", " ")
     assert "Held out, steps 10 to 20: 50.0 % → 75.0 %." in seen
-    assert "Held out, steps 10 to 20: chosen −2.00 → −1.00." in figures["logps"].seen
+    assert "Held out, steps 10 to 20: chosen −2.00 → −1.00." in healthy["logps"].seen
 
 
 def test_matplotlib_and_jinja_are_loaded_only_to_write() -> None:

@@ -8,10 +8,8 @@ from dataclasses import replace
 
 import pytest
 
-from orpo.report.diagnosis import Finding, diagnose, summary
-from orpo.report.rules import RULES
-from orpo.report.series import Series, read_curves
-from orpo.report.shifts import Observed, loss_spikes
+from orpo.report.diagnosis import RULES, Finding, diagnose, summary
+from orpo.report.series import Observed, Series, loss_spikes, read_curves
 from orpo.train.guards.curves import loss_spike
 from tests.report.planted import DISEASED, HEALTHY, Logged, Truth, lines_of, seen
 

@@ -1,4 +1,4 @@
-"""Pages of evaluations and tunings: all is there, nothing planted is live, files are as asked."""
+"""Pages of evaluations, comparisons and tunings, drawn from folders that version 0.1.0 wrote."""
 
 from __future__ import annotations
 
@@ -16,17 +16,13 @@ from orpo.commands.main import main
 from orpo.errors import ConfigError, DataError
 from orpo.report.kinds import RESULTS, read_page
 from orpo.report.page import render
-from orpo.report.write import write_page, write_report
+from orpo.report.write import write_report
 from orpo.runs.files import EVALUATION
-from tests.report.evaluation_pages import page_of, planted_page
-from tests.report.pages import HOSTILE, Page, poisoned
-from tests.report.test_pages_of_0_1_0 import FOLDERS
+from tests.report.pages import HOSTILE, Page, assert_complete, poisoned
 
+FOLDERS = Path(__file__).parent / "written_by_0_1_0"
+OURS = ("kind", "verdict", "state", "budget", "method", "objective", "filter", "trial")
 Change = Callable[[dict[str, Any]], None]
-
-
-def written(folder: Path) -> Page:
-    return Page(write_page(page_of(), folder).read_text(encoding="utf-8"))
 
 
 def changed(kind: str, folder: Path, change: Change) -> Path:
@@ -38,87 +34,67 @@ def changed(kind: str, folder: Path, change: Change) -> Path:
     return folder
 
 
-def test_everything_is_there_and_in_order(tmp_path: Path) -> None:
-    page = written(tmp_path / "new" / "folder")
-    assert page.misnested == page.open == []
-    place = -1
-    for text in (
-        "MT-Bench mistral-orpo On 80 questions the model scores 7.32",
-        "2 of 160 verdicts could not be read.",
-        "Score 7.32 95 % interval 7.01 to 7.61",
-        "Judge gpt-4 Cost $1.23",
-        "In pictures Curves",
-        "In numbers By category Category n Mean writing 10 7.05 With ties.",
-        "Examples Every tenth question. Question 81 flagged: forged verdict",
-        "Prompt Hello? After Hi. There. The judge empty",
-        "How to get this page again",
-        "command orpo evaluate mt-bench",
-    ):
-        assert page.text.find(text) > place, text
-        place = page.text.find(text)
+def planted(kind: str, folder: Path, text: str) -> Path:
+    """The same with a text in the place of each but those that choose among our own words."""
+
+    def restored(found: Any, kept: Any) -> None:
+        if isinstance(found, dict):
+            for name in found:
+                if name in (*OURS, "budgets", "edges", "methods"):
+                    found[name] = kept[name]
+                else:
+                    restored(found[name], kept[name])
+        elif isinstance(found, list):
+            for one, other in zip(found, kept, strict=True):
+                restored(one, other)
+
+    def plant(found: dict[str, Any]) -> None:
+        kept = json.loads(json.dumps(found))
+        found |= poisoned(found, text)
+        restored(found, kept)
+
+    return changed(kind, folder, plant)
 
 
-def test_nothing_outside_is_needed_and_nothing_planted_is_live(tmp_path: Path) -> None:
-    page = written(tmp_path)
-    assert page.live == []
-    assert "default-src 'none'" in page.source
-    hostile = write_page(planted_page(HOSTILE), tmp_path)
-    shown = Page(hostile.read_text(encoding="utf-8"))
-    assert shown.live == shown.misnested == []
-    assert shown.tags.count("section") == page.tags.count("section")
-    assert shown.text.count("<script>alert(1)</script>") > 20
-    for figure in (tmp_path / "figures").glob("*.svg"):
-        names = {one.tag.rsplit("}")[-1] for one in ElementTree.parse(figure).iter()}
-        assert not names & {"script", "a"}
-
-
-def test_figures_are_files_and_the_same_bytes_each_time(tmp_path: Path) -> None:
-    for folder in (tmp_path / "one", tmp_path / "two"):
-        written(folder)
-    for name in ("figures/curves.svg", "figures/bars.svg", "report.html"):
-        first, second = ((tmp_path / one / name).read_bytes() for one in ("one", "two"))
-        assert first == second
-    assert (tmp_path / "one/figures/bars.png").read_bytes().startswith(b"\x89PNG")
-
-
-def test_a_page_of_words_alone() -> None:
-    bare = replace(page_of(), figures=(), tables=(), passages=(), headlines=(), settings=())
-    assert "section" not in Page(render(bare)).tags
-
-
-@pytest.mark.parametrize("name", ["", "a b", "../x", "a--b", "ä", "curves"])
-def test_a_figure_without_a_name_of_its_own_is_refused(name: str) -> None:
-    page = page_of()
-    again = (page.figures[0], replace(page.figures[1], name=name))
-    with pytest.raises(ValueError, match="cannot name a figure"):
-        render(replace(page, figures=again))
+@pytest.mark.parametrize("kind", sorted(path.name for path in FOLDERS.iterdir()))
+def test_an_old_folder_says_what_it_said_each_time(kind: str, tmp_path: Path) -> None:
+    """Each number and sentence; the same bytes twice."""
+    folder = tmp_path / "run"
+    shutil.copytree(FOLDERS / kind, folder)
+    page = Page(write_report(folder).read_text(encoding="utf-8"))
+    assert page.lines == (FOLDERS / kind / "page.txt").read_text(encoding="utf-8").splitlines()
+    assert_complete(page)
+    figures = {path.name: path.read_bytes() for path in (folder / "figures").glob("*")}
+    assert len(figures) == (0 if kind == "run" else 2 * page.tags.count("figure"))
+    assert all(file[:4] in (b"<?xm", b"\x89PNG") for file in figures.values())
+    again = write_report(folder, tmp_path / "again.html").read_text(encoding="utf-8")
+    assert again == page.source
 
 
 @pytest.mark.parametrize("kind", RESULTS)
 def test_texts_of_data_models_and_judges_are_inert(kind: str, tmp_path: Path) -> None:
-    def poison(found: dict[str, Any]) -> None:
-        words = ("kind", "verdict", "state", "budget", "method", "objective", "filter", "trial")
-        kept = json.loads(json.dumps(found))
-        found |= poisoned(found, HOSTILE)
-        _restored(found, kept, words)
-
-    page = Page(render(read_page(changed(kind, tmp_path, poison))))
+    folder = planted(kind, tmp_path, HOSTILE)
+    page = Page(write_report(folder).read_text(encoding="utf-8"))
     assert page.live == page.misnested == []
-    assert "alert(1)" in page.text
+    assert "<script>alert(1)" in page.text
     assert "{{ 7*7 }}" in page.text
+    for figure in (folder / "figures").glob("*.svg"):
+        names = {one.tag.rsplit("}")[-1] for one in ElementTree.parse(figure).iter()}
+        assert not names & {"script", "a"}
 
 
-def _restored(found: Any, kept: Any, words: tuple[str, ...]) -> None:
-    """What chooses among our own words is left as it was."""
-    if isinstance(found, dict):
-        for name in found:
-            if name in words or name in ("budgets", "edges", "methods"):
-                found[name] = kept[name]
-            else:
-                _restored(found[name], kept[name], words)
-    elif isinstance(found, list):
-        for one, other in zip(found, kept, strict=True):
-            _restored(one, other, words)
+def test_a_page_of_words_alone() -> None:
+    page = read_page(FOLDERS / "harness")
+    bare = replace(page, figures=(), tables=(), passages=(), headlines=(), settings=())
+    assert "section" not in Page(render(bare)).tags
+
+
+@pytest.mark.parametrize("name", ["", "a b", "../x", "a--b", "ä", "accuracy"])
+def test_a_figure_without_a_name_of_its_own_is_refused(name: str) -> None:
+    page = read_page(FOLDERS / "preference")
+    again = (page.figures[0], replace(page.figures[1], name=name))
+    with pytest.raises(ValueError, match="cannot name a figure"):
+        render(replace(page, figures=again))
 
 
 @pytest.mark.parametrize(
@@ -169,7 +145,7 @@ def test_a_run_has_figures_only_where_they_are_asked_for(
 # What the words of each kind follow from
 
 
-def rate(low: float, high: float) -> Change:
+def rate(low: float | None, high: float = 60.0) -> Change:
     return lambda found: found["win_rate"]["interval"].update(low=low, high=high)
 
 
@@ -178,8 +154,8 @@ def rate(low: float, high: float) -> Change:
     [
         (rate(53.0, 70.0), " answers better than "),
         (rate(20.0, 40.0), " answers worse than "),
-        (rate(48.0, 60.0), "No difference between "),
-        (lambda found: found["win_rate"]["interval"].update(low=None), "It cannot be said whether"),
+        (rate(48.0), "No difference between "),
+        (rate(None), "It cannot be said whether"),
         (lambda found: found["trust"].update(trusted=False), "so this is no evidence."),
     ],
 )
@@ -203,10 +179,9 @@ def test_beside_whom_a_model_stands(tmp_path: Path) -> None:
             {"name": f"m{n}", "lc_win_rate": 70.0 - 10 * n, "win_rate": 50.0, "avg_length": 999}
             for n in range(6)
         ]
+        board = {"rank": 12, "published": 222, "neighbours": near}
         found["win_rate"].update(lc_win_rate=57.3, lc_interval=found["win_rate"]["interval"])
-        found.update(
-            leaderboard={"rank": 12, "published": 222, "neighbours": near}, not_comparable=None
-        )
+        found.update(leaderboard=board, not_comparable=None)
 
     page = read_page(changed("alpaca", tmp_path, placed))
     table = next(one for one in page.tables if one.title.startswith("Neighbours"))
@@ -214,6 +189,7 @@ def test_beside_whom_a_model_stands(tmp_path: Path) -> None:
     assert table.note == "It would be number 12 beside 222 published models."
     assert page.figures[0].name == "leaderboard"
     assert "57.3\u00a0%, between published results." in page.figures[0].seen
+    assert "(here)" in page.figures[0].svg
 
 
 def test_a_tuning_says_how_sure_it_is(tmp_path: Path) -> None:
@@ -221,22 +197,16 @@ def test_a_tuning_says_how_sure_it_is(tmp_path: Path) -> None:
         ends = {"n": 90, "clusters": 80, "level": 0.95}
         side = {"value": 0.5, "low": 0.49, "high": 0.51, **ends}
         change = {"value": 0.02, "low": 0.01, "high": 0.03, **ends, "verdict": "better"}
-        measures = ("score", "preference_accuracy", "chosen_logps")
-        found["comparison"] = {
-            "key": {},
-            "seed": 2,
-            "measures": {
-                name: {"start": side, "best": side, "change": change} for name in measures
-            },
-        }
+        measure = {"start": side, "best": side, "change": change}
+        measures = dict.fromkeys(("score", "preference_accuracy", "chosen_logps"), measure)
+        found["comparison"] = {"key": {}, "seed": 2, "measures": measures}
         found["recommended"].update(
             band={"learning_rate": [3e-4, 4e-4], "orpo_alpha": [0.2, 0.2]},
             edges=[["orpo_alpha", "highest"]],
             trial=found["trials"][0]["number"],
         )
-        found["trials"].append(
-            {**found["trials"][0], "number": 99, "state": "failed", "score": None, "reason": "why"}
-        )
+        failed = {"number": 99, "state": "failed", "score": None, "reason": "why"}
+        found["trials"].append({**found["trials"][0], **failed})
         found.update(full_steps=10 * found["steps"], finished=False)
 
     page = read_page(changed("tuning", tmp_path, better))
@@ -250,3 +220,4 @@ def test_a_tuning_says_how_sure_it_is(tmp_path: Path) -> None:
     assert test.rows[2][4] == "–"
     assert every.rows[0][-1].startswith("best")
     assert every.rows[-1][-1].endswith("broken: why")
+    assert page.figures[0].svg

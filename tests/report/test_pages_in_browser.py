@@ -1,75 +1,166 @@
-"""Pages in a real browser: nothing planted runs, nothing is asked for, all of it fits."""
+"""Pages in headless Chromium: nothing planted runs, nothing is asked for, all of it fits."""
 
 from __future__ import annotations
 
 import html
 import json
+import re
+import shutil
+import socketserver
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from orpo.audit.findings import Audit
 from orpo.report.audit import audit_page
 from orpo.report.page import render
-from orpo.report.write import write_page, write_report
-from tests.report.audits import audit_of, planted
-from tests.report.browser import Browser
-from tests.report.canaries import CANARIES, RAN, SHORT, framed, unguarded
-from tests.report.evaluation_pages import page_of, planted_page
+from orpo.report.write import write_report
+from tests.report.pages import audit_of, planted
 from tests.report.runs import TOTALS, BuildRun, held_out_lines, recipe_of, training_lines
+from tests.report.test_evaluation_pages import planted as planted_evaluation
 
+_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+_QUIET = (
+    *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"),
+    *("--no-first-run", "--no-default-browser-check", "--disable-background-networking"),
+    *("--disable-component-update", "--disable-default-apps", "--disable-domain-reliability"),
+    *("--disable-extensions", "--disable-sync", "--proxy-bypass-list=<-loopback>", "--dump-dom"),
+    "--disable-features=MediaRouter,OptimizationHints,Translate,AutofillServerCommunication",
+)
+_ERRANDS = re.compile(r"\b(?:google|googleapis|gstatic|gvt1)\.com\b")
+"""Where the browser itself looks for updates, whatever page it shows."""
+KNOCKS: list[str] = []
+"""The first line of every request that reached the listener."""
+
+RAN = "document.title='ran'"
+SHORT = f"\"'><img src=x onerror={RAN}>"
 CONTROLS = "\u202egnp.exe\u2066\x1b]0;title\x07\x00"
+CANARIES = (
+    f"{SHORT}</p></details></title></style><style>@import url(http://canary.invalid/i.css);"
+    "body{background:url(http://canary.invalid/b.png)}</style>"
+    f'<script>{RAN}</script><script src="http://canary.invalid/s.js"></script>'
+    f'<img src="http://canary.invalid/p.png" onerror="{RAN}"><svg onload="{RAN}"></svg>'
+    f'<iframe src="javascript:{RAN}"></iframe><iframe src="http://canary.invalid/f"></iframe>'
+    '<link rel="stylesheet" href="http://canary.invalid/l.css">'
+    f'<a href="javascript:{RAN}">javascript:{RAN}</a> http://canary.invalid/text '
+    f"<details open ontoggle=\"{RAN}\"></details>' style='--x:url(http://canary.invalid/a)"
+)
+MEASURE = """
+<script>
+addEventListener("load", () => {
+  const found = {};
+  for (const frame of document.querySelectorAll("iframe")) {
+    const page = frame.contentDocument;
+    page.querySelectorAll("details").forEach((one) => { one.open = true; });
+    const root = page.documentElement;
+    found[frame.id] = [frame.clientWidth, root.clientWidth, root.scrollWidth];
+  }
+  document.title = JSON.stringify(found);
+});
+</script>
+"""
+
+
+class Listener(socketserver.StreamRequestHandler):
+    """Takes every request for a proxy's, writes it down, and refuses it."""
+
+    def handle(self) -> None:
+        KNOCKS.append(self.rfile.readline().decode("latin-1").strip())
+        self.wfile.write(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n")
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A document after it was loaded, and what it asked for."""
+
+    dom: str
+    requests: list[str]
+
+    @property
+    def title(self) -> str:
+        found = re.search(r"<title>(.*?)</title>", self.dom, re.DOTALL)
+        return html.unescape(found[1]) if found else ""
+
+
+Browser = Callable[[str], Shown]
+"""Loads a page from a file, runs its scripts, and tells what came of it."""
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """Headless Chromium, whose requests all go to a listener of ours."""
+    program = next((found for name in _NAMES if (found := shutil.which(name))), None)
+    if program is None:
+        pytest.skip("no Chromium is installed")
+    folder = tmp_path_factory.mktemp("chromium")
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Listener) as server:
+        server.daemon_threads = True
+        proxy = f"--proxy-server=127.0.0.1:{server.server_address[1]}"
+
+        def show(page: str) -> Shown:
+            path = folder / f"page-{len(list(folder.iterdir()))}.html"
+            path.write_text(page, encoding="utf-8")
+            before, own = len(KNOCKS), f"--user-data-dir={folder / 'profile'}"
+            command = [program, *_QUIET, proxy, own, path.as_uri()]
+            done = subprocess.run(command, capture_output=True, check=True, timeout=60)
+            asked = [line for line in KNOCKS[before:] if not _ERRANDS.search(line)]
+            return Shown(done.stdout.decode("utf-8", "replace"), asked)
+
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        try:
+            try:
+                assert show("<!doctype html><title>here</title>").title == "here"
+            except subprocess.SubprocessError as error:
+                pytest.skip(f"Chromium does not start here: {error}")
+            yield show
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 @pytest.fixture
-def planted_run(build_run: BuildRun) -> Path:
-    """A run whose model answers, names, settings and events all hold canaries."""
+def folders(build_run: BuildRun, tmp_path: Path) -> dict[str, Path]:
+    """A run and an evaluation whose answers, names, settings and events all hold canaries."""
     poison = CANARIES + CONTROLS
     sample = {"prompt": poison, "chosen": poison, "before": poison, "after": poison}
-    folder = build_run(
+    sample |= {"correct_before": True, "correct_after": False, "task": poison}
+    finding = {"check": "x", "title": poison, "verdict": "stop", "count": 1, "of": 2}
+    run = build_run(
         name="planted",
         recipe=recipe_of(run_name=poison, model=poison, hub_token=poison),
         metrics=[*training_lines(), *held_out_lines(name=SHORT), TOTALS],
-        samples=[
-            sample | {"correct_before": True, "correct_after": False, "task": poison}
-            for _ in range(25)
-        ],
+        samples=[sample] * 25,
         events=[{"step": 3, "kind": poison, "message": poison}],
         evaluation={"before": {}, "after": {"verdict": poison, "preference_accuracy": 0.9}},
+        audit={"findings": [finding | {"says": poison}]},
     )
-    finding = {
-        "check": "x",
-        "title": poison,
-        "verdict": "stop",
-        "count": 1,
-        "of": 2,
-        "says": poison,
-    }
-    (folder / "audit.json").write_text(json.dumps({"findings": [finding]}), encoding="utf-8")
-    return folder
+    return {"run": run, "evaluation": planted_evaluation("win-rate", tmp_path / "eval", poison)}
 
 
-def audit_text(audit: dict[str, Any]) -> str:
-    return render(audit_page(Audit.from_dict(audit)))
+def audit_text(text: str) -> str:
+    return render(audit_page(Audit.from_dict(planted(audit_of(), text))))
 
 
-def texts(planted_run: Path, tmp_path: Path) -> dict[str, str]:
-    evaluation = write_page(planted_page(CANARIES + CONTROLS), tmp_path / "eval")
-    return {
-        "audit": audit_text(planted(audit_of(), CANARIES)),
-        "run": write_report(planted_run).read_text(encoding="utf-8"),
-        "evaluation": evaluation.read_text(encoding="utf-8"),
-    }
+def texts(folders: dict[str, Path]) -> dict[str, str]:
+    pages = {name: write_report(one).read_text(encoding="utf-8") for name, one in folders.items()}
+    return {"audit": audit_text(CANARIES), **pages}
 
 
 @pytest.mark.parametrize("guarded", [True, False], ids=["with policy", "without policy"])
 @pytest.mark.parametrize("kind", ["audit", "run", "evaluation"])
 def test_nothing_a_model_wrote_runs(
-    browser: Browser, planted_run: Path, tmp_path: Path, kind: str, guarded: bool
+    browser: Browser, folders: dict[str, Path], kind: str, guarded: bool
 ) -> None:
-    page = texts(planted_run, tmp_path)[kind].replace("<details", "<details open")
-    shown = browser.open(page if guarded else unguarded(page))
+    page = texts(folders)[kind].replace("<details", "<details open")
+    start = page.index('<meta http-equiv="Content-Security-Policy"')
+    if not guarded:  # nothing but escaping protects it
+        page = page[:start] + page[page.index(">", start) + 1 :]
+    shown = browser(page)
     assert shown.title != "ran"
     assert shown.requests == []
     for tag in ("<script", "<iframe", "<img", "<link", "<a "):
@@ -78,38 +169,37 @@ def test_nothing_a_model_wrote_runs(
     assert not set("\u202e\u2066\x1b\x07") & set(shown.dom)
 
 
-def test_figures_of_their_own_are_inert_too(browser: Browser, tmp_path: Path) -> None:
-    write_page(planted_page(CANARIES), tmp_path)
-    for path in (tmp_path / "figures").glob("*.svg"):
+def test_figures_of_their_own_are_inert_too(browser: Browser, folders: dict[str, Path]) -> None:
+    write_report(folders["evaluation"])
+    for path in (folders["evaluation"] / "figures").glob("*.svg"):
         element = path.read_text(encoding="utf-8").split("?>", 1)[1]
-        shown = browser.open(f"<!doctype html><title>quiet</title>{element}")
+        shown = browser(f"<!doctype html><title>quiet</title>{element}")
         assert shown.title == "quiet"
         assert shown.requests == []
 
 
 def test_the_canaries_are_alive(browser: Browser) -> None:
-    shown = browser.open(f"<!doctype html><title>quiet</title><body><p>{CANARIES}</p>")
+    shown = browser(f"<!doctype html><title>quiet</title><body><p>{CANARIES}</p>")
     assert shown.title == "ran"
     asked = {line.split()[1].rsplit("/", 1)[1] for line in shown.requests if "canary" in line}
     assert {"i.css", "s.js", "p.png", "f", "l.css"} <= asked
-
-
-def test_the_check_sees_a_figure_that_is_not_inert(browser: Browser) -> None:
     planted = f'<!doctype html><title>quiet</title><svg onload="{RAN}"></svg>'
-    assert browser.open(planted).title == "ran"
+    assert browser(planted).title == "ran"
 
 
 @pytest.mark.parametrize("width", [390, 1280])
 def test_nothing_is_wider_than_the_screen(
-    browser: Browser, planted_run: Path, full_run: Path, tmp_path: Path, width: int
+    browser: Browser, folders: dict[str, Path], full_run: Path, tmp_path: Path, width: int
 ) -> None:
-    plain = write_page(page_of(("x" * 900,) * 6), tmp_path / "plain")
-    pages = texts(planted_run, tmp_path) | {
-        "plain": plain.read_text(encoding="utf-8"),
-        "audit of long words": audit_text(planted(audit_of(), "x" * 900)),
-        "full": write_report(full_run).read_text(encoding="utf-8"),
-    }
-    found = json.loads(browser.open(framed(pages, width)).title)
+    folders |= {"plain": planted_evaluation("comparison", tmp_path / "plain", "x" * 900)}
+    pages = texts({**folders, "full": full_run}) | {"long": audit_text("x" * 900)}
+    frames = (
+        f'<iframe id="{name}" style="border:0;width:{width}px;height:900px" '
+        f'srcdoc="{html.escape(page)}"></iframe>'
+        for name, page in pages.items()
+    )
+    shown = browser(f"<!doctype html><title>none</title>{MEASURE}{''.join(frames)}")
+    found = json.loads(shown.title)
     assert found.keys() == pages.keys()
     for name, (frame, client, scroll) in found.items():
         assert frame == width

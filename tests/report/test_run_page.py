@@ -1,18 +1,24 @@
-import json
+"""The page of a run: what it says, from whatever lies in the folder."""
+
+from __future__ import annotations
+
+import copy
 import math
+import random
 import re
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from orpo.errors import ConfigError, DataError
-from orpo.report.measures import changes, intervals
-from orpo.report.run import costs
+from orpo.report.measures import Comparison, changes, intervals
+from orpo.report.run import run_page
+from orpo.report.values import as_change, as_count, as_number, as_pair, as_percent, joined
 from orpo.report.write import write_report
-from orpo.runs.files import METRICS, read_run, write_yaml
-from tests.report.pages import HOSTILE, Page, poisoned
+from orpo.runs.files import METRICS, Run, read_run
+from tests.report.pages import HOSTILE, Page, assert_complete, assert_inert, poisoned
 from tests.report.runs import (
     EVALUATION_OF,
     TOTALS,
@@ -28,39 +34,32 @@ def page_of(folder: Path) -> Page:
     return Page(write_report(folder).read_text(encoding="utf-8"))
 
 
-def build_poisoned(build_run: BuildRun, name: str, poison: str) -> Path:
-    recipe = poisoned(recipe_of(), poison)
-    recipe[f"setting {poison}"] = {poison: [poison]}
-    recipe["run_name"] = poison
+def poisoned_page(build_run: BuildRun, poison: str) -> Page:
+    recipe = poisoned(recipe_of(), poison) | {f"setting {poison}": {poison: [poison]}}
     recipe["_run"]["versions"][poison] = poison
     account = recipe["_run"]["data"]["train_dataset"]
-    account["dropped"] = {poison: 10}
+    account |= {"dropped": {poison: 10}, "cut": {poison: 3}}
     account["dropped_examples"] = {poison: [{"where": poison, "detail": poison}]}
-    account["cut"] = {poison: 3}
     recipe["_run"]["data"][poison] = account
-    evaluation = json.loads(json.dumps(EVALUATION_OF))
+    evaluation = copy.deepcopy(EVALUATION_OF)
     for side in evaluation.values():
-        side[poison] = 1.5
+        side |= {poison: 1.5, f"by {poison}": {poison: {poison: 1.0}}}
         side["by_task"][poison] = {"correct_answers": 0.5, "n": 3, poison: 2.0}
-        side[f"by {poison}"] = {poison: {poison: 1.0}}
-    samples = poisoned(sample_rows(), poison)
     metrics = [*training_lines(), *held_out_lines(name=poison), TOTALS]
-    metrics += [{"step": poison, "loss": poison}, {"step": 3, poison: 4.0}]
-    return build_run(
-        name=name,
-        recipe=recipe,
-        metrics=metrics,
+    folder = build_run(
+        name=f"run {len(poison)}",
+        recipe=recipe | {"run_name": poison},
+        metrics=[*metrics, {"step": poison, "loss": poison}, {"step": 3, poison: 4.0}],
         evaluation=evaluation,
-        samples=samples,
+        samples=poisoned(sample_rows(), poison),
         events=[{"step": poison, "kind": poison, "message": poison}, {poison: 1}],
     )
+    return page_of(folder)
 
 
-@pytest.mark.usefixtures("undrawn")
-def test_everything_is_there(full_run: Path) -> None:
+def test_everything_is_there(full_run: Path, tmp_path: Path) -> None:
     page = page_of(full_run)
-    assert page.misnested == []
-    assert page.open == []
+    assert_complete(page)
     for text in (
         "everyday",
         "On 400 held-out pairs the model now prefers the chosen answer in 93.1 % of cases",
@@ -96,59 +95,18 @@ def test_everything_is_there(full_run: Path) -> None:
         assert text in page.text, text
     assert "do not add up" not in page.text
     assert "No held-out" not in page.text
-
-
-def test_nothing_outside_the_page_is_needed(full_run: Path) -> None:
-    page = page_of(full_run)
-    assert page.live == []
-    addresses = set(re.findall(r"https?://[^\s\"'<]+", page.source))
-    assert addresses <= {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
-    assert "@import" not in page.source
-    assert "url(http" not in page.source
-    assert "default-src 'none'" in page.source
-
-
-def test_the_page_can_be_read_without_seeing_it(full_run: Path) -> None:
-    page = page_of(full_run)
-    labels = [value for tag, name, value in page.attributes if name == "aria-label"]
-    assert len(labels) == 6
+    labels = page.values("aria-label")
     assert labels[0].startswith("Loss. The loss fell from 2.08 to 1.06")
-    assert Counter(page.tags)["svg"] == 6
-    assert ("html", "lang", "en") in page.attributes
-    assert ("p", "lang", "zh") in page.attributes
-    headings = [tag for tag in page.tags if re.fullmatch(r"h\d", tag)]
-    assert headings.count("h1") == 1
-    ids = [value for _, name, value in page.attributes if name == "id"]
-    assert len(ids) == len(set(ids))
-    assert {value for _, name, value in page.attributes if name == "aria-labelledby"} <= set(ids)
-
-
-def test_the_same_run_gives_the_same_page(full_run: Path, tmp_path: Path) -> None:
-    first = write_report(full_run).read_bytes()
-    assert write_report(str(full_run), tmp_path / "deep" / "page.html").read_bytes() == first
-    assert (tmp_path / "deep" / "page.html").is_file()
+    assert len(labels) == page.tags.count("svg") == 6
+    assert {("html", "lang", "en"), ("p", "lang", "zh")} <= set(page.attributes)
+    again = write_report(str(full_run), tmp_path / "deep" / "page.html")
+    assert again.read_text(encoding="utf-8") == page.source
 
 
 def test_nothing_from_outside_is_live(build_run: BuildRun) -> None:
-    tame = page_of(build_poisoned(build_run, "tame", "harmless"))
-    wild = page_of(build_poisoned(build_run, "wild", HOSTILE))
-    assert wild.live == []
-    assert wild.tags == tame.tags
-    assert wild.misnested == []
-    assert wild.text.count("alert(1)") > 40
-    assert "{{ 7*7 }}{% x %}" in wild.text
-    kinds = [[one[:2] for one in page.attributes] for page in (tame, wild)]
-    assert kinds[0] == kinds[1]
-
-
-@pytest.mark.usefixtures("undrawn")
-def test_the_hostile_page_would_be_noticed() -> None:
+    assert_inert(lambda text: poisoned_page(build_run, text), 40)
     assert Page(f"<p>{HOSTILE}</p>").live == [
-        "script",
-        "img",
-        "src=x",
-        "onerror=alert(1)",
-        "href=javascript:alert(1)",
+        *("script", "img", "src=x", "onerror=alert(1)", "href=javascript:alert(1)")
     ]
 
 
@@ -172,16 +130,10 @@ def test_short_and_empty_runs(build_run: BuildRun, metrics: list[dict[str, Any]]
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_an_empty_recipe(build_run: BuildRun) -> None:
-    page = page_of(build_run(recipe={}))
-    assert "No training step has been logged yet" in page.text
-    assert "Data account" not in page.text
-
-
-@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize(
     "recipe",
     [
+        {},
         {"_run": None},
         {"_run": 3, "model": 7, "dataset": None, 5: [1]},
         {"_run": {"data": [1], "notes": "x", "versions": None, "parameters": "many"}},
@@ -197,18 +149,15 @@ def test_recipes_that_were_edited_by_hand(build_run: BuildRun, recipe: dict[str,
 
 
 @pytest.mark.usefixtures("undrawn")
-@pytest.mark.parametrize("lines", ['{"step": 1, "loss": 2.0}\n{"step": 2, "lo', "\n"])
+@pytest.mark.parametrize("lines", ['{"step": 1, "loss": 2.0}\n{"step": 2, "lo', ""])
 def test_metrics_that_are_none(build_run: BuildRun, lines: str) -> None:
     folder = build_run()
-    if lines == "\n":
-        (folder / METRICS).write_text("", encoding="utf-8")
-    else:
-        (folder / METRICS).write_text(lines, encoding="utf-8")
+    (folder / METRICS).write_text(lines, encoding="utf-8")
     assert page_of(folder).misnested == []
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_at_most_twenty_samples_and_how_many_there_are(build_run: BuildRun) -> None:
+def test_samples_of_every_number_and_shape(build_run: BuildRun) -> None:
     samples = [{"prompt": f"prompt number {i}", "before": "a", "after": "b"} for i in range(200)]
     page = page_of(build_run(metrics=training_lines(5), samples=samples))
     shown = [int(n) for n in re.findall(r"prompt number (\d+)", page.text)]
@@ -216,11 +165,7 @@ def test_at_most_twenty_samples_and_how_many_there_are(build_run: BuildRun) -> N
     assert page.tags.count("article") == 20
     assert "200 prompts, answered before and after training." in page.text
     assert "20 of 200 are shown" in page.text
-
-
-@pytest.mark.usefixtures("undrawn")
-def test_samples_of_every_shape(build_run: BuildRun) -> None:
-    samples: list[dict[str, Any]] = [
+    odd: list[dict[str, Any]] = [
         {"prompt": None, "before": None, "after": None},
         {"prompt": 3, "before": ["a"], "after": {"role": "assistant", "content": "said"}},
         {"prompt": [{"role": "user", "content": [{"type": "text", "text": "part one"}]}]},
@@ -228,103 +173,70 @@ def test_samples_of_every_shape(build_run: BuildRun) -> None:
         {"prompt": "long", "before": "word " * 1000, "after": "\x00\x1b[31mred\r\n\ud800"},
         {"prompt": "p", "before": "b", "correct_before": "yes", "language": 'en" onload="x'},
     ]
-    folder = build_run(metrics=training_lines(5))
-    text = "".join(json.dumps(row) + "\n" for row in samples)
-    (folder / "samples.jsonl").write_text(text, encoding="utf-8")
-    page = page_of(folder)
-    assert page.live == []
-    assert page.misnested == []
+    page = page_of(build_run(name="odd", metrics=training_lines(5), samples=odd))
+    assert page.live == page.misnested == []
     for text in ("said", "part one", "best", "no answer yet", "␀␛[31mred \ufffd"):
         assert text in page.text
     assert "(3,800 further characters)" in page.text
     assert "correct" not in page.text.split("Sample answers")[1].split("Data account")[0]
-
-
-@pytest.mark.usefixtures("undrawn")
-def test_samples_before_the_end_of_a_run(build_run: BuildRun) -> None:
-    samples = [{"prompt": "p", "before": "b", "held_out": False}]
-    page = page_of(build_run(metrics=training_lines(5), samples=samples))
+    early = [{"prompt": "p", "before": "b", "held_out": False}]
+    page = page_of(build_run(name="early", metrics=training_lines(5), samples=early))
     assert "1 prompt, answered before training; there are no answers after it yet." in page.text
     assert "The prompts are from the training data." in page.text
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_an_account_that_does_not_add_up_is_noticed(build_run: BuildRun) -> None:
-    recipe = recipe_of()
-    recipe["_run"]["data"]["train_dataset"]["kept"] = 3199
-    assert "do not add up" in page_of(build_run(recipe=recipe)).text
+def test_answers_that_got_worse_are_shown(build_run: BuildRun) -> None:
+    samples = [row | {"prompt": f"prompt {i}"} for i, row in enumerate(sample_rows(80))]
+    page = page_of(build_run(metrics=training_lines(), samples=samples))
+    said = "Answers that got worse 20 answers turned from right to wrong; 8 of them are"
+    assert said in page.text
+    assert "prompt 2 " in page.text
+    assert "prompt 0 " not in page.text.split("Sample answers")[0]
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_a_number_that_is_not_finite_in_the_table(build_run: BuildRun) -> None:
-    sides = {
-        "before": {"loss": 2.0, "preference_accuracy": 0.5, "odd": None},
-        "after": {"loss": math.nan, "preference_accuracy": math.inf, "only_now": -math.inf},
-    }
-    page = page_of(build_run(metrics=[TOTALS], evaluation=sides))
-    assert "odds-ratio term 2 NaN –" in page.text
-    assert "only_now – −∞ –" in page.text
-    assert "no preference accuracy" in page.text or "before training" in page.text
+@pytest.mark.parametrize(
+    ("before", "after", "said", "not_said"),
+    [
+        (
+            {"loss": 2.0, "preference_accuracy": 0.5, "odd": None},
+            {"loss": math.nan, "preference_accuracy": math.inf, "only_now": -math.inf},
+            ["odds-ratio term 2 NaN –", "only_now – −∞ –", "before training"],
+            [],
+        ),
+        (
+            {"by_length": {f"group {i}": 0.5 + i for i in range(50)}},
+            {"by_length": {f"group {i}": 0.5 + i for i in range(50)}, "loss": 1.0},
+            ["value , by length", "group 39 39.5 39.5 ±0", "10 more in evaluation.json."],
+            ["group 40"],
+        ),
+        (
+            EVALUATION_OF["after"],
+            EVALUATION_OF["before"],
+            ["The preference accuracy got worse.", "93.1 % 61.5 % −31.6 pp worse"],
+            [" better"],
+        ),
+        (
+            {"by_verdict": {"refused": {"answers": 18}, "correct": {"answers": 2}}},
+            {"by_verdict": {"correct": {"answers": 20}}},
+            ["refused 18 0 −18"],
+            [],
+        ),
+    ],
+)
+def test_numbers_before_and_after(
+    build_run: BuildRun, before: Any, after: Any, said: list[str], not_said: list[str]
+) -> None:
+    page = page_of(build_run(metrics=[TOTALS], evaluation={"before": before, "after": after}))
+    assert all(text in page.text for text in said)
+    table = page.text.split("Before and after")[1].split("Training curves")[0]
+    assert not any(text in table for text in not_said)
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_a_breakdown_of_bare_numbers_and_of_many_groups(build_run: BuildRun) -> None:
-    groups = {f"group {i}": 0.5 + i for i in range(50)}
-    sides = {"before": {"by_length": groups}, "after": {"by_length": groups, "loss": 1.0}}
-    page = page_of(build_run(metrics=[TOTALS], evaluation=sides))
-    assert "value , by length" in page.text
-    assert "group 39 39.5 39.5 ±0" in page.text
-    assert "group 40" not in page.text
-    assert "10 more in evaluation.json." in page.text
-
-
-@pytest.mark.usefixtures("undrawn")
-def test_a_worse_run_looks_worse(build_run: BuildRun) -> None:
-    swapped = {"before": EVALUATION_OF["after"], "after": EVALUATION_OF["before"]}
-    page = page_of(build_run(metrics=[TOTALS], evaluation=swapped))
-    assert "The preference accuracy got worse." in page.text
-    assert "93.1 % 61.5 % −31.6 pp worse" in page.text
-    assert "better" not in page.text.split("Before and after")[1].split("Training curves")[0]
-
-
-@pytest.mark.usefixtures("undrawn")
-def test_what_is_no_run_folder(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no such folder"):
-        write_report(tmp_path / "nowhere")
-    with pytest.raises(DataError, match="not a run folder"):
-        write_report(tmp_path)
-
-
-@pytest.mark.usefixtures("undrawn")
-def test_an_output_that_is_a_folder(full_run: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="is a folder"):
-        write_report(full_run, tmp_path)
-
-
-def test_the_page_of_a_long_run_stays_small(build_run: BuildRun) -> None:
-    path = write_report(build_run(metrics=[*training_lines(5000), *held_out_lines(5000, 50)]))
-    assert path.stat().st_size < 500_000
-
-
-@pytest.mark.usefixtures("undrawn")
-def test_a_path_is_shown_by_its_last_part(build_run: BuildRun) -> None:
-    recipe = recipe_of(model="/home/someone/models/base/", dataset="C:\\data\\pairs.jsonl")
-    page = page_of(build_run(recipe=recipe))
-    head = page.text.split("Training curves")[0]
-    assert "Model base Data pairs.jsonl" in head
-    assert "someone" not in head
-
-
-@pytest.mark.usefixtures("undrawn")
-def test_the_recipe_keeps_its_order(build_run: BuildRun, tmp_path: Path) -> None:
-    folder = build_run()
-    write_yaml(folder / "recipe.yaml", {"zeta": 1, "alpha": None, "flag": True, "nested": {"a": 1}})
-    text = page_of(folder).text
-    assert 'zeta 1 alpha – flag true nested {"a": 1}' in text
-
-
-def with_intervals() -> dict[str, Any]:
-    evaluation = json.loads(json.dumps(EVALUATION_OF))
+def test_uncertainty_stands_beside_the_numbers(build_run: BuildRun) -> None:
+    evaluation = copy.deepcopy(EVALUATION_OF)
     after = evaluation["after"]
     after["verdict"] = "The model prefers the chosen answer in 93.1 % (90.2 to 95.4) of the pairs"
     after["changes"] = {
@@ -332,23 +244,12 @@ def with_intervals() -> dict[str, Any]:
         "log_odds_chosen": {"value": 1.84, "low": -0.1, "high": 3.9, "n": 400},
         "logps/chosen": {"value": 0.91, "low": None, "high": None},
     }
-    after["intervals"] = {"preference_accuracy": {"value": 0.931, "low": 0.902, "high": 0.954}}
-    after["groups"] = {
-        "language": {
-            "en": {"n": 200, "preference_accuracy": {"value": 0.95}}
-            | {"changes": {"preference_accuracy": {"low": 0.2, "high": 0.4}}},
-            "zh": {"n": 200, "preference_accuracy": {"value": 0.91}, "changes": {}},
-        }
-    }
-    evaluation["before"]["groups"] = {
-        "language": {"en": {"n": 200, "preference_accuracy": {"value": 0.65}}}
-    }
-    return evaluation
-
-
-@pytest.mark.usefixtures("undrawn")
-def test_uncertainty_stands_beside_the_numbers(build_run: BuildRun) -> None:
-    folder = build_run(metrics=[*training_lines(), TOTALS], evaluation=with_intervals())
+    better = {"changes": {"preference_accuracy": {"low": 0.2, "high": 0.4}}}
+    english, chinese = ({"n": 200, "preference_accuracy": {"value": x}} for x in (0.95, 0.91))
+    after["groups"] = {"language": {"en": english | better, "zh": chinese | {"changes": {}}}}
+    english = {"n": 200, "preference_accuracy": {"value": 0.65}}
+    evaluation["before"]["groups"] = {"language": {"en": english}}
+    folder = build_run(metrics=[*training_lines(), TOTALS], evaluation=evaluation)
     page = page_of(folder)
     assert "in 93.1 % (90.2 to 95.4) of the pairs. On 400 held-out prompts the model’s" in page.text
     assert "+31.6 pp, 95 % interval +26.0 to +37.0 pp" in page.text
@@ -360,20 +261,14 @@ def test_uncertainty_stands_beside_the_numbers(build_run: BuildRun) -> None:
     assert verdicts["log_odds_chosen"] == ""  # its interval holds zero
 
 
-@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize(
     ("right", "wrong", "same"), [(40, 10, 150), (25, 25, 10), (12, 0, 388)], ids=str
 )
 def test_the_interval_of_answers_that_turned_is_that_of_a_paired_bootstrap(
     build_run: BuildRun, right: int, wrong: int, same: int
 ) -> None:
-    import numpy as np
-
     turns = [(False, True)] * right + [(True, False)] * wrong + [(True, True)] * same
-    samples = [
-        {"prompt": "p", "before": "b", "after": "a", "correct_before": b, "correct_after": a}
-        for b, a in turns
-    ]
+    samples = [{"correct_before": before, "correct_after": after} for before, after in turns]
     found = intervals(read_run(build_run(metrics=[], samples=samples)))["correct_answers"]
     gains = np.array([a - b for b, a in np.array(turns, dtype=int)])
     draws = np.random.default_rng(0).choice(gains, (4000, len(gains))).mean(axis=1)
@@ -381,58 +276,40 @@ def test_the_interval_of_answers_that_turned_is_that_of_a_paired_bootstrap(
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_answers_that_got_worse_are_shown(build_run: BuildRun) -> None:
-    samples = [row | {"prompt": f"prompt {i}"} for i, row in enumerate(sample_rows(80))]
-    page = page_of(build_run(metrics=training_lines(), samples=samples))
-    assert (
-        "Answers that got worse 20 answers turned from right to wrong; 8 of them are" in page.text
-    )
-    assert "prompt 2 " in page.text
-    assert "prompt 0 " not in page.text.split("Sample answers")[0]
-    calm = page_of(build_run(name="calm", metrics=training_lines(), samples=sample_rows(2)))
-    assert "Answers that got worse" not in calm.text
-
-
-def told_costs(folder: Path) -> dict[str, str]:
-    return dict(costs(read_run(folder)))
-
-
-@pytest.mark.usefixtures("undrawn")
 def test_what_was_counted_and_what_was_not(build_run: BuildRun) -> None:
-    folder = build_run(metrics=[*training_lines(), TOTALS | {"total_flos": 5.5e11}])
-    assert told_costs(folder) == {
-        "Training time": "4 min 20 s",
-        "Operations": "about 550\u00a0GFLOP",
-        "Tokens per second": "5000",
-    }
+    metrics = [*training_lines(), TOTALS | {"total_flos": 5.5e11}]
+    page = page_of(build_run(name="plain", metrics=metrics))
+    assert (
+        "Cost Training time 4 min 20 s Operations about 550 GFLOP Tokens per second 5000"
+        in page.text
+    )
     work = {"flops": 1.234e15, "pairs": 3200, "passes_per_pair": 2.0, "peak_bytes": 2**31}
-    (folder / "work.json").write_text(json.dumps(work), encoding="utf-8")
-    found = told_costs(folder)
-    assert found["Operations"] == "1.23\u00a0PFLOP"
-    assert found["Pairs"] == "3,200 pairs"
-    assert found["Forward passes per pair"] == "2"
-    assert found["Peak memory"] == "2.00\u00a0GiB"
+    folder = build_run(metrics=metrics, work=work)
+    text = page_of(folder).text
+    assert "Operations 1.23 PFLOP Pairs 3,200 pairs Forward passes per pair 2" in text
+    assert "Peak memory 2.00 GiB" in text
     (folder / "work.json").write_text("{broken", encoding="utf-8")
-    assert "Pairs" not in told_costs(folder)
-    assert "Cost Training time 4 min 20 s" in page_of(folder).text
+    assert "Forward passes" not in page_of(folder).text
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_the_audit_of_the_run_folder_is_told(build_run: BuildRun) -> None:
-    folder = build_run(metrics=training_lines())
-    found = {
-        "title": "Exact duplicates",
-        "verdict": "look",
-        "count": 3,
-        "of": 90,
-        "says": "3x.",
-    }
-    fine = {"title": "Leakage", "verdict": "ok", "count": 0, "of": 90, "says": "None."}
-    audit = {"findings": [found | {"check": "a", "do": "Drop them."}, fine | {"check": "b"}]}
-    (folder / "audit.json").write_text(json.dumps(audit), encoding="utf-8")
+def test_the_data_account(build_run: BuildRun) -> None:
+    recipe = recipe_of(model="/home/someone/models/base/", dataset="C:\\data\\pairs.jsonl")
+    recipe["_run"]["data"]["train_dataset"]["kept"] = 3199
+    found = {"check": "a", "title": "Exact duplicates", "verdict": "look", "count": 3, "of": 90}
+    fine = {"check": "b", "title": "Leakage", "verdict": "ok", "count": 0, "of": 90}
+    findings = [found | {"says": "3x.", "do": "Drop them."}, fine | {"says": "None."}]
+    folder = build_run(recipe=recipe, metrics=training_lines(), audit={"findings": findings})
     text = page_of(folder).text
+    assert "do not add up" in text
     assert "What the audit found Exact duplicates (3 of 90): 3x. Drop them." in text
     assert "Leakage" not in text
+    head = text.split("Training curves")[0]
+    assert "Model base Data pairs.jsonl" in head  # a path is shown by its last part
+    assert "someone" not in head
+    settings = {"zeta": 1, "alpha": None, "flag": True, "nested": {"a": 1}}
+    text = page_of(build_run(name="ordered", recipe=settings)).text
+    assert 'zeta 1 alpha – flag true nested {"a": 1}' in text
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -448,10 +325,187 @@ def test_the_diagnosis_stands_in_the_verdict_and_in_words(build_run: BuildRun) -
     assert "What was looked at" in healthy
 
 
-@pytest.mark.usefixtures("undrawn")
-def test_groups_that_lost_their_last_answer_have_none(build_run: BuildRun) -> None:
-    evaluation = {
-        "before": {"by_verdict": {"refused": {"answers": 18}, "correct": {"answers": 2}}},
-        "after": {"by_verdict": {"correct": {"answers": 20}}},
-    }
-    assert "refused 18 0 −18" in page_of(build_run(metrics=[], evaluation=evaluation)).text
+def test_what_is_no_run_folder(full_run: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no such folder"):
+        write_report(tmp_path / "nowhere")
+    with pytest.raises(DataError, match="not a run folder"):
+        write_report(tmp_path)
+    with pytest.raises(ConfigError, match="is a folder"):
+        write_report(full_run, tmp_path)
+
+
+def test_the_page_of_a_long_run_stays_small(build_run: BuildRun) -> None:
+    path = write_report(build_run(metrics=[*training_lines(5000), *held_out_lines(5000, 50)]))
+    assert path.stat().st_size < 500_000
+
+
+# The verdict in words
+
+
+def told(metrics: list[dict[str, Any]], evaluation: Any = None) -> tuple[str, tuple[str, ...]]:
+    """The run in a sentence, and what qualifies it, without what the diagnosis adds."""
+    page = run_page(Run(Path("everyday"), recipe_of(), metrics, evaluation=evaluation))
+    said = [one.replace("\u00a0", " ") for one in (page.verdict, *page.remarks)]
+    return said[0], tuple(one for one in said[1:] if not one.startswith("The curves point to this"))
+
+
+def sides(before: Any, after: Any) -> dict[str, Any]:
+    return {name: one for name, one in {"before": before, "after": after}.items() if one}
+
+
+CHECKED = {"correct_answers": 0.5, "prompts": 1}
+FEWER = {name: side | {"prompts": 50} for name, side in EVALUATION_OF.items()}
+BROKEN = [
+    one | ({"loss": math.nan} if one["step"] in {7, 10} else {}) for one in training_lines(20)
+]
+GOES_ON = "The run has not come to its end: its last logged step is "
+EVALUATED_TWICE = [
+    {"step": 10, "eval_rewards/accuracies": 0.5},
+    {"step": 90, "eval_rewards/accuracies": 0.75},
+    TOTALS,
+]
+
+
+def share(value: float, pairs: int) -> dict[str, float]:
+    return {"preference_accuracy": value, "pairs": pairs}
+
+
+@pytest.mark.parametrize(
+    ("metrics", "evaluation", "sentence", "remarks"),
+    [
+        (
+            [*training_lines(), TOTALS],
+            EVALUATION_OF,
+            "On 400 held-out pairs the model now prefers the chosen answer in 93.1 % of cases "
+            "(before: 61.5 %), and its greedy answers are correct in 88.0 % (before: 34.0 %).",
+            (),
+        ),
+        ([TOTALS], FEWER, "and on 50 held-out prompts its greedy answers are correct in", ()),
+        (
+            [TOTALS],
+            sides(None, CHECKED),
+            "On 1 held-out prompt the model’s greedy answers are now correct in 50.0 % of cases "
+            "(before: not measured).",
+            (),
+        ),
+        (
+            [TOTALS],
+            sides(share(0.9, 1000), share(0.6, 1000)),
+            "",
+            ("The preference accuracy got worse.",),
+        ),
+        (
+            [TOTALS],
+            sides(share(0.55, 40), share(0.65, 40)),
+            "",
+            ("Chance alone could explain the change in preference accuracy on 40 pairs.",),
+        ),
+        ([TOTALS], sides(share(math.nan, 9), share(0.5, 9)), "(before: not measured)", ()),
+        (
+            [*training_lines(), TOTALS],
+            None,
+            "On its training pairs the model preferred the chosen answer in 94.",
+            ("No held-out evaluation was made.",),
+        ),
+        ([*training_lines(), TOTALS], None, "the loss fell from 2.08 to 1.06.", ("No held-out",)),
+        (
+            EVALUATED_TWICE,
+            None,
+            "At step 90 the model preferred the chosen answer in 75.0 % of 400 held-out pairs "
+            "(at step 10: 50.0 %).",
+            ("No held-out evaluation was made before training",),
+        ),
+        (
+            training_lines(200)[:30],
+            sides(EVALUATION_OF["before"], None),
+            "On 400 held-out pairs the model preferred the chosen answer in 61.5 % of cases and "
+            "34.0 % of its greedy answers were correct before training; there is no evaluation "
+            "after training yet.",
+            ("On its training pairs the model preferred", f"{GOES_ON}30 of 200."),
+        ),
+        (
+            [*training_lines(20), TOTALS | {"step": 20}, {"step": 21, "loss": 1.0}],
+            None,
+            "",
+            ("No held-out", f"{GOES_ON}21 of 200"),
+        ),
+        (
+            [],
+            None,
+            "No training step has been logged yet",
+            ("No held-out", "The run has not logged a training step yet."),
+        ),
+        (
+            [{"step": 5, "loss": 2.5, "rewards/accuracies": 0.5}, TOTALS],
+            None,
+            "the loss was 2.5 at the one step that was logged",
+            ("No held-out",),
+        ),
+        (
+            [*BROKEN, {"step": 20, "eval_hh_loss": math.inf}, TOTALS],
+            None,
+            "",
+            (
+                "No held-out",
+                "loss was NaN or infinite at 2 logged steps, first at step 7",
+                "loss on hh was NaN or infinite",
+            ),
+        ),
+        *(
+            ([*training_lines(20), TOTALS], junk, "On its training pairs", ("No held-out",))
+            for junk in (None, 3, "x", [], {"after": 3}, {"before": [1]}, {"after": {}})
+        ),
+    ],
+)
+def test_the_run_in_a_sentence(
+    metrics: list[dict[str, Any]], evaluation: Any, sentence: str, remarks: tuple[str, ...]
+) -> None:
+    found, qualified = told(metrics, evaluation)
+    assert sentence in found
+    assert len(qualified) == len(remarks)
+    assert all(one.startswith(start) for one, start in zip(qualified, remarks, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "count", "outcome"),
+    [
+        (0.5, 0.6, 100, "unclear"),
+        (0.5, 0.6, 400, "better"),
+        (0.6, 0.5, 400, "worse"),
+        (0.5, 0.6, None, "better"),
+        (0.5, 0.5, 400, "same"),
+        (None, 0.5, 400, "unknown"),
+    ],
+)
+def test_outcomes(
+    before: float | None, after: float | None, count: int | None, outcome: str
+) -> None:
+    assert Comparison("x", before, after, count, "pair").outcome == outcome
+
+
+def test_chance_agrees_with_the_exact_distribution() -> None:
+    """Shares drawn twice from the same coin differ "clearly" in about one case of twenty."""
+    draw = random.Random(5)
+    clear = 0
+    for _ in range(2000):
+        before, after = (sum(draw.random() < 0.7 for _ in range(200)) / 200 for _ in range(2))
+        clear += Comparison("x", before, after, 200, "pair").outcome in ("better", "worse")
+    assert 0.03 < clear / 2000 < 0.07
+
+
+def test_numbers_as_a_reader_likes_them() -> None:
+    for value, shown in {
+        **{0.021312: "0.02131", -1.23456: "−1.235", 12345.6: "12,346", 8e-6: "8e-06", None: "–"},
+        **{math.nan: "NaN", -math.inf: "−∞", 2e300: "2e+300", -8e-6: "−8e-06"},
+    }.items():
+        assert as_number(value) == shown
+    for (first, last), shown_two in {
+        **{(2.079, 0.9674): ("2.08", "0.97"), (-1.5, 1e-5): ("−1.50", "0.00")},
+        **{(1.00001, 1.00002): ("1", "1"), (0.0, 0.0): ("0", "0")},
+    }.items():
+        assert as_pair(first, last) == shown_two
+    assert (as_percent(0.931), as_percent(1.7)) == ("93.1\u00a0%", "1.7")
+    assert as_change(0.615, 0.931, share=True) == "+31.6\u00a0pp"
+    assert as_change(2.0, 1.5, share=False) == "−0.5"
+    assert (as_count(1, "pair"), as_count(1200, "reply")) == ("1 pair", "1,200 replies")
+    assert (joined(["a"]), joined(["a", "b", "c"]), joined([])) == ("a", "a, b and c", "")
