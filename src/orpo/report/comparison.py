@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 from matplotlib.ticker import MaxNLocator, NullLocator
 
 from orpo.experiments.comparison import Cell, Claim, ComparisonResult, Curve, MethodResult
+from orpo.report import style
 from orpo.report.page import Figure, Page, Passage, Words, told
-from orpo.report.style import COLOURS, DOTTED, SERIES, Style, percent, rows
+from orpo.report.style import COLOURS, SERIES, percent
 from orpo.report.values import as_number, as_percent
 from orpo.runs.files import short_name
 
@@ -23,11 +24,8 @@ if TYPE_CHECKING:
 
 BUDGETS = {"steps": "equal optimizer steps", "flops": "equal FLOPs"}
 _NAMES = {
-    "base": "the base model",
-    "orpo": "ORPO",
-    "sft": "SFT",
-    "sft+dpo": "SFT+DPO",
-    "dpo": "DPO",
+    **{"base": "the base model", "orpo": "ORPO", "sft": "SFT"},
+    **{"sft+dpo": "SFT+DPO", "dpo": "DPO"},
 }
 _ANSWERS = {"chosen": SERIES[0], "rejected": SERIES[1]}
 _STYLES = {"base": SERIES[5], "orpo": SERIES[0], "sft": SERIES[1], "sft+dpo": SERIES[2]}
@@ -43,8 +41,7 @@ _COSTS = {
     "peak_bytes": ("peak MiB", float(2**20)),
 }
 _OUTCOMES = {
-    "reproduced": "reproduced",
-    "not reproduced": "not reproduced",
+    **{"reproduced": "reproduced", "not reproduced": "not reproduced"},
     "undecided": "left undecided",
 }
 
@@ -55,7 +52,8 @@ def comparison_page(r: ComparisonResult) -> Page:
     budget = budgets[0] if budgets else ""
     claims = [one for one in r.claims if one.budget in {"", budget}]
     counts = {word: sum(one.verdict == word for one in claims) for word in _OUTCOMES}
-    rates, measure = _rates(r)
+    dropped = (r.held_out.get("dropped") or {}).items()
+    only, (rates, measure) = r.held_out.get("nll_only"), _rates(r)
     return told(
         "comparison",
         partial(_figures, r, budgets),
@@ -66,7 +64,7 @@ def comparison_page(r: ComparisonResult) -> Page:
         told_as=_named,
         budgets=budgets,
         budget=budget,
-        shares=list(_shares([row for row in r.table if row.budget in {"", budget}])),
+        shares=_shares([row for row in r.table if row.budget in {"", budget}]),
         against=[
             ("in correct answers " if "answers" in one.name else "") + one.evidence
             for one in claims
@@ -83,51 +81,53 @@ def comparison_page(r: ComparisonResult) -> Page:
         model=short_name(r.model) or "–",
         data=short_name(r.dataset) or "–",
         scored=r.table[0].pairs if r.table else None,
-        left_out=_left_out(r),
+        left_out=[f"{reason}: {n}" for reason, n in dropped]
+        + ([f"no rejected answer: {only:.0f}"] if only else []),
     )
+
+
+def _named(method: str) -> str:
+    """A method's or objective's name for readers."""
+    return _NAMES.get(method, method)
 
 
 def _failed(claims: Sequence[Claim]) -> dict[tuple[str, str], list[str]]:
     """(verdict, claim) of each that does not hold -> what was found, at either budget."""
-    found: dict[tuple[str, str], list[str]] = {}
+    found = defaultdict(list)
     for one in claims:
         if one.verdict in ("not reproduced", "undecided"):
             where = f" at {BUDGETS[one.budget]}" if one.budget in BUDGETS else ""
-            found.setdefault((one.verdict, one.claim), []).append(f"{one.evidence}{where}")
-    return found
+            found[one.verdict, one.claim].append(f"{one.evidence}{where}")
+    return dict(found)
 
 
-def _shares(table: Sequence[MethodResult]) -> Iterator[str]:
+def _shares(table: Sequence[MethodResult]) -> list[str]:
     """ORPO on 93.1 % of the held-out pairs, then the other methods, the base model last."""
-    if len(table) < 2:
-        return
-    for row in [*table[1:], table[0]]:
-        if row.preference_accuracy:
-            of = " of the held-out pairs" * (row is table[1])
-            yield f"{_named(row.method)} on {as_percent(row.preference_accuracy.value)}{of}"
+    of = " of the held-out pairs"
+    return [
+        f"{_named(row.method)} on {as_percent(row.preference_accuracy.value)}{of * (i == 0)}"
+        for i, row in enumerate([*table[1:], table[0]] if len(table) > 1 else [])
+        if row.preference_accuracy
+    ]
 
 
-def _left_out(r: ComparisonResult) -> list[str]:
-    found = [f"{reason}: {n}" for reason, n in (r.held_out.get("dropped") or {}).items()]
-    only = r.held_out.get("nll_only")
-    return [*found, *([f"no rejected answer: {only:.0f}"] if only else [])]
+def _tried(r: ComparisonResult, objective: str) -> list[Cell]:
+    """An objective's short runs by learning rate, at the strength that was used."""
+    strengths = {None, r.orpo_alpha}
+    return [c for c in r.sensitivity if c.objective == objective and c.orpo_alpha in strengths]
 
 
 def _rates(r: ComparisonResult) -> tuple[list[str], str]:
     """Whether another learning rate of the grid did better than the one used; by which measure."""
     said, what = [], ""
     for objective, rate in r.learning_rates.items():
-        own = [
-            cell
-            for cell in r.sensitivity
-            if cell.objective == objective and cell.orpo_alpha in {None, r.orpo_alpha}
-        ]
+        own = _tried(r, objective)
         checked = all(cell.correct_answers for cell in own)
         name = "correct_answers" if checked else "preference_accuracy"
         scores = {cell.learning_rate: getattr(cell, name) or 0.0 for cell in own}
         if rate not in scores or len(scores) < 2:
             continue
-        what = "correct answers" if checked else "preference accuracy"
+        what = name.replace("_", " ")
         best = max(scores, key=lambda one: scores[one])
         used = f"{_named(objective)}'s {as_number(rate)}"
         if scores[best] > scores[rate]:
@@ -159,11 +159,6 @@ def _settings(r: ComparisonResult) -> Iterator[tuple[str, str]]:
     yield from r.versions.items()
 
 
-def _named(method: str) -> str:
-    """A method's or objective's name for readers."""
-    return _NAMES.get(method, method)
-
-
 def _figures(r: ComparisonResult, budgets: Sequence[str], words: Words) -> Iterator[Figure]:
     """Those that there are numbers for."""
     for budget in budgets:
@@ -172,7 +167,9 @@ def _figures(r: ComparisonResult, budgets: Sequence[str], words: Words) -> Itera
             title = f"Held-out answers during training, at {BUDGETS[budget]}"
             size, paint = (3.1 * len(curves) + 0.6, 3.5), partial(_paint_curves, curves)
             yield Figure(f"curves-{budget}", title, words["curves_figure"], size, paint)
-    lines = _lines(r.table)
+    # The base model, and each method at each budget; ORPO's runs once.
+    orpo = next((row for row in r.table if row.method == "orpo"), None)
+    lines = [row for row in r.table if row.method != "orpo" or row is orpo]
     shares = [name for name in _SHARES if any(getattr(row, name) for row in lines)]
     if shares:
         size = (3.4 * len(shares) + 1.4, 0.42 * len(lines) + 1.3)
@@ -201,69 +198,58 @@ def _curves(r: ComparisonResult, budget: str) -> dict[str, list[Curve]]:
 
 
 def _paint_curves(curves: Mapping[str, Sequence[Curve]], canvas: Canvas) -> None:
+    """Of each answer a thin line for each seed, a thick one for their mean."""
     grid = canvas.subplots(1, len(curves), sharey=True, squeeze=False)[0]
     for axes, (method, own) in zip(grid, curves.items(), strict=True):
         axes.set_title(_named(method))
-        for answer, style in _ANSWERS.items():
-            _paint_answer(axes, own, answer, style)
+        for answer, look in _ANSWERS.items():
+            values: dict[float, list[float]] = defaultdict(list)
+            seeds: dict[int, list[tuple[float, float]]] = defaultdict(list)
+            for curve in own:
+                points = [(point.step, getattr(point, answer)) for point in curve.points]
+                seeds[curve.seed] += points
+            for of_seed in map(sorted, seeds.values()):
+                axes.plot(*zip(*of_seed, strict=True), color=look.colour, linewidth=0.7, alpha=0.35)
+                for step, value in dict(of_seed).items():
+                    values[step].append(value)
+            mean = sorted((step, statistics.fmean(each)) for step, each in values.items())
+            line = {"color": look.colour, "linewidth": 2, "linestyle": look.dash}
+            axes.plot(*zip(*mean, strict=True), label=answer, **line)
         border = [curve.points[-1].step for curve in own if curve.objective == "sft"]
         if method == "sft+dpo" and border:
-            axes.axvline(border[0], color=COLOURS["muted"], linewidth=0.9, linestyle=DOTTED)
-        axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
-        axes.set_xlabel("optimizer step")
+            dotted = {"linewidth": 0.9, "linestyle": style.DOTTED}
+            axes.axvline(border[0], color=COLOURS["muted"], **dotted)
+        style.dress(axes.xaxis, "optimizer step", MaxNLocator(4, integer=True))
     grid[0].set_ylabel("log-probability per token")
     grid[0].legend()
 
 
-def _paint_answer(axes: Axes, curves: Sequence[Curve], answer: str, style: Style) -> None:
-    """A thin line for each seed, a thick one for their mean."""
-    values: dict[float, list[float]] = defaultdict(list)
-    seeds: dict[int, list[tuple[float, float]]] = defaultdict(list)
-    for curve in curves:
-        seeds[curve.seed] += [(point.step, getattr(point, answer)) for point in curve.points]
-    for points in seeds.values():
-        points.sort()
-        axes.plot(*zip(*points, strict=True), color=style.colour, linewidth=0.7, alpha=0.35)
-        for step, value in dict(points).items():
-            values[step].append(value)
-    mean = sorted((step, statistics.fmean(each)) for step, each in values.items())
-    line = {"color": style.colour, "linewidth": 2, "linestyle": style.dash}
-    axes.plot(*zip(*mean, strict=True), label=answer, **line)
-
-
-def _lines(table: Sequence[MethodResult]) -> list[MethodResult]:
-    """The base model, and each method at each budget; ORPO's runs once."""
-    orpo = next((row for row in table if row.method == "orpo"), None)
-    return [row for row in table if row.method != "orpo" or row is orpo]
-
-
 def _paint_outcomes(lines: Sequence[MethodResult], shares: Sequence[str], canvas: Canvas) -> None:
-    budgets = {row.budget for row in lines} - {""}
+    several = len({row.budget for row in lines} - {""}) > 1
+    labels = [
+        _named(row.method)
+        if row.method in {"base", "orpo"} or not several
+        else f"{_named(row.method)}, equal {'steps' if row.budget == 'steps' else 'FLOPs'}"
+        for row in lines
+    ]
     grid = canvas.subplots(1, len(shares), squeeze=False)[0]
     for place, (axes, name) in enumerate(zip(grid, shares, strict=True)):
-        rows(axes, [_label(row, budgets) for row in lines], labelled=place == 0)
+        style.rows(axes, labels, labelled=place == 0)
         axes.set_title(_SHARES[name])
-        axes.xaxis.set_major_formatter(percent)
-        axes.xaxis.set_major_locator(MaxNLocator(4))
+        style.dress(axes.xaxis, "", MaxNLocator(4), percent)
         for y, row in enumerate(lines):
-            one, style = getattr(row, name), _STYLES.get(row.method, SERIES[5])
+            one, look = getattr(row, name), _STYLES.get(row.method, SERIES[5])
             if one is None:
                 continue
             if math.isfinite(one.low) and math.isfinite(one.high):
-                axes.plot([one.low, one.high], [y, y], color=style.colour, linewidth=2.2)
-            axes.plot([one.value], [y], color=style.colour, marker=style.marker, markersize=7)
-
-
-def _label(row: MethodResult, budgets: set[str]) -> str:
-    if row.method in {"base", "orpo"} or len(budgets) < 2:
-        return _named(row.method)
-    return f"{_named(row.method)}, equal {'steps' if row.budget == 'steps' else 'FLOPs'}"
+                axes.plot([one.low, one.high], [y, y], color=look.colour, linewidth=2.2)
+            axes.plot([one.value], [y], color=look.colour, marker=look.marker, markersize=7)
 
 
 def _paint_costs(of: Sequence[MethodResult], canvas: Canvas) -> None:
     grid = canvas.subplots(1, len(_COSTS))
     for place, (axes, (name, (title, scale))) in enumerate(zip(grid, _COSTS.items(), strict=True)):
-        rows(axes, [_named(row.method) for row in of], labelled=place == 0)
+        style.rows(axes, [_named(row.method) for row in of], labelled=place == 0)
         axes.grid(visible=False, axis="x")
         axes.set_title(title)
         axes.set_xticks([])
@@ -286,10 +272,7 @@ def _paint_sensitivity(r: ComparisonResult, canvas: Canvas) -> None:
 
 def _paint_grid(axes: Axes, cells: Sequence[Cell], used: tuple[float | None, float | None]) -> None:
     """A square for each setting, darker where the accuracy is higher."""
-    values = {
-        (cell.learning_rate, cell.orpo_alpha or 0.0): cell.preference_accuracy or 0.0
-        for cell in cells
-    }
+    values = {(c.learning_rate, c.orpo_alpha or 0.0): c.preference_accuracy or 0.0 for c in cells}
     columns, lines = (sorted({key[i] for key in values}) for i in (0, 1))
     low, high = min(values.values()), max(values.values())
     for (rate, strength), value in values.items():
@@ -304,40 +287,27 @@ def _paint_grid(axes: Axes, cells: Sequence[Cell], used: tuple[float | None, flo
     axes.set_yticks(range(len(lines)), [as_number(value) for value in lines])
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)
-    axes.set_xlabel("learning rate")
-    axes.set_ylabel("λ")
-    axes.set_title("ORPO")
+    axes.set(xlabel="learning rate", ylabel="λ", title="ORPO")
 
 
 def _paint_rates(axes: Axes, r: ComparisonResult) -> None:
     axes.set_xscale("log")
-    for objective, style in zip(("orpo", "sft", "dpo"), SERIES, strict=False):
-        own = sorted(
-            (cell.learning_rate, cell.preference_accuracy or 0.0)
-            for cell in r.sensitivity
-            if cell.objective == objective and cell.orpo_alpha in {None, r.orpo_alpha}
-        )
+    for objective, look in zip(("orpo", "sft", "dpo"), SERIES, strict=False):
+        own = sorted((c.learning_rate, c.preference_accuracy or 0.0) for c in _tried(r, objective))
         if not own:
             continue
-        line = {"color": style.colour, "linestyle": style.dash, "marker": style.marker}
+        line = {"color": look.colour, "linestyle": look.dash, "marker": look.marker}
         axes.plot(*zip(*own, strict=True), label=_named(objective), **line)
         ring = {"markersize": 13, "fillstyle": "none", "color": COLOURS["ink"]}
         for x, y in own:
             if x == r.learning_rates.get(objective):
                 axes.plot([x], [y], marker="o", **ring)
     axes.xaxis.set_minor_locator(NullLocator())
-    ticks = _apart(sorted({cell.learning_rate for cell in r.sensitivity}))
+    ticks: list[float] = []
+    for rate in sorted({cell.learning_rate for cell in r.sensitivity}):
+        if not ticks or rate > 1.5 * ticks[-1]:  # labels do not lie upon each other
+            ticks.append(rate)
     axes.set_xticks(ticks, [as_number(tick) for tick in ticks], rotation=45)
     axes.yaxis.set_major_formatter(percent)
-    axes.set_xlabel("learning rate")
-    axes.set_title("by objective")
+    axes.set(xlabel="learning rate", title="by objective")
     axes.legend()
-
-
-def _apart(rates: Sequence[float]) -> list[float]:
-    """Those whose labels do not lie upon the one before, on a logarithmic axis."""
-    kept: list[float] = []
-    for rate in rates:
-        if not kept or rate > 1.5 * kept[-1]:
-            kept.append(rate)
-    return kept

@@ -4,25 +4,17 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from matplotlib import ticker
 from matplotlib.lines import Line2D
-from matplotlib.ticker import (
-    FixedLocator,
-    FuncFormatter,
-    LogLocator,
-    MaxNLocator,
-    NullLocator,
-    ScalarFormatter,
-)
 
+from orpo.report import style
 from orpo.report.page import Figure, Words
-from orpo.report.series import Curves, Series, Trend, smoothed, thinned
-from orpo.report.shifts import FEWEST
-from orpo.report.style import COLOURS, DASHED, DOTTED, percent, plain
+from orpo.report.series import FEWEST, Curves, Series, Trend, smoothed, thinned
+from orpo.report.style import COLOURS, DASHED, DOTTED
 from orpo.report.values import as_count, as_pair, as_percent, shortened, thousands
 
 if TYPE_CHECKING:
@@ -40,63 +32,51 @@ _METRICS = {
     "grad_norm": ("gradient norm", "ink", "solid"),
 }
 """Metric -> its name, colour and line."""
-
 MARKERS = ("o", "s", "^", "D", "v")
 """Shapes of the evaluation sets; more of them are not drawn."""
+_SMALL = ("rate", "norm")
 
 
-@dataclass(frozen=True)
-class _Plot:
+class _Plot(NamedTuple):
     """A figure of the run's page; `reference` is the height of a line that means something."""
 
     name: str
     title: str
     metrics: tuple[str, ...]
     reference: float | None = None
-    share: bool = False
-    small: bool = False
 
 
 _PLOTS = (
     _Plot("loss", "Loss", ("loss", "nll_loss")),
     _Plot("logps", "Log-probability per token", ("logps/chosen", "logps/rejected")),
-    _Plot("odds", "Log odds ratio, chosen over rejected", ("log_odds_chosen",), reference=0.0),
-    _Plot("accuracy", "Preference accuracy", ("rewards/accuracies",), reference=0.5, share=True),
-    _Plot("rate", "Learning rate", ("learning_rate",), small=True),
-    _Plot("norm", "Gradient norm", ("grad_norm",), small=True),
+    _Plot("odds", "Log odds ratio, chosen over rejected", ("log_odds_chosen",), 0.0),
+    _Plot("accuracy", "Preference accuracy", ("rewards/accuracies",), 0.5),
+    _Plot("rate", "Learning rate", ("learning_rate",)),
+    _Plot("norm", "Gradient norm", ("grad_norm",)),
 )
 
 
 def run_figures(curves: Curves) -> list[Figure]:
     """Every figure for which at least one point was logged."""
-    words = curve_words(curves)
-    return [
-        _figure(plot, curves, words)
-        for plot in _PLOTS
-        if any(one.points for metric in plot.metrics for one in curves.all_of(metric))
-    ]
+    words, found = _words(curves), []
+    for plot in _PLOTS:
+        series = [one for metric in plot.metrics for one in curves.all_of(metric) if one.points]
+        sources = list(dict.fromkeys(one.source for one in series if one.source is not None))
+        shown, left = sources[: len(MARKERS)], sources[len(MARKERS) :]
+        seen = [words[plot.name], *(_held_out(plot, source, series) for source in shown)]
+        seen += [f"{as_count(len(left), 'further evaluation set')} not drawn."] if left else []
+        drawn = [one for one in series if one.source is None or one.source in shown]
+        size = (5.8, 2.3 if plot.name in _SMALL else 3.5)
+        paint, reading = partial(_paint, plot, drawn, shown), words[f"{plot.name}_reading"]
+        text = " ".join(filter(None, seen))
+        figure = Figure(
+            plot.name, plot.title, text, size, paint, reading, small=plot.name in _SMALL
+        )
+        found += [figure] if series else []
+    return found
 
 
-def _figure(plot: _Plot, curves: Curves, words: Words) -> Figure:
-    series = [one for metric in plot.metrics for one in curves.all_of(metric) if one.points]
-    sources = list(dict.fromkeys(one.source for one in series if one.source is not None))
-    shown, left = sources[: len(MARKERS)], sources[len(MARKERS) :]
-    seen = [words[plot.name], *(_held_out(plot, source, curves) for source in shown)]
-    seen += [f"{as_count(len(left), 'further evaluation set')} not drawn."] if left else []
-    drawn = [one for one in series if one.source is None or one.source in shown]
-    height = 2.3 if plot.small else 3.5
-    return Figure(
-        plot.name,
-        plot.title,
-        " ".join(filter(None, seen)),
-        (5.8, height),
-        partial(_paint, plot, drawn, shown),
-        words[f"{plot.name}_reading"],
-        small=plot.small,
-    )
-
-
-def curve_words(curves: Curves) -> Words:
+def _words(curves: Curves) -> Words:
     """What is seen in each figure, and where each curve started and ended."""
     training = {metric: one for metric, one in curves.training.items() if one.points}
     chosen, rejected = (training.get(f"logps/{answer}") for answer in ("chosen", "rejected"))
@@ -111,7 +91,7 @@ def curve_words(curves: Curves) -> Words:
         few=len(chosen.points) < FEWEST if chosen else True,
         went=trend_told,
         peak=lambda one: max(one.points.items(), key=lambda point: point[1]),
-        middle=lambda one: sorted(one.points.values())[len(one.points) // 2],
+        middle=lambda one: sorted(one.values)[len(one.points) // 2],
     )
 
 
@@ -125,26 +105,21 @@ def trend_told(name: str, trend: Trend, *, share: bool = False, grows: bool = Fa
         first, last = as_percent(trend.first), as_percent(trend.last)
     if trend.direction == "held":
         return f"{name} showed no clear trend ({first} → {last})"
-    verb = trend.direction
-    if grows:
-        verb = "grew" if verb == "rose" else "shrank"
+    verb = {"rose": "grew", "fell": "shrank"}[trend.direction] if grows else trend.direction
     return f"{name} {verb} from {first} to {last}"
 
 
-def _held_out(plot: _Plot, source: str, curves: Curves) -> str:
+def _held_out(plot: _Plot, source: str, series: Sequence[Series]) -> str:
     """First and last evaluation of the figure's metrics on an evaluation set."""
     parts, steps = [], set[float]()
-    for metric in plot.metrics:
-        found = (one.points for one in curves.held_out.get(metric, []) if one.source == source)
-        points = next(found, {})
-        if not points:
-            continue
-        values, name = list(points.values()), f"{_METRICS[metric][0]} " * (len(plot.metrics) > 1)
-        ends = as_pair(values[0], values[-1])
-        if plot.share:
-            ends = as_percent(values[0]), as_percent(values[-1])
-        parts.append(name + (" → ".join(ends) if len(values) > 1 else ends[0]))
-        steps |= points.keys()
+    for one in (one for one in series if one.source == source):
+        first, last = one.values[0], one.values[-1]
+        ends = as_pair(first, last)
+        if plot.name == "accuracy":
+            ends = as_percent(first), as_percent(last)
+        name = f"{_METRICS[one.metric][0]} " * (len(plot.metrics) > 1)
+        parts.append(name + (" → ".join(ends) if len(one.points) > 1 else ends[0]))
+        steps |= one.points.keys()
     where = f"steps {min(steps):,.0f} to {max(steps):,.0f}"
     if len(steps) == 1:
         where = f"step {min(steps):,.0f}"
@@ -156,17 +131,16 @@ def _paint(plot: _Plot, series: Sequence[Series], sources: Sequence[str], canvas
     axes = canvas.add_subplot()
     for one in series:
         _paint_series(axes, one, sources)
-    _shade_distance(axes, series)
-    axes.set_xlabel("optimizer step")
-    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=[1, 2, 5, 10]))
-    axes.xaxis.set_major_formatter(thousands)
+    _shade_distance(axes, {one.metric: one for one in series if one.source is None})
+    whole = ticker.MaxNLocator(5, integer=True, steps=[1, 2, 5, 10])
+    style.dress(axes.xaxis, "optimizer step", whole, thousands)
     axes.margins(x=0.02, y=0.08)
     steps = {step for one in series for step in one.points}
     if len(steps) == 1:
         axes.set_xlim(min(steps) - 1, min(steps) + 1)
     if plot.reference is not None:
         axes.axhline(plot.reference, color=COLOURS["ink"], linewidth=1, linestyle=DOTTED)
-    _dress_heights(axes, plot, [value for one in series for value in one.points.values()])
+    _dress_heights(axes, plot, [value for one in series for value in one.values])
     handles = list(_legend(series, sources))
     if len(handles) > 1:
         canvas.legend(handles=handles, loc="outside upper left", ncols=3)
@@ -177,60 +151,51 @@ def _legend(series: Sequence[Series], sources: Sequence[str]) -> Iterator[Line2D
     for metric in dict.fromkeys(one.metric for one in series):
         name, colour, line = _METRICS[metric]
         yield Line2D([], [], color=COLOURS[colour], linewidth=1.9, linestyle=line, label=name)
+    look: dict[str, Any] = {"linestyle": "none", "markerfacecolor": COLOURS["paper"]}
     for source, marker in zip(sources, MARKERS, strict=False):
-        name = plain(f"held out: {source}" if source else "held out", 44)
-        look: Mapping[str, Any] = {"linestyle": "none", "markerfacecolor": COLOURS["paper"]}
+        name = style.plain(f"held out: {source}" if source else "held out", 44)
         yield Line2D([], [], color=COLOURS["muted"], marker=marker, label=name, **look)
 
 
 def _paint_series(axes: Axes, series: Series, sources: Sequence[str]) -> None:
     _, name, line = _METRICS[series.metric]
-    colour = COLOURS[name]
+    look: dict[str, Any] = {"color": COLOURS[name], "linewidth": 1.9, "linestyle": line}
     if series.source is not None:
-        marker = MARKERS[sources.index(series.source)]
-        look = {"marker": marker, "markersize": 6.5, "markeredgewidth": 1.5, "zorder": 3}
+        look |= {"marker": MARKERS[sources.index(series.source)], "markersize": 6.5, "zorder": 3}
         look |= {"linewidth": 0.9, "linestyle": (0, (1, 2)), "markerfacecolor": COLOURS["paper"]}
-        axes.plot(*_columns(thinned(series.points, 60)), color=colour, **look)
+        points = zip(*thinned(series.points, 60), strict=True)
+        axes.plot(*points, markeredgewidth=1.5, **look)
         return
     smooth = None if series.metric == "learning_rate" else smoothed(series)
     if smooth is not None:
-        axes.plot(*_columns(thinned(series.points)), color=colour, linewidth=0.8, alpha=0.28)
-    steps, values = _columns(thinned((smooth or series).points))
-    single = {"marker": "o", "markersize": 6} if len(steps) == 1 else {}
-    axes.plot(steps, values, color=colour, linewidth=1.9, linestyle=line, **single)
+        faint = look | {"linewidth": 0.8, "linestyle": "solid", "alpha": 0.28}
+        axes.plot(*zip(*thinned(series.points), strict=True), **faint)
+    if len(series.points) == 1:
+        look |= {"marker": "o", "markersize": 6}
+    axes.plot(*zip(*thinned((smooth or series).points), strict=True), **look)
 
 
-def _shade_distance(axes: Axes, series: Sequence[Series]) -> None:
+def _shade_distance(axes: Axes, training: dict[str, Series]) -> None:
     """A tint between the two answers' curves: their distance is what is learned."""
-    training = {one.metric: one for one in series if one.source is None}
-    if not {"logps/chosen", "logps/rejected"} <= training.keys():
-        return
-    chosen, rejected = (
-        (smoothed(one) or one).points
-        for one in (training["logps/chosen"], training["logps/rejected"])
-    )
-    steps = [step for step in chosen if step in rejected]
-    steps = steps[:: math.ceil(len(steps) / 200)] if steps else steps
-    heights = ([points[step] for step in steps] for points in (chosen, rejected))
-    axes.fill_between(steps, *heights, color=COLOURS["chosen"], alpha=0.09, linewidth=0)
-
-
-def _columns(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
-    return [step for step, _ in points], [value for _, value in points]
+    both = [training[name] for name in ("logps/chosen", "logps/rejected") if name in training]
+    if len(both) == 2:
+        chosen, rejected = ((smoothed(one) or one).points for one in both)
+        steps = [step for step in chosen if step in rejected]
+        steps = steps[:: math.ceil(len(steps) / 200)] if steps else steps
+        heights = ([points[step] for step in steps] for points in (chosen, rejected))
+        axes.fill_between(steps, *heights, color=COLOURS["chosen"], alpha=0.09, linewidth=0)
 
 
 def _dress_heights(axes: Axes, plot: _Plot, values: Sequence[float]) -> None:
-    if plot.share and all(0 <= value <= 1 for value in values):
-        axes.set_ylim(-0.03, 1.03)
-        axes.yaxis.set_major_locator(FixedLocator([0, 0.25, 0.5, 0.75, 1]))
-        axes.yaxis.set_major_formatter(percent)
-    elif plot.small and min(values) > 0 and max(values) > 30 * statistics.median(values):
+    small = plot.name in _SMALL
+    if plot.name == "accuracy" and all(0 <= value <= 1 for value in values):
+        style.shares(axes)
+    elif small and min(values) > 0 and max(values) > 30 * statistics.median(values):
         axes.set_yscale("log")
-        axes.yaxis.set_major_locator(LogLocator(numticks=5))
-        axes.yaxis.set_minor_locator(NullLocator())
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.yaxis.set_minor_locator(ticker.NullLocator())
+        style.dress(axes.yaxis, "", ticker.LogLocator(numticks=5), lambda value, _: f"{value:g}")
     else:
-        axes.yaxis.set_major_locator(MaxNLocator(4 if plot.small else 5, steps=[1, 2, 5, 10]))
-        formatter = ScalarFormatter(useOffset=False)
+        formatter = ticker.ScalarFormatter(useOffset=False)
         formatter.set_powerlimits((-3, 5))
-        axes.yaxis.set_major_formatter(formatter)
+        few = ticker.MaxNLocator(4 if small else 5, steps=[1, 2, 5, 10])
+        style.dress(axes.yaxis, "", few, formatter)

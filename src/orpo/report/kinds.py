@@ -35,28 +35,23 @@ RESULTS: dict[str, type[Any]] = {
 def page_of(result: Any, folder: Path) -> Page:
     """The page of one of `RESULTS`: its verdict, remarks and headlines are a terminal's, too.
 
-    Judgments may stand beside it in the folder, which is named where it is not finished.
-
-    Raises:
-        DataError: It is not finished.
+    Judgments may stand beside it in the folder, which is named where it is not finished: a
+    DataError.
     """
-    pages = {
-        "preference": lambda: preference_page(result, folder),
-        "win-rate": lambda: win_rate_page(result),
-        "alpaca": lambda: alpaca_page(result),
-        "mt-bench": lambda: mt_bench_page(result, folder),
-        "harness": lambda: harness_page(result, folder),
-        "comparison": lambda: comparison_page(result),
-        "tuning": lambda: tuning_page(result, folder),
+    pages = {"win-rate": win_rate_page, "alpaca": alpaca_page, "comparison": comparison_page}
+    if result.kind in pages:
+        return pages[result.kind](result)
+    in_folder = {
+        **{"preference": preference_page, "mt-bench": mt_bench_page},
+        **{"harness": harness_page, "tuning": tuning_page},
     }
-    return pages[result.kind]()
+    return in_folder[result.kind](result, folder)
 
 
 def read_page(folder: Path) -> Page:
     """The page of what a folder's evaluation.json holds, as any version wrote it.
 
-    Raises:
-        DataError: The file is broken, of a kind that has no page, or not finished.
+    A file that is broken, of a kind that has no page, or not finished is a DataError.
     """
     path = folder / EVALUATION
     found = read_object(path)
@@ -77,6 +72,10 @@ def harness_page(r: HarnessResult, folder: Path) -> Page:
         raise DataError(
             "the evaluation is not finished", where=str(folder), fix="Run the same command again."
         )
+
+    def name(one: HarnessScore | HarnessChange) -> tuple[str, str, str]:
+        return one.task, one.metric, one.filter
+
     page = told(
         "harness",
         lambda _: (),
@@ -85,15 +84,11 @@ def harness_page(r: HarnessResult, folder: Path) -> Page:
         scores=scores,
         changes=verdicts,
         headlines=[one for one in scores if one.task in (r.settings.get("tasks") or ())][:_MOST],
-        compared={_name(one): one for one in r.results.changes},
-        befores={_name(one): one for one in r.results.before or ()},
-        name=_name,
+        compared={name(one): one for one in r.results.changes},
+        befores={name(one): one for one in r.results.before or ()},
+        name=name,
         tasks=len({one.task for one in scores}),
         told=[f"{n} {word}" for word in _VERDICTS if (n := verdicts.count(word))],
         cut=[name for name, one in r.account.items() if one.get("asked") != one.get("questions")],
     )
     return replace(page, remarks=page.remarks[:_MOST])
-
-
-def _name(one: HarnessScore | HarnessChange) -> tuple[str, str, str]:
-    return one.task, one.metric, one.filter

@@ -3,33 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-from orpo.report.values import (
-    as_change,
-    as_count,
-    as_number,
-    as_percent,
-    count,
-    mapping,
-    number,
-    records,
-)
+from orpo.report import values
+from orpo.report.values import as_number, as_percent, count, mapping, number, records
 from orpo.runs.files import Run
 
 _COUNTS = ("pairs", "prompts", "n", "compared")
 _ROWS = 40
 _FEWEST_TURNED = 10
-_POINTS = "\u00a0pp"
 
 Ends = tuple[float, float]
 """Of a 95 % interval."""
+Row = tuple[str, str, "Change"]
+"""A group, its size, and what changed in it."""
 
 
-@dataclass(frozen=True)
-class _Known:
+class _Known(NamedTuple):
     label: str
     meaning: str
     better: int = 0  # +1: more is better, -1: less is better, 0: neither
@@ -54,21 +46,17 @@ _KNOWN = {
 
 @dataclass(frozen=True)
 class Change:
-    """One number before and after training, as shown.
+    """One number before and after training, as shown."""
 
-    `name` is that of evaluation.json; `interval` says where the true change lies; `bar` are both
-    values in percent of a bar, for shares; `verdict` is empty where neither can be said.
-    """
-
-    name: str
+    name: str  # in evaluation.json
     label: str
     meaning: str
     before: str
     after: str
     change: str
-    verdict: str
-    interval: str
-    bar: tuple[float, float] | None
+    verdict: str  # "better" or "worse"; empty where neither can be said
+    interval: str  # where the true change lies
+    bar: Ends | None  # of shares, both in percent of a bar
 
 
 @dataclass(frozen=True)
@@ -77,7 +65,7 @@ class Breakdown:
 
     title: str
     metric: str
-    rows: list[tuple[str, str, Change]]
+    rows: list[Row]
     left_out: int = 0
 
 
@@ -103,10 +91,9 @@ class Comparison:
         change = self.after - self.before
         if change == 0:
             return "same"
-        if self.count:
-            spread = sum(p * (1 - p) for p in (self.before, self.after) if 0 <= p <= 1)
-            if abs(change) <= 1.96 * math.sqrt(spread / self.count):
-                return "unclear"
+        spread = sum(p * (1 - p) for p in (self.before, self.after) if 0 <= p <= 1)
+        if self.count and abs(change) <= 1.96 * math.sqrt(spread / self.count):
+            return "unclear"
         return "better" if change > 0 else "worse"
 
 
@@ -124,16 +111,14 @@ def compared(run: Run) -> list[Comparison]:
         ("share of correct answers", ("correct_answers",), "prompt"),
     ):
         size = count(after.get(f"{unit}s")) or count(before.get(f"{unit}s")) or None
-        sides = _first(before, names), _first(after, names)
-        if sides != (None, None):
+        keys = [key for name in names for key in (name, f"eval_{name}")]
+        measured = [[number(one.get(key)) for key in keys] for one in (before, after)]
+        sides = [
+            next((n for n in some if n is not None and math.isfinite(n)), None) for some in measured
+        ]
+        if sides != [None, None]:
             found.append(Comparison(what, *sides, size, unit))
     return found
-
-
-def _first(metrics: Mapping[str, Any], names: tuple[str, ...]) -> float | None:
-    """The first of the named metrics that is a finite number."""
-    values = (number(metrics.get(key)) for name in names for key in (name, f"eval_{name}"))
-    return next((value for value in values if value is not None and math.isfinite(value)), None)
 
 
 def changes(run: Run) -> list[Change]:
@@ -143,30 +128,30 @@ def changes(run: Run) -> list[Change]:
     order = {name: i for i, name in enumerate(_KNOWN)}
     names.sort(key=lambda name: order.get(name.removeprefix("eval_"), len(order)))
     known = intervals(run)
-    return [change_of(name, before.get(name), after.get(name), known.get(name)) for name in names]
+    return [_change(name, before.get(name), after.get(name), known.get(name)) for name in names]
 
 
 def counts(run: Run) -> str:
     """What was scored: 400 pairs, 200 prompts."""
     before, after = side(run, "before"), side(run, "after")
-    found = {
-        noun: count(after.get(f"{noun}s", before.get(f"{noun}s"))) for noun in ("pair", "prompt")
-    }
-    return ", ".join(as_count(n, noun) for noun, n in found.items() if n is not None)
+    sizes = {noun: after.get(f"{noun}s", before.get(f"{noun}s")) for noun in ("pair", "prompt")}
+    told = ((count(size), noun) for noun, size in sizes.items())
+    return ", ".join(values.as_count(n, noun) for n, noun in told if n is not None)
 
 
 def breakdowns(run: Run) -> list[Breakdown]:
-    """The parts of evaluation.json called by_*: {"by_task": {"sums": {"n": 12, ...}}}."""
+    """The parts of evaluation.json called by_*, and its groups."""
     before, after = side(run, "before"), side(run, "after")
     found = []
     for key in (key for key in {**after, **before} if key.startswith("by_")):
         olds, news = mapping(before.get(key)), mapping(after.get(key))
-        parts = {group: (_part(olds, group), _part(news, group)) for group in {**news, **olds}}
-        metrics = {name: None for sides in parts.values() for one in sides[::-1] for name in one}
-        for metric in metrics:
+        parts = [(group, _part(olds, group), _part(news, group)) for group in {**news, **olds}]
+        for metric in {name: None for _, *sides in parts for one in sides[::-1] for name in one}:
+            # Answers that do not occur are 0 of them where both were counted.
+            none = 0 if metric == "answers" and olds and news else None
             rows = [
-                (group, _size(old, new), _counted(metric, old, new, both=bool(olds and news)))
-                for group, (old, new) in parts.items()
+                _row(group, metric, old, new, none)
+                for group, old, new in parts
                 if _is_shown(metric, old, new)
             ]
             if rows:
@@ -174,111 +159,24 @@ def breakdowns(run: Run) -> list[Breakdown]:
     return [*found, *_grouped(mapping(before.get("groups")), mapping(after.get("groups")))]
 
 
-def _breakdown(title: str, metric: str, rows: list[tuple[str, str, Change]]) -> Breakdown:
-    known = _KNOWN.get(metric.removeprefix("eval_"))
-    left = max(0, len(rows) - _ROWS)
-    return Breakdown(title, known.label if known else metric, rows[:_ROWS], left)
-
-
-def _counted(name: str, old: dict[str, Any], new: dict[str, Any], *, both: bool) -> Change:
-    """The change of a group; answers that do not occur are 0 of them where both were counted."""
-    none = 0 if name == "answers" and both else None
-    first, second = old.get(name, none), new.get(name, none)
-    return change_of(name, first, second, _of_shares(number(first), number(second), old, new))
-
-
-def _of_shares(
-    before: float | None, after: float | None, old: Mapping[str, Any], new: Mapping[str, Any]
-) -> Ends | None:
-    """95 % interval of the change of a share, as if both groups had been drawn apart.
-
-    Where the same prompts were answered twice, the true one is narrower.
-    """
-    first, second = count(old.get("n")), count(new.get("n"))
-    if before is None or after is None or not first or not second:
-        return None
-    if not (0 <= before <= 1 and 0 <= after <= 1):
-        return None
-    error = math.sqrt(before * (1 - before) / first + after * (1 - after) / second)
-    change = after - before
-    return max(change - 1.96 * error, -1.0), min(change + 1.96 * error, 1.0)
-
-
-def _grouped(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Breakdown]:
+def _grouped(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[Breakdown]:
     """Preference accuracy by group: {"language": {"en": {"n", METRIC: interval, "changes"}}}."""
-    name, found = "preference_accuracy", []
+    name = "preference_accuracy"
     for kind, groups in after.items():
-        olds = mapping(before.get(kind))
-        rows = []
+        olds, rows = mapping(before.get(kind)), []
         for group, value in mapping(groups).items():
             new, old = mapping(value), mapping(olds.get(group))
             first, last = (mapping(one.get(name)).get("value") for one in (old, new))
-            ends = _ends(mapping(mapping(new.get("changes")).get(name)))
-            rows.append((group, _size(old, new), change_of(name, first, last, ends)))
+            ends = _ends(mapping(new.get("changes")).get(name))
+            rows.append((group, _size(old, new), _change(name, first, last, ends)))
         if len(rows) > 1:
-            found.append(_breakdown(f"by {kind}", name, rows))
-    return found
+            yield _breakdown(f"by {kind}", name, rows)
 
 
-def intervals(run: Run) -> dict[str, Ends]:
-    """Metric -> 95 % interval of its change on the same pairs or prompts."""
-    turned, found = _turned(run), mapping(side(run, "after").get("changes"))
-    known = {name: ends for name, one in found.items() if (ends := _ends(mapping(one)))}
-    return known if turned is None else {"correct_answers": turned, **known}
-
-
-def change_of(name: str, before: object, after: object, interval: Ends | None = None) -> Change:
-    """A number before and after, judged where more or less of it is better and no accident."""
-    old, new = number(before), number(after)
-    known = _KNOWN.get(name.removeprefix("eval_"), _Known(name, ""))
-    shown = as_percent if known.share else as_number
-    by_chance = interval is not None and interval[0] <= 0 <= interval[1]
-    return Change(
-        name,
-        known.label,
-        known.meaning,
-        shown(old),
-        shown(new),
-        as_change(old, new, share=known.share),
-        "" if by_chance else _judged(old, new, known.better),
-        _interval(interval, share=known.share),
-        _bar(old, new) if known.share else None,
-    )
-
-
-def _ends(one: Mapping[str, Any]) -> Ends | None:
-    low, high = number(one.get("low")), number(one.get("high"))
-    if low is None or high is None or not math.isfinite(high - low):
-        return None
-    return low, high
-
-
-def _turned(run: Run) -> Ends | None:
-    """95 % interval of the change in correct answers, from the prompts whose answer turned.
-
-    The normal approximation to a difference of paired shares: its variance over n prompts is
-    (b + c - (b - c)^2 / n) / n^2 where b turned right and c turned wrong.
-    """
-    pairs = [(row.get("correct_before"), row.get("correct_after")) for row in records(run.samples)]
-    judged = [pair for pair in pairs if all(isinstance(one, bool) for one in pair)]
-    right, wrong, n = judged.count((False, True)), judged.count((True, False)), len(judged)
-    if right + wrong < _FEWEST_TURNED:
-        return None
-    mean = (right - wrong) / n
-    error = 1.96 * math.sqrt(right + wrong - (right - wrong) ** 2 / n) / n
-    return mean - error, mean + error
-
-
-def _interval(interval: Ends | None, *, share: bool) -> str:
-    if interval is None:
-        return ""
-    low, high = (as_change(0.0, end, share=share) for end in interval)
-    return f"{low.removesuffix(_POINTS)} to {high}"
-
-
-def _is_shown(name: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
-    values = number(before.get(name)), number(after.get(name))
-    return name not in _COUNTS and values != (None, None)
+def _breakdown(title: str, metric: str, rows: list[Row]) -> Breakdown:
+    known = _KNOWN.get(metric.removeprefix("eval_"))
+    left = max(0, len(rows) - _ROWS)
+    return Breakdown(title, known.label if known else metric, rows[:_ROWS], left)
 
 
 def _part(groups: Mapping[str, Any], group: str) -> dict[str, Any]:
@@ -287,20 +185,73 @@ def _part(groups: Mapping[str, Any], group: str) -> dict[str, Any]:
     return {"value": value} if number(value) is not None else mapping(value)
 
 
+def _row(group: str, metric: str, old: dict[str, Any], new: dict[str, Any], none: object) -> Row:
+    """The interval of a share is as if both groups had been drawn apart.
+
+    Where the same prompts were answered twice, the true one is narrower.
+    """
+    first, last = old.get(metric, none), new.get(metric, none)
+    before, after, ends = number(first), number(last), None
+    n, m = count(old.get("n")), count(new.get("n"))
+    if before is not None and after is not None and n and m and 0 <= before <= 1 >= after >= 0:
+        error = 1.96 * math.sqrt(before * (1 - before) / n + after * (1 - after) / m)
+        change = after - before
+        ends = max(change - error, -1.0), min(change + error, 1.0)
+    return group, _size(old, new), _change(metric, first, last, ends)
+
+
 def _size(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
     sizes = (count(one.get(name)) for one in (after, before) for name in _COUNTS)
     return next((f"{size:,}" for size in sizes if size is not None), "")
 
 
-def _judged(before: float | None, after: float | None, better: int) -> str:
-    if not better or before is None or after is None or before == after:
-        return ""
-    if not math.isfinite(after - before):
-        return ""
-    return "better" if (after > before) == (better > 0) else "worse"
+def _is_shown(name: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
+    known = number(before.get(name)), number(after.get(name))
+    return name not in _COUNTS and known != (None, None)
 
 
-def _bar(before: float | None, after: float | None) -> tuple[float, float] | None:
-    if before is None or after is None or not (0 <= before <= 1 and 0 <= after <= 1):
+def intervals(run: Run) -> dict[str, Ends]:
+    """Metric -> 95 % interval of its change on the same pairs or prompts.
+
+    That of correct answers is from the prompts whose answer turned, by the normal approximation to
+    a difference of paired shares: its variance over n prompts is (b + c - (b - c)^2 / n) / n^2
+    where b turned right and c turned wrong.
+    """
+    pairs = [(row.get("correct_before"), row.get("correct_after")) for row in records(run.samples)]
+    judged = [pair for pair in pairs if all(isinstance(one, bool) for one in pair)]
+    right, wrong, n = judged.count((False, True)), judged.count((True, False)), len(judged)
+    found: dict[str, Ends] = {}
+    if right + wrong >= _FEWEST_TURNED:
+        mean = (right - wrong) / n
+        error = 1.96 * math.sqrt(right + wrong - (right - wrong) ** 2 / n) / n
+        found["correct_answers"] = mean - error, mean + error
+    told = mapping(side(run, "after").get("changes"))
+    return found | {name: ends for name, one in told.items() if (ends := _ends(one))}
+
+
+def _ends(one: object) -> Ends | None:
+    low, high = number(mapping(one).get("low")), number(mapping(one).get("high"))
+    if low is None or high is None or not math.isfinite(high - low):
         return None
-    return round(100 * before, 2), round(100 * after, 2)
+    return low, high
+
+
+def _change(name: str, before: object, after: object, interval: Ends | None) -> Change:
+    """A number before and after, judged where more or less of it is better and no accident."""
+    old, new = number(before), number(after)
+    known = _KNOWN.get(name.removeprefix("eval_"), _Known(name, ""))
+    shown = as_percent if known.share else as_number
+    verdict, told, bar = "", "", None
+    if old is not None and new is not None:
+        by_chance = interval is not None and interval[0] <= 0 <= interval[1]
+        if known.better and old != new and math.isfinite(new - old) and not by_chance:
+            verdict = "better" if (new > old) == (known.better > 0) else "worse"
+        if known.share and 0 <= old <= 1 and 0 <= new <= 1:
+            bar = round(100 * old, 2), round(100 * new, 2)
+    if interval is not None:
+        low, high = (values.as_change(0.0, end, share=known.share) for end in interval)
+        told = f"{low.removesuffix(values.POINTS)} to {high}"
+    change = values.as_change(old, new, share=known.share)
+    return Change(
+        *(name, known.label, known.meaning, shown(old), shown(new), change), verdict, told, bar
+    )

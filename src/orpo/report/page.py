@@ -10,38 +10,30 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from orpo.report import values
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure as Canvas
+from orpo.report import style, values
 
 LONGEST = 4000
 
 
-@dataclass(frozen=True)
-class Headline:
-    """A number as shown, with its uncertainty; toned "better" or "worse", or neither.
-
-    Where the page shows both, `before` is the value before training, `bar` both in percent.
-    """
+class Headline(NamedTuple):
+    """A number as shown, with its uncertainty."""
 
     label: str
     value: str
     interval: str = ""
-    tone: str = ""
-    before: str = ""
-    bar: tuple[float, float] | None = None
+    tone: str = ""  # "better", "worse", or neither
+    before: str = ""  # the value before training, where the page shows both
+    bar: tuple[float, float] | None = None  # both in percent
 
 
-@dataclass(frozen=True)
-class Table:
+class Table(NamedTuple):
     """Numbers side by side; the first column is a row's name, the others are set as numbers."""
 
     title: str
@@ -52,45 +44,34 @@ class Table:
 
 @dataclass(frozen=True)
 class Figure:
-    """A picture: `paint` draws on an empty figure of `size` inches.
+    """A picture: `paint` draws on an empty figure of `size` inches."""
 
-    The name, letters, digits and dashes, is its file's. `seen` is what there is to see in it, also
-    its alternative text; `reading` how to read it; `numbers` what lies behind it.
-    """
-
-    name: str
+    name: str  # of its file: letters, digits and dashes
     title: str
-    seen: str
+    seen: str  # what there is to see in it, also its alternative text
     size: tuple[float, float]
-    paint: Callable[[Canvas], None]
-    reading: str = ""
-    numbers: Table | None = None
+    paint: style.Paint
+    reading: str = ""  # how to read it
+    numbers: Table | None = None  # what lies behind it
     small: bool = False
 
     @cached_property
     def svg(self) -> str:
         """As a file."""
-        from orpo.report import style  # noqa: PLC0415 - loads matplotlib
-
         return style.svg(self.name, self.size, self.paint, f"{self.title}. {self.seen}")
 
     @property
     def inline(self) -> Markup:
         """On a page."""
-        from orpo.report import style  # noqa: PLC0415
-
         return Markup(style.inline(self.svg))  # noqa: S704 - matplotlib escapes its texts
 
     @property
     def png(self) -> bytes:
         """As a file."""
-        from orpo.report import style  # noqa: PLC0415
-
         return style.png(self.size, self.paint)
 
 
-@dataclass(frozen=True)
-class Passage:
+class Passage(NamedTuple):
     """A prompt and what was answered and said of it: (label, text), and short marks."""
 
     title: str
@@ -100,11 +81,7 @@ class Passage:
 
 @dataclass(frozen=True)
 class Page:
-    """A page of evidence in the order of reading: verdict first.
-
-    `passages_note` says by which rule the examples were picked; `settings` make the same page
-    again; `more` is what the template of this kind of page shows beside.
-    """
+    """A page of evidence in the order of reading: verdict first."""
 
     kicker: str
     title: str
@@ -115,9 +92,9 @@ class Page:
     figures: Sequence[Figure] = ()
     tables: Sequence[Table] = ()
     passages: Sequence[Passage] = ()
-    passages_note: str = ""
-    settings: Sequence[tuple[str, str]] = ()
-    more: dict[str, Any] = field(default_factory=dict)
+    passages_note: str = ""  # by which rule the examples were picked
+    settings: Sequence[tuple[str, str]] = ()  # make the same page again
+    more: dict[str, Any] = field(default_factory=dict)  # what the template shows beside
     template: str = "evaluation.html.jinja"
 
 
@@ -172,23 +149,23 @@ class Words:
 
     def headlines(self) -> list[Headline]:
         """Lines "label | value | interval | tone"."""
-        lines = ([*line, "", ""][:4] for line in self.lines("headlines"))
-        return [Headline(label, value, sure, tone) for label, value, sure, tone in lines]
+        return [Headline(*line) for line in self.lines("headlines")]
 
     def tables(self) -> list[Table]:
         """Each is "# title", a line of heads, lines of cells, and perhaps "> note"."""
         found: list[Table] = []
-        for line in self._text("tables").split("\n"):
-            cells = [_opened(cell.strip()) for cell in line.strip().removeprefix("#").split("|")]
+        for line in filter(None, map(str.strip, self._text("tables").split("\n"))):
+            cells = [_opened(cell.strip()) for cell in line.removeprefix("#").split("|")]
             if line.startswith("#"):
                 found.append(Table(cells[0], [], []))
-            elif line.startswith(">"):
-                note = f"{found[-1].note} {_opened(line[1:].strip())}".strip()
-                found[-1] = replace(found[-1], note=note)
-            elif line.strip() and not found[-1].columns:
-                found[-1] = replace(found[-1], columns=cells)
-            elif line.strip():
-                found[-1] = replace(found[-1], rows=[*found[-1].rows, cells])
+                continue
+            last = found[-1]
+            if line.startswith(">"):
+                found[-1] = last._replace(note=f"{last.note} {_opened(line[1:].strip())}".strip())
+            elif not last.columns:
+                found[-1] = last._replace(columns=cells)
+            else:
+                found[-1] = last._replace(rows=[*last.rows, cells])
         return [one for one in found if one.rows]
 
 

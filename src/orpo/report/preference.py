@@ -17,8 +17,9 @@ from orpo.evaluate.results import (
     Preferences,
     WorstPair,
 )
+from orpo.report import style
 from orpo.report.page import Figure, Page, Passage, Words, told
-from orpo.report.style import COLOURS, DOTTED, SERIES, percent, rows
+from orpo.report.style import COLOURS, DOTTED, SERIES, percent
 from orpo.report.values import as_count, minus
 
 if TYPE_CHECKING:
@@ -58,23 +59,15 @@ def _account(account: Mapping[str, Any]) -> Iterator[str]:
     yield from (f"{part} cut in {n:,}" for part, n in (account.get("cut") or {}).items() if n)
 
 
-def _decimals(value: float) -> str:
-    return minus(f"{value:.3f}") if math.isfinite(value) else "not known"
-
-
 def _passage(one: WorstPair) -> Passage:
-    title = f"{one.where or f'row {one.row}'}: log odds ratio {_decimals(one.log_odds)}"
+    def shown(value: float) -> str:
+        return minus(f"{value:.3f}") if math.isfinite(value) else "not known"
+
+    title = f"{one.where or f'row {one.row}'}: log odds ratio {shown(one.log_odds)}"
     if one.log_odds_before is not None:
-        title += f", before {_decimals(one.log_odds_before)}"
-    parts = [
-        (label, text)
-        for label, text in (
-            ("Prompt", one.prompt),
-            ("Chosen", one.chosen),
-            ("Rejected, and preferred", one.rejected),
-        )
-        if text
-    ]
+        title += f", before {shown(one.log_odds_before)}"
+    texts = {"Prompt": one.prompt, "Chosen": one.chosen, "Rejected, and preferred": one.rejected}
+    parts = [(label, text) for label, text in texts.items() if text]
     return Passage(title, parts, [str(name) for name in one.groups.values()])
 
 
@@ -97,18 +90,13 @@ def _figures(
         paint = partial(_reliability, known)
         yield Figure("reliability", "Sure, and right", words["reliability"], (5.8, 4.2), paint)
     if spread is not None:
-        paint = partial(_odds, spread)
-        title = "Log odds ratios of the pairs"
+        title, paint = "Log odds ratios of the pairs", partial(_odds, spread)
         yield Figure("log-odds", title, words["log_odds"], (5.8, 4.2), paint)
 
 
 def _both(before: Mapping[str, Interval], after: Mapping[str, Interval]) -> dict[str, Interval]:
-    sides = {"before": before, "after": after}
-    return {
-        moment: one[_ACCURACY]
-        for moment, one in sides.items()
-        if _ACCURACY in one and _known(one[_ACCURACY])
-    }
+    sides = {"before": before.get(_ACCURACY), "after": after.get(_ACCURACY)}
+    return {moment: one for moment, one in sides.items() if one is not None and _known(one)}
 
 
 def _known(one: Interval) -> bool:
@@ -117,7 +105,7 @@ def _known(one: Interval) -> bool:
 
 def _accuracies(lines: Sequence[tuple[str, Mapping[str, Interval]]], canvas: Canvas) -> None:
     axes = canvas.add_subplot()
-    rows(axes, [name for name, _ in lines])
+    style.rows(axes, [name for name, _ in lines])
     for moment, shift in (("before", -0.16), ("after", 0.16)):
         found = [(y + shift, one[moment]) for y, (_, one) in enumerate(lines) if moment in one]
         _whiskers(axes, moment, found, flat=True)
@@ -134,12 +122,9 @@ def _reliability(sides: Mapping[str, Calibration], canvas: Canvas) -> None:
     for moment, one in sides.items():
         found = [(each.confidence, each.right) for each in one.bins if _known(each.right)]
         _whiskers(axes, moment, found, flat=False)
-    axes.set_xlim(0.49, 1.01)
-    axes.set_ylim(0, 1.02)
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(percent)
-    axes.set_xlabel("how sure the model is of its preference")
-    axes.set_ylabel("how often it is right")
+    axes.set(xlim=(0.49, 1.01), ylim=(0, 1.02))
+    style.dress(axes.xaxis, "how sure the model is of its preference", None, percent)
+    style.dress(axes.yaxis, "how often it is right", None, percent)
     if "before" in sides:
         axes.legend(loc="lower right")
 
@@ -148,13 +133,12 @@ def _odds(spread: Distribution, canvas: Canvas) -> None:
     axes = canvas.add_subplot()
     for moment, counts in (("before", spread.before), ("after", spread.after)):
         if counts:
-            style = _STYLES[moment]
-            axes.stairs(counts, spread.edges, fill=True, color=style.colour, alpha=0.16)
-            line = {"color": style.colour, "linestyle": style.dash, "linewidth": 1.8}
+            look = _STYLES[moment]
+            axes.stairs(counts, spread.edges, fill=True, color=look.colour, alpha=0.16)
+            line = {"color": look.colour, "linestyle": look.dash, "linewidth": 1.8}
             axes.stairs(counts, spread.edges, label=moment, **line)
     axes.axvline(0, color=COLOURS["muted"], linewidth=1, linestyle=DOTTED)
-    axes.set_xlabel("log odds ratio")
-    axes.set_ylabel("pairs")
+    axes.set(xlabel="log odds ratio", ylabel="pairs")
     if spread.before:
         axes.legend()
 
@@ -166,13 +150,11 @@ def _whiskers(
     if not found:
         return
     places, points = [place for place, _ in found], [one.value for _, one in found]
-    reach = [
-        [max(0.0, one.value - one.low) for _, one in found],
-        [max(0.0, one.high - one.value) for _, one in found],
-    ]
+    ends = [(max(0.0, one.value - one.low), max(0.0, one.high - one.value)) for _, one in found]
+    reach = list(zip(*ends, strict=True))
     where = {"x": points, "y": places, "xerr": reach}
     if not flat:
         where = {"x": places, "y": points, "yerr": reach}
-    style = _STYLES[moment]
-    look = {"color": style.colour, "markersize": 5, "elinewidth": 1.6, "capsize": 2.5}
-    axes.errorbar(**where, fmt=style.marker, label=moment, **look)
+    colour, _, marker, _ = _STYLES[moment]
+    look = {"color": colour, "markersize": 5, "elinewidth": 1.6, "capsize": 2.5}
+    axes.errorbar(**where, fmt=marker, label=moment, **look)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from orpo.report.page import Words
-from orpo.report.values import entries, mapping, records, shortened
+from orpo.report.values import mapping, records, shortened
 from orpo.runs.files import Run
 
-SHOWN, FAILURES = 20, 8
+_SHOWN = {"samples": 20, "failures": 8}
 _LONGEST = 1200
 _LANGUAGES = {"english": "en", "chinese": "zh"}
 _TURNS = {
@@ -23,42 +23,28 @@ _TURNS = {
 }
 
 
-def read_samples(run: Run) -> dict[str, Any]:
-    """At most `SHOWN` samples, `shown`, and a `sentence` about all of them."""
-    found = records(run.samples)
-    pairs = [(row.get("correct_before"), row.get("correct_after")) for row in found]
-    judged = Counter(pair for pair in pairs if all(isinstance(side, bool) for side in pair))
-    return _told(
-        "samples", found, SHOWN, [f"{judged[p]} {t}" for p, t in _TURNS.items() if judged[p]]
-    )
+def read_samples(run: Run, block: str = "samples") -> dict[str, Any]:
+    """Some samples, `shown`, and a `sentence` about all of them.
 
-
-def read_failures(run: Run) -> dict[str, Any]:
-    """Answers that turned from right to wrong, at most `FAILURES`, as `read_samples` tells them."""
-    turned = (True, False)
-    found = [
-        row
-        for row in records(run.samples)
-        if (row.get("correct_before"), row.get("correct_after")) == turned
+    Of the `failures`, answers that turned from right to wrong, alone. They are taken at even
+    distances through the file: nobody picked them.
+    """
+    pairs = [
+        (row, (row.get("correct_before"), row.get("correct_after"))) for row in records(run.samples)
     ]
-    return _told("failures", found, FAILURES, [])
-
-
-def _told(
-    block: str, found: Sequence[Mapping[str, Any]], most: int, turned: Sequence[str]
-) -> dict[str, Any]:
-    """Some of the rows, at even distances through the file: nobody picked them."""
-    count = min(len(found), most)
-    shown = [_sample(found[i * len(found) // count]) for i in range(count)]
+    judged = Counter(pair for _, pair in pairs if all(isinstance(side, bool) for side in pair))
+    found = [row for row, pair in pairs if block == "samples" or pair == (True, False)]
+    count = min(len(found), _SHOWN[block])
     words = Words(
         "run",
         rows=found,
         count=count,
         answered_again=any(row.get("after") is not None for row in found),
         from_training=any(row.get("held_out") is False for row in found),
-        turned=turned,
-        judged=sum(int(one.split()[0]) for one in turned),
+        turned=[f"{judged[pair]} {told}" for pair, told in _TURNS.items() if judged[pair]],
+        judged=judged.total(),
     )
+    shown = [_sample(found[i * len(found) // count]) for i in range(count)]
     return {"shown": shown, "sentence": words[block]}
 
 
@@ -72,13 +58,23 @@ def answer_lengths(run: Run) -> list[tuple[int, int, int]]:
 
 
 def _sample(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A prompt's turns, its answers, the one that the data prefer, a tag of its language."""
+    """A prompt's turns, (role, text), its answers, the preferred one, a tag of its language."""
+    prompt, turns = row.get("prompt"), [("", row.get("prompt"))]
+    if isinstance(prompt, list):
+        turns = [
+            (str(turn.get("role", "")), turn.get("content"))
+            for turn in map(mapping, prompt)
+            if turn
+        ]
+    language = str(row.get("language") or "").lower()
+    language = _LANGUAGES.get(language, language)
+    known = re.fullmatch(r"[a-z]{2,3}(-[a-z0-9]{2,8})*", language)
     return {
-        "turns": _turns(row.get("prompt")),
+        "turns": [(shortened(role, 40), shortened(_text(text), _LONGEST)) for role, text in turns],
         "answers": [_answer(row, "before"), _answer(row, "after")],
         "preferred": shortened(_text(row.get("chosen")), _LONGEST),
         "tags": [shortened(str(row[name]), 60) for name in ("task", "language") if row.get(name)],
-        "language": _language(row.get("language")),
+        "language": language if known else "",
     }
 
 
@@ -94,18 +90,6 @@ def _answer(row: Mapping[str, Any], when: str) -> dict[str, Any]:
     }
 
 
-def _turns(prompt: object) -> list[tuple[str, str]]:
-    """(role, text); a plain text has no role."""
-    if not isinstance(prompt, list):
-        return [("", shortened(_text(prompt), _LONGEST))]
-    turns = [
-        (str(turn.get("role", "")), _text(turn.get("content")))
-        for turn in map(mapping, prompt)
-        if turn
-    ]
-    return [(shortened(role, 40), shortened(text, _LONGEST)) for role, text in turns]
-
-
 def _text(value: object) -> str:
     """The text of a string, a message, a list of messages or of content parts."""
     if value is None:
@@ -113,15 +97,9 @@ def _text(value: object) -> str:
     if isinstance(value, str):
         return value
     if isinstance(value, list):
-        return "\n".join(_text(part) for part in entries(value))
+        return "\n".join(map(_text, value))
     if isinstance(value, dict):
         for name in ("content", "text"):
             if name in value:
                 return _text(value[name])
     return json.dumps(value, ensure_ascii=False, default=str)
-
-
-def _language(value: object) -> str:
-    name = str(value or "").lower()
-    name = _LANGUAGES.get(name, name)
-    return name if re.fullmatch(r"[a-z]{2,3}(-[a-z0-9]{2,8})*", name) else ""

@@ -11,15 +11,15 @@ import io
 import re
 import unicodedata
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure as Canvas
 from matplotlib.font_manager import fontManager
+from matplotlib.ticker import FixedLocator, Locator
 
 COLOURS = {
     "ink": "#1e2227",
@@ -43,9 +43,7 @@ STYLE: dict[str, Any] = {
     "axes.grid": True,
     "axes.grid.axis": "y",
     "axes.labelcolor": COLOURS["muted"],
-    "axes.spines.left": False,
-    "axes.spines.right": False,
-    "axes.spines.top": False,
+    **{f"axes.spines.{side}": False for side in ("left", "right", "top")},
     "axes.titlesize": 11,
     "figure.facecolor": COLOURS["paper"],
     "font.family": "sans-serif",
@@ -63,19 +61,13 @@ STYLE: dict[str, Any] = {
     **{f"{axis}tick.major.pad": 6 for axis in "xy"},
 }
 _FALLBACKS = (
-    "Noto Sans CJK SC",
-    "Noto Sans CJK JP",
-    "PingFang SC",
-    "Microsoft YaHei",
-    "Noto Serif CJK SC",
-    "Noto Sans Arabic",
-    "Noto Sans Devanagari",
+    *("Noto Sans CJK SC", "Noto Sans CJK JP", "PingFang SC", "Microsoft YaHei"),
+    *("Noto Serif CJK SC", "Noto Sans Arabic", "Noto Sans Devanagari"),
 )
 _UNSEEN = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
 
 
-@dataclass(frozen=True)
-class Style:
+class Style(NamedTuple):
     """How one of several series is drawn, to be told apart without its colour too."""
 
     colour: str
@@ -93,6 +85,7 @@ SERIES = (
     Style(COLOURS["ink"], (0, (3, 1.2, 1, 1.2, 1, 1.2)), "P", "--"),
 )
 """Six series beside each other, in this order: the first is the one that the page is about."""
+Paint = Callable[[Canvas], None]
 
 
 def plain(text: object, limit: int = 40) -> str:
@@ -110,19 +103,15 @@ def plain(text: object, limit: int = 40) -> str:
     return "‗" + line[1:] if line.startswith("_") else line
 
 
-Paint = Callable[[Canvas], None]
-
-
 def svg(name: str, size: tuple[float, float], paint: Paint, title: str) -> str:
     """What `paint` puts on an empty figure of `size` inches, as an SVG file with a title.
 
     The name goes into its ids, so that two figures of one page don't share any.
     """
-    with _painted(size, paint, {"svg.hashsalt": name}) as figure:
-        file = io.StringIO()
-        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        figure.savefig(file, format="svg", metadata={**nothing, "Title": plain(title, 2000)})
-    return re.sub(r"\s*<metadata>.*?</metadata>", "", file.getvalue(), flags=re.DOTALL)
+    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    metadata = {**nothing, "Title": plain(title, 2000)}
+    file = _painted(size, paint, {"svg.hashsalt": name}, format="svg", metadata=metadata)
+    return re.sub(r"\s*<metadata>.*?</metadata>", "", file.decode(), flags=re.DOTALL)
 
 
 def inline(picture: str) -> str:
@@ -139,21 +128,19 @@ def png(size: tuple[float, float], paint: Paint) -> bytes:
     """What `paint` puts on an empty figure as a PNG of 200 dots per inch."""
     found = set(fontManager.get_font_names())
     family = ["DejaVu Sans", *(name for name in _FALLBACKS if name in found)]
-    with _painted(size, paint, {"font.family": family}) as figure:
-        file = io.BytesIO()
-        figure.savefig(file, format="png", dpi=200, metadata={"Software": None})
-    return file.getvalue()
+    metadata = {"Software": None}
+    return _painted(size, paint, {"font.family": family}, format="png", dpi=200, metadata=metadata)
 
 
-@contextmanager
 def _painted(
-    size: tuple[float, float], paint: Paint, settings: Mapping[str, Any]
-) -> Iterator[Canvas]:
+    size: tuple[float, float], paint: Paint, settings: Mapping[str, Any], **saved: Any
+) -> bytes:
     with mpl.rc_context({**STYLE, **settings}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        figure = Canvas(figsize=size, layout="constrained")
+        figure, file = Canvas(figsize=size, layout="constrained"), io.BytesIO()
         paint(figure)
-        yield figure
+        figure.savefig(file, **saved)
+    return file.getvalue()
 
 
 def rows(axes: Axes, labels: Sequence[str], *, labelled: bool = True) -> None:
@@ -163,6 +150,22 @@ def rows(axes: Axes, labels: Sequence[str], *, labelled: bool = True) -> None:
     axes.set_ylim(len(labels) - 0.5, -0.5)
     axes.set_yticks(range(len(labels)), [plain(label) for label in labels])
     axes.tick_params(axis="y", labelcolor=COLOURS["ink"], labelleft=labelled)
+
+
+def dress(axis: Axis, label: str = "", ticks: Locator | None = None, names: Any = None) -> None:
+    """An axis with its label, where its ticks stand and how they are written."""
+    if label:
+        axis.set_label_text(label)
+    if ticks is not None:
+        axis.set_major_locator(ticks)
+    if names is not None:
+        axis.set_major_formatter(names)
+
+
+def shares(axes: Axes) -> None:
+    """Axes whose heights are shares, from 0 to all."""
+    axes.set_ylim(-0.03, 1.03)
+    dress(axes.yaxis, "", FixedLocator([0, 0.25, 0.5, 0.75, 1]), percent)
 
 
 def percent(share: float, _: object = None) -> str:

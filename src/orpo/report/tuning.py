@@ -13,8 +13,9 @@ from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from orpo.errors import DataError
 from orpo.experiments.tuning import STATES, Recommendation, TrialResult, TuningResult
+from orpo.report import style
 from orpo.report.page import Figure, Page, Words, told
-from orpo.report.style import COLOURS, rows
+from orpo.report.style import COLOURS
 from orpo.report.values import as_number
 from orpo.runs.files import short_name
 
@@ -82,9 +83,13 @@ def _paint(
     r: TuningResult, best: Recommendation, trials: Sequence[TrialResult], canvas: Canvas
 ) -> None:
     left, right = canvas.subplots(1, 2, width_ratios=(1.25, 1))
-    left.set_xscale("log")
-    left.set_yscale("log")
-    _paint_band(left, best)
+    left.set(xscale="log", yscale="log")
+    ends = [best.band.get(name, []) for name in _KNOBS]
+    if all(len(pair) == 2 and min(pair) > 0 for pair in ends):
+        # A box around the trials that cannot be told apart from the best.
+        (first, last), (low, high) = ((pair[0] / _MARGIN, pair[1] * _MARGIN) for pair in ends)
+        look = {"linestyle": (0, (4, 2)), "edgecolor": COLOURS["muted"], "linewidth": 1.1}
+        left.add_patch(Rectangle((first, low), last - first, high - low, fill=False, **look))
     _paint_trials(left, best, trials)
     for name, limits in (("learning_rate", left.set_xlim), ("orpo_alpha", left.set_ylim)):
         seen = [getattr(one, name) for one in trials]
@@ -93,23 +98,11 @@ def _paint(
     _paint_lines(right, best, trials)
 
 
-def _paint_band(axes: Axes, best: Recommendation) -> None:
-    """A box around the trials that cannot be told apart from the best."""
-    ends = [best.band.get(name, []) for name in _KNOBS]
-    if any(len(pair) != 2 or min(pair) <= 0 for pair in ends):
-        return
-    (left, right), (low, high) = ((pair[0] / _MARGIN, pair[1] * _MARGIN) for pair in ends)
-    style = {"linestyle": (0, (4, 2)), "edgecolor": COLOURS["muted"], "linewidth": 1.1}
-    axes.add_patch(Rectangle((left, low), right - left, high - low, fill=False, **style))
-
-
 def _paint_trials(axes: Axes, best: Recommendation, trials: Sequence[TrialResult]) -> None:
     """How dark a trial is goes by rank, since the poorest are out of all proportion."""
     whole = [one for one in trials if one.state == "complete"]
     order = sorted(whole, key=lambda one: -math.inf if one.score is None else one.score)
-    depth = {
-        one.number: 0.08 + 0.72 * place / max(len(order) - 1, 1) for place, one in enumerate(order)
-    }
+    depth = {one.number: 0.08 + 0.72 * i / max(len(order) - 1, 1) for i, one in enumerate(order)}
     good, ink = COLOURS["chosen"], COLOURS["ink"]
     for one in trials:
         x, y = one.learning_rate, one.orpo_alpha
@@ -127,11 +120,9 @@ def _paint_trials(axes: Axes, best: Recommendation, trials: Sequence[TrialResult
             star = {"color": COLOURS["gold"], "markeredgecolor": ink, "markeredgewidth": 0.8}
             axes.plot(x, y, "*", markersize=17, label="best", linestyle="none", zorder=4, **star)
     axes.grid(visible=True, axis="both")
-    axes.set_xlabel("learning rate")
-    axes.set_ylabel("λ")
-    for axis in (axes.xaxis, axes.yaxis):
+    for axis, label in ((axes.xaxis, "learning rate"), (axes.yaxis, "λ")):
         axis.set_minor_formatter(NullFormatter())
-        axis.set_major_formatter(lambda value, _: as_number(value))
+        style.dress(axis, label, None, lambda value, _: as_number(value))
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, markerscale=0.7)
 
 
@@ -139,7 +130,7 @@ def _paint_lines(axes: Axes, best: Recommendation, trials: Sequence[TrialResult]
     whole = [one for one in trials if one.state == "complete"]
     shown = whole[:_MOST] + [one for one in whole[_MOST:] if one.start]
     labels = [f"{as_number(one.learning_rate)}, λ {as_number(one.orpo_alpha)}" for one in shown]
-    rows(axes, labels)
+    style.rows(axes, labels)
     axes.tick_params(axis="y", labelsize=9.5)
     for y, one in enumerate(shown):
         behind, colour = one.behind_the_best, COLOURS["chosen" if one.near else "muted"]
@@ -150,5 +141,4 @@ def _paint_lines(axes: Axes, best: Recommendation, trials: Sequence[TrialResult]
         axes.plot([behind.value if behind else 0.0], [y], marker, color=colour, markersize=size)
     axes.axvline(0.0, color=COLOURS["rule"], linewidth=1.2, zorder=0.5)
     axes.set_ylim(max(len(shown), 1) - 0.5, -0.5)
-    axes.xaxis.set_major_locator(MaxNLocator(4))
-    axes.set_xlabel("score less the best trial's")
+    style.dress(axes.xaxis, "score less the best trial's", MaxNLocator(4))

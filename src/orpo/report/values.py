@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from typing import Any
 
 _SPACE = "\u00a0"
+POINTS = f"{_SPACE}pp"
+"""Percentage points, behind a number."""
 _PICTURES = {
     **{code: chr(0x2400 + code) for code in range(0x20) if chr(code) not in "\n\t"},
     **dict.fromkeys([*range(0x7F, 0xA0), *range(0xD800, 0xE000)], "\ufffd"),
@@ -95,7 +97,7 @@ def as_change(before: float | None, after: float | None, *, share: bool) -> str:
     change = after - before
     sign = "+" if change > 0 else "−" if change < 0 else "±"
     if share:
-        return f"{sign}{100 * abs(change):.1f}{_SPACE}pp"
+        return f"{sign}{100 * abs(change):.1f}{POINTS}"
     return sign + as_number(abs(change))
 
 

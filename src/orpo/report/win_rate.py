@@ -12,21 +12,17 @@ from orpo.evaluate.results import (
     JudgedRates,
     LengthRate,
     Suspicious,
-    WinRate,
     WinRateResult,
 )
+from orpo.report import style
 from orpo.report.page import Figure, Page, Passage, Words, ends_of, told
-from orpo.report.style import COLOURS, rows
+from orpo.report.style import COLOURS
 from orpo.report.values import as_count, minus, shortened
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
 
 _NAMED = 8
-_GONE = {
-    "without_a_row": "instructions without a row",
-    "without_a_verdict": "rows without a verdict",
-}
 Published = tuple[str, float, float, float]
 """A model's name, length-controlled win rate, win rate and mean length."""
 
@@ -45,16 +41,29 @@ def win_rate_page(r: WinRateResult) -> Page:
 
 def alpaca_page(r: AlpacaResult) -> Page:
     """The page of `orpo evaluate alpaca`."""
-    rate, near = r.rates.win_rate if r.rates else None, _near(r)
+    rate, board = (r.rates.win_rate, r.rates.leaderboard) if r.rates else (None, None)
+    length = r.rates.mean_length.get("model", 0.0) if r.rates else 0.0
+    near: list[Published] = []  # the published neighbours, best first, with this model in its place
+    if board and board.neighbours and rate and rate.lc_win_rate is not None:
+        published = board.neighbours
+        near += [(one.name, one.lc_win_rate, one.win_rate, one.avg_length) for one in published]
+        place = sum(one[1] > rate.lc_win_rate for one in near)
+        near.insert(place, (f"{r.model} (here)", rate.lc_win_rate, rate.win_rate, length))
 
     def figures(words: Words) -> Iterator[Figure]:
         if near and rate:
-            bars = [(name, lc) for name, lc, _, _ in near]
+            bars = [(name, lc) for name, lc, *_ in near]
             title, size = "Among its neighbours on the leaderboard", (7.2, 1.2 + 0.36 * len(bars))
-            paint = partial(_paint_bars, bars, near.index(_own(r, rate)), rate.lc_interval)
+            paint = partial(_paint_bars, bars, place, rate.lc_interval)
             yield Figure("leaderboard", title, words["leaderboard"], size, paint)
         yield from _by_length(r.rates, words)
 
+    gone: dict[str, Any] = {  # where rows and instructions without a verdict have gone
+        "instructions without a row": r.account.get("without_a_row"),
+        "rows without a verdict": r.account.get("without_a_verdict"),
+        "rows whose index is another instruction's (their text counts)": r.contradicting,
+        **(r.account.get("left_out") or {}),
+    }
     return told(
         "alpaca",
         figures,
@@ -63,42 +72,18 @@ def alpaca_page(r: AlpacaResult) -> Page:
         r=r,
         rate=rate,
         near=near,
-        board=r.rates.leaderboard if r.rates else None,
+        board=board,
         suspicious=_named(r.rates.suspicious if r.rates else None),
-        gone=_gone(r),
+        gone=[f"{n:,} {why}" for why, n in gone.items() if n],
     )
 
 
 def _named(found: Suspicious | None) -> str:
     """The first of the suspicious rows: "rows 3, 7 and 12 more"."""
-    if found is None:
-        return ""
-    names = list(dict.fromkeys(shortened(str(one.index), 40) for one in found.rows))
+    rows = found.rows if found else ()
+    names = list(dict.fromkeys(shortened(str(one.index), 40) for one in rows))
     more = f" and {len(names) - _NAMED} more" if names[_NAMED:] else ""
     return f"{'rows' if names[1:] else 'row'} {', '.join(names[:_NAMED])}{more}"
-
-
-def _gone(r: AlpacaResult) -> list[str]:
-    """Where rows and instructions without a verdict have gone, by name."""
-    named: dict[str, Any] = {why: r.account.get(name) for name, why in _GONE.items()}
-    named["rows whose index is another instruction's (their text counts)"] = r.contradicting
-    named |= r.account.get("left_out") or {}
-    return [f"{n:,} {why}" for why, n in named.items() if n]
-
-
-def _own(r: AlpacaResult, rate: WinRate) -> Published:
-    length = r.rates.mean_length.get("model", 0.0) if r.rates else 0.0
-    return f"{r.model} (here)", rate.lc_win_rate or 0.0, rate.win_rate, length
-
-
-def _near(r: AlpacaResult) -> list[Published]:
-    """The published neighbours, best first, with this model in its place; none if not known."""
-    board, rate = (r.rates.leaderboard, r.rates.win_rate) if r.rates else (None, None)
-    if not board or not board.neighbours or rate is None or rate.lc_win_rate is None:
-        return []
-    near = [(one.name, one.lc_win_rate, one.win_rate, one.avg_length) for one in board.neighbours]
-    near.insert(sum(one[1] > rate.lc_win_rate for one in near), _own(r, rate))
-    return near
 
 
 def _passages(rates: JudgedRates | None, names: tuple[str, str]) -> Iterator[Passage]:
@@ -107,12 +92,12 @@ def _passages(rates: JudgedRates | None, names: tuple[str, str]) -> Iterator[Pas
     for place, one in enumerate(rates.examples if rates else (), 1):
         shown = "" if one.preference is None else f", preference {one.preference:.2f}"
         sizes = [as_count(length, "character") for length in one.lengths]
-        reasons = [text for text in one.reasons if text]
+        reasons = enumerate((text for text in one.reasons if text), 1)
         parts = (
             ("Prompt", one.prompt),
             (f"{names[0]}, {sizes[0]}", one.baseline),
             (f"{names[1]}, {sizes[1]}", one.model),
-            *((f"The judge, order {n}", text) for n, text in enumerate(reasons, 1)),
+            *((f"The judge, order {n}", text) for n, text in reasons),
         )
         tags = [f"baseline: {flag}" for flag in one.flags_baseline]
         tags += [f"model: {flag}" for flag in one.flags_model]
@@ -127,25 +112,24 @@ def _by_length(rates: JudgedRates | None, words: Words) -> Iterator[Figure]:
 
 
 def _paint_lengths(groups: Sequence[LengthRate], canvas: Canvas) -> None:
-    axes = canvas.add_subplot()
+    axes, colour = canvas.add_subplot(), COLOURS["chosen"]
     x, rate = [group.mean for group in groups], [group.win_rate for group in groups]
-    colour = COLOURS["chosen"]
     axes.axhline(50, color=COLOURS["muted"], linewidth=0.9)
     axes.axvline(0, color=COLOURS["rule"], linewidth=0.9)
     axes.vlines(x, [one.low for one in rate], [one.high for one in rate], color=colour, lw=1.6)
-    style = {"linewidth": 2, "marker": "o", "markersize": 6, "clip_on": False}
-    axes.plot(x, [one.value for one in rate], color=colour, **style)
+    look = {"linewidth": 2, "marker": "o", "markersize": 6, "clip_on": False}
+    axes.plot(x, [one.value for one in rate], color=colour, **look)
     axes.set_ylim(0, 100)
     axes.yaxis.set_major_formatter("{x:.0f} %")
-    axes.xaxis.set_major_formatter(lambda value, _: minus(f"{value:+,.0f}"))
-    axes.set_xlabel("characters more than the baseline's answer")
+    more = "characters more than the baseline's answer"
+    style.dress(axes.xaxis, more, None, lambda value, _: minus(f"{value:+,.0f}"))
 
 
 def _paint_bars(
     bars: list[tuple[str, float]], own: int, sure: Interval | None, canvas: Canvas
 ) -> None:
     axes = canvas.add_subplot()
-    rows(axes, [name for name, _ in bars])
+    style.rows(axes, [name for name, _ in bars])
     published = [(y, value) for y, (_, value) in enumerate(bars) if y != own]
     grey = {"color": COLOURS["muted"], "alpha": 0.35, "label": "published"}
     axes.barh(*zip(*published, strict=True), height=0.62, **grey)
