@@ -62,7 +62,7 @@ def missing(*_args: Any, **_asked: Any) -> Tensor:
 
 
 def no_window(right: Mistake, *args: Any, **asked: Any) -> Tensor:
-    return right(*args, **{**asked, "window": None})
+    return right(*args, **{name: value for name, value in asked.items() if name != "window"})
 
 
 def window_off_by(count: int, right: Mistake, *args: Any, **asked: Any) -> Tensor:
@@ -104,8 +104,11 @@ def used_by(engine: Any, model: Any) -> set[str]:
 
 @pytest.mark.parametrize("family", ["llama", "mistral", "gemma2"])
 def test_the_first_kernel_is_used_if_it_is_right(family: str) -> None:
-    model = model_of(family)
+    model, random = model_of(family), torch.get_rng_state()
+    before = model.config._attn_implementation
     engine, note = select_engine("auto", model, "sequence", CPU, BF16)
+    assert model.config._attn_implementation == before
+    assert torch.equal(torch.get_rng_state(), random)
     assert isinstance(engine, SharedEngine)
     assert engine.avoid == frozenset()
     assert note == PASSED + "flash_attn)"
@@ -139,27 +142,27 @@ def test_a_kernel_that_fails_gives_way_to_the_next(
     assert used_by(engine, model) == {"varlen"}
 
 
-@pytest.mark.parametrize("window", [8, 4096])
-@pytest.mark.parametrize("off", [1, -1])
-def test_a_mistake_by_one_key_is_seen_however_long_the_window(
-    monkeypatch: pytest.MonkeyPatch, window: int, off: int
+@pytest.mark.parametrize(
+    ("asked", "mistake", "next_one"),
+    [
+        *(
+            ({"window": window}, functools.partial(window_off_by, off), "varlen")
+            for window in (8, 4096)
+            for off in (1, -1)
+        ),
+        ({"softcap": 0.5}, no_softcap, "segmented"),
+        ({"softcap": 50.0}, no_softcap, "segmented"),
+    ],
+)
+def test_a_small_mistake_is_seen_in_half_precision(
+    monkeypatch: pytest.MonkeyPatch, asked: dict[str, Any], mistake: Mistake, next_one: str
 ) -> None:
-    """In half precision one key of 4,096 would not be."""
-    call = AttentionCall("tiles", 4, 2, 64, 64, torch.float32, 0.125, window=window)
+    """However long the window (one key of 4,096 would not be), however high the cap."""
+    call = AttentionCall("tiles", 4, 2, 64, 64, torch.float32, 0.125, **asked)
     assert try_kernels({call}, CPU, BF16) == ({"flash_attn"}, {})
-    break_(monkeypatch, "flash_attn", functools.partial(window_off_by, off))
+    break_(monkeypatch, "flash_attn", mistake)
     used, failed = try_kernels({call}, CPU, BF16)
-    assert used == {"varlen"}
-    assert set(failed) == {"flash_attn"}
-
-
-@pytest.mark.parametrize("cap", [0.5, 50.0])
-def test_a_lost_soft_cap_is_seen_however_high(monkeypatch: pytest.MonkeyPatch, cap: float) -> None:
-    call = AttentionCall("segmented", 4, 2, 64, 64, torch.float32, 0.125, softcap=cap)
-    assert try_kernels({call}, CPU, BF16) == ({"flash_attn"}, {})
-    break_(monkeypatch, "flash_attn", no_softcap)
-    used, failed = try_kernels({call}, CPU, BF16)
-    assert used == {"segmented"}
+    assert used == {next_one}
     assert set(failed) == {"flash_attn"}
 
 
@@ -167,15 +170,11 @@ def test_layers_that_differ_are_tried_each(monkeypatch: pytest.MonkeyPatch) -> N
     """What fails for one layer is left out for all of them, and what they get then is tried."""
     plain = AttentionCall("tiles", 4, 2, 16, 16, torch.float32, 0.25)
     calls = {plain, AttentionCall("tiles", 4, 2, 16, 16, torch.float32, 0.25, window=100)}
-    break_(monkeypatch, "flash_attn", no_window_if_any)
+    break_(monkeypatch, "flash_attn", no_window)
     break_(monkeypatch, "varlen", missing)
     used, failed = try_kernels(calls, CPU, BF16)
     assert used == {"tiles"}
     assert set(failed) == {"flash_attn", "varlen"}
-
-
-def no_window_if_any(right: Mistake, *args: Any, **asked: Any) -> Tensor:
-    return right(*args, **{name: value for name, value in asked.items() if name != "window"})
 
 
 def test_sinks_have_no_kernel_to_try() -> None:
@@ -193,12 +192,8 @@ def test_the_precision_of_the_weights_is_tried_where_no_other_is_asked_for(
     _, note = select_engine("auto", model_of("llama").to(BF16), "sequence")
     assert note.startswith(PASSED + "tiles; without flash_attn: ")
     assert "; without varlen: " in note
-
-
-def test_a_soft_cap_goes_past_the_kernel_that_knows_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    break_(monkeypatch, "flash_attn", missing)
     _, note = select_engine("auto", model_of("gemma2"), "sequence", CPU, BF16)
-    assert note.startswith(PASSED + "segmented; without flash_attn: ")
+    assert note.startswith(PASSED + "segmented; without flash_attn: ")  # varlen knows no soft cap
 
 
 def test_kernels_are_not_tried_where_the_layout_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -216,30 +211,15 @@ def test_kernels_are_not_tried_where_the_layout_is_wrong(monkeypatch: pytest.Mon
         select_engine("shared", model_of("mistral"), "sequence", CPU, BF16)
 
 
-def test_the_model_and_random_numbers_are_left_as_they_were() -> None:
-    model = model_of("llama")
-    before, random = model.config._attn_implementation, torch.get_rng_state()
-    select_engine("auto", model, "sequence", CPU, BF16)
-    assert model.config._attn_implementation == before
-    assert torch.equal(torch.get_rng_state(), random)
-    assert all(p.grad is None for p in model.parameters())
-
-
 def test_where_kernels_may_run() -> None:
     assert kernels_of(torch.device("cuda", 1)) == KERNELS
     assert kernels_of(CPU) == frozenset()
     assert kernels_of(torch.device("mps")) == frozenset()
 
 
-@pytest.mark.parametrize(
-    ("precision", "dtype"),
-    [({"bf16": True}, BF16), ({"bf16": False}, None)],
-)
+@pytest.mark.parametrize("dtype", [BF16, None])
 def test_a_run_tries_them_where_and_how_it_will_multiply(
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-    precision: dict[str, bool],
-    dtype: torch.dtype | None,
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, dtype: torch.dtype | None
 ) -> None:
     """Also where the model is still elsewhere, as under FSDP."""
     tried: list[tuple[torch.device, torch.dtype | None]] = []
@@ -249,7 +229,7 @@ def test_a_run_tries_them_where_and_how_it_will_multiply(
         return {"tiles"}, {"flash_attn": "planted"}
 
     monkeypatch.setattr(select_module, "try_kernels", noting)
-    args = ORPOConfig(output_dir=str(tmp_path), use_cpu=True, report_to=[], **precision)
+    args = ORPOConfig(output_dir=str(tmp_path), use_cpu=True, report_to=[], bf16=dtype is BF16)
     engine, notes = agreed_engine(args, model_of("llama"))
     assert tried == [(args.device, dtype)]
     assert notes == [PASSED + "tiles; without flash_attn: planted)"]

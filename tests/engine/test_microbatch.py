@@ -8,7 +8,6 @@ from itertools import pairwise
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor
 
 from orpo.engine.layout import pair_lengths
 from orpo.engine.microbatch import cut, even_bins, pack_bins, positions_of
@@ -84,10 +83,6 @@ def test_a_given_number_of_bins(sizes: list[int], data: st.DataObject, neighbour
         assert {len(bin_) for bin_ in bins} <= {len(sizes) // count, -(-len(sizes) // count)}
         for longer, shorter in pairwise(bins):
             assert min(sizes[i] for i in longer) >= max(sizes[i] for i in shorter)
-    else:
-        filled = [sum(sizes[i] for i in bin_) for bin_ in bins]
-        for bin_, total in zip(bins, filled, strict=True):
-            assert total - min(sizes[i] for i in bin_) <= min(filled)
 
 
 @pytest.mark.parametrize("engine", ENGINES.values(), ids=ENGINES)
@@ -125,10 +120,6 @@ def test_positions_are_those_of_the_model(pairs: list[Pair]) -> None:
     assert pair_lengths(batch).sum(1).tolist() == shared
 
 
-def same(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> bool:
-    return ours.keys() == theirs.keys() and all(ours[k].equal(theirs[k]) for k in ours)
-
-
 @pytest.mark.parametrize("engine", ENGINES.values(), ids=ENGINES)
 @given(pairs=pair_lists())
 def test_without_a_limit_or_within_it_the_batch_stays_whole(
@@ -139,7 +130,8 @@ def test_without_a_limit_or_within_it_the_batch_stays_whole(
     enough = room(sizes, list(range(len(sizes))), engine)
     for limit in (None, enough, enough + 1):
         (whole,) = cut([batch], engine, limit)
-        assert same(whole, batch)
+        assert whole.keys() == batch.keys()
+        assert all(whole[name].equal(batch[name]) for name in batch)
 
 
 def test_the_pairs_of_several_batches_are_dealt_out_anew() -> None:
