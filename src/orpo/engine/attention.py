@@ -26,10 +26,7 @@ import torch
 from accelerate.utils import extract_model_from_parallel
 from torch import Tensor, nn
 from transformers import AttentionInterface, PreTrainedModel
-from transformers.masking_utils import (
-    ALL_MASK_ATTENTION_FUNCTIONS,
-    AttentionMaskInterface,
-)
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMaskInterface
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from orpo.engine.backends import (
@@ -60,13 +57,15 @@ def transformer(model: nn.Module) -> PreTrainedModel | None:
 def prepare_attention(model: PreTrainedModel) -> None:
     """Switch a model to the implementation that knows packed rows, if it is not already.
 
-    Raises:
-        ValueError: transformers cannot change the implementation of this model.
+    A ValueError where transformers cannot change the implementation of this model.
     """
     before = str(model.config._attn_implementation or "eager")
     if before.startswith(PREFIX):
         return
-    name = _register(before)
+    name = PREFIX + before
+    if name not in ALL_ATTENTION_FUNCTIONS:
+        AttentionInterface.register(name, _attention_beside(before))
+        AttentionMaskInterface.register(name, _mask_beside(before))
     model.set_attn_implementation(name)
     if model.config._attn_implementation != name:
         raise ValueError("its attention does not go through transformers' attention interface")
@@ -89,15 +88,6 @@ def packed_masks() -> Iterator[None]:
         _PACKED.reset(token)
 
 
-def _register(base: str) -> str:
-    """Register the implementation that adds packed rows to another; its name."""
-    name = PREFIX + base
-    if name not in ALL_ATTENTION_FUNCTIONS:
-        AttentionInterface.register(name, _attention_beside(base))
-        AttentionMaskInterface.register(name, _mask_beside(base))
-    return name
-
-
 def _attention_beside(base: str) -> Callable[..., tuple[Tensor, Tensor | None]]:
     def attention(
         module: nn.Module,
@@ -110,7 +100,9 @@ def _attention_beside(base: str) -> Callable[..., tuple[Tensor, Tensor | None]]:
         **settings: Any,
     ) -> tuple[Tensor, Tensor | None]:
         if pair_layout is None:
-            ordinary = _ordinary(base, module)
+            # That of "eager" is the model family's own.
+            own = getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
+            ordinary: Callable[..., Any] = ALL_ATTENTION_FUNCTIONS.get_interface(base, own)
             result: tuple[Tensor, Tensor | None] = ordinary(
                 module, query, key, value, attention_mask, **settings
             )
@@ -118,13 +110,6 @@ def _attention_beside(base: str) -> Callable[..., tuple[Tensor, Tensor | None]]:
         return attend(module, query, key, value, pair_layout, settings), None
 
     return attention
-
-
-def _ordinary(base: str, module: nn.Module) -> Callable[..., Any]:
-    """The function behind a name; that of "eager" is the model family's own."""
-    own = getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
-    function: Callable[..., Any] = ALL_ATTENTION_FUNCTIONS.get_interface(base, own)
-    return function
 
 
 def _mask_beside(base: str) -> Callable[..., Any]:
@@ -153,13 +138,8 @@ def try_kernels(
 ) -> tuple[set[str], dict[str, str]]:
     """Which back ends layers get on a device when the kernels that fail are left out.
 
-    Args:
-        calls: What the layers asked for.
-        device: Where the model will be trained.
-        dtype: In which it will multiply; None for that of the calls.
-
-    Returns:
-        The names of the back ends, and of each kernel that failed one line that says how.
+    `calls` are what the layers asked for; `dtype` is what the model will multiply in, None for
+    that of the calls. Also gives, of each kernel that failed, one line that says how.
     """
     wanted = {replace(call, dtype=dtype or call.dtype) for call in calls}
     failed: dict[str, str] = {}

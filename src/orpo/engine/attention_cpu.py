@@ -32,32 +32,20 @@ _QUERIES = 64
 
 @dataclass(frozen=True)
 class _Tile:
-    """Some queries of a pair and the keys that they attend to.
+    """Some queries of a pair and the keys that they attend to."""
 
-    Attributes:
-        rows: Slice among the sequence's queries, G rows for each.
-        keys: Slice among the keys of the tile's sequence (P and C, or P and R).
-        mask: (q * G, k), zero or -inf, to be added to the scores.
-    """
-
-    rows: slice
-    keys: slice
-    mask: Tensor
+    rows: slice  # slice among the sequence's queries, G rows for each
+    keys: slice  # slice among the keys of the tile's sequence (P and C, or P and R)
+    mask: Tensor  # (q * G, k), zero or -inf, to be added to the scores
 
 
 @dataclass(frozen=True)
 class _Sequence:
-    """One of the two sequences of a pair: P and C, or P and R.
+    """One of the two sequences of a pair: P and C, or P and R."""
 
-    Attributes:
-        queries: Slice of the packed row; P's queries are those of the first sequence only.
-        keys: Slices of the packed row that make up the sequence.
-        tiles: Its queries, in order.
-    """
-
-    queries: slice
-    keys: tuple[slice, ...]
-    tiles: tuple[_Tile, ...]
+    queries: slice  # slice of the packed row; P's queries are those of the first sequence only
+    keys: tuple[slice, ...]  # slices of the packed row that make up the sequence
+    tiles: tuple[_Tile, ...]  # its queries, in order
 
 
 def tiled_attention(
@@ -69,19 +57,7 @@ def tiled_attention(
     scale: float,
     window: int | None = None,
 ) -> Tensor:
-    """softmax(scale * Q K^T) V over a packed row.
-
-    Args:
-        query: (1, H, S, D).
-        key: (1, K, S, D), K a divisor of H.
-        value: (1, K, S, D).
-        layout: What attends to what.
-        scale: Factor of the scores.
-        window: Sliding window in positions, the query's own included.
-
-    Returns:
-        (1, S, H, D), in the dtype of `query`.
-    """
+    """softmax(scale * Q K^T) V over a packed row; otherwise as `dense_attention`."""
     groups = query.shape[1] // key.shape[1]
     dtype = compute_dtype(query)
     sequences = layout.once(
@@ -233,18 +209,9 @@ def dense_attention(
 ) -> Tensor:
     """softmax(softcap * tanh(scale * Q K^T / softcap)) V, with sinks in the denominator.
 
-    Args:
-        query: (1, H, S, D).
-        key: (1, K, S, D), K a divisor of H.
-        value: (1, K, S, D).
-        layout: What attends to what.
-        scale: Factor of the scores.
-        window: Sliding window in positions, the query's own included.
-        softcap: Scores are bent to stay within this bound.
-        sinks: (H,), the score of a key that has no value.
-
-    Returns:
-        (1, S, H, D), in the dtype of `query`.
+    Queries are (1, H, S, D), keys and values (1, K, S, D), K a divisor of H; the result is
+    (1, S, H, D), in the dtype of `query`. A window of positions includes the query's own; a sink,
+    (H,), is the score of a key that has no value.
     """
     mask = layout.once(("mask", window), lambda: layout.mask(window))
     return _attend(query, key, value, mask, scale, softcap, sinks).transpose(1, 2)

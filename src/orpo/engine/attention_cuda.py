@@ -29,21 +29,13 @@ _SLAB = 1 << 21
 
 
 class Varlen(NamedTuple):
-    """A packed row as sequences of different lengths, N of them.
+    """A packed row as sequences of different lengths, N of them."""
 
-    Attributes:
-        keys: (T,) int64, which tokens are the keys, sequence by sequence.
-        query_ends: (N + 1,) int32, offsets of the sequences among the queries.
-        key_ends: (N + 1,) int32, the same among the keys.
-        longest_query: Most queries of a sequence.
-        longest_key: Most keys of a sequence.
-    """
-
-    keys: Tensor
-    query_ends: Tensor
-    key_ends: Tensor
-    longest_query: int
-    longest_key: int
+    keys: Tensor  # (T,) int64, which tokens are the keys, sequence by sequence
+    query_ends: Tensor  # (N + 1,) int32, offsets of the sequences among the queries
+    key_ends: Tensor  # (N + 1,) int32, the same among the keys
+    longest_query: int  # most queries of a sequence
+    longest_key: int  # most keys of a sequence
 
     @classmethod
     def of(cls, layout: PairLayout) -> Varlen:

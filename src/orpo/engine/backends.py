@@ -23,19 +23,12 @@ KERNELS = frozenset({"flash_attn", "varlen", "flex"})
 
 @dataclass(frozen=True)
 class Features:
-    """What a layer's attention does beside softmax(Q K^T) V.
+    """What a layer's attention does beside softmax(Q K^T) V."""
 
-    Attributes:
-        scale: Factor of the scores.
-        window: Sliding window in positions, or None.
-        softcap: Bound of the scores, or None.
-        sinks: (H,) scores of keys without value, or None.
-    """
-
-    scale: float
-    window: int | None = None
-    softcap: float | None = None
-    sinks: Tensor | None = None
+    scale: float  # factor of the scores
+    window: int | None = None  # sliding window in positions, or None
+    softcap: float | None = None  # bound of the scores, or None
+    sinks: Tensor | None = None  # (H,) scores of keys without value, or None
 
     def arguments(self) -> dict[str, Any]:
         """Those that are set, as keyword arguments of a back end."""
@@ -44,31 +37,18 @@ class Features:
 
 @dataclass(frozen=True)
 class AttentionCall:
-    """What a layer asked of its attention.
+    """What a layer asked of its attention."""
 
-    Attributes:
-        backend: The back end that it got.
-        heads: H.
-        key_heads: K.
-        width: D of queries and keys.
-        value_width: D of values.
-        dtype: Of what is multiplied.
-        scale: See `Features`.
-        window: See `Features`.
-        softcap: See `Features`.
-        sinks: Whether there are any.
-    """
-
-    backend: str
-    heads: int
-    key_heads: int
-    width: int
-    value_width: int
-    dtype: torch.dtype
-    scale: float
-    window: int | None = None
-    softcap: float | None = None
-    sinks: bool = False
+    backend: str  # the back end that it got
+    heads: int  # H
+    key_heads: int  # K
+    width: int  # D of queries and keys
+    value_width: int  # D of values
+    dtype: torch.dtype  # of what is multiplied
+    scale: float  # see `Features`
+    window: int | None = None  # see `Features`
+    softcap: float | None = None  # see `Features`
+    sinks: bool = False  # whether there are any
 
 
 _WATCHED: ContextVar[set[AttentionCall] | None] = ContextVar("orpo_watched", default=None)
@@ -93,21 +73,11 @@ def attend(
     layout: PairLayout,
     settings: Mapping[str, Any],
 ) -> Tensor:
-    """One layer's attention over a packed row.
+    """One layer's attention over a packed row, (1, S, H, D).
 
-    Args:
-        module: The layer's attention module.
-        query: (1, H, S, D).
-        key: (1, K, S, D).
-        value: (1, K, S, D).
-        layout: What attends to what.
-        settings: What the family passes: scaling, sliding_window, softcap, s_aux, dropout, ...
-
-    Returns:
-        (1, S, H, D).
-
-    Raises:
-        ValueError: The layer asks for something that packed rows cannot give.
+    `query` is (1, H, S, D), `key` and `value` (1, K, S, D); `settings` are what the family passes:
+    scaling, sliding_window, softcap, s_aux, dropout, ... A ValueError if the layer asks for
+    something that packed rows cannot give.
     """
     if query.shape[:1] + query.shape[2:3] != (1, layout.tokens):
         raise ValueError(f"attention over {tuple(query.shape)} instead of {layout.tokens} tokens")

@@ -55,12 +55,9 @@ _READ_BY_LINEAR = ("input_layernorm", "post_attention_layernorm")
 
 
 def share_casts(model: nn.Module) -> Callable[[], None]:
-    """Hooks on LoRA layers, and on norms that only linear layers read.
+    """Hooks on LoRA layers, and on norms that only linear layers read; gives what removes them.
 
     Nothing happens outside of autocast.
-
-    Returns:
-        A function that leaves the model as it was.
     """
     norms = [
         getattr(layer, name)
@@ -70,7 +67,7 @@ def share_casts(model: nn.Module) -> Callable[[], None]:
     ]
     adapters: list[Any] = [layer for layer in model.modules() if is_plain_lora(layer)]
     hooks = [norm.register_forward_hook(_round) for norm in norms]
-    hooks += [layer.register_forward_pre_hook(_leave_as_it_is) for layer in adapters]
+    hooks += [layer.register_forward_pre_hook(_widen_or_not) for layer in adapters]
 
     def undo() -> None:
         for hook in hooks:
@@ -84,19 +81,12 @@ def share_casts(model: nn.Module) -> Callable[[], None]:
 def _is_pre_norm(layer: nn.Module) -> bool:
     """A decoder layer of the Llama kind: both norms stand before, none after (as in Gemma)."""
     names = {name for name, _ in layer.named_children() if name.endswith("norm")}
-    dense = all(
-        is_linear(x)
-        for x in getattr(layer, "mlp", nn.Identity()).children()
-        if not _is_activation(x)
-    )
+    parts = getattr(layer, "mlp", nn.Identity()).children()
+    dense = all(is_linear(x) for x in parts if list(x.parameters()) or list(x.children()))
     return names == set(_READ_BY_LINEAR) and dense
 
 
-def _is_activation(module: nn.Module) -> bool:
-    return not list(module.parameters()) and not list(module.children())
-
-
-def _leave_as_it_is(layer: Any, inputs: tuple[Any, ...]) -> None:
+def _widen_or_not(layer: Any, inputs: tuple[Any, ...]) -> None:
     layer.cast_input_dtype_enabled = not torch.is_autocast_enabled(inputs[0].device.type)
 
 
@@ -157,10 +147,6 @@ def uncompile_blocks(model: nn.Module) -> None:
 
 def _blocks(model: nn.Module) -> Iterator[nn.Module]:
     for module in model.modules():
-        if type(module).__name__.endswith("RMSNorm") or _is_gated_mlp(module):
+        linear = [getattr(module, f"{name}_proj", None) for name in ("gate", "up", "down")]
+        if type(module).__name__.endswith("RMSNorm") or all(is_linear(one) for one in linear):
             yield module
-
-
-def _is_gated_mlp(module: nn.Module) -> bool:
-    linear = [getattr(module, f"{name}_proj", None) for name in ("gate", "up", "down")]
-    return all(is_linear(layer) for layer in linear)

@@ -34,25 +34,16 @@ _LOGITS = 1 << 30
 
 @dataclass(frozen=True)
 class ModelShape:
-    """A decoder with gated MLPs, of the Llama kind.
+    """A decoder with gated MLPs, of the Llama kind."""
 
-    Attributes:
-        width: Hidden size d.
-        layers: Number of layers L.
-        mlp: Inner size of the MLP.
-        vocabulary: Number of tokens V.
-        keys: Width of keys (and of values): heads that have their own times their size.
-        tied: Whether the output layer is the embedding.
-        counted: All weights, where they were counted because the model is of another kind.
-    """
-
-    width: int
-    layers: int
-    mlp: int
-    vocabulary: int
-    keys: int
-    tied: bool = False
+    width: int  # hidden size d
+    layers: int  # number of layers L
+    mlp: int  # inner size of the MLP
+    vocabulary: int  # number of tokens V
+    keys: int  # width of keys (and of values): heads that have their own times their size
+    tied: bool = False  # whether the output layer is the embedding
     counted: int | None = None
+    """All weights, where they were counted because the model is of another kind."""
 
     @property
     def layer(self) -> int:
@@ -87,23 +78,14 @@ class ModelShape:
 
 @dataclass(frozen=True)
 class Counted:
-    """Bytes of a model's tensors, all of them together, whoever holds them.
+    """Bytes of a model's tensors, all of them together, whoever holds them."""
 
-    Attributes:
-        weights: The weights, with those of an adapter.
-        gradients: Of the trained ones.
-        states: The optimizer's.
-        cast: Copies that autocast keeps of the weights of matrix products.
-        full: Whether all weights are trained; else an adapter is.
-        quantised: Whether the adapter's matrices are in 4 bits.
-    """
-
-    weights: int
-    gradients: int
-    states: int
-    cast: int
-    full: bool
-    quantised: bool = False
+    weights: int  # the weights, with those of an adapter
+    gradients: int  # of the trained ones
+    states: int  # the optimizer's
+    cast: int  # copies that autocast keeps of the weights of matrix products
+    full: bool  # whether all weights are trained; else an adapter is
+    quantised: bool = False  # whether the adapter's matrices are in 4 bits
 
     @classmethod
     def by_shape(cls, shape: ModelShape, weights: Weights, *, autocast: bool) -> Counted:
@@ -123,23 +105,14 @@ class Counted:
 
 @dataclass(frozen=True)
 class Footprint:
-    """Bytes on one device while a step is taken.
+    """Bytes on one device while a step is taken."""
 
-    Attributes:
-        weights: The model's.
-        gradients: Of the trained weights.
-        states: The optimizer's.
-        copies: Weights in the precision of the computation, gathered layers, DDP's buckets.
-        head: Logits that are held at a time, and the output layer's gradient in fp32.
-        activations: Kept for the backward pass.
-    """
-
-    weights: int
-    gradients: int
-    states: int
-    copies: int
-    head: int
-    activations: int
+    weights: int  # the model's
+    gradients: int  # of the trained weights
+    states: int  # the optimizer's
+    copies: int  # weights in the precision of the computation, gathered layers, DDP's buckets
+    head: int  # logits that are held at a time, and the output layer's gradient in fp32
+    activations: int  # kept for the backward pass
 
     @property
     def total(self) -> int:
@@ -160,38 +133,29 @@ def footprint(
 ) -> Footprint:
     """What one device holds at the peak of a step.
 
-    Args:
-        shape: The model.
-        weights: "full" trains all weights, kept in fp32; "lora" an adapter of rank `ADAPTER_RANK`
-            on weights in bf16; "qlora" the same on layers in 4 bits; or what was counted.
-        wrapper: What divides the model among the ranks, if anything.
-        ranks: Devices.
-        tokens: Positions that go through the model at once (`max_tokens_per_microbatch`).
-        checkpointing: Gradient checkpointing.
-        autocast: Computation in bf16; else in the dtype of the weights.
-        logits: Most bytes of logits at a time.
+    "full" trains all weights, kept in fp32; "lora" an adapter of rank `ADAPTER_RANK` on weights in
+    bf16; "qlora" the same on layers in 4 bits. The wrapper divides the model among the ranks;
+    `tokens` go through it at once (`max_tokens_per_microbatch`); without autocast the computation
+    is in the dtype of the weights; `logits` are their most bytes at a time.
     """
     if not isinstance(weights, Counted):
         weights = Counted.by_shape(shape, weights, autocast=autocast)
     in_pieces = wrapper in ("zero3", "fsdp2")
     pieces = ranks if in_pieces else 1
     divided = ranks if in_pieces or wrapper == "zero2" else 1
+    copies = weights.cast + (weights.gradients if wrapper == "ddp" and ranks > 1 else 0)
+    if in_pieces:
+        copies = 2 * (2 * shape.layer + shape.outer)  # two layers, embedding and output layer
     computed = 2 if autocast or not weights.full else 4
     per_token = _per_token(shape, computed, weights, checkpointing=checkpointing)
     return Footprint(
         weights=weights.weights // pieces,
         gradients=weights.gradients // divided,
         states=weights.states // divided,
-        copies=_copies(shape, weights, wrapper, ranks),
+        copies=copies,
         head=logits + (4 * shape.head if weights.full else 0),
         activations=tokens * per_token,
     )
-
-
-def _copies(shape: ModelShape, counted: Counted, wrapper: Wrapper, ranks: int) -> int:
-    if wrapper in ("zero3", "fsdp2"):
-        return 2 * (2 * shape.layer + shape.outer)  # two layers, embedding and output layer
-    return counted.cast + (counted.gradients if wrapper == "ddp" and ranks > 1 else 0)
 
 
 def _per_token(shape: ModelShape, size: int, counted: Counted, *, checkpointing: bool) -> int:

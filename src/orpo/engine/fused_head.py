@@ -53,17 +53,11 @@ the products (6 U operations a weight). Reckoned, not measured."""
 
 @dataclass(frozen=True)
 class FusedHead:
-    """Loss and log-probabilities from hidden states.
+    """Loss and log-probabilities from hidden states."""
 
-    Attributes:
-        transform: What the model does to the logits.
-        budget: Most bytes of logits at a time; None for the device's default.
-        compiled: Compile what is computed element by element.
-    """
-
-    transform: LogitTransform = LogitTransform()
-    budget: int | None = None
-    compiled: bool = False
+    transform: LogitTransform = LogitTransform()  # what the model does to the logits
+    budget: int | None = None  # most bytes of logits at a time; None for the device's default
+    compiled: bool = False  # compile what is computed element by element
 
     def __call__(
         self,
@@ -72,18 +66,11 @@ class FusedHead:
         predictions: Predictions,
         objective: Objective,
     ) -> tuple[Tensor, PairLogps]:
-        """The objective of some pairs, and what it was computed from.
+        """The objective of some pairs, and the log-probabilities that it was computed from.
 
-        Args:
-            layer: The output layer; inside of the model's forward, so that its weights are there.
-            hidden: (..., d), what the layer would be given; `predictions.source` indexes all but
-                the last dimension, flattened.
-            predictions: What is asked for.
-            objective: From log-probabilities to the loss, a sum over pairs.
-
-        Returns:
-            The loss, carrying the gradient of `hidden` and of the layer, and the
-            log-probabilities, without gradient.
+        Called inside of the model's forward, so that the layer's weights are there. `hidden`,
+        (..., d), is what the layer would be given; `predictions.source` indexes its flattened
+        rows. The loss carries the gradient of `hidden` and of the layer.
         """
         hidden = hidden.flatten(0, -2)
         product = product_of(layer, self.transform, hidden, compiled=self.compiled)
@@ -234,9 +221,7 @@ def output_layer(model: nn.Module) -> nn.Module | None:
 def tap(layer: nn.Module, score: Callable[[Tensor], Tensor]) -> Iterator[None]:
     """Within it the layer computes nothing, and `score` gets its input, once per forward pass.
 
-    Args:
-        layer: The output layer.
-        score: From the layer's input, (..., d), to a scalar that the output is made to hang on.
+    From the input, (..., d), `score` gives a scalar that the output is made to hang on.
     """
     results: list[Tensor] = []
     scoring = False
@@ -272,8 +257,7 @@ def tap(layer: nn.Module, score: Callable[[Tensor], Tensor]) -> Iterator[None]:
 def probe_transform(model: nn.Module, layer: nn.Module) -> LogitTransform | None:
     """What a model does to its output layer's result, measured: numbers in, numbers out.
 
-    Returns:
-        None if it is neither a factor nor a soft cap, so that no fused head can follow it.
+    None if it is neither a factor nor a soft cap, so that no fused head can follow it.
     """
     given: list[Tensor] = []
 

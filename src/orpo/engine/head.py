@@ -14,7 +14,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias, cast
+from typing import Any, TypeAlias, cast
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -37,25 +37,15 @@ of the loss pair by pair, before it lets go of the logits.
 def token_logps(logits: Tensor, predictions: Predictions) -> Tensor:
     """log p(token | tokens before it) of everything that is asked for.
 
-    Args:
-        logits: (..., V), any float dtype; `predictions.source` indexes all but the last dimension,
-            flattened.
-        predictions: What is asked for.
-
-    Returns:
-        (U,), float32 (float64 for float64 logits).
+    From logits (..., V) of any float dtype, whose flattened rows `predictions.source` indexes, to
+    (U,), float32 (float64 for float64 logits).
     """
     scored = logits.flatten(0, -2)[predictions.source].to(compute_dtype(logits))
     return -F.cross_entropy(scored, predictions.target, reduction="none")
 
 
 def sum_pairs(logps: Tensor, predictions: Predictions) -> PairLogps:
-    """The sums over answers and over the text of the NLL, with gradient.
-
-    Args:
-        logps: (U,), log-probabilities of the predictions.
-        predictions: What they are counted for.
-    """
+    """The sums of (U,) log-probabilities over answers and what the NLL counts, with gradient."""
     dtype = sum_dtype(logps)
     counted = logps.to(dtype)[:, None] * predictions.member
     sums = counted.new_zeros(predictions.pairs, 3)
@@ -95,15 +85,10 @@ _CACHED = 4 << 20
 
 @dataclass(frozen=True)
 class LogitTransform:
-    """What a model does to the output layer's result: cap * tanh(scale * x / cap), or scale * x.
+    """What a model does to the output layer's result: cap * tanh(scale * x / cap), or scale * x."""
 
-    Attributes:
-        scale: Factor (Cohere, Granite).
-        softcap: Bound (Gemma), or None.
-    """
-
-    scale: float = 1.0
-    softcap: float | None = None
+    scale: float = 1.0  # factor (Cohere, Granite)
+    softcap: float | None = None  # bound (Gemma), or None
 
     def __call__(self, x: Tensor) -> Tensor:
         """f(x)."""
@@ -118,30 +103,65 @@ class LogitTransform:
         return grad if self.softcap is None else grad * (1 - (y / self.softcap).square())
 
 
-class Product(Protocol):
-    """An output layer at work on one batch."""
+class Product:
+    """An output layer at work on one batch; gradients of its parameters are added up, wide."""
+
+    def __init__(self, parameters: list[Tensor], transform: LogitTransform) -> None:
+        self._own, self._transform = parameters, transform
+        self._totals: list[Tensor | None] = [None] * len(parameters)
 
     def parameters(self) -> list[Tensor]:
         """The layer's parameters; `gradients` are in the same order."""
-        ...
+        return self._own
 
     def gradients(self) -> list[Tensor | None]:
         """Of the parameters, over all calls of `backward`; None where none is asked for."""
-        ...
+        return [
+            None if total is None else total.to(parameter.dtype)
+            for total, parameter in zip(self._totals, self._own, strict=True)
+        ]
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(U, d) -> (U, V), before the transform."""
-        ...
+        raise NotImplementedError
 
     def logps(self, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """Log-probabilities of the targets, and log sum exp of all; each (U,)."""
-        ...
+        return _normalise(logits, target, self._transform)
 
     def backward(
         self, hidden: Tensor, logits: Tensor, target: Tensor, normalisers: Tensor, c: Tensor
     ) -> Tensor:
         """(U, d), dL/dh from c = dL/dl, adding up the layer's own. The logits are used up."""
-        ...
+        raise NotImplementedError
+
+    def _add(self, index: int, part: Tensor) -> None:
+        total = self._totals[index]
+        if total is None:
+            self._totals[index] = part.to(compute_dtype(self._own[index]))
+        else:
+            total.add_(part)
+
+    def _add_outer(self, index: int, left: Tensor, right: Tensor) -> None:
+        """left^T right, without a copy of the result where dtypes allow it.
+
+        A processor widens it by slices: its 16 bits are never in memory as a whole.
+        """
+        total, wide = self._totals[index], compute_dtype(self._own[index])
+        if left.device.type == "cpu" and left.dtype != wide:
+            size = (left.shape[1], right.shape[1])
+            result = right.new_empty(size, dtype=wide) if total is None else total
+            for rows in slices(size[0], max(1, _CACHED // (left.itemsize * size[1]))):
+                part = left[:, rows].T @ right
+                if total is None:
+                    result[rows] = part
+                else:
+                    result[rows] += part
+            self._totals[index] = result
+        elif total is not None and total.dtype == left.dtype:
+            total.addmm_(left.T, right)
+        else:
+            self._add(index, left.T @ right)
 
 
 def product_of(
@@ -166,74 +186,20 @@ def product_dtype(hidden: Tensor) -> torch.dtype:
     return hidden.dtype
 
 
-class _Sums:
-    """Gradients of parameters, added up in float32 or wider."""
-
-    def __init__(self, parameters: list[Tensor]) -> None:
-        self._parameters = parameters
-        self._totals: list[Tensor | None] = [None] * len(parameters)
-
-    def add(self, index: int, part: Tensor) -> None:
-        total = self._totals[index]
-        if total is None:
-            self._totals[index] = part.to(compute_dtype(self._parameters[index]))
-        else:
-            total.add_(part)
-
-    def add_outer(self, index: int, left: Tensor, right: Tensor) -> None:
-        """left^T right, without a copy of the result where dtypes allow it.
-
-        A processor widens it by slices: its 16 bits are never in memory as a whole.
-        """
-        total, wide = self._totals[index], compute_dtype(self._parameters[index])
-        if left.device.type == "cpu" and left.dtype != wide:
-            size = (left.shape[1], right.shape[1])
-            result = right.new_empty(size, dtype=wide) if total is None else total
-            for rows in slices(size[0], max(1, _CACHED // (left.itemsize * size[1]))):
-                part = left[:, rows].T @ right
-                if total is None:
-                    result[rows] = part
-                else:
-                    result[rows] += part
-            self._totals[index] = result
-        elif total is not None and total.dtype == left.dtype:
-            total.addmm_(left.T, right)
-        else:
-            self.add(index, left.T @ right)
-
-    def result(self) -> list[Tensor | None]:
-        return [
-            None if total is None else total.to(parameter.dtype)
-            for total, parameter in zip(self._totals, self._parameters, strict=True)
-        ]
-
-
-class _Dense:
+class _Dense(Product):
     """A matrix and perhaps a bias."""
 
     def __init__(
-        self,
-        layer: nn.Linear,
-        transform: LogitTransform,
-        dtype: torch.dtype,
-        *,
-        compiled: bool,
+        self, layer: nn.Linear, transform: LogitTransform, dtype: torch.dtype, *, compiled: bool
     ) -> None:
-        self._transform, self._dtype, self._compiled = transform, dtype, compiled
         bias = cast("Tensor | None", layer.bias)
-        self._own: list[Tensor] = [layer.weight] if bias is None else [layer.weight, bias]
+        super().__init__([layer.weight] if bias is None else [layer.weight, bias], transform)
+        self._dtype, self._compiled = dtype, compiled
         # Autocast casts a trained weight once, for the model's own call of the layer too; a frozen
         # one at every product.
         cached = layer.weight.requires_grad and torch.is_autocast_enabled(layer.weight.device.type)
         self._weight = layer.weight if cached else layer.weight.detach().to(dtype)
         self._bias = bias if cached or bias is None else bias.detach().to(dtype)
-        self._sums = _Sums(self._own)
-
-    def parameters(self) -> list[Tensor]:
-        return self._own
-
-    def gradients(self) -> list[Tensor | None]:
-        return self._sums.result()
 
     def logits(self, hidden: Tensor) -> Tensor:
         return F.linear(hidden.to(self._dtype), self._weight, self._bias)
@@ -257,34 +223,24 @@ class _Dense:
                 some = (logits[rows], target[rows], normalisers[rows], c[rows])
                 _differentiate_(*some, self._transform)
         if self._own[0].requires_grad:
-            self._sums.add_outer(0, logits, hidden.to(self._dtype))
+            self._add_outer(0, logits, hidden.to(self._dtype))
         if len(self._own) > 1 and self._own[1].requires_grad:
-            self._sums.add(1, logits.sum(0, dtype=compute_dtype(logits)))
+            self._add(1, logits.sum(0, dtype=compute_dtype(logits)))
         return logits @ self._weight
 
 
-class _Module:
+class _Module(Product):
     """The layer's own forward pass; it is called again for its gradient."""
 
     def __init__(self, layer: nn.Module, transform: LogitTransform) -> None:
-        self._layer, self._transform = layer, transform
-        self._own: list[Tensor] = [p for p in layer.parameters() if p.requires_grad]
-        self._sums = _Sums(self._own)
-
-    def parameters(self) -> list[Tensor]:
-        return self._own
-
-    def gradients(self) -> list[Tensor | None]:
-        return self._sums.result()
+        super().__init__([p for p in layer.parameters() if p.requires_grad], transform)
+        self._layer = layer
 
     def logits(self, hidden: Tensor) -> Tensor:
         # FSDP2 has gathered the weights by now; called again, its hooks would let go of them.
         gathered = isinstance(self._layer, FSDPModule)
         result: Tensor = self._layer.forward(hidden) if gathered else self._layer(hidden)
         return result
-
-    def logps(self, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        return _normalise(logits, target, self._transform)
 
     def backward(
         self, hidden: Tensor, logits: Tensor, target: Tensor, normalisers: Tensor, c: Tensor
@@ -294,7 +250,7 @@ class _Module:
             logps, _ = self.logps(self.logits(inputs[0]), target)
             found = torch.autograd.grad(logps, inputs, c, materialize_grads=True)
         for i, part in enumerate(found[1:]):
-            self._sums.add(i, part)
+            self._add(i, part)
         return found[0]
 
 

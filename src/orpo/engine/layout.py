@@ -50,19 +50,12 @@ class PairSpan(NamedTuple):
 
 @dataclass(frozen=True)
 class PairLayout:
-    """What attends to what in a packed row; handed to every layer's attention.
+    """What attends to what in a packed row; handed to every layer's attention."""
 
-    Attributes:
-        spans: The pairs, in order.
-        positions: (S,) int64, the position id of each token.
-        backend: Name of the attention back end; None for the fastest one.
-        avoid: Names of back ends that are not used if there is another.
-    """
-
-    spans: tuple[PairSpan, ...]
-    positions: Tensor
-    backend: str | None = None
-    avoid: frozenset[str] = frozenset()
+    spans: tuple[PairSpan, ...]  # the pairs, in order
+    positions: Tensor  # (S,) int64, the position id of each token
+    backend: str | None = None  # name of the attention back end; None for the fastest one
+    avoid: frozenset[str] = frozenset()  # names of back ends that are not used if there is another
     _built: dict[Hashable, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
@@ -95,18 +88,18 @@ class PairLayout:
 
     def pair_masks(self, window: int | None = None) -> list[tuple[slice, Tensor]]:
         """Of each pair its place in the row and its own mask, (n, n) bool; once per batch."""
-        return self.once(("pair masks", window), lambda: self._pair_masks(window))
 
-    def _pair_masks(self, window: int | None) -> list[tuple[slice, Tensor]]:
-        sees, index = self.sees(window), torch.arange(self.tokens, device=self.positions.device)
-        owns = [slice(span.start, span.end) for span in self.spans]
-        return [(own, sees(index[own, None], index[None, own])) for own in owns]
+        def build() -> list[tuple[slice, Tensor]]:
+            sees, index = self.sees(window), torch.arange(self.tokens, device=self.positions.device)
+            owns = [slice(span.start, span.end) for span in self.spans]
+            return [(own, sees(index[own, None], index[None, own])) for own in owns]
+
+        return self.once(("pair masks", window), build)
 
     def mask(self, window: int | None = None) -> Tensor:
         """(S, S) bool, True where a query (row) attends to a key (column): by definition.
 
-        Args:
-            window: Attend to this many positions only, the query's own included.
+        A window attends to this many positions only, the query's own included.
         """
         index = torch.arange(self.tokens, device=self.positions.device)
         return self.sees(window)(index[:, None], index[None, :])
@@ -133,22 +126,15 @@ class PairLayout:
 
 @dataclass(frozen=True)
 class Predictions:
-    """The tokens whose log-probabilities a batch asks for. U predictions, B pairs.
+    """The tokens whose log-probabilities a batch asks for. U predictions, B pairs."""
 
-    Attributes:
-        source: (U,) int64, flat index of the hidden state that predicts; pair by pair.
-        target: (U,) int64, id of the token that is predicted.
-        member: (U, 3) bool: counted for the chosen answer, the rejected answer, the NLL.
-        bounds: B + 1 offsets: those of pair i are bounds[i] : bounds[i + 1].
-        given: What the batch says about each pair and the model does not: name out of `PairLogps`
-            (weight, reference_chosen, reference_rejected) -> (B,).
-    """
-
-    source: Tensor
-    target: Tensor
-    member: Tensor
-    bounds: tuple[int, ...]
+    source: Tensor  # (U,) int64, flat index of the hidden state that predicts; pair by pair
+    target: Tensor  # (U,) int64, id of the token that is predicted
+    member: Tensor  # (U, 3) bool: counted for the chosen answer, the rejected answer, the NLL
+    bounds: tuple[int, ...]  # B + 1 offsets: those of pair i are bounds[i] : bounds[i + 1]
     given: Mapping[str, Tensor] = field(default_factory=dict)
+    """What the batch says about each pair and the model does not: name out of `PairLogps` (weight,
+    reference_chosen, reference_rejected) -> (B,)."""
 
     @property
     def pairs(self) -> int:
@@ -175,19 +161,12 @@ class Predictions:
 
 @dataclass(frozen=True)
 class PackedPairs:
-    """A batch as one packed row.
+    """A batch as one packed row."""
 
-    Attributes:
-        input_ids: (1, S) int64.
-        position_ids: (1, S) int64.
-        layout: What attends to what.
-        predictions: What is asked for.
-    """
-
-    input_ids: Tensor
-    position_ids: Tensor
-    layout: PairLayout
-    predictions: Predictions
+    input_ids: Tensor  # (1, S) int64
+    position_ids: Tensor  # (1, S) int64
+    layout: PairLayout  # what attends to what
+    predictions: Predictions  # what is asked for
 
 
 @dataclass(frozen=True)
@@ -195,16 +174,11 @@ class PaddedPairs:
     """A batch as padded rows: chosen and rejected of pair 0, of pair 1, ...
 
     Where there is no rejected answer there is no row for it.
-
-    Attributes:
-        input_ids: (up to 2B, L) int64.
-        attention_mask: (up to 2B, L) int64.
-        predictions: What is asked for.
     """
 
-    input_ids: Tensor
-    attention_mask: Tensor
-    predictions: Predictions
+    input_ids: Tensor  # (up to 2B, L) int64
+    attention_mask: Tensor  # (up to 2B, L) int64
+    predictions: Predictions  # what is asked for
 
 
 def pair_lengths(batch: Batch) -> Tensor:
@@ -221,13 +195,9 @@ def pack_pairs(
     backend: str | None = None,
     avoid: frozenset[str] = frozenset(),
 ) -> PackedPairs:
-    """One packed row from a batch of `orpo.data.PairCollator`.
+    """One packed row from a batch of `orpo.data.PairCollator`, padded on the right.
 
-    Args:
-        batch: Padded on the right.
-        nll_scope: "sequence" or "completion", see `ORPOConfig`.
-        backend: Name of the attention back end; None for the fastest one.
-        avoid: Names of back ends that are not used if there is another.
+    `nll_scope` as in `ORPOConfig`; `backend` and `avoid` as in `PairLayout`.
     """
     device, width = batch["chosen_input_ids"].device, batch["chosen_input_ids"].shape[1]
     layout = PairLayout.of(pair_lengths(batch).tolist(), device, backend, avoid)

@@ -38,22 +38,16 @@ _TOKENS = 16
 
 @dataclass(frozen=True)
 class Look:
-    """What was found, by the names of modules and parameters.
+    """What was found, by the names of modules and parameters."""
 
-    Attributes:
-        random: Modules that draw random numbers in training.
-        unreached: Trained parameters that no text reaches.
-    """
-
-    random: tuple[str, ...] = ()
-    unreached: tuple[str, ...] = ()
+    random: tuple[str, ...] = ()  # modules that draw random numbers in training
+    unreached: tuple[str, ...] = ()  # trained parameters that no text reaches
 
 
 def look_through(model: nn.Module) -> Look:
     """Send a short text through a model and watch.
 
-    Raises:
-        ModelError: The model cannot take a text, or predicts a token from those after it.
+    A ModelError if the model cannot take a text, or predicts a token from those after it.
     """
     device = next(model.parameters()).device
     count = max(2, min(_TOKENS, positions_of_text(model) or _TOKENS))
@@ -77,17 +71,15 @@ def look_through(model: nn.Module) -> Look:
 def make_steady(model: nn.Module, names: Sequence[str]) -> None:
     """Have these modules compute as in evaluation, also while the model is trained."""
     for name in names:
-        model.get_submodule(name).register_forward_pre_hook(_as_in_evaluation)
+        model.get_submodule(name).register_forward_pre_hook(
+            lambda module, _inputs: setattr(module, "training", False)
+        )
 
 
 def freeze(model: nn.Module, names: Sequence[str]) -> None:
     """Train these parameters no longer."""
     for name in names:
         model.get_parameter(name).requires_grad_(False)
-
-
-def _as_in_evaluation(module: nn.Module, _inputs: Any) -> None:
-    module.training = False
 
 
 def _logits(model: nn.Module, ids: Tensor) -> Tensor:

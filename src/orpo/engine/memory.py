@@ -24,7 +24,6 @@ from typing import Any, TypeAlias
 import psutil
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
 from orpo.engine.attention import transformer
 from orpo.engine.fused_head import FusedHead, output_layer, tap
@@ -45,19 +44,12 @@ _SHARE = 0.9
 
 @dataclass(frozen=True)
 class MemoryEstimate:
-    """What a training step needs beyond the model itself, in bytes.
+    """What a training step needs beyond the model itself, in bytes."""
 
-    Attributes:
-        fixed: Gradients, optimizer states, copies of weights, the output layer's work space.
-        per_position: Each position of a micro-batch.
-        available: What the device has left.
-        device: Its kind, "cpu" or "cuda".
-    """
-
-    fixed: int
-    per_position: int
-    available: int
-    device: str
+    fixed: int  # gradients, optimizer states, copies of weights, the output layer's work space
+    per_position: int  # each position of a micro-batch
+    available: int  # what the device has left
+    device: str  # its kind, "cpu" or "cuda"
 
     def needed(self, positions: int) -> int:
         """Bytes of a step whose largest micro-batch has this many positions."""
@@ -83,25 +75,24 @@ def estimate_memory(
     *,
     checkpointing: bool = False,
 ) -> MemoryEstimate:
-    """Measure a model that is about to be trained.
+    """Measure a model that is about to be trained, not wrapped yet and on its device.
 
-    Args:
-        model: Not wrapped yet, on its device.
-        head: The fused head that will be used.
-        optimizer_bytes: From a number of trained parameters to bytes of optimizer states.
-        autocast: The precision in which the model will run.
-        checkpointing: Whether gradient checkpointing will be switched on.
+    `optimizer_bytes` is from a number of trained parameters to bytes of optimizer states;
+    `checkpointing` says whether gradient checkpointing will be switched on.
     """
     device = next(model.parameters()).device
     trained = [p for p in model.parameters() if p.requires_grad]
     layer, bare = output_layer(model), transformer(model)
-    trials = _trials(model)
+    large_trial = max(2, min(positions_of_text(model) or _TRIALS[1], _TRIALS[1]))
+    trials = (max(1, large_trial * _TRIALS[0] // _TRIALS[1]), large_trial)
     with without_checkpointing(model) as active:
-        small, large = (_saved_bytes(model, layer, n, autocast) for n in trials)
+        small, large = (saved_bytes(model, layer, n, autocast) for n in trials)
     slope = max(1, (large - small) // (trials[1] - trials[0]))
     copies = max(0, small - slope * trials[0])
     if bare is not None and (checkpointing or active):
-        slope = min(slope, _checkpointed(slope, bare))
+        config = bare.config.get_text_config()
+        layers, width = int(config.num_hidden_layers), int(config.hidden_size)
+        slope = min(slope, slope // layers + layers * width * 4)  # every input, one layer in full
     gradients = sum(p.numel() * p.element_size() for p in trained)
     states = optimizer_bytes(sum(p.numel() for p in trained))
     work = _head_bytes(head, layer, device)
@@ -113,39 +104,21 @@ def estimate_memory(
     )
 
 
-def _trials(model: nn.Module) -> tuple[int, int]:
-    """Positions of the two trials, no more than the model has."""
-    most = positions_of_text(model) or _TRIALS[1]
-    large = max(2, min(most, _TRIALS[1]))
-    return max(1, large * _TRIALS[0] // _TRIALS[1]), large
-
-
 def available_bytes(device: torch.device) -> int:
     """Memory that is left on a device: free, or held by PyTorch without use."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     free = psutil.virtual_memory().available
-    return min(free, _container_room(free))
-
-
-def _container_room(otherwise: int) -> int:
-    """What the control group of this process has left, on Linux."""
     limit, used = (Path("/sys/fs/cgroup") / f"memory.{name}" for name in ("max", "current"))
-    try:
-        return max(0, int(limit.read_text()) - int(used.read_text()))
-    except (OSError, ValueError):
-        return otherwise
+    with contextlib.suppress(
+        OSError, ValueError
+    ):  # what the control group of this process has left
+        free = min(free, max(0, int(limit.read_text()) - int(used.read_text())))
+    return free
 
 
-def _checkpointed(slope: int, bare: PreTrainedModel) -> int:
-    """Bytes per position with checkpointing: every layer's input, and one layer in full."""
-    config = bare.config.get_text_config()
-    layers, width = int(config.num_hidden_layers), int(config.hidden_size)
-    return slope // layers + layers * width * 4
-
-
-def _saved_bytes(
+def saved_bytes(
     model: nn.Module,
     layer: nn.Module | None,
     positions: int,
@@ -193,13 +166,9 @@ _DEFAULTS = {_MMAP_MAX: 65536, _TRIM_THRESHOLD: 2**17, _TOP_PAD: 0}
 
 
 def keep_freed_memory(device: str) -> Callable[[], None]:
-    """Keep freed memory in this process.
+    """Keep freed memory in this process; gives what returns it to the system, and ends this.
 
-    Args:
-        device: Type of the device that is trained on; only "cpu" has something to gain.
-
-    Returns:
-        A function that gives it back to the system, and goes back to doing so.
+    Only on the device type "cpu" is there something to gain.
     """
     library = _glibc() if device == "cpu" else None
     if library is None:

@@ -21,13 +21,8 @@ Batch = dict[str, Tensor]
 def cut(batches: Sequence[Batch], engine: Engine, max_tokens: int | None) -> list[Batch]:
     """Micro-batches of at most `max_tokens` positions each (at least one pair), evenly filled.
 
-    Args:
-        batches: Batches of `orpo.data.PairCollator`; their pairs are dealt out anew.
-        engine: Says how many positions a pair takes.
-        max_tokens: None for one micro-batch of everything.
-
-    Returns:
-        As few micro-batches as the limit allows, every pair in exactly one.
+    The pairs of all batches are dealt out anew, each into exactly one of as few micro-batches as
+    the limit allows; one of everything for None. The engine says how many positions a pair takes.
     """
     whole = merge_batches(batches)
     sizes = positions_of(whole, engine)
@@ -49,7 +44,14 @@ def pack_bins(sizes: Sequence[int], limit: int, engine: Engine) -> list[list[int
     They are evenly filled; an engine that pads gets neighbours in length together instead.
     """
     if engine.pads:
-        return _neighbours(sizes, limit)
+        bins: list[list[int]] = []
+        for i in even_bins(sizes, 1, neighbours=True)[0]:
+            # Sorted by size, so the first pair of a bin is its largest.
+            if bins and (len(bins[-1]) + 1) * sizes[bins[-1][0]] <= limit:
+                bins[-1].append(i)
+            else:
+                bins.append([i])
+        return bins
     fewest = min(max(1, math.ceil(sum(sizes) / limit)), len(sizes))
     for count in range(fewest, len(sizes)):
         bins = even_bins(sizes, count)
@@ -61,12 +63,9 @@ def pack_bins(sizes: Sequence[int], limit: int, engine: Engine) -> list[list[int
 def even_bins(sizes: Sequence[int], count: int, *, neighbours: bool = False) -> list[list[int]]:
     """Indices of pairs in `count` bins, none of them empty if there are enough pairs.
 
-    Args:
-        sizes: Positions of each pair.
-        count: Number of bins.
-        neighbours: Put pairs of similar length together rather than filling the bins evenly.
+    With `neighbours`, pairs of similar length together rather than bins evenly filled.
     """
-    order = _longest_first(sizes)
+    order = sorted(range(len(sizes)), key=lambda i: (-sizes[i], i))  # the longest first
     if neighbours:
         ends = [len(order) * (i + 1) // count for i in range(count)]
         return [order[first:last] for first, last in zip([0, *ends], ends, strict=False)]
@@ -77,18 +76,3 @@ def even_bins(sizes: Sequence[int], count: int, *, neighbours: bool = False) -> 
         bins[i].append(pair)
         heapq.heappush(emptiest, (filled + sizes[pair], i))
     return [sorted(pairs) for pairs in bins]
-
-
-def _longest_first(sizes: Sequence[int]) -> list[int]:
-    return sorted(range(len(sizes)), key=lambda i: (-sizes[i], i))
-
-
-def _neighbours(sizes: Sequence[int], limit: int) -> list[list[int]]:
-    bins: list[list[int]] = []
-    for i in _longest_first(sizes):
-        # Sorted by size, so the first pair of a bin is its largest.
-        if bins and (len(bins[-1]) + 1) * sizes[bins[-1][0]] <= limit:
-            bins[-1].append(i)
-        else:
-            bins.append([i])
-    return bins

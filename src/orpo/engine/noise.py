@@ -29,13 +29,9 @@ _SEED, _ALPHA = "noise_seed", "noise_alpha"
 
 
 def noise_columns(alpha: float, seed: int, step: int, rows: Tensor) -> dict[str, Tensor]:
-    """The columns of a batch that ask for noise, one entry for each of its pairs.
+    """The columns of a batch that ask for noise of strength `alpha`, one entry for each pair.
 
-    Args:
-        alpha: NEFTune's strength.
-        seed: Of the run.
-        step: The optimizer step that the pairs are of.
-        rows: (B,) int64, the pairs' rows in the data set.
+    From the seed of the run, the optimizer step, and (B,) int64 the pairs' rows in the data set.
     """
     drawn = [np.random.SeedSequence((seed, step, row)) for row in rows.tolist()]
     seeds = [int(one.generate_state(1, np.uint64)[0] >> 1) for one in drawn]
@@ -77,8 +73,7 @@ def padded_noise(batch: Mapping[str, Tensor]) -> Noise | None:
 def noisy(model: nn.Module, noise: Noise | None) -> Iterator[None]:
     """Within it a forward pass has noise on its embeddings.
 
-    Raises:
-        ConfigError: The model does not look every token up once.
+    A ConfigError if the model does not look every token up once.
     """
     if noise is None:
         yield

@@ -35,17 +35,11 @@ from orpo.objective.types import PairLogps
 
 @dataclass(frozen=True)
 class PaddedEngine:
-    """Chosen rows beside rejected rows, right-padded, through the model at once.
+    """Chosen rows beside rejected rows, right-padded, through the model at once."""
 
-    Attributes:
-        nll_scope: "sequence" or "completion", see `ORPOConfig`.
-        router_loss: Ask a mixture-of-experts model for its auxiliary loss.
-        head: The fused head; None for the naive one, which keeps all logits.
-    """
-
-    nll_scope: str = "sequence"
-    router_loss: bool = False
-    head: FusedHead | None = None
+    nll_scope: str = "sequence"  # "sequence" or "completion", see `ORPOConfig`
+    router_loss: bool = False  # ask a mixture-of-experts model for its auxiliary loss
+    head: FusedHead | None = None  # the fused head; None for the naive one, which keeps all logits
     name: ClassVar[str] = "padded"
     pads: ClassVar[bool] = True
 
@@ -67,15 +61,7 @@ class PaddedEngine:
         predictions: Predictions,
         objective: Objective,
     ) -> EngineOutput:
-        """Score what some rows are asked for, and apply the objective.
-
-        Args:
-            model: The model, wrapped or not.
-            input_ids: (rows, L) int64.
-            attention_mask: (rows, L) int64; None where nothing is padded.
-            predictions: What is asked for.
-            objective: From log-probabilities to the loss.
-        """
+        """Score what some rows, (rows, L), are asked for; no mask where nothing is padded."""
         inputs = {
             "input_ids": input_ids,
             "attention_mask": attention_mask,
@@ -117,17 +103,11 @@ _SUMS = ("chosen_sum", "rejected_sum", "nll_sum")
 
 @dataclass(frozen=True)
 class ApartEngine:
-    """Another engine, given only what may go through the model together.
+    """Another engine, given only what may go through the model together."""
 
-    Attributes:
-        inner: The engine.
-        borders: Lengths on whose sides sequences stay apart.
-        alone: Whether every sequence goes by itself.
-    """
-
-    inner: Engine
-    borders: tuple[Border, ...] = ()
-    alone: bool = False
+    inner: Engine  # the engine
+    borders: tuple[Border, ...] = ()  # lengths on whose sides sequences stay apart
+    alone: bool = False  # whether every sequence goes by itself
 
     @property
     def name(self) -> str:
@@ -222,23 +202,18 @@ class ApartEngine:
         """A pass for every sequence; its loss weighs the three sums of each pair, (B, 3)."""
         single = PaddedEngine(self.nll_scope, self.router_loss, self.head)
         padded, noise = pad_pairs(batch, self.nll_scope), padded_noise(batch)
-        width, outputs, pairs = padded.input_ids.shape[1], [], _pairs_of_rows(batch)
+        width, outputs = padded.input_ids.shape[1], []
+        answered = batch["rejected_answer_mask"].any(1).tolist()
+        pairs = [i for i, both in enumerate(answered) for _ in range(2 if both else 1)]  # of rows
         for row, (pair, length) in enumerate(
             zip(pairs, padded.attention_mask.sum(1).tolist(), strict=True)
         ):
             self._forget(model)
             own = _of_row(padded.predictions, row, width, pair)
             ids = padded.input_ids[row : row + 1, :length]
-            one = None if noise is None else _row_of(noise, row, length)
-            with noisy(model, one):
+            with noisy(model, noise and _row_of(noise, row, length)):
                 outputs.append(single.score(model, ids, None, own, _weighed(weights[pair])))
         return _summed(outputs, pairs, padded.predictions.given)
-
-
-def _pairs_of_rows(batch: Mapping[str, Tensor]) -> list[int]:
-    """The pair of each row of `pad_pairs`."""
-    answered = batch["rejected_answer_mask"].any(1).tolist()
-    return [i for i, both in enumerate(answered) for _ in range(2 if both else 1)]
 
 
 def _of_row(predictions: Predictions, row: int, width: int, pair: int) -> Predictions:

@@ -22,16 +22,7 @@ def fused_pass(
     objective: Objective,
     head: FusedHead,
 ) -> EngineOutput:
-    """Loss and log-probabilities of a batch.
-
-    Args:
-        model: The model, wrapped or not.
-        layer: Its output layer.
-        inputs: Arguments of the model.
-        predictions: What is asked for.
-        objective: From log-probabilities to the loss.
-        head: Takes the place of the output layer.
-    """
+    """Loss and log-probabilities of a batch; the head takes the place of the output layer."""
     found: list[tuple[Tensor, PairLogps]] = []
 
     def score(hidden: Tensor) -> Tensor:

@@ -153,15 +153,10 @@ def without_checkpointing(model: nn.Module) -> Iterator[bool]:
 
 @dataclass(frozen=True, order=True)
 class Border:
-    """A length beyond which a model's rotary positions are others.
+    """A length beyond which a model's rotary positions are others."""
 
-    Attributes:
-        tokens: The longest sequence on the near side.
-        graded: Whether every length beyond has positions of its own.
-    """
-
-    tokens: int
-    graded: bool = False
+    tokens: int  # the longest sequence on the near side
+    graded: bool = False  # whether every length beyond has positions of its own
 
     def side(self, length: int) -> int:
         """What sequences have in common that may go through the model together."""

@@ -44,13 +44,8 @@ _SMALL = 1 << 16
 def self_test(model: nn.Module, engine: Engine, *, training: bool = False) -> str | None:
     """Compare an engine with the model's stock path, one sequence at a time, naive head.
 
-    Args:
-        model: The model.
-        engine: The engine.
-        training: Try the model as it is while it is trained, where it draws no random numbers.
-
-    Returns:
-        None if they agree, else one line that says by how much they do not.
+    With `training`, the model as it is while it is trained, where it draws no random numbers.
+    None if they agree, else one line that says by how much they do not.
     """
     with on_trial(model, training=training), without_checkpointing(model):
         for batch, short in _random_batches(model):
@@ -86,7 +81,9 @@ def _one_at_a_time(model: nn.Module, batch: Mapping[str, Tensor], nll_scope: str
     """What the model itself says: every sequence without padding, the logits that are asked for."""
     # Those of a long prompt would be the largest thing there is.
     short = torch.is_grad_enabled()
-    few = not short and _keeps_some_logits(model)
+    bare = transformer(model)
+    known = () if bare is None else inspect.signature(bare.forward).parameters
+    few = not short and "logits_to_keep" in known
     padded = pad_pairs(batch, nll_scope if short else "completion")
     asked, width = padded.predictions, padded.input_ids.shape[1]
     logps = []
@@ -101,11 +98,6 @@ def _one_at_a_time(model: nn.Module, batch: Mapping[str, Tensor], nll_scope: str
         logits = model(input_ids=ids, use_cache=False, **kept).logits
         logps.append(token_logps(logits, Predictions(source, target, asked.member[own], (0, 0))))
     return sum_pairs(torch.cat(logps), asked)
-
-
-def _keeps_some_logits(model: nn.Module) -> bool:
-    bare = transformer(model)
-    return bare is not None and "logits_to_keep" in inspect.signature(bare.forward).parameters
 
 
 def _gradients(loss: Tensor, watched: list[nn.Parameter]) -> list[Tensor]:

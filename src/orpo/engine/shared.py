@@ -24,20 +24,13 @@ class SharedEngine:
 
     Calling it switches the model's attention to the implementation that knows packed rows
     (`prepare_attention`); `release` switches it back.
-
-    Attributes:
-        nll_scope: "sequence" or "completion", see `ORPOConfig`.
-        router_loss: Ask a mixture-of-experts model for its auxiliary loss.
-        head: The fused head.
-        backend: Name of the attention back end; None for the fastest one.
-        avoid: Names of back ends that are not used if there is another.
     """
 
-    nll_scope: str = "sequence"
-    router_loss: bool = False
-    head: FusedHead = field(default_factory=FusedHead)
-    backend: str | None = None
-    avoid: frozenset[str] = frozenset()
+    nll_scope: str = "sequence"  # "sequence" or "completion", see `ORPOConfig`
+    router_loss: bool = False  # ask a mixture-of-experts model for its auxiliary loss
+    head: FusedHead = field(default_factory=FusedHead)  # the fused head
+    backend: str | None = None  # name of the attention back end; None for the fastest one
+    avoid: frozenset[str] = frozenset()  # names of back ends that are not used if there is another
     name: ClassVar[str] = "shared"
     pads: ClassVar[bool] = False
 

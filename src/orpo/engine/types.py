@@ -15,21 +15,14 @@ from orpo.objective.types import PairLogps
 
 @dataclass(frozen=True)
 class EngineOutput:
-    """What one pass over a batch gives.
+    """What one pass over a batch gives."""
 
-    Attributes:
-        loss: The objective's value, a scalar that carries the gradient.
-        logps: The log-probabilities that it was computed from, without gradient.
-        aux_loss: The router's auxiliary loss of a mixture-of-experts model, a scalar, or None.
-        positions: Positions that went through the model, padding among them.
-        predictions: Positions whose logits were computed.
-    """
-
-    loss: Tensor
-    logps: PairLogps
+    loss: Tensor  # the objective's value, a scalar that carries the gradient
+    logps: PairLogps  # the log-probabilities that it was computed from, without gradient
     aux_loss: Tensor | None = None
-    positions: int = 0
-    predictions: int = 0
+    """The router's auxiliary loss of a mixture-of-experts model, a scalar, or None."""
+    positions: int = 0  # positions that went through the model, padding among them
+    predictions: int = 0  # positions whose logits were computed
 
 
 class Engine(Protocol):
