@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -38,14 +39,16 @@ def page_of(result: Any, folder: Path) -> Page:
     Judgments may stand beside it in the folder, which is named where it is not finished: a
     DataError.
     """
-    pages = {"win-rate": win_rate_page, "alpaca": alpaca_page, "comparison": comparison_page}
-    if result.kind in pages:
-        return pages[result.kind](result)
-    in_folder = {
-        **{"preference": preference_page, "mt-bench": mt_bench_page},
-        **{"harness": harness_page, "tuning": tuning_page},
+    pages: dict[str, Callable[[Any], Page]] = {
+        "preference": lambda r: preference_page(r, folder),
+        "win-rate": win_rate_page,
+        "alpaca": alpaca_page,
+        "mt-bench": lambda r: mt_bench_page(r, folder),
+        "harness": lambda r: harness_page(r, folder),
+        "comparison": comparison_page,
+        "tuning": lambda r: tuning_page(r, folder),
     }
-    return in_folder[result.kind](result, folder)
+    return pages[result.kind](result)
 
 
 def read_page(folder: Path) -> Page:

@@ -113,11 +113,11 @@ def compared(run: Run) -> list[Comparison]:
         size = count(after.get(f"{unit}s")) or count(before.get(f"{unit}s")) or None
         keys = [key for name in names for key in (name, f"eval_{name}")]
         measured = [[number(one.get(key)) for key in keys] for one in (before, after)]
-        sides = [
+        first, last = (
             next((n for n in some if n is not None and math.isfinite(n)), None) for some in measured
-        ]
-        if sides != [None, None]:
-            found.append(Comparison(what, *sides, size, unit))
+        )
+        if (first, last) != (None, None):
+            found.append(Comparison(what, first, last, size, unit))
     return found
 
 

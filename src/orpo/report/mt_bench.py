@@ -117,7 +117,7 @@ def _figures(main: Scores | None, table: Compared, words: Words) -> Iterator[Fig
         size = (6.4, 5.6 + 0.25 * min(len(table), len(SERIES)))
         paint = partial(_paint_radar, names, table)
         yield Figure("radar", "Scores by category", words["radar"], size, paint)
-    if names:
+    if main and names:
         size, paint = (6.4, 1.2 + 0.5 * len(names)), partial(_paint_turns, main)
         yield Figure("turns", "How sure, and by turn", words["turns"], size, paint)
 
@@ -140,7 +140,7 @@ def _paint_radar(names: Sequence[str], table: Compared, canvas: Canvas) -> None:
         label.set_horizontalalignment(near)
     for place, ((model, scores), look) in enumerate(zip(table.items(), SERIES, strict=False)):
         radii = [scores.get(name, math.nan) for name in names]
-        line = {"color": look.colour, "linestyle": look.dash, "marker": look.marker}
+        line: dict[str, Any] = {"color": look.colour, "linestyle": look.dash, "marker": look.marker}
         line |= {"linewidth": 1.7, "markersize": 5} if place else {"linewidth": 2.4}
         line |= {"zorder": 4 - place / len(SERIES), "clip_on": False}
         line |= {"label": style.plain(model, 44)}

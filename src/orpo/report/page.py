@@ -149,7 +149,7 @@ class Words:
 
     def headlines(self) -> list[Headline]:
         """Lines "label | value | interval | tone"."""
-        return [Headline(*line) for line in self.lines("headlines")]
+        return [Headline(*line[:4]) for line in self.lines("headlines")]  # type: ignore[arg-type]
 
     def tables(self) -> list[Table]:
         """Each is "# title", a line of heads, lines of cells, and perhaps "> note"."""

@@ -58,9 +58,12 @@ def run_page(run: Run) -> Page:
     words = _words(run, curves, sets, summary if look else "")
     headlines = [
         Headline(
-            *(one.label, one.after),
+            one.label,
+            one.after,
             f"{one.change}, 95 % interval {one.interval}" if one.interval else "",
-            *(one.verdict, one.before, one.bar),
+            one.verdict,
+            one.before,
+            one.bar,
         )
         for one in table
         if one.name in _HEADLINES and one.bar

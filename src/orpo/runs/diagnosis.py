@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -104,14 +105,10 @@ class Diagnosis:
 
 
 def examine_folder(name: str, look: Look) -> Diagnosis:
-    """Look at everything in a folder that can be verified.
+    """Look at everything in a run folder, a checkpoint or a model that can be verified.
 
-    Args:
-        name: A run folder, one of its checkpoints, or the folder of a model or an adapter.
-        look: Fills in what is found in the weights, the configuration and the tokenizer of one.
-
-    Raises:
-        ConfigError: There is no such folder, or it is none of these.
+    `look` fills in what is found in the weights, the configuration and the tokenizer of one. What
+    is none of these is a ConfigError.
     """
     folder = Path(name).expanduser()
     if not folder.is_dir():
@@ -140,7 +137,7 @@ def _kind(folder: Path) -> str:
         return "checkpoint"
     if any((folder / name).is_file() for name in (RECIPE, METRICS)) or checkpoints(folder):
         return "run"
-    if committed or (folder / MANIFEST).is_file() or _holds_weights(folder):
+    if committed or _holds_model(folder):
         return "model"
     raise ConfigError(
         "is neither a run nor a checkpoint nor a model",
@@ -149,8 +146,9 @@ def _kind(folder: Path) -> str:
     )
 
 
-def _holds_weights(folder: Path) -> bool:
-    return (folder / "config.json").is_file() or bool(_form(folder))
+def _holds_model(folder: Path) -> bool:
+    known = ((folder / name).is_file() for name in (MANIFEST, "config.json"))
+    return any(known) or bool(_form(folder))
 
 
 def _form(folder: Path) -> str:
@@ -171,18 +169,28 @@ def _examine_run(folder: Path, found: Diagnosis, look: Look) -> None:
         if path.is_dir():  # a run that goes on deletes its oldest
             found.checkpoints.append(saved)
     _choose(found, look)
-    if (folder / MANIFEST).is_file() or _holds_weights(folder):
+    if _holds_model(folder):
         found.model = _look_into(_saved(folder, "model"), look)
     states = [folder, *(Path(saved.path) for saved in _usable(found))]
     steps = [_object(place / _STATE).get("max_steps") for place in reversed(states)]
     found.max_steps = next((n for n in steps if isinstance(n, int) and n > 0), None)
-    found.ended = _ended(folder, found)
+    model = found.model
+    if model is not None and model.step is not None and found.run in {None, model.run}:
+        # A run that ends early by its own rule says so in the state that it writes last.
+        found.ended = model.step in {found.max_steps, _object(folder / _STATE).get("global_step")}
     found.metrics = _metrics(folder, found.recipe, found.max_steps)
     # A run that goes on after a kill may have a broken line in the middle of its events.
     rows, broken, torn, _ = _lines(folder / EVENTS, "replace")
     found.events = Events(len(rows), rows[-_LAST_EVENTS:], len(broken) + torn)
     found.pages = _pages(folder)
-    _compare_metrics(found)
+    if found.resume is not None and not found.metrics.damage:
+        # A checkpoint knows how many lines were logged when it was written.
+        place, lines = Path(found.resume.path), found.metrics.lines
+        known = _object(place / _PROGRESS).get("metric_lines")
+        if isinstance(known, int) and lines < known:
+            found.metrics.damage = (
+                f"{METRICS} has {lines} lines where {place.name} knows of {known}"
+            )
 
 
 def _choose(found: Diagnosis, look: Look) -> None:
@@ -206,24 +214,6 @@ def _look_into(saved: Saved, look: Look) -> Saved:
     if saved.damage is None and saved.tensors is None:
         look(saved)
     return saved
-
-
-def _ended(folder: Path, found: Diagnosis) -> bool:
-    model = found.model
-    if model is None or model.step is None or found.run not in {None, model.run}:
-        return False
-    # A run that ends early by its own rule says so in the state that it writes last.
-    return model.step in {found.max_steps, _object(folder / _STATE).get("global_step")}
-
-
-def _compare_metrics(found: Diagnosis) -> None:
-    """A checkpoint knows how many lines were logged when it was written."""
-    if found.resume is None or found.metrics.damage:
-        return
-    place, lines = Path(found.resume.path), found.metrics.lines
-    promised = _object(place / _PROGRESS).get("metric_lines")
-    if isinstance(promised, int) and lines < promised:
-        found.metrics.damage = f"{METRICS} has {lines} lines where {place.name} knows of {promised}"
 
 
 def _saved(folder: Path, kind: str) -> Saved:
@@ -269,36 +259,26 @@ def _metrics(folder: Path, recipe: dict[str, Any], max_steps: int | None) -> Log
     trained = [row for row in rows if "loss" in row and isinstance(row.get("step"), int)]
     steps = [row["step"] for row in trained]
     pairs = list(zip([0, *steps], steps, strict=False))
-    every = _every(recipe, max_steps)
+    every = recipe.get("logging_steps")  # steps between two logs, if that can be told
+    if recipe.get("logging_strategy") != "steps" or not isinstance(every, int | float):
+        every = None
+    elif every < 1:
+        every = math.ceil(max_steps * every) if max_steps else None
     return Logged(
-        len(rows),
-        len(steps),
-        max(steps, default=None),
-        torn,
-        damage,
-        [(before, after) for before, after in pairs if every and after - before > every],
-        [after for before, after in pairs if after <= before],
+        *(len(rows), len(steps), max(steps, default=None), torn, damage),
+        [(one, next_) for one, next_ in pairs if every and next_ - one > int(every)],
+        [next_ for one, next_ in pairs if next_ <= one],
         [row["step"] for row in trained if not _is_number(row["loss"])],
     )
-
-
-def _every(recipe: dict[str, Any], max_steps: int | None) -> int | None:
-    """Steps between two logs; None if that cannot be told."""
-    every = recipe.get("logging_steps")
-    if recipe.get("logging_strategy") != "steps" or not isinstance(every, int | float):
-        return None
-    if every >= 1:
-        return int(every)
-    return math.ceil(max_steps * every) if max_steps else None
 
 
 def _pages(folder: Path) -> dict[str, str | None]:
     """Name of what is made of a run, if it is there -> what is wrong with it."""
     found: dict[str, str | None] = {}
     if (folder / EVALUATION).is_file():
-        found[EVALUATION] = None
         try:
             read_object(folder / EVALUATION)
+            found[EVALUATION] = None
         except DataError as error:
             found[EVALUATION] = f"{EVALUATION} cannot be read ({error.what})"
     if (folder / SAMPLES).is_file():
@@ -321,18 +301,14 @@ def _lines(
         lines = path.read_text(encoding="utf-8", errors=undecodable).split("\n")
     except (OSError, UnicodeDecodeError) as error:
         return [], [], False, f"{path.name} cannot be read ({error})"
-    rows: list[dict[str, Any]] = []
-    broken: list[int] = []
+    rows, broken = list[dict[str, Any]](), list[int]()
     for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
+        value = None
+        with suppress(ValueError):
             value = parse_json(line)
-        except ValueError:
-            value = None
         if isinstance(value, dict):
             rows.append(value)
-        else:
+        elif line.strip():
             broken.append(number)
     torn = broken[-1:] == [len(lines)]  # no line end after it: it was being written
     return rows, broken[:-1] if torn else broken, torn, None
