@@ -15,8 +15,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from orpo.audit import fix as fixing
-from orpo.audit.entries import Entry, drop_repeated, drop_reversed
-from orpo.audit.fix import fix_dataset
+from orpo.audit.fix import Entry, drop_repeated, drop_reversed, fix_dataset
 from orpo.audit.repair import Repair, Repaired, kind_of
 from orpo.data.reading import PairReader
 from orpo.errors import ConfigError, DataError

@@ -7,10 +7,8 @@ import json
 import os
 import tempfile
 from collections.abc import Iterable
-from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Any
 
 import pyarrow as pa
@@ -20,6 +18,8 @@ from orpo.data.types import Row
 from orpo.errors import ConfigError, DataError
 
 _BATCH = 1000
+_UNFIT = (pa.ArrowException, TypeError, ValueError, OverflowError)
+_INSTEAD = "Write .jsonl instead, where each row may hold what it likes."
 
 
 class Staged:
@@ -30,26 +30,20 @@ class Staged:
 
     def __init__(self, target: Path) -> None:
         self.target = target.resolve()  # a link stays, and what it points to is replaced
+        folder, name = self.target.parent, self.target.name
         try:
-            self.target.parent.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(
-                dir=self.target.parent, prefix=f".{self.target.name}.", suffix=".partial"
-            )
+            folder.mkdir(parents=True, exist_ok=True)
+            handle, partial = tempfile.mkstemp(dir=folder, prefix=f".{name}.", suffix=".partial")
         except (OSError, ValueError) as error:
             said = getattr(error, "strerror", None) or str(error)
             raise ConfigError(f"cannot be written ({said})", where=str(target)) from error
-        self.partial = Path(name)
+        self.partial = Path(partial)
         self.file: IO[bytes] = os.fdopen(handle, "wb")
 
     def __enter__(self) -> Staged:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.file.close()
         self.partial.unlink(missing_ok=True)
 
@@ -73,7 +67,19 @@ class JsonLines:
 
     def write(self, row: Row) -> None:
         """Add a row."""
-        (self._zip or self._file).write(_as_line(row))
+        try:
+            text = json.dumps(dict(row.values), ensure_ascii=False)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise DataError(
+                f"JSON cannot hold this row ({error})",
+                where=row.where,
+                fix="Write .parquet instead.",
+            ) from error
+        try:
+            line = text.encode()
+        except UnicodeEncodeError:  # half a character in a column that nobody reads
+            line = json.dumps(dict(row.values)).encode()
+        (self._zip or self._file).write(line + b"\n")
 
     def close(self) -> None:
         """Write what is left."""
@@ -81,15 +87,9 @@ class JsonLines:
             self._zip.close()
         self._file.flush()
 
-    def release(self) -> None:
-        """Let go of the file."""
-        if self._zip:
-            with suppress(OSError, ValueError):
-                self._zip.close()
-
 
 class Parquet:
-    """Columns of one type each; the same three methods."""
+    """Columns of one type each; the same two methods."""
 
     def __init__(self, file: IO[bytes], schema: Any) -> None:
         self._schema = schema
@@ -98,6 +98,13 @@ class Parquet:
 
     def write(self, row: Row) -> None:
         """Add a row."""
+        for name, value in row.values.items():
+            if not isinstance(value, dict | list):
+                continue
+            if lacking := _lacking(value, self._schema.field(name).type):
+                said = f"Parquet would fill in {lacking!r}, which objects in other rows have, with"
+                where = f"{row.where}, field {name!r}"
+                raise DataError(f"{said} null", where=where, fix=_INSTEAD)
         self._rows.append(row)
         if len(self._rows) == _BATCH:
             self._write_rows()
@@ -107,24 +114,13 @@ class Parquet:
         self._write_rows()
         self._writer.close()
 
-    def release(self) -> None:
-        """Let go of the file."""
-        with suppress(OSError, ValueError, pa.ArrowException):
-            self._writer.close()  # or it tries when it is forgotten, and the file is closed
-
     def _write_rows(self) -> None:
         rows, self._rows = self._rows, []
-        if not rows:
-            return
-        where = f"{rows[0].where} to {rows[-1].where}"
-        for row in rows:
-            _refuse_filling_in(row, self._schema)
         try:
-            values = [dict(row.values) for row in rows]
-            table = pa.Table.from_pylist(values, schema=self._schema)
-            self._writer.write_table(table)
-        except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
-            raise _unfit(error, where) from error
+            if values := [dict(row.values) for row in rows]:
+                self._writer.write_table(pa.Table.from_pylist(values, schema=self._schema))
+        except _UNFIT as error:
+            raise _unfit(error, rows) from error
 
 
 def schema_of(rows: Iterable[Row], source: str) -> Any:
@@ -136,7 +132,14 @@ def schema_of(rows: Iterable[Row], source: str) -> Any:
         batch.append(row)
         if len(batch) == _BATCH:
             schema, batch = _joined(schema, batch), []
-    return _as_read_back(_joined(schema, batch))
+    # As it is read back, so that a copy of a copy is the same, byte for byte.
+    schema, stand_in = _joined(schema, batch), BytesIO()
+    try:
+        pq.ParquetWriter(stand_in, schema).close()
+    except (pa.ArrowException, TypeError) as error:
+        raise _unfit(error, []) from error
+    stand_in.seek(0)
+    return pq.read_schema(stand_in)
 
 
 def _joined(schema: Any, rows: list[Row]) -> Any:
@@ -145,32 +148,8 @@ def _joined(schema: Any, rows: list[Row]) -> Any:
         columns = {name: pa.array([row.values.get(name) for row in rows]) for name in names}
         found = pa.schema([(name, column.type) for name, column in columns.items()])
         return pa.unify_schemas([schema, found], promote_options="permissive")
-    except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
-        raise _unfit(error, f"{rows[0].where} to {rows[-1].where}") from error
-
-
-def _as_read_back(schema: Any) -> Any:
-    """The schema that the file will have, so that a copy of a copy is the same, byte for byte."""
-    stand_in = BytesIO()
-    try:
-        pq.ParquetWriter(stand_in, schema).close()
-    except (pa.ArrowException, TypeError) as error:
-        raise _unfit(error, "the data set") from error
-    stand_in.seek(0)
-    return pq.read_schema(stand_in)
-
-
-def _refuse_filling_in(row: Row, schema: Any) -> None:
-    """Refuse objects that lack members of others: Parquet would fill them in with null."""
-    for name, value in row.values.items():
-        column = schema.field(name).type if isinstance(value, dict | list) else None
-        lacking = "" if column is None else _lacking(value, column)
-        if lacking:
-            raise DataError(
-                f"Parquet would fill in {lacking!r}, which objects in other rows have, with null",
-                where=f"{row.where}, field {name!r}",
-                fix="Write .jsonl instead, where each row may hold what it likes.",
-            )
+    except _UNFIT as error:
+        raise _unfit(error, rows) from error
 
 
 def _lacking(value: Any, column: Any) -> str:
@@ -182,28 +161,11 @@ def _lacking(value: Any, column: Any) -> str:
             if found := _lacking(value[member.name], member.type):
                 return found
     elif isinstance(value, list) and pa.types.is_list(column):
-        for item in value:
-            if found := _lacking(item, column.value_type):
-                return found
+        return next(filter(None, (_lacking(item, column.value_type) for item in value)), "")
     return ""
 
 
-def _unfit(error: Exception, where: str) -> DataError:
-    return DataError(
-        f"the rows do not fit into Parquet's columns ({error})",
-        where=where,
-        fix="Write .jsonl instead, where each row may hold what it likes.",
-    )
-
-
-def _as_line(row: Row) -> bytes:
-    try:
-        text = json.dumps(dict(row.values), ensure_ascii=False)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise DataError(
-            f"JSON cannot hold this row ({error})", where=row.where, fix="Write .parquet instead."
-        ) from error
-    try:
-        return text.encode() + b"\n"
-    except UnicodeEncodeError:  # half a character in a column that nobody reads
-        return json.dumps(dict(row.values)).encode() + b"\n"
+def _unfit(error: Exception, rows: list[Row]) -> DataError:
+    where = f"{rows[0].where} to {rows[-1].where}" if rows else "the data set"
+    said = f"the rows do not fit into Parquet's columns ({error})"
+    return DataError(said, where=where, fix=_INSTEAD)

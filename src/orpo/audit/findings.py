@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar
 
 from orpo.data.types import Ledger
 from orpo.errors import DataError
@@ -26,44 +26,26 @@ _SHOWN = 240
 
 @dataclass(frozen=True)
 class Example:
-    """One row that a finding is about.
+    """One row that a finding is about."""
 
-    Attributes:
-        where: File and line, or data set and row.
-        text: What is to be seen there, at most a few hundred characters.
-        other: The place of the other row, where it takes two (duplicates, leakage); else empty.
-    """
-
-    where: str
-    text: str
-    other: str = ""
+    where: str  # file and line, or data set and row
+    text: str  # what is to be seen there, at most a few hundred characters
+    other: str = ""  # the place of the other row, where it takes two (duplicates, leakage)
 
 
 @dataclass(frozen=True)
 class Finding:
-    """The outcome of one check.
+    """The outcome of one check."""
 
-    Attributes:
-        check: Its name for machines, such as "identical_answers".
-        title: Its name for people, such as "Identical answers".
-        verdict: One of `VERDICTS`.
-        count: Rows found.
-        of: Rows that were looked at; less than all of them where a check takes a sample.
-        says: What was found and what it means, in a sentence or two.
-        do: What to do about it, a command where there is one; empty if there is nothing to do.
-        examples: The first few of what was found.
-        figures: Further numbers by name, such as {"longer_chosen": 0.81, "auc": 0.77}.
-    """
-
-    check: str
-    title: str
-    verdict: str
-    count: int
-    of: int
-    says: str
-    do: str = ""
-    examples: tuple[Example, ...] = ()
-    figures: Mapping[str, float] = field(default_factory=dict)
+    check: str  # for machines, such as "identical_answers"
+    title: str  # for people, such as "Identical answers"
+    verdict: str  # one of `VERDICTS`
+    count: int  # rows found
+    of: int  # rows looked at; less than all of them where a check takes a sample
+    says: str  # what was found and what it means, in a sentence or two
+    do: str = ""  # what to do about it, a command where there is one; may be nothing
+    examples: tuple[Example, ...] = ()  # the first few of what was found
+    figures: Mapping[str, float] = field(default_factory=dict)  # by name, such as {"auc": 0.77}
 
     @property
     def share(self) -> float:
@@ -73,28 +55,20 @@ class Finding:
 
 @dataclass(frozen=True)
 class Histogram:
-    """How often a quantity takes values within ranges.
+    """How often a quantity takes values within ranges."""
 
-    Attributes:
-        edges: n + 1 borders, rising.
-        counts: n counts; a value on a border belongs to the range above it.
-    """
-
-    edges: tuple[float, ...]
-    counts: tuple[int, ...]
+    edges: tuple[float, ...]  # n + 1 borders, rising
+    counts: tuple[int, ...]  # n; a value on a border belongs to the range above it
 
 
 @dataclass(frozen=True)
 class Bias:
-    """Pairs whose longer answer is longer by a ratio from `low` to `high` (None: or more).
-
-    `longer_chosen` is how often the longer answer is the chosen one; None if there are no pairs.
-    """
+    """Pairs whose longer answer is longer by a ratio from `low` to `high` (None: or more)."""
 
     low: float
     high: float | None
     pairs: int
-    longer_chosen: float | None
+    longer_chosen: float | None  # how often the longer answer is chosen; None without pairs
 
 
 @dataclass(frozen=True)
@@ -108,45 +82,29 @@ class Limit:
 
 @dataclass(frozen=True)
 class Audit:
-    """An audit of one data set.
+    """An audit of one data set."""
 
-    Attributes:
-        dataset: What was audited, as it was named.
-        findings: In the order in which checks are listed, whatever their verdicts.
-        rows: The account of every row.
-        eval_dataset: What leakage was looked for in, or empty.
-        model: Whose tokenizer counted tokens; empty if lengths are in characters.
-        unit: "tokens" or "characters": what lengths are counted in.
-        max_length: The limit that truncation was tried with, in tokens, or None.
-        lengths: "prompt", "chosen" and "rejected" -> Histogram, on common edges.
-        length_bias: How often the longer answer is chosen, by how much longer it is.
-        truncation: What limits would do, rising.
-        languages: Name of a language or script -> rows.
-        turns: Number of turns in the prompt -> rows.
-        budget: Token sums and estimates by name: "tokens_per_epoch", "positions_per_epoch",
-            "seconds_per_epoch", "tokens_per_second", "peak_bytes"; only what is known.
-        notes: What was sampled, left out or not checked, one line each.
-    """
-
-    dataset: str
-    findings: tuple[Finding, ...]
-    rows: Ledger
-    eval_dataset: str = ""
-    model: str = ""
-    unit: str = "characters"
-    max_length: int | None = None
-    lengths: Mapping[str, Histogram] = field(default_factory=dict)
-    length_bias: tuple[Bias, ...] = ()
-    truncation: tuple[Limit, ...] = ()
-    languages: Mapping[str, int] = field(default_factory=dict)
-    turns: Mapping[str, int] = field(default_factory=dict)
+    dataset: str  # as it was named
+    findings: tuple[Finding, ...]  # in the order in which checks are listed
+    rows: Ledger  # the account of every row
+    eval_dataset: str = ""  # what leakage was looked for in, or empty
+    model: str = ""  # whose tokenizer counted tokens; empty if lengths are in characters
+    unit: str = "characters"  # or "tokens": what lengths are counted in
+    max_length: int | None = None  # that truncation was tried with, in tokens
+    lengths: Mapping[str, Histogram] = field(default_factory=dict)  # of each part, common edges
+    length_bias: tuple[Bias, ...] = ()  # by how much longer the longer answer is
+    truncation: tuple[Limit, ...] = ()  # what limits would do, rising
+    languages: Mapping[str, int] = field(default_factory=dict)  # language or script -> rows
+    turns: Mapping[str, int] = field(default_factory=dict)  # turns in the prompt -> rows
+    # "tokens_per_epoch", "positions_per_epoch", "seconds_per_epoch", "tokens_per_second",
+    # "peak_bytes" and others; only what is known.
     budget: Mapping[str, float] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()  # what was sampled, left out or not checked, one line each
 
     @property
     def verdict(self) -> str:
         """The worst verdict of all findings."""
-        return max((f.verdict for f in self.findings), key=VERDICTS.index, default="ok")
+        return worst(*(finding.verdict for finding in self.findings))
 
     def worst(self, count: int) -> list[Finding]:
         """The most important findings that are not "ok": the worst verdict, the largest share."""
@@ -175,17 +133,25 @@ class Audit:
         return replace(found, rows=rows)
 
 
-@dataclass
-class Tally:
-    """How many rows were looked at and found, what else was counted, and the first found."""
+class Check:
+    """A check: what it is called, what it has counted, and from which share on it is how bad."""
 
-    of: int = 0
-    count: int = 0
-    kinds: Counter[Any] = field(default_factory=Counter)
-    examples: list[Example] = field(default_factory=list)
+    name: ClassVar[str]  # for machines
+    title: str  # for people
+    look: ClassVar[float] = 0.0  # share of rows from which on it is worth a look; 0: any
+    stop: ClassVar[float] = 1.0  # from which on the data are not to be trained on
+    none: ClassVar[str] = ""  # what is said where nothing was found
+    do: ClassVar[str] = ""  # what to do about what was found
+    quiet: ClassVar[bool] = False  # say so only where the verdict is not "ok"
+    content: ClassVar[bool] = False  # may be left to a sample of the rows
 
-    def add(self, where: str, text: str, other: str = "") -> None:
-        """Count a row as found; `text` is shown if it is one of the first."""
+    def __init__(self) -> None:
+        self.of = self.count = 0  # rows that were looked at, and found
+        self.kinds: Counter[Any] = Counter()  # what else is worth counting
+        self.examples: list[Example] = []
+
+    def found(self, where: str, text: str, other: str = "") -> None:
+        """Count a row; `text` is shown if it is one of the first."""
         self.count += 1
         if len(self.examples) < EXAMPLES:
             self.examples.append(Example(where, clip(text), other))
@@ -195,49 +161,27 @@ class Tally:
         """Found of looked at."""
         return self.count / max(1, self.of)
 
-
-@dataclass(frozen=True)
-class Rule:
-    """A check: its names, from which share on it is how bad, and its words where all is well.
-
-    Attributes:
-        check: Name for machines.
-        title: Name for people.
-        look: Share from which on it is worth a look; 0: any.
-        stop: Share from which on the data are not to be trained on.
-        none: What is said where nothing was found.
-        do: What to do about what was found.
-        quiet: Say what to do only where the verdict is not "ok".
-    """
-
-    check: str
-    title: str
-    look: float
-    stop: float
-    none: str = ""
-    do: str = ""
-    quiet: bool = False
-
-    def finding(
+    def outcome(
         self,
-        found: Tally,
         says: str,
         figures: Mapping[str, float] | None = None,
         *,
         verdict: str = "",
+        do: str = "",
     ) -> Finding:
-        """The outcome; `says` is empty where nothing was found."""
-        verdict = verdict or grade(found.share, self.look, self.stop)
-        advised = verdict != "ok" or (found.count > 0 and not self.quiet)
+        """The finding; `says` holds where something was found, the share decides the verdict."""
+        verdict = verdict or grade(self.share, self.look, self.stop)
+        advised = verdict != "ok" or (self.count > 0 and not self.quiet)
+        says = says if self.count or not self.none else self.none
         return Finding(
-            self.check,
+            self.name,
             self.title,
             verdict,
-            found.count,
-            found.of,
-            says or self.none,
-            self.do if advised else "",
-            tuple(found.examples),
+            self.count,
+            self.of,
+            says,
+            (do or self.do) if advised else "",
+            tuple(self.examples),
             figures or {},
         )
 
@@ -249,9 +193,9 @@ def grade(share: float, look: float, stop: float) -> str:
     return "look" if share > 0 and share >= look else "ok"
 
 
-def worse(*verdicts: str) -> str:
+def worst(*verdicts: str) -> str:
     """The worst of some verdicts."""
-    return max(verdicts, key=VERDICTS.index)
+    return max(verdicts, key=VERDICTS.index, default="ok")
 
 
 def percent(share: float) -> str:

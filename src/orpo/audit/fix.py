@@ -8,26 +8,20 @@ appear under their names when every row is accounted for; the data set itself is
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
+from pyarrow import ArrowException
+
 from orpo.audit.copies import JsonLines, Parquet, Staged, schema_of
-from orpo.audit.entries import (
-    Entry,
-    balance_lengths,
-    balance_values,
-    drop_nearly_repeated,
-    drop_repeated,
-    drop_reversed,
-)
 from orpo.audit.faults import check_of, faults
-from orpo.audit.leakage import near_prompts
 from orpo.audit.repair import Repair, Repaired, kind_of
-from orpo.audit.views import PairView, view
+from orpo.audit.repeats import NearDuplicates, near_prompts
+from orpo.audit.views import PairView, opposite, view
 from orpo.data.lengths import LengthPolicy
 from orpo.data.reading import PairReader, is_tokenised
 from orpo.data.sources import open_source
@@ -38,6 +32,45 @@ from orpo.errors import ConfigError, DataError
 if TYPE_CHECKING:
     from orpo.data.tokenize import PairTokenizer
 
+TOLERANCE = 0.01
+"""How far from one half the share of longer chosen answers may stay."""
+
+
+@dataclass(slots=True)
+class Entry:
+    """What is kept in mind of a row."""
+
+    index: int
+    where: str
+    reason: str = ""  # why it is dropped; empty while it is kept
+    detail: str = ""  # the same in words
+    held: bool = False  # whether it is held out
+    key: bytes = b""  # `PairView.key`; empty where a row that may be kept holds no pair
+    question: int = -1  # `PairView.question_key`, for the split
+    weight: float = 1.0
+    longer: int = 0  # 1 if the chosen answer is the longer one, -1 if the rejected is
+    category: str = ""  # value of the column to balance by
+
+    @property
+    def kept(self) -> bool:
+        """Whether the row is in one of the copies."""
+        return not self.reason
+
+    def drop(self, reason: str, detail: str) -> None:
+        """Leave the row out."""
+        self.reason, self.detail = reason, detail
+
+    def line(self) -> bytes:
+        """The row in the ledger of changes."""
+        change = {
+            "where": self.where,
+            "row": self.index + 1,
+            "action": "held_out" if self.kept else "dropped",
+            "reason": "held_out" if self.kept else self.reason,
+            "detail": self.detail,
+        }
+        return json.dumps(change).encode() + b"\n"
+
 
 def fix_dataset(
     repair: Repair,
@@ -47,11 +80,8 @@ def fix_dataset(
 ) -> Repaired:
     """Write a cleaned copy, and a ledger of every change.
 
-    Args:
-        repair: What is to be done.
-        reader: Reads rows as pairs, and gives those that it cannot read as dropped.
-        tokenize: Turns pairs into tokens without a limit; None counts lengths in characters.
-        lengths: The longest pair, in tokens; longer ones are dropped.
+    `reader` gives rows that it cannot read as dropped; `tokenize` has no limit, and without it
+    lengths are in characters; pairs longer than `lengths` are dropped.
     """
     repair.check_targets()
     copying = _Copying(repair, reader, tokenize, lengths or LengthPolicy(None))
@@ -88,7 +118,7 @@ class _Copying:
             drop_reversed(self.entries)
         if job.deduplicate != "none":
             drop_repeated(self.entries)
-        while job.deduplicate == "near" and drop_nearly_repeated(self._texts()):
+        while job.deduplicate == "near" and self._drop_nearly_repeated():
             pass  # without the copies, others may be the nearest
         self._hold_out()
         self._balance(columns)
@@ -102,17 +132,19 @@ class _Copying:
             )
 
     def _inspect(self, row: Row) -> Entry:
+        job, entry = self.job, Entry(row.index, row.where)
         if is_tokenised(row.values):
             raise DataError(
                 "the rows hold token ids, and only texts can be mended",
                 where=row.where,
                 fix="Give the data set as it was before it was tokenised.",
             )
-        column = self.job.balance if self.job.balance != "length" else ""
-        entry = Entry(row.index, row.where, category=_category(row, column))
+        if job.balance and job.balance != "length":  # a missing category is "null", as in JSON
+            value = row.values.get(job.balance)
+            entry.category = value if isinstance(value, str) else json.dumps(value, default=str)
         pair = self.reader(row)
         if isinstance(pair, Dropped):
-            if pair.reason != "malformed" or "malformed" in self.job.drop:
+            if pair.reason != "malformed" or "malformed" in job.drop:
                 entry.where = pair.where  # names the field, too
                 entry.drop(pair.reason, pair.detail)
             return entry
@@ -120,22 +152,29 @@ class _Copying:
         entry.key, entry.question, entry.weight = seen.key, seen.question_key, seen.weight
         if seen.rejected is not None:
             entry.longer = _sign(len(seen.chosen) - len(seen.rejected))
-        for reason, detail in faults(seen, self.job.min_score_margin):
-            if check_of(reason) in self.job.drop:
+        for reason, detail in faults(seen, job.min_score_margin):
+            if check_of(reason) in job.drop:
                 entry.drop(reason, detail)
                 return entry
-        if self.tokenize is not None:
-            self._measure(entry, self.tokenize(pair))
+        if self.tokenize is not None:  # lengths are in tokens, and what a training drops is dropped
+            tokens = self.tokenize(pair)
+            if not isinstance(tokens, Dropped):
+                if tokens.rejected_ids:
+                    entry.longer = _sign(len(tokens.chosen_ids) - len(tokens.rejected_ids))
+                tokens = self.lengths.fit(tokens, entry.where)
+            if isinstance(tokens, Dropped) and check_of(tokens.reason) in job.drop:
+                entry.drop(tokens.reason, tokens.detail)
         return entry
 
-    def _measure(self, entry: Entry, tokens: Any) -> None:
-        """Compare lengths in tokens, and drop what a training would drop."""
-        if not isinstance(tokens, Dropped):
-            if tokens.rejected_ids:
-                entry.longer = _sign(len(tokens.chosen_ids) - len(tokens.rejected_ids))
-            tokens = self.lengths.fit(tokens, entry.where)
-        if isinstance(tokens, Dropped) and check_of(tokens.reason) in self.job.drop:
-            entry.drop(tokens.reason, tokens.detail)
+    def _drop_nearly_repeated(self) -> int:
+        """Drop rows that say nearly the same as an earlier one; how many were dropped."""
+        finder = NearDuplicates()
+        # Rows without words, or beyond its limit, are not compared.
+        added = [entry for entry, seen in self._texts() if finder.add(seen)]
+        copies = finder.copies()
+        for row, earlier in copies:
+            added[row].drop("near_duplicate", f"nearly repeats {added[earlier].where}")
+        return len(copies)
 
     def _hold_out(self) -> None:
         """Hold out a share of the prompts, by the rule of `orpo.data.split`."""
@@ -161,19 +200,19 @@ class _Copying:
         """Balance the copy and the held-out rows, each on its own."""
         job = self.job
         if job.balance not in {"", "length", *columns}:
+            found = ", ".join(map(repr, sorted(columns)))
             raise ConfigError(
-                f"there is no column {job.balance!r}; found "
-                f"{', '.join(map(repr, sorted(columns)))}",
+                f"there is no column {job.balance!r}; found {found}",
                 where="--balance",
                 fix="Give 'length' or a column.",
             )
         for name, held in {"output": False, "held_out_output": True}.items():
             if job.balance and name in job.targets:
-                side = [entry for entry in self.entries if entry.held == held]
+                side = [entry for entry in self.entries if entry.held == held and entry.kept]
                 self.balance[name] = (
-                    balance_lengths(side, job.seed, job.dataset, strict=not held)
+                    _balance_lengths(side, job, strict=not held)
                     if job.balance == "length"
-                    else balance_values(side, job.balance, job.balance_ratio, job.seed)
+                    else _balance_values(side, job)
                 )
 
     def copy(self) -> Repaired:
@@ -205,41 +244,41 @@ class _Copying:
     ) -> dict[str, JsonLines | Parquet]:
         made: dict[str, JsonLines | Parquet] = {}
         schema = None
-        for name in ("output", "held_out_output"):
-            if name in staged:
-                file, kind = staged[name].file, kind_of(staged[name].target)
-                if kind == ".parquet" and schema is None:
-                    kept = (row for row, entry in self._rows() if entry.kept)
-                    schema = schema_of(kept, self.job.dataset)
-                zipped = kind == ".jsonl.gz"
-                parquet = kind == ".parquet"
-                made[name] = Parquet(file, schema) if parquet else JsonLines(file, zipped=zipped)
-                stack.callback(made[name].release)
+        for name in [name for name in staged if name != "ledger"]:
+            file, kind = staged[name].file, kind_of(staged[name].target)
+            if kind == ".parquet":
+                kept = (row for row, entry in self._rows() if entry.kept)
+                schema = schema or schema_of(kept, self.job.dataset)
+                made[name] = Parquet(file, schema)
+            else:
+                made[name] = JsonLines(file, zipped=kind == ".jsonl.gz")
+            stack.callback(_release, made[name])
         return made
 
     def _result(self, written: Counter[str]) -> Repaired:
-        dropped = Counter(entry.reason for entry in self.entries if not entry.kept)
-        examples: dict[str, str] = {}
+        job, dropped, examples = self.job, Counter[str](), dict[str, str]()
         for entry in self.entries:
-            examples.setdefault(entry.reason, entry.where)
+            if not entry.kept:
+                dropped[entry.reason] += 1
+                examples.setdefault(entry.reason, entry.where)
         rows, copied = len(self.entries), written["output"] + written["held_out_output"]
         if rows != copied + dropped.total():
             raise AssertionError(f"{rows} rows, {copied} written, {dropped.total()} dropped")
         every = {entry.question for entry in self._pairs()}
         held = {entry.question for entry in self._pairs() if entry.held}
-        prompts = {"asked": self.job.held_out, "held_out": len(held), "all": len(every)}
+        prompts = {"asked": job.held_out, "held_out": len(held), "all": len(every)}
         return Repaired(
-            self.job.dataset,
+            job.dataset,
             self.reader.format,
-            self.job.targets,
+            job.targets,
             rows,
             written["output"],
             written["held_out_output"],
             dict(dropped.most_common()),
-            {reason: examples[reason] for reason in dropped},
-            self.job.balance,
+            examples,
+            job.balance,
             self.balance,
-            prompts if self.job.held_out else {},
+            prompts if job.held_out else {},
         )
 
     def _pairs(self) -> Iterator[Entry]:
@@ -266,6 +305,94 @@ class _Copying:
                     yield entry, view(pair)
 
 
+def drop_reversed(entries: Iterable[Entry]) -> None:
+    """Drop rows that prefer the opposite of each other; all, as nobody knows which is right."""
+    pairs = [entry for entry in entries if entry.kept and opposite(entry.key)]
+    first: dict[bytes, Entry] = {}
+    for entry in pairs:
+        first.setdefault(entry.key, entry)
+    for entry in pairs:
+        against = first.get(opposite(entry.key))
+        if against is not None:
+            entry.drop("contradiction", f"prefers the opposite of {against.where}")
+
+
+def drop_repeated(entries: Iterable[Entry]) -> None:
+    """Drop rows whose prompt and answers are, word for word, those of an earlier row.
+
+    A row that differs in its weight alone is a copy, too: the first says how much the pair counts.
+    """
+    first: dict[bytes, Entry] = {}
+    for entry in entries:
+        if entry.kept and entry.key:
+            earlier = first.setdefault(entry.key, entry)
+            if earlier is not entry:
+                other = f"; same pair, other weight ({entry.weight:g}, there {earlier.weight:g})"
+                same = entry.weight == earlier.weight
+                entry.drop("exact_duplicate", f"repeats {earlier.where}{'' if same else other}")
+
+
+def _balance_lengths(entries: Sequence[Entry], job: Repair, *, strict: bool) -> dict[str, Any]:
+    """Drop pairs until the longer answer is the chosen one in about half of those that differ.
+
+    Where one of the two kinds is absent, that is refused if `strict`, else all is left as it is.
+    The counts before and after are returned.
+    """
+    sides = {sign: [entry for entry in entries if entry.longer == sign] for sign in (1, -1)}
+    few, many = sorted(sides.values(), key=len)
+    before, which = _share(sides), "chosen" if many is sides[1] else "rejected"
+    if many and not few and strict:
+        raise DataError(
+            f"the {which} answer is the longer one in all {len(many)} pairs whose lengths differ, "
+            "so balancing would leave none of them",
+            where=job.dataset,
+            fix="Collect pairs with the opposite, or leave --balance length out.",
+        )
+    limit = int(len(few) * (0.5 + TOLERANCE) / (0.5 - TOLERANCE) + 1e-9)
+    if few:
+        _drop_above(many, limit, job.seed, f"the {which} answer is the longer one too often")
+    return {"before": before, "after": _share(sides)}
+
+
+def _balance_values(entries: Sequence[Entry], job: Repair) -> dict[str, Any]:
+    """Drop pairs until no category has more than a ratio times the rows of the smallest.
+
+    Categories with their rows, before and after, are returned.
+    """
+    groups: dict[str, list[Entry]] = defaultdict(list)
+    for entry in entries:
+        groups[entry.category].append(entry)
+    before = {name: len(rows) for name, rows in sorted(groups.items())}
+    limit = int(job.balance_ratio * min(before.values(), default=0))
+    for name, rows in groups.items():
+        _drop_above(rows, limit, job.seed, f"{job.balance} {name!r} is there too often")
+    after = Counter(entry.category for entry in entries if entry.kept)
+    return {"before": before, "after": dict(sorted(after.items()))}
+
+
+def _drop_above(entries: Iterable[Entry], limit: int, seed: int, detail: str) -> None:
+    """Drop what is above a limit, drawn by a hash of seed and pair: the same on every machine."""
+    salt = (seed % 2**64).to_bytes(8)
+
+    def draw(entry: Entry) -> tuple[bytes, int]:
+        return blake2b(entry.key, digest_size=8, salt=salt).digest(), entry.index
+
+    for entry in sorted(entries, key=draw)[limit:]:
+        entry.drop("balance", f"{detail}; drawn with seed {seed}")
+
+
+def _share(sides: dict[int, list[Entry]]) -> dict[str, Any]:
+    chosen, rejected = (sum(entry.kept for entry in sides[sign]) for sign in (1, -1))
+    pairs = chosen + rejected
+    return {"pairs": pairs, "longer_chosen": chosen / pairs if pairs else None}
+
+
+def _release(writer: JsonLines | Parquet) -> None:
+    """Let go of a file that may be closed; or the writer tries to end it when it is forgotten."""
+    with suppress(OSError, ValueError, ArrowException):
+        writer.close()
+
+
 def _mixed(fingerprint: bytes, row: Row) -> bytes:
     """A running hash of rows, to notice that a file changed between two readings."""
     try:
@@ -283,9 +410,3 @@ def _changed(dataset: str) -> DataError:
 
 def _sign(number: int) -> int:
     return (number > 0) - (number < 0)
-
-
-def _category(row: Row, column: str) -> str:
-    """A category as text; a missing one is "null", as in JSON."""
-    value = row.values.get(column) if column else None
-    return value if isinstance(value, str) else json.dumps(value, default=str)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from array import array
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -17,25 +18,17 @@ from numpy.typing import NDArray
 
 from orpo.audit.findings import (
     Bias,
+    Check,
     Finding,
     Histogram,
     Limit,
-    Rule,
-    Tally,
     amount,
     grade,
     percent,
-    worse,
+    worst,
 )
 from orpo.data.lengths import MIN_ANSWER_ROOM, LengthPolicy
 from orpo.data.types import Ledger, TokenizedPair
-
-BIAS_LOOK = 0.60
-"""Better answers are often a little longer: 55 to 60 % is usual in honest data. Beyond that, a
-model learns to write long."""
-
-BIAS_STOP = 0.85
-"""Length alone tells the chosen answer nearly always: the data teach length first of all."""
 
 CUT_LOOK, CUT_STOP = 0.05, 0.50
 """A cut answer has lost its ending; a few in a hundred do no harm. Where half of the answers have
@@ -55,11 +48,19 @@ _TOO_LONG = ("too_long", "prompt_too_long", "identical_after_truncation")
 Numbers = NDArray[np.int64]
 
 
-class Lengths:
-    """Lengths of prompts and answers, and what they say about the preferences."""
+class Lengths(Check):
+    """Lengths of prompts and answers, and what they say about the preferences.
+
+    Better answers are often a little longer: 55 to 60 % is usual in honest data. Beyond that, a
+    model learns to write long; above 85 %, length alone tells the chosen answer nearly always.
+    """
+
+    name, title, look, stop = "length_bias", "Length bias", 0.60, 0.85
+    none, quiet = "No two answers differ in length.", True
 
     def __init__(self, unit: str) -> None:
-        self._unit = unit
+        super().__init__()
+        self.unit = unit
         self._prompt, self._chosen, self._rejected = array("i"), array("i"), array("i")
 
     def add(self, prompt: int, chosen: int, rejected: int | None) -> None:
@@ -70,18 +71,16 @@ class Lengths:
 
     def histograms(self) -> dict[str, Histogram]:
         """The lengths of each part, on common ranges that widen as lengths grow."""
-        parts = {
-            "prompt": np.asarray(self._prompt),
-            "chosen": np.asarray(self._chosen),
-            "rejected": np.asarray(self._rejected)[np.asarray(self._rejected) >= 0],
-        }
-        edges = _edges(max((int(p.max()) for p in parts.values() if len(p)), default=0))
-        return {
-            name: Histogram(
-                tuple(map(float, edges)), tuple(np.histogram(lengths, edges)[0].tolist())
-            )
-            for name, lengths in parts.items()
-        }
+        prompt, chosen, rejected = map(np.asarray, (self._prompt, self._chosen, self._rejected))
+        parts = {"prompt": prompt, "chosen": chosen, "rejected": rejected[rejected >= 0]}
+        largest = max((int(part.max()) for part in parts.values() if len(part)), default=0)
+        edges, step = [0], _LOWEST  # 0, 8, 12, 16, 24, 32, 48, ... up to more than the largest
+        while edges[-1] <= largest:
+            edges += [step, step + step // 2]
+            step *= 2
+        counts = {name: np.histogram(lengths, edges)[0].tolist() for name, lengths in parts.items()}
+        borders = tuple(map(float, edges))
+        return {name: Histogram(borders, tuple(each)) for name, each in counts.items()}
 
     def curve(self) -> tuple[Bias, ...]:
         """How often the longer answer is chosen, by how much longer it is."""
@@ -104,23 +103,21 @@ class Lengths:
         # The chance that the chosen answer is the longer one, where equal lengths are half a win.
         auc = (wins + (pairs - unequal) / 2) / pairs if pairs else 0.5
         which = "longer" if share >= 0.5 else "shorter"
+        self.of, self.count = unequal, max(wins, unequal - wins)
         says = (
             f"The {which} answer is chosen in {percent(max(share, 1 - share))} of "
-            f"{amount(unequal, 'pair')} whose answers differ in length (in {self._unit}; "
+            f"{amount(unequal, 'pair')} whose answers differ in length (in {self.unit}; "
             f"AUC of length alone {auc:.2f}, where 0.5 is no bias)."
         )
         do = f"The model will learn to write {which} answers. Balance the data by length "
         do += "(orpo data fix --balance length), or ask annotators to judge content."
-        none = "No two answers differ in length."
-        rule = Rule("length_bias", "Length bias", BIAS_LOOK, BIAS_STOP, none, do, quiet=True)
         # By the share that the bias has at least, as far as so many pairs can tell.
-        most = max(wins, unequal - wins)
-        sure = _lower_bound(most / unequal, unequal) if unequal else 0.0
-        return rule.finding(
-            Tally(unequal, most),
+        sure = _lower_bound(self.share, unequal) if unequal else 0.0
+        return self.outcome(
             says if unequal else "",
             {"longer_chosen": share, "auc": auc, "equal_length": float(pairs - unequal)},
-            verdict=grade(sure, BIAS_LOOK, BIAS_STOP),
+            verdict=grade(sure, self.look, self.stop),
+            do=do,
         )
 
     def _unequal(self) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.bool_]]:
@@ -131,23 +128,27 @@ class Lengths:
         return np.maximum(chosen, rejected), np.minimum(chosen, rejected), chosen > rejected
 
 
+def _lower_bound(share: float, count: int) -> float:
+    """The lower end of Wilson's 95 % interval."""
+    z2 = _SURE**2 / count
+    spread = _SURE * math.sqrt(share * (1 - share) / count + z2 / (4 * count))
+    return (share + z2 / 2 - spread) / (1 + z2)
+
+
 @dataclass(frozen=True)
 class Outcome:
-    """What one limit does to every pair; arrays over pairs.
-
-    Attributes:
-        prompt: Tokens of the prompt afterwards.
-        chosen: Tokens of the chosen answer afterwards.
-        rejected: Tokens of the rejected answer afterwards.
-        cut: Whether anything was shortened, of a pair that is kept.
-        dropped: Whether the pair is dropped.
-    """
+    """What one limit does to every pair: arrays over pairs, tokens of each part afterwards."""
 
     prompt: Numbers
     chosen: Numbers
     rejected: Numbers
-    cut: NDArray[np.bool_]
+    cut: NDArray[np.bool_]  # anything was shortened, of a pair that is kept
     dropped: NDArray[np.bool_]
+
+    @property
+    def lost(self) -> tuple[int, int]:
+        """How many pairs are cut, and how many are dropped."""
+        return int(self.cut.sum()), int(self.dropped.sum())
 
 
 class TokenCounts:
@@ -158,8 +159,8 @@ class TokenCounts:
 
     def add(self, pair: TokenizedPair) -> None:
         """Keep the lengths of a pair that was tokenised without a limit."""
-        prompt, chosen, rejected = pair.prompt_ids, pair.chosen_ids, pair.rejected_ids
-        self._values.extend((len(prompt), len(chosen), len(rejected), pair.common))
+        parts = pair.prompt_ids, pair.chosen_ids, pair.rejected_ids
+        self._values.extend((*map(len, parts), pair.common))
 
     def __len__(self) -> int:
         return len(self._values) // 4
@@ -172,10 +173,9 @@ class TokenCounts:
     def outcome(self, policy: LengthPolicy) -> Outcome:
         """What `policy.fit` would do to each pair."""
         prompt, chosen, rejected, shared = self.table.T
-        answer = np.maximum(chosen, rejected)
-        limit = np.iinfo(np.int64).max if policy.max_length is None else policy.max_length
-        most = np.iinfo(np.int64).max
-        most = most if policy.max_prompt_length is None else policy.max_prompt_length
+        answer, endless = np.maximum(chosen, rejected), np.iinfo(np.int64).max
+        limit = endless if policy.max_length is None else policy.max_length
+        most = endless if policy.max_prompt_length is None else policy.max_prompt_length
         fits = (prompt + answer <= limit) & (prompt <= most)
         if policy.truncation in ("drop", "error"):
             return Outcome(prompt, chosen, rejected, np.zeros_like(fits), ~fits)
@@ -197,20 +197,19 @@ class TokenCounts:
 
     def limits(self, policy: LengthPolicy) -> tuple[Limit, ...]:
         """What limits around the given one would do, up to the first that changes nothing."""
-        tried = sorted({*_LIMITS, *([policy.max_length] if policy.max_length else [])})
         found: list[Limit] = []
-        for limit in tried:
-            of = self.outcome(LengthPolicy(limit, policy.max_prompt_length, policy.truncation))
-            cut, dropped = int(of.cut.sum()), int(of.dropped.sum())
-            found.append(Limit(limit, cut, dropped))
-            if not cut and not dropped and limit >= (policy.max_length or 0):
+        for limit in sorted({*_LIMITS, *([policy.max_length] if policy.max_length else [])}):
+            tried = LengthPolicy(limit, policy.max_prompt_length, policy.truncation)
+            lost = self.outcome(tried).lost
+            found.append(Limit(limit, *lost))
+            if not any(lost) and limit >= (policy.max_length or 0):
                 break
         return tuple(found)
 
     def finding(self, policy: LengthPolicy) -> Finding:
         """What the given limit does."""
-        of, pairs, limit = self.outcome(policy), len(self), policy.max_length
-        cut, dropped = int(of.cut.sum()), int(of.dropped.sum())
+        cut, dropped = self.outcome(policy).lost
+        pairs, limit = len(self), policy.max_length
         longest = self.table[:, 0] + self.table[:, 1:3].max(axis=1)
         says = (
             f"At max_length={limit} {amount(cut, 'pair')} of {pairs:,} are cut and "
@@ -237,7 +236,7 @@ class TokenCounts:
         kept = ~of.dropped
         prompt, chosen, rejected = (part[kept] for part in (of.prompt, of.chosen, of.rejected))
         shared = np.minimum(self.table[kept, 3], np.minimum(chosen, rejected))
-        both = np.where(rejected > 0, 2, 1)
+        positions = prompt + chosen + rejected - shared
         longest = prompt + np.maximum(chosen, rejected)
         batches = [longest[i : i + _PADDED_BATCH] for i in range(0, len(longest), _PADDED_BATCH)]
         sums = {
@@ -246,10 +245,10 @@ class TokenCounts:
             "chosen_tokens": chosen.sum(),
             "rejected_tokens": rejected.sum(),
             "nll_tokens": (prompt + chosen - 1).sum(),
-            "tokens_per_epoch": (both * prompt + chosen + rejected).sum(),
-            "positions_per_epoch": (prompt + chosen + rejected - shared).sum(),
+            "tokens_per_epoch": (np.where(rejected > 0, 2, 1) * prompt + chosen + rejected).sum(),
+            "positions_per_epoch": positions.sum(),
             "padded_positions_per_epoch": sum(2 * len(b) * int(b.max()) for b in batches),
-            "longest_positions": (prompt + chosen + rejected - shared).max(initial=0),
+            "longest_positions": positions.max(initial=0),
         }
         return {name: float(value) for name, value in sums.items()}
 
@@ -272,30 +271,15 @@ def truncation_of(ledger: Ledger) -> Finding:
 
 
 def _truncated(
-    pairs: int, lost: tuple[int, int], says: str, do: str, figures: dict[str, float]
+    pairs: int, lost: tuple[int, int], says: str, do: str, figures: Mapping[str, float]
 ) -> Finding:
     """The finding about pairs that were cut, and those that were dropped."""
     cut, dropped = lost
-    verdict = worse(
+    verdict = worst(
         grade(cut / max(1, pairs), CUT_LOOK, CUT_STOP),
         grade(dropped / max(1, pairs), DROPPED_LOOK, DROPPED_STOP),
     )
-    rule = Rule("truncation", "Cut and dropped by max_length", 0, 1, do=do, quiet=True)
     figures = {"cut": float(cut), "dropped": float(dropped), **figures}
-    return rule.finding(Tally(pairs, cut + dropped), says, figures, verdict=verdict)
-
-
-def _lower_bound(share: float, count: int) -> float:
-    """The lower end of Wilson's 95 % interval."""
-    z2 = _SURE**2 / count
-    spread = _SURE * math.sqrt(share * (1 - share) / count + z2 / (4 * count))
-    return (share + z2 / 2 - spread) / (1 + z2)
-
-
-def _edges(largest: int) -> NDArray[np.int64]:
-    """0, 8, 12, 16, 24, 32, 48, ... up to more than the largest length."""
-    edges, step = [0], _LOWEST
-    while edges[-1] <= largest:
-        edges.extend([step, step + step // 2])
-        step *= 2
-    return np.array(edges)
+    title, do = "Cut and dropped by max_length", do if verdict != "ok" else ""
+    found = cut + dropped
+    return Finding("truncation", title, verdict, found, pairs, says, do, figures=figures)

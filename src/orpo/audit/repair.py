@@ -9,11 +9,10 @@ from typing import Any
 
 from orpo.audit.faults import CHECKS
 from orpo.audit.findings import amount
-from orpo.audit.shingles import minhash_available
+from orpo.audit.similar import minhash_available
 from orpo.errors import ConfigError
 from orpo.options import argument, option
 
-DEDUPLICATIONS = ("exact", "near", "none")
 KINDS = (".jsonl", ".jsonl.gz", ".parquet")
 """Kinds of files that a copy can be."""
 
@@ -33,7 +32,7 @@ class Repair:
     )
     deduplicate: str = option(
         "exact",
-        choices=DEDUPLICATIONS,
+        choices=("exact", "near", "none"),
         help="drop rows that repeat an earlier one word for word (default), or nearly do",
     )
     min_score_margin: float | None = option(
@@ -61,63 +60,54 @@ class Repair:
 
     def __post_init__(self) -> None:
         """Check what can be checked without reading anything."""
-        for name in self.drop:
-            _one_of(name, CHECKS, "--drop")
-        _one_of(self.deduplicate, DEDUPLICATIONS, "--deduplicate")
-        if not 0 <= self.held_out < 1:
-            raise ConfigError(
-                f"must be at least 0 and below 1, is {self.held_out}", where="--held_out"
-            )
-        if self.held_out_output is not None and not self.held_out:
-            raise ConfigError(
-                "needs --held_out, the share to hold out",
-                where="--held_out_output",
-                fix="Add --held_out 0.05.",
-            )
-        if not self.balance_ratio >= 1:
-            raise ConfigError(
-                f"must be at least 1, is {self.balance_ratio}", where="--balance_ratio"
-            )
-        margin = self.min_score_margin
-        if margin is not None and not abs(margin) < float("inf"):
-            raise ConfigError(f"must be a number, is {margin}", where="--min_score_margin")
+        margin, fix = self.min_score_margin, ""
+        unknown = next((name for name in self.drop if name not in CHECKS), None)
+        if unknown is not None:
+            what, flag, fix = f"there is no {unknown!r}", "drop", f"Use {', '.join(CHECKS)}."
+        elif not 0 <= self.held_out < 1:
+            what, flag = f"must be at least 0 and below 1, is {self.held_out}", "held_out"
+        elif self.held_out_output is not None and not self.held_out:
+            what, flag = "needs --held_out, the share to hold out", "held_out_output"
+            fix = "Add --held_out 0.05."
+        elif not self.balance_ratio >= 1:
+            what, flag = f"must be at least 1, is {self.balance_ratio}", "balance_ratio"
+        elif margin is not None and not abs(margin) < float("inf"):
+            what, flag = f"must be a number, is {margin}", "min_score_margin"
+        else:
+            return
+        raise ConfigError(what, where=f"--{flag}", fix=fix)
 
     @property
     def targets(self) -> dict[str, Path]:
         """What is written: the copy, the held-out rows if there are any, and the ledger."""
-        stem = self.output.name.removesuffix(kind_of(self.output))
-        beside = self.output.with_name
-        found = {"output": self.output}
+        kind, beside = kind_of(self.output), self.output.with_name
+        stem, found = self.output.name.removesuffix(kind), {"output": self.output}
         if self.held_out:
-            held = beside(stem + ".held_out" + kind_of(self.output))
-            found["held_out_output"] = self.held_out_output or held
-        return {**found, "ledger": self.ledger or beside(stem + ".ledger.jsonl")}
+            found["held_out_output"] = self.held_out_output or beside(f"{stem}.held_out{kind}")
+        return {**found, "ledger": self.ledger or beside(f"{stem}.ledger.jsonl")}
 
     def check_targets(self) -> None:
         """Refuse to write over the data set, over each other, or over what is there unasked."""
         source, taken = Path(self.dataset).expanduser(), dict[Path, str]()
         for name, path in self.targets.items():
-            flag, resolved = f"--{name}" if name != "output" else str(path), path.resolve()
+            where, resolved = str(path), path.resolve()
             if name != "ledger":
                 kind_of(path)
             same = path.exists() and source.exists() and path.samefile(source)  # also by links
             if same or source.resolve() in (resolved, *resolved.parents):
-                raise ConfigError(
-                    f"would overwrite the data set {self.dataset} or become a part of it",
-                    where=str(path),
-                    fix="Give another name; data are never changed in place.",
-                )
-            if resolved in taken:
-                raise ConfigError(
-                    f"is {taken[resolved]} already", where=flag, fix="Give each its own file."
-                )
-            taken[resolved] = f"the file of --{name}" if name != "output" else "the copy's file"
-            if path.is_dir():
-                raise ConfigError("is a folder", where=str(path), fix="Give the name of a file.")
-            if path.exists() and not self.overwrite:
-                raise ConfigError(
-                    "is there already", where=str(path), fix="Give another name, or --overwrite."
-                )
+                what = f"would overwrite the data set {self.dataset} or become a part of it"
+                fix = "Give another name; data are never changed in place."
+            elif resolved in taken:
+                where, what = f"--{name}", f"is {taken[resolved]} already"
+                fix = "Give each its own file."
+            elif path.is_dir():
+                what, fix = "is a folder", "Give the name of a file."
+            elif path.exists() and not self.overwrite:
+                what, fix = "is there already", "Give another name, or --overwrite."
+            else:
+                taken[resolved] = "the copy's file" if name == "output" else f"the file of --{name}"
+                continue
+            raise ConfigError(what, where=where, fix=fix)
         if self.deduplicate == "near" and not minhash_available():
             raise ConfigError(
                 "near duplicates need the package datasketch",
@@ -128,27 +118,19 @@ class Repair:
 
 @dataclass(frozen=True)
 class Repaired:
-    """What came of it: rows_in == written + held_out + sum(dropped.values()).
-
-    Attributes:
-        targets: What was written: "output", "held_out_output" if asked for, "ledger".
-        dropped: Reason -> rows; `examples` has the place of the first one.
-        balance: "output" and "held_out_output" -> counts before and after; empty without.
-        prompts: "asked" (the share to hold out), "held_out" and "all" (prompts of each); empty
-            where nothing is held out.
-    """
+    """What came of it: rows_in == written + held_out + sum(dropped.values())."""
 
     dataset: str
     format: str
-    targets: dict[str, Path]
+    targets: dict[str, Path]  # what was written: as `Repair.targets`
     rows_in: int
     written: int
     held_out: int
-    dropped: dict[str, int]
-    examples: dict[str, str]
+    dropped: dict[str, int]  # reason -> rows
+    examples: dict[str, str]  # reason -> the place of the first one
     balanced_by: str = ""
-    balance: dict[str, Any] = field(default_factory=dict)
-    prompts: dict[str, float] = field(default_factory=dict)
+    balance: dict[str, Any] = field(default_factory=dict)  # target -> counts before and after
+    prompts: dict[str, float] = field(default_factory=dict)  # the share "asked", "held_out", "all"
 
     def as_dict(self) -> dict[str, Any]:
         """The result for JSON."""
@@ -168,8 +150,7 @@ class Repaired:
             yield f"  dropped {count} {reason} (first: {self.examples[reason]})"
         for name, counts in self.balance.items():
             where = "" if name == "output" else ", held out"
-            said = _lengths_in_words if self.balanced_by == "length" else _values_in_words
-            yield f"  balanced by {self.balanced_by}{where}: {said(counts)}"
+            yield f"  balanced by {self.balanced_by}{where}: {self._balanced(**counts)}"
         if self.prompts:
             aside, prompts = int(self.prompts["held_out"]), int(self.prompts["all"])
             yield (
@@ -178,6 +159,16 @@ class Repaired:
             )
         for name, path in self.targets.items():
             yield f"{name.replace('_', ' ')}: {path}"
+
+    def _balanced(self, before: dict[str, Any], after: dict[str, Any]) -> str:
+        if self.balanced_by != "length":
+            return ", ".join(f"{name} {n} -> {after.get(name, 0)}" for name, n in before.items())
+        if not before["pairs"]:
+            return "no two answers differ in length"
+        return (
+            f"the longer answer was the chosen one in {before['longer_chosen']:.1%} of "
+            f"{before['pairs']} pairs, now in {after['longer_chosen']:.1%} of {after['pairs']}"
+        )
 
 
 def kind_of(path: Path) -> str:
@@ -190,24 +181,4 @@ def kind_of(path: Path) -> str:
         f"unknown kind of file {path.suffix or path.name!r}",
         where=str(path),
         fix=f"Give a name that ends in {', '.join(KINDS)}.",
-    )
-
-
-def _one_of(value: str, known: tuple[str, ...], flag: str) -> None:
-    if value not in known:
-        raise ConfigError(f"there is no {value!r}", where=flag, fix=f"Use {', '.join(known)}.")
-
-
-def _values_in_words(counts: dict[str, Any]) -> str:
-    before, after = counts["before"], counts["after"]
-    return ", ".join(f"{name} {before[name]} -> {after.get(name, 0)}" for name in before)
-
-
-def _lengths_in_words(counts: dict[str, Any]) -> str:
-    before, after = counts["before"], counts["after"]
-    if not before["pairs"]:
-        return "no two answers differ in length"
-    return (
-        f"the longer answer was the chosen one in {before['longer_chosen']:.1%} of "
-        f"{before['pairs']} pairs, now in {after['longer_chosen']:.1%} of {after['pairs']}"
     )

@@ -5,21 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
+from typing import Protocol
 
-from orpo.audit.checks import Checks
+from orpo.audit import checks, repeats
 from orpo.audit.faults import count_texts
-from orpo.audit.findings import (
-    EXAMPLES,
-    Audit,
-    Example,
-    Finding,
-    Rule,
-    Tally,
-    amount,
-    clip,
-    percent,
-)
+from orpo.audit.findings import EXAMPLES, Audit, Check, Example, Finding, amount, clip, percent
 from orpo.audit.lengths import Lengths, TokenCounts, truncation_of
+from orpo.audit.similar import minhash_available
 from orpo.audit.views import PairView, view
 from orpo.data.asked import CHANGES, decide, told_of_changes
 from orpo.data.lengths import LengthPolicy, TooLongError
@@ -34,26 +26,6 @@ FEW_PAIRS = 500
 CONTENT_ROWS = 20_000
 """Rows whose texts a quick audit looks at: what is true of a data set shows in so many. Repeated
 rows, identical answers and leaked prompts are looked for among all."""
-
-# A few broken rows are slips; one in twenty says that the file is in another format in part.
-UNREADABLE = Rule(
-    "unreadable_rows",
-    "Rows that cannot be read",
-    look=0.0,
-    stop=0.05,
-    none="Every row can be read.",
-    do="Correct them, or train with --on_bad_row drop.",
-)
-# One row in twenty does not reach the training, for whatever reasons; what is left may differ.
-LOST = Rule(
-    "lost_rows",
-    "Rows lost before training",
-    look=0.05,
-    stop=1.0,
-    none="Every row would be trained on.",
-    do="See why rows are dropped.",
-    quiet=True,
-)
 
 _BY_TEMPLATE = {
     "template_error": "refused by the template",
@@ -70,27 +42,17 @@ _NEWS = 20_000
 
 @dataclass(frozen=True)
 class AuditPlan:
-    """What an audit looks at.
+    """What an audit looks at."""
 
-    Attributes:
-        name: What is audited, as it was named; `eval_name` likewise, empty if there is none.
-        lengths: The limits that truncation is tried with.
-        tokenize: Tokenises without a limit, with the tokenizer of `model`; None if there is none.
-        near: Look for near duplicates too.
-        data_format: As in `PairReader`; so is `pair_rule`.
-        content_rows: How many of the first rows are looked at for what their texts say (lengths,
-            markup, refusals, languages, ...); None for all.
-    """
-
-    name: str
-    lengths: LengthPolicy = field(default_factory=LengthPolicy)
-    tokenize: PairTokenizer | None = None
+    name: str  # what is audited, as it was named
+    lengths: LengthPolicy = field(default_factory=LengthPolicy)  # that truncation is tried with
+    tokenize: PairTokenizer | None = None  # without a limit, with the tokenizer of `model`
     model: str = ""
-    eval_name: str = ""
-    near: bool = True
-    data_format: str = ""
+    eval_name: str = ""  # as `name`; empty if there is no evaluation data
+    near: bool = True  # look for near duplicates too
+    data_format: str = ""  # as in `PairReader`, and so is `pair_rule`
     pair_rule: str = "best_worst"
-    content_rows: int | None = None
+    content_rows: int | None = None  # rows whose texts are looked at; None for all
 
 
 def audit_rows(
@@ -159,18 +121,39 @@ def headlines(audit: Audit, count: int = 3) -> list[str]:
     return [*lines, *(note for note in audit.notes if lines)]
 
 
+class _PairCheck(Protocol):
+    content: bool
+
+    def add(self, pair: PairView) -> object: ...
+
+    def finding(self) -> Finding | None: ...
+
+
 class _Auditor:
     """The state of an audit: counts, hashes and lengths."""
 
     def __init__(self, plan: AuditPlan, *, leakage: bool) -> None:
-        self.ledger = Ledger(plan.name)
-        self._plan = plan
+        self.ledger, self._plan = Ledger(plan.name), plan
         self._read = self._readers()
-        self._checks = Checks(near=plan.near, leakage=leakage)
         self._lengths = Lengths("tokens" if plan.tokenize else "characters")
-        self._tokens = TokenCounts()
-        self._notes: list[str] = []
-        self._pairs = 0
+        self._tokens, self._pairs, self._notes = TokenCounts(), 0, list[str]()
+        near = plan.near and minhash_available()
+        if plan.near and not near:
+            what = "near duplicates and nearly leaked prompts; pip install 'orpo[data]'"
+            self._notes.append(f"not checked: {what}")
+        self._template, self._languages = checks.Template(), checks.Languages()
+        self._turns, self._duplicates = checks.Turns(), repeats.Duplicates()
+        self._near = repeats.NearDuplicates() if near else None
+        self._leakage = repeats.Leakage() if leakage else None
+        self._near_leakage = repeats.NearLeakage() if leakage and near else None
+        listed: list[_PairCheck | None] = [
+            *(checks.NoRejected(), checks.EmptyTexts(), checks.IdenticalAnswers()),
+            *(self._duplicates, repeats.Contradictions(self._duplicates), self._near),
+            *(self._leakage, self._near_leakage, self._template, checks.Refusals()),
+            *(checks.Openings(), self._languages, self._turns, checks.Categories()),
+            *(checks.Scores(), checks.Weights()),
+        ]
+        self._checks = [check for check in listed if check is not None]
 
     def _readers(self) -> PairReaders:
         return PairReaders(self._plan.data_format, "drop", self._plan.pair_rule)
@@ -182,83 +165,92 @@ class _Auditor:
             pair = read(row)
             if isinstance(pair, Dropped):
                 bad += 1
-            else:
-                self._checks.hold(view(pair))
+                continue
+            seen = view(pair)
+            for check in (self._leakage, self._near_leakage):
+                if check is not None:
+                    check.hold(seen)
         read.require_readable()
         if bad:
             self._notes.append(f"{self._plan.eval_name}: {amount(bad, 'row')} cannot be read")
 
     def add(self, rows: Sequence[Row]) -> None:
         """Look at some rows."""
-        pairs = []
-        for row in rows:
-            pair = self._read(row)
+        limit, tokenize = self._plan.content_rows, self._plan.tokenize
+        pairs: list[PreferencePair] = []
+        for pair in map(self._read, rows):
             if isinstance(pair, Dropped):
                 self.ledger.count(pair)
             else:
                 pairs.append(pair)
         views = [view(pair) for pair in pairs]
-        limit = self._plan.content_rows
-        within = len(views) if limit is None else max(0, limit - self._pairs)
-        self._pairs += len(views)
-        for number, seen in enumerate(views):
-            self._checks.add(seen, content=number < within)
-        if self._plan.tokenize is None:
-            for number, seen in enumerate(views):
+        for seen in views:
+            content = limit is None or self._pairs < limit
+            self._pairs += 1
+            self._check(seen, content=content)
+            if tokenize is None:
                 count_texts(self.ledger, seen)
-                if number < within:
+                if content:
                     other = None if seen.rejected is None else len(seen.rejected)
                     self._lengths.add(len(seen.prompt), len(seen.chosen), other)
-        else:
-            self._add_tokens(self._plan.tokenize, pairs, views)
+        if tokenize is not None:
+            self._add_tokens(tokenize, pairs, views)
+
+    def _check(self, seen: PairView, *, content: bool) -> None:
+        """Look at a training pair; without `content` only at what is there and what repeats."""
+        before = self._duplicates.count
+        for check in self._checks:
+            repeated = check is self._near and self._duplicates.count > before
+            if not repeated and (content or not check.content):
+                check.add(seen)
 
     def _add_tokens(
         self, tokenize: PairTokenizer, pairs: list[PreferencePair], views: list[PairView]
     ) -> None:
-        start = tokenize.tokenizer.bos_token_id
+        start, fault = tokenize.tokenizer.bos_token_id, self._template.fault
         for outcome, seen in zip(tokenize.batch(pairs), views, strict=True):
             if isinstance(outcome, Dropped):
                 self.ledger.count(outcome)
                 if outcome.reason in _BY_TEMPLATE:
-                    kind = _BY_TEMPLATE[outcome.reason]
-                    self._checks.add_fault(seen.where, outcome.detail, kind)
+                    fault(seen.where, outcome.detail, _BY_TEMPLATE[outcome.reason])
                 continue
             for change in outcome.lost:
-                self._checks.add_fault(seen.where, CHANGES[change], CHANGES[change])
+                fault(seen.where, CHANGES[change], CHANGES[change])
             self.ledger.count(_fitted(self._plan.lengths, outcome, seen.where))
             self._tokens.add(outcome)
             answer = len(outcome.rejected_ids) if outcome.rejected_ids else None
             self._lengths.add(len(outcome.prompt_ids), len(outcome.chosen_ids), answer)
             if start is not None and outcome.prompt_ids[:2] == [start, start]:
-                kind = "two beginning-of-sequence tokens"
-                self._checks.add_fault(seen.where, seen.prompt, kind)
+                fault(seen.where, seen.prompt, "two beginning-of-sequence tokens")
 
     def audit(self) -> Audit:
         """What was found, when all rows were read."""
         self._read.require_readable()
         plan, tokens = self._plan, self._tokens
         self.ledger.format = " + ".join(self._read.formats)
-        findings = [*_accounts(self.ledger), *self._checks.findings(), self._lengths.finding()]
+        found = [*_accounts(self.ledger), *(check.finding() for check in self._checks)]
+        found.append(self._lengths.finding())
         if len(tokens):
-            findings.append(tokens.finding(plan.lengths))
+            found.append(tokens.finding(plan.lengths))
+        turns = sorted(self._turns.kinds.items())
         return Audit(
             dataset=plan.name,
-            findings=tuple(findings),
+            findings=tuple(finding for finding in found if finding is not None),
             rows=self.ledger,
             eval_dataset=plan.eval_name,
             model=plan.model,
-            unit="tokens" if plan.tokenize else "characters",
+            unit=self._lengths.unit,
             max_length=plan.lengths.max_length if plan.tokenize else None,
             lengths=self._lengths.histograms(),
             length_bias=self._lengths.curve(),
             truncation=tokens.limits(plan.lengths) if len(tokens) else (),
-            languages=self._checks.languages,
-            turns=self._checks.turns,
+            languages=dict(self._languages.kinds.most_common()),
+            turns={str(count): rows for count, rows in turns},
             budget=tokens.budget(plan.lengths) if len(tokens) else {},
-            notes=(*self._not_checked(), *self._checks.notes, *self._notes),
+            notes=tuple(self._told()),
         )
 
-    def _not_checked(self) -> Iterator[str]:
+    def _told(self) -> Iterator[str]:
         """What the template does, with what may be done about it, and what was not looked at."""
         plan, ledger = self._plan, self.ledger
         if plan.tokenize is not None:
@@ -279,6 +271,34 @@ class _Auditor:
             )
         if not plan.eval_name:
             yield "not checked: leakage of evaluation prompts: add --eval_dataset"
+        for near, what in ((self._near, "duplicates"), (self._near_leakage, "leaked prompts")):
+            if near is not None and near.left_out:
+                yield (
+                    f"near {what} were looked for among the first {repeats.NEAR_ROWS:,} rows; "
+                    f"{near.left_out:,} further ones were left out"
+                )
+        yield from self._notes
+
+
+class Unreadable(Check):
+    """A few broken rows are slips; one in twenty says that a part is in another format."""
+
+    name, title, stop = "unreadable_rows", "Rows that cannot be read", 0.05
+    none, do = "Every row can be read.", "Correct them, or train with --on_bad_row drop."
+
+
+class Lost(Check):
+    """One row in twenty does not reach the training, for whatever reasons; the rest may differ."""
+
+    name, title, look = "lost_rows", "Rows lost before training", 0.05
+    none, do = "Every row would be trained on.", "See why rows are dropped."
+    quiet = True
+
+
+class Pairs(Check):
+    """Whether enough pairs are left to train on."""
+
+    name, title, quiet = "few_pairs", "Number of pairs", True
 
 
 def _accounts(ledger: Ledger, *, left_out: bool = False) -> list[Finding]:
@@ -286,29 +306,21 @@ def _accounts(ledger: Ledger, *, left_out: bool = False) -> list[Finding]:
 
     `left_out` says that a training leaves unreadable rows out already.
     """
-    bad = Tally(ledger.rows_in, sum(ledger.dropped[reason] for reason in _BROKEN))
+    bad, lost, enough = Unreadable(), Lost(), Pairs()
+    bad.of, bad.count = ledger.rows_in, sum(ledger.dropped[reason] for reason in _BROKEN)
     examples = [one for reason in _BROKEN for one in ledger.examples.get(reason, [])]
     bad.examples = [Example(one.where, clip(one.detail)) for one in examples[:EXAMPLES]]
-    told = f"{amount(bad.count, 'row')} ({percent(bad.count / max(1, bad.of))}) cannot be read as "
-    rule = replace(UNREADABLE, do="Correct them: they are left out.") if left_out else UNREADABLE
-    rows = ledger.rows_in - ledger.dropped[_NOT_IN_MIX]
-    lost = Tally(rows, rows - ledger.kept)
+    told = f"{amount(bad.count, 'row')} ({percent(bad.share)}) cannot be read as preference pairs."
+    lost.of = ledger.rows_in - ledger.dropped[_NOT_IN_MIX]
+    lost.count = lost.of - ledger.kept
     reasons = ", ".join(
         f"{n:,} {reason.replace('_', ' ')}"
         for reason, n in ledger.dropped.most_common()
         if reason != _NOT_IN_MIX
     )
-    gone = f"{lost.count:,} of {amount(rows, 'row')} are dropped ({reasons})."
-    return [
-        rule.finding(bad, f"{told}preference pairs." if bad.count else ""),
-        LOST.finding(lost, gone if lost.count else "", {"kept": float(ledger.kept)}),
-        _enough(ledger),
-    ]
-
-
-def _enough(ledger: Ledger) -> Finding:
-    """Whether enough pairs are left to train on."""
+    gone = f"{lost.count:,} of {amount(lost.of, 'row')} are dropped ({reasons})."
     alone, pairs = ledger.nll_only, ledger.kept - ledger.nll_only
+    enough.of, enough.count = ledger.kept, pairs
     beside = f" and {amount(alone, 'row')} without rejected answer" * bool(alone)
     do = (
         f"Collect more: below {FEW_PAIRS} pairs little is learnt."
@@ -317,12 +329,16 @@ def _enough(ledger: Ledger) -> Finding:
         if ledger.kept
         else "See why rows are dropped."
     )
-    return Rule("few_pairs", "Number of pairs", 0, 1, do=do, quiet=True).finding(
-        Tally(ledger.kept, pairs),
-        f"{amount(pairs, 'pair')}{beside} would be trained on.",
-        {"pairs": float(pairs), "nll_only": float(alone)},
-        verdict="stop" if not pairs else "look" if pairs < FEW_PAIRS else "ok",
-    )
+    return [
+        bad.outcome(told, do="Correct them: they are left out." if left_out else ""),
+        lost.outcome(gone, {"kept": float(ledger.kept)}),
+        enough.outcome(
+            f"{amount(pairs, 'pair')}{beside} would be trained on.",
+            {"pairs": float(pairs), "nll_only": float(alone)},
+            verdict="stop" if not pairs else "look" if pairs < FEW_PAIRS else "ok",
+            do=do,
+        ),
+    ]
 
 
 def _peek(rows: Iterable[Row]) -> tuple[Row | None, Iterator[Row]]:

@@ -20,27 +20,19 @@ from orpo.errors import DataError
 TERMS = ("nll", "odds_chosen", "odds_rejected")
 """Where a token may count: the NLL, and either answer's mean log-probability in the odds ratio."""
 
-_PARTS = ("prompt", "chosen", "rejected")
+_TOKENISED = "already tokenised"
 
 
 @dataclass(frozen=True)
 class ShownPart:
-    """The prompt or an answer.
-
-    Attributes:
-        pieces: Its tokens, after any cut.
-        shared: How many of them, from the first on, both sequences have: computed once.
-        terms: The terms that its tokens count in, out of `TERMS`.
-        unpredicted: How many tokens, from the first on, count in no NLL, as nothing predicts them.
-        lost: How many tokens were cut away, before the remaining one `lost_at`.
-    """
+    """The prompt or an answer."""
 
     name: str
-    pieces: tuple[TokenPiece, ...]
-    shared: int
-    terms: tuple[str, ...]
-    unpredicted: int = 0
-    lost: int = 0
+    pieces: tuple[TokenPiece, ...]  # its tokens, after any cut
+    shared: int  # how many of them, from the first on, both sequences have: computed once
+    terms: tuple[str, ...]  # that its tokens count in, out of `TERMS`
+    unpredicted: int = 0  # how many, from the first on, count in no NLL: nothing predicts them
+    lost: int = 0  # how many tokens were cut away, before the remaining one `lost_at`
     lost_at: int = 0
 
     def counted(self, index: int) -> tuple[str, ...]:
@@ -130,10 +122,33 @@ def show_rows(
 ) -> list[ShownRow]:
     """The first `count` rows of a data set with their tokens, or those that `rows` names.
 
-    Names are numbers from 1, or places as messages name them ("pairs.jsonl:7").
+    Names are numbers from 1, or places as messages name them ("pairs.jsonl:7"). Rows stand in
+    their order in the data set; reading stops after the last of them.
     """
-    show = _Shower(tokenizer, config)
-    return [show(row) for row in _selected(dataset, rows, count, show)]
+    show, found, last = _Shower(tokenizer, config), list[ShownRow](), 0
+    wanted = set(rows) or {str(number) for number in range(1, count + 1)}
+    source = open_source(dataset)
+    for row in source:
+        last = row.index + 1
+        names = {n for n in wanted if n in (str(last), row.where) or row.where.endswith(f"/{n}")}
+        if names:
+            found.append(show(row))
+        elif not show.reader.format:
+            show.read(row)  # lets a row that is not shown decide the format, as in training
+        wanted -= names
+        if not wanted:
+            break
+    if not rows and show.reader.mostly_unreadable:  # read on, to know that these are pairs at all
+        for row in source:
+            show.read(row)
+        show.reader.require_readable()
+    elif rows and wanted:
+        raise DataError(
+            f"there is no row {', '.join(sorted(wanted))}; {last} rows were read",
+            where=dataset,
+            fix="Rows are counted from 1; a place such as pairs.jsonl:7 will do, too.",
+        )
+    return found
 
 
 class _Shower:
@@ -145,29 +160,26 @@ class _Shower:
         self._whole = PairTokenizer(tokenizer, LengthPolicy(None), variables)
         self._lengths = LengthPolicy(config.max_length, config.max_prompt_length, config.truncation)
         self._nll_scope, self._texts = config.nll_scope, TokenTexts(tokenizer)
-        self._reader = PairReader(config.format_name, "drop", config.pair_rule)
+        self.reader = PairReader(config.format_name, "drop", config.pair_rule)
+
+    def read(self, row: Row) -> None:
+        """Read a row that is not shown."""
+        if not is_tokenised(row.values):
+            self.reader(row)
 
     def __call__(self, row: Row) -> ShownRow:
         """The tokens of a row within the length policy, beside those that were cut away."""
         rendering, whole = self._tokens(row)
-        kept = whole if isinstance(whole, Dropped) else self._fit(whole, row.where)
-        shown = ShownRow(row.index + 1, row.where, self._reader.format, rendering)
+        kept = whole
+        if not isinstance(whole, Dropped):
+            try:
+                kept = self._lengths.fit(whole, row.where, self._prefix(whole))
+            except DataError as error:  # truncation="error": shown rather than raised
+                kept = Dropped("too_long", row.where, error.what)
+        shown = ShownRow(row.index + 1, row.where, self.reader.format, rendering)
         if isinstance(whole, Dropped) or isinstance(kept, Dropped):
             return replace(shown, dropped=kept if isinstance(kept, Dropped) else None)
         return replace(shown, parts=tuple(self._parts(whole, kept)), weight=kept.weight)
-
-    def learn_format(self, row: Row) -> None:
-        """Let a row that is not shown decide the format, as it does in training."""
-        if not self._reader.format and not is_tokenised(row.values):
-            self._reader(row)
-
-    def require_readable(self, others: Iterator[Row]) -> None:
-        """Check that these are preference data, reading on where it does not look like it."""
-        if self._reader.mostly_unreadable:
-            for row in others:
-                if not is_tokenised(row.values):
-                    self._reader(row)
-            self._reader.require_readable()
 
     def _tokens(self, row: Row) -> tuple[str, TokenizedPair | Dropped]:
         """How the row is rendered, and all of its tokens."""
@@ -175,74 +187,37 @@ class _Shower:
             try:
                 found = self._whole.from_tokens(row)
             except DataError as error:
-                return "already tokenised", self._reader.refuse(row, error)
-            self._reader.accept(row)
-            return "already tokenised", found
-        pair = self._reader(row)
+                return _TOKENISED, self.reader.refuse(row, error)
+            self.reader.accept(row)
+            return _TOKENISED, found
+        pair = self.reader(row)
         if isinstance(pair, Dropped):
             return "", pair
         messages = self._whole.template.renders_messages(pair)
         return "chat template" if messages else "plain text", self._whole(pair)
-
-    def _fit(self, pair: TokenizedPair, where: str) -> TokenizedPair | Dropped:
-        try:
-            return self._lengths.fit(pair, where, self._prefix(pair))
-        except DataError as error:  # truncation="error": shown rather than raised
-            return Dropped("too_long", where, error.what)
 
     def _prefix(self, pair: TokenizedPair) -> int:
         start = self._whole.prefix
         return len(start) if pair.prompt_ids[: len(start)] == start else 0
 
     def _parts(self, whole: TokenizedPair, kept: TokenizedPair) -> Iterator[ShownPart]:
-        all_prompt = self._nll_scope == "sequence"
-        both = len(kept.prompt_ids) if kept.rejected_ids else 0
-        shared = {"prompt": both, "chosen": kept.common, "rejected": kept.common}
+        all_prompt, paired = self._nll_scope == "sequence", bool(kept.rejected_ids)
+        shared = {"prompt": len(kept.prompt_ids) if paired else 0}
         terms = {
             "prompt": ("nll",) if all_prompt else (),
-            "chosen": ("nll", "odds_chosen") if kept.rejected_ids else ("nll",),
+            "chosen": ("nll", "odds_chosen") if paired else ("nll",),
             "rejected": ("odds_rejected",),
         }
-        for name in _PARTS:
+        for name, counted in terms.items():
             ids, before = getattr(kept, f"{name}_ids"), getattr(whole, f"{name}_ids")
             if ids:  # what `keep_end` takes away stood after what every text starts with
                 keeps_end = name == "prompt" and self._lengths.truncation == "keep_end"
                 yield ShownPart(
                     name,
                     tuple(self._texts(ids)),
-                    shared[name],
-                    terms[name],
+                    shared.get(name, kept.common),
+                    counted,
                     unpredicted=int(name == "prompt" and all_prompt),
                     lost=len(before) - len(ids),
                     lost_at=self._prefix(whole) if keeps_end else len(ids),
                 )
-
-
-def _selected(dataset: str, names: tuple[str, ...], count: int, show: _Shower) -> Iterator[Row]:
-    """The rows asked for, in their order in the data set; reading stops after the last of them."""
-    wanted = set(names) or {str(number) for number in range(1, count + 1)}
-    last = 0
-    rows = open_source(dataset)
-    for row in rows:
-        last = row.index + 1
-        found = {name for name in wanted if _is(row, name)}
-        wanted -= found
-        if found:
-            yield row
-        else:
-            show.learn_format(row)
-        if not wanted:
-            break
-    if not names:
-        show.require_readable(rows)
-    elif wanted:
-        raise DataError(
-            f"there is no row {', '.join(sorted(wanted))}; {last} rows were read",
-            where=dataset,
-            fix="Rows are counted from 1; a place such as pairs.jsonl:7 will do, too.",
-        )
-
-
-def _is(row: Row, name: str) -> bool:
-    """Whether a row goes by this number or place."""
-    return name == str(row.index + 1) or row.where == name or row.where.endswith(f"/{name}")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from orpo.audit.shingles import Hashes, words
+from orpo.audit.similar import Hashes, words
 from orpo.data.split import key_of, prompt_key, prompt_text, said
 from orpo.data.types import PreferencePair, Row
 
@@ -17,33 +17,19 @@ PROMPT_WORDS = 256
 
 @dataclass(frozen=True)
 class PairView:
-    """The texts of a pair, and what several checks want to know of them.
+    """The texts of a pair, and what several checks want to know of them."""
 
-    Attributes:
-        row: Where the pair came from, with its columns.
-        prompt: What was said before the answer, without system messages and roles.
-        chosen: The preferred answer.
-        rejected: The rejected answer, or None if there is none.
-        turns: Turns of the user in the prompt.
-        last_role: Whose turn is the prompt's last; empty for plain text.
-        written_out: Whether prompt and answers are plain text with whatever markup the user means.
-        setting: System messages and tools, which belong to the row but not to the question.
-        speakers: Role and length of each message of the prompt; empty for plain text.
-        weight: Factor of the pair's part of the loss.
-        scores: Scores of the chosen and the rejected answer, or None.
-    """
-
-    row: Row
-    prompt: str
+    row: Row  # where the pair came from, with its columns
+    prompt: str  # what was said before the answer, without system messages and roles
     chosen: str
-    rejected: str | None
-    turns: int
-    last_role: str
-    written_out: bool
-    setting: str = ""
-    speakers: tuple[tuple[str, int], ...] = ()
-    weight: float = 1.0
-    scores: tuple[float, float] | None = None
+    rejected: str | None  # None if there is none
+    turns: int  # of the user in the prompt
+    last_role: str  # whose turn is the prompt's last; empty for plain text
+    written_out: bool  # prompt and answers are plain text with whatever markup the user means
+    setting: str = ""  # system messages and tools: of the row, but not of the question
+    speakers: tuple[tuple[str, int], ...] = ()  # role and length of each message of the prompt
+    weight: float = 1.0  # factor of the pair's part of the loss
+    scores: tuple[float, float] | None = None  # of the chosen and the rejected answer
 
     @property
     def where(self) -> str:
@@ -93,11 +79,8 @@ def view(pair: PreferencePair) -> PairView:
     around = [said(m) for m in pair.prompt or () if m.get("role") == "system"]
     around += [json.dumps(pair.tools, ensure_ascii=False, default=str)] if pair.tools else []
     shared: dict[str, Any] = {
-        "row": pair.row,
-        "weight": pair.weight,
-        "scores": pair.scores,
-        "setting": "\0".join(around),
-        "prompt": prompt_text(pair),
+        **{"row": pair.row, "weight": pair.weight, "scores": pair.scores},
+        **{"setting": "\0".join(around), "prompt": prompt_text(pair)},
     }
     if pair.prompt is None:
         assert pair.text is not None
@@ -110,14 +93,13 @@ def view(pair: PreferencePair) -> PairView:
             **shared,
         )
     roles = [str(message.get("role")) for message in pair.prompt]
+    lengths = [len(said(message)) for message in pair.prompt]
     return PairView(
         chosen=said(pair.chosen or {}),
         rejected=None if pair.rejected is None else said(pair.rejected),
         turns=roles.count("user"),
         last_role=roles[-1] if roles else "",
         written_out=False,
-        speakers=tuple(
-            (role, len(said(message))) for role, message in zip(roles, pair.prompt, strict=True)
-        ),
+        speakers=tuple(zip(roles, lengths, strict=True)),
         **shared,
     )
