@@ -6,20 +6,30 @@ drawn of an audit that was saved.
 
 from __future__ import annotations
 
+import tomllib
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from orpo.data.types import Ledger
 from orpo.errors import DataError
 from orpo.runs.typed import typed
+
+if TYPE_CHECKING:
+    from orpo.audit.views import PairView
 
 VERDICTS = ("ok", "look", "stop")
 """From harmless to harmful: nothing to do, worth a look, do not train on this."""
 
 EXAMPLES = 5
 """Rows of each finding that are shown."""
+
+RULES: dict[str, Any] = tomllib.loads(
+    Path(__file__).with_name("checks.toml").read_text(encoding="utf-8")
+)
+"""Check -> its thresholds and sentences."""
 
 _SHOWN = 240
 
@@ -133,22 +143,57 @@ class Audit:
         return replace(found, rows=rows)
 
 
+class Count(int):
+    """A number as sentences have it: `{n}` is "1,200", `{n:row}` "1 row", `{n:has|have}` a word."""
+
+    def __format__(self, form: str) -> str:
+        if "|" in form:
+            return form.split("|")[self != 1]
+        return amount(self, form) if form.isidentifier() or " " in form else f"{int(self):,}"
+
+
+class Share(float):
+    """A number that is a share unless its format says otherwise."""
+
+    def __format__(self, form: str) -> str:
+        return format(float(self), form) if form else percent(self)
+
+
+Told: TypeAlias = tuple[Mapping[str, float], Mapping[str, Any]]
+"""The figures of a finding, and what stands in its sentences."""
+
+
 class Check:
-    """A check: what it is called, what it has counted, and from which share on it is how bad."""
+    """A check: its rule in `checks.toml`, and what it has counted.
 
-    name: ClassVar[str]  # for machines
-    title: str  # for people
-    look: ClassVar[float] = 0.0  # share of rows from which on it is worth a look; 0: any
-    stop: ClassVar[float] = 1.0  # from which on the data are not to be trained on
-    none: ClassVar[str] = ""  # what is said where nothing was found
-    do: ClassVar[str] = ""  # what to do about what was found
-    quiet: ClassVar[bool] = False  # say so only where the verdict is not "ok"
-    content: ClassVar[bool] = False  # may be left to a sample of the rows
+    It is given pairs one by one (`add`), and in the end says what it found (`finding`).
+    """
 
-    def __init__(self) -> None:
+    name = ""
+
+    def __init__(self, name: str = "") -> None:
+        self.name = name or self.name
+        self.rule = RULES[self.name]
         self.of = self.count = 0  # rows that were looked at, and found
         self.kinds: Counter[Any] = Counter()  # what else is worth counting
         self.examples: list[Example] = []
+
+    def add(self, pair: PairView) -> None:
+        """Look at a pair."""
+        if pair.rejected is not None or not self.rule.get("paired"):
+            self.of += 1
+        self._look(pair)
+
+    def finding(self) -> Finding | None:
+        """What was found; None where it is not worth a word."""
+        told = self._told()
+        return None if told is None else self.outcome(*told)
+
+    def _look(self, pair: PairView) -> None:
+        raise NotImplementedError
+
+    def _told(self) -> Told | None:
+        return {}, {}
 
     def found(self, where: str, text: str, other: str = "") -> None:
         """Count a row; `text` is shown if it is one of the first."""
@@ -161,29 +206,42 @@ class Check:
         """Found of looked at."""
         return self.count / max(1, self.of)
 
+    @property
+    def something(self) -> bool:
+        """Whether there is more to say than that nothing was found."""
+        return self.count > 0
+
     def outcome(
         self,
-        says: str,
-        figures: Mapping[str, float] | None = None,
+        figures: Mapping[str, float],
+        told: Mapping[str, Any],
         *,
         verdict: str = "",
-        do: str = "",
+        do: str = "do",
     ) -> Finding:
-        """The finding; `says` holds where something was found, the share decides the verdict."""
-        verdict = verdict or grade(self.share, self.look, self.stop)
-        advised = verdict != "ok" or (self.count > 0 and not self.quiet)
-        says = says if self.count or not self.none else self.none
+        """The finding, in the words of the rule; the share decides the verdict if nothing else."""
+        rule = self.rule
+        words = {"count": self.count, "of": self.of, "share": self.share, **told}
+        verdict = verdict or grade(self.share, rule.get("look", 0.0), rule.get("stop", 1.0))
+        advised = verdict != "ok" or (self.count > 0 and not rule.get("quiet"))
+        says = rule["says"] + rule.get("more", "") * bool(self.count)
         return Finding(
             self.name,
-            self.title,
+            in_words(rule["title"], words),
             verdict,
             self.count,
             self.of,
-            says,
-            (do or self.do) if advised else "",
+            in_words(says if self.something else rule.get("none", says), words),
+            in_words(rule[do], words) if advised else "",
             tuple(self.examples),
-            figures or {},
+            {name: float(value) for name, value in figures.items()},
         )
+
+
+def in_words(sentence: str, words: Mapping[str, Any]) -> str:
+    """A sentence of a rule with what stands in it."""
+    kinds = {int: Count, float: Share}
+    return sentence.format(**{k: kinds.get(type(v), type(v))(v) for k, v in words.items()})
 
 
 def grade(share: float, look: float, stop: float) -> str:

@@ -170,7 +170,7 @@ class _Copying:
         """Drop rows that say nearly the same as an earlier one; how many were dropped."""
         finder = NearDuplicates()
         # Rows without words, or beyond its limit, are not compared.
-        added = [entry for entry, seen in self._texts() if finder.add(seen)]
+        added = [entry for entry, seen in self._texts() if finder.keep(seen)]
         copies = finder.copies()
         for row, earlier in copies:
             added[row].drop("near_duplicate", f"nearly repeats {added[earlier].where}")

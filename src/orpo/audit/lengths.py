@@ -12,31 +12,14 @@ from array import array
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from orpo.audit.findings import (
-    Bias,
-    Check,
-    Finding,
-    Histogram,
-    Limit,
-    amount,
-    grade,
-    percent,
-    worst,
-)
+from orpo.audit.findings import RULES, Bias, Check, Finding, Histogram, Limit, grade, worst
 from orpo.data.lengths import MIN_ANSWER_ROOM, LengthPolicy
 from orpo.data.types import Ledger, TokenizedPair
-
-CUT_LOOK, CUT_STOP = 0.05, 0.50
-"""A cut answer has lost its ending; a few in a hundred do no harm. Where half of the answers have
-none, a model is not taught how to end one."""
-
-DROPPED_LOOK, DROPPED_STOP = 0.01, 0.20
-"""Long prompts are dropped first, so what is lost is not a fair sample; with a fifth of the data
-gone, max_length does not fit these data."""
 
 _RATIOS = (1.0, 1.1, 1.25, 1.5, 2.0, 3.0, 5.0, math.inf)
 _SURE = 1.96
@@ -49,21 +32,16 @@ Numbers = NDArray[np.int64]
 
 
 class Lengths(Check):
-    """Lengths of prompts and answers, and what they say about the preferences.
+    """Lengths of prompts and answers, and what they say about the preferences."""
 
-    Better answers are often a little longer: 55 to 60 % is usual in honest data. Beyond that, a
-    model learns to write long; above 85 %, length alone tells the chosen answer nearly always.
-    """
-
-    name, title, look, stop = "length_bias", "Length bias", 0.60, 0.85
-    none, quiet = "No two answers differ in length.", True
+    name = "length_bias"
 
     def __init__(self, unit: str) -> None:
         super().__init__()
         self.unit = unit
         self._prompt, self._chosen, self._rejected = array("i"), array("i"), array("i")
 
-    def add(self, prompt: int, chosen: int, rejected: int | None) -> None:
+    def keep(self, prompt: int, chosen: int, rejected: int | None) -> None:
         """Keep a pair's lengths; `rejected` is None where there is no rejected answer."""
         self._prompt.append(prompt)
         self._chosen.append(chosen)
@@ -104,20 +82,12 @@ class Lengths(Check):
         auc = (wins + (pairs - unequal) / 2) / pairs if pairs else 0.5
         which = "longer" if share >= 0.5 else "shorter"
         self.of, self.count = unequal, max(wins, unequal - wins)
-        says = (
-            f"The {which} answer is chosen in {percent(max(share, 1 - share))} of "
-            f"{amount(unequal, 'pair')} whose answers differ in length (in {self.unit}; "
-            f"AUC of length alone {auc:.2f}, where 0.5 is no bias)."
-        )
-        do = f"The model will learn to write {which} answers. Balance the data by length "
-        do += "(orpo data fix --balance length), or ask annotators to judge content."
         # By the share that the bias has at least, as far as so many pairs can tell.
         sure = _lower_bound(self.share, unequal) if unequal else 0.0
         return self.outcome(
-            says if unequal else "",
-            {"longer_chosen": share, "auc": auc, "equal_length": float(pairs - unequal)},
-            verdict=grade(sure, self.look, self.stop),
-            do=do,
+            {"longer_chosen": share, "auc": auc, "equal_length": pairs - unequal},
+            {"which": which, "most": max(share, 1 - share), "unit": self.unit, "auc": auc},
+            verdict=grade(sure, self.rule["look"], self.rule["stop"]),
         )
 
     def _unequal(self) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.bool_]]:
@@ -208,21 +178,11 @@ class TokenCounts:
 
     def finding(self, policy: LengthPolicy) -> Finding:
         """What the given limit does."""
-        cut, dropped = self.outcome(policy).lost
-        pairs, limit = len(self), policy.max_length
         longest = self.table[:, 0] + self.table[:, 1:3].max(axis=1)
-        says = (
-            f"At max_length={limit} {amount(cut, 'pair')} of {pairs:,} are cut and "
-            f"{dropped:,} are dropped as too long ({percent((cut + dropped) / max(1, pairs))})."
-        )
-        enough = int(np.quantile(longest, 0.99)) if pairs else 0
-        return _truncated(
-            pairs,
-            (cut, dropped),
-            says if cut + dropped else f"Every pair fits into max_length={limit}.",
-            f"99 % of the pairs fit into --max_length {enough}.",
-            {"fits_99_percent": float(enough)},
-        )
+        enough = int(np.quantile(longest, 0.99)) if len(self) else 0
+        words = {"limit": str(policy.max_length), "enough": str(enough)}
+        figures = {"fits_99_percent": enough}
+        return _truncated(RULES["truncation"], len(self), self.outcome(policy).lost, words, figures)
 
     def budget(self, policy: LengthPolicy) -> dict[str, float]:
         """Sums over an epoch at the given limit.
@@ -258,28 +218,19 @@ def truncation_of(ledger: Ledger) -> Finding:
     dropped = sum(ledger.dropped[reason] for reason in _TOO_LONG)
     cut, pairs = max(ledger.cut.values(), default=0), ledger.kept + dropped
     told = ", ".join(f"the {part} of {n:,}" for part, n in ledger.cut.items()) or "none"
-    says = (
-        f"Of {amount(pairs, 'pair')} max_length cuts {told}; {dropped:,} are dropped as too long."
-    )
-    return _truncated(
-        pairs,
-        (cut, dropped),
-        says if cut + dropped else "Every pair fits into max_length.",
-        "Raise max_length, or see orpo data audit --model.",
-        {},
-    )
+    return _truncated(RULES["truncation"]["known"], pairs, (cut, dropped), {"told": told}, {})
 
 
 def _truncated(
-    pairs: int, lost: tuple[int, int], says: str, do: str, figures: Mapping[str, float]
+    rule: Mapping[str, Any],
+    pairs: int,
+    lost: tuple[int, int],
+    told: Mapping[str, str],
+    figures: Mapping[str, float],
 ) -> Finding:
     """The finding about pairs that were cut, and those that were dropped."""
-    cut, dropped = lost
-    verdict = worst(
-        grade(cut / max(1, pairs), CUT_LOOK, CUT_STOP),
-        grade(dropped / max(1, pairs), DROPPED_LOOK, DROPPED_STOP),
-    )
-    figures = {"cut": float(cut), "dropped": float(dropped), **figures}
-    title, do = "Cut and dropped by max_length", do if verdict != "ok" else ""
-    found = cut + dropped
-    return Finding("truncation", title, verdict, found, pairs, says, do, figures=figures)
+    check, counts = Check("truncation"), dict(zip(("cut", "dropped"), lost, strict=True))
+    check.of, check.count = pairs, sum(lost)
+    verdict = worst(*(grade(n / max(1, pairs), *check.rule[what]) for what, n in counts.items()))
+    check.rule = {**check.rule, **rule}
+    return check.outcome({**counts, **figures}, {**counts, **told}, verdict=verdict)

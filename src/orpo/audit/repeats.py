@@ -11,7 +11,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from orpo.audit import similar
-from orpo.audit.findings import Check, Finding, amount, percent
+from orpo.audit.findings import Check, Told
 from orpo.audit.similar import Hashes, Signatures, WordStore, WordWeights
 from orpo.audit.views import PairView, opposite
 
@@ -22,14 +22,9 @@ _CHOSEN_WORDS, _REJECTED_WORDS = 256, 128
 
 
 class Duplicates(Check):
-    """Rows that are those of an earlier row.
+    """Rows that are those of an earlier row."""
 
-    A repeated row counts double in the loss; below one in a thousand nobody could measure that.
-    With a fifth of the rows repeated, a file was most likely joined to itself.
-    """
-
-    name, title, look, stop = "exact_duplicates", "Exact duplicates", 0.001, 0.20
-    none, do = "No row is there twice.", "Keep one of each: orpo data fix removes repeated rows."
+    name = "exact_duplicates"
 
     def __init__(self) -> None:
         super().__init__()
@@ -37,74 +32,49 @@ class Duplicates(Check):
         self._weights: dict[bytes, float] = {}  # other than 1
         self._prompts: set[int] = set()
 
-    def add(self, pair: PairView) -> bool:
-        """Look at a pair; whether it repeats an earlier one."""
-        self.of += 1
+    def _look(self, pair: PairView) -> None:
         self.kinds["prompts"] += pair.prompt_key in self._prompts
         self._prompts.add(pair.prompt_key)
-        if pair.key not in self.places:
+        if pair.key in self.places:
+            self.kinds["other_weight"] += pair.weight != self._weights.get(pair.key, 1.0)
+            self.found(pair.where, f"{pair.prompt} → {pair.chosen}", self.places[pair.key])
+        else:
             self.places[pair.key] = pair.where
             if pair.weight != 1:
                 self._weights[pair.key] = pair.weight
-            return False
-        self.kinds["other_weight"] += pair.weight != self._weights.get(pair.key, 1.0)
-        self.found(pair.where, f"{pair.prompt} → {pair.chosen}", self.places[pair.key])
-        return True
 
-    def finding(self) -> Finding:
-        """What was found."""
+    def _told(self) -> Told:
         other = self.kinds["other_weight"]
-        return self.outcome(
-            f"{amount(self.count, 'row')} ({percent(self.share)}) "
-            f"{'repeats an earlier one' if self.count == 1 else 'repeat earlier ones'} word for "
-            f"word and would count double{f'; {other:,} with another weight' * bool(other)}.",
-            {"repeated_prompts": float(self.kinds["prompts"]), "other_weight": float(other)},
-        )
+        words = {"weighted": f"; {other:,} with another weight" if other else ""}
+        return {"repeated_prompts": self.kinds["prompts"], "other_weight": other}, words
 
 
 class Contradictions(Check):
-    """Rows that prefer the opposite of an earlier one: the two cancel each other.
+    """Rows that prefer the opposite of an earlier one.
 
-    To prefer A to B here and B to C there is no contradiction: ranked answers do that. Annotators
-    disagree now and then; at one row in twenty the columns of a part are probably swapped.
+    To prefer A to B here and B to C there is no contradiction: ranked answers do that.
     """
 
-    name, title, stop = "contradictions", "Contradictory preferences", 0.05
-    none = "No two rows prefer the opposite of each other."
-    do = "Decide which of the two is right, or leave both out."
+    name = "contradictions"
 
     def __init__(self, duplicates: Duplicates) -> None:
         super().__init__()
         self._places = duplicates.places
 
-    def add(self, pair: PairView) -> None:
-        """Look at a pair."""
-        self.of += pair.rejected is not None
+    def _look(self, pair: PairView) -> None:
         other = self._places.get(opposite(pair.key))
         if other is not None:
             self.found(pair.where, f"{pair.prompt} → {pair.chosen}", other)
-
-    def finding(self) -> Finding:
-        """What was found."""
-        return self.outcome(
-            f"{amount(self.count, 'row')} ({percent(self.share)}) "
-            f"{'prefers' if self.count == 1 else 'prefer'} the answer that an earlier row with the "
-            "same prompt rejects, and the other way round: together they teach nothing."
-        )
 
 
 class NearDuplicates(Check):
     """Rows whose prompt and answers are nearly those of another row.
 
     Rows with other system messages, tools or speakers are not: they ask for something else. Exact
-    duplicates are counted elsewhere and are not to be added. Questions of one pattern look alike in
-    honest data too; one row in a hundred is worth a look. With a third of the rows nearly repeated,
-    the data are much smaller than they look.
+    duplicates are counted elsewhere and are not to be added.
     """
 
-    name, title, look, stop = "near_duplicates", "Near duplicates", 0.01, 0.30
-    none = "No row is nearly the same as another."
-    do = "Read the examples; orpo data fix --deduplicate near keeps one of each."
+    name = "near_duplicates"
 
     def __init__(self) -> None:
         super().__init__()
@@ -114,7 +84,10 @@ class NearDuplicates(Check):
         self._places: list[tuple[str, str]] = []
         self._settings = array("Q")
 
-    def add(self, pair: PairView) -> bool:
+    def _look(self, pair: PairView) -> None:
+        self.keep(pair)
+
+    def keep(self, pair: PairView) -> bool:
         """Keep a row's words; whether there were any, and room for them."""
         if len(self._places) >= NEAR_ROWS:
             self.left_out += 1
@@ -132,15 +105,11 @@ class NearDuplicates(Check):
         self._places.append((pair.where, (pair.prompt[-90:] + " → " + pair.chosen)[:200]))
         return True
 
-    def finding(self) -> Finding:
-        """Compare all rows, and say what was found."""
+    def _told(self) -> Told:
         self.of = len(self._places)
         for row, earlier in self.copies():
             self.found(*self._places[row], self._places[earlier][0])
-        return self.outcome(
-            f"{amount(self.count, 'row')} ({percent(self.share)}) say nearly the same as an "
-            "earlier one, in prompt and answers: a few words differ, or their order."
-        )
+        return {}, {}
 
     def copies(self) -> list[tuple[int, int]]:
         """(row, the first row that it repeats), for each row of a cluster but its first.
@@ -156,8 +125,8 @@ class NearDuplicates(Check):
         return [(row, first) for row, first in firsts if first != row]
 
     def _alike(self, one: int, two: int) -> bool:
-        rows = (np.concatenate([self._asked[row], self._chosen[row]]) for row in (one, two))
-        if not similar.nearly_same(*rows, self._weights, similar.SIMILAR):
+        rows = [np.concatenate([self._asked[row], self._chosen[row]]) for row in (one, two)]
+        if not similar.nearly_same(rows[0], rows[1], self._weights, similar.SIMILAR):
             return False
         return all(self._same(store[one], store[two]) for store in (self._chosen, self._rejected))
 
@@ -170,14 +139,10 @@ class NearDuplicates(Check):
 class Leakage(Check):
     """Evaluation prompts that are training prompts, but for case and white space.
 
-    All evaluation pairs come first (`hold`), then the training pairs (`add`). A model that has seen
-    the question is not tested by it. Below one in a hundred the figures hardly move; from there on
-    they are no longer what they claim to be.
+    All evaluation pairs come first (`hold`), then the training pairs (`add`).
     """
 
-    name, title, stop = "leakage", "Evaluation prompts in the training data", 0.01
-    none = "No evaluation prompt is in the training data."
-    do = "Split by prompt: orpo data fix --held_out 0.05, or orpo train --held_out 0.05."
+    name = "leakage"
 
     def __init__(self) -> None:
         super().__init__()
@@ -186,26 +151,19 @@ class Leakage(Check):
 
     def hold(self, pair: PairView) -> None:
         """Take an evaluation pair."""
-        self.of += 1
         self._held.setdefault(pair.question_key, []).append((pair.where, pair.prompt[:200]))
 
-    def add(self, pair: PairView) -> None:
-        """Look at a training pair."""
+    def _look(self, pair: PairView) -> None:
         if pair.question_key in self._held:
             self.kinds["rows"] += 1
             self._leaked.setdefault(pair.question_key, pair.where)
 
-    def finding(self) -> Finding:
-        """What was found."""
+    def _told(self) -> Told:
+        self.of = sum(map(len, self._held.values()))
         for key, train_where in self._leaked.items():
             for where, text in self._held[key]:
                 self.found(where, text, train_where)
-        return self.outcome(
-            f"{amount(self.count, 'evaluation row')} ({percent(self.share)}) "
-            f"{'has its prompt' if self.count == 1 else 'have their prompts'} in the training "
-            f"data, in {amount(self.kinds['rows'], 'row')} there: the evaluation measures memory.",
-            {"train_rows": float(self.kinds["rows"])},
-        )
+        return {"train_rows": self.kinds["rows"]}, self.kinds
 
 
 class _Prompts:
@@ -238,47 +196,38 @@ class NearLeakage(Check):
     """Evaluation prompts that nearly are training prompts: some words differ.
 
     All evaluation pairs come first (`hold`), then the training pairs (`add`). A prompt that is the
-    same but for case and white space is `Leakage`'s. Similar questions in both sets are normal; one
-    in a hundred is worth reading. Where half of the evaluation resembles the training data, the
-    split was made after copying.
+    same but for case and white space is `Leakage`'s.
     """
 
-    name, title = "near_leakage", "Evaluation prompts nearly in the training data"
-    look, stop = 0.01, 0.50
-    none = "No evaluation prompt is nearly a training prompt."
-    do = "Read the examples; leave out of one set what asks the same."
+    name = "near_leakage"
 
     def __init__(self) -> None:
         super().__init__()
-        self.left_out = 0
+        self.left_out = self._rows = 0
         self._weights = WordWeights()
         self._held, self._trained = _Prompts(self._weights), _Prompts(self._weights)
 
     def hold(self, pair: PairView) -> None:
         """Take an evaluation pair."""
-        self.of += 1
+        self._rows += 1
         self.left_out += not self._held.add(pair)
 
-    def add(self, pair: PairView) -> None:
-        """Take a training pair."""
+    def _look(self, pair: PairView) -> None:
         self.left_out += not self._trained.add(pair)
 
-    def finding(self) -> Finding:
-        """Compare, and say what was found."""
+    def _told(self) -> Told:
+        self.of = self._rows
         ours, theirs = self._held, self._trained
         keys, alike = list(ours.numbers), dict[int, int]()
         for held, trained in similar.candidate_pairs(ours.signatures, theirs.signatures).tolist():
             if held not in alike and keys[held] not in theirs.numbers:
-                texts = ours.words[held], theirs.words[trained]
-                if similar.nearly_same(*texts, self._weights, similar.SIMILAR_PROMPT):
+                one, two, least = ours.words[held], theirs.words[trained], similar.SIMILAR_PROMPT
+                if similar.nearly_same(one, two, self._weights, least):
                     alike[held] = trained
         for held, trained in sorted(alike.items()):
             for _ in range(ours.rows[held]):
                 self.found(*ours.places[held], theirs.places[trained][0])
-        return self.outcome(
-            f"{amount(self.count, 'evaluation prompt')} ({percent(self.share)}) nearly repeat a "
-            "training prompt: a few words differ."
-        )
+        return {}, {}
 
 
 def near_prompts(pairs: Iterable[PairView]) -> dict[int, int]:

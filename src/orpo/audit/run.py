@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
-from typing import Protocol
 
 from orpo.audit import checks, repeats
 from orpo.audit.faults import count_texts
-from orpo.audit.findings import EXAMPLES, Audit, Check, Example, Finding, amount, clip, percent
+from orpo.audit.findings import EXAMPLES, Audit, Check, Example, Finding, amount, clip, in_words
 from orpo.audit.lengths import Lengths, TokenCounts, truncation_of
 from orpo.audit.similar import minhash_available
 from orpo.audit.views import PairView, view
@@ -19,9 +18,6 @@ from orpo.data.reading import PairReaders, is_tokenised
 from orpo.data.tokenize import PairTokenizer
 from orpo.data.types import Dropped, Ledger, PreferencePair, Row, TokenizedPair
 from orpo.errors import DataError
-
-FEW_PAIRS = 500
-"""Fewer pairs are learnt by heart before anything else changes; published runs use thousands."""
 
 CONTENT_ROWS = 20_000
 """Rows whose texts a quick audit looks at: what is true of a data set shows in so many. Repeated
@@ -121,14 +117,6 @@ def headlines(audit: Audit, count: int = 3) -> list[str]:
     return [*lines, *(note for note in audit.notes if lines)]
 
 
-class _PairCheck(Protocol):
-    content: bool
-
-    def add(self, pair: PairView) -> object: ...
-
-    def finding(self) -> Finding | None: ...
-
-
 class _Auditor:
     """The state of an audit: counts, hashes and lengths."""
 
@@ -146,13 +134,13 @@ class _Auditor:
         self._near = repeats.NearDuplicates() if near else None
         self._leakage = repeats.Leakage() if leakage else None
         self._near_leakage = repeats.NearLeakage() if leakage and near else None
-        listed: list[_PairCheck | None] = [
+        listed: tuple[Check | None, ...] = (
             *(checks.NoRejected(), checks.EmptyTexts(), checks.IdenticalAnswers()),
             *(self._duplicates, repeats.Contradictions(self._duplicates), self._near),
             *(self._leakage, self._near_leakage, self._template, checks.Refusals()),
             *(checks.Openings(), self._languages, self._turns, checks.Categories()),
             *(checks.Scores(), checks.Weights()),
-        ]
+        )
         self._checks = [check for check in listed if check is not None]
 
     def _readers(self) -> PairReaders:
@@ -192,7 +180,7 @@ class _Auditor:
                 count_texts(self.ledger, seen)
                 if content:
                     other = None if seen.rejected is None else len(seen.rejected)
-                    self._lengths.add(len(seen.prompt), len(seen.chosen), other)
+                    self._lengths.keep(len(seen.prompt), len(seen.chosen), other)
         if tokenize is not None:
             self._add_tokens(tokenize, pairs, views)
 
@@ -201,7 +189,7 @@ class _Auditor:
         before = self._duplicates.count
         for check in self._checks:
             repeated = check is self._near and self._duplicates.count > before
-            if not repeated and (content or not check.content):
+            if not repeated and (content or not check.rule.get("content")):
                 check.add(seen)
 
     def _add_tokens(
@@ -219,7 +207,7 @@ class _Auditor:
             self.ledger.count(_fitted(self._plan.lengths, outcome, seen.where))
             self._tokens.add(outcome)
             answer = len(outcome.rejected_ids) if outcome.rejected_ids else None
-            self._lengths.add(len(outcome.prompt_ids), len(outcome.chosen_ids), answer)
+            self._lengths.keep(len(outcome.prompt_ids), len(outcome.chosen_ids), answer)
             if start is not None and outcome.prompt_ids[:2] == [start, start]:
                 fault(seen.where, seen.prompt, "two beginning-of-sequence tokens")
 
@@ -280,37 +268,15 @@ class _Auditor:
         yield from self._notes
 
 
-class Unreadable(Check):
-    """A few broken rows are slips; one in twenty says that a part is in another format."""
-
-    name, title, stop = "unreadable_rows", "Rows that cannot be read", 0.05
-    none, do = "Every row can be read.", "Correct them, or train with --on_bad_row drop."
-
-
-class Lost(Check):
-    """One row in twenty does not reach the training, for whatever reasons; the rest may differ."""
-
-    name, title, look = "lost_rows", "Rows lost before training", 0.05
-    none, do = "Every row would be trained on.", "See why rows are dropped."
-    quiet = True
-
-
-class Pairs(Check):
-    """Whether enough pairs are left to train on."""
-
-    name, title, quiet = "few_pairs", "Number of pairs", True
-
-
 def _accounts(ledger: Ledger, *, left_out: bool = False) -> list[Finding]:
     """What the account says: rows that cannot be read, rows lost, and whether enough are left.
 
     `left_out` says that a training leaves unreadable rows out already.
     """
-    bad, lost, enough = Unreadable(), Lost(), Pairs()
+    bad, lost, enough = map(Check, ("unreadable_rows", "lost_rows", "few_pairs"))
     bad.of, bad.count = ledger.rows_in, sum(ledger.dropped[reason] for reason in _BROKEN)
     examples = [one for reason in _BROKEN for one in ledger.examples.get(reason, [])]
     bad.examples = [Example(one.where, clip(one.detail)) for one in examples[:EXAMPLES]]
-    told = f"{amount(bad.count, 'row')} ({percent(bad.share)}) cannot be read as preference pairs."
     lost.of = ledger.rows_in - ledger.dropped[_NOT_IN_MIX]
     lost.count = lost.of - ledger.kept
     reasons = ", ".join(
@@ -318,25 +284,17 @@ def _accounts(ledger: Ledger, *, left_out: bool = False) -> list[Finding]:
         for reason, n in ledger.dropped.most_common()
         if reason != _NOT_IN_MIX
     )
-    gone = f"{lost.count:,} of {amount(lost.of, 'row')} are dropped ({reasons})."
     alone, pairs = ledger.nll_only, ledger.kept - ledger.nll_only
-    enough.of, enough.count = ledger.kept, pairs
-    beside = f" and {amount(alone, 'row')} without rejected answer" * bool(alone)
-    do = (
-        f"Collect more: below {FEW_PAIRS} pairs little is learnt."
-        if pairs
-        else "Give rows a rejected answer: orpo train refuses data without."
-        if ledger.kept
-        else "See why rows are dropped."
-    )
+    enough.of, enough.count, least = ledger.kept, pairs, enough.rule["enough"]
+    beside = in_words(enough.rule["beside"], {"alone": alone}) if alone else ""
     return [
-        bad.outcome(told, do="Correct them: they are left out." if left_out else ""),
-        lost.outcome(gone, {"kept": float(ledger.kept)}),
+        bad.outcome({}, {}, do="left_out" if left_out else "do"),
+        lost.outcome({"kept": ledger.kept}, {"reasons": reasons}),
         enough.outcome(
-            f"{amount(pairs, 'pair')}{beside} would be trained on.",
-            {"pairs": float(pairs), "nll_only": float(alone)},
-            verdict="stop" if not pairs else "look" if pairs < FEW_PAIRS else "ok",
-            do=do,
+            {"pairs": pairs, "nll_only": alone},
+            {"beside": beside, "enough": least},
+            verdict="stop" if not pairs else "look" if pairs < least else "ok",
+            do="do" if pairs else "unpaired" if ledger.kept else "lost",
         ),
     ]
 
