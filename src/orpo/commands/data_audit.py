@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,6 +37,11 @@ With --strict a "stop" makes the exit code 2."""
 _COLOURS = {"ok": "green", "look": "yellow", "stop": "bold red"}
 _SAMPLED = 24  # pairs that --measure trains on
 _BATCH, _WARMUP = 4, 1
+_STEPS: dict[str, Any] = {
+    **{"per_device_train_batch_size": _BATCH, "gradient_accumulation_steps": 1},
+    **{"train_sampling_strategy": "sequential", "save_strategy": "no", "eval_strategy": "no"},
+    **{"report_to": [], "disable_tqdm": True, "on_bad_row": "drop", "data_cache": "off"},
+}
 
 
 @dataclass(frozen=True)
@@ -53,14 +58,8 @@ class Options:
     html: Path | None = option(None, metavar="FILE", help="write a page with pictures")
     strict: bool = option(False, help='exit with 2 if the verdict is "stop"')
     settings: dict[str, Any] = training_settings(
-        "data_format",
-        "pair_rule",
-        "max_length",
-        "max_prompt_length",
-        "truncation",
-        "chat_template",
-        "chat_template_kwargs",
-        "trust_remote_code",
+        *("data_format", "pair_rule", "max_length", "max_prompt_length", "truncation"),
+        *("chat_template", "chat_template_kwargs", "trust_remote_code"),
     )
     json: bool = asked("json")
 
@@ -78,22 +77,21 @@ def run(options: Options) -> dict[str, Any]:
         ensure_writable(options.html, fix="Give the name of an HTML file.")
     audit = audit_dataset(options)
     _show(audit)
-    result = audit.as_dict()
     if options.html:
         from orpo.report.write import write_audit_page  # noqa: PLC0415 - pictures take seconds to load
 
         say(f"page: {write_audit_page(audit, options.html)}")
-    if options.strict and audit.verdict == "stop":
+    stops = [f for f in audit.findings if f.verdict == "stop"]
+    if options.strict and stops:
         if options.json:  # whoever reads it wants to know why
-            print_json(result)
-        stops = [f for f in audit.findings if f.verdict == "stop"]
+            print_json(audit.as_dict())
         names = ", ".join(f.title for f in stops)
         raise DataError(
             f"the verdict is stop ({names}): {stops[0].says.rstrip('.')}",
             where=audit.dataset,
             fix=stops[0].do or "See the table.",
         )
-    return result
+    return audit.as_dict()
 
 
 def audit_dataset(options: Options) -> Audit:
@@ -131,24 +129,30 @@ def _measured(
     options: Options, rows: Sequence[Row], budget: Mapping[str, float]
 ) -> tuple[dict[str, float], str]:
     """A few training steps: how long an epoch takes, how much memory, and how that is known."""
-    from orpo.train.clock import StepClock  # noqa: PLC0415 - loads torch
+    from orpo.train.before.memory import measure_memory  # noqa: PLC0415 - loads torch
+    from orpo.train.clock import StepClock  # noqa: PLC0415
 
-    clock = StepClock()
+    clock, longest = StepClock(), int(budget["longest_positions"])
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         trainer = _trainer(options, rows, folder)
         trainer.add_callback(clock)
-        peak = _peak_bytes(trainer, int(budget["longest_positions"]))
+        # The model, and what a step on the largest micro-batch needs beyond it.
+        estimate = measure_memory(
+            trainer.model, trainer.engine, trainer.args, trainer.accelerator.autocast
+        )
+        weights = sum(p.numel() * p.element_size() for p in trainer.model.parameters())
+        peak = weights + estimate.needed(max(longest, min(estimate.max_tokens, _BATCH * longest)))
         lengths = [_tokens(pair) for pair in trainer.train_dataset]
         trainer.train()
-    tokens = sum(lengths[_BATCH * _WARMUP : _BATCH * len(clock.seconds)])
-    seconds = sum(clock.seconds[_WARMUP:])
+    steps, seconds = len(clock.seconds), sum(clock.seconds[_WARMUP:])
+    speed = sum(lengths[_BATCH * _WARMUP : _BATCH * steps]) / seconds
     measured = {
-        "tokens_per_second": tokens / seconds,
-        "seconds_per_epoch": budget["tokens_per_epoch"] / (tokens / seconds),
+        "tokens_per_second": speed,
+        "seconds_per_epoch": budget["tokens_per_epoch"] / speed,
         "peak_bytes": float(peak),
     }
     return measured, (
-        f"time: {len(clock.seconds) - _WARMUP} training steps of {_BATCH} pairs of these data took "
+        f"time: {steps - _WARMUP} training steps of {_BATCH} pairs of these data took "
         f"{seconds:.2f} s on this machine ({trainer.engine.name} engine, device "
         f"{trainer.args.device}); memory: estimated for micro-batches as they would be cut"
     )
@@ -162,88 +166,45 @@ def _trainer(options: Options, rows: Sequence[Row], folder: str) -> ORPOTrainer:
     from orpo.train.tokenizer import named_tokenizer  # noqa: PLC0415
     from orpo.train.trainer import ORPOTrainer  # noqa: PLC0415
 
-    config = ORPOConfig(
-        output_dir=folder,
-        seed=options.seed,
-        per_device_train_batch_size=_BATCH,
-        gradient_accumulation_steps=1,
-        train_sampling_strategy="sequential",
-        save_strategy="no",
-        eval_strategy="no",
-        report_to=[],
-        disable_tqdm=True,
-        on_bad_row="drop",
-        data_cache="off",
-        **options.settings,
-    )
+    config = ORPOConfig(output_dir=folder, seed=options.seed, **_STEPS, **options.settings)
+    named = named_tokenizer(options.tokenizer, config) if options.tokenizer else None
     trainer = ORPOTrainer(
-        model=options.model,
-        args=config,
-        train_dataset=list(rows),
-        tokenizer=named_tokenizer(options.tokenizer, config) if options.tokenizer else None,
+        model=options.model, args=config, train_dataset=list(rows), tokenizer=named
     )
     trainer.remove_callback(PrinterCallback)
     pairs = len(trainer.train_dataset)
     if pairs < _BATCH * (_WARMUP + 1):
-        raise DataError(
-            f"{pairs} of {len(rows)} sampled rows can be trained on, too few to measure with",
-            where="--measure",
-        )
+        what = f"{pairs} of {len(rows)} sampled rows can be trained on, too few to measure with"
+        raise DataError(what, where="--measure")
     trainer.args.max_steps = pairs // _BATCH
     return trainer
 
 
-def _peak_bytes(trainer: ORPOTrainer, longest: int) -> int:
-    """The model, and what a step on the largest micro-batch needs beyond it."""
-    from orpo.train.before.memory import measure_memory  # noqa: PLC0415 - loads torch
-
-    estimate = measure_memory(
-        trainer.model, trainer.engine, trainer.args, trainer.accelerator.autocast
-    )
-    weights = sum(p.numel() * p.element_size() for p in trainer.model.parameters())
-    positions = max(longest, min(estimate.max_tokens, _BATCH * longest))
-    peak: int = weights + estimate.needed(positions)
-    return peak
-
-
 def _tokens(pair: Mapping[str, Any]) -> int:
     """Tokens of both sequences, each with its prompt."""
-    prompt, chosen, rejected = (
-        len(pair[f"{name}_ids"]) for name in ("prompt", "chosen", "rejected")
-    )
+    parts = ("prompt", "chosen", "rejected")
+    prompt, chosen, rejected = (len(pair[f"{name}_ids"]) for name in parts)
     return (2 if rejected else 1) * prompt + chosen + rejected
 
 
 def _show(audit: Audit) -> None:
-    rows = audit.rows
-    say(
-        f"{audit.dataset} ({rows.format or 'no format'}): {amount(rows.rows_in, 'row')}, "
-        f"{rows.kept:,} kept"
-    )
-    console.print(_table(audit))
+    rows, table = audit.rows, Table(box=SIMPLE, padding=(0, 1, 0, 0))
+    format_name = rows.format or "no format"
+    read = amount(rows.rows_in, "row")
+    say(f"{audit.dataset} ({format_name}): {read}, {rows.kept:,} kept")
+    for name in ("", "check", "found", "of", "share"):
+        right = name in ("found", "of", "share")
+        table.add_column(name, justify="right" if right else "left", no_wrap=True)
+    for f in audit.findings:
+        verdict, share = Text(f.verdict, _COLOURS[f.verdict]), f"{100 * f.share:.1f} %"
+        table.add_row(verdict, Text(f.title), f"{f.count:,}", f"{f.of:,}", share)
+    console.print(table)
     for finding in audit.findings:
         if finding.verdict != "ok":
             _explain(finding)
-    for line in (*_costs(audit), *audit.notes):
+    for line in (*_costs(audit.budget), *audit.notes):
         say(line)
     console.print(Text.assemble("verdict: ", (audit.verdict, _COLOURS[audit.verdict])))
-
-
-def _table(audit: Audit) -> Table:
-    table = Table(box=SIMPLE, padding=(0, 1, 0, 0))
-    table.add_column("", no_wrap=True)
-    table.add_column("check", no_wrap=True)
-    for name in ("found", "of", "share"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for finding in audit.findings:
-        table.add_row(
-            Text(finding.verdict, _COLOURS[finding.verdict]),
-            Text(finding.title),
-            f"{finding.count:,}",
-            f"{finding.of:,}",
-            f"{100 * finding.share:.1f} %",
-        )
-    return table
 
 
 def _explain(finding: Finding) -> None:
@@ -257,22 +218,19 @@ def _explain(finding: Finding) -> None:
         console.print(seen, no_wrap=True, overflow="ellipsis", crop=True)
 
 
-def _costs(audit: Audit) -> list[str]:
-    budget = audit.budget
-    if not budget:
-        return []
-    lines = [
-        f"an epoch: {budget['pairs']:,.0f} rows, {budget['tokens_per_epoch']:,.0f} tokens; the "
-        f"shared engine computes {budget['positions_per_epoch']:,.0f} positions, padded batches "
-        f"of four {budget['padded_positions_per_epoch']:,.0f}"
-    ]
+def _costs(budget: Mapping[str, float]) -> Iterator[str]:
+    if budget:
+        yield (
+            f"an epoch: {budget['pairs']:,.0f} rows, {budget['tokens_per_epoch']:,.0f} tokens; the "
+            f"shared engine computes {budget['positions_per_epoch']:,.0f} positions, padded "
+            f"batches of four {budget['padded_positions_per_epoch']:,.0f}"
+        )
     if "seconds_per_epoch" in budget:
-        lines.append(
+        yield (
             f"measured: {budget['tokens_per_second']:,.0f} tokens/s, so an epoch takes about "
             f"{_duration(budget['seconds_per_epoch'])}; peak memory about "
             f"{budget['peak_bytes'] / 2**30:.2f} GiB"
         )
-    return lines
 
 
 def _duration(seconds: float) -> str:

@@ -33,13 +33,8 @@ class Options(Repair):
     )
     tokenizer: str | None = option(None, help="the tokenizer, if not the model's")
     settings: dict[str, Any] = training_settings(
-        "data_format",
-        "pair_rule",
-        "max_length",
-        "max_prompt_length",
-        "chat_template",
-        "chat_template_kwargs",
-        "trust_remote_code",
+        *("data_format", "pair_rule", "max_length", "max_prompt_length"),
+        *("chat_template", "chat_template_kwargs", "trust_remote_code"),
     )
 
     def __post_init__(self) -> None:
@@ -66,9 +61,8 @@ def run(options: Options) -> dict[str, Any]:
     name = options.tokenizer or options.model
     tokenize = pair_tokenizer(name, config) if name else None
     lengths = LengthPolicy(config.max_length, config.max_prompt_length, "drop")
-    result = fix_dataset(
-        options, PairReader(config.format_name, "drop", config.pair_rule), tokenize, lengths
-    )
+    reader = PairReader(config.format_name, "drop", config.pair_rule)
+    result = fix_dataset(options, reader, tokenize, lengths)
     for line in result.summary():
         say(line)
     return result.as_dict()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rich.cells import cell_len, chop_cells
@@ -48,9 +48,8 @@ _RESERVED = set("│║·↵⇥⟨⟩⋯✂")
 # Control, format (text direction, zero width), surrogate, private use, unassigned, separators.
 _UNSEEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp", "Zs"}
 
-_FADED = re.compile("[·↵⇥⋯]+")
-_LINE = re.compile(r"[^\n]*\n+|[^\n]+")
-
+_WHITE = re.compile("[·↵⇥⋯]+")  # marks that stand back
+_LINE = re.compile(r"[^\n]*\n+|[^\n]+")  # up to each run of line breaks
 _COLOURS = {"prompt": "cyan", "chosen": "green", "rejected": "red"}
 _GUTTERS = {"prompt": "  ", "chosen": "+ ", "rejected": "- "}
 _BORDERS = {"│": "dim", "║": "bold yellow"}
@@ -72,15 +71,8 @@ class Options:
         help="a row by its number, from 1, or by its place (pairs.jsonl:7); may be given again",
     )
     settings: dict[str, Any] = training_settings(
-        "data_format",
-        "pair_rule",
-        "max_length",
-        "max_prompt_length",
-        "truncation",
-        "nll_scope",
-        "chat_template",
-        "chat_template_kwargs",
-        "trust_remote_code",
+        *("data_format", "pair_rule", "max_length", "max_prompt_length", "truncation"),
+        *("nll_scope", "chat_template", "chat_template_kwargs", "trust_remote_code"),
     )
     json: bool = asked("json")
 
@@ -129,26 +121,19 @@ def draw_row(row: ShownRow, width: int) -> Iterator[Text]:
     if row.dropped is not None:
         yield Text(f"  dropped: {row.dropped.reason} ({inert(row.dropped.detail)})", "yellow")
         return
-    for line in _sums(row):
-        yield Text(f"  {line}")
+    terms = row.denominators
+    once = f", {row.shared} of them once for both answers" if row.shared else ""
+    yield Text(f"  {_amount(row.positions)} through the model{once}")
+    odds = "no rejected answer, so no odds ratio"
+    if terms["odds_rejected"]:
+        odds = f"odds ratio: means over {terms['odds_chosen']} chosen and "
+        odds += f"{terms['odds_rejected']} rejected"
+    weight = f" · weight {row.weight:g}" if row.weight != 1 else ""
+    yield Text(f"  NLL: mean over {terms['nll']} · {odds}{weight}")
     for part in row.parts:
         yield Text()
         yield _heading(part)
         yield from _Canvas(part, max(width, 20)).lines()
-
-
-def _sums(row: ShownRow) -> Iterator[str]:
-    terms = row.denominators
-    once = f", {row.shared} of them once for both answers" if row.shared else ""
-    yield f"{_amount(row.positions)} through the model{once}"
-    odds = (
-        f"odds ratio: means over {terms['odds_chosen']} chosen and "
-        f"{terms['odds_rejected']} rejected"
-        if terms["odds_rejected"]
-        else "no rejected answer, so no odds ratio"
-    )
-    weight = f" · weight {row.weight:g}" if row.weight != 1 else ""
-    yield f"NLL: mean over {terms['nll']} · {odds}{weight}"
 
 
 def _heading(part: ShownPart) -> Text:
@@ -158,11 +143,9 @@ def _heading(part: ShownPart) -> Text:
         said.append(f"{first} as in the other answer")
     if part.lost:
         said.append(f"{part.lost} more cut away")
-    if part.terms:
-        counts = f"{part.counts} in {' and '.join(_TERMS[term] for term in part.terms)}"
-        said.append(f"{counts} (nothing predicts the first)" if part.unpredicted else counts)
-    else:
-        said.append("read only: in no term")
+    counts = f"{part.counts} in {' and '.join(_TERMS[term] for term in part.terms)}"
+    unpredicted = " (nothing predicts the first)" if part.unpredicted else ""
+    said.append(counts + unpredicted if part.terms else "read only: in no term")
     heading = Text(f"{_GUTTERS[part.name]}{part.name}", f"bold {_COLOURS[part.name]}")
     return heading.append(f"  {', '.join(said)}", "not bold default")
 
@@ -171,24 +154,22 @@ def _amount(tokens: int) -> str:
     return f"{tokens} token{'s' * (tokens != 1)}"
 
 
-@dataclass
 class _Canvas:
     """Lays the tokens of one part out in lines of a given width, broken where the text breaks."""
 
-    part: ShownPart
-    width: int
-    _line: Text = field(default_factory=Text)
-    _done: list[Text] = field(default_factory=list)
+    def __init__(self, part: ShownPart, width: int) -> None:
+        self._part, self._width, self._colour = part, width, _COLOURS[part.name]
+        self._gutter = Text().append(_GUTTERS[part.name], f"bold {self._colour}")
+        self._line, self._done = self._gutter.copy(), list[Text]()
 
     def lines(self) -> list[Text]:
         """The part's picture."""
-        self._line = self._new_line()
-        pieces = self.part.pieces
+        pieces = self._part.pieces
+        following = [*(piece.text[:1] for piece in pieces[1:]), ""]
         for index, piece in enumerate(pieces):
             self._cut(index)
             self._token(index, piece)
-            following = pieces[index + 1].text[:1] if index + 1 < len(pieces) else ""
-            if piece.text.endswith("\n") and not piece.special and following != "\n":
+            if piece.text.endswith("\n") and not piece.special and following[index] != "\n":
                 self._break()
         self._cut(len(pieces))
         if self._border(len(pieces)) == "║":
@@ -196,40 +177,43 @@ class _Canvas:
         self._break()
         return self._done
 
-    def _new_line(self) -> Text:
-        name = self.part.name
-        return Text().append(_GUTTERS[name], f"bold {_COLOURS[name]}")
-
     def _break(self) -> None:
-        if len(self._line) > len(_GUTTERS[self.part.name]):
+        if len(self._line) > len(self._gutter):
             self._done.append(self._line)
-            self._line = self._new_line()
+            self._line = self._gutter.copy()
 
     def _put(self, border: str, text: str, style: str = "") -> None:
         """Add a border and what follows it, unbroken unless it is longer than a line."""
-        if cell_len(border + text) > self.width - cell_len(self._line.plain):
+        if cell_len(border + text) > self._width - cell_len(self._line.plain):
             self._break()
         self._line.append(border, _BORDERS.get(border, ""))
-        for line in chop_cells(text, self.width - len(_GUTTERS[self.part.name]) - 1):
-            if cell_len(line) > self.width - cell_len(self._line.plain):
+        for line in chop_cells(text, self._width - len(self._gutter) - 1):
+            if cell_len(line) > self._width - cell_len(self._line.plain):
                 self._break()
-            self._line.append_text(_faded(line, style))
+            drawn = Text(line, style)
+            if "reverse" not in style:
+                drawn.highlight_regex(_WHITE, "dim")
+            self._line.append_text(drawn)
 
     def _cut(self, index: int) -> None:
-        if self.part.lost and index == self.part.lost_at:
-            self._put("│", f"✂ {self.part.lost} cut", "bold yellow")
+        if self._part.lost and index == self._part.lost_at:
+            self._put("│", f"✂ {self._part.lost} cut", "bold yellow")
 
     def _border(self, index: int) -> str:
         """What stands before a token: where both answers part, that is marked."""
-        part = self.part
-        return "║" if part.name != "prompt" and 0 < part.shared == index else "│"
+        return "║" if self._part.name != "prompt" and 0 < self._part.shared == index else "│"
 
     def _token(self, index: int, piece: TokenPiece) -> None:
-        border, style = self._border(index), self._style(index, piece)
-        if piece.special:
-            self._put(border, _as_special(piece.text), style)
+        part, border, text = self._part, self._border(index), piece.text
+        style = f"{self._colour} reverse" if piece.special else self._colour
+        if part.name != "prompt" and index < part.shared:
+            style += " underline"
+        style = style if part.counted(index) else f"{style} dim"
+        if piece.special:  # in its own brackets: <s> as ⟨s⟩
+            inner = text[1:-1] if text[:1] == "<" and text[-1:] == ">" else text
+            self._put(border, f"⟨{''.join(map(_spelled, inner))}⟩", style)
             return
-        lines = _lines_of(piece.text)
+        lines = ["".join(map(_spelled, line)) for line in _LINE.findall(text)]
         if piece.continues or not lines:
             mark = "⋯" if piece.continues else f"⟨token {piece.id}⟩"
             lines[:1] = [mark + "".join(lines[:1])]
@@ -237,28 +221,6 @@ class _Canvas:
         for line in lines[1:]:
             self._break()
             self._put("", line, style)
-
-    def _style(self, index: int, piece: TokenPiece) -> str:
-        part = self.part
-        style = _COLOURS[part.name]
-        if piece.special:
-            style += " reverse"
-        if part.name != "prompt" and index < part.shared:
-            style += " underline"
-        return style if part.counted(index) else f"{style} dim"
-
-
-def _faded(text: str, style: str) -> Text:
-    """A text whose marks for white space stand back."""
-    drawn = Text(text, style)
-    if "reverse" not in style:
-        drawn.highlight_regex(_FADED, "dim")
-    return drawn
-
-
-def _lines_of(text: str) -> list[str]:
-    """A token's text in marks, cut after each run of line breaks."""
-    return ["".join(map(_spelled, line)) for line in _LINE.findall(text)]
 
 
 def _spelled(character: str) -> str:
@@ -272,9 +234,3 @@ def _spelled(character: str) -> str:
     if code < 0x100:
         return f"\\x{code:02x}"
     return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
-
-
-def _as_special(text: str) -> str:
-    """A special token's text in its own brackets: <s> as ⟨s⟩."""
-    inner = text[1:-1] if text[:1] == "<" and text[-1:] == ">" else text
-    return f"⟨{''.join(_spelled(c) for c in inner)}⟩"
