@@ -59,32 +59,43 @@ def run(options: Options) -> dict[str, Any]:
         raise ConfigError("not both at once", where="RUN and --model", fix="Give one of them.")
     if options.run:
         return _run(options.run, json=options.json)
-    found = examine_machine()
+    found, rows = _machine(), list[list[str]]()
     if options.model:
-        found["model"] = examine_model(options.model)
-    rows = []
+        found["model"] = _model(options.model)
     for group, value in found.items():
-        inner = value.items() if isinstance(value, dict) else ()
-        rows += [[f"{group}: {name}", _told(item)] for name, item in inner]
-        rows += [] if isinstance(value, dict) else [[group, str(value)]]
+        named = {f"{group}: {n}": v for n, v in value.items()} if isinstance(value, dict) else None
+        told = {group: value} if named is None else named
+        rows += [[n, "not installed" if v is None else str(v)] for n, v in told.items()]
     console.print(rows_table(["what", "found"], rows, lines=False))
     return found
 
 
-def _told(value: Any) -> str:
-    return "not installed" if value is None else str(value)
-
-
-# The machine.
-
-
-def examine_machine() -> dict[str, Any]:
+def _machine() -> dict[str, Any]:
     """What is installed, what device there is, and what a run would choose on it."""
     import psutil  # noqa: PLC0415 - not for --help
+    import torch  # noqa: PLC0415 - heavy
 
     from orpo.train.recorder import versions  # noqa: PLC0415 - loads torch
 
-    device, memory = _device(), psutil.virtual_memory()
+    memory, info = psutil.virtual_memory(), Path("/proc/cpuinfo")
+    if torch.cuda.is_available():
+        properties = torch.cuda.get_device_properties(0)
+        device: dict[str, Any] = {
+            "kind": "cuda",
+            "count": torch.cuda.device_count(),
+            "name": properties.name,
+            "memory_gib": _gib(properties.total_memory),
+            "bf16": torch.cuda.is_bf16_supported(),
+        }
+    elif torch.backends.mps.is_available():
+        device = {"kind": "mps"}
+    else:  # Linux tells whether there are matrix instructions for bf16
+        device = {
+            "kind": "cpu",
+            "threads": torch.get_num_threads(),
+            "capability": torch.backends.cpu.get_cpu_capability(),
+            "bf16": info.is_file() and "bf16" in info.read_text(encoding="utf-8"),
+        }
     return {
         "versions": versions(),
         "optional": {name: _version(name) for name in _OPTIONAL},
@@ -100,12 +111,8 @@ def examine_machine() -> dict[str, Any]:
     }
 
 
-def examine_model(name: str) -> dict[str, Any]:
-    """What a run would do with this model.
-
-    Raises:
-        ModelError: Its configuration cannot be read.
-    """
+def _model(name: str) -> dict[str, Any]:
+    """What a run would do with this model."""
     from transformers import AutoConfig  # noqa: PLC0415 - heavy
 
     from orpo.engine.select import expect_engine  # noqa: PLC0415 - loads torch
@@ -115,33 +122,10 @@ def examine_model(name: str) -> dict[str, Any]:
         config = AutoConfig.from_pretrained(name, trust_remote_code=False)
     except UNREADABLE as error:
         raise ModelError(f"cannot be read ({_first_line(error)})", where=name) from error
+    found = {"model": name, "type": config.model_type}
     if getattr(config, "is_encoder_decoder", False):
-        return {"model": name, "type": config.model_type, "trainable": "no: encoder-decoder"}
-    engine = expect_engine(config)
-    return {"model": name, "type": config.model_type, "trainable": "yes", "engine": engine}
-
-
-def _device() -> dict[str, Any]:
-    import torch  # noqa: PLC0415 - heavy
-
-    if torch.cuda.is_available():
-        properties = torch.cuda.get_device_properties(0)
-        return {
-            "kind": "cuda",
-            "count": torch.cuda.device_count(),
-            "name": properties.name,
-            "memory_gib": _gib(properties.total_memory),
-            "bf16": torch.cuda.is_bf16_supported(),
-        }
-    if torch.backends.mps.is_available():
-        return {"kind": "mps"}
-    info = Path("/proc/cpuinfo")  # Linux tells whether there are matrix instructions for bf16
-    return {
-        "kind": "cpu",
-        "threads": torch.get_num_threads(),
-        "capability": torch.backends.cpu.get_cpu_capability(),
-        "bf16": info.is_file() and "bf16" in info.read_text(encoding="utf-8"),
-    }
+        return {**found, "trainable": "no: encoder-decoder"}
+    return {**found, "trainable": "yes", "engine": expect_engine(config)}
 
 
 def _version(name: str) -> str | None:
@@ -159,21 +143,18 @@ def _first_line(error: Exception) -> str:
     return next(iter(str(error).splitlines()), repr(error))
 
 
-# A folder.
-
-
 def _run(name: str, *, json: bool) -> dict[str, Any]:
     found = examine_folder(name, look_into)
+    said, commands = verdict(found), next_commands(found)
     console.print(rows_table(["what", "found"], _rows(found), lines=False))
-    for line in found.notes:
-        say(f"note: {line}")
-    for line in found.problems:
-        say(f"damaged: {line}")
-    say(verdict(found))
-    commands = next_commands(found)
-    for line in commands:
-        say(f"next: {line}")
-    result = {**found.as_dict(), "verdict": verdict(found), "next": commands}
+    for line in (
+        *(f"note: {note}" for note in found.notes),
+        *(f"damaged: {problem}" for problem in found.problems),
+        said,
+        *(f"next: {command}" for command in commands),
+    ):
+        say(line)
+    result = {**found.as_dict(), "verdict": said, "next": commands}
     if found.problems:
         if json:
             print(json_line(result))
@@ -240,10 +221,9 @@ def _require_shards(folder: Path, seen: dict[str, set[str]]) -> None:
         except DataError as error:
             raise CheckpointError(f"{index.name} cannot be read ({error})") from error
         for weight, shard in named.items():
-            if shard not in seen:
-                raise CheckpointError(f"{shard} is missing")
-            if weight not in seen[shard]:
-                raise CheckpointError(f"{shard} lacks {weight}")
+            if weight not in seen.get(shard, ()):
+                lacks = f"lacks {weight}" if shard in seen else "is missing"
+                raise CheckpointError(f"{shard} {lacks}")
 
 
 def _would_load(folder: Path, holds: str) -> tuple[str | None, str | None]:
@@ -271,9 +251,6 @@ def _would_load(folder: Path, holds: str) -> tuple[str | None, str | None]:
     return base, None
 
 
-# Its table.
-
-
 def _rows(found: Diagnosis) -> list[list[str]]:
     """[what, found] for everything in a folder, in the order in which it was written."""
     rows = [[found.kind, found.folder]]
@@ -288,10 +265,8 @@ def _rows(found: Diagnosis) -> list[list[str]]:
         if found.unfinished:
             rows.append(["unfinished saves", ", ".join(found.unfinished)])
     rows += [[Path(saved.path).name, _in_words(saved, found)] for saved in found.checkpoints]
-    if found.model:
-        rows.append(["model", _in_words(found.model, found)])
-    elif found.kind == "run":
-        rows.append(["model", "not saved yet"])
+    if found.model or found.kind == "run":
+        rows.append(["model", _in_words(found.model, found) if found.model else "not saved yet"])
     rows += [[name, fault or "readable"] for name, fault in found.pages.items()]
     for event in found.events.last:
         said = f"step {event.get('step')}: {event.get('kind')}: {event.get('message')}"
@@ -302,50 +277,61 @@ def _rows(found: Diagnosis) -> list[list[str]]:
 def _in_words(saved: Saved, found: Diagnosis) -> str:
     if saved.damage:
         return f"damaged: {saved.damage}"
-    size = saved.size
-    words = [f"{size / 1e9:,.2f} GB" if size >= 1e9 else f"{size / 1e6:,.1f} MB"]
-    if saved.written:
-        words.append(saved.written.replace("T", " ").removesuffix("+00:00") + " UTC")
-    words.append("verifies" if saved.committed else "no manifest")
-    if saved.kind == "model" or found.kind == "model":
-        words.insert(0, saved.holds or "model")
-    if saved.base:
-        words.append(f"adapter of {saved.base}")
-    if saved.tensors is not None:
-        words.append(_weights(saved))
-    if saved.kind == "checkpoint":
-        words.append("resumable" if saved.resumable else "holds no optimizer")
-    if saved is found.resume and found.kind == "run":
-        words.append("--resume takes it")
-    return ", ".join(words)
-
-
-def _weights(saved: Saved) -> str:
-    if not saved.tensors:
-        return "weights are sharded and were not looked into"
-    count = len(saved.not_finite)
-    return f"{count} of {saved.tensors} weights are not finite" if count else "all weights finite"
-
-
-# The verdict, and the command to go on with.
+    size, tensors, broken = saved.size, saved.tensors, len(saved.not_finite)
+    weights = f"{broken} of {tensors} weights are not finite" if broken else "all weights finite"
+    if not tensors:
+        weights = "weights are sharded and were not looked into"
+    words = {
+        saved.holds or "model": "model" in (saved.kind, found.kind),
+        f"{size / 1e9:,.2f} GB" if size >= 1e9 else f"{size / 1e6:,.1f} MB": True,
+        (saved.written or "").replace("T", " ").removesuffix("+00:00") + " UTC": saved.written,
+        "verifies" if saved.committed else "no manifest": True,
+        f"adapter of {saved.base}": saved.base,
+        weights: tensors is not None,
+        "resumable" if saved.resumable else "holds no optimizer": saved.kind == "checkpoint",
+        "--resume takes it": saved is found.resume and found.kind == "run",
+    }
+    return ", ".join(word for word, holds in words.items() if holds)
 
 
 def verdict(found: Diagnosis) -> str:
     """One sentence on what the folder is good for."""
-    damaged = len(found.problems)
-    but = f"; {damaged} other {'thing is' if damaged == 1 else 'things are'} damaged"
-    if found.kind == "model":
-        return _of_model(found)
     if found.kind == "checkpoint":
-        return _of_checkpoint(found)
+        (saved,) = found.checkpoints
+        can = "gone on from and loaded" if saved.resumable else "loaded, not gone on from"
+        sound = f"the checkpoint of step {saved.step} is sound; it can be {can}"
+        return sound if saved.usable else "the checkpoint is damaged: do not use it"
+    if found.kind == "run" or found.model is None:
+        return _of_run(found)
+    model = found.model
+    if not model.usable:
+        return "the model is damaged: do not use it"
+    if found.problems or model.loads:
+        return "the model cannot be loaded"
+    unknown = "" if model.committed else " as far as can be told without a manifest"
+    return f"the {model.holds or 'model'} is sound{unknown}"
+
+
+def _of_run(found: Diagnosis) -> str:
+    model, healthy, last = found.model, found.healthy, found.metrics.last_step
     if found.writer:
-        reached = "before its first logged step"
-        if found.metrics.last_step is not None:
-            reached = f"at step {found.metrics.last_step}{_of(found)}"
+        reached = "before its first logged step" if last is None else f"at step {last}{_of(found)}"
         return f"running {reached}: {found.writer} is writing here"
-    if found.model and found.model.usable and found.ended:
-        return f"finished at step {found.model.step}: the model is sound" + (but if damaged else "")
-    return _stopped(found)
+    if model and model.usable and found.ended:
+        damaged = len(found.problems)
+        but = f"; {damaged} other {'thing is' if damaged == 1 else 'things are'} damaged"
+        return f"finished at step {model.step}: the model is sound{but if damaged else ''}"
+    if healthy is None:
+        alone = "only its model can be used" if model and model.usable else "nothing can be used"
+        return f"there is no checkpoint to go on from: {alone}"
+    if found.max_steps is not None and healthy.step == found.max_steps:
+        state = "is damaged" if model else "was not saved in the run folder"
+        return f"finished at step {healthy.step}: the model {state}; its last checkpoint is sound"
+    step = healthy.step or 0
+    again = (
+        f"; the steps up to {last} that were logged are done again" if (last or 0) > step else ""
+    )
+    return f"stopped: step {step}{_of(found)} is sound and can be gone on from{again}"
 
 
 def next_commands(found: Diagnosis) -> list[str]:
@@ -354,58 +340,24 @@ def next_commands(found: Diagnosis) -> list[str]:
     if found.writer:
         return []
     if found.kind == "checkpoint":
-        return _after_checkpoint(found, folder.parent)
+        (saved,) = found.checkpoints
+        goes_on = [_go_on(folder.parent, found, saved, named=True)] if saved is healthy else []
+        other = [f"orpo doctor {shlex.quote(str(folder.parent))}"]
+        return [*goes_on, *_chat(saved)] if saved.usable else other
     loads = _chat(model) if model and model.usable else []
     if found.kind == "model" or (loads and found.ended):
         return loads
     if healthy is None:
         afresh = [_train(folder, found, str(folder / RECIPE), "--overwrite")]
-        return loads or (afresh if _from_command_line(found) else [])
-    at_its_end = found.max_steps is not None and healthy.step == found.max_steps
-    if at_its_end and not _from_command_line(found):
+        return loads or (afresh if _typed(found) else [])
+    if not _typed(found) and found.max_steps is not None and healthy.step == found.max_steps:
         return _chat(healthy)
     return [_go_on(folder, found, healthy, named=healthy is not found.resume), *_chat(healthy)]
 
 
-def _after_checkpoint(found: Diagnosis, above: Path) -> list[str]:
-    (saved,) = found.checkpoints
-    if not saved.usable:
-        return [f"orpo doctor {shlex.quote(str(above))}"]
-    goes_on = [_go_on(above, found, saved, named=True)] if saved is found.healthy else []
-    return [*goes_on, *_chat(saved)]
-
-
-def _of_model(found: Diagnosis) -> str:
-    model = found.model
-    assert model is not None
-    if not model.usable:
-        return "the model is damaged: do not use it"
-    if found.problems or model.loads:
-        return "the model cannot be loaded"
-    what = f"the {model.holds or 'model'} is sound"
-    return what if model.committed else f"{what} as far as can be told without a manifest"
-
-
-def _of_checkpoint(found: Diagnosis) -> str:
-    (saved,) = found.checkpoints
-    if not saved.usable:
-        return "the checkpoint is damaged: do not use it"
-    if not saved.resumable:
-        return f"the checkpoint of step {saved.step} is sound; it can be loaded, not gone on from"
-    return f"the checkpoint of step {saved.step} is sound; it can be gone on from and loaded"
-
-
-def _stopped(found: Diagnosis) -> str:
-    model, healthy = found.model, found.healthy
-    if healthy is None:
-        alone = "only its model can be used" if model and model.usable else "nothing can be used"
-        return f"there is no checkpoint to go on from: {alone}"
-    if found.max_steps is not None and healthy.step == found.max_steps:
-        state = "is damaged" if model else "was not saved in the run folder"
-        return f"finished at step {healthy.step}: the model {state}; its last checkpoint is sound"
-    last, step = found.metrics.last_step or 0, healthy.step or 0
-    again = f"; the steps up to {last} that were logged are done again" if last > step else ""
-    return f"stopped: step {step}{_of(found)} is sound and can be gone on from{again}"
+def _typed(found: Diagnosis) -> bool:
+    """Whether the run was started on the command line."""
+    return bool(found.recipe.get("model") and found.recipe.get("dataset"))
 
 
 def _of(found: Diagnosis) -> str:
@@ -413,30 +365,23 @@ def _of(found: Diagnosis) -> str:
 
 
 def _chat(saved: Saved) -> list[str]:
-    if saved.loads or not saved.holds:
-        return []
-    return [f"orpo chat {shlex.quote(saved.path)}"]
+    usable = saved.holds and not saved.loads
+    return [f"orpo chat {shlex.quote(saved.path)}"] if usable else []
 
 
 def _go_on(folder: Path, found: Diagnosis, saved: Saved, *, named: bool) -> str:
     """The command; a run that was started in Python goes on in Python."""
-    if not _from_command_line(found):
+    if not _typed(found):
         return _IN_PYTHON.format(repr(saved.path) if named else True)
-    recipe = folder / RECIPE
-    if not recipe.is_file():
-        recipe = Path(saved.path) / RECIPE
+    own = folder / RECIPE
+    recipe = own if own.is_file() else Path(saved.path) / RECIPE
     return _train(folder, found, str(recipe), "--resume", *([saved.path] if named else []))
 
 
 def _train(folder: Path, found: Diagnosis, *words: str) -> str:
     """`orpo train`, with where the run lies if its recipe does not say so, and as many ranks."""
-    told = Path(str(found.recipe.get("output_dir") or ""))
+    told, facts = Path(str(found.recipe.get("output_dir") or "")), found.recipe.get("_run")
     moved = [] if told.resolve() == folder.resolve() else ["--output_dir", str(folder)]
-    facts = found.recipe.get("_run")
     ranks = facts.get("world_size") if isinstance(facts, dict) else None
     several = ["--nproc", str(ranks)] if isinstance(ranks, int) and ranks > 1 else []
     return shlex.join(["orpo", "train", *words, *moved, *several])
-
-
-def _from_command_line(found: Diagnosis) -> bool:
-    return bool(found.recipe.get("model") and found.recipe.get("dataset"))
