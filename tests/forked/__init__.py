@@ -1,6 +1,6 @@
 """`python` and `orpo` for tests: real processes, without the seconds of importing.
 
-    subprocess.run([forked.python(), "-m", "tests.train.ranks_worker", ...])
+    subprocess.run([forked.python(), "-m", "tests.train.jobs", ...])
 
 A server (`server.py`) has imported everything and forks a process for every such command. What is
 started is a program of a few lines (`client.py`) that hands over its folder, environment, input and

@@ -1,7 +1,8 @@
-"""The gradient of one optimizer step, however its eight pairs are dealt out."""
+"""Quiet trainers, and the gradient of one optimizer step, however its eight pairs are dealt out."""
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import torch
@@ -10,6 +11,8 @@ from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 
 from orpo import ORPOConfig, ORPOTrainer
 from tests.train.small import byte_tokenizer, text_rows, tiny_llama
+
+_ARGUMENTS = inspect.signature(ORPOTrainer).parameters.keys()
 
 
 class Capture(TrainerCallback):
@@ -35,26 +38,27 @@ class MeanOfMeans(ORPOTrainer):
         return samples, None
 
 
-def quiet_trainer(kind: type[ORPOTrainer], output_dir: str, **kwargs: Any) -> ORPOTrainer:
-    own = {"model", "train_dataset", "eval_dataset", "callbacks", "peft_config", "tokenizer"}
-    settings = {
-        "output_dir": output_dir,
-        "use_cpu": True,
-        "report_to": "none",
-        "save_strategy": "no",
-        "max_steps": 1,
-        "max_grad_norm": 0.0,
-        "train_sampling_strategy": "sequential",
-        "orpo_alpha": 0.5,
-        **{key: value for key, value in kwargs.items() if key not in own},
-    }
-    given = {key: value for key, value in kwargs.items() if key in own}
-    given = {"model": None, "tokenizer": byte_tokenizer(), **given}
-    given["model"] = given["model"] if given["model"] is not None else tiny_llama()
-    trainer = kind(args=ORPOConfig(**settings), **given)
+def any_trainer(kind: type[ORPOTrainer] = ORPOTrainer, **kwargs: Any) -> ORPOTrainer:
+    """A trainer that says nothing; what it does not take itself goes to its settings."""
+    given = {key: value for key, value in kwargs.items() if key in _ARGUMENTS}
+    settings = {key: value for key, value in kwargs.items() if key not in _ARGUMENTS}
+    plain = {"use_cpu": True, "report_to": "none", "save_strategy": "no", "max_steps": 1}
+    if given.get("model") is None and "model_init" not in given:
+        given["model"] = tiny_llama()
+    if "processing_class" not in given:
+        given.setdefault("tokenizer", byte_tokenizer())
+    if "args" not in given:
+        given["args"] = ORPOConfig(**{**plain, **settings})
+    trainer = kind(**given)
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
     return trainer
+
+
+def quiet_trainer(kind: type[ORPOTrainer], output_dir: str, **kwargs: Any) -> ORPOTrainer:
+    """One whose step is nothing but its gradient."""
+    plain = {"max_grad_norm": 0.0, "train_sampling_strategy": "sequential", "orpo_alpha": 0.5}
+    return any_trainer(kind, **{"output_dir": output_dir, **plain, **kwargs})
 
 
 def step_gradients(
@@ -63,8 +67,7 @@ def step_gradients(
     """Gradients of the first optimizer step over `text_rows`."""
     capture = Capture()
     kwargs.setdefault("train_dataset", text_rows())
-    trainer = quiet_trainer(kind, output_dir, callbacks=[capture], **kwargs)
-    trainer.train()
+    quiet_trainer(kind, output_dir, callbacks=[capture], **kwargs).train()
     assert capture.gradients
     assert all(bool(torch.isfinite(g).all()) for g in capture.gradients.values())
     return capture.gradients

@@ -10,55 +10,105 @@ import json
 import os
 import random
 import shutil
-import subprocess
+import signal
+import sys
 import tempfile
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from orpo.runs.checkpoints import checkpoints
-from tests import forked
-from tests.train.whole_runs import differences
+from tests.train.jobs import started
+from tests.train.whole_runs import differences, finished
 
-REPOSITORY = Path(__file__).parents[2]
 KILLED = -9
-QUIET = {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+SETTINGS: dict[str, Any] = {
+    "max_steps": 12,
+    "save_steps": 3,
+    "save_total_limit": 2,
+    "eval_strategy": "steps",
+    "eval_steps": 4,
+    "gradient_accumulation_steps": 1,  # it is files that this is about
+    "gradient_checkpointing": False,
+}
+_EVENTS = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.truncate", "os.link")
+_REMOVALS = ("os.remove", "os.rmdir")  # of a whole tree: names relative to an open folder
+_WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 
-class Worker:
-    """Trains in processes of its own, which it kills as it is told."""
+class Operations:
+    """Everything that this process does to files of a folder, one after the other.
 
-    def __init__(self) -> None:
-        command = [forked.python(), "-m", "tests.train.crash_worker"]
-        self._process = subprocess.Popen(
-            command,
-            cwd=REPOSITORY,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, **QUIET},
-        )
+    Args:
+        folder: The folder.
+        at: The number of the operation ahead of which the process is killed; counts from 1.
+        lose: Cut off what was written and not confirmed by fsync, as a power failure does.
+    """
 
-    def __call__(self, out: Path, **job: Any) -> dict[str, Any]:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        print(json.dumps({"out": str(out), **job}), file=self._process.stdin, flush=True)
-        answer: dict[str, Any] = json.loads(self._process.stdout.readline())
-        return answer
+    def __init__(self, folder: Path, at: int | None = None, *, lose: bool = False) -> None:
+        self.folder, self.at, self.lose = str(folder), at, lose
+        self.seen: list[str] = []
+        self._synced: dict[int, int] = {}  # inode -> bytes
+        sys.addaudithook(self._heard)
+        # fsync tells no audit hook, and no hook hears when an operation is done.
+        os.fsync = self._around(os.fsync)
+        os.rename = self._around(os.rename)
+        os.replace = self._around(os.replace)
 
-    def close(self) -> None:
-        with self._process:
-            pass
-        assert self._process.returncode == 0
+    def _heard(self, event: str, args: tuple[Any, ...]) -> None:
+        if event not in _EVENTS or not isinstance(args[0], str | os.PathLike):
+            return
+        path = os.fspath(args[0])
+        relative = event in _REMOVALS and not Path(path).is_absolute()
+        inside = path.startswith(self.folder) or relative
+        if inside and (event != "open" or args[2] & _WRITES):
+            self._count(f"{event} {path.removeprefix(self.folder)}")
+
+    def _around(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            file, is_sync = args[0], function.__name__ == "fsync"
+            name = Path(f"/proc/self/fd/{file}").readlink() if isinstance(file, int) else file
+            if is_sync:
+                self._count(f"before fsync {name}")
+            result = function(*args, **kwargs)
+            if is_sync:
+                facts = os.fstat(file)
+                self._synced[facts.st_ino] = facts.st_size
+            self._count(f"after {function.__name__} {name}")
+            return result
+
+        return call
+
+    def _count(self, operation: str) -> None:
+        self.seen.append(operation)
+        if len(self.seen) == self.at:
+            self.at = None
+            for path in Path(self.folder).rglob("*") if self.lose else ():
+                if path.is_file():
+                    facts = path.stat()
+                    confirmed = self._synced.get(facts.st_ino, facts.st_size // 2)
+                    os.truncate(path, min(confirmed, facts.st_size))
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
-@pytest.fixture(scope="module")
-def worker() -> Iterator[Worker]:
-    worker = Worker()
-    yield worker
-    worker.close()
+def train(out: Path, kill: str) -> None:
+    """Train, from the newest checkpoint if there is one, until it is killed or done."""
+    how = json.loads(kill)
+    if after := how.pop("after", None):
+        threading.Timer(after, os.kill, (os.getpid(), signal.SIGKILL)).start()
+    began, operations = time.perf_counter(), Operations(out, **how)
+    finished(out, resume=bool(checkpoints(out)), **SETTINGS)
+    told = {"operations": operations.seen, "seconds": time.perf_counter() - began}
+    Path(f"{out}.json").write_text(json.dumps(told))
+    os._exit(0)  # whoever was to kill it comes too late
+
+
+def trained(out: Path, **kill: Any) -> int:
+    return started(train, out, json.dumps(kill)).returncode
 
 
 @pytest.fixture(scope="module")
@@ -73,104 +123,75 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def whole(worker: Worker, scratch: Path) -> tuple[Path, dict[str, Any]]:
-    """A run that nobody interrupted, and what it did."""
+def whole(scratch: Path) -> tuple[Path, list[str], float]:
+    """A run that nobody interrupted, what it did to files, and how long it took."""
     folder = scratch / "whole"
-    done = worker(folder)
-    assert done["status"] == 0
-    return folder, done
+    assert trained(folder) == 0
+    done = json.loads(Path(f"{folder}.json").read_text())
+    return folder, done["operations"], done["seconds"]
 
 
-def killed_and_gone_on(worker: Worker, out: Path, whole: Path, **kills: Any) -> list[str]:
+def wrong(whole: tuple[Path, list[str], float], again: int = 0, **kill: Any) -> list[str]:
     """What is wrong with a run that was killed, and then went on; nothing, if all is well."""
-    again = kills.pop("again", None)
+    out = whole[0].with_name("run")
     try:
-        if worker(out, **kills)["status"] not in (KILLED, *([0] if "after" in kills else [])):
+        if trained(out, **kill) not in (KILLED, *([0] if "after" in kill else [])):
             return ["was not killed"]
-        trusted = [path for path in checkpoints(out) if (path / "manifest.json").exists()]
-        if again is not None:
-            worker(out, at=again)
-        done = worker(out)
-        if done["status"] != 0:
-            return [f"did not go on with {[path.name for path in trusted]}"]
-        return differences(out, whole)
+        trusted = [path.name for path in checkpoints(out) if (path / "manifest.json").exists()]
+        if again:
+            trained(out, at=again)
+        if trained(out) != 0:
+            return [f"did not go on with {trusted}"]
+        return differences(out, whole[0])
     finally:
         shutil.rmtree(out, ignore_errors=True)
 
 
-def moments(operations: list[str], every: int) -> list[int]:
-    """Numbers of operations: around what gives a checkpoint or a model its name, and others."""
-    names = ("/.staging-", "/metrics")
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_kill_around_any_operation_loses_nothing(whole: tuple[Path, list[str], float]) -> None:
+    """Around what gives a checkpoint or a model its name, and others; some are killed twice."""
+    operations = whole[1]
     renames = [
         n
         for n, what in enumerate(operations, 1)
-        if "rename" in what or "replace" in what
-        if any(name in what for name in names) and "recipe" not in what
+        if ("rename" in what or "replace" in what) and "recipe" not in what
+        if "/.staging-" in what or "/metrics" in what
     ]
-    return sorted({*renames, *range(1, len(operations) + 1, every)})
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(600)
-def test_a_kill_around_any_operation_loses_nothing(
-    worker: Worker, whole: tuple[Path, dict[str, Any]], scratch: Path
-) -> None:
-    """Every fifth run is killed once more, early on, as it goes on."""
-    folder, done = whole
-    chosen = moments(done["operations"], 9)
-    assert len(chosen) >= 50
-    wrong = {}
-    for number, at in enumerate(chosen):
-        again = {"again": at % 40 + 1} if number % 5 == 0 else {}
-        found = killed_and_gone_on(worker, scratch / f"at-{at}", folder, at=at, **again)
-        if found:
-            wrong[at, done["operations"][at - 1]] = found
-    assert not wrong
+    chosen = sorted({*renames, *range(1, len(operations) + 1, 12)})
+    assert len(chosen) >= 40
+    found = {
+        (at, operations[at - 1]): wrong(whole, at % 40 + 1 if number % 5 == 0 else 0, at=at)
+        for number, at in enumerate(chosen)
+    }
+    assert not {what: faults for what, faults in found.items() if faults}
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_power_failure_loses_nothing_that_was_committed(
-    worker: Worker, whole: tuple[Path, dict[str, Any]], scratch: Path
+    whole: tuple[Path, list[str], float],
 ) -> None:
     """Of every file that no fsync has confirmed a part is gone."""
-    folder, done = whole
-    wrong = {}
-    for at in range(3, len(done["operations"]) + 1, 13):
-        found = killed_and_gone_on(worker, scratch / f"at-{at}", folder, at=at, lose=True)
-        if found:
-            wrong[at, done["operations"][at - 1]] = found
-    assert not wrong
+    chosen = range(3, len(whole[1]) + 1, 17)
+    found = {(at, whole[1][at - 1]): wrong(whole, at=at, lose=True) for at in chosen}
+    assert not {what: faults for what, faults in found.items() if faults}
 
 
 @pytest.mark.slow
-def test_a_kill_at_any_time_loses_nothing(
-    worker: Worker, whole: tuple[Path, dict[str, Any]], scratch: Path
-) -> None:
-    folder, done = whole
+def test_a_kill_at_any_time_loses_nothing(whole: tuple[Path, list[str], float]) -> None:
     moment = random.Random(0)
-    wrong = {}
-    for number in range(10):
-        after = moment.uniform(0.2, 1.0) * done["seconds"]
-        found = killed_and_gone_on(worker, scratch / f"run-{number}", folder, after=after)
-        if found:
-            wrong[after] = found
-    assert not wrong
+    times = [moment.uniform(0.2, 1.0) * whole[2] for _ in range(8)]
+    assert not {after: faults for after in times if (faults := wrong(whole, after=after))}
 
 
 @pytest.mark.slow
-def test_a_checkpoint_that_lost_bytes_would_be_noticed(
-    worker: Worker, whole: tuple[Path, dict[str, Any]], scratch: Path
-) -> None:
-    """The power failure of these tests is a real one: unfinished saves do lose bytes."""
-    _, done = whole
-    last = done["operations"]
-    at = next(n for n, what in enumerate(last, 1) if "fsync" in what and "checkpoint-3" in what)
-    assert worker(scratch / "lost", at=at, lose=True)["status"] == KILLED
-    staged = folder_sizes(scratch / "lost" / ".staging-checkpoint-3" / "checkpoint-3")
-    committed = folder_sizes(whole[0] / "checkpoint-9")
-    assert staged["model.safetensors"] == committed["model.safetensors"] // 2
-
-
-def folder_sizes(folder: Path) -> dict[str, int]:
-    return {path.name: path.stat().st_size for path in folder.iterdir()}
+def test_the_power_failure_does_lose_bytes(whole: tuple[Path, list[str], float]) -> None:
+    folder, operations, _ = whole
+    at = next(
+        n for n, what in enumerate(operations, 1) if "fsync" in what and "checkpoint-3" in what
+    )
+    out, name = folder.with_name("lost"), "model.safetensors"
+    assert trained(out, at=at, lose=True) == KILLED
+    size = (folder / "checkpoint-9" / name).stat().st_size
+    assert (out / ".staging-checkpoint-3/checkpoint-3" / name).stat().st_size == size // 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,24 +18,27 @@ Make = Callable[..., ORPOTrainer]
 LOGS = 100
 
 
-def ordinary_losses(count: int) -> Iterator[list[float]]:
+def windows(values: list[float], length: int) -> Iterator[list[float]]:
+    for end in range(1, len(values) + 1):
+        yield values[max(0, end - length) : end]
+
+
+def test_ordinary_losses_raise_few_alarms() -> None:
     """Falling, flat, skewed and tiny losses with noise from 2 % to 30 %."""
-    random, steps = np.random.default_rng(7), np.arange(LOGS)
-    for number in range(count):
+    random, steps, alarms = np.random.default_rng(7), np.arange(LOGS), 0
+    for number in range(400):
         noise = random.uniform(0.02, 0.3) * random.standard_normal(LOGS)
         falling = 1.2 + 1.3 * np.exp(-steps / random.uniform(5, 40))
-        kinds = (
-            falling * (1 + noise),
-            falling * np.exp(noise),
-            1.5 + noise,
-            np.abs(0.02 + 0.1 * noise),
-        )
-        yield kinds[number % 4].tolist()
+        flat, tiny = 1.5 + noise, np.abs(0.02 + 0.1 * noise)
+        losses = (falling * (1 + noise), falling * np.exp(noise), flat, tiny)[number % 4].tolist()
+        alarms += any(loss_spike(window) for window in windows(losses, HISTORY + 1))
+    print(f"{alarms} of 400 ordinary loss curves were taken for spikes")
+    assert alarms < 8
 
 
-def ordinary_margins(count: int) -> Iterator[tuple[list[float], list[float]]]:
+def test_ordinary_margins_raise_few_alarms() -> None:
     """Margins that grow, stay small, stay at nothing, or rise and settle, over 16 pairs a log."""
-    random, steps = np.random.default_rng(8), np.arange(LOGS)
+    random, steps, alarms = np.random.default_rng(8), np.arange(LOGS), 0
     rises = 1 - np.exp(-steps / 30)
     settles = np.exp(-(((steps - 30) / 20) ** 2))
     shapes = (
@@ -43,33 +47,14 @@ def ordinary_margins(count: int) -> Iterator[tuple[list[float], list[float]]]:
         (0.0 * steps, 0.5 + 0 * steps),
         (0.15 + 0.15 * settles, 0.68 + 0 * steps),
     )
-    for number in range(count):
+    for number in range(400):
         margin, accuracy = shapes[number % 4]
-        noise = random.uniform(0.02, 0.3) * random.standard_normal(LOGS)
-        yield (margin + noise).tolist(), (random.binomial(16, accuracy) / 16).tolist()
-
-
-def windows(values: list[float], length: int) -> Iterator[list[float]]:
-    for end in range(1, len(values) + 1):
-        yield values[max(0, end - length) : end]
-
-
-def test_ordinary_losses_raise_few_alarms() -> None:
-    alarms = sum(
-        any(loss_spike(window) for window in windows(losses, HISTORY + 1))
-        for losses in ordinary_losses(1000)
-    )
-    print(f"{alarms} of 1000 ordinary loss curves were taken for spikes")
-    assert alarms < 20
-
-
-def test_ordinary_margins_raise_few_alarms() -> None:
-    alarms = 0
-    for margins, accuracies in ordinary_margins(1000):
-        pairs = zip(windows(margins, 2 * HISTORY), windows(accuracies, 2 * HISTORY), strict=True)
-        alarms += any(margin_collapse(*both) for both in pairs)
-    print(f"{alarms} of 1000 ordinary margins were taken for collapses")
-    assert alarms < 20
+        margins = margin + random.uniform(0.02, 0.3) * random.standard_normal(LOGS)
+        both = (margins.tolist(), (random.binomial(16, accuracy) / 16).tolist())
+        pairs = zip(*(windows(values, 2 * HISTORY) for values in both), strict=True)
+        alarms += any(margin_collapse(*pair) for pair in pairs)
+    print(f"{alarms} of 400 ordinary margins were taken for collapses")
+    assert alarms < 8
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.02, 0.05])
@@ -83,31 +68,28 @@ def test_a_spike_is_seen_on_an_ordinary_curve(noise: float) -> None:
         assert spike.now == 3.8
 
 
-def test_one_spike_does_not_hide_the_next() -> None:
-    assert loss_spike([1.9, 1.8, 7.0, 1.85, 1.8, 6.0]) is not None
-
-
 @pytest.mark.parametrize(
-    "losses",
+    ("losses", "spike"),
     [
-        [],
-        [7.0],
-        [1.0, 1.0, 1.0, 1.0, 9.0],  # four before it are too few
-        [1.9, 1.9, 1.9, 1.9, 1.9, 2.3],  # 21 %
-        [0.01, 0.01, 0.01, 0.01, 0.01, 0.05],  # five times nothing
-        [9.0, 8.0, 7.0, 6.0, 5.0, 4.0],
-        [1.0, 1.0, 1.0, 1.0, 1.0, float("nan")],  # another guard's business
-        [1.0, float("nan"), 1.0, 1.0, 1.0, 9.0],
+        ([1.9, 1.8, 7.0, 1.85, 1.8, 6.0], True),  # one does not hide the next
+        ([], False),
+        ([7.0], False),
+        ([1.0, 1.0, 1.0, 1.0, 9.0], False),  # four before it are too few
+        ([1.9, 1.9, 1.9, 1.9, 1.9, 2.3], False),  # 21 %
+        ([0.01, 0.01, 0.01, 0.01, 0.01, 0.05], False),  # five times nothing
+        ([9.0, 8.0, 7.0, 6.0, 5.0, 4.0], False),
+        ([1.0, 1.0, 1.0, 1.0, 1.0, float("nan")], False),  # another guard's business
+        ([1.0, float("nan"), 1.0, 1.0, 1.0, 9.0], False),
     ],
 )
-def test_what_is_no_spike(losses: list[float]) -> None:
-    assert loss_spike(losses) is None
+def test_what_is_a_spike(losses: list[float], spike: bool) -> None:
+    assert (loss_spike(losses) is not None) == spike
 
 
 @pytest.mark.parametrize("logs_of_the_fall", [1, 5, 20])
 def test_a_collapse_is_seen(logs_of_the_fall: int) -> None:
     random, steps = np.random.default_rng(5), np.arange(LOGS)
-    for _ in range(50):
+    for _ in range(20):
         fall = np.clip((steps - 50) / logs_of_the_fall, 0, 1)
         margins = 0.3 - 0.4 * fall + 0.06 * random.standard_normal(LOGS)
         seen = [
@@ -130,84 +112,55 @@ def test_an_accuracy_below_one_half_is_a_collapse() -> None:
 # The callback
 
 
-def logged(losses: list[float], **others: list[float]) -> list[dict[str, float]]:
-    return [
-        {"loss": loss, "learning_rate": 8e-6, **{k: v[i] for k, v in others.items()}}
-        for i, loss in enumerate(losses)
-    ]
-
-
-def heard(
-    lines: list[dict[str, float]], tmp_path: Any, *, resume_after: int = 0
-) -> list[tuple[str, str]]:
+def heard(folder: Path, losses: list[float], resume_after: int = 0, **others: Any) -> list[Any]:
     """What the callback says to lines logged every ten steps."""
     said: list[tuple[str, str]] = []
     guard = CurveGuard(lambda kind, message: said.append((kind, message)))
-    args = TrainingArguments(output_dir=str(tmp_path), use_cpu=True, dataloader_pin_memory=False)
-    steps = range(10, 10 * len(lines) + 1, 10)
-    history = [{**line, "step": step} for line, step in zip(lines, steps, strict=True)]
+    args = TrainingArguments(output_dir=str(folder), use_cpu=True, dataloader_pin_memory=False)
+    history: list[Any] = [
+        {"loss": x, "learning_rate": 8e-6, **{k: v[i] for k, v in others.items()}, "step": step}
+        for i, (x, step) in enumerate(zip(losses, range(10, 10**4, 10), strict=False))
+    ]
     state = TrainerState(log_history=history[:resume_after])
     guard.on_train_begin(args, state, TrainerControl())
     for line in history[resume_after:]:
-        state.global_step = int(line["step"])
+        state.global_step = line["step"]
         guard.on_log(args, state, TrainerControl(), logs=line)
+        guard.on_log(args, state, TrainerControl(), logs={"eval_loss": 9.0})  # is passed over
     return said
 
 
-def test_a_spike_is_said_with_step_and_learning_rate(tmp_path: Any) -> None:
-    ((kind, message),) = heard(logged([1.92] * 12 + [7.4]), tmp_path)
+def test_what_is_said(tmp_path: Path) -> None:
+    ((kind, message),) = heard(tmp_path, [1.92] * 12 + [7.4])
     assert kind == "loss_spike"
     assert message.startswith(
         "the loss rose from about 1.92 to 7.4 at step 130; the learning rate there is 8e-06."
     )
-
-
-def test_a_collapse_is_said(tmp_path: Any) -> None:
     margins = {"rewards/margins": [0.12] * 15 + [-0.01] * 5, "rewards/accuracies": [0.7] * 20}
-    ((kind, message),) = heard(logged([1.0] * 20, **margins), tmp_path)
+    ((kind, message),) = heard(tmp_path, [1.0] * 20, **margins)
     assert kind == "margin_collapse"
     assert message.startswith("rewards/margins fell from about 0.12 to ")
-
-
-def test_logs_without_pairs_are_no_collapse(tmp_path: Any) -> None:
-    """Rows without rejected answer alone give zeros, which say nothing about the preference."""
+    # Rows without rejected answer alone give zeros, which say nothing about the preference.
     zeros = {"rewards/margins": [0.12] * 15 + [0.0] * 20}
     zeros["rewards/accuracies"] = [0.7] * 15 + [0.0] * 20
-    assert not heard(logged([1.0] * 35, **zeros), tmp_path)
+    assert not heard(tmp_path, [1.0] * 35, **zeros)
 
 
-def test_a_kind_is_said_once_in_twenty_logs(tmp_path: Any) -> None:
+def test_a_kind_is_said_once_in_twenty_logs_also_by_a_run_that_goes_on(tmp_path: Path) -> None:
     losses = [1.0] * 100
     for spike in (10, 13, 20, 29, 30, 60):
         losses[spike] = 5.0
-    said = heard(logged(losses), tmp_path)
-    assert [message.split("at step ")[1].split(";")[0] for _, message in said] == [
-        "110",
-        "310",
-        "610",
-    ]
-
-
-@pytest.mark.parametrize("resume_after", [5, 11, 30, 38])
-def test_a_resumed_run_says_what_the_whole_run_says(tmp_path: Any, resume_after: int) -> None:
-    losses = [1.0] * 60
-    for spike in (10, 18, 40):
-        losses[spike] = 5.0
-    said = heard(logged(losses), tmp_path)
-    assert len(said) == 2
-    first = heard(logged(losses)[:resume_after], tmp_path)
-    assert first + heard(logged(losses), tmp_path, resume_after=resume_after) == said
-
-
-def test_evaluations_are_passed_over(tmp_path: Any) -> None:
-    lines = logged([1.0] * 10)
-    assert not heard([*lines, {"eval_loss": 9.0}], tmp_path)
+    said = heard(tmp_path, losses)
+    steps = [message.split("at step ")[1].split(";")[0] for _, message in said]
+    assert steps == ["110", "310", "610"]
+    for resume_after in (5, 11, 30, 38):
+        first = heard(tmp_path, losses[:resume_after])
+        assert first + heard(tmp_path, losses, resume_after) == said
 
 
 def test_a_trainer_whose_loss_jumps_says_so(make_trainer: Make, caplog: Any) -> None:
     trainer = make_trainer(train_dataset=text_rows(), max_steps=9, learning_rate=1e-4)
-    norm = trainer.model.model.norm
-    norm.register_forward_hook(
+    trainer.model.model.norm.register_forward_hook(
         lambda module, args, output: output * 40 if trainer.state.global_step == 7 else output
     )
     trainer.train()

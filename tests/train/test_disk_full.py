@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import TrainerCallback
 
 from orpo.commands.main import main
 from orpo.errors import SaveError
 from orpo.runs.checkpoints import checkpoints, newest_checkpoint
 from orpo.runs.manifest import read_manifest, verify
 from tests.train.small import byte_tokenizer, tiny_llama
-from tests.train.whole_runs import differences, trainer_for
+from tests.train.test_resume import At
+from tests.train.whole_runs import differences, finished
 
 SETTINGS: dict[str, Any] = {"max_steps": 6, "save_steps": 2, "logging_steps": 1}
 
@@ -42,17 +42,6 @@ def disk(tmp_path: Path) -> Iterator[Path]:
     pytest.skip("no disk can be mounted here: that takes the rights of root")
 
 
-class AtStep(TrainerCallback):
-    """Does something as a step begins."""
-
-    def __init__(self, step: int, action: Callable[[], object]) -> None:
-        self.step, self.action = step, action
-
-    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if state.global_step + 1 == self.step:
-            self.action()
-
-
 def fill(disk: Path, *, leave: int) -> None:
     """Somebody else's file takes all of a disk but so many bytes."""
     with (disk / "filler").open("wb") as file:
@@ -63,157 +52,119 @@ def fill(disk: Path, *, leave: int) -> None:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("whole")
-    finished(folder)
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    finished(folder, **SETTINGS)
     return folder
 
 
-def finished(folder: Path, **kwargs: Any) -> None:
-    trainer = trainer_for(folder, **SETTINGS)
-    trainer.train(**kwargs)
-    trainer.save_model()
-
-
-def is_as_it_was(run: Path, name: str) -> None:
+def goes_on(run: Path, whole: Path, newest: str, *, resume: bool = True, **plan: Any) -> None:
+    """The newest checkpoint is as it was; once there is room, the run ends as it would have."""
     found = newest_checkpoint(run)
-    assert found.path == run / name
+    assert found.path == (run / newest if newest else None)
     assert not found.skipped
     assert not [path.name for path in run.iterdir() if path.name.startswith((".staging", ".rep"))]
+    (run.parent / "filler").unlink(missing_ok=True)
+    finished(run, resume=resume, **(plan or SETTINGS))
+    assert not differences(run, whole)
 
 
-class TestFull:
-    @pytest.mark.slow
-    @pytest.mark.parametrize("share", [0.05, 0.3, 0.6, 0.9, 1.0])
-    def test_in_the_middle_of_a_checkpoint(self, disk: Path, whole: Path, share: float) -> None:
-        """However much of it was written: config, weights, optimizer, or all but the manifest."""
-        run = disk / "run"
-        room = int(share * read_manifest(whole / "checkpoint-2").size)
-        trainer = trainer_for(
-            run, callbacks=[AtStep(4, lambda: fill(disk, leave=room))], **SETTINGS
-        )
-        with pytest.raises(SaveError) as caught:
-            trainer.train()
-        said = str(caught.value)
-        assert "checkpoint-4 could not be written: the disk is full (" in said
-        assert "MB of 17 MB are free" in said
-        assert "checkpoint-2 is intact: see to the disk and go on with --resume." in said
-        assert "\n" not in said
-        is_as_it_was(run, "checkpoint-2")
-        (disk / "filler").unlink()
-        finished(run, resume_from_checkpoint=True)
-        assert not differences(run, whole)
+@pytest.mark.slow
+@pytest.mark.parametrize("share", [0.05, 0.3, 0.6, 0.9, 1.0])
+def test_full_in_the_middle_of_a_checkpoint(disk: Path, whole: Path, share: float) -> None:
+    """However much of it was written: config, weights, optimizer, or all but the manifest."""
+    room = int(share * read_manifest(whole / "checkpoint-2").size)
+    with pytest.raises(SaveError) as caught:
+        finished(disk / "run", callbacks=[At(4, lambda: fill(disk, leave=room))], **SETTINGS)
+    said = str(caught.value)
+    assert "checkpoint-4 could not be written: the disk is full (" in said
+    assert "MB of 17 MB are free" in said
+    assert "checkpoint-2 is intact: see to the disk and go on with --resume." in said
+    assert "\n" not in said
+    goes_on(disk / "run", whole, "checkpoint-2")
 
-    def test_at_the_first_checkpoint(self, disk: Path, whole: Path) -> None:
-        run = disk / "run"
-        fill(disk, leave=200_000)
-        with pytest.raises(SaveError, match=r"There is no earlier checkpoint: see to the disk"):
-            trainer_for(run, **SETTINGS).train()
-        assert not checkpoints(run)
-        (disk / "filler").unlink()
-        finished(run)
-        assert not differences(run, whole)
 
-    def test_while_the_model_is_saved(self, disk: Path, whole: Path) -> None:
-        run = disk / "run"
-        trainer = trainer_for(run, **SETTINGS)
-        trainer.train()
-        fill(disk, leave=50_000)
-        with pytest.raises(SaveError, match="the disk is full"):
-            trainer.save_model()
-        is_as_it_was(run, "checkpoint-6")
-        (disk / "filler").unlink()
+def test_full_at_the_first_checkpoint(disk: Path, whole: Path) -> None:
+    fill(disk, leave=200_000)
+    with pytest.raises(SaveError, match=r"There is no earlier checkpoint: see to the disk"):
+        finished(disk / "run", **SETTINGS)
+    goes_on(disk / "run", whole, "", resume=False)
+
+
+def test_full_while_the_model_is_saved(disk: Path, whole: Path) -> None:
+    run = disk / "run"
+    trainer = finished(run, **SETTINGS)
+    for path in (run / "manifest.json", run / "model.safetensors"):
+        path.unlink()
+    fill(disk, leave=50_000)
+    with pytest.raises(SaveError, match="the disk is full"):
         trainer.save_model()
-        assert not differences(run, whole)
+    goes_on(run, whole, "checkpoint-6")
 
-    def test_while_metrics_are_written(self, disk: Path, tmp_path: Path) -> None:
-        settings = {**SETTINGS, "max_steps": 40, "save_steps": 20}
-        whole = trainer_for(tmp_path / "whole", **settings)
-        whole.train()
-        whole.save_model()
-        run = disk / "run"
-        full = AtStep(21, lambda: fill(disk, leave=0))
-        with pytest.raises(SaveError) as caught:
-            trainer_for(run, callbacks=[full], **settings).train()
-        assert "metrics.jsonl could not be written: the disk is full" in str(caught.value)
-        is_as_it_was(run, "checkpoint-20")
-        (disk / "filler").unlink()
-        resumed = trainer_for(run, **settings)
-        resumed.train(resume_from_checkpoint=True)
-        resumed.save_model()
-        assert not differences(run, tmp_path / "whole")
+
+def test_full_while_metrics_are_written(disk: Path, tmp_path: Path) -> None:
+    plan = {**SETTINGS, "max_steps": 40, "save_steps": 20}
+    finished(tmp_path / "whole", **plan)
+    with pytest.raises(SaveError, match=r"metrics\.jsonl could not be written: the disk is full"):
+        finished(disk / "run", callbacks=[At(21, lambda: fill(disk, leave=0))], **plan)
+    goes_on(disk / "run", tmp_path / "whole", "checkpoint-20", **plan)
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[Callable[[], None]]:
+def locked(folder: Path) -> Iterator[Callable[[], object]]:
     """Takes from everybody, root too, the right to make or rename anything in a folder."""
 
-    def change(how: str) -> int:
+    def change(how: str, *, check: bool = True) -> int:
         command = ["chattr", how, str(folder)]
-        return subprocess.run(command, check=False, capture_output=True).returncode
+        return subprocess.run(command, check=check, capture_output=True).returncode
 
     folder.mkdir(exist_ok=True)
     try:
-        if change("+i") or change("-i"):
+        if change("+i", check=False) or change("-i", check=False):
             pytest.skip("no folder can be made immutable here: that takes the rights of root")
-        yield lambda: assert_done(change("+i"))
+        yield lambda: change("+i")
     except FileNotFoundError:
         pytest.skip("there is no chattr here")
     finally:
-        change("-i")
-
-
-def assert_done(code: int) -> None:
-    assert code == 0
+        change("-i", check=False)
 
 
 def test_a_permission_that_is_lost(tmp_path: Path, whole: Path) -> None:
     run = tmp_path / "run"
-    with locked(run) as lock:
-        trainer = trainer_for(run, callbacks=[AtStep(3, lock)], **SETTINGS)
-        with pytest.raises(SaveError) as caught:
-            trainer.train()
+    with locked(run) as lock, pytest.raises(SaveError) as caught:
+        finished(run, callbacks=[At(3, lock)], **SETTINGS)
     assert "checkpoint-4 could not be written: there is no permission to write" in str(caught.value)
-    is_as_it_was(run, "checkpoint-2")
-    finished(run, resume_from_checkpoint=True)
-    assert not differences(run, whole)
+    goes_on(run, whole, "checkpoint-2")
 
 
-class TestCommand:
-    @pytest.fixture
-    def train(self, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Callable[..., Any]:
-        """`orpo train` with some flags: its exit code and stderr."""
-        tiny_llama().save_pretrained(tmp_path / "model")
-        byte_tokenizer().save_pretrained(tmp_path / "model")
-        rows = [f'{{"prompt": "Q{i}", "chosen": "yes {i}", "rejected": "no"}}\n' for i in range(9)]
-        (tmp_path / "pairs.jsonl").write_text("".join(rows))
-        given = ["--model", str(tmp_path / "model"), "--dataset", str(tmp_path / "pairs.jsonl")]
-        given += ["--use_cpu", "true", "--report_to", "none", "--samples", "0"]
-        given += ["--max_steps", "4", "--save_steps", "2", "--data_cache", "off"]
+def test_orpo_train_on_a_disk_that_is_full_or_read_only(
+    tmp_path: Path, disk: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    tiny_llama().save_pretrained(tmp_path / "model")
+    byte_tokenizer().save_pretrained(tmp_path / "model")
+    rows = [f'{{"prompt": "Q{i}", "chosen": "yes {i}", "rejected": "no"}}\n' for i in range(9)]
+    (tmp_path / "pairs.jsonl").write_text("".join(rows))
+    given = ["--model", str(tmp_path / "model"), "--dataset", str(tmp_path / "pairs.jsonl")]
+    given += ["--use_cpu", "true", "--report_to", "none", "--samples", "0", "--data_cache", "off"]
+    given += ["--max_steps", "4", "--save_steps", "2", "--output_dir", str(disk / "run")]
 
-        def run(*flags: object) -> tuple[int, str]:
-            capfd.readouterr()
-            code = main(["train", *given, *map(str, flags)])
-            return code, capfd.readouterr().err
+    def train(*flags: str) -> tuple[int, str]:
+        capfd.readouterr()
+        code = main(["train", *given, *flags])
+        said = capfd.readouterr().err
+        assert "Traceback" not in said
+        return code, said.splitlines()[-1]
 
-        return run
-
-    def test_full(self, train: Callable[..., Any], disk: Path) -> None:
-        fill(disk, leave=1_000_000)
-        code, err = train("--output_dir", disk / "run")
-        assert code == 1
-        assert "Traceback" not in err
-        assert err.splitlines()[-1].startswith("error: ")
-        assert "the disk is full" in err.splitlines()[-1]
-        assert [path.name for path in checkpoints(disk / "run")] in ([], ["checkpoint-2"])
-        (disk / "filler").unlink()
-        code, err = train("--output_dir", disk / "run", "--resume", "auto")
-        assert code == 0, err
-        verify(disk / "run")
-
-    def test_read_only(self, train: Callable[..., Any], disk: Path) -> None:
-        subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
-        code, err = train("--output_dir", disk / "run")
-        assert code == 2
-        assert err.splitlines()[-1].startswith(f"error: {disk / 'run'}: cannot be written to (")
-        assert "Traceback" not in err
-        assert "--output_dir" in err
+    fill(disk, leave=1_000_000)
+    code, last = train()
+    assert code == 1
+    assert last.startswith("error: ")
+    assert "the disk is full" in last
+    assert [path.name for path in checkpoints(disk / "run")] in ([], ["checkpoint-2"])
+    (disk / "filler").unlink()
+    assert train("--resume", "auto")[0] == 0
+    verify(disk / "run")
+    subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+    code, last = train("--overwrite")
+    assert code == 2
+    assert last.startswith(f"error: {disk / 'run'}: cannot be written to (")
+    assert "--output_dir" in last

@@ -12,25 +12,9 @@ from torch import Tensor
 from orpo import ORPOTrainer
 from tests.train.oracle_fp64 import in_fp64, orpo, pairs_of
 from tests.train.small import text_rows, tiny_llama
+from tests.train.whole_runs import losses_of
 
 Make = Callable[..., ORPOTrainer]
-
-NAMES = {
-    "loss",
-    "nll_loss",
-    "log_odds_ratio",
-    "log_odds_chosen",
-    "rewards/chosen",
-    "rewards/rejected",
-    "rewards/margins",
-    "rewards/accuracies",
-    "logps/chosen",
-    "logps/rejected",
-}
-
-
-def logged(trainer: ORPOTrainer) -> list[dict[str, float]]:
-    return [line for line in trainer.state.log_history if "loss" in line]
 
 
 def expected_metrics(pairs: list[Any], alpha: float, beta: float) -> dict[str, float]:
@@ -54,16 +38,6 @@ def expected_metrics(pairs: list[Any], alpha: float, beta: float) -> dict[str, f
     return {name: float(value) for name, value in found.items()}
 
 
-def test_names_are_those_of_trl(make_trainer: Make) -> None:
-    trainer = make_trainer(train_dataset=text_rows(), eval_dataset=text_rows())
-    evaluation = trainer.evaluate()
-    trainer.train()
-    (line,) = logged(trainer)
-    assert line.keys() >= NAMES | {"grad_norm", "learning_rate", "epoch", "tokens_per_second"}
-    assert evaluation.keys() >= {f"eval_{name}" for name in NAMES}
-    assert not any(name.startswith("logits/") for name in line)  # never kept
-
-
 @pytest.mark.parametrize(
     "settings",
     [
@@ -74,14 +48,14 @@ def test_names_are_those_of_trl(make_trainer: Make) -> None:
     ],
     ids=["at once", "accumulated", "by tokens"],
 )
-def test_one_line_holds_the_means_over_all_its_steps(
+def test_a_line_holds_the_means_over_all_its_steps_and_the_next_starts_from_nothing(
     make_trainer: Make, settings: dict[str, Any]
 ) -> None:
-    """Three steps of eight pairs with a learning rate of zero: the model stays what it was."""
+    """Steps of eight pairs with a learning rate of zero: the model stays what it was."""
     trainer = make_trainer(
         train_dataset=text_rows(24),
         max_steps=3,
-        logging_steps=3,
+        logging_steps=2,
         learning_rate=0.0,
         train_sampling_strategy="sequential",
         orpo_alpha=0.4,
@@ -89,85 +63,50 @@ def test_one_line_holds_the_means_over_all_its_steps(
         **settings,
     )
     trainer.train()
-    (line,) = logged(trainer)
     pairs = pairs_of(trainer.train_dataset)
-    expected = expected_metrics(pairs, 0.4, 0.6)
-    steps = [expected_metrics(pairs[i : i + 8], 0.4, 0.6)["loss"] for i in (0, 8, 16)]
-    expected["loss"] = sum(steps) / 3  # each optimizer step counts alike
-    found = {name: line[name] for name in NAMES}
-    assert found == pytest.approx(expected, rel=1e-5)
-
-
-def test_every_line_starts_again_from_nothing(make_trainer: Make) -> None:
-    trainer = make_trainer(
-        train_dataset=text_rows(24),
-        max_steps=6,
-        logging_steps=2,
-        learning_rate=0.0,
-        per_device_train_batch_size=4,
-        train_sampling_strategy="sequential",
-    )
-    trainer.train()
-    lines = logged(trainer)
-    assert [line["step"] for line in lines] == [2, 4, 6]
-    pairs = pairs_of(trainer.train_dataset)
-    for i, line in enumerate(lines):
-        expected = expected_metrics(pairs[8 * i : 8 * i + 8], 0.1, 1.0)
-        assert line["nll_loss"] == pytest.approx(expected["nll_loss"], rel=1e-5)
-        assert line["rewards/margins"] == pytest.approx(expected["rewards/margins"], rel=1e-4)
+    assert [line["step"] for line in losses_of(trainer)] == [2, 3]  # the last one in any case
+    for line, steps in zip(losses_of(trainer), ((0, 8), (16,)), strict=True):
+        expected = expected_metrics(pairs[steps[0] : steps[-1] + 8], 0.4, 0.6)
+        losses = [expected_metrics(pairs[i : i + 8], 0.4, 0.6)["loss"] for i in steps]
+        expected["loss"] = sum(losses) / len(losses)  # each optimizer step counts alike
+        assert {name: line[name] for name in expected} == pytest.approx(expected, rel=1e-5)
+        assert line.keys() >= {"grad_norm", "learning_rate", "epoch", "tokens_per_second"}
+        assert not any(name.startswith("logits/") for name in line)  # never kept
 
 
 def test_an_evaluation_leaves_the_training_metrics_alone(make_trainer: Make) -> None:
-    plain, evaluated = (
-        make_trainer(
-            train_dataset=text_rows(),
-            eval_dataset=text_rows(5),
-            max_steps=4,
-            logging_steps=4,
-            per_device_train_batch_size=2,
-            **settings,
-        )
-        for settings in ({}, {"eval_strategy": "steps", "eval_steps": 1})
-    )
-    plain.train()
-    evaluated.train()
-    for name in NAMES:
-        assert logged(evaluated)[0][name] == logged(plain)[0][name], name
-
-
-def test_the_last_step_is_logged_whatever_the_interval(make_trainer: Make) -> None:
-    trainer = make_trainer(train_dataset=text_rows(), max_steps=5, logging_steps=3)
-    trainer.train()
-    assert [line["step"] for line in logged(trainer)] == [3, 5]
-    short = make_trainer(train_dataset=text_rows(), max_steps=2, logging_steps=10)
-    short.train()
-    assert [line["step"] for line in logged(short)] == [2]
+    lines = []
+    for settings in ({}, {"eval_strategy": "steps", "eval_steps": 1}):
+        data = {"train_dataset": text_rows(), "eval_dataset": text_rows(5)}
+        plan = {"max_steps": 4, "logging_steps": 10, "per_device_train_batch_size": 2}
+        trainer = make_trainer(**data, **plan, **settings)
+        trainer.train()
+        (line,) = losses_of(trainer)
+        lines.append({name: value for name, value in line.items() if "per_second" not in name})
+    assert lines[0] == lines[1]
+    evaluated = trainer.state.log_history[0]
+    assert evaluated.keys() >= {
+        f"eval_{name}" for name in expected_metrics([([1], [2, 3], [4, 5])], 1, 1)
+    }
 
 
 def test_no_logging_means_none(make_trainer: Make) -> None:
     trainer = make_trainer(train_dataset=text_rows(), logging_strategy="no", max_steps=2)
     trainer.train()
-    assert logged(trainer) == []
+    assert losses_of(trainer) == []
 
 
-def test_tokens_seen_count_both_answers(make_trainer: Make) -> None:
-    trainer = make_trainer(
-        train_dataset=text_rows(),
-        per_device_train_batch_size=8,
-        include_num_input_tokens_seen="non_padding",
-    )
+def test_tokens_and_floating_point_operations_are_counted(make_trainer: Make) -> None:
+    """Tokens of both answers with their prompts; of operations what was computed."""
+    seen = {"include_num_input_tokens_seen": "non_padding"}
+    trainer = make_trainer(train_dataset=text_rows(2), per_device_train_batch_size=2, **seen)
     trainer.train()
-    tokens = sum(2 * len(p) + len(c) + len(r) for p, c, r in pairs_of(trainer.train_dataset))
-    assert trainer.state.num_input_tokens_seen == tokens
-
-
-def test_floating_point_operations_are_counted(make_trainer: Make) -> None:
-    trainer = make_trainer(train_dataset=text_rows(2), per_device_train_batch_size=2)
-    trainer.train()
-    tokens = 0
+    tokens, computed = 0, 0
     for prompt, chosen, rejected in pairs_of(trainer.train_dataset):
         same = [a == b for a, b in zip(chosen, rejected, strict=False)]
-        shared = [*same, False].index(False)  # the answers' common beginning is computed once
-        tokens += len(prompt) + len(chosen) + len(rejected) - shared
+        tokens += 2 * len(prompt) + len(chosen) + len(rejected)
+        # The answers' common beginning is computed once, as the prompt is.
+        computed += len(prompt) + len(chosen) + len(rejected) - [*same, False].index(False)
+    assert trainer.state.num_input_tokens_seen == tokens
     body = tiny_llama().num_parameters(exclude_embeddings=True)
-    assert trainer.state.total_flos == 6 * body * tokens
+    assert trainer.state.total_flos == 6 * body * computed

@@ -1,27 +1,31 @@
 """SIGTERM and SIGINT in each phase of `orpo train`: exit code, one checkpoint, and the way on.
 
-Every command here is the real one in a process of its own, with its real signal handlers.
+The commands are real ones in processes of their own, with their real signal handlers.
 """
 
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
-from collections.abc import Iterator
-from dataclasses import dataclass
+import sys
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import psutil
 import pytest
+from transformers import TrainerCallback
 
 from orpo.runs.checkpoints import checkpoints
-from orpo.runs.manifest import verify
-from tests import forked
+from orpo.train.signals import StopOnSignal
+from tests.train.jobs import started
 from tests.train.small import byte_tokenizer, text_rows, tiny_llama
-from tests.train.whole_runs import differences
+from tests.train.whole_runs import differences, names, trainer_for
 
-REPOSITORY = Path(__file__).parents[2]
 SETTINGS = {
     "max_steps": 8,
     "save_steps": 3,
@@ -39,8 +43,7 @@ SETTINGS = {
     "report_to": "none",
     "data_cache": "off",
 }
-FLAGS = [text for name, value in SETTINGS.items() for text in (f"--{name}", str(value))]
-NUMBERS = [signal.SIGTERM, signal.SIGINT]
+TERM, INT = signal.SIGTERM, signal.SIGINT
 PHASES = {
     "step 5": ["checkpoint-3", "checkpoint-5"],
     "evaluation at step 4": ["checkpoint-3", "checkpoint-4"],
@@ -51,146 +54,215 @@ PHASES = {
 }
 
 
-@dataclass
-class Done:
-    """How a command ended."""
+def orpo_train(_out: Path, moment: str, numbers: str, *argv: str) -> None:
+    """`orpo train`, which sends itself signals the first time that a moment comes."""
+    import orpo.commands.progress
+    import orpo.train.trainer
+    from orpo.commands.main import main
+    from orpo.data.pack import PairCollator
 
-    status: int
-    err: str
+    signals, wanted, step = json.loads(numbers), [moment], [0]
 
+    def now(what: str) -> None:
+        if [what] == wanted:
+            wanted.clear()
+            for number in signals:
+                os.kill(os.getpid(), number)
 
-class Commands:
-    """Runs `orpo train` on a tiny model, in processes forked from a warm one."""
+    class Collator(PairCollator):
+        def __call__(self, features: list[Any]) -> Any:
+            now(f"loading after step {step[0]}")
+            return super().__call__(features)
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        tiny_llama().save_pretrained(folder / "model")
-        byte_tokenizer().save_pretrained(folder / "model")
-        for name, count in (("train", 11), ("test", 5)):
-            lines = [json.dumps(row) + "\n" for row in text_rows(count)]
-            (folder / f"{name}.jsonl").write_text("".join(lines))
-        self._process = subprocess.Popen(
-            [forked.python(), "-m", "tests.train.stop_worker"],
-            cwd=REPOSITORY,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "COLUMNS": "200"},
-        )
+    class Progress(orpo.commands.progress.TrainingProgress):
+        def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            super().on_step_begin(args, state, control, **kwargs)
+            now(f"step {state.global_step + 1}")
 
-    def __call__(
-        self, out: Path, *more: str, moment: str | None = None, signals: list[int] | None = None
-    ) -> Done:
-        files = {name: str(self.folder / name) for name in ("stdout", "stderr")}
-        argv = ["train", "--model", str(self.folder / "model"), "--output_dir", str(out)]
-        argv += ["--dataset", str(self.folder / "train.jsonl"), *FLAGS, *more]
-        argv += ["--eval_dataset", str(self.folder / "test.jsonl")]
-        job = {"argv": argv, "moment": moment, "signals": signals or [], **files}
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        print(json.dumps(job), file=self._process.stdin, flush=True)
-        status = json.loads(self._process.stdout.readline())["status"]
-        return Done(status, Path(files["stderr"]).read_text())
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            super().on_step_end(args, state, control, **kwargs)
+            step[0] = state.global_step
 
-    def close(self) -> None:
-        with self._process:
-            pass
-        assert self._process.returncode == 0
+        def on_prediction_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            super().on_prediction_step(args, state, control, **kwargs)
+            now(f"evaluation at step {state.global_step}")
+
+    def heard(event: str, args: tuple[Any, ...]) -> None:
+        if event == "open" and isinstance(args[0], str | Path):
+            now("/".join(Path(args[0]).parts[-2:]))
+
+    orpo.train.trainer.PairCollator = Collator
+    orpo.commands.progress.TrainingProgress = Progress
+    sys.addaudithook(heard)
+    sys.exit(main(["train", *argv]))
 
 
-@pytest.fixture(scope="module")
-def orpo_train(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Commands]:
-    commands = Commands(tmp_path_factory.mktemp("stop"))
-    yield commands
-    commands.close()
+Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 @pytest.fixture(scope="module")
-def whole(orpo_train: Commands) -> Path:
+def command(tmp_path_factory: pytest.TempPathFactory) -> Command:
+    """`orpo train` on a tiny model."""
+    folder = tmp_path_factory.mktemp("stop")
+    tiny_llama().save_pretrained(folder / "model")
+    byte_tokenizer().save_pretrained(folder / "model")
+    for name, count in (("train", 11), ("test", 5)):
+        lines = [json.dumps(row) + "\n" for row in text_rows(count)]
+        (folder / f"{name}.jsonl").write_text("".join(lines))
+    argv = ["--model", folder / "model", "--dataset", folder / "train.jsonl"]
+    argv += ["--eval_dataset", folder / "test.jsonl"]
+    argv += [word for name, value in SETTINGS.items() for word in (f"--{name}", value)]
+
+    def run(out: Path, *more: str, moment: str = "", signals: tuple[int, ...] = ()) -> Any:
+        words = (moment, json.dumps([*map(int, signals)]), *argv, "--output_dir", out, *more)
+        done = started(orpo_train, out, *words, COLUMNS="200")
+        assert "Traceback" not in done.stderr
+        return done
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def whole(command: Command, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that nobody stopped."""
-    folder = orpo_train.folder / "whole"
-    done = orpo_train(folder)
-    assert done.status == 0, done.err
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    done = command(folder)
+    assert done.returncode == 0, done.stderr
     return folder
 
 
-def names(folder: Path) -> list[str]:
-    found = checkpoints(folder)
-    for path in found:
-        verify(path)
-    return [path.name for path in found]
-
-
-def evidence(folder: Path) -> list[str]:
-    return [(folder / name).read_text() for name in ("evaluation.json", "samples.jsonl")]
+def goes_on(command: Command, run: Path, whole: Path, *how: str) -> None:
+    resumed = command(run, "--resume", *how)
+    assert resumed.returncode == 0, resumed.stderr
+    assert not differences(run, whole)
+    for name in ("evaluation.json", "samples.jsonl"):
+        assert (run / name).read_text() == (whole / name).read_text()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", NUMBERS, ids=lambda number: number.name)
 @pytest.mark.parametrize("moment", PHASES)
 def test_one_checkpoint_and_the_way_on(
-    orpo_train: Commands, whole: Path, tmp_path: Path, moment: str, number: signal.Signals
+    command: Command, whole: Path, tmp_path: Path, moment: str
 ) -> None:
-    run = tmp_path / "run"
-    stopped = orpo_train(run, moment=moment, signals=[number])
-    assert stopped.status == 128 + number, stopped.err
-    assert names(run) == PHASES[moment]
-    assert "Traceback" not in stopped.err
-    last = stopped.err.splitlines()[-1]
-    step = PHASES[moment][-1].removeprefix("checkpoint-")
-    assert last.startswith(f"stopped by {number.name} at step {step}; ")
-    assert str(run / PHASES[moment][-1]) in last
-    assert "--resume" in last
-    assert not [path.name for path in run.iterdir() if path.name.startswith(".")]
-
-    resumed = orpo_train(run, "--resume")
-    assert resumed.status == 0, resumed.err
-    assert not differences(run, whole)
-    assert evidence(run) == evidence(whole)
+    for number in (TERM, INT):
+        run = tmp_path / number.name
+        stopped = command(run, moment=moment, signals=(number,))
+        assert stopped.returncode == 128 + number, stopped.stderr
+        assert names(run) == PHASES[moment]
+        last = stopped.stderr.splitlines()[-1]
+        step = PHASES[moment][-1].removeprefix("checkpoint-")
+        assert last.startswith(f"stopped by {number.name} at step {step}; ")
+        assert str(run / PHASES[moment][-1]) in last
+        assert "--resume" in last
+        assert not [path.name for path in run.iterdir() if path.name.startswith(".")]
+    goes_on(command, tmp_path / "SIGINT", whole)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "moment",
-    ["evaluation at step 8", ".staging-model/config.json"],
-    ids=["after training", "while saving the model"],
+    ("moment", "said"),
+    [
+        ("evaluation at step 8", "--resume"),  # after training
+        (".staging-model/config.json", "--resume"),  # while saving the model
+        ("evaluation at step 0", "before training began"),
+        ("{data}/train.jsonl", "before training began"),
+    ],
 )
-def test_after_the_last_step(
-    orpo_train: Commands, whole: Path, tmp_path: Path, moment: str
+def test_before_the_first_and_after_the_last_step(
+    command: Command, whole: Path, tmp_path: Path, moment: str, said: str
 ) -> None:
     run = tmp_path / "run"
-    stopped = orpo_train(run, moment=moment, signals=[signal.SIGTERM])
-    assert stopped.status == 143, stopped.err
-    assert "Traceback" not in stopped.err
-    assert "--resume" in stopped.err.splitlines()[-1]
-    resumed = orpo_train(run, "--resume")
-    assert resumed.status == 0, resumed.err
-    assert not differences(run, whole)
+    stopped = command(run, moment=moment.format(data="stop0"), signals=(TERM,))
+    assert stopped.returncode == 143, stopped.stderr
+    assert said in stopped.stderr.splitlines()[-1]
+    assert bool(checkpoints(run)) == (said == "--resume")
+    goes_on(command, run, whole, "auto")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("moment", ["evaluation at step 0", "stop0/train.jsonl"])
-def test_before_training_begins(
-    orpo_train: Commands, whole: Path, tmp_path: Path, moment: str
+@pytest.mark.parametrize(("number", "codes"), [(TERM, {-TERM}), (INT, {130, -INT})])
+def test_a_second_signal_ends_at_once(
+    command: Command, tmp_path: Path, number: int, codes: set[int]
 ) -> None:
-    run = tmp_path / "run"
-    stopped = orpo_train(run, moment=moment, signals=[signal.SIGTERM])
-    assert stopped.status == 143, stopped.err
-    assert "Traceback" not in stopped.err
-    assert "before training began" in stopped.err.splitlines()[-1]
-    assert not checkpoints(run)
-    again = orpo_train(run, "--resume", "auto")
-    assert again.status == 0, again.err
-    assert not differences(run, whole)
-
-
-@pytest.mark.slow
-def test_a_second_signal_ends_at_once(orpo_train: Commands, tmp_path: Path) -> None:
     """In the middle of a step: there is no checkpoint of it."""
-    twice = orpo_train(tmp_path / "a", moment="step 5", signals=[signal.SIGTERM] * 2)
-    assert twice.status == -signal.SIGTERM
-    assert names(tmp_path / "a") == ["checkpoint-3"]
-    twice = orpo_train(tmp_path / "b", moment="step 5", signals=[signal.SIGINT] * 2)
-    assert twice.status in (130, -signal.SIGINT)
-    assert names(tmp_path / "b") == ["checkpoint-3"]
-    assert "Traceback" not in twice.err
+    assert command(tmp_path, moment="step 5", signals=(number, number)).returncode in codes
+    assert names(tmp_path) == ["checkpoint-3"]
+
+
+# The callback
+
+
+class Send(TrainerCallback):
+    """Sends a signal to this process and its loader's workers, in a step."""
+
+    def __init__(self, number: signal.Signals, step: int, *, workers_first: bool = False) -> None:
+        self.number, self.step, self.workers_first = number, step, workers_first
+        self.gone: list[psutil.Process] = []
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step + 1 == self.step:
+            workers = multiprocessing.active_children()  # and not the server of tests.forked
+            alive = [worker.pid for worker in workers if worker.is_alive()]
+            children = [psutil.Process(pid) for pid in alive if psutil.pid_exists(pid or 0)]
+            pids = [str(child.pid) for child in children]
+            own = [] if self.workers_first else [str(os.getpid())]
+            # From outside: torch's worker processes take a signal of their parent otherwise.
+            subprocess.run(["kill", f"-{self.number.value}", *own, *pids], check=True)
+            self.gone, _ = psutil.wait_procs(children, timeout=30)
+            if self.workers_first:  # as batch systems do, one process after the other
+                os.kill(os.getpid(), self.number)
+
+
+@pytest.mark.parametrize("workers_first", [False, True])
+def test_a_signal_that_ends_the_loader_too_is_still_a_stop(
+    tmp_path: Path, workers_first: bool
+) -> None:
+    send = Send(TERM, 3, workers_first=workers_first)
+    workers = {"dataloader_num_workers": 2, "train_dataset": text_rows(60)}
+    trainer = trainer_for(tmp_path, max_steps=9, callbacks=[StopOnSignal(), send], **workers)
+    trainer.train()
+    assert len(send.gone) == 2
+    assert (trainer.stopped, trainer.committed_step) == (True, 3)
+
+
+@pytest.fixture
+def interrupts() -> Iterator[Callable[[Any], None]]:
+    """Sets what SIGINT does: as in a terminal, or as in a background job of a shell."""
+    before = signal.getsignal(INT)
+    yield lambda handler: signal.signal(INT, handler)
+    signal.signal(INT, before)
+
+
+@pytest.mark.parametrize("ignored", [False, True])
+@pytest.mark.parametrize("number", [TERM, INT])
+def test_saves_once_and_gives_the_handlers_back(
+    tmp_path: Path, interrupts: Callable[[Any], None], number: signal.Signals, ignored: bool
+) -> None:
+    interrupts(signal.SIG_IGN if ignored else signal.default_int_handler)
+    handlers = [signal.getsignal(n) for n in (TERM, INT)]
+    stop = StopOnSignal()
+    trainer = trainer_for(tmp_path, max_steps=4, callbacks=[Send(number, 2), stop])
+    trainer.train()
+    assert (stop.received, trainer.state.global_step) == (number, 2)
+    assert names(tmp_path) == ["checkpoint-2"]
+    assert [signal.getsignal(n) for n in (TERM, INT)] == handlers
+
+
+def test_a_second_signal_in_a_step_is_what_it_always_was(
+    tmp_path: Path, interrupts: Callable[[Any], None]
+) -> None:
+    interrupts(signal.default_int_handler)
+    twice = [Send(INT, 1), Send(INT, 1)]
+    with pytest.raises(KeyboardInterrupt):
+        trainer_for(tmp_path, max_steps=2, callbacks=[StopOnSignal(), *twice]).train()
+
+
+def test_in_another_thread_it_does_not_listen(tmp_path: Path) -> None:
+    stop = StopOnSignal()
+    trainer = trainer_for(tmp_path, max_steps=1, callbacks=[stop])
+    handler = signal.getsignal(TERM)
+    thread = threading.Thread(target=trainer.train)
+    thread.start()
+    thread.join()
+    assert (trainer.state.global_step, stop.received) == (1, None)
+    assert signal.getsignal(TERM) is handler

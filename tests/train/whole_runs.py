@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,34 @@ def trainer_for(folder: Path, **kwargs: Any) -> ORPOTrainer:
     return quiet_trainer(ORPOTrainer, str(folder), **{**settings, **kwargs})
 
 
+def finished(
+    folder: Path, resume: str | bool | None = None, *, said: list[str] | None = None, **kwargs: Any
+) -> ORPOTrainer:
+    """A run to its end, whose model is saved."""
+    trainer = trainer_for(folder, **kwargs)
+    if said is not None:
+        trainer.say = said.append
+    trainer.train(resume_from_checkpoint=resume)
+    trainer.save_model()
+    return trainer
+
+
+def looks_killed(whole: Path, folder: Path, *steps: int) -> Path:
+    """The folder of a run that was killed after it had saved these checkpoints, and a bit more."""
+    folder.mkdir()
+    for name in ("recipe.yaml", "metrics.jsonl"):
+        shutil.copy(whole / name, folder)
+    for step in steps:
+        shutil.copytree(whole / f"checkpoint-{step}", folder / f"checkpoint-{step}")
+    return folder
+
+
+def flip_a_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.write_bytes(content)
+
+
 def weights_of(folder: Path) -> dict[str, Tensor]:
     """The model, or adapter, that a run left in its folder, which must be as committed."""
     verify(folder)
@@ -53,6 +82,11 @@ def lines_of(folder: Path) -> list[dict[str, Any]]:
     text = (folder / "metrics.jsonl").read_text()
     assert not text or text.endswith("\n")
     return [_without_times(json.loads(line)) for line in text.splitlines()]
+
+
+def losses_of(trainer: ORPOTrainer) -> list[dict[str, Any]]:
+    """The lines that were logged of training."""
+    return [line for line in trainer.state.log_history if "loss" in line]
 
 
 def _without_times(line: dict[str, Any]) -> dict[str, Any]:
@@ -69,10 +103,15 @@ def differences(folder: Path, whole: Path) -> list[str]:
     found += [f"{name} differs" for name in both if not torch.equal(ours[name], theirs[name])]
     lines, expected = lines_of(folder), lines_of(whole)
     if lines != expected:
-        steps = [[(line["step"], *line) for line in each] for each in (lines, expected)]
-        wrong = [_unlike(a, b) for a, b in zip(lines, expected, strict=False) if a != b]
-        found.append(f"metrics.jsonl differs: {wrong or steps}")
-    return found + leftovers(folder)
+        wrong = [(a, b) for a, b in zip(lines, expected, strict=False) if a != b]
+        found.append(f"metrics.jsonl has {len(lines)} of {len(expected)} lines: {wrong}")
+    found += [f"{path.name} is left" for path in folder.glob(".*")]
+    for path in checkpoints(folder):
+        try:
+            verify(path)
+        except CheckpointError as error:
+            found.append(str(error))
+    return found
 
 
 def state_of(trainer: ORPOTrainer) -> dict[str, Any]:
@@ -83,24 +122,11 @@ def state_of(trainer: ORPOTrainer) -> dict[str, Any]:
     return {name: value for name, value in told.items() if name not in own}
 
 
-def leftovers(folder: Path) -> list[str]:
-    """What a finished run should not have left: unfinished saves, broken checkpoints."""
-    hidden = [p.name for p in folder.iterdir() if p.name.startswith(".")]
-    found = [f"{name} is left" for name in hidden]
-    for path in checkpoints(folder):
-        try:
-            verify(path)
-        except CheckpointError as error:
-            found.append(str(error))
-    return found
+def names(folder: Path) -> list[str]:
+    """The checkpoints that there are, each as it was committed."""
+    return [path.name for path in checkpoints(folder) if verify(path)]
 
 
 def same_bits(ours: Iterable[Tensor], theirs: Iterable[Tensor]) -> bool:
     """Whether all tensors are equal to the bit."""
     return all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
-
-
-def _unlike(ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, Any]:
-    names = ours.keys() | theirs.keys()
-    unlike = {n: (ours.get(n), theirs.get(n)) for n in names if ours.get(n) != theirs.get(n)}
-    return {"step": theirs["step"], **unlike}
