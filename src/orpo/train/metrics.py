@@ -5,7 +5,7 @@ Every pair contributes one row of `COLUMNS`; sums of rows are what is accumulate
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,19 +19,11 @@ from orpo.objective.types import PairLogps
 from orpo.train.checkpoints import Progress
 from orpo.train.step_loss import StepLoss
 
+_OF_PAIRS = ("chosen_logps", "rejected_logps", "log_odds", "log_odds_ratio", "accuracy")
+"""Columns that compare two answers: their sums leave out rows without rejected answer."""
 COLUMNS = (
-    "nll_sum",
-    "nll_tokens",
-    "chosen_logps",
-    "rejected_logps",
-    "log_odds",
-    "log_odds_ratio",
-    "accuracy",
-    "has_rejected",
-    "tokens",
-    "aux_loss",
-    "weighted_nll",
-    "weighted_log_odds_ratio",
+    *("nll_sum", "nll_tokens", *_OF_PAIRS, "has_rejected", "tokens", "aux_loss"),
+    *("weighted_nll", "weighted_log_odds_ratio"),
 )
 _OWN_COLUMNS: dict[str, tuple[str, ...]] = {
     "orpo": (),
@@ -41,8 +33,6 @@ _OWN_COLUMNS: dict[str, tuple[str, ...]] = {
         *("chosen_sum", "rejected_sum", "weighted_log_sigmoid"),
     ),
 }
-_OF_PAIRS = ("chosen_logps", "rejected_logps", "log_odds", "log_odds_ratio", "accuracy")
-"""Columns that compare two answers: their sums leave out rows without rejected answer."""
 
 
 def columns_of(objective: str) -> tuple[str, ...]:
@@ -53,7 +43,8 @@ def columns_of(objective: str) -> tuple[str, ...]:
 def pair_table(logps: PairLogps, parts: StepLoss, aux_loss: Tensor | None = None) -> Tensor:
     """One row of `columns_of` for each pair, shape (pairs, columns), without gradient."""
     chosen, rejected = logps.chosen_logps, logps.rejected_logps
-    result, both, weight = parts.orpo(logps), logps.has_rejected, _weights(logps)
+    result, both = parts.orpo(logps), logps.has_rejected
+    weight = torch.ones_like(logps.chosen_sum) if logps.weight is None else logps.weight
     aux = torch.zeros_like(chosen) if aux_loss is None else aux_loss.expand_as(chosen)
     columns = {
         "nll_sum": logps.nll_sum,
@@ -72,25 +63,17 @@ def pair_table(logps: PairLogps, parts: StepLoss, aux_loss: Tensor | None = None
     if parts.objective == "sft":
         columns["row_logps"] = chosen
     elif parts.objective == "dpo":
-        columns |= _dpo_columns(logps, parts)
+        dpo = parts.dpo(logps)
+        columns |= {
+            "chosen_rewards": dpo.chosen_rewards * both,
+            "rejected_rewards": dpo.rejected_rewards * both,
+            "reward_accuracy": (dpo.chosen_rewards > dpo.rejected_rewards) & both,
+            "chosen_sum": logps.chosen_sum * both,
+            "rejected_sum": logps.rejected_sum * both,
+            "weighted_log_sigmoid": weight * dpo.log_sigmoid * both,
+        }
     names = columns_of(parts.objective)
     return torch.stack([columns[name].detach().to(chosen.dtype) for name in names], dim=1)
-
-
-def _dpo_columns(logps: PairLogps, parts: StepLoss) -> dict[str, Tensor]:
-    result, both = parts.dpo(logps), logps.has_rejected
-    return {
-        "chosen_rewards": result.chosen_rewards * both,
-        "rejected_rewards": result.rejected_rewards * both,
-        "reward_accuracy": (result.chosen_rewards > result.rejected_rewards) & both,
-        "chosen_sum": logps.chosen_sum * both,
-        "rejected_sum": logps.rejected_sum * both,
-        "weighted_log_sigmoid": _weights(logps) * result.log_sigmoid * both,
-    }
-
-
-def _weights(logps: PairLogps) -> Tensor:
-    return torch.ones_like(logps.chosen_sum) if logps.weight is None else logps.weight
 
 
 def column_sums(table: Tensor) -> Tensor:
@@ -114,8 +97,11 @@ class PairTable:
         cls, tables: Any, rows: Any, objective: str = "orpo", *, once: bool = False
     ) -> PairTable:
         """From the gathered rows of `pair_table`, an array or a list of them."""
-        table = _joined(tables).astype(np.float64)
-        indices = _joined(rows)
+        table, indices = (
+            np.concatenate(parts) if isinstance(parts, list) else np.asarray(parts)
+            for parts in (tables, rows)
+        )
+        table = table.astype(np.float64)
         if once:
             first = np.sort(np.unique(indices, return_index=True)[1])
             table, indices = table[first], indices[first]
@@ -132,12 +118,8 @@ class PairTable:
         table = torch.tensor(np.stack([*self.columns.values()], axis=1))
         sums = dict(zip(self.columns, column_sums(table).tolist(), strict=True))
         metrics = summarise(sums, len(self.rows), parts)
-        loss = whole_loss(sums, parts, metrics.get("aux_loss", 0.0))
-        return {**metrics, "nll_loss": mean_nll(sums), "loss": loss}
-
-
-def _joined(parts: Any) -> Any:
-    return np.concatenate(parts) if isinstance(parts, list) else np.asarray(parts)
+        loss = _loss(sums, parts) + parts.aux_coef * metrics.get("aux_loss", 0.0)
+        return {**metrics, "nll_loss": _mean_nll(sums), "loss": loss}
 
 
 @dataclass
@@ -182,93 +164,66 @@ Sums = Mapping[str, float]
 
 def summarise(sums: Sums, rows: float, parts: StepLoss) -> dict[str, float]:
     """The objective's metrics from the column sums over a number of rows."""
-    metrics = _SUMMARIES[parts.objective](sums, rows, parts)
+    means = {name: value / (sums["has_rejected"] or 1.0) for name, value in sums.items()}
+    compared = {
+        "log_odds_chosen": means["log_odds"],
+        "preference_accuracy": means["accuracy"],
+        "logps/chosen": means["chosen_logps"],
+        "logps/rejected": means["rejected_logps"],
+    }
+    if not sums["has_rejected"]:  # there is nothing to compare
+        compared = {}
+    if parts.objective == "orpo":
+        metrics = _orpo(sums, means, parts)
+    elif parts.objective == "sft":
+        compared = compared or {"logps/chosen": sums["row_logps"] / rows}
+        metrics = {"nll_loss": _mean_nll(sums), **compared}
+    else:
+        chosen, rejected = means["chosen_rewards"], means["rejected_rewards"]
+        rewards = {
+            "rewards/chosen": chosen,
+            "rewards/rejected": rejected,
+            "rewards/margins": chosen - rejected,
+            "rewards/accuracies": means["reward_accuracy"],
+            "logps_sum/chosen": means["chosen_sum"],
+            "logps_sum/rejected": means["rejected_sum"],
+        }
+        metrics = {**rewards, **compared} if compared else {}
     if sums["aux_loss"]:
         metrics["aux_loss"] = sums["aux_loss"] / rows
     return metrics
 
 
-def whole_loss(sums: Sums, parts: StepLoss, aux_loss: float = 0.0) -> float:
-    """The loss of all rows as if they were one optimizer step."""
-    return _LOSSES[parts.objective](sums, parts) + parts.aux_coef * aux_loss
-
-
-def mean_nll(sums: Sums) -> float:
-    """The NLL per token of the chosen texts."""
-    return sums["nll_sum"] / sums["nll_tokens"] if sums["nll_tokens"] else 0.0
-
-
-def _orpo(sums: Sums, _rows: float, parts: StepLoss) -> dict[str, float]:
-    scale, pairs = parts.alpha * parts.beta, sums["has_rejected"] or 1.0
-    chosen, rejected = sums["chosen_logps"] / pairs, sums["rejected_logps"] / pairs
+def _orpo(sums: Sums, means: Sums, parts: StepLoss) -> dict[str, float]:
+    scale, chosen, rejected = (
+        parts.alpha * parts.beta,
+        means["chosen_logps"],
+        means["rejected_logps"],
+    )
     return {
-        "nll_loss": mean_nll(sums),
-        "log_odds_ratio": sums["log_odds_ratio"] / pairs,
-        "log_odds_chosen": sums["log_odds"] / pairs,
+        "nll_loss": _mean_nll(sums),
+        "log_odds_ratio": means["log_odds_ratio"],
+        "log_odds_chosen": means["log_odds"],
         "rewards/chosen": scale * chosen,
         "rewards/rejected": scale * rejected,
         "rewards/margins": scale * (chosen - rejected),
-        "rewards/accuracies": sums["accuracy"] / pairs,
+        "rewards/accuracies": means["accuracy"],
         "logps/chosen": chosen,
         "logps/rejected": rejected,
     }
 
 
-def _sft(sums: Sums, rows: float, _parts: StepLoss) -> dict[str, float]:
-    compared = _compared(sums) or {"logps/chosen": sums["row_logps"] / rows}
-    return {"nll_loss": mean_nll(sums), **compared}
+def _mean_nll(sums: Sums) -> float:
+    """The NLL per token of the chosen texts."""
+    return sums["nll_sum"] / sums["nll_tokens"] if sums["nll_tokens"] else 0.0
 
 
-def _dpo(sums: Sums, _rows: float, _parts: StepLoss) -> dict[str, float]:
+def _loss(sums: Sums, parts: StepLoss) -> float:
+    """The loss of all rows as if they were one optimizer step, without the router's."""
     pairs = sums["has_rejected"] or 1.0
-    chosen, rejected = sums["chosen_rewards"] / pairs, sums["rejected_rewards"] / pairs
-    rewards = {
-        "rewards/chosen": chosen,
-        "rewards/rejected": rejected,
-        "rewards/margins": chosen - rejected,
-        "rewards/accuracies": sums["reward_accuracy"] / pairs,
-        "logps_sum/chosen": sums["chosen_sum"] / pairs,
-        "logps_sum/rejected": sums["rejected_sum"] / pairs,
-    }
-    compared = _compared(sums)
-    return {**rewards, **compared} if compared else {}
-
-
-def _compared(sums: Sums) -> dict[str, float]:
-    """What compares two answers, whatever was trained; nothing where there are not two."""
-    pairs = sums["has_rejected"]
-    if not pairs:
-        return {}
-    return {
-        "log_odds_chosen": sums["log_odds"] / pairs,
-        "preference_accuracy": sums["accuracy"] / pairs,
-        "logps/chosen": sums["chosen_logps"] / pairs,
-        "logps/rejected": sums["rejected_logps"] / pairs,
-    }
-
-
-_SUMMARIES: dict[str, Callable[[Sums, float, StepLoss], dict[str, float]]] = {
-    "orpo": _orpo,
-    "sft": _sft,
-    "dpo": _dpo,
-}
-
-
-def _orpo_loss(sums: Sums, parts: StepLoss) -> float:
-    preferred = parts.alpha * sums["weighted_log_odds_ratio"] / (sums["has_rejected"] or 1.0)
-    return _sft_loss(sums, parts) - preferred
-
-
-def _sft_loss(sums: Sums, _parts: StepLoss) -> float:
-    return sums["weighted_nll"] / (sums["nll_tokens"] or 1.0)
-
-
-def _dpo_loss(sums: Sums, _parts: StepLoss) -> float:
-    return -sums["weighted_log_sigmoid"] / (sums["has_rejected"] or 1.0)
-
-
-_LOSSES: dict[str, Callable[[Sums, StepLoss], float]] = {
-    "orpo": _orpo_loss,
-    "sft": _sft_loss,
-    "dpo": _dpo_loss,
-}
+    if parts.objective == "dpo":
+        return -sums["weighted_log_sigmoid"] / pairs
+    nll = sums["weighted_nll"] / (sums["nll_tokens"] or 1.0)
+    if parts.objective == "sft":
+        return nll
+    return nll - parts.alpha * sums["weighted_log_odds_ratio"] / pairs
