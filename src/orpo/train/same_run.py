@@ -8,7 +8,7 @@ the prepared pairs by their content, the adapter, the number of processes, versi
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
 from typing import Any
 
@@ -16,8 +16,8 @@ from orpo.config import ORPOConfig
 from orpo.errors import ConfigError
 
 
-def _names(text: str) -> frozenset[str]:
-    return frozenset(text.split())
+def _names(text: str) -> set[str]:
+    return {*text.split()}
 
 
 WRITTEN = _names("""
@@ -40,7 +40,7 @@ EVALUATION = _names("""
 """)
 """When and on what is evaluated."""
 
-SAVING = _names("save_strategy save_steps save_total_limit")
+SAVING = {"save_strategy", "save_steps", "save_total_limit"}
 """When is saved; the best model at the end is one of those saved."""
 
 ROUNDING = _names("""
@@ -51,13 +51,13 @@ ROUNDING = _names("""
 """)
 """How the same numbers are computed; random numbers would be drawn in another order."""
 
-LENGTH = _names("max_steps num_train_epochs")
+LENGTH = {"max_steps", "num_train_epochs"}
 """Where the run ends; most schedules of the learning rate look ahead to it."""
 
-SPLIT = _names("per_device_train_batch_size gradient_accumulation_steps")
+SPLIT = {"per_device_train_batch_size", "gradient_accumulation_steps"}
 """How the pairs of an optimizer step are divided."""
 
-WORKERS = _names("dataloader_num_workers")
+WORKERS = {"dataloader_num_workers"}
 """Who reads the rows; those of a stream are dealt out among the workers."""
 
 DATA = _names("""
@@ -120,7 +120,9 @@ class Change:
     def __str__(self) -> str:
         if self.name in _DIGESTS:  # nobody reads them
             return self.why
-        said = f"{self.name} {_short(self.before)} -> {_short(self.now)}"
+        old, new = ("not set" if v is None else str(v) for v in (self.before, self.now))
+        old, new = (v if len(v) <= 60 else f"{v[:57]}..." for v in (old, new))
+        said = f"{self.name} {old} -> {new}"
         return f"{said} ({self.why})" if self.why else said
 
 
@@ -131,18 +133,9 @@ class RecipeChanges:
     harmless: list[Change]
     breaking: list[Change]
 
-    def lines(self) -> list[str]:
-        """One line for each kind of change that there is."""
-        said = []
-        if self.breaking:
-            said.append(f"another run from here on: {_listed(self.breaking)}")
-        if self.harmless:
-            said.append(f"changed since it stopped: {_listed(self.harmless)}")
-        return said
-
 
 def check_same_run(before: Recipe, now: Recipe, allow: bool) -> list[str]:
-    """What to say about a run that goes on."""
+    """What to say about a run that goes on, one line for each kind of change that there is."""
     changes = recipe_changes(before, now)
     if changes.breaking and not allow:
         raise ConfigError(
@@ -150,7 +143,9 @@ def check_same_run(before: Recipe, now: Recipe, allow: bool) -> list[str]:
             where=changes.breaking[0].name,
             fix=_FIX,
         )
-    return changes.lines()
+    heads = {"another run from here on": changes.breaking}
+    heads["changed since it stopped"] = changes.harmless
+    return [f"{head}: {_listed(found)}" for head, found in heads.items() if found]
 
 
 def recipe_changes(before: Recipe, now: Recipe) -> RecipeChanges:
@@ -186,40 +181,28 @@ class _Pair:
 
     def judge(self, name: str) -> tuple[bool, str]:
         """Whether a change of this setting is harmless, and why (or why not)."""
-        rules: tuple[tuple[frozenset[str], Callable[[], tuple[bool, str]]], ...] = (
-            (WRITTEN, lambda: (True, "")),
-            (EVALUATION, self._evaluation),
-            (SAVING, self._evaluation),
-            (ROUNDING, self.rounding),
-            (WORKERS, self._workers),
-            (DATA, self._data),
-            (LENGTH, self._length),
-            (SPLIT, self._split),
-        )
-        return next((rule() for names, rule in rules if name in names), (False, ""))
-
-    def rounding(self) -> tuple[bool, str]:
-        """Changes of how numbers are computed."""
-        if self._random():
-            return False, "other random numbers are drawn"
-        return True, "numbers may differ by rounding"
-
-    def _random(self) -> bool:
-        """Whether training draws from the random numbers that everything shares."""
-        return any(
-            recipe.get("disable_dropout") is False
-            or _mapping(recipe.get("accelerator_config")).get("use_seedable_sampler") is False
-            for recipe in self._both
-        )
-
-    def _workers(self) -> tuple[bool, str]:
-        known = self.facts("data_fingerprint")[1] is not None
-        return known, "" if known else "deals the rows of a stream out in another order"
-
-    def _data(self) -> tuple[bool, str]:
         old, new = self.facts("data_fingerprint")
-        same = old is not None and old == new
-        return same, "the prepared pairs are the same" if same else ""
+        if name in EVALUATION | SAVING:
+            return self._evaluation()
+        if name in ROUNDING:
+            return self._rounding()
+        if name in WORKERS:
+            known = new is not None
+            return known, "" if known else "deals the rows of a stream out in another order"
+        if name in DATA:
+            same = old is not None and old == new
+            return same, "the prepared pairs are the same" if same else ""
+        if name in LENGTH:
+            return True, self._schedule()
+        return self._split() if name in SPLIT else (name in WRITTEN, "")
+
+    def _rounding(self) -> tuple[bool, str]:
+        """Numbers computed otherwise are drawn in another order, if from what all share."""
+        for recipe in self._both:
+            sampler = _mapping(recipe.get("accelerator_config")).get("use_seedable_sampler")
+            if recipe.get("disable_dropout") is False or sampler is False:
+                return False, "other random numbers are drawn"
+        return True, "numbers may differ by rounding"
 
     def _evaluation(self) -> tuple[bool, str]:
         for recipe in self._both:
@@ -229,12 +212,12 @@ class _Pair:
                 return False, "the learning rate follows the evaluations"
         return True, ""
 
-    def _length(self) -> tuple[bool, str]:
+    def _schedule(self) -> str:
         """Nobody gives another length by accident; no more steps are lost, and it is said."""
         kind, warmup = self.now.get("lr_scheduler_type"), self.now.get("warmup_steps") or 0
         if kind in _ENDLESS and (kind == "constant" or warmup == 0 or warmup >= 1):
-            return True, "the steps up to the earlier end are the same"
-        return True, f"{kind}: from here on the schedule is that of the new length"
+            return "the steps up to the earlier end are the same"
+        return f"{kind}: from here on the schedule is that of the new length"
 
     def _split(self) -> tuple[bool, str]:
         """The pairs of a step are the next ones of the order drawn, however they are dealt out.
@@ -249,7 +232,7 @@ class _Pair:
         rows = (accounts.get("train_dataset") or {}).get("kept")
         if self.facts("data_fingerprint")[1] is None or not rows or rows % per_step:
             return False, "an epoch ends with other steps"
-        return self.rounding()
+        return self._rounding()
 
     @property
     def _both(self) -> tuple[Recipe, Recipe]:
@@ -300,8 +283,3 @@ def _listed(changes: list[Change]) -> str:
     more = len(changes) - _SEEN
     said = "; ".join(str(change) for change in changes[:_SEEN])
     return f"{said}; and {more} more" if more > 0 else said
-
-
-def _short(value: Any) -> str:
-    text = "not set" if value is None else str(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
