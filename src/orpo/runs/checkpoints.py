@@ -19,16 +19,11 @@ _NAME = re.compile(r"checkpoint-\d+")
 
 @dataclass(frozen=True)
 class Found:
-    """The newest checkpoint that verifies, and what was passed over for it.
+    """The newest checkpoint that verifies, and what was passed over for it."""
 
-    Attributes:
-        path: Its folder; None if there is none.
-        manifest: What it holds.
-        skipped: Newer ones, each with the reason why it cannot be used.
-    """
-
-    path: Path | None = None
-    manifest: Manifest | None = None
+    path: Path | None = None  # its folder; None if there is none
+    manifest: Manifest | None = None  # what it holds
+    # newer ones, each with the reason why it cannot be used
     skipped: list[tuple[Path, str]] = field(default_factory=list)
 
 
@@ -46,12 +41,7 @@ def checkpoints(folder: Path) -> list[Path]:
 
 
 def newest_checkpoint(folder: Path, run: str | None = None) -> Found:
-    """The newest checkpoint that a run can go on from.
-
-    Args:
-        folder: The run folder.
-        run: Take only checkpoints of this run; None for any.
-    """
+    """The newest checkpoint that a run can go on from."""
     skipped: list[tuple[Path, str]] = []
     for path in reversed(checkpoints(folder)):
         try:
@@ -62,15 +52,7 @@ def newest_checkpoint(folder: Path, run: str | None = None) -> Found:
 
 
 def verify_resumable(path: Path, run: str | None = None) -> Manifest:
-    """Make sure that a run can go on from a checkpoint; the cheap questions come first.
-
-    Args:
-        path: Its folder.
-        run: Which run it must belong to; None for any.
-
-    Raises:
-        CheckpointError: It cannot; says why.
-    """
+    """Make sure that a run can go on from a checkpoint; the cheap questions come first."""
     found = read_manifest(path)
     if run is not None and found.run != run:
         raise CheckpointError("belongs to another run", where=str(path))
@@ -80,20 +62,7 @@ def verify_resumable(path: Path, run: str | None = None) -> Manifest:
 
 
 def rotate(folder: Path, keep: int, *, run: str, best: str | None = None) -> list[Path]:
-    """Delete the oldest checkpoints of a run, if the newest one verifies.
-
-    Args:
-        folder: The run folder.
-        keep: How many may stay.
-        run: Which run's.
-        best: One that stays whatever its age.
-
-    Returns:
-        What was deleted.
-
-    Raises:
-        CheckpointError: The newest one is not what was written; nothing was deleted.
-    """
+    """Delete the oldest checkpoints of a run, if the newest one verifies."""
     found = [path for path in checkpoints(folder) if _run_of(path) == run]
     for path in found[-1:]:
         verify(path)
@@ -111,14 +80,6 @@ def set_aside(folder: Path, *, after: int = 0, run: str | None = None) -> dict[P
 
     To what the run is about to do they are no continuation: left in place, they would be taken for
     its newest. Nothing of them is lost.
-
-    Args:
-        folder: The run folder.
-        after: The step of the checkpoint that the run goes on from; 0 if it begins.
-        run: Which run's; one that does not say whose it is goes too. None for every run's.
-
-    Returns:
-        Where each of them was -> where it is.
     """
     moved = {}
     for path in checkpoints(folder):
@@ -146,9 +107,6 @@ def ensure_as_committed(folder: Path) -> Manifest | None:
     """Compare a model's files with its manifest; one that has none is not ours to judge.
 
     The optimizer of a checkpoint is not read: a model is loaded without it.
-
-    Raises:
-        CheckpointError: A file is missing or was changed; or a save of the model was cut off.
     """
     for path in folder.iterdir() if folder.is_dir() else ():
         if path.exists() and not path.is_file() and not path.is_dir():  # who opens a pipe waits

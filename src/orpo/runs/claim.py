@@ -63,28 +63,14 @@ def claim_folder(
     *,
     settings: Mapping[str, Any] | None = None,
     overwrite: bool = False,
-    costly: Collection[str] = (),
-    among: Collection[str] | None = None,
-    mark: Mapping[str, Any] | None = None,
+    costly: Collection[str] = (),  # stays all the same, unless settings beside the judge's differ
+    among: Collection[str] | None = None,  # the settings that must be the same; None: all of them
+    mark: Mapping[str, Any] | None = None,  # what evaluation.json says in a folder of its own
 ) -> bool:
     """Make a folder ours to write into, holding nothing that was made with other settings.
 
-    Args:
-        folder: Made if it is not there.
-        what: "evaluation", "comparison" or "tuning".
-        written: Names and patterns of all that is written there; none of it may be a link.
-        settings: What the result depends on; None if the caller compares them itself.
-        overwrite: Delete what stands there under these names.
-        costly: Those of them that stay all the same, unless settings beside the judge's differ.
-        among: The settings that must be the same; all of them if absent.
-        mark: What evaluation.json says from now on, its `kind` being `what`; the folder must hold
-            nothing else then.
-
-    Returns:
-        Whether it held none before.
-
-    Raises:
-        ConfigError: It is a file or a run, cannot be made, or holds something else.
+    `what` is "evaluation", "comparison" or "tuning", `written` are names and patterns of all that
+    is written there. Gives whether it held none before.
     """
     where = f"--output_dir {folder}"
     if folder.exists() and not folder.is_dir():
@@ -121,11 +107,7 @@ def claim_folder(
 
 
 def claim_new(folder: Path) -> None:
-    """Make sure that a folder can be made, or is empty.
-
-    Raises:
-        ConfigError: It is a file, holds something, or cannot be written to.
-    """
+    """Make sure that a folder can be made, or is empty."""
     if folder.exists() and not folder.is_dir():
         raise ConfigError("is no folder", where=str(folder), fix="Give a new folder.")
     if folder.exists() and any(folder.iterdir()):
@@ -136,17 +118,7 @@ def claim_new(folder: Path) -> None:
 def claim_run(
     folder: Path, *, resume: str | None, overwrite: bool, sources: Iterable[tuple[str, object]]
 ) -> str | bool:
-    """What to go on from, looking only at names: a checkpoint's path, True for the newest, False.
-
-    Args:
-        folder: The run folder that is asked for.
-        resume: "newest", "auto" (if there is one), or a checkpoint's path.
-        overwrite: Replace what it holds.
-        sources: What is read, as flag and name; a Hub id is as good as a path that is not there.
-
-    Raises:
-        ConfigError: The folder holds what must not be lost, or there is nothing to go on from.
-    """
+    """What to go on from, by names alone: a checkpoint's path, True for the newest, or False."""
     doomed = [_real(one) for one in checkpoints(folder)] if overwrite else []
     for flag, name in sources:
         _keep_apart(folder, flag, _real(Path(str(name))), doomed)

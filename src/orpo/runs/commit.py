@@ -40,18 +40,7 @@ def stage(folder: Path, name: str) -> Path:
 
 
 def commit(staged: Path, final: Path, *, run: str, step: int, resumable: bool) -> Manifest:
-    """Give a staged checkpoint its name, once every byte of it is on the disk.
-
-    Args:
-        staged: A folder of `stage`, filled.
-        final: Its name; what stood there is replaced.
-        run: Which run wrote it.
-        step: Optimizer steps taken.
-        resumable: Whether a run can go on from it.
-
-    Raises:
-        OSError: The disk is full or cannot be written to; `final` is as it was.
-    """
+    """Give a staged checkpoint its name, once every byte of it is on the disk."""
     manifest = _describe_all(staged, "checkpoint", run, step, resumable=resumable)
     replaced = final.with_name(f"{_REPLACED}{final.name}")
     if os.path.lexists(final):
@@ -69,11 +58,7 @@ def commit(staged: Path, final: Path, *, run: str, step: int, resumable: bool) -
 
 
 def commit_files(staged: Path, folder: Path, *, run: str, step: int) -> Manifest:
-    """Move the files of a staged model into a folder that holds others too, manifest last.
-
-    Raises:
-        OSError: The disk is full or cannot be written to.
-    """
+    """Move the files of a staged model into a folder that holds others too, manifest last."""
     manifest = _describe_all(staged, _MODEL, run, step, resumable=False)
     (folder / MANIFEST).unlink(missing_ok=True)
     _move(staged, folder, manifest)
@@ -107,9 +92,6 @@ def sweep(folder: Path) -> list[str]:
 
     A model whose files were being moved to their places is moved to the end, if all of it is there
     as it was committed.
-
-    Returns:
-        Names of the saves that were not finished.
     """
     for doomed in folder.glob(f"{_DOOMED}*"):
         _try_to_remove(doomed)

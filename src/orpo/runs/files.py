@@ -48,22 +48,16 @@ AUDIT, RECIPE, METRICS, EVENTS, EVALUATION, SAMPLES, SCORES, REPORT = (
 
 @dataclass(frozen=True)
 class Run:
-    """What a run folder says about its run.
+    """What a run folder says about its run."""
 
-    Attributes:
-        path: The folder.
-        recipe: Settings by name; `_run` holds what was found out while running.
-        metrics: Logged steps in order.
-        evaluation: Metrics on held-out pairs "before" and "after" training; may be empty.
-        samples: Answers to held-out prompts; may be empty.
-        events: What happened beside the steps; may be empty.
-    """
-
-    path: Path
-    recipe: dict[str, Any]
-    metrics: list[dict[str, Any]]
+    path: Path  # the folder
+    recipe: dict[str, Any]  # settings by name; `_run` holds what was found out while running
+    metrics: list[dict[str, Any]]  # logged steps in order
+    # metrics on held-out pairs "before" and "after" training; may be empty
     evaluation: dict[str, dict[str, float]] = field(default_factory=dict)
+    # answers to held-out prompts; may be empty
     samples: list[dict[str, Any]] = field(default_factory=list)
+    # what happened beside the steps; may be empty
     events: list[dict[str, Any]] = field(default_factory=list)
 
     @property
@@ -114,32 +108,23 @@ def read_run(path: str | Path) -> Run:
             fix="Give the output_dir of a run.",
         )
     recipe = read_recipe(folder)
-    evaluation = folder / EVALUATION
     return Run(
         folder,
         recipe,
         read_jsonl(folder / METRICS),
-        _moments(read_object(evaluation), evaluation) if evaluation.is_file() else {},
+        _evaluation(folder / EVALUATION),
         read_jsonl(folder / SAMPLES),
         read_jsonl(folder / EVENTS),
     )
 
 
-def _moments(values: dict[str, Any], path: Path) -> dict[str, dict[str, Any]]:
-    return typed(_Evaluation, {"moments": values}, where=str(path)).moments
-
-
-@dataclass(frozen=True)
-class _Evaluation:
-    moments: dict[str, dict[str, Any]]
+def _evaluation(path: Path) -> dict[str, dict[str, Any]]:
+    values = read_object(path) if path.is_file() else {}
+    return typed(dict[str, dict[str, Any]], values, where=str(path))
 
 
 def read_recipe(folder: Path) -> dict[str, Any]:
-    """The recipe in a run folder or a checkpoint.
-
-    Raises:
-        DataError: It is broken.
-    """
+    """The recipe in a run folder or a checkpoint."""
     path = folder / RECIPE
     text = read_text(path)
     try:
@@ -176,11 +161,7 @@ def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """The objects of a file with one per line; none if it is not there.
-
-    Raises:
-        DataError: It is broken, elsewhere than in a last line that was being written.
-    """
+    """The objects of a file with one per line; none if it is not there."""
     if not path.is_file():
         return []
     # Not splitlines(): an answer may hold a Unicode line separator.

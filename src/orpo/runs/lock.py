@@ -26,14 +26,7 @@ _TAKEN = {errno.EACCES, errno.EAGAIN}  # any other error: this disk keeps no loc
 
 @contextlib.contextmanager
 def run_lock(folder: Path) -> Iterator[str | None]:
-    """Hold the folder for this process; the lock of one process may be taken several times.
-
-    Yields:
-        Why nothing keeps another run out, where the disk knows no locks, as some network disks.
-
-    Raises:
-        ConfigError: Another process writes here, or nobody can.
-    """
+    """Hold the folder for this process; the lock of one process may be taken several times."""
     path = folder / LOCK
     # However it is called: to open and close a locked file once more is to let go of the lock.
     place = _place(folder)

@@ -37,21 +37,13 @@ class FileFacts:
 
 @dataclass(frozen=True)
 class Manifest:
-    """A committed folder.
+    """A committed folder."""
 
-    Attributes:
-        kind: "checkpoint" or "model".
-        run: Which run wrote it; a resumed run keeps its name.
-        step: Optimizer steps taken.
-        resumable: Whether it holds the optimizer as well as the weights.
-        files: Path within the folder, with slashes -> what was written.
-    """
-
-    kind: str
-    run: str
-    step: int
-    resumable: bool
-    files: dict[str, FileFacts]
+    kind: str  # "checkpoint" or "model"
+    run: str  # which run wrote it; a resumed run keeps its name
+    step: int  # optimizer steps taken
+    resumable: bool  # whether it holds the optimizer as well as the weights
+    files: dict[str, FileFacts]  # path within the folder, with slashes -> what was written
 
     @property
     def size(self) -> int:
@@ -74,11 +66,7 @@ def describe(path: Path) -> FileFacts:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """The manifest of a folder; its files are not looked at.
-
-    Raises:
-        CheckpointError: There is none, or it is not what was written.
-    """
+    """The manifest of a folder; its files are not looked at."""
     path = folder / MANIFEST
     if not os.path.lexists(path):
         raise CheckpointError(f"has no {MANIFEST}: it was never committed", where=str(folder))
@@ -105,15 +93,7 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def verify(folder: Path, *, training_state: bool = True) -> Manifest:
-    """Read every file of a committed folder and compare it with the manifest.
-
-    Args:
-        folder: A checkpoint or a model.
-        training_state: Read what only a run that goes on needs too, such as the optimizer.
-
-    Raises:
-        CheckpointError: A file is missing or is not what was written; names it.
-    """
+    """Read every file of a committed folder and compare it with the manifest."""
     manifest = read_manifest(folder)
     for name, facts in manifest.files.items():
         path = folder / name

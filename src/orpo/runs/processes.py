@@ -90,14 +90,10 @@ class Child:
 
 @dataclass
 class Supervisor:
-    """Processes that were started together.
+    """Processes that were started together."""
 
-    Attributes:
-        children: In the order in which they were started.
-        received: The signals that arrived, which all of them were sent.
-    """
-
-    children: list[Child] = field(default_factory=list)
+    children: list[Child] = field(default_factory=list)  # in the order in which they were started
+    # the signals that arrived, which all of them were sent
     received: list[int] = field(default_factory=list)
     _closed: bool = False
     _lock: Any = field(default_factory=threading.RLock)
@@ -111,18 +107,7 @@ class Supervisor:
         heard: bool = False,
         **how: Any,
     ) -> Child:
-        """Start a program; from any thread.
-
-        Args:
-            command: The program and its arguments.
-            environment: All of it; this process's own if None.
-            log: File for its stderr.
-            heard: Whether it writes where this process writes.
-            **how: Further arguments of `subprocess.Popen`.
-
-        Raises:
-            ChildProcessError: The others were ended by now.
-        """
+        """Start a program; from any thread."""
         with self._lock, contextlib.ExitStack() as files:
             if self._closed:
                 raise ChildProcessError(f"{command[-1]} was not begun: the others were ended")
@@ -181,16 +166,11 @@ def death_of(code: int) -> str:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How the ranks ended.
+    """How the ranks ended."""
 
-    Attributes:
-        code: The exit code of the whole: 0, 128 + N after signal N, 2, or 1.
-        message: One line about the rank that failed first; empty if it has been said.
-        said: The last lines of that rank, unless they are on the terminal already.
-    """
-
-    code: int
-    message: str = ""
+    code: int  # the exit code of the whole: 0, 128 + N after signal N, 2, or 1
+    message: str = ""  # one line about the rank that failed first; empty if it has been said
+    # the last lines of that rank, unless they are on the terminal already
     said: tuple[str, ...] = ()
 
 
@@ -235,14 +215,6 @@ def launch(command: Sequence[str], count: int, patience: float = 10.0) -> Outcom
     """Run a command as several ranks and wait until all have ended.
 
     The first rank writes where this process writes; the others are heard only if they fail.
-
-    Args:
-        command: The program and its arguments.
-        count: Number of ranks.
-        patience: Seconds that ranks have to end by themselves once one has failed.
-
-    Raises:
-        ConfigError: This process is a rank itself, or there are to be none.
     """
     ensure_launchable(count)
     with supervised() as ranks:

@@ -51,11 +51,7 @@ def scrubbed(text: str, token: str | None) -> str:
 
 
 def refuse_leaks(files: Iterable[tuple[str, bytes]], token: str | None) -> None:
-    """The last look at what is sent as text: names and contents, and the token that is in use.
-
-    Raises:
-        ConfigError: A file holds a token, or names a folder of this machine.
-    """
+    """The last look at what is sent as text: names and contents, and the token that is in use."""
     secrets = [one for one in (token, *map(os.environ.get, _KEYS)) if one and len(one) > 8]
     folders = _folders()
     for name, content in files:

@@ -6,7 +6,6 @@ JSON and YAML are read to a size and a depth that none of our files comes near.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -26,11 +25,7 @@ _MOST_NODES = 100_000  # of YAML once its aliases are written out
 
 
 def read_text(path: Path, largest: int = _LARGEST) -> str:
-    """A text file of a size that can be meant.
-
-    Raises:
-        DataError: It cannot be read; says why.
-    """
+    """A text file of a size that can be meant."""
     try:
         if not path.is_file() and path.exists():
             raise DataError("is no file", where=str(path))
@@ -47,11 +42,7 @@ def read_text(path: Path, largest: int = _LARGEST) -> str:
 
 
 def parse_json(text: str | bytes) -> Any:
-    """A JSON value.
-
-    Raises:
-        ValueError: It is none, or nested deeper than anything of ours.
-    """
+    """A JSON value."""
     try:
         value = json.loads(text)
     except json.JSONDecodeError as error:
@@ -65,24 +56,18 @@ def parse_json(text: str | bytes) -> Any:
 
 
 def read_json(path: Path) -> Any:
-    """The JSON value in a file.
-
-    Raises:
-        DataError: It cannot be read.
-    """
+    """The JSON value in a file."""
     text = read_text(path)
     try:
         return parse_json(text)
     except ValueError as error:
-        raise DataError(str(error), where=_line_of(path, error)) from error
+        cause = error.__cause__
+        line = f":{cause.lineno}" if isinstance(cause, json.JSONDecodeError) else ""
+        raise DataError(str(error), where=f"{path}{line}") from error
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """The JSON object in a file.
-
-    Raises:
-        DataError: It cannot be read, or is no object.
-    """
+    """The JSON object in a file."""
     value = read_json(path)
     if not isinstance(value, dict):
         raise DataError(f"expected an object, found {kind_of(value)}", where=str(path))
@@ -90,12 +75,7 @@ def read_object(path: Path) -> dict[str, Any]:
 
 
 def load_yaml(text: str) -> Any:
-    """What YAML says, as `yaml.safe_load` reads it.
-
-    Raises:
-        yaml.YAMLError: It is broken, names a thing twice, or grows without bound: nested too
-            deeply, or aliases of aliases.
-    """
+    """What YAML says, as `yaml.safe_load` reads it."""
     if len(text) > _LARGEST_YAML:
         raise yaml.YAMLError(f"has {len(text):,} characters, which is too large")
     try:
@@ -112,21 +92,10 @@ def _depth(value: Any) -> int:
     """Levels of lists and mappings, no more of them than have to be looked at."""
     level, depth = [value], 0
     while level and depth <= _DEEPEST:
-        level = [inner for one in level for inner in _inside(one)]
+        holders = [one for one in level if isinstance(one, dict | list)]
+        level = [x for one in holders for x in (one.values() if isinstance(one, dict) else one)]
         depth += 1
     return depth
-
-
-def _inside(value: Any) -> Iterator[Any]:
-    if isinstance(value, dict):
-        yield from value.values()
-    elif isinstance(value, list):
-        yield from value
-
-
-def _line_of(path: Path, error: ValueError) -> str:
-    cause = error.__cause__
-    return f"{path}:{cause.lineno}" if isinstance(cause, json.JSONDecodeError) else str(path)
 
 
 class _Loader(yaml.SafeLoader):
@@ -155,11 +124,7 @@ _Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
 
 
 def _bounded(text: str) -> None:
-    """Walk over the YAML without building anything, and count what it would become.
-
-    Raises:
-        yaml.YAMLError: It is broken, or grows too large.
-    """
+    """Walk over the YAML without building anything, and count what it would become."""
     loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast
     open_, anchors = [1], dict[str | None, int]()  # nodes of each open level; of what has a name
     names: list[str | None] = [None]

@@ -33,16 +33,7 @@ _KINDS: dict[Any, str] = {
 
 
 def typed(kind: type[T], values: Any, *, where: str) -> T:
-    """A dataclass made of values that were read, such as a JSON object.
-
-    Args:
-        kind: The dataclass.
-        values: Should be a mapping.
-        where: The file, for messages.
-
-    Raises:
-        DataError: A field is missing or of another type; names it.
-    """
+    """A dataclass made of values that were read, such as a JSON object."""
     return typing.cast("T", _typed(kind, values, where, ""))
 
 
@@ -120,7 +111,9 @@ def _made(kind: Any, value: Any, where: str, name: str) -> Any:
         return tuple(value) if origin is tuple else value
     if origin in (dict, Mapping):
         return {
-            _key(inner[0], key, where, name): _typed(inner[1], one, where, f"{name}.{key}")
+            _key(inner[0], key, where, name): _typed(
+                inner[1], one, where, f"{name}.{key}".lstrip(".")
+            )
             for key, one in value.items()
         }
     if origin is tuple and Ellipsis not in inner:

@@ -20,11 +20,7 @@ from orpo.errors import ConfigError
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write all of it or nothing, whenever the process is killed.
-
-    Raises:
-        OSError: It cannot be written; names the file.
-    """
+    """Write all of it or nothing, whenever the process is killed."""
     write_bytes(path, text.encode())
 
 
@@ -45,11 +41,7 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_named(path: Path, text: str) -> None:
-    """Write a file that the user has named: what a link points to, and a device, is meant.
-
-    Raises:
-        OSError: It cannot be written.
-    """
+    """Write a file that the user has named: what a link points to, and a device, is meant."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8", newline="\n")
 
@@ -58,9 +50,6 @@ def ensure_writable(path: Path, *, fix: str) -> None:
     """Know that a file can be written before the work begins whose result it takes.
 
     Nothing is left of the trial, folders that were not there included.
-
-    Raises:
-        ConfigError: It cannot.
     """
     made = [folder for folder in path.parents if not folder.exists()]
     with explained(path, fix), contextlib.ExitStack() as after:
@@ -78,15 +67,7 @@ def ensure_writable(path: Path, *, fix: str) -> None:
 
 @contextlib.contextmanager
 def explained(path: Path, fix: str) -> Iterator[None]:
-    """Within it, that a file cannot be written is one line.
-
-    Args:
-        path: The file, or the folder that it goes to.
-        fix: What the user can do.
-
-    Raises:
-        ConfigError: Within it, on an OSError.
-    """
+    """Within it, that a file cannot be written is one line."""
     try:
         yield
     except OSError as error:
@@ -97,11 +78,7 @@ def explained(path: Path, fix: str) -> Iterator[None]:
 
 
 def append_text(path: Path, text: str, *, size: int) -> None:
-    """Add to a file of ours (see `make_way`), of which only so many bytes are kept.
-
-    Raises:
-        OSError: It cannot be written; what was there is as it was.
-    """
+    """Add to a file of ours (see `make_way`), of which only so many bytes are kept."""
     if path.is_file() and path.stat().st_nlink > 1:  # a backup made of links has it too
         write_bytes(path, path.read_bytes())
     with path.open("ab", buffering=0) as file:
@@ -125,11 +102,7 @@ def make_way(path: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Delete a file, a folder with all that is in it, or a link; nothing if nothing is there.
-
-    Raises:
-        OSError: It cannot be deleted.
-    """
+    """Delete a file, a folder with all that is in it, or a link; nothing if nothing is there."""
     with contextlib.suppress(FileNotFoundError):
         if stat.S_ISDIR(path.lstat().st_mode):
             shutil.rmtree(path)
@@ -148,15 +121,7 @@ def subfolder(folder: Path, *parts: str) -> Path:
 
 
 def refuse_links(folder: Path, names: Iterable[str]) -> None:
-    """Make sure that what is written under these names stays in a folder.
-
-    Args:
-        folder: The folder.
-        names: Of files and folders in it, also as patterns.
-
-    Raises:
-        ConfigError: One of them is a link, a pipe or a device.
-    """
+    """Make sure that what is written under these names stays in a folder."""
     there = sorted(folder.iterdir()) if folder.is_dir() else []
     patterns = list(names)
     for path in there:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,7 +23,6 @@ from transformers.utils import PushInProgress
 
 from orpo.errors import CheckpointError, ConfigError, DataError, OrpoError, SaveError
 from orpo.runs.checkpoints import (
-    Found,
     checkpoint_name,
     checkpoints,
     newest_checkpoint,
@@ -50,12 +51,14 @@ _WRITE_ERRORS = {
     errno.ELOOP: "a link there leads nowhere",
     errno.ENAMETOOLONG: "the name is too long",
 }
+_NONE = "there is no checkpoint to go on from"
 _AFRESH = "Leave --resume (resume_from_checkpoint) out to start afresh."
 _LITTLE = 2**20  # bytes that are left on a disk that is full
 
 
-@contextlib.contextmanager
-def committing(folder: Path, step: int, run: str, args: TrainingArguments) -> Iterator[Path]:
+def committing(
+    folder: Path, step: int, run: str, args: TrainingArguments
+) -> AbstractContextManager[Path]:
     """A folder for `checkpoint-<step>`, which all ranks commit together when the block ends."""
     name, resumable = checkpoint_name(step), not args.save_only_model
 
@@ -63,17 +66,15 @@ def committing(folder: Path, step: int, run: str, args: TrainingArguments) -> It
         commit(aside / name, folder / name, run=run, step=step, resumable=resumable)
         aside.rmdir()
 
-    with _aside(folder, name, args, finish) as aside:
-        yield aside
+    return _aside(folder, name, args, finish)
 
 
-@contextlib.contextmanager
-def committing_model(folder: Path, step: int, run: str, args: TrainingArguments) -> Iterator[Path]:
+def committing_model(
+    folder: Path, step: int, run: str, args: TrainingArguments
+) -> AbstractContextManager[Path]:
     """The same for the files of a model that is to lie in the folder itself."""
-    with _aside(
-        folder, "model", args, lambda aside: commit_files(aside, folder, run=run, step=step)
-    ) as aside:
-        yield aside
+    finish = functools.partial(commit_files, folder=folder, run=run, step=step)
+    return _aside(folder, "model", args, finish)
 
 
 @contextlib.contextmanager
@@ -99,9 +100,11 @@ def _aside(
         if args.should_save:
             with contextlib.suppress(OSError):
                 remove(aside)
-        raise SaveError(
-            f"{folder / name} could not be written: {reason}. {_left(folder)}"
-        ) from error
+        newest = newest_checkpoint(folder).path
+        left = "There is no earlier checkpoint: see to the disk and start again."
+        if newest is not None:
+            left = f"{newest.name} is intact: see to the disk and go on with --resume."
+        raise SaveError(f"{folder / name} could not be written: {reason}. {left}") from error
 
 
 def explain_write_error(error: BaseException, folder: Path) -> str | None:
@@ -132,13 +135,6 @@ def _room(folder: Path) -> str:
     return ""
 
 
-def _left(folder: Path) -> str:
-    found = newest_checkpoint(folder)
-    if found.path is None:
-        return "There is no earlier checkpoint: see to the disk and start again."
-    return f"{found.path.name} is intact: see to the disk and go on with --resume."
-
-
 def find_checkpoint(asked: str | Path | bool, folder: Path) -> tuple[Path, str, list[str]]:
     """The checkpoint to go on from, the same on all ranks."""
     answer: list[Any] = [None]
@@ -156,27 +152,19 @@ def find_checkpoint(asked: str | Path | bool, folder: Path) -> tuple[Path, str, 
 
 def _named(path: Path) -> tuple[Path, str, list[str]]:
     if not path.is_dir():
-        raise ConfigError(
-            "there is no checkpoint to go on from",
-            where=str(path),
-            fix=_AFRESH,
-        )
+        raise ConfigError(_NONE, where=str(path), fix=_AFRESH)
     if checkpoints(path):  # it is a run folder
         return _newest(path)
     return path, verify_resumable(path).run, []
 
 
 def _newest(folder: Path) -> tuple[Path, str, list[str]]:
-    found: Found = newest_checkpoint(folder, _run_id(folder))
+    found = newest_checkpoint(folder, _run_id(folder))
     lines = [f"{path.name} is passed over: {reason}" for path, reason in found.skipped]
     if found.path is not None and found.manifest is not None:
         return found.path, found.manifest.run, lines
     if not lines:
-        raise ConfigError(
-            "there is no checkpoint to go on from",
-            where=str(folder),
-            fix=_AFRESH,
-        )
+        raise ConfigError(_NONE, where=str(folder), fix=_AFRESH)
     raise CheckpointError(
         f"none of its checkpoints can be used ({'; '.join(lines)})",
         where=str(folder),
@@ -197,38 +185,25 @@ def _run_id(folder: Path) -> str | None:
 
 @dataclass
 class Progress:
-    """What a run knows between two logs, so that a resumed one logs the same numbers.
+    """What a run knows between two logs, so that a resumed one logs the same numbers."""
 
-    Attributes:
-        loss_sums: Each rank's loss since the last log.
-        metric_sums: Each rank's `MetricSums`; None where nothing was summed.
-        metric_dtype: Of these sums; another would round differently.
-        total_loss: The loss of all steps up to the last log; None in files of earlier versions.
-        uncounted: Steps whose loss is in no mean.
-        last_logged: The step of the last log.
-        metric_lines: Lines of metrics.jsonl that belong to the steps taken.
-        evaluate: Whether an evaluation was due and was cut off by a signal.
-        epoch_end: Whether the log and the evaluation that come at an epoch's end are still due.
-        grad_norm: For that log; None where none was measured.
-        learning_rate: The same.
-        max_tokens: Positions of a micro-batch, as planned at the run's start.
-        compile_blocks: Whether blocks were compiled.
-        work: Each rank's `Work`, as plain values.
-    """
-
-    loss_sums: list[float] = field(default_factory=list)
+    loss_sums: list[float] = field(default_factory=list)  # each rank's loss since the last log
+    # each rank's `MetricSums`; None where nothing was summed
     metric_sums: list[list[float] | None] = field(default_factory=list)
-    metric_dtype: str = "float32"
+    metric_dtype: str = "float32"  # of these sums; another would round differently
+    # the loss of all steps up to the last log; None in files of earlier versions
     total_loss: float | None = None
-    uncounted: int = 0
-    last_logged: int = 0
-    metric_lines: int = 0
-    evaluate: bool = False
+    uncounted: int = 0  # steps whose loss is in no mean
+    last_logged: int = 0  # the step of the last log
+    metric_lines: int = 0  # lines of metrics.jsonl that belong to the steps taken
+    evaluate: bool = False  # whether an evaluation was due and was cut off by a signal
+    # whether the log and the evaluation that come at an epoch's end are still due
     epoch_end: bool = False
-    grad_norm: float | None = None
-    learning_rate: float | None = None
-    max_tokens: int | None = None
-    compile_blocks: bool | None = None
+    grad_norm: float | None = None  # for that log; None where none was measured
+    learning_rate: float | None = None  # the same
+    max_tokens: int | None = None  # positions of a micro-batch, as planned at the run's start
+    compile_blocks: bool | None = None  # whether blocks were compiled
+    # each rank's `Work`, as plain values
     work: list[dict[str, float]] = field(default_factory=list)
 
 

@@ -46,43 +46,33 @@ def keep_randomness() -> Iterator[None]:
 
 @dataclass
 class Continuity:
-    """Kept by a trainer for one call of `train`.
+    """Kept by a trainer for one call of `train`."""
 
-    Attributes:
-        run: Which run it is; a resumed run keeps its name.
-        resumed: What was known where the run goes on; None once it is taken up, or in a fresh run.
-        committed: The step of the newest checkpoint that this call wrote or went on from.
-        aside: Where a checkpoint is being written; None between checkpoints.
-        stopping: Whether no further step is taken.
-        told: Whether that is because of a signal, to this or another rank; known at the end.
-        evaluate: Whether an evaluation was cut off, and is due when the run goes on.
-        first: Whether the coming step is the first of its epoch.
-        epoch_over: Whether what comes at an epoch's end has begun.
-        uncounted: Steps whose loss is in no mean: they were not taken.
-        figures: Gradient norm and learning rate of the last step.
-        lines: Lines of metrics.jsonl ahead of the summary, which a run that goes on writes anew;
-            None until the last step.
-    """
-
+    # which run it is; a resumed run keeps its name
     run: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
+    # what was known where the run goes on; None once it is taken up, or in a fresh run
     resumed: Progress | None = None
+    # the step of the newest checkpoint that this call wrote or went on from
     committed: int | None = None
-    aside: Path | None = None
-    stopping: bool = False
+    aside: Path | None = None  # where a checkpoint is being written; None between checkpoints
+    stopping: bool = False  # whether no further step is taken
+    # whether that is because of a signal, to this or another rank; known at the end
     told: bool = False
-    evaluate: bool = False
-    first: bool = False
-    epoch_over: bool = False
-    uncounted: int = 0
-    figures: tuple[Any, Any] = (None, None)
+    evaluate: bool = False  # whether an evaluation was cut off, and is due when the run goes on
+    first: bool = False  # whether the coming step is the first of its epoch
+    epoch_over: bool = False  # whether what comes at an epoch's end has begun
+    uncounted: int = 0  # steps whose loss is in no mean: they were not taken
+    figures: tuple[Any, Any] = (None, None)  # gradient norm and learning rate of the last step
+    # lines of metrics.jsonl ahead of the summary, which a run that goes on writes anew; None until
+    # the last step
     lines: int | None = None
     _restore: Callable[[], None] | None = None
 
-    def begin_epoch(self, *, resumed: bool) -> None:
+    def begin_epoch(self) -> None:
         """Take down the random state ahead of an epoch's data, which draw from it."""
         self.first, self.epoch_over = True, False
         # A resumed run reads its state from the checkpoint, later on.
-        self._restore = None if resumed else remember_randomness()
+        self._restore = remember_randomness() if self.resumed is None else None
 
     def before_epoch_end(self, epoch: float | None) -> bool:
         """Whether an epoch's last step was taken, and its log and evaluation are still due."""
@@ -102,12 +92,10 @@ class EpochBorders(TrainerCallback):
     def __init__(self, begin: Callable[[], None], end: Callable[[], None]) -> None:
         self._begin, self._end = begin, end
 
-    def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Call the first function."""
+    def on_epoch_begin(self, *_: Any, **__: Any) -> None:  # noqa: D102
         self._begin()
 
-    def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Call the second one."""
+    def on_epoch_end(self, *_: Any, **__: Any) -> None:  # noqa: D102
         self._end()
 
 

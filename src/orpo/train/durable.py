@@ -38,14 +38,10 @@ from orpo.train.wrappers import whole_weights
 
 
 class DurableTrainer(Trainer):
-    """Saves, stops and goes on.
-
-    Attributes:
-        say: Told, in one line, what the user should know of.
-    """
+    """Saves, stops and goes on."""
 
     args: ORPOConfig
-    say: Callable[[str], None]
+    say: Callable[[str], None]  # told, in one line, what the user should know of
     _continuity: Continuity
     _recorder: RunRecorder
     _watchdog: Watchdog
@@ -73,7 +69,10 @@ class DurableTrainer(Trainer):
             try:
                 with watching:
                     yield checkpoint
-                    self._commit_the_end()
+                    # A signal in the last step stops a run that has nothing left to do as well.
+                    self._continuity.told = self._agreed_to_stop()
+                    if self._continuity.told:
+                        self.commit_here()
                 if self.stopped:
                     step = self.state.global_step
                     self._record("stopped", f"stopped at step {step} of {self.state.max_steps}")
@@ -125,7 +124,7 @@ class DurableTrainer(Trainer):
     def _begin_epoch(self) -> None:
         """Take down, or take up, what the coming steps begin with."""
         self._as_trained = True
-        self._continuity.begin_epoch(resumed=self._continuity.resumed is not None)
+        self._continuity.begin_epoch()
         self._make_up()
 
     def _end_epoch(self) -> None:
@@ -235,9 +234,8 @@ class DurableTrainer(Trainer):
 
     @property
     def _told_to_stop(self) -> bool:
-        """Whether a signal has reached this rank."""
         stop = stop_of(self.callback_handler.callbacks)
-        return stop is not None and stop.received is not None
+        return stop is not None and stop.received is not None  # on this rank
 
     def _next_samples(self, fetch: Callable[[], list[Any]]) -> list[Any] | None:
         """The batches of the coming step; None where the run ends instead, on all ranks."""
@@ -291,12 +289,6 @@ class DurableTrainer(Trainer):
         """Between two batches of an evaluation: several ranks can only leave it all at once."""
         if self.is_in_train and self.args.world_size > 1 and self._agreed_to_stop():
             raise StopRequested
-
-    def _commit_the_end(self) -> None:
-        """A signal in the last step stops a run that has nothing left to do: it is saved too."""
-        self._continuity.told = self._agreed_to_stop()
-        if self._continuity.told:
-            self.commit_here()
 
     def commit_here(self) -> None:
         """Commit a checkpoint of the steps taken, if there is none yet; every rank must call it."""

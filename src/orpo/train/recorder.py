@@ -55,11 +55,7 @@ def model_facts(model: nn.Module) -> dict[str, Any]:
 
 
 class RunRecorder(TrainerCallback):
-    """Keeps recipe.yaml, metrics.jsonl and events.jsonl of a run.
-
-    Attributes:
-        lines: Lines of metrics.jsonl that this run has written.
-    """
+    """Keeps recipe.yaml, metrics.jsonl and events.jsonl of a run."""
 
     def __init__(self, facts: Callable[[], dict[str, Any]]) -> None:
         self._facts = facts

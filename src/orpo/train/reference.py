@@ -91,21 +91,13 @@ Ask = Callable[[datasets.Dataset], tuple[Tensor, Work]]
 
 @dataclass
 class Reference:
-    """The reference's log-probabilities of each data set.
+    """The reference's log-probabilities of each data set."""
 
-    Attributes:
-        ask: Asks the model as it is.
-        sums: Data fingerprint -> (pairs, 2) float64.
-        costs: Data fingerprint -> what it took.
-        weights: Digest of the model that was asked; None if it has none.
-        fixed: Whether training has begun: the reference is no longer at hand.
-    """
-
-    ask: Ask
-    sums: dict[str, Tensor] = field(default_factory=dict)
-    costs: dict[str, Work] = field(default_factory=dict)
-    weights: str | None = None
-    fixed: bool = False
+    ask: Ask  # asks the model as it is
+    sums: dict[str, Tensor] = field(default_factory=dict)  # data fingerprint -> (pairs, 2) float64
+    costs: dict[str, Work] = field(default_factory=dict)  # data fingerprint -> what it took
+    weights: str | None = None  # digest of the model that was asked; None if it has none
+    fixed: bool = False  # whether training has begun: the reference is no longer at hand
 
     def begin(self, model: nn.Module, data: Mapping[str, Any]) -> Work:
         """Ask for everything that a run will need, ahead of its first step."""

@@ -22,9 +22,6 @@ class StopOnSignal(TrainerCallback):
 
     As a callback it listens while training. As a context manager it listens in the whole block,
     and outside of optimizer steps it raises `StopRequested`.
-
-    Attributes:
-        received: The signal that arrived, or None.
     """
 
     def __init__(self) -> None:

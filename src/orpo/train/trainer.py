@@ -12,14 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+import transformers as hf
 from torch import Tensor, nn
-from transformers import (
-    EvalPrediction,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-    TrainerCallback,
-    set_seed,
-)
+from transformers import EvalPrediction, TrainerCallback
 from transformers.trainer_utils import EvalLoopOutput, has_length
 
 from orpo.config import ORPOConfig
@@ -35,9 +30,9 @@ from orpo.errors import ConfigError, DataError
 from orpo.objective.types import PairLogps
 from orpo.runs.files import RECIPE, write_json
 from orpo.train import reference, wrappers
+from orpo.train.before import settings
 from orpo.train.before.memory import Plan, make_plan
 from orpo.train.before.saving import save_files, try_saving
-from orpo.train.before.settings import as_settings, foresee, foresee_data, of_trackers, told
 from orpo.train.card import write_model_card
 from orpo.train.checkpoints import Progress
 from orpo.train.continuity import Continuity, EpochBorders
@@ -102,19 +97,19 @@ class ORPOTrainer(DurableTrainer):
 
     def __init__(  # noqa: PLR0913, PLR0917 - the arguments of transformers.Trainer
         self,
-        model: PreTrainedModel | nn.Module | str | Path | None = None,
+        model: hf.PreTrainedModel | nn.Module | str | Path | None = None,
         args: ORPOConfig | None = None,
         data_collator: Callable[[list[Any]], Batch] | None = None,
         train_dataset: Any = None,
         eval_dataset: Any = None,
-        processing_class: PreTrainedTokenizerBase | None = None,
-        model_init: Callable[[], PreTrainedModel] | None = None,
+        processing_class: hf.PreTrainedTokenizerBase | None = None,
+        model_init: Callable[[], hf.PreTrainedModel] | None = None,
         compute_metrics: Callable[[EvalPrediction], dict[str, float]] | None = None,
         callbacks: list[TrainerCallback] | None = None,
         optimizers: tuple[Any, Any] = (None, None),
         preprocess_logits_for_metrics: Callable[..., Any] | None = None,
         peft_config: PeftConfig | None = None,
-        tokenizer: PreTrainedTokenizerBase | None = None,
+        tokenizer: hf.PreTrainedTokenizerBase | None = None,
     ) -> None:
         args = _accepted(args, preprocess_logits_for_metrics)
         self.run_facts: dict[str, Any] = {}
@@ -122,8 +117,8 @@ class ORPOTrainer(DurableTrainer):
         if args.n_gpu > 1:
             self.notes.append(f"one of {args.n_gpu} GPUs is used: start with torchrun to use all")
             args._n_gpu = 1  # transformers would split packed rows over all of them
-        foresee(args, optimizers)
-        set_seed(args.seed)  # an adapter's weights are drawn before Trainer seeds
+        settings.foresee(args, optimizers)
+        hf.set_seed(args.seed)  # an adapter's weights are drawn before Trainer seeds
         built, model_init = resolve_model(model, model_init, args, peft_config)
         if args.disable_dropout and getattr(peft_config, "lora_dropout", None):
             self.notes.append("lora_dropout is off, as every dropout is with disable_dropout")
@@ -138,7 +133,7 @@ class ORPOTrainer(DurableTrainer):
         if args.objective == "dpo":
             collator = reference.ReferenceCollator(collator, args.device)
         guards = self._guards(args)
-        with as_settings():
+        with settings.as_settings():
             super().__init__(
                 model=None if model_init is not None else built,
                 args=args,
@@ -162,7 +157,7 @@ class ORPOTrainer(DurableTrainer):
         self.notes += self._read.settle_template()
         if isinstance(train_dataset, StreamedPairs) and args.dataloader_num_workers:
             self.notes.append("rows of a stream that worker processes read are not counted")
-        foresee_data(args, train_dataset, eval_dataset, args.world_size, **own)
+        settings.foresee_data(args, train_dataset, eval_dataset, args.world_size, **own)
         self.notes += check_objective(args, train_dataset, eval_dataset)
         return train_dataset, eval_dataset
 
@@ -251,9 +246,11 @@ class ORPOTrainer(DurableTrainer):
                 self._meter.start(self.model, reference.begin_reference(self, checkpoint))
                 self._last_log = time.perf_counter()
                 begun = lambda: self.state.global_step > (self.committed_step or 0)  # noqa: E731
-                with of_trackers(begun), usable(checkpoint):
+                with settings.of_trackers(begun), usable(checkpoint):
                     output = super().train(checkpoint, *args, **kwargs)
-                self._write_work()
+                self._meter.whole = on_all_ranks(self.work, self.args.world_size)
+                if self.is_world_process_zero():
+                    write_json(Path(str(self.args.output_dir)) / WORK, self.work.as_dict())
                 return output
             finally:
                 self.engine.release(self.model)
@@ -261,7 +258,8 @@ class ORPOTrainer(DurableTrainer):
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
         """As in transformers; what it cannot do with this model is said of `optim`."""
-        with told("optim", "See optim_target_modules and optim_args, or choose another optimizer."):
+        fix = "See optim_target_modules and optim_args, or choose another optimizer."
+        with settings.told("optim", fix):
             return super().create_optimizer(*args, **kwargs)
 
     def check_memory(self) -> Plan | None:
@@ -283,11 +281,6 @@ class ORPOTrainer(DurableTrainer):
     def work(self) -> Work:
         """What the run took so far; while several ranks train, this rank's part of it."""
         return self._meter.total(self.state.global_step)
-
-    def _write_work(self) -> None:
-        self._meter.whole = on_all_ranks(self.work, self.args.world_size)
-        if self.is_world_process_zero():
-            write_json(Path(str(self.args.output_dir)) / WORK, self.work.as_dict())
 
     def _plan(self) -> None:
         """Refuse what cannot fit; find out how large micro-batches may be, and what to compile."""
@@ -314,8 +307,8 @@ class ORPOTrainer(DurableTrainer):
     ) -> tuple[list[list[Batch]], Tensor | None]:
         """The micro-batches of one optimizer step, and the step's NLL tokens, pairs and rows.
 
-        The pairs of the step are dealt out anew, by tokens: each entry of the list, of which
-        transformers wants as many as there are batches, holds as many micro-batches as it takes.
+        The pairs are dealt out anew, by tokens: each entry of the list, of which transformers
+        wants as many as there are batches, holds as many micro-batches as it takes.
         """
         fetch = super().get_batch_samples
         samples = self._next_samples(lambda: fetch(epoch_iterator, num_batches, device)[0])
@@ -362,16 +355,15 @@ class ORPOTrainer(DurableTrainer):
         def objective(logps: PairLogps) -> Tensor:
             return self._parts.share(logps, totals, ranks)
 
-        alpha = self.args.neftune_noise_alpha
+        alpha, step, rows = self.args.neftune_noise_alpha, self.state.global_step, inputs["row"]
         if model.training and alpha:
-            step, rows = self.state.global_step, inputs["row"]
             inputs = {**inputs, **noise_columns(alpha, self.args.seed, step, rows)}
         to_answer = model.training and self.args.objective == "dpo"  # no NLL of prompts
         engine = reference.answers_only(self.engine) if to_answer else self.engine
         output = engine(model, inputs, objective)
-        loss, pairs = output.loss.float(), len(inputs["row"])
+        loss = output.loss.float()
         if output.aux_loss is not None:
-            loss = loss + self._parts.router_share(output.aux_loss, pairs, totals, ranks)
+            loss = loss + self._parts.router_share(output.aux_loss, len(rows), totals, ranks)
         table = pair_table(output.logps, self._parts, output.aux_loss)
         if model.training:
             self._meter.add_trained(output)
@@ -410,7 +402,13 @@ class ORPOTrainer(DurableTrainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log, adding the metrics of the pairs trained on since the last log."""
         if "loss" in logs:
-            logs.update(self._train_metrics())
+            if (sums := self._metric_sums.take()) is not None:
+                total = self.accelerator.reduce(sums, reduction="sum").tolist()
+                columns = dict(zip(columns_of(self.args.objective), total, strict=False))
+                now = time.perf_counter()
+                seconds, self._last_log = now - self._last_log, now
+                logs |= summarise(columns, total[-1], self._parts)
+                logs["tokens_per_second"] = columns["tokens"] / seconds
             self._guard.add_to(logs)
         super().log(logs, start_time)
 
@@ -427,17 +425,6 @@ class ORPOTrainer(DurableTrainer):
             self._continuity.uncounted += 1
 
         return put_back
-
-    def _train_metrics(self) -> dict[str, float]:
-        sums = self._metric_sums.take()
-        if sums is None:
-            return {}
-        total = self.accelerator.reduce(sums, reduction="sum").tolist()
-        columns = dict(zip(columns_of(self.args.objective), total, strict=False))
-        now = time.perf_counter()
-        seconds, self._last_log = now - self._last_log, now
-        metrics = summarise(columns, total[-1], self._parts)
-        return {**metrics, "tokens_per_second": columns["tokens"] / seconds}
 
     def prediction_step(
         self,
@@ -473,10 +460,13 @@ class ORPOTrainer(DurableTrainer):
         """Score a whole data set; the loss is that of all its pairs in one batch."""
         custom = self.compute_metrics
         once = self.args.world_size > 1 and not has_length(dataloader)
-        gathered = functools.partial(PairTable.gathered, objective=self.args.objective, once=once)
+
+        def gathered(found: EvalPrediction | EvalLoopOutput) -> PairTable:
+            tables, rows = found.predictions, found.label_ids
+            return PairTable.gathered(tables, rows, self.args.objective, once=once)
 
         def metrics(prediction: EvalPrediction) -> dict[str, float]:
-            table = gathered(prediction.predictions, prediction.label_ids)
+            table = gathered(prediction)
             result = table.metrics(self._parts)
             if custom is not None:
                 result |= custom(EvalPrediction(predictions=table.answers, label_ids=table.rows))
@@ -496,7 +486,7 @@ class ORPOTrainer(DurableTrainer):
             raise DataError(
                 "there is no pair to evaluate", where="eval_dataset", fix="Give at least one row."
             )
-        table = gathered(output.predictions, output.label_ids)
+        table = gathered(output)
         return EvalLoopOutput(table.answers, table.rows, output.metrics, len(table.rows))
 
     def floating_point_ops(self, inputs: Batch | list[Batch]) -> int:
@@ -505,12 +495,10 @@ class ORPOTrainer(DurableTrainer):
         positions = sum(sum(positions_of(part, self.engine)) for part in parts)
         return 6 * positions * self._body_parameters
 
-    @property
+    @functools.cached_property
     def _body_parameters(self) -> int:
-        if not hasattr(self, "_counted_parameters"):
-            count = getattr(self.model, "num_parameters", None)
-            self._counted_parameters: int = int(count(exclude_embeddings=True)) if count else 0
-        return self._counted_parameters
+        count = getattr(self.model, "num_parameters", None)
+        return int(count(exclude_embeddings=True)) if count else 0
 
     def _track_num_input_tokens(self, inputs: Batch | list[Batch]) -> None:
         if self.args.include_num_input_tokens_seen == "no":

@@ -61,26 +61,23 @@ class Offence:
 
 def describe(watched: list[Watched], rank: int, tokenizer: Any = None) -> list[dict[str, Any]]:
     """Each row of a rank's micro-batches as plain values: number, figures, token ids, text."""
-    return [
-        _row(part, index, rank, tokenizer)
-        for part in watched
-        for index in range(len(part.batch["row"]))
-    ]
-
-
-def _row(part: Watched, index: int, rank: int, tokenizer: Any) -> dict[str, Any]:
-    figures = part.table[index].tolist()
-    ids = _token_ids(part.batch, index)
-    row: dict[str, Any] = {
-        "row": int(part.batch["row"][index]),
-        "rank": rank,
-        "finite": all(map(math.isfinite, figures)),
-        "figures": dict(zip(part.columns, map(_strict, figures), strict=True)),
-        "token_ids": ids,
-    }
-    if tokenizer is not None:
-        row["text"] = {name: tokenizer.decode(tokens) for name, tokens in ids.items()}
-    return row
+    rows: list[dict[str, Any]] = []
+    for part in watched:
+        for index, number in enumerate(part.batch["row"].tolist()):
+            figures, ids = part.table[index].tolist(), _token_ids(part.batch, index)
+            # JSON knows no NaN.
+            strict = [value if math.isfinite(value) else str(value) for value in figures]
+            row = {
+                "row": number,
+                "rank": rank,
+                "finite": all(map(math.isfinite, figures)),
+                "figures": dict(zip(part.columns, strict, strict=True)),
+                "token_ids": ids,
+            }
+            if tokenizer is not None:
+                row["text"] = {name: tokenizer.decode(tokens) for name, tokens in ids.items()}
+            rows.append(row)
+    return rows
 
 
 def _token_ids(batch: dict[str, Tensor], index: int) -> dict[str, list[int]]:
@@ -97,23 +94,6 @@ def _token_ids(batch: dict[str, Tensor], index: int) -> dict[str, list[int]]:
     return found
 
 
-def _strict(value: float) -> float | str:
-    """JSON knows no NaN."""
-    return value if math.isfinite(value) else str(value)
-
-
-def write_offence(path: Path, offence: Offence) -> None:
-    """Write a step as JSON, one line per row."""
-    head: dict[str, Any] = {"step": offence.step, "what": offence.what}
-    if offence.what == "gradient":
-        head["parameters"] = offence.parameters[:_NAMED_PARAMETERS]
-        head["parameter_count"] = len(offence.parameters)
-    lines = (json.dumps(row, ensure_ascii=False, allow_nan=False) for row in offence.rows)
-    text = json.dumps(head)[:-1] + ', "rows": [\n' + ",\n".join(lines) + "\n]}\n"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, text)
-
-
 _FIX = "Lower learning_rate, check these rows, or use bf16 or fp32 instead of fp16."
 _STATE = "orpo.nonfinite"  # no callback's name: transformers would build that callback anew
 
@@ -124,9 +104,6 @@ class NonFiniteGuard(TrainerCallback):
     It looks once per optimizer step, at numbers that stay on the device until then. All ranks
     exchange two numbers and come to the same decision. The step's rows are written to
     `nonfinite-step-N.json` in output_dir.
-
-    Attributes:
-        skipped: Steps skipped in this run, those before a resume included.
     """
 
     def __init__(
@@ -140,7 +117,7 @@ class NonFiniteGuard(TrainerCallback):
     ) -> None:
         self._skip, self._max_skipped, self._tell = skip, max_skipped, tell
         self._snapshot, self._engine_steps = snapshot, engine_steps
-        self.skipped = 0
+        self.skipped = 0  # in this run, before a resume too
         self._last_was_skipped = False
         self._put_back: Callable[[], None] | None = None
         self._running: tuple[TrainingArguments, TrainerState, Any] | None = None
@@ -165,8 +142,9 @@ class NonFiniteGuard(TrainerCallback):
             args, state, tokenizer = self._running
             if self._found(args)[0]:
                 offence = self._offence("loss", state, [], tokenizer)
-                written = _written(offence, args)
-                raise NonFiniteError(f"{offence}; the step was not taken. {_FIX} {written}")
+                raise NonFiniteError(
+                    f"{offence}; the step was not taken. {_FIX} {_written(offence, args)}"
+                )
             self._checked = len(self._watched)
 
     def look(self, model: nn.Module) -> None:
@@ -258,8 +236,8 @@ class NonFiniteGuard(TrainerCallback):
         flags = torch.stack([loss.to(args.device), gradient.to(args.device)]).float()
         if _ranks() > 1:
             torch.distributed.all_reduce(flags, torch.distributed.ReduceOp.MAX)
-        loss_spoilt, gradient_spoilt = flags.tolist()
-        return bool(loss_spoilt), bool(gradient_spoilt)
+        loss_spoilt, gradient_spoilt = map(bool, flags.tolist())
+        return loss_spoilt, gradient_spoilt
 
     def _spoilt(self, model: nn.Module | None) -> list[str]:
         """Names of the parameters whose gradient is not finite on this rank."""
@@ -283,24 +261,9 @@ class NonFiniteGuard(TrainerCallback):
     def _act(
         self, what: Offence, written: str, state: TrainerState, model: nn.Module | None
     ) -> None:
-        if self._engine_steps:
-            raise NonFiniteError(
-                f"{what}; DeepSpeed had taken the step before it could be looked at: go back to "
-                f"the newest checkpoint. {_FIX} {written}"
-            )
-        if not self._skip or model is None:
-            raise NonFiniteError(f"{what}; the step was not taken. {_FIX} {written}")
-        if self.skipped >= self._max_skipped:
-            raise NonFiniteError(
-                f"{what}; the step was not taken. {self.skipped} steps of this run were skipped "
-                f"before, as many as max_nonfinite_steps allows. {_FIX} {written}"
-            )
-        spoilt = spoilt_weights(model)
-        if most_of_ranks(len(spoilt), next(model.parameters()).device):
-            raise NonFiniteError(
-                f"{what}; weights are not finite themselves ({name_some(spoilt)}), which "
-                f"no skipped step mends: go back to the newest checkpoint. {_FIX} {written}"
-            )
+        if fatal := self._fatal(model):
+            raise NonFiniteError(f"{what}; {fatal}. {_FIX} {written}")
+        assert model is not None
         model.zero_grad(set_to_none=True)  # an optimizer passes over a parameter without gradient
         self.skipped += 1
         self._last_was_skipped = True
@@ -311,13 +274,42 @@ class NonFiniteGuard(TrainerCallback):
             count = f"{self.skipped} of at most {self._max_skipped}"
             self._tell("skipped_step", f"{what}; the step was skipped, {count}. {written}")
 
+    def _fatal(self, model: nn.Module | None) -> str:
+        """Why the step cannot be skipped; empty if it can."""
+        if self._engine_steps:
+            return (
+                "DeepSpeed had taken the step before it could be looked at: go back to the newest "
+                "checkpoint"
+            )
+        if not self._skip or model is None:
+            return "the step was not taken"
+        if self.skipped >= self._max_skipped:
+            return (
+                f"the step was not taken. {self.skipped} steps of this run were skipped before, as "
+                "many as max_nonfinite_steps allows"
+            )
+        spoilt = spoilt_weights(model)
+        if most_of_ranks(len(spoilt), next(model.parameters()).device):
+            return (
+                f"weights are not finite themselves ({name_some(spoilt)}), which no skipped step "
+                "mends: go back to the newest checkpoint"
+            )
+        return ""
+
 
 def _written(offence: Offence, args: TrainingArguments) -> str:
-    """Write the step's rows on the first rank; say where they are."""
+    """Write the step's rows on the first rank, as JSON with a line for each; say where they are."""
     path = Path(str(args.output_dir)) / f"nonfinite-step-{offence.step}.json"
     if args.process_index == 0:
+        head: dict[str, Any] = {"step": offence.step, "what": offence.what}
+        if offence.what == "gradient":
+            head["parameters"] = offence.parameters[:_NAMED_PARAMETERS]
+            head["parameter_count"] = len(offence.parameters)
+        rows = (json.dumps(row, ensure_ascii=False, allow_nan=False) for row in offence.rows)
+        text = json.dumps(head)[:-1] + ', "rows": [\n' + ",\n".join(rows) + "\n]}\n"
         try:
-            write_offence(path, offence)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_text(path, text)
         except OSError as error:
             return f"The batch could not be written to {path} ({error.strerror})."
     return f"The batch is in {path}."
