@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import resource
+import signal
 from pathlib import Path
 
 import pytest
 
 from orpo.errors import DataError
 from orpo.runs.files import METRICS, RECIPE, SAMPLES, read_run, write_jsonl, write_yaml
+from orpo.runs.writing import append_text
 
 
 @pytest.fixture
@@ -48,3 +51,20 @@ def test_not_a_run_folder(tmp_path: Path) -> None:
         read_run(tmp_path)
     with pytest.raises(DataError, match="no such folder"):
         read_run(tmp_path / "none")
+
+
+def test_a_line_that_does_not_fit_is_not_left_in_half(tmp_path: Path) -> None:
+    """The limit on a file's size ends a write in the middle, as a full disk does."""
+    path, line = tmp_path / "events.jsonl", 29 * "a" + "\n"
+    limits, ignored = resource.getrlimit(resource.RLIMIT_FSIZE), signal.getsignal(signal.SIGXFSZ)
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+    try:
+        for count in range(3):
+            append_text(path, line, size=30 * count)
+        with pytest.raises(OSError, match="File too large"):
+            append_text(path, line, size=90)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert path.read_text() == 3 * line

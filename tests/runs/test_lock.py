@@ -17,117 +17,96 @@ import pytest
 from orpo.errors import ConfigError
 from orpo.runs.lock import lock_holder, run_lock
 
-HOLD = """
-import sys
-from pathlib import Path
-from orpo.runs.lock import run_lock
-with run_lock(Path(sys.argv[1])):
-    print("held", flush=True)
-    sys.stdin.readline()
-"""
 # Its child, as a data loader's worker, is another process that inherits all that is open.
-HOLD_WITH_A_CHILD = """
+HOLD = """
 import os, sys
 from pathlib import Path
 from orpo.runs.lock import run_lock
 with run_lock(Path(sys.argv[1])):
-    child = os.fork()
+    child = os.fork() if sys.argv[2:] else 1
     if child:
-        print(child, flush=True)
+        print("held", child, flush=True)
     sys.stdin.readline()
-    os._exit(0)
+    if not child:
+        os._exit(0)
 """
 
 
 @contextlib.contextmanager
-def process(program: str, folder: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """Another process, and the first line that it says."""
+def process(folder: Path, *more: str) -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
+    """Another process that takes the lock, and what it says."""
     with subprocess.Popen(
-        [sys.executable, "-c", program, str(folder)],
+        [sys.executable, "-c", HOLD, str(folder), *more],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
         text=True,
     ) as started:
         assert started.stdout is not None
         try:
-            yield started, started.stdout.readline().strip()
+            yield started, started.stdout.readline().split()
         finally:
             started.kill()
 
 
+def is_refused(folder: Path) -> bool:
+    with process(folder) as (_, said):
+        return said == []
+
+
 def test_a_second_process_is_refused_and_told_who_writes_there(tmp_path: Path) -> None:
-    with process(HOLD, tmp_path) as (holder, said):
-        assert said == "held"
-        with pytest.raises(ConfigError) as caught, run_lock(tmp_path):
+    run = tmp_path / "run"
+    with process(run) as (holder, said):
+        assert said == ["held", "1"]
+        for _ in range(2):  # to ask has not taken it away
+            with pytest.raises(ConfigError) as caught, run_lock(run):
+                pass
+            text = str(caught.value)
+            assert f"{run}: another run is writing here (process {holder.pid} on " in text
+            assert "\n" not in text
+            assert str(lock_holder(run)).startswith(f"process {holder.pid} on ")
+        with run_lock(tmp_path / "another"):
             pass
-        assert f"another run is writing here (process {holder.pid} on " in str(caught.value)
-        assert str(tmp_path) in str(caught.value)
-        assert "\n" not in str(caught.value)
-        said_of = lock_holder(tmp_path)
-        assert said_of is not None
-        assert said_of.startswith(f"process {holder.pid} on ")
-        with pytest.raises(ConfigError), run_lock(tmp_path):
-            pass  # to ask has not taken it away
-
-
-def test_it_is_free_again_when_the_holder_is_done(tmp_path: Path) -> None:
-    with process(HOLD, tmp_path) as (holder, _):
         assert holder.stdin is not None
         holder.stdin.write("\n")
         holder.stdin.flush()
         assert holder.wait() == 0
-        assert lock_holder(tmp_path) is None
-        assert not list(tmp_path.iterdir())
-        with run_lock(tmp_path):
-            pass
+    assert lock_holder(run) is None
+    assert not run.exists()
+    with run_lock(run):
+        pass
 
 
-def test_it_is_free_again_when_the_holder_is_killed(tmp_path: Path) -> None:
-    with process(HOLD, tmp_path) as (holder, _):
-        holder.kill()
-        assert holder.wait() == -signal.SIGKILL
-        assert (tmp_path / ".lock").exists()
-        assert lock_holder(tmp_path) is None
-        with run_lock(tmp_path):
-            pass
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_child_of_a_killed_holder_does_not_keep_it(tmp_path: Path) -> None:
-    with process(HOLD_WITH_A_CHILD, tmp_path) as (holder, child):
+def test_it_is_free_when_its_holder_is_killed_whatever_its_children_do(tmp_path: Path) -> None:
+    with process(tmp_path, "with a child") as (holder, (_, child)):
         try:
             holder.kill()
-            holder.wait()
+            assert holder.wait() == -signal.SIGKILL
             os.kill(int(child), 0)  # it is still there
+            assert (tmp_path / ".lock").exists()
+            assert lock_holder(tmp_path) is None
             with run_lock(tmp_path):
                 pass
         finally:
             os.kill(int(child), signal.SIGKILL)
+    assert not list(tmp_path.iterdir())
 
 
-def test_one_process_may_take_it_several_times(tmp_path: Path) -> None:
-    with run_lock(tmp_path):
-        with run_lock(tmp_path / ".." / tmp_path.name):
-            pass
-        assert str(os.getpid()) in str(lock_holder(tmp_path / ".." / tmp_path.name))
-        with process(HOLD, tmp_path) as (_, said):
-            assert said == ""  # refused: the inner block has not let go of it
-
-
-def test_under_another_name_of_the_folder_too(tmp_path: Path) -> None:
-    (tmp_path / "run").mkdir()
-    (tmp_path / "link").symlink_to("run")
-    with run_lock(tmp_path / "run"):
-        with run_lock(tmp_path / "link"):
-            pass
-        with process(HOLD, tmp_path / "link") as (_, said):
-            assert said == ""
-    assert not list((tmp_path / "run").iterdir())
-
-
-def test_folders_apart_do_not_mind_each_other(tmp_path: Path) -> None:
-    with process(HOLD, tmp_path / "a") as (_, said), run_lock(tmp_path / "b"):
-        assert said == "held"
+def test_one_process_may_take_it_several_times_under_any_name_of_the_folder(tmp_path: Path) -> None:
+    run, link = tmp_path / "run", tmp_path / "link"
+    run.mkdir()
+    link.symlink_to("run")
+    with run_lock(run):
+        for name in (run / ".." / "run", link):
+            with run_lock(name):
+                pass
+            # Neither the inner block nor the question has let go of it.
+            assert f"process {os.getpid()} " in str(lock_holder(name))
+            assert is_refused(name)
+    assert not list(run.iterdir())
+    (run / ".lock").write_text('{"pid": 1, "host": "h"}', encoding="utf-8")  # of a killed one
+    assert lock_holder(run) is None
+    assert not is_refused(run)
 
 
 def test_a_folder_that_cannot_be(tmp_path: Path) -> None:

@@ -52,16 +52,11 @@ def test_every_rank_knows_who_it_is_and_the_first_one_is_heard(
     assert said.err == "said by 0\n"
 
 
-def test_a_killed_rank_ends_the_others_and_is_named() -> None:
-    outcome = run("os.kill(os.getpid(), signal.SIGKILL) if rank == 1 else time.sleep(600)")
-    assert outcome.code == 1
-    assert "rank 1 was killed by SIGKILL" in outcome.message
-    assert "\n" not in outcome.message
-
-
-@pytest.mark.parametrize("reaction", [f"sys.exit({LOST})", "os.abort()", "sys.exit(1)"])
-def test_what_follows_from_a_killed_rank_is_not_the_cause(reaction: str, tmp_path: Path) -> None:
-    """The first rank notices and ends, perhaps before anybody has looked at the other."""
+@pytest.mark.parametrize(
+    "reaction", ["time.sleep(600)", f"sys.exit({LOST})", "os.abort()", "sys.exit(1)"]
+)
+def test_a_killed_rank_ends_the_others_and_is_named(reaction: str, tmp_path: Path) -> None:
+    """What follows, perhaps before anybody has looked at it, is not taken for the cause."""
     outcome = run(
         f"""
         gone = pathlib.Path({str(tmp_path / "gone")!r})
@@ -75,6 +70,7 @@ def test_what_follows_from_a_killed_rank_is_not_the_cause(reaction: str, tmp_pat
     )
     assert outcome.code == 1
     assert "rank 1 was killed by SIGKILL" in outcome.message
+    assert "\n" not in outcome.message
 
 
 @pytest.mark.parametrize(("code", "whole"), [(2, 2), (3, 1)])
@@ -92,41 +88,38 @@ def test_the_words_of_a_rank_that_fails_alone_are_handed_on(code: int, whole: in
     assert f"rank 1 failed with exit code {code}" in outcome.message
 
 
-def test_the_first_rank_has_said_itself_why_it_failed() -> None:
-    outcome = run("sys.exit(2) if rank == 0 else time.sleep(600)")
-    assert outcome == Outcome(2)
-
-
-def test_ranks_that_lost_each_other_say_so() -> None:
-    outcome = run(f"sys.exit({LOST})")
-    assert outcome.code == 1
-    assert "lost each other" in outcome.message
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize(
-    ("one", "other"),
+    ("body", "code", "said"),
     [
-        ("sys.exit(128 + {n})", "sys.exit(128 + {n})"),  # they agreed on it
-        ("sys.exit(128 + {n})", "time.sleep(600)"),  # it had not begun: nobody told the other
-        ("os.kill(os.getpid(), {n})", "time.sleep(600)"),
-        ("sys.exit(128 + {n})", f"sys.exit({LOST})"),
+        ("sys.exit(2) if rank == 0 else time.sleep(600)", 2, ""),  # it has said why itself
+        (f"sys.exit({LOST})", 1, "lost each other"),
+        # A signal to one rank hides no failure of another.
+        ("sys.exit(143 if rank == 1 else 2)", 2, ""),
+        ("sys.exit(143 if rank == 1 else 1)", 1, ""),
     ],
 )
-def test_a_signal_to_one_rank_only_stops_the_whole(
-    number: signal.Signals, one: str, other: str
-) -> None:
+def test_what_the_ends_of_ranks_mean(body: str, code: int, said: str) -> None:
+    outcome = run(body)
+    assert outcome.code == code
+    assert said in outcome.message
+
+
+@pytest.mark.parametrize(
+    ("number", "one", "other"),
+    [
+        (15, "sys.exit(128 + {n})", "sys.exit(128 + {n})"),  # they agreed on it
+        (2, "sys.exit(128 + {n})", "time.sleep(600)"),  # it had not begun: nobody told the other
+        (15, "os.kill(os.getpid(), {n})", "time.sleep(600)"),
+        (2, "os.kill(os.getpid(), {n})", "time.sleep(600)"),
+        (15, "sys.exit(128 + {n})", f"sys.exit({LOST})"),
+    ],
+)
+def test_a_signal_to_one_rank_only_stops_the_whole(number: int, one: str, other: str) -> None:
     parts = [
         "signal.signal(signal.SIGINT, signal.SIG_DFL)",
         f"{one} if rank == 1 else {other}",
     ]
-    outcome = run("\n".join(parts).format(n=int(number)))
-    assert outcome.code == 128 + number
-
-
-def test_a_signal_to_one_rank_hides_no_failure_of_another() -> None:
-    assert run("sys.exit(143 if rank == 1 else 2)").code == 2
-    assert run("sys.exit(143 if rank == 1 else 1)").code == 1
+    assert run("\n".join(parts).format(n=number)).code == 128 + number
 
 
 LAUNCHER = """
