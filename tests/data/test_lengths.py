@@ -15,15 +15,13 @@ from orpo.data.types import Dropped, TokenizedPair
 from orpo.errors import DataError
 
 BOS, END = 1, 2
+Outcome = TokenizedPair | Dropped | None
 
 
 class Case(NamedTuple):
     policy: LengthPolicy
     pair: TokenizedPair
     prefix: int
-
-
-Fit = Callable[[Case], TokenizedPair | Dropped | None]
 
 
 def make_pair(prompt: int, chosen: int, rejected: int) -> TokenizedPair:
@@ -43,16 +41,12 @@ limits = st.one_of(
     st.tuples(st.none(), st.none() | st.integers(1, 90)),
     st.integers(2, 130).flatmap(lambda n: st.tuples(st.just(n), st.integers(1, n - 1))),
 )
+policies = st.builds(
+    lambda limit, how: LengthPolicy(*limit, how), limits, st.sampled_from(TRUNCATIONS)
+)
 
 
-def cases(*truncations: str) -> st.SearchStrategy[Case]:
-    policies = st.builds(
-        lambda limit, how: LengthPolicy(*limit, how), limits, st.sampled_from(truncations)
-    )
-    return st.builds(Case, policies, pairs, st.integers(0, 1))
-
-
-def fit(case: Case) -> TokenizedPair | Dropped | None:
+def fit(case: Case) -> Outcome:
     """What becomes of a pair; None where the policy stops the run."""
     try:
         return case.policy.fit(case.pair, "pairs.jsonl:6", case.prefix)
@@ -64,23 +58,6 @@ def fits(policy: LengthPolicy, pair: TokenizedPair) -> bool:
     prompt, longest = len(pair.prompt_ids), max(len(pair.chosen_ids), len(pair.rejected_ids))
     whole = policy.max_length is None or prompt + longest <= policy.max_length
     return whole and (policy.max_prompt_length is None or prompt <= policy.max_prompt_length)
-
-
-def fault(case: Case, outcome: TokenizedPair | Dropped | None) -> str:
-    """What is wrong with the outcome of a case; empty if nothing."""
-    policy, pair, _ = case
-    if fits(policy, pair):
-        return "" if outcome == pair else "a pair that fits was touched"
-    if policy.truncation == "error":
-        return "" if outcome is None else "the run did not stop"
-    if policy.truncation == "drop":
-        ok = isinstance(outcome, Dropped) and outcome.reason == "too_long"
-        return "" if ok else "the pair was not dropped"
-    if outcome is None:
-        return "the run stopped"
-    if isinstance(outcome, Dropped):
-        return fault_of_drop(case, outcome)
-    return fault_of_prompt(case, outcome) or fault_of_answers(case, outcome)
 
 
 def prompt_length(case: Case) -> int | None:
@@ -97,50 +74,54 @@ def prompt_length(case: Case) -> int | None:
     return min(prompt, max(policy.max_length - longest, policy.max_length // 2))
 
 
-def fault_of_drop(case: Case, outcome: Dropped) -> str:
-    kept = prompt_length(case)
-    if outcome.reason != "prompt_too_long" or outcome.where != "pairs.jsonl:6":
-        return f"dropped as {outcome.reason}"
-    if kept is None:
-        return ""
-    assert case.policy.max_length is not None
-    longest = max(len(case.pair.chosen_ids), len(case.pair.rejected_ids))
-    room = case.policy.max_length - kept
-    return "" if room < min(longest, MIN_ANSWER_ROOM) else "dropped though there was room"
+def fault(case: Case, outcome: Outcome) -> str:
+    """What is wrong with the outcome of a case; empty if nothing."""
+    policy, pair, _ = case
+    if fits(policy, pair):
+        return "" if outcome == pair else "a pair that fits was touched"
+    if policy.truncation == "error":
+        return "" if outcome is None else "the run did not stop"
+    if policy.truncation == "drop":
+        ok = isinstance(outcome, Dropped) and outcome.reason == "too_long"
+        return "" if ok else "the pair was not dropped"
+    length, longest = prompt_length(case), max(len(pair.chosen_ids), len(pair.rejected_ids))
+    room = 10**9 if policy.max_length is None else policy.max_length - (length or 0)
+    too_little = length is None or room < min(longest, MIN_ANSWER_ROOM)
+    if isinstance(outcome, Dropped):
+        named = (outcome.reason, outcome.where) == ("prompt_too_long", "pairs.jsonl:6")
+        return "" if named and too_little else f"dropped as {outcome.reason}"
+    if outcome is None or too_little:
+        return "the run stopped, or the pair was kept with too little room"
+    return fault_of_prompt(case, outcome, length or 0) or fault_of_answers(case, outcome, room)
 
 
-def fault_of_prompt(case: Case, outcome: TokenizedPair) -> str:
-    whole, kept, length = case.pair.prompt_ids, outcome.prompt_ids, prompt_length(case)
-    if length is None:
-        return "kept with a prompt that is too long"
+def fault_of_prompt(case: Case, outcome: TokenizedPair, length: int) -> str:
+    whole, kept = case.pair.prompt_ids, outcome.prompt_ids
     if len(kept) != length:
         return f"{len(kept)} tokens of the prompt instead of {length}"
     if ("prompt" in outcome.cut) != (kept != whole):
         return "the cut of the prompt is not told"
     start = min(case.prefix, length) if case.policy.truncation == "keep_end" else length
-    if kept != whole[:start] + whole[len(whole) - (length - start) :]:
-        return "not the end of the prompt that should stand"
-    return ""
+    right = kept == whole[:start] + whole[len(whole) - (length - start) :]
+    return "" if right else "not the end of the prompt that should stand"
 
 
-def fault_of_answers(case: Case, outcome: TokenizedPair) -> str:
-    room = 10**9
-    if case.policy.max_length is not None:
-        room = case.policy.max_length - len(outcome.prompt_ids)
-    longest = max(len(case.pair.chosen_ids), len(case.pair.rejected_ids))
-    if room < min(longest, MIN_ANSWER_ROOM):
-        return "kept with too little room"
+def fault_of_answers(case: Case, outcome: TokenizedPair, room: int) -> str:
     for name in ("chosen", "rejected"):
         whole, kept = getattr(case.pair, f"{name}_ids"), getattr(outcome, f"{name}_ids")
         if kept != whole[:room]:
             return f"{name} is not cut on its own to the room"
         if (name in outcome.cut) != (len(kept) < len(whole)):
             return f"the cut of {name} is not told"
+        if not kept or (kept[-1] == END) != (name not in outcome.cut):
+            return f"the end of {name} tells a cut answer to stop there"
+    if not fits(case.policy, outcome):
+        return "kept beyond the limits"
     return "" if outcome.row == case.pair.row else "the row got lost"
 
 
 @settings(max_examples=400)
-@given(cases(*TRUNCATIONS))
+@given(st.builds(Case, policies, pairs, st.integers(0, 1)))
 @example(Case(LengthPolicy(32), make_pair(16, 17, 3), 1))
 @example(Case(LengthPolicy(32), make_pair(17, 17, 3), 1))
 @example(Case(LengthPolicy(1, None, "keep_end"), make_pair(5, 5, 5), 1))
@@ -149,112 +130,60 @@ def test_every_pair_is_treated_as_documented(case: Case) -> None:
     assert fault(case, fit(case)) == ""
 
 
-@given(cases("truncate_answer", "keep_end", "keep_start"))
-def test_kept_pairs_are_within_the_limits_and_a_cut_answer_has_no_end(case: Case) -> None:
-    kept = fit(case)
-    if isinstance(kept, TokenizedPair):
-        assert fits(case.policy, kept)
-        for name in ("chosen", "rejected"):
-            ids = getattr(kept, f"{name}_ids")
-            assert ids
-            assert (ids[-1] == END) == (name not in kept.cut)
-
-
-@given(pairs)
-def test_without_limits_everything_fits(pair: TokenizedPair) -> None:
-    for how in TRUNCATIONS:
-        assert LengthPolicy(None, None, how).fit(pair, "here") is pair
-
-
-def cut(case: Case, chosen: int, rejected: int) -> TokenizedPair:
+def cut(case: Case, room: int) -> TokenizedPair:
     pair = case.pair
-    return replace(
-        pair, chosen_ids=pair.chosen_ids[:chosen], rejected_ids=pair.rejected_ids[:rejected]
-    )
+    return replace(pair, chosen_ids=pair.chosen_ids[:room], rejected_ids=pair.rejected_ids[:room])
 
 
-def to_fit_the_other(case: Case) -> TokenizedPair | Dropped | None:
-    shorter = min(len(case.pair.chosen_ids), len(case.pair.rejected_ids))
-    return cut(case, shorter, shorter)
-
-
-def never_dropping(case: Case) -> TokenizedPair | Dropped | None:
-    room = max((case.policy.max_length or 0) - len(case.pair.prompt_ids), 0)
-    return cut(case, room, room)
-
-
-def ending_all_the_same(case: Case) -> TokenizedPair | Dropped | None:
+def changed(case: Case, change: Callable[[TokenizedPair], TokenizedPair]) -> Outcome:
     kept = fit(case)
-    if not isinstance(kept, TokenizedPair):
-        return kept
-    return replace(
-        kept, chosen_ids=[*kept.chosen_ids[:-1], END], rejected_ids=[*kept.rejected_ids[:-1], END]
-    )
+    return change(kept) if isinstance(kept, TokenizedPair) else kept
 
 
-def forgetting_bos(case: Case) -> TokenizedPair | Dropped | None:
-    return fit(case._replace(prefix=0))
+WRONG: dict[str, Callable[[Case], Outcome]] = {
+    "to fit the other": lambda case: cut(
+        case, min(len(case.pair.chosen_ids), len(case.pair.rejected_ids))
+    ),
+    "never dropping": lambda case: cut(
+        case, max((case.policy.max_length or 0) - len(case.pair.prompt_ids), 0)
+    ),
+    "ending all the same": lambda case: changed(
+        case, lambda kept: replace(kept, chosen_ids=[*kept.chosen_ids[:-1], END])
+    ),
+    "forgetting BOS": lambda case: fit(case._replace(prefix=0)),
+    "silently": lambda case: changed(case, lambda kept: replace(kept, cut=())),
+    "dropping all": lambda _: Dropped("too_long", "pairs.jsonl:6"),
+}
 
 
-def silently(case: Case) -> TokenizedPair | Dropped | None:
-    kept = fit(case)
-    return replace(kept, cut=()) if isinstance(kept, TokenizedPair) else kept
+@pytest.mark.parametrize("wrong", WRONG)
+def test_the_check_rejects_planted_mistakes(wrong: str) -> None:
+    planted = [
+        Case(LengthPolicy(64), make_pair(30, 50, 10), 1),
+        Case(LengthPolicy(64), make_pair(60, 50, 10), 1),
+        Case(LengthPolicy(64, None, "keep_end"), make_pair(60, 20, 10), 1),
+        Case(LengthPolicy(64), make_pair(5, 6, 7), 1),
+    ]
+    assert not any(fault(case, fit(case)) for case in planted)
+    assert any(fault(case, WRONG[wrong](case)) for case in planted)
 
 
-def dropping_all(case: Case) -> TokenizedPair | Dropped | None:
-    return Dropped("too_long", "pairs.jsonl:6")
-
-
-PLANTED = [
-    Case(LengthPolicy(64), make_pair(30, 50, 10), 1),
-    Case(LengthPolicy(64), make_pair(60, 50, 10), 1),
-    Case(LengthPolicy(64, None, "keep_end"), make_pair(60, 20, 10), 1),
-    Case(LengthPolicy(64), make_pair(5, 6, 7), 1),
-]
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [to_fit_the_other, never_dropping, ending_all_the_same, forgetting_bos, silently, dropping_all],
-)
-def test_the_check_rejects_planted_mistakes(wrong: Fit) -> None:
-    assert not any(fault(case, fit(case)) for case in PLANTED)
-    assert any(fault(case, wrong(case)) for case in PLANTED)
-
-
-def test_sixteen_tokens_are_the_least_room() -> None:
+def test_drops_say_the_lengths_and_sixteen_tokens_are_the_least_room() -> None:
     assert MIN_ANSWER_ROOM == 16
-    kept = LengthPolicy(32).fit(make_pair(16, 40, 3), "here")
-    assert isinstance(kept, TokenizedPair)
-    assert (len(kept.chosen_ids), len(kept.rejected_ids), kept.cut) == (16, 3, ("chosen",))
     dropped = LengthPolicy(32).fit(make_pair(17, 40, 3), "here")
     assert isinstance(dropped, Dropped)
     assert dropped.detail == "prompt 17, chosen 40, rejected 3 tokens"
-    # Little room is no reason to drop a pair that fits.
-    assert LengthPolicy(32).fit(make_pair(30, 2, 1), "here") == make_pair(30, 2, 1)
-
-
-def test_answers_that_differ_only_behind_the_cut_are_dropped() -> None:
     pair = TokenizedPair([BOS], [*range(5, 60), 70, END], [*range(5, 60), 80, END], row=0)
     dropped = LengthPolicy(40).fit(pair, "pairs.jsonl:1")
     assert isinstance(dropped, Dropped)
     assert dropped.reason == "identical_after_truncation"
-    assert LengthPolicy(57).fit(pair, "pairs.jsonl:1") == replace(
-        pair,
-        chosen_ids=pair.chosen_ids[:56],
-        rejected_ids=pair.rejected_ids[:56],
-        cut=("chosen", "rejected"),
-    )
 
 
 def test_error_names_row_lengths_and_limits() -> None:
-    policy = LengthPolicy(32, 8, "error")
     with pytest.raises(TooLongError) as caught:
-        policy.fit(make_pair(9, 30, 3), "pairs.jsonl:7")
+        LengthPolicy(32, 8, "error").fit(make_pair(9, 30, 3), "pairs.jsonl:7")
     message = str(caught.value)
-    assert message.startswith(
-        "pairs.jsonl:7: the pair is too long (prompt 9, chosen 30, rejected 3"
-    )
+    assert message.startswith("pairs.jsonl:7: the pair is too long (prompt 9, chosen 30, rejected ")
     assert "max_length=32, max_prompt_length=8" in message
     assert isinstance(caught.value, DataError)
     assert "\n" not in message

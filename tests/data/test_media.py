@@ -8,30 +8,26 @@ from typing import Any
 import datasets
 import pytest
 from tests.data import build
-from tests.data.build import Values, as_row
+from tests.data.build import Values, as_row, assistant, read, user
 from transformers import PreTrainedTokenizerBase
 
 from orpo.data.lengths import LengthPolicy
 from orpo.data.reading import PairReader
 from orpo.data.sources import iterate_dataset
 from orpo.data.tokenize import PairTokenizer
-from orpo.data.types import PreferencePair, Row
+from orpo.data.types import PreferencePair
 from orpo.errors import DataError
 
-USER = {"role": "user", "content": "What is it?"}
+TEXTS: Values = {"prompt": "p", "chosen": "c", "rejected": "r"}
 ROW: Values = {
-    "prompt": [USER],
-    "chosen": [{"role": "assistant", "content": "A cat."}],
-    "rejected": [{"role": "assistant", "content": "A dog."}],
+    "prompt": [user("What is it?")],
+    "chosen": [assistant("A cat.")],
+    "rejected": [assistant("A dog.")],
 }
 
 
 def asking(content: Any) -> Values:
-    return {**ROW, "prompt": [{"role": "user", "content": content}]}
-
-
-def is_read(values: Values) -> bool:
-    return isinstance(PairReader()(as_row(values)), PreferencePair)
+    return {**ROW, "prompt": [user(content)]}
 
 
 def refusal(values: Values) -> str:
@@ -62,26 +58,8 @@ def refusal(values: Values) -> str:
     ],
 )
 def test_a_column_that_holds_some_is_named(name: str, value: Any) -> None:
-    assert f"pairs.jsonl:7, field '{name}': holds pictures" in refusal({**ROW, name: value})
-    texts = {"prompt": "p", "chosen": "c", "rejected": "r", name: value}
-    assert f"field '{name}'" in refusal(texts)
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        *[("images", empty) for empty in (None, [], "", [None], [""], "[]", float("nan"), {})],
-        ("image", {"bytes": None, "path": None}),
-        ("image_caption", "A cat on a mat."),
-        ("image_id", 391895),
-        ("num_images", 2),
-        ("has_video", True),
-        ("imagery", "green hills"),
-        ("source", "audio"),
-    ],
-)
-def test_an_empty_column_and_words_about_one_are_text(name: str, value: Any) -> None:
-    assert is_read({**ROW, name: value})
+    for row in (ROW, TEXTS):
+        assert f"pairs.jsonl:7, field '{name}': holds pictures" in refusal({**row, name: value})
 
 
 @pytest.mark.parametrize(
@@ -99,13 +77,6 @@ def test_an_empty_column_and_words_about_one_are_text(name: str, value: Any) -> 
 def test_a_part_of_a_message_is_named(part: Values, kind: str) -> None:
     said = refusal(asking([part, {"type": "text", "text": "What is it?"}]))
     assert f"pairs.jsonl:7, field 'prompt': holds a part of type {kind!r}" in said
-
-
-def test_a_picture_beside_what_is_said() -> None:
-    row = {**ROW, "prompt": [{**USER, "images": ["aGk="]}]}
-    assert "field 'prompt': holds pictures" in refusal(row)
-    assert is_read({**ROW, "prompt": [{**USER, "images": None}]})
-    assert is_read(asking([{"type": "text", "text": "?", "image": None, "image_url": None}]))
 
 
 @pytest.mark.parametrize(
@@ -129,60 +100,63 @@ def test_a_placeholder_that_stands_for_a_picture(said: str) -> None:
         {"prompt": said, **answers},
         {"instruction": said, **answers},
         {"conversations": [{"from": "human", "value": said}], **answers},
-        {"prompt": json.dumps([{"role": "user", "content": said}]), **answers},
+        {"prompt": json.dumps([user(said)]), **answers},
     ):
         assert "> in the prompt stands for a picture" in refusal(row).replace(">'", ">")
 
 
+def test_other_places_of_a_picture() -> None:
+    beside = {**ROW, "prompt": [{**user("What is it?"), "images": ["aGk="]}]}
+    assert "field 'prompt': holds pictures" in refusal(beside)
+    # where there is a column for pictures, a placeholder anywhere lacks its own
+    lacking = {**asking("What is <image> here?"), "images": []}
+    assert "'<image>' in the prompt stands for" in refusal(lacking)
+
+
 @pytest.mark.parametrize(
-    "said",
+    "values",
     [
-        "How do I use the <image> tag in SVG?",
-        "<image> is an SVG element: how do I use it?",
-        "What do `<image>` and <video> have in common?",
-        "What is wrong?\n<image>\n  <url>x.png</url>\n</image>",
-        "<img>\nWhy does this not show?",
-        "What does <|image_pad|> mean?",
-        "<imagery>",
+        *({**ROW, "images": e} for e in (None, [], "", [None], [""], "[]", float("nan"), {})),
+        {**ROW, "image": {"bytes": None, "path": None}},
+        {**ROW, "image_caption": "A cat on a mat."},
+        {**ROW, "image_id": 391895},
+        {**ROW, "num_images": 2},
+        {**ROW, "has_video": True},
+        {**ROW, "imagery": "green hills"},
+        {**ROW, "source": "audio"},
+        {**ROW, "prompt": [{**user("What is it?"), "images": None}]},
+        {**ROW, "chosen": [assistant("<video>\n  nothing yet")]},  # an answer may show a tag
+        {**ROW, "tools": [{"name": "look", "parameters": {"image": {"type": "string"}}}]},
+        asking([{"type": "text", "text": "?", "image": None, "image_url": None}]),
+        asking("How do I use the <image> tag in SVG?"),
+        asking("<image> is an SVG element: how do I use it?"),
+        asking("What do `<image>` and <video> have in common?"),
+        asking("What is wrong?\n<image>\n  <url>x.png</url>\n</image>"),
+        asking("<img>\nWhy does this not show?"),
+        asking("What does <|image_pad|> mean?"),
+        asking("<imagery>"),
     ],
 )
-def test_words_about_a_placeholder_are_text(said: str) -> None:
-    assert is_read(asking(said))
-
-
-def test_where_there_is_a_column_for_pictures_a_placeholder_lacks_its_own() -> None:
-    assert "'<image>' in the prompt stands for" in refusal(
-        {**asking("What is <image> here?"), "images": []}
-    )
-
-
-def test_an_answer_may_show_a_tag() -> None:
-    answer = [{"role": "assistant", "content": "<video>\n  nothing yet"}]
-    assert is_read({**ROW, "chosen": answer})
-
-
-def test_tools_may_take_pictures() -> None:
-    parameters = {"type": "object", "properties": {"image": {"type": "string"}}}
-    assert is_read({**ROW, "tools": [{"name": "look", "parameters": parameters}]})
+def test_what_is_empty_and_words_about_pictures_are_text(values: Values) -> None:
+    assert read(values).has_rejected
 
 
 def test_columns_of_a_data_set_that_decodes_pictures() -> None:
     features = datasets.Features(
-        {"prompt": datasets.Value("string"), "chosen": datasets.Value("string")}
-        | {"rejected": datasets.Value("string"), "image": datasets.Image()}
+        {name: datasets.Value("string") for name in TEXTS} | {"image": datasets.Image()}
     )
-    row: Values = {"prompt": "p", "chosen": "c", "rejected": "r", "image": None}
-    picture = {"bytes": b"no picture", "path": None}
-    table = datasets.Dataset.from_list([row, {**row, "image": picture}], features=features)
-    for rows in (table, table.to_iterable_dataset()):
-        first = next(iterate_dataset(rows, "d"))
+    rows = [{**TEXTS, "image": None}, {**TEXTS, "image": {"bytes": b"no picture", "path": None}}]
+    table = datasets.Dataset.from_list(rows, features=features)
+    for dataset in (table, table.to_iterable_dataset()):
+        first = next(iterate_dataset(dataset, "d"))
         assert isinstance(PairReader()(first), PreferencePair)
         with pytest.raises(DataError, match="d row 1: cannot be read"):
-            list(iterate_dataset(rows, "d"))
+            list(iterate_dataset(dataset, "d"))
 
 
 def test_token_ids_beside_pixels_are_refused(small_tokenizer: PreTrainedTokenizerBase) -> None:
-    tokenize = PairTokenizer(small_tokenizer, LengthPolicy(None))
     ids = {"prompt_ids": [5], "chosen_ids": [6, 2], "rejected_ids": [7, 2]}
     with pytest.raises(DataError, match="field 'pixel_values': holds pictures"):
-        tokenize.from_tokens(Row({**ids, "pixel_values": [[0.5]]}, "d row 0", 0))
+        PairTokenizer(small_tokenizer, LengthPolicy(None)).from_tokens(
+            as_row({**ids, "pixel_values": [[0.5]]})
+        )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -16,8 +16,6 @@ from torch import Tensor
 from orpo.data.pack import PairCollator, merge_batches, select_pairs
 
 Batch = dict[str, Tensor]
-
-PAD = 0
 
 
 class Pair(NamedTuple):
@@ -38,7 +36,7 @@ lists = st.lists(pairs_of_ids, min_size=1, max_size=7)
 
 
 def collate(pairs: list[Pair]) -> Batch:
-    return PairCollator(PAD)([pair._asdict() for pair in pairs])
+    return PairCollator(0)([pair._asdict() for pair in pairs])
 
 
 def unpack(batch: Batch) -> list[Pair]:
@@ -57,36 +55,39 @@ def unpack(batch: Batch) -> list[Pair]:
     return found
 
 
-def longest(pairs: list[Pair]) -> int:
-    return max(len(p.prompt_ids) + max(len(p.chosen_ids), len(p.rejected_ids)) for p in pairs)
-
-
 def fault(batch: Batch, wanted: list[Pair]) -> str:
     """What is wrong with a batch of these pairs; empty if nothing."""
+    longest = max(len(p.prompt_ids) + max(len(p.chosen_ids), len(p.rejected_ids)) for p in wanted)
     for key, value in batch.items():
         if value.dtype != (torch.float32 if key == "weight" else torch.int64):
             return f"{key} is {value.dtype}"
         flat = key in {"row", "weight"}
-        shape = (len(wanted),) if flat else (len(wanted), longest(wanted))
-        if value.shape != shape:
-            return f"{key} has shape {tuple(value.shape)} instead of {shape}"
+        if value.shape != ((len(wanted),) if flat else (len(wanted), longest)):
+            return f"{key} has shape {tuple(value.shape)}"
     for side in ("chosen", "rejected"):
         there, answer = batch[f"{side}_attention_mask"], batch[f"{side}_answer_mask"]
-        if ((there == 0) & (batch[f"{side}_input_ids"] != PAD)).any():
+        if ((there == 0) & (batch[f"{side}_input_ids"] != 0)).any():
             return "something other than padding is masked"
         if (there.diff(dim=1) > 0).any() or (answer > there).any():
             return "the padding is not on the right"
     return "" if unpack(batch) == wanted else "these are other pairs"
 
 
-@given(lists)
-def test_a_batch_holds_its_pairs_and_nothing_else(pairs: list[Pair]) -> None:
-    assert fault(collate(pairs), pairs) == ""
+@given(st.lists(lists, min_size=1, max_size=4), st.data())
+def test_batches_merge_and_part_again(parts: list[list[Pair]], data: st.DataObject) -> None:
+    batches, pairs = [collate(part) for part in parts], [pair for part in parts for pair in part]
+    assert [fault(*one) for one in zip(batches, parts, strict=True)] == [""] * len(parts)
+    merged = merge_batches(batches)
+    assert fault(merged, pairs) == ""
+    assert (merged is batches[0]) == (len(parts) == 1)
+    chosen = data.draw(st.lists(st.integers(0, len(pairs) - 1), min_size=1, unique=True))
+    assert fault(select_pairs(merged, chosen), [pairs[i] for i in chosen]) == ""
 
 
-def test_the_padding_token_is_the_one_given() -> None:
-    pairs = [
-        {"prompt_ids": [5], "chosen_ids": [6], "rejected_ids": [7, 8], "row": 0},
+@pytest.mark.parametrize("kind", [list, np.array, torch.tensor])
+def test_the_padding_token_is_the_one_given(kind: Callable[[list[int]], object]) -> None:
+    pairs: list[dict[str, object]] = [
+        {"prompt_ids": kind([5]), "chosen_ids": kind([6]), "rejected_ids": kind([7, 8]), "row": 0},
         {"prompt_ids": [5, 5], "chosen_ids": [6, 6], "rejected_ids": [7], "row": 1},
     ]
     batch = PairCollator(99)(pairs)
@@ -95,31 +96,7 @@ def test_the_padding_token_is_the_one_given() -> None:
     assert batch["chosen_answer_mask"].tolist() == [[0, 1, 0, 0], [0, 0, 1, 1]]
     assert batch["rejected_answer_mask"].tolist() == [[0, 1, 1, 0], [0, 0, 1, 0]]
     assert batch["rejected_attention_mask"].tolist() == [[1, 1, 1, 0], [1, 1, 1, 0]]
-
-
-@pytest.mark.parametrize("kind", [list, np.array, torch.tensor])
-def test_ids_may_be_lists_arrays_or_tensors(kind: Callable[[list[int]], Any]) -> None:
-    pair = {"prompt_ids": kind([5, 6]), "chosen_ids": kind([7]), "rejected_ids": kind([8, 9])}
-    assert unpack(PairCollator(PAD)([{**pair, "row": 3}])) == [Pair([5, 6], [7], [8, 9], 3)]
-
-
-@given(st.lists(lists, min_size=1, max_size=4))
-def test_batches_merge_into_one(parts: list[list[Pair]]) -> None:
-    pairs = [pair for part in parts for pair in part]
-    assert fault(merge_batches([collate(part) for part in parts]), pairs) == ""
-
-
-def test_one_batch_is_merged_already() -> None:
-    batch = collate([Pair([1], [2], [3], 0)])
-    assert merge_batches([batch]) is batch
-
-
-@given(lists, st.data())
-def test_selected_pairs_are_as_wide_as_they_need(pairs: list[Pair], data: st.DataObject) -> None:
-    index = st.integers(0, len(pairs) - 1)
-    chosen = data.draw(st.lists(index, min_size=1, unique=True))
-    found = select_pairs(collate(pairs), chosen)
-    assert fault(found, [pairs[i] for i in chosen]) == ""
+    assert batch["weight"].tolist() == [1.0, 1.0]
 
 
 def test_the_checks_reject_planted_mistakes() -> None:

@@ -1,33 +1,21 @@
-"""The same twelve pairs in the formats of other tools: they give the same tokens, and nothing else.
-
-The oracle is the plainest of our own formats, tokenised on its own.
-"""
+"""The same pairs in the formats of other tools: they give the same pairs, and nothing else."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import datasets
 import numpy as np
 import pytest
-from tests.data.build import Values, read, refusal, user
+from tests.data.build import Values, read, refusal, said, user
 from tests.data.build import assistant as bot
-from transformers import PreTrainedTokenizerBase
 
-from orpo.data.lengths import LengthPolicy
-from orpo.data.prepare import Preparation
-from orpo.data.sources import Source, iterate_dataset
-from orpo.data.tokenize import PairTokenizer
-from orpo.data.types import Row
+from orpo.data.reading import PairReader
+from orpo.data.sources import iterate_dataset, open_source
+from orpo.data.types import PreferencePair, TextPair
 
-QUESTIONS = [(a, b) for a in (2, 3, 4) for b in (3, 4, 5, 6)]
-TRIPLES = [
-    (f"What is {a} plus {b}?", f"The sum is {a + b}.", f"I think that it's {a * b}, or so.")
-    for a, b in QUESTIONS
-]
 TOOLS = [{"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}]
 
 
@@ -42,211 +30,156 @@ def printed(messages: list[Values]) -> str:
     return str(array)
 
 
-Format = Callable[[str, str, str], Values]
-
-CONVERSATIONS: dict[str, Format] = {
-    "swift": lambda q, c, r: {"query": q, "response": c, "rejected_response": r},
-    "swift, no turns before": lambda q, c, r: {
-        **{"query": q, "response": c, "rejected_response": r, "history": [], "system": None}
-    },
-    "openai": lambda q, c, r: {
-        "input": {"messages": [user(q)], "tools": [], "parallel_tool_calls": True},
-        "preferred_output": [bot(c)],
-        "non_preferred_output": [bot(r)],
-    },
-    "openai, as JSON": lambda q, c, r: {
-        "input": json.dumps({"messages": [user(q)]}),
-        "preferred_output": json.dumps([bot(c)]),
-        "non_preferred_output": json.dumps(bot(r)),
-    },
-    "whole conversations as JSON": lambda q, c, r: {
-        "chosen": json.dumps({"messages": [user(q), bot(c)], "tools": []}),
-        "rejected": json.dumps({"messages": [user(q), bot(r)]}),
-    },
-    "conversations as indented JSON": lambda q, c, r: {
-        "prompt": json.dumps([user(q)], indent=2),
-        "chosen": json.dumps([bot(c)], indent=2),
-        "rejected": json.dumps([bot(r)], indent=2),
-    },
-    "conversations as JSON twice": lambda q, c, r: {
-        "messages": json.dumps(json.dumps([user(q)])),
-        "chosen": c,
-        "rejected": r,
-    },
-    "conversations as Python": lambda q, c, r: {
-        **{"prompt": str([user(q)]), "chosen": str(bot(c)), "rejected": str([bot(r)])}
-    },
-    "conversations as numpy prints them": lambda q, c, r: {
-        "chosen": printed([user(q), bot(c)]),
-        "rejected": printed([user(q), bot(r)]),
-    },
-    "a list of JSON texts": lambda q, c, r: {
-        "messages": [json.dumps(user(q))],
-        "chosen": c,
-        "rejected": r,
-    },
-    "parts with value": lambda q, c, r: {
-        "chosen_messages": [parts("user", q), parts("assistant", c)],
-        "rejected_messages": [parts("user", q), parts("assistant", r)],
-    },
-    "parts with text": lambda q, c, r: {
-        "prompt": [parts("user", q, "text")],
-        "chosen": [parts("assistant", c, "content")],
-        "rejected": [bot(r)],
-    },
-    "human and model": lambda q, c, r: {
-        "prompt": [{"role": "human", "content": q}],
-        "chosen": [{"role": "model", "content": c}],
-        "rejected": [{"role": "Assistant", "content": r}],
-    },
-    "from and content, role and value": lambda q, c, r: {
-        "conversations": [{"from": "USER", "content": q}],
-        "chosen": {"role": "AI", "value": c},
-        "rejected": {"from": "ChatBot", "value": r},
-    },
-    "messages and texts": lambda q, c, r: {"messages": [user(q)], "chosen": c, "rejected": r},
-    "messages and a message": lambda q, c, r: {
-        **{"messages": [user(q)], "chosen": bot(c), "rejected": bot(r)}
-    },
-    "messages and lists": lambda q, c, r: {
-        **{"messages": [user(q)], "chosen": [bot(c)], "rejected": [bot(r)]}
-    },
-    "messages with the chosen answer": lambda q, c, r: {
-        **{"messages": [user(q), bot(c)], "chosen": c, "rejected": r}
-    },
-    "messages and whole conversations": lambda q, c, r: {
-        "messages": [user(q), bot(c)],
-        "chosen": [user(q), bot(c)],
-        "rejected": [user(q), bot(r)],
-    },
-    "messages and responses": lambda q, c, r: {
-        **{"messages": [user(q)], "chosen_response": c, "rejected_response": r}
-    },
-    "argilla": lambda q, c, r: {
-        **{"instruction": q, "chosen_response": c, "rejected_response": r, "chosen_model": "x"}
-    },
-    "instruction and messages": lambda q, c, r: {
-        **{"instruction": q, "chosen": [bot(c)], "rejected": [bot(r)]}
-    },
-    "nemo": lambda q, c, r: {
-        "context": [user(q)],
-        "completions": [{"rank": 1, "completion": [bot(r)]}, {"rank": 0, "completion": [bot(c)]}],
-    },
-    "contents and parts": lambda q, c, r: {
-        "contents": [{"role": "user", "parts": [{"text": q}]}],
-        "completions": [
-            {"score": 1.0, "completion": {"role": "model", "parts": [{"text": c}]}},
-            {"score": 0.0, "completion": {"role": "model", "parts": [{"text": r}]}},
-        ],
-    },
-    "torchtune": lambda q, c, r: {
-        "chosen_conversations": [user(q), bot(c)],
-        "rejected_conversations": [user(q), bot(r)],
-    },
-}
-TEXTS: dict[str, Format] = {
-    "prefix and continuations": lambda q, c, r: {
-        **{"prefix": q, "chosen_continuation": c, "rejected_continuation": r}
-    },
-    "continuations told after": lambda q, c, r: {
-        **{"prefix": q, "continuation_chosen": c, "continuation_rejected": r}
-    },
-    "paired answers": lambda q, c, r: {"question": q, "response_j": c, "response_k": r},
-    "answers with votes": lambda q, c, r: {
-        "question": q,
-        "answers": [{"text": r, "pm_score": 1}, {"text": c, "pm_score": 4}],
-    },
-    "context and completions": lambda q, c, r: {
-        **{"context": q, "completions": [c, r], "scores": [2, 1]}
-    },
-    "ranked continuations": lambda q, c, r: {
-        **{"prefix": q, "continuations": [r, c], "ranks": [2, 1]}
-    },
-    "responses with rewards": lambda q, c, r: {
-        "prompt": q,
-        "chosen_response": c,
-        "rejected_response": r,
-        "chosen_reward": 4,
-        "rejected_reward": 2,
-    },
-    "dispreferred": lambda q, c, r: {
-        **{"prompt": q, "preferred_answer": c, "dispreferred_answer": r}
-    },
-    "a completion and a worse one": lambda q, c, r: {
-        **{"prompt": q, "completion": c, "rejected_completion": r}
-    },
-}
-
-
-@pytest.fixture
-def prepare(small_tokenizer: PreTrainedTokenizerBase) -> Preparation:
-    return Preparation(PairTokenizer(small_tokenizer, LengthPolicy(None)))
-
-
-def tokens(prepare: Preparation, rows: Iterable[Row]) -> Values:
-    prepared, ledger = prepare(rows, "d")
-    assert (ledger.rows_in, ledger.kept) == (12, 12)
-    columns: Values = prepared.to_dict()
-    return columns
-
-
-def rows_of(write: Format) -> list[Values]:
-    return [write(*triple) for triple in TRIPLES]
-
-
-@pytest.mark.parametrize("name", [*CONVERSATIONS, *TEXTS])
-def test_the_tokens_are_those_of_our_own_format(
-    name: str, prepare: Preparation, tmp_path: Path
-) -> None:
-    rows = rows_of({**CONVERSATIONS, **TEXTS}[name])
-    plain: list[Values] = [
-        {"prompt": [user(q)], "chosen": [bot(c)], "rejected": [bot(r)]}
-        if name in CONVERSATIONS
-        else {"prompt": q, "chosen": c, "rejected": r}
-        for q, c, r in TRIPLES
+def conversations(q: str, c: str, r: str) -> dict[str, Values]:
+    """Rows of a question, an answer and a worse one that are read as messages."""
+    whole, worse = [user(q), bot(c)], [user(q), bot(r)]
+    swift = {"query": q, "response": c, "rejected_response": r}
+    ranked = [{"rank": 1, "completion": [bot(r)]}, {"rank": 0, "completion": [bot(c)]}]
+    scored = [
+        {"score": score, "completion": {"role": "model", "parts": [{"text": text}]}}
+        for score, text in ((1.0, c), (0.0, r))
     ]
-    expected = tokens(prepare, iterate_dataset(plain, "d"))
-    assert tokens(prepare, iterate_dataset(rows, "d")) == expected
+    return {
+        "swift": swift,
+        "swift, no turns before": {**swift, "history": [], "system": None},
+        "openai": {
+            "input": {"messages": [user(q)], "tools": [], "parallel_tool_calls": True},
+            "preferred_output": [bot(c)],
+            "non_preferred_output": [bot(r)],
+        },
+        "openai, as JSON": {
+            "input": json.dumps({"messages": [user(q)]}),
+            "preferred_output": json.dumps([bot(c)]),
+            "non_preferred_output": json.dumps(bot(r)),
+        },
+        "whole conversations as JSON": {
+            "chosen": json.dumps({"messages": whole, "tools": []}),
+            "rejected": json.dumps({"messages": worse}),
+        },
+        "conversations as indented JSON": {
+            "prompt": json.dumps([user(q)], indent=2),
+            "chosen": json.dumps([bot(c)], indent=2),
+            "rejected": json.dumps([bot(r)], indent=2),
+        },
+        "conversations as JSON twice": {
+            "messages": json.dumps(json.dumps([user(q)])),
+            "chosen": c,
+            "rejected": r,
+        },
+        "as Python": {"prompt": str([user(q)]), "chosen": str(bot(c)), "rejected": str([bot(r)])},
+        "as numpy prints them": {"chosen": printed(whole), "rejected": printed(worse)},
+        "a list of JSON texts": {"messages": [json.dumps(user(q))], "chosen": c, "rejected": r},
+        "parts with value": {
+            "chosen_messages": [parts("user", q), parts("assistant", c)],
+            "rejected_messages": [parts("user", q), parts("assistant", r)],
+        },
+        "parts with text": {
+            "prompt": [parts("user", q, "text")],
+            "chosen": [parts("assistant", c, "content")],
+            "rejected": [bot(r)],
+        },
+        "human and model": {
+            "prompt": [{"role": "human", "content": q}],
+            "chosen": [{"role": "model", "content": c}],
+            "rejected": [{"role": "Assistant", "content": r}],
+        },
+        "from and content, role and value": {
+            "conversations": [{"from": "USER", "content": q}],
+            "chosen": {"role": "AI", "value": c},
+            "rejected": {"from": "ChatBot", "value": r},
+        },
+        "messages and texts": {"messages": [user(q)], "chosen": c, "rejected": r},
+        "messages and a message": {"messages": [user(q)], "chosen": bot(c), "rejected": bot(r)},
+        "messages and lists": {"messages": [user(q)], "chosen": [bot(c)], "rejected": [bot(r)]},
+        "messages with the chosen answer": {"messages": whole, "chosen": c, "rejected": r},
+        "messages and whole ones": {"messages": whole, "chosen": whole, "rejected": worse},
+        "messages and responses": {
+            "messages": [user(q)],
+            "chosen_response": c,
+            "rejected_response": r,
+        },
+        "argilla": {
+            "instruction": q,
+            "chosen_response": c,
+            "rejected_response": r,
+            "chosen_model": "x",
+        },
+        "instruction and messages": {"instruction": q, "chosen": [bot(c)], "rejected": [bot(r)]},
+        "nemo": {"context": [user(q)], "completions": ranked},
+        "contents and parts": {
+            "contents": [{"role": "user", "parts": [{"text": q}]}],
+            "completions": scored,
+        },
+        "torchtune": {"chosen_conversations": whole, "rejected_conversations": worse},
+    }
+
+
+def texts(q: str, c: str, r: str) -> dict[str, Values]:
+    """The same of rows that are read as text."""
+    votes = [{"text": r, "pm_score": 1}, {"text": c, "pm_score": 4}]
+    told = {"prompt": q, "chosen_response": c, "rejected_response": r}
+    return {
+        "prefix": {"prefix": q, "chosen_continuation": c, "rejected_continuation": r},
+        "told after": {"prefix": q, "continuation_chosen": c, "continuation_rejected": r},
+        "paired answers": {"question": q, "response_j": c, "response_k": r},
+        "answers with votes": {"question": q, "answers": votes},
+        "context and completions": {"context": q, "completions": [c, r], "scores": [2, 1]},
+        "ranked continuations": {"prefix": q, "continuations": [r, c], "ranks": [2, 1]},
+        "responses with rewards": {**told, "chosen_reward": 4, "rejected_reward": 2},
+        "dispreferred": {"prompt": q, "preferred_answer": c, "dispreferred_answer": r},
+        "a worse completion": {"prompt": q, "completion": c, "rejected_completion": r},
+    }
+
+
+TRIPLES = [("What is 2 plus 3?", "The sum is 5.", "It's 6, or so."), ("And 3?", "8.", "Six, I'd")]
+Q, C, R = TRIPLES[0]
+
+
+@pytest.mark.parametrize("name", [*conversations(Q, C, R), *texts(Q, C, R)])
+def test_the_pairs_are_those_of_our_own_format(name: str, tmp_path: Path) -> None:
+    rows = [{**conversations(*triple), **texts(*triple)}[name] for triple in TRIPLES]
     lines, listed = tmp_path / "pairs.jsonl", tmp_path / "pairs.json"
     lines.write_text("\n".join(json.dumps(row) for row in rows), "utf-8")
     listed.write_text(json.dumps(rows, indent=1), "utf-8")
-    assert tokens(prepare, Source(str(lines))) == expected
-    assert tokens(prepare, Source(str(listed))) == expected
     table = datasets.Dataset.from_list(rows)  # fills in members with null, as Parquet does
     table.to_parquet(tmp_path / "pairs.parquet")
-    assert tokens(prepare, iterate_dataset(table, "d")) == expected
-    assert tokens(prepare, iterate_dataset(table.to_iterable_dataset(), "d")) == expected
-    assert tokens(prepare, Source(str(tmp_path / "pairs.parquet"))) == expected
+    in_memory = (rows, table, table.to_iterable_dataset())
+    files = (lines, listed, tmp_path / "pairs.parquet")
+    for source in (
+        *(iterate_dataset(dataset, "d") for dataset in in_memory),
+        *(open_source(str(path)) for path in files),
+    ):
+        for found, (q, c, r) in zip(map(PairReader(), source), TRIPLES, strict=True):
+            assert isinstance(found, PreferencePair)
+            if name in texts(q, c, r):
+                assert (found.text, found.prompt) == (TextPair(q, c, r), None)
+            else:
+                spoken = (found.prompt, found.chosen, found.rejected)
+                assert [[{"role": m["role"], "content": m["content"]} for m in part] for part in (
+                    spoken[0] or [], [spoken[1] or {}], [spoken[2] or {}]
+                )] == [[user(q)], [bot(c)], [bot(r)]]  # fmt: skip
 
 
-Q, C, R = TRIPLES[0]
 SWIFT = {"query": Q, "response": C, "rejected_response": R}
+PLAIN: Values = {"prompt": Q, "chosen": C, "rejected": R}
 
 
-@pytest.mark.parametrize("history", [[["Hi", "Yes?"]], '[["Hi", "Yes?"]]'])
-def test_turns_before_and_a_system_prompt(history: Any) -> None:
-    pair = read({**SWIFT, "history": history, "system": "Be brief."})
+def test_turns_before_and_a_system_prompt() -> None:
     system = {"role": "system", "content": "Be brief."}
-    assert pair.prompt == [system, user("Hi"), bot("Yes?"), user(Q)]
-    assert (pair.chosen, pair.rejected) == (bot(C), bot(R))
-
-
-def test_the_turns_before_a_plain_prompt_are_not_lost() -> None:
-    row = {"prompt": Q, "chosen": C, "rejected": R, "history": [["Hi", "Yes?"]]}
-    assert read(row).prompt == [user("Hi"), bot("Yes?"), user(Q)]
-    assert "field 'history'" in refusal({**row, "history": "Hi. Yes?"})
-    assert "field 'history'" in refusal({**row, "prompt": [user(Q)]})
-
-
-@pytest.mark.parametrize("worse", [{}, {"rejected_response": None}])
-def test_a_response_without_a_rejected_one(worse: Values) -> None:
-    pair = read({"query": Q, "response": C, **worse})
-    assert (pair.prompt, pair.chosen, pair.rejected) == ([user(Q)], bot(C), None)
-    assert "no column 'chosen'" in refusal({"query": Q, "response": C, "label": 1})
+    turns = [user("Hi"), bot("Yes?"), user(Q)]
+    for history in ([["Hi", "Yes?"]], '[["Hi", "Yes?"]]'):
+        row = {**SWIFT, "history": history, "system": "Be brief."}
+        assert said(row) == ([system, *turns], bot(C), bot(R))
+    before = {**PLAIN, "history": [["Hi", "Yes?"]]}
+    assert read(before).prompt == turns
+    assert "field 'history'" in refusal({**before, "history": "Hi. Yes?"})
+    assert "field 'history'" in refusal({**before, "prompt": [user(Q)]})
+    for worse in ({}, {"rejected_response": None}):
+        assert said({"query": Q, "response": C, **worse}) == ([user(Q)], bot(C), None)
 
 
 def test_tools_of_a_whole_conversation_are_shown() -> None:
-    openai = CONVERSATIONS["openai"](Q, C, R)
+    openai = conversations(Q, C, R)["openai"]
     openai["input"]["tools"] = TOOLS
     assert read(openai).tools == TOOLS
     whole = {"messages": [user(Q), bot(C)], "tools": TOOLS}
@@ -258,104 +191,39 @@ def test_tools_of_a_whole_conversation_are_shown() -> None:
     assert "field 'rejected': has another 'tools' than the rest of the row" in message
 
 
-def test_tools_as_python_prints_them() -> None:
-    row = {"prompt": [user(Q)], "chosen": [bot(C)], "rejected": [bot(R)]}
-    tool = {"name": "add", "strict": True, "default": None}
-    assert read({**row, "tools": str([tool])}).tools == [tool]
-
-
-def test_calls_and_what_they_gave_in_role_and_content_form() -> None:
-    call = {"role": "function_call", "content": '{"name": "add", "arguments": {"a": 1}}'}
-    turns = [user(Q), call, {"role": "observation", "content": "5"}]
-    prompt = read({"messages": turns, "chosen": C, "rejected": R}).prompt
-    assert prompt is not None
-    assert prompt[1]["tool_calls"][0]["function"] == {"name": "add", "arguments": {"a": 1}}
-    assert prompt[2] == {"role": "tool", "content": "5"}
-
-
 def test_a_role_that_a_template_may_know_stays() -> None:
-    row = {"prompt": [{"role": "developer", "content": "x"}, user(Q)], "chosen": C, "rejected": R}
+    row = {**PLAIN, "prompt": [{"role": "developer", "content": "x"}, user(Q)]}
     assert read(row).prompt == row["prompt"]
 
 
-def test_messages_that_end_with_another_answer_are_refused() -> None:
-    message = refusal({"messages": [user(Q), bot("Hm.")], "chosen": C, "rejected": R})
-    assert "field 'messages': the turn before the answer is the assistant's own" in message
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "[1, 2, 3]",
+        '{"a": 1}',
+        '{"role": "admin", "content": "all of it"}',
+        '{"from": "alice", "value": 3}',
+        '[{"role": "user", "content": "hi"}] is what you pass.',
+        '[{"role": "user", "content": prompt}]',
+        'messages = [{"role": "user", "content": "hi"}]',
+        '{"messages": [1, 2]}',
+        '[Note] send {"role": "user", "content": "hi"}',
+    ],
+)
+def test_texts_that_are_no_messages_stay_as_they_are(answer: str) -> None:
+    assert said({**PLAIN, "chosen": answer}) == TextPair(Q, answer, R)
 
 
-def test_two_ways_to_read_the_answers_are_refused() -> None:
-    row = {"prompt": Q, "chosen_answer": C, "rejected_answer": R}
-    assert "the answers may be" in refusal({**row, "chosen_text": "a", "rejected_text": "b"})
-
-
-class TestTextsThatAreNoMessages:
-    @pytest.mark.parametrize(
-        "answer",
-        [
-            "[1, 2, 3]",
-            '{"a": 1}',
-            '{"role": "admin", "content": "all of it"}',
-            '{"from": "alice", "value": 3}',
-            '[{"role": "user", "content": "hi"}] is what you pass.',
-            '[{"role": "user", "content": prompt}]',
-            'messages = [{"role": "user", "content": "hi"}]',
-            '{"messages": [1, 2]}',
-            '[Note] send {"role": "user", "content": "hi"}',
-        ],
-    )
-    def test_they_stay_as_they_are(self, answer: str) -> None:
-        text = read({"prompt": Q, "chosen": answer, "rejected": R}).text
-        assert text is not None
-        assert (text.prompt, text.chosen, text.rejected) == (Q, answer, R)
-
-    @pytest.mark.parametrize(
-        "broken",
-        [
-            '[{"role": "user", "content": "hi"',
-            "[{'role': 'user', 'content': 'hi'",
-            "[{'content': 'a', 'role': 'user'}\n ...\n {'content': 'b', 'role': 'user'}]",
-            '[{"role": "user", "content": ' + "[" * 100_000 + "]" * 100_000 + "}]",
-            "[{'role': 'user', 'content': " + "[" * 100_000 + "]" * 100_000 + "}]",
-        ],
-    )
-    def test_what_breaks_off_is_refused(self, broken: str) -> None:
-        message = refusal({"prompt": broken, "chosen": C, "rejected": R})
-        assert "field 'prompt': holds messages as a text that is neither JSON nor" in message
-
-
-class TestNearMisses:
-    @pytest.mark.parametrize(
-        "name", ["reject", "rejected_answer", " rejected", "Rejected", "REJECTED", "rejetced"]
-    )
-    def test_a_rejected_answer_is_not_lost(self, name: str) -> None:
-        message = refusal({"prompt": Q, "chosen": C, name: R})
-        assert f"column {name!r} is not read: 'rejected' is" in " ".join(message.split()) or (
-            name == " rejected" and "'rejected' is" in message
-        )
-        assert "Rename" in message
-        assert read({"prompt": Q, "chosen": C, "rejected": R, name: None}).rejected is None
-
-    @pytest.mark.parametrize("name", ["Chosen", "chosen ", "choosen", "chose"])
-    def test_a_chosen_answer_is_named(self, name: str) -> None:
-        message = refusal({"prompt": Q, name: C, "rejected": R})
-        assert f"Rename {name!r} to 'chosen'." in message
-
-    def test_several_at_once(self) -> None:
-        message = refusal({"Prompt": Q, "Chosen": C, "Rejected": R})
-        for name in ("Prompt", "Chosen", "Rejected"):
-            assert f"{name!r} to '{name.lower()}'" in message
-
-    @pytest.mark.parametrize("name", ["promt", "Prompt", "prompts"])
-    def test_a_prompt_is_named(self, name: str) -> None:
-        message = refusal({name: [user(Q)], "chosen": [bot(C)], "rejected": [bot(R)]})
-        assert f"Rename {name!r} to 'prompt'." in message
-
-    @pytest.mark.parametrize("name", ["System", " tools", "WEIGHT"])
-    def test_a_setting_is_not_lost(self, name: str) -> None:
-        message = refusal({"prompt": Q, "chosen": C, "rejected": R, name: "2"})
-        assert f"Rename {name!r} to {name.strip().lower()!r}" in message
-
-    def test_other_columns_are_nobodys_business(self) -> None:
-        row = {"prompt": Q, "chosen": C, "rejected": R, "selected": True, "message": "x"}
-        assert read(row).has_rejected
-        assert not read({**row, "rejected": None, "rejected_model": "x"}).has_rejected
+@pytest.mark.parametrize(
+    "broken",
+    [
+        '[{"role": "user", "content": "hi"',
+        "[{'role': 'user', 'content': 'hi'",
+        "[{'content': 'a', 'role': 'user'}\n ...\n {'content': 'b', 'role': 'user'}]",
+        '[{"role": "user", "content": ' + "[" * 100_000 + "]" * 100_000 + "}]",
+        "[{'role': 'user', 'content': " + "[" * 100_000 + "]" * 100_000 + "}]",
+    ],
+)
+def test_messages_that_break_off_are_refused(broken: Any) -> None:
+    message = refusal({**PLAIN, "prompt": broken})
+    assert "field 'prompt': holds messages as a text that is neither JSON nor" in message
