@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import gzip
 import io
 import json
@@ -15,21 +14,18 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from tests.data.build import Values, assistant, user
+from tests.data.test_sources import as_csv
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from orpo.data.lengths import LengthPolicy
 from orpo.data.prepare import Preparation
-from orpo.data.sources import Source, open_source
+from orpo.data.sources import Source
 from orpo.data.tokenize import PairTokenizer
 from orpo.data.types import Dropped, Ledger, TokenizedPair
-from orpo.errors import DataError, UserError
+from orpo.errors import UserError
 
-Values = dict[str, Any]
-
-USER, YES, NO = (
-    {"role": role, "content": content}
-    for role, content in (("user", "Why?"), ("assistant", "Because."), ("assistant", "No."))
-)
+USER, YES, NO = user("Why?"), assistant("Because."), assistant("No.")
 ROWS: dict[str, Values] = {
     "prompt": {"prompt": "Why?", "chosen": "Because.", "rejected": "No.", "weight": 1},
     "messages of prompt": {"prompt": [USER], "chosen": [YES], "rejected": [NO], "system": "Hm."},
@@ -127,13 +123,11 @@ def drop(small_tokenizer: Tokenizer) -> Preparation:
     return Preparation(PairTokenizer(small_tokenizer, LengthPolicy(64)), "drop")
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 def test_a_thousand_rows(seed: int, drop: Preparation, tmp_path: Path) -> None:
-    rows = mutated_rows(seed, 1000)
     path = tmp_path / "rows.jsonl"
-    ends = ["\n", "\r\n"][seed % 2]
-    text = ends.join(json.dumps(row) for row in rows)
-    path.write_bytes([b"", b"\xef\xbb\xbf"][seed % 3 == 0] + text.encode())
+    text = ["\n", "\r\n"][seed].join(map(json.dumps, mutated_rows(seed, 1000)))
+    path.write_bytes([b"\xef\xbb\xbf", b""][seed] + text.encode())
     ledger = account(drop, path)
     assert ledger is not None
     assert ledger.rows_in == 1000
@@ -162,26 +156,20 @@ def as_jsonl(rows: list[Values]) -> bytes:
     return "\n".join(json.dumps(row) for row in rows).encode()
 
 
-def as_csv(rows: list[Values]) -> bytes:
-    file = io.StringIO()
-    writer = csv.DictWriter(file, ["prompt", "chosen", "rejected"], extrasaction="ignore")
-    writer.writeheader()
-    for row in rows:
-        writer.writerow({k: ascii(v) if not isinstance(v, str) else v for k, v in row.items()})
-    return file.getvalue().encode("utf-8", "replace")
+def plain(rows: list[Values]) -> list[Values]:
+    return [{k: ascii(row.get(k)) for k in ("prompt", "chosen", "rejected")} for row in rows]
 
 
 def as_parquet(rows: list[Values]) -> bytes:
     file = io.BytesIO()
-    texts = [{k: ascii(row.get(k)) for k in ("prompt", "chosen", "rejected")} for row in rows]
-    pq.write_table(pa.Table.from_pylist(texts), file)
+    pq.write_table(pa.Table.from_pylist(plain(rows)), file)
     return file.getvalue()
 
 
 KINDS: dict[str, Callable[[list[Values]], bytes]] = {
     "rows.jsonl": as_jsonl,
     "rows.json": lambda rows: json.dumps(rows, indent=1).encode(),
-    "rows.csv": as_csv,
+    "rows.csv": lambda rows: as_csv(plain(rows)).encode("utf-8", "replace"),
     "rows.parquet": as_parquet,
     "rows.jsonl.gz": lambda rows: gzip.compress(as_jsonl(rows)),
     "rows.json.gz": lambda rows: gzip.compress(json.dumps(rows).encode()),
@@ -190,22 +178,18 @@ KINDS: dict[str, Callable[[list[Values]], bytes]] = {
 
 @pytest.mark.parametrize("name", KINDS)
 def test_damaged_files(name: str, drop: Preparation, tmp_path: Path) -> None:
-    path, refused, read = tmp_path / name, 0, 0
-    for seed in range(40):
-        draw = random.Random(seed)
+    path, read = tmp_path / name, 0
+    for seed in range(30):
         content = KINDS[name](mutated_rows(seed, 12))
-        path.write_bytes(damage_lines(content, draw))
-        ledger = account(drop, path)
-        refused, read = refused + (ledger is None), read + (ledger is not None)
-    assert refused + read == 40
-    assert read > 10 or name != "rows.jsonl"  # a broken line leaves the others alone
+        path.write_bytes(damage_lines(content, random.Random(seed)))
+        read += account(drop, path) is not None
+    assert read > 7 or name != "rows.jsonl"  # a broken line leaves the others alone
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.9, 0.999])
 def test_a_truncated_gzip_is_refused_whole(share: float, drop: Preparation, tmp_path: Path) -> None:
     draw = random.Random(0)
-    rows = [{**ROWS["prompt"], "id": draw.random()} for _ in range(3000)]
-    content = gzip.compress(as_jsonl(rows))
+    content = gzip.compress(as_jsonl([{**ROWS["prompt"], "id": draw.random()} for _ in range(999)]))
     path = tmp_path / "rows.jsonl.gz"
     path.write_bytes(content[: int(len(content) * share)])
     assert account(drop, path) is None
@@ -217,37 +201,8 @@ def test_half_a_megabyte_of_one_field(drop: Preparation, tmp_path: Path) -> None
     path.write_bytes(as_jsonl([ROWS["prompt"], long, {**long, "prompt": "w " * 10**5}]))
     ledger = account(drop, path)
     assert ledger is not None
-    assert (ledger.kept, ledger.cut["chosen"], dict(ledger.dropped)) == (
-        2,
-        1,
-        {"prompt_too_long": 1},
-    )
-
-
-@pytest.mark.parametrize(
-    ("name", "content"),
-    [
-        ("rows.jsonl", b'{"prompt": "p", "chosen": "a", "chosen": "b", "rejected": "c"}'),
-        ("rows.json", b'[{"prompt": "p", "chosen": "a", "chosen": "b", "rejected": "c"}]'),
-        ("rows.csv", b"prompt,chosen,chosen,rejected\np,a,b,c\n"),
-    ],
-)
-def test_a_column_that_is_there_twice(name: str, content: bytes, tmp_path: Path) -> None:
-    (tmp_path / name).write_bytes(content)
-
-    def read() -> None:
-        for row in open_source(str(tmp_path / name)):
-            raise row.broken or AssertionError("the row was read")
-
-    with pytest.raises(DataError, match=rf"{name}:1: .*column 'chosen' is there twice"):
-        read()
-
-
-def test_a_parquet_column_that_is_there_twice(tmp_path: Path) -> None:
-    table = pa.table([["p"], ["a"], ["b"]], names=["prompt", "chosen", "chosen"])
-    pq.write_table(table, tmp_path / "rows.parquet")
-    with pytest.raises(DataError, match="column 'chosen' is there twice"):
-        next(open_source(str(tmp_path / "rows.parquet")))
+    assert (ledger.kept, ledger.cut["chosen"]) == (2, 1)
+    assert ledger.dropped == {"prompt_too_long": 1}
 
 
 def test_the_account_rejects_a_lost_row(drop: Preparation, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.data.build import rows_of
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from orpo.data import prepare as prepare_module
@@ -20,32 +21,20 @@ from orpo.data.lengths import LengthPolicy
 from orpo.data.prepare import Preparation
 from orpo.data.sources import Source, iterate_dataset
 from orpo.data.tokenize import PairTokenizer
-from orpo.data.types import Ledger, Row
+from orpo.data.types import Row
 from orpo.errors import DataError
 
-ROWS = 2100
-
-
-@pytest.fixture
-def source(tmp_path: Path) -> Source:
-    path = tmp_path / "pairs.jsonl"
-    lines = [f'{{"prompt": "p{i}", "chosen": "c{i}", "rejected": "r{i}"}}' for i in range(ROWS)]
-    path.write_text("\n".join([*lines, '{"prompt": "p", "chosen": "", "rejected": "r"}']))
-    return Source(str(path))
-
-
-@pytest.fixture
-def prepare(tmp_path: Path, small_tokenizer: Tokenizer) -> Preparation:
-    return Preparation(
-        PairTokenizer(small_tokenizer, LengthPolicy(64)), "drop", cache=tmp_path / "cache"
-    )
+ROWS = 20
+ALONE = '{"prompt": "p", "chosen": "c"}\n'  # without a rejected answer
 
 
 class Counted:
-    """A source that counts how often it is read."""
+    """A file that counts how often it is read."""
 
-    def __init__(self, source: Source) -> None:
-        self.source, self.passes = source, 0
+    def __init__(self, path: Path, text: str = "") -> None:
+        if text:
+            path.write_text(text)
+        self.path, self.source, self.passes = path, Source(str(path)), 0
 
     def __iter__(self) -> Iterator[Row]:
         self.passes += 1
@@ -55,30 +44,42 @@ class Counted:
         return self.source.fingerprint()
 
 
-def same(first: tuple[Any, Ledger], second: tuple[Any, Ledger]) -> bool:
-    return first[0].to_dict() == second[0].to_dict() and first[1] == second[1]
+@pytest.fixture
+def source(tmp_path: Path) -> Counted:
+    rows = [f'{{"prompt": "p{i}", "chosen": "c{i}", "rejected": "r{i}"}}' for i in range(ROWS)]
+    rows.append('{"prompt": "p", "chosen": "", "rejected": "r"}')
+    return Counted(tmp_path / "pairs.jsonl", "\n".join(rows))
 
 
-def test_the_second_time_nothing_is_read(source: Source, prepare: Preparation) -> None:
-    counted = Counted(source)
-    first = prepare(counted, "train_dataset")
-    again = prepare(counted, "train_dataset")
-    assert counted.passes == 1
-    assert same(first, again)
+@pytest.fixture
+def prepare(
+    tmp_path: Path, small_tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> Preparation:
+    monkeypatch.setattr(prepare_module, "_WORTH_KEEPING", ROWS)
+    tokenize = PairTokenizer(small_tokenizer, LengthPolicy(64))
+    return Preparation(tokenize, "drop", cache=tmp_path / "cache")
+
+
+def kept_in(prepare: Preparation) -> list[Path]:
+    return sorted((prepare.cache or Path()).glob("*"))
+
+
+def test_the_second_time_nothing_is_read(source: Counted, prepare: Preparation) -> None:
+    first, again = prepare(source, "train_dataset"), prepare(source, "train_dataset")
+    assert source.passes == 1
+    assert (first[0].to_dict(), first[1]) == (again[0].to_dict(), again[1])
     assert first[1].dropped == {"empty_chosen": 1}
     assert again[1].examples["empty_chosen"][0].where.endswith(f"pairs.jsonl:{ROWS + 1}")
-    assert not list((prepare.cache or Path()).glob("draft-*"))
+    assert len(kept_in(prepare)) == 1
 
 
 @pytest.mark.parametrize("change", ["rows", "length", "strictness", "template", "code"])
 def test_what_changed_is_made_anew(
-    change: str, source: Source, prepare: Preparation, monkeypatch: pytest.MonkeyPatch
+    change: str, source: Counted, prepare: Preparation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    counted = Counted(source)
-    prepare(counted, "d")
+    prepare(source, "d")
     if change == "rows":
-        path = Path(source.spec)
-        path.write_text(path.read_text().replace("c7", "C7"))
+        source.path.write_text(source.path.read_text().replace("c7", "C7"))
     elif change == "length":
         pairs = PairTokenizer(prepare.tokenize.tokenizer, LengthPolicy(63))
         prepare = dataclasses.replace(prepare, tokenize=pairs)
@@ -88,62 +89,47 @@ def test_what_changed_is_made_anew(
         monkeypatch.setattr(prepare.tokenize.tokenizer, "chat_template", "{{ messages }}")
     else:
         monkeypatch.setattr(prepare_module, "_code", lambda: "another version")
-    prepare(counted, "d")
-    assert counted.passes == 2
+    prepare(source, "d")
+    assert source.passes == 2
 
 
-@pytest.mark.parametrize("damage", ["ledger", "cut", "noise", "bits", "gone"])
-def test_a_damaged_store_is_made_again(damage: str, source: Source, prepare: Preparation) -> None:
-    counted = Counted(source)
-    first = prepare(counted, "d")
-    plain = first[0].to_dict()
-    (home,) = (prepare.cache or Path()).iterdir()
+@pytest.mark.parametrize("damage", ["ledger", "cut", "noise", "bits", "gone", "columns"])
+def test_a_damaged_store_is_made_again(damage: str, source: Counted, prepare: Preparation) -> None:
+    plain = prepare(source, "d")[0].to_dict()
+    (home,) = kept_in(prepare)
+    ledger, arrow = home / "ledger.json", home / "pairs.arrow"
     if damage == "ledger":
-        (home / "ledger.json").write_text("{")
-    elif damage == "gone":
-        (home / "pairs.arrow").unlink()
+        ledger.write_text("{")
+    elif damage == "columns":
+        ledger.write_text(ledger.read_text().replace('"dropped"', '"lost"'))
     else:
-        content = (home / "pairs.arrow").read_bytes()
-        (home / "pairs.arrow").unlink()  # the first data set is still mapped
-        flipped = content[:5000] + bytes(b ^ 1 for b in content[5000:5400]) + content[5400:]
+        content = arrow.read_bytes()
+        arrow.unlink()  # the first data set is still mapped
+        flipped = content[:900] + bytes(b ^ 1 for b in content[900:1300]) + content[1300:]
         damaged = {"cut": content[:999], "noise": b"noise", "bits": flipped}
-        (home / "pairs.arrow").write_bytes(damaged[damage])
-    again = prepare(counted, "d")
-    assert counted.passes == 2
+        if damage != "gone":
+            arrow.write_bytes(damaged[damage])
+    again = prepare(source, "d")
+    assert source.passes == 2
     assert again[0].to_dict() == plain
 
 
-def test_small_data_sets_are_not_kept(tmp_path: Path, prepare: Preparation) -> None:
-    (tmp_path / "few.jsonl").write_text('{"prompt": "p", "chosen": "c", "rejected": "r"}\n')
-    counted = Counted(Source(str(tmp_path / "few.jsonl")))
-    prepare(counted, "d")
-    prepare(counted, "d")
-    assert counted.passes == 2
-
-
-def test_a_cache_that_cannot_be_written_is_done_without(
-    source: Source, prepare: Preparation, tmp_path: Path
-) -> None:
-    (tmp_path / "file").write_text("no folder")
+def test_what_is_not_kept(source: Counted, prepare: Preparation, tmp_path: Path) -> None:
+    few = Counted(tmp_path / "few.jsonl", '{"prompt": "p", "chosen": "c", "rejected": "r"}\n')
+    prepare(few, "d")
+    prepare(few, "d")
+    assert few.passes == 2
+    with pytest.raises(DataError, match="no row has a rejected answer"):
+        prepare(Counted(tmp_path / "bad.jsonl", ALONE * ROWS), "d")
+    unnamed = rows_of([{"prompt": "p", "chosen": f"c{i}", "rejected": "r"} for i in range(ROWS)])
+    assert len(prepare(unnamed, "d")[0]) == ROWS
+    assert not [folder for folder in kept_in(prepare) if not folder.name.startswith("draft")]
+    (tmp_path / "file").write_text("no folder")  # a cache that cannot be written is done without
     prepared, ledger = dataclasses.replace(prepare, cache=tmp_path / "file")(source, "d")
     assert len(prepared) == ledger.kept == ROWS
 
 
-def test_nothing_is_kept_of_a_run_that_breaks(tmp_path: Path, prepare: Preparation) -> None:
-    (tmp_path / "bad.jsonl").write_text('{"prompt": "p", "chosen": "c"}\n' * ROWS)
-    with pytest.raises(DataError, match="no row has a rejected answer"):
-        prepare(Source(str(tmp_path / "bad.jsonl")), "d")
-    assert not [f for f in (prepare.cache or Path()).glob("*") if not f.name.startswith("draft")]
-
-
-def test_rows_that_do_not_say_what_they_are_are_not_kept(prepare: Preparation) -> None:
-    rows = [Row({"prompt": "p", "chosen": f"c{i}", "rejected": "r"}, "d", i) for i in range(ROWS)]
-    prepared, _ = prepare(rows, "d")
-    assert len(prepared) == ROWS
-    assert not list((prepare.cache or Path()).glob("*"))
-
-
-def test_drafts_of_killed_programs_do_not_pile_up(source: Source, prepare: Preparation) -> None:
+def test_drafts_of_killed_programs_do_not_pile_up(source: Counted, prepare: Preparation) -> None:
     assert prepare.cache is not None
     old, new = prepare.cache / "draft-old", prepare.cache / "draft-new"
     for draft in (old, new):
@@ -163,10 +149,14 @@ class TestScratch:
         monkeypatch.setattr(tempfile, "tempdir", str(scratch))
         return lambda: [*scratch.iterdir()]
 
+    @pytest.fixture
+    def fleeting(self, prepare: Preparation) -> Preparation:
+        return dataclasses.replace(prepare, cache=None)
+
     def test_goes_with_the_data_set(
-        self, source: Source, prepare: Preparation, folders: Callable[[], list[Path]]
+        self, source: Counted, fleeting: Preparation, folders: Callable[[], list[Path]]
     ) -> None:
-        pairs, _ = dataclasses.replace(prepare, cache=None)(source, "d")
+        pairs, _ = fleeting(source, "d")
         whole, derived = pairs.to_dict(), pairs.shuffle(seed=0).with_format("numpy")
         assert len(folders()) == 1
         assert len(pickle.loads(pickle.dumps(derived))[:]["row"]) == ROWS  # it has the file's name
@@ -176,9 +166,9 @@ class TestScratch:
         assert sorted(derived[:]["row"]) == whole["row"]  # what is mapped is there
 
     def test_outlives_a_forked_worker(
-        self, source: Source, prepare: Preparation, folders: Callable[[], list[Path]]
+        self, source: Counted, fleeting: Preparation, folders: Callable[[], list[Path]]
     ) -> None:
-        pairs, _ = dataclasses.replace(prepare, cache=None)(source, "d")
+        pairs, _ = fleeting(source, "d")
         (finalizer,) = [
             one for one in weakref.finalize._registry if one.peek()[1] is prepare_module._remove
         ]
@@ -191,13 +181,22 @@ class TestScratch:
         assert len(pairs) == ROWS
 
     def test_goes_if_reading_fails(
-        self, tmp_path: Path, prepare: Preparation, folders: Callable[[], list[Path]]
+        self, tmp_path: Path, fleeting: Preparation, folders: Callable[[], list[Path]]
     ) -> None:
-        (tmp_path / "bad.jsonl").write_text('{"prompt": "p", "chosen": "c"}\n' * 9)
         with pytest.raises(DataError):
-            dataclasses.replace(prepare, cache=None)(Source(str(tmp_path / "bad.jsonl")), "d")
+            fleeting(Counted(tmp_path / "bad.jsonl", ALONE * 9), "d")
         gc.collect()
         assert folders() == []
+
+    def test_a_full_disk_names_the_folder(
+        self, source: Counted, fleeting: Preparation, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def full(*_: object, **__: object) -> None:
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(prepare_module.pa.ipc, "new_stream", full)
+        with pytest.raises(DataError, match=r"cannot be written \(No space left.*with ORPO_CACHE"):
+            fleeting(source, "d")
 
 
 class _Failing:
