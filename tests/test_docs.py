@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from tests.documents import ROOT, Workplace, blocks_of, workplace
-from tests.evaluate.alpaca.small import write_set
 from tests.evaluate.judge.server import Asked, ScriptedServer, longer
-from tests.evaluate.mt_bench.files import small_benchmark
+from tests.evaluate.small_alpaca import write_set
+from tests.evaluate.small_mt_bench import small_benchmark
 
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))

@@ -17,7 +17,7 @@ import torch
 from orpo.commands.evaluate_harness import Options, run
 from orpo.errors import ConfigError, DataError
 from orpo.evaluate import encode_prompt, load_answerer
-from orpo.evaluate.harness import Document, TaskResult, changes
+from orpo.evaluate.harness import Document, TaskResult, compared
 from orpo.evaluate.results import HarnessScore
 from orpo.evaluate.settings import HarnessPlan
 from orpo.report.kinds import read_page
@@ -42,6 +42,7 @@ target_delimiter: ""
 metric_list: [{{metric: {metric}, aggregation: mean, higher_is_better: true}}]
 metadata: {{version: 1.0}}
 """
+_QUESTIONS = 16
 _CHOICE = 'doc_to_choice: "{{choices}}"\ndoc_to_target: gold\n'
 _FREE = """\
 doc_to_target: "{{wanted}}"
@@ -64,7 +65,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
 def tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tasks")
     rows = []
-    for n in range(30):
+    for n in range(_QUESTIONS):
         numbers = [11 + n, 90 - n * 7 % 60]
         rows.append(
             {
@@ -135,18 +136,18 @@ def test_the_shares_are_those_of_an_independent_count(found: Any, tasks: Path, w
         counted = _counted(folder, tasks)
         assert counted["local_choice"] not in {0.0, 1.0}
         for row in result["results"][moment]:
-            # One question in thirty may fall otherwise in bf16 batches.
-            assert row["value"] == pytest.approx(counted[row["task"]], abs=1.01 / 30)
+            # One question may fall otherwise in bf16 batches.
+            assert row["value"] == pytest.approx(counted[row["task"]], abs=1.01 / _QUESTIONS)
             share = row["value"]
-            assert row["stderr"] == pytest.approx(math.sqrt(share * (1 - share) / 29))
+            assert row["stderr"] == pytest.approx(math.sqrt(share * (1 - share) / (_QUESTIONS - 1)))
             assert row["high"] - row["value"] == pytest.approx(1.96 * row["stderr"], rel=1e-4)
-            assert (row["n"], row["of"], row["shots"]) == (30, 30, 0)
+            assert (row["n"], row["of"], row["shots"]) == (_QUESTIONS, _QUESTIONS, 0)
 
 
 def test_changes_are_taken_question_by_question(found: Any) -> None:
     options, result = found
     lines = [json.loads(t) for t in (options.output_dir / "answers.jsonl").read_text().splitlines()]
-    assert len(lines) == 2 * 2 * 30
+    assert len(lines) == 2 * 2 * _QUESTIONS
     for change in result["results"]["changes"]:
         sums = {
             moment: sum(
@@ -156,7 +157,7 @@ def test_changes_are_taken_question_by_question(found: Any) -> None:
             )
             for moment in ("before", "after")
         }
-        assert change["value"] == pytest.approx((sums["after"] - sums["before"]) / 30)
+        assert change["value"] == pytest.approx((sums["after"] - sums["before"]) / _QUESTIONS)
         assert change["low"] <= change["value"] <= change["high"]
     verdicts = {change["task"]: change["verdict"] for change in result["results"]["changes"]}
     assert verdicts["local_free"] in {"better", "no difference seen"}
@@ -167,7 +168,8 @@ def test_the_folder_holds_the_result_and_the_page(found: Any) -> None:
     kept = json.loads((options.output_dir / "evaluation.json").read_text(encoding="utf-8"))
     assert kept == json.loads(json.dumps(result))
     assert kept["kind"] == "harness"
-    assert kept["account"]["local_free"] == {"questions": 30, "asked": 30, "left_out": {"limit": 0}}
+    asked = {"questions": _QUESTIONS, "asked": _QUESTIONS, "left_out": {"limit": 0}}
+    assert kept["account"]["local_free"] == asked
     assert kept["versions"]["lm_eval"]
     page = read_page(options.output_dir)
     assert page.verdict.startswith("Of 2 scores, against the baseline:")
@@ -186,28 +188,28 @@ def test_the_same_command_goes_on_and_another_is_refused(
         run(replace(options, baseline=None))
 
 
-def test_a_limit_is_told(tasks: Path, tmp_path: Path) -> None:
-    plan = HarnessPlan(("local_choice",), include_path=str(tasks), limit=5, num_fewshot=None)
-    result = run(Options(str(BASE), plan=plan, output_dir=tmp_path))
-    assert result["account"]["local_choice"]["left_out"] == {"limit": 25}
-    (row,) = result["results"]["after"]
-    assert (row["n"], row["of"]) == (5, 30)
-    assert "Not all questions were asked of: local_choice." in read_page(tmp_path).remarks
-    assert result["results"]["changes"] == []
-
-
-def test_a_task_s_limit_of_tokens_is_kept_whatever_the_model_s_own_settings_say(
-    tasks: Path, tmp_path: Path
-) -> None:
-    folder = tmp_path / "tasks"
+def changed(tasks: Path, folder: Path, old: str, new: str) -> Path:
+    """The tasks with something else in the YAML of one of them."""
     shutil.copytree(tasks, folder)
-    text = (folder / "local_free.yaml").read_text().replace("max_gen_toks: 40", "max_gen_toks: 3")
+    text = (folder / "local_free.yaml").read_text().replace(old, new)
     (folder / "local_free.yaml").write_text(text)
-    plan = HarnessPlan(("local_free",), include_path=str(folder), apply_chat_template=True, limit=4)
-    run(Options(str(BASE), plan=plan, output_dir=tmp_path / "out"))
-    lines = (tmp_path / "out" / "answers.jsonl").read_text().splitlines()
+    return folder
+
+
+def test_limits_of_questions_and_of_tokens_are_kept(tasks: Path, tmp_path: Path) -> None:
+    """A task's own limit of tokens, whatever the model's own settings say."""
+    folder = changed(tasks, tmp_path / "tasks", "max_gen_toks: 40", "max_gen_toks: 3")
+    names = ("local_choice", "local_free")
+    plan = HarnessPlan(names, include_path=str(folder), apply_chat_template=True, limit=4)
+    result = run(Options(str(BASE), plan=plan, output_dir=tmp_path / "out"))
+    assert result["account"]["local_choice"]["left_out"] == {"limit": _QUESTIONS - 4}
+    assert {(row["n"], row["of"]) for row in result["results"]["after"]} == {(4, _QUESTIONS)}
+    told = "Not all questions were asked of: local_choice, local_free."
+    assert told in read_page(tmp_path / "out").remarks
+    assert result["results"]["changes"] == []
     tokenizer = load_answerer(str(BASE)).tokenizer
-    for line in map(json.loads, lines):
+    lines = map(json.loads, (tmp_path / "out" / "answers.jsonl").read_text().splitlines())
+    for line in (line for line in lines if line["task"] == "local_free"):
         (answer,) = ast.literal_eval(line["answer"])
         assert 0 < len(tokenizer.encode(answer, add_special_tokens=False)) <= 3
 
@@ -220,7 +222,7 @@ def test_metrics_that_are_no_means_have_no_interval() -> None:
         ]
         return TaskResult((score,), tuple(documents))
 
-    (row,) = changes(part(1), part(2))
+    (row,) = compared(part(1), part(2)).changes
     assert (row.value, row.low, row.high, row.verdict) == (9, None, None, "undecided")
 
 
@@ -251,23 +253,25 @@ def test_what_cannot_be_meant_is_refused(given: dict[str, Any], words: str) -> N
 def test_a_task_that_is_wrong_is_told_in_one_line(
     tasks: Path, tmp_path: Path, old: str, new: str, words: str
 ) -> None:
-    folder = tmp_path / "tasks"
-    shutil.copytree(tasks, folder)
-    text = (folder / "local_free.yaml").read_text().replace(old, new)
-    (folder / "local_free.yaml").write_text(text)
+    folder = changed(tasks, tmp_path / "tasks", old, new)
     plan = HarnessPlan(("local_free",), include_path=str(folder))
     with pytest.raises(DataError, match=f"task 'local_free': {words}") as caught:
         run(Options(str(BASE), plan=plan, output_dir=tmp_path / "o"))
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.slow  # the harness reads thousands of tasks
-def test_unknown_tasks_have_near_ones(tasks: Path, tmp_path: Path) -> None:
-    for name, near in [
-        ("ifevl", "ifeval"),
-        ("local_fre", "local_free"),
-        ("qqqqqqqq", "lm-eval ls"),
-    ]:
+def test_unknown_tasks_have_near_ones(
+    tasks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Known:
+        """As the harness's own, which reads thousands of tasks."""
+
+        def __init__(self, include_path: str, *, include_defaults: bool = True) -> None:
+            self.all_tasks = ["local_free", *(["ifeval", "arc_easy"] if include_defaults else [])]
+            self.task_index = dict.fromkeys(self.all_tasks)
+
+    monkeypatch.setattr("lm_eval.tasks.TaskManager", Known)
+    for name, near in (("ifevl", "ifeval"), ("local_fre", "local_free"), ("qqqq", "lm-eval ls")):
         plan = HarnessPlan((name,), include_path=str(tasks))
         with pytest.raises(ConfigError, match=f"no task '{name}'.*{near}"):
             run(Options(str(BASE), plan=plan, output_dir=tmp_path / "o"))

@@ -13,8 +13,6 @@ from orpo.evaluate.intervals import mean_interval
 from orpo.evaluate.results import AlpacaResult, PreferenceResult
 from orpo.runs.typed import plain, typed
 
-INTERVAL = plain(mean_interval([0.0, 1.0, 1.0]))
-
 
 def again(kind: Any, values: dict[str, Any]) -> Any:
     """The result, of which nothing may be lost."""
@@ -27,35 +25,25 @@ def test_preferences_of_one_pair_know_no_end() -> None:
     one = plain(mean_interval([0.3]))
     assert one["low"] is None
     change = {**one, "verdict": "cannot be told", "prompts_needed": None, "pairs_needed": None}
-    group = {"n": 1, "clusters": 1, "logps/margin": one}
     after = {
         "account": {"pairs": 1},
         "intervals": {"logps/margin": one},
-        "groups": {"source": {"a": group}},
+        "groups": {"source": {"a": {"n": 1, "clusters": 1, "logps/margin": one}}},
         "changes": {"logps/margin": change},
         "changes_by": {"source": {"a": {"logps/margin": change}}},
         "verdict": "It is so.",
         "compared": 1,
     }
-    values = {
-        "kind": "preference", "finished": True, "settings": {"model": "m"}, "versions": {},
-        "models": {"after": {"name": "m", "weights": "w", "data": "d", "engine": "e"}},
-        "account": {}, "notes": [], "results": {"after": after},
-        "distribution": {"edges": [0.0, 1.0], "after": [1]}, "worst": [],
-    }  # fmt: skip
-    found = again(PreferenceResult, values)
-    margin = found.results["after"].groups["source"]["a"].metrics["logps/margin"]
+    about = plain(PreferenceResult({"model": "m"}, {}))
+    found = again(PreferenceResult, {**about, "results": {"after": after}}).results["after"]
+    margin = found.groups["source"]["a"].metrics["logps/margin"]
     assert (margin.low, margin.high) == (-math.inf, math.inf)
-    assert found.results["after"].changes["logps/margin"].low == -math.inf
+    assert found.changes["logps/margin"].low == -math.inf
 
 
 def test_outputs_that_nobody_judged_have_no_rates() -> None:
-    values = {
-        "kind": "alpaca", "model": "m", "settings": {}, "account": {"left_out": {}}, "data": {},
-        "missing": {}, "versions": {}, "judged_by": "", "baseline": "b", "outputs": "o.json",
-    }  # fmt: skip
+    values = plain(AlpacaResult("m", {}, {"left_out": {}}, {}, {}, {}, outputs="o.json"))
     found = again(AlpacaResult, values)
-    assert found.rates is None
-    assert found.judged is None
+    assert (found.rates, found.judged) == (None, None)
     with pytest.raises(DataError, match="lacks 'win_rate'"):
         typed(AlpacaResult, {**values, "by_length": []}, where="e")

@@ -69,9 +69,8 @@ def test_a_run_needs_nothing_else(tmp_path: Path, finished_run: Path, evaluate: 
     assert found["results"]["after"]["changes"].keys() == then["after"]["changes"].keys()
     assert found["settings"]["dataset"].startswith("20 % of ")
     assert json.loads((tmp_path / "eval" / "evaluation.json").read_text()) == found
-    assert {p.name for p in (tmp_path / "eval").iterdir()} == {
-        "evaluation.json", "figures", "report.html", "scores.jsonl",
-    }  # fmt: skip
+    names = {path.name for path in (tmp_path / "eval").iterdir()}
+    assert names == {"evaluation.json", "figures", "report.html", "scores.jsonl"}
     after = found["results"]["after"]
     for words in (after["verdict"], after["calibration"]["words"], "Log odds"):
         assert words in said
@@ -199,16 +198,10 @@ def test_a_base_that_is_gone_or_speaks_otherwise_is_told(
     ],
 )
 def test_one_line_for_what_is_wrong(
-    tmp_path: Path,
-    finished_run: Path,
-    pairs: Path,
-    evaluate: Evaluate,
-    text: str | None,
-    arguments: tuple[str, ...],
-    says: str,
+    finished_run: Path, pairs: Path, evaluate: Evaluate, text: str | None, arguments: Any, says: str
 ) -> None:
     if text is not None:
-        (tmp_path / "d.jsonl").write_text(text)
+        (pairs.parent / "d.jsonl").write_text(text)
         arguments = ("--dataset", "d.jsonl")
     named = {"PAIRS": pairs, "RUN": finished_run}
     words = [named.get(one, one) for one in arguments]
@@ -221,14 +214,7 @@ def test_a_model_without_tokenizer_or_none_at_all(
     tiny_llama().save_pretrained(tmp_path / "bare")
     assert "tokenizer" in evaluate("bare", "--dataset", pairs, code=2)[1]
     says = evaluate("no-such-model", "--dataset", pairs, code=2)[1]
-    assert "no-such-model: the model cannot be loaded" in says
-
-
-def test_help_has_examples(capfd: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as ended:
-        main(["evaluate", "preference", "--help"])
-    assert ended.value.code == 0
-    assert "orpo evaluate preference run --dataset" in capfd.readouterr().out
+    assert "no-such-model: is no folder here" in says
 
 
 def test_a_run_tells_how_sure_it_is(finished_run: Path) -> None:
@@ -247,8 +233,6 @@ def test_a_resumed_run_compares_with_what_was_scored_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The process that scores "after" is not the one that scored "before"."""
-    from tests.jobs import small_run
-
     collect = Evidence.collect
 
     def stop_after_training(self: Evidence, moment: str, say: Any) -> None:
@@ -261,7 +245,7 @@ def test_a_resumed_run_compares_with_what_was_scored_before(
         with pytest.raises(KeyboardInterrupt):
             train(tmp_path)
     assert "after" not in json.loads((tmp_path / "run/evaluation.json").read_text())
-    small_run.train(tmp_path, resume="newest")
+    train(tmp_path, resume="newest")
     evaluation = json.loads((tmp_path / "run/evaluation.json").read_text())
     assert evaluation["after"]["compared"] == evaluation["after"]["pairs"]
     lines = [json.loads(line) for line in (tmp_path / "run/scores.jsonl").read_text().splitlines()]
@@ -271,15 +255,8 @@ def test_a_resumed_run_compares_with_what_was_scored_before(
 def test_damaged_scores_are_no_scores(tmp_path: Path) -> None:
     import datasets
 
-    data = datasets.Dataset.from_dict(
-        {
-            "prompt_ids": [[1]],
-            "chosen_ids": [[1]],
-            "rejected_ids": [[2]],
-            "row": [0],
-            "weight": [1.0],
-        }
-    )
+    ids = {"prompt_ids": [[1]], "chosen_ids": [[1]], "rejected_ids": [[2]]}
+    data = datasets.Dataset.from_dict({**ids, "row": [0], "weight": [1.0]})
     assert recall_scores(tmp_path, "before", {}, data) is None
     line = {"row": 0, "prompt": "p", "before": {"chosen": -1.0, "rejected": -2.0}}
     path = tmp_path / "scores.jsonl"

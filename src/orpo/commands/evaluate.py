@@ -1,19 +1,23 @@
-"""`orpo evaluate ACTION`: what there is, and what all of them do at the end."""
+"""`orpo evaluate ACTION`: what there is, and what all of them have in common.
+
+Questions -> answers -> verdicts -> a typed result -> a table here and a page in the folder.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orpo.commands.console import console, rows_table, say
 from orpo.errors import ConfigError
-from orpo.evaluate.settings import CACHE, JudgeSettings
-from orpo.options import group, option
+from orpo.evaluate.settings import CACHE, JudgeSettings, Sampling, positive
+from orpo.options import argument, group, option
 
 if TYPE_CHECKING:
-    from orpo.evaluate.questions import AnswerSource
+    from orpo.evaluate.questions import Answered, Question
     from orpo.evaluate.results import Result
     from orpo.report.page import Page
 
@@ -41,14 +45,7 @@ ANSWERS, JUDGMENTS = "answers.jsonl", "judgments.jsonl"
 
 @dataclass(frozen=True)
 class Answering:
-    """Where a model answers.
-
-    Attributes:
-        server: Address of an OpenAI-compatible server; transformers on this machine if absent.
-        server_key_env: Environment variable with that server's key.
-        dtype: Of the weights.
-        trust_remote_code: Allow the model's own code to run.
-    """
+    """Where a model answers: a server, or transformers on this machine."""
 
     server: str | None = option(
         None, metavar="URL", help="an OpenAI-compatible server that answers as MODEL"
@@ -57,36 +54,72 @@ class Answering:
     dtype: str = option("auto", help="dtype of the weights")
     trust_remote_code: bool = option(False, help="allow a model's own code to run")
 
-    def open(self, model: str) -> AnswerSource:
-        """Who answers; to be closed."""
-        from orpo.evaluate.answers import open_source_of_answers  # noqa: PLC0415
+    def answers(
+        self,
+        model: str,
+        questions: Sequence[Question],
+        sampling: Sampling,
+        store: Path,
+        ask: Callable[..., list[Answered]] | None = None,
+    ) -> list[Answered]:
+        """What the model answers, kept in a file, or in the files of another way to ask."""
+        from orpo.evaluate.answers import answer_questions, open_source_of_answers  # noqa: PLC0415
 
-        return open_source_of_answers(
+        source = open_source_of_answers(
             model,
             server=self.server,
             api_key_env=self.server_key_env,
             dtype=self.dtype,
             trust_remote_code=self.trust_remote_code,
         )
+        with closing(source):
+            return (ask or answer_questions)(source, questions, sampling, store, say)
 
 
-def judge_group() -> Any:
-    """The field of a judge that is asked; None without --judge."""
-    text = "any OpenAI-compatible server; the key comes from an environment variable"
-    return group(JudgeSettings, "the judge", text, unless="model")
+_SERVERS = "any OpenAI-compatible server; the key comes from an environment variable"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """What every evaluation by a judge can be asked for."""
+
+    model: str = argument("MODEL", help="model folder, adapter folder or Hub id")
+    output_dir: Path
+    overwrite: bool = option(False, help="replace what other settings left there")
+    limit: int | None = option(
+        None, metavar="N", parse=positive, help="only N questions, spread over all"
+    )
+    answering: Answering = group(Answering, "asking the model")
+    sampling: Sampling = group(Sampling, "how it answers", max_new_tokens=1024)
+    judge: JudgeSettings | None = group(JudgeSettings, "the judge", _SERVERS, unless="model")
+
+    def stated(
+        self,
+        own: Mapping[str, Any],
+        *,
+        asked: bool = True,
+        drawn: Sequence[str] = ("max_new_tokens", "temperature", "top_p", "seed"),
+        of_judge: Sequence[str] = ("temperature", "seed"),
+    ) -> dict[str, Any]:
+        """What the result depends on, of what is there; no key, no cache."""
+        server, judge = self.answering.server, self.judge.as_dict() if self.judge else {}
+        judge["url"] = judge.get("base_url")
+        known = {
+            "model": self.model,
+            **own,
+            "limit": self.limit,
+            "server": server,
+            **({name: getattr(self.sampling, name) for name in drawn} if asked else {}),
+            "dtype": self.answering.dtype if asked and not server else None,
+            "judge": judge.get("model"),
+            **{f"judge_{name}": judge.get(name) for name in of_judge},
+        }
+        known = {name: value for name, value in known.items() if value is not None}
+        return {name: str(one) if isinstance(one, Path) else one for name, one in known.items()}
 
 
 def refuse_beside(what: str, flag: str, given: Mapping[str, object]) -> None:
-    """Refuse flags that would ask for what is given.
-
-    Args:
-        what: Is given, such as "outputs".
-        flag: By which.
-        given: Flag -> its value; None where it is not there.
-
-    Raises:
-        ConfigError: One is there.
-    """
+    """Refuse flags, by name, that would ask for what is given, such as "outputs", by a flag."""
     for name, value in given.items():
         if value is not None:
             raise ConfigError(
@@ -101,27 +134,37 @@ def named(model: str) -> str:
     return Path(model).resolve().name if Path(model).is_dir() else model
 
 
+def counted(answered: Sequence[Answered], prefix: str = "") -> dict[str, int]:
+    """How many answers were cut off, and how many are empty."""
+    return {
+        f"{prefix}truncated_answers": sum(sum(one.truncated) for one in answered),
+        f"{prefix}empty_answers": sum(not said.strip() for one in answered for said in one.turns),
+    }
+
+
 def claim(
-    folder: Path,
+    options: Any,
     settings: Mapping[str, Any],
-    answers: Sequence[str],
+    answers: Sequence[str] = (),
     *,
-    overwrite: bool,
+    more: Sequence[str] = (),
     among: Collection[str] | None = None,
 ) -> None:
-    """Make a folder ours; answers stay, and what judges said, if only the judge is another one."""
+    """Make output_dir ours; answers stay, and what judges said, if only the judge is another one.
+
+    `more` is written there, too; `among` are the settings that must be the same, all if absent.
+    """
     from orpo.runs.claim import claim_folder  # noqa: PLC0415
     from orpo.runs.files import EVALUATION, REPORT  # noqa: PLC0415
     from orpo.runs.writing import refuse_links  # noqa: PLC0415
 
-    refuse_links(folder, (CACHE,))
-    written = (*answers, JUDGMENTS, EVALUATION, REPORT, "figures")
+    refuse_links(options.output_dir, (CACHE,))
     claim_folder(
-        folder,
+        options.output_dir,
         "evaluation",
-        written,
+        (*answers, *more, JUDGMENTS, EVALUATION, REPORT, "figures"),
         settings=settings,
-        overwrite=overwrite,
+        overwrite=options.overwrite,
         costly=answers,
         among=among,
     )

@@ -3,31 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from orpo.commands import evaluate
 from orpo.commands.console import say
-from orpo.commands.evaluate import (
-    ANSWERS,
-    JUDGMENTS,
-    Answering,
-    claim,
-    finish,
-    judge_group,
-    named,
-    refuse_beside,
-    show_rates,
-)
+from orpo.commands.evaluate import ANSWERS, JUDGMENTS
 from orpo.errors import DataError
-from orpo.evaluate.settings import JudgeSettings, Sampling, positive
-from orpo.options import argument, group, option
+from orpo.evaluate.settings import JudgeSettings, Sampling
+from orpo.options import group, option
 
 if TYPE_CHECKING:
-    from orpo.evaluate.alpaca.files import Baseline, Benchmark
-    from orpo.evaluate.results import AlpacaRates, AlpacaResult
-    from orpo.evaluate.win_rates.judged import JudgedPair
+    from orpo.evaluate.alpaca import Baseline, Benchmark
+    from orpo.evaluate.judged import JudgedPair
 
 EXAMPLES = """\
 examples:
@@ -43,227 +32,177 @@ leaderboard.csv. Only verdicts of the official judge compare with the published 
 same command goes on where it broke off."""
 
 
-@dataclass(frozen=True)
-class Options:
+@dataclass(frozen=True, kw_only=True)
+class Options(evaluate.Judged):
     """What is evaluated, on what, and by whom it is judged."""
 
-    model: str = argument("MODEL", help="model folder, adapter folder or Hub id")
+    output_dir: Path = option(Path("orpo-eval-alpaca"), help="default orpo-eval-alpaca")
     data: str = option(
         "tatsu-lab/alpaca_eval", metavar="DATA", help="folder or data set of the Hub"
     )
-    output_dir: Path = option(Path("orpo-eval-alpaca"), help="default orpo-eval-alpaca")
-    overwrite: bool = option(False, help="replace what other settings left there")
     name: str | None = option(None, help="what the model is called in files and on the page")
     outputs: Path | None = option(None, metavar="FILE", help="its outputs, instead of asking MODEL")
     annotations: Path | None = option(
         None, metavar="FILE", help="official verdicts: nobody is asked"
     )
-    limit: int | None = option(
-        None, metavar="N", parse=positive, help="only N instructions, spread over all"
-    )
-    answering: Answering = group(Answering, "asking the model")
     sampling: Sampling = group(Sampling, "how it answers", max_new_tokens=2048)
-    judge: JudgeSettings | None = judge_group()
 
     def __post_init__(self) -> None:
         """Check what can be checked without loading anything."""
         if self.annotations is not None:
             given = {"--judge": self.judge, "--outputs": self.outputs, "--limit": self.limit}
-            refuse_beside("annotations", "--annotations", given)
+            evaluate.refuse_beside("annotations", "--annotations", given)
         if self.outputs is not None:
-            refuse_beside("outputs", "--outputs", {"--server": self.answering.server})
+            evaluate.refuse_beside("outputs", "--outputs", {"--server": self.answering.server})
 
     @property
     def called(self) -> str:
         """What the model is called in files and on the page."""
-        return self.name or (self.model if self.annotations else named(self.model))
+        return self.name or (self.model if self.annotations else evaluate.named(self.model))
 
     def settings(self) -> dict[str, Any]:
-        """What the result depends on; no key, no cache."""
+        """What the result depends on."""
+        own = {name: getattr(self, name) for name in ("data", "annotations", "outputs")}
         asked = self.annotations is None and self.outputs is None
-        sampling = {k: v for k, v in vars(self.sampling).items() if k != "batch_size"}
-        found = {
-            "model": self.model,
-            "name": self.called,
-            "data": self.data,
-            "annotations": str(self.annotations) if self.annotations else None,
-            "outputs": str(self.outputs) if self.outputs else None,
-            "limit": self.limit,
-            "server": self.answering.server,
-            "dtype": self.answering.dtype if asked and not self.answering.server else None,
-            **(sampling if asked else {}),
-            "judge": self.judge.model if self.judge else None,
-            "judge_temperature": self.judge.temperature if self.judge else None,
-            "judge_seed": self.judge.seed if self.judge else None,
-        }
-        return {name: value for name, value in found.items() if value is not None}
+        return self.stated({"name": self.called, **own}, asked=asked)
 
 
 def run(options: Options) -> dict[str, Any]:
     """Answer, judge, and show the win rates."""
-    from orpo.evaluate.alpaca import files, rows  # noqa: PLC0415
+    from orpo.evaluate import alpaca  # noqa: PLC0415
+    from orpo.evaluate.judged import write_judgments  # noqa: PLC0415
     from orpo.evaluate.results import AlpacaResult  # noqa: PLC0415
-    from orpo.evaluate.win_rates.judged import write_judgments  # noqa: PLC0415
-    from orpo.train.recorder import versions  # noqa: PLC0415 - loads torch
 
     folder = options.output_dir
     judge = options.judge.kept_in(folder) if options.judge else None
     options.sampling.checked()
-    benchmark = files.read_benchmark(options.data)
+    benchmark = alpaca.read_benchmark(options.data)
     settings = options.settings()
-    claim(folder, settings, (ANSWERS, rows.OUTPUTS), overwrite=options.overwrite)
-    empty = AlpacaResult(
-        model=options.called,
-        settings=settings,
-        account={},
-        data=benchmark.sources,
-        missing=dict(benchmark.missing),
-        versions=versions("openai", "scikit-learn"),
-    )
+    evaluate.claim(options, settings, (ANSWERS, alpaca.OUTPUTS))
     if options.annotations:
-        result, pairs = _annotated(options.annotations, options.model, benchmark, empty)
+        more, pairs = _annotated(options.annotations, options.model, benchmark)
     else:
-        result, pairs = _answered(options, judge, benchmark, empty)
-    if result.missing:
-        say(f"{options.data}: {files.complaint(result.missing)}")
+        more, pairs = _answered(options, judge, benchmark)
+    more = {"missing": dict(benchmark.missing), **more}
+    if more["missing"]:
+        say(f"{options.data}: {alpaca.complaint(more['missing'])}")
     if pairs:
         write_judgments(folder / JUDGMENTS, pairs)
-    found, page = finish(result, folder)
-    show_rates(page, folder)
+    from orpo.train.recorder import versions  # noqa: PLC0415 - loads torch
+
+    known = versions("openai", "scikit-learn")
+    about: dict[str, Any] = {"settings": settings, "data": benchmark.sources, "versions": known}
+    found, page = evaluate.finish(AlpacaResult(model=options.called, **about, **more), folder)
+    evaluate.show_rates(page, folder)
     return found
 
 
-def _rates(benchmark: Benchmark, pairs: list[JudgedPair], *, placed: bool = True) -> AlpacaRates:
-    """What the pairs say together; why it is not length-controlled, and where it would stand."""
-    from orpo.evaluate.alpaca.rows import UNPLACED  # noqa: PLC0415
-    from orpo.evaluate.results import AlpacaRates  # noqa: PLC0415
-    from orpo.evaluate.win_rates.judged import rates_of  # noqa: PLC0415
-
-    control = benchmark.control if placed else None
-    found = rates_of(pairs, control)
-    rate = found.win_rate
-    if control is None:
-        names = (n for n in benchmark.missing if n.endswith(".csv") and "lead" not in n)
-        missing = " and ".join(names)
-        why = f"no length control without {missing}" if missing else UNPLACED
-        rate = replace(rate, note=why)
-    place = benchmark.place_of(rate)
-    return AlpacaRates(**{**vars(found), "win_rate": rate}, leaderboard=place)
-
-
 def _annotated(
-    path: Path, model: str, benchmark: Benchmark, empty: AlpacaResult
-) -> tuple[AlpacaResult, list[JudgedPair]]:
-    """Verdicts of another tool."""
-    from orpo.evaluate.alpaca.files import BASELINE  # noqa: PLC0415
-    from orpo.evaluate.alpaca.rows import read_annotations  # noqa: PLC0415
+    path: Path, model: str, benchmark: Benchmark
+) -> tuple[dict[str, Any], list[JudgedPair]]:
+    """Verdicts of another tool; (fields of the result, the pairs)."""
+    from orpo.evaluate.alpaca import BASELINE  # noqa: PLC0415
+    from orpo.evaluate.annotations import read_annotations  # noqa: PLC0415
 
     given = read_annotations(path, model, benchmark.baseline)
-    known, unjudged = len(given.index), given.preference.count(None)
     _told(
         path,
         {
             **given.left_out,
-            "rows without a verdict": unjudged,
-            "instructions without a row": given.size - known,
+            "rows without a verdict": given.unjudged,
+            "instructions without a row": given.missing,
             "rows with another instruction's index; their text counts": given.contradicting,
         },
     )
-    pairs = given.pairs(benchmark.baseline)
-    rates = _rates(benchmark, pairs, placed=given.placed)
-    result = replace(
-        empty,
-        account={
+    rates = benchmark.rates(given.pairs, placed=given.placed)
+    gone = benchmark.missing.items()
+    found = {
+        "account": {
             "in_the_set": given.size,
-            "instructions": known,
-            "without_a_row": given.size - known,
-            "without_a_verdict": unjudged,
-            "rows": known + sum(given.left_out.values()),
-            "left_out": dict(given.left_out),
+            "instructions": len(given.pairs),
+            "without_a_row": given.missing,
+            "without_a_verdict": given.unjudged,
+            "rows": len(given.pairs) + sum(given.left_out.values()),
+            "left_out": given.left_out,
             "judged": rates.win_rate.n,
         },
-        missing={n: w for n, w in empty.missing.items() if given.by_position or n != BASELINE},
-        judged_by="annotations",
-        annotations=path.name,
-        annotator=given.annotator,
-        baseline=given.baseline or (benchmark.baseline.name if benchmark.baseline else ""),
-        not_comparable=given.why_not_comparable(),
-        by_position=given.by_position,
-        contradicting=given.contradicting,
-        rates=rates,
-    )
-    return result, pairs
+        "missing": {n: why for n, why in gone if given.by_position or n != BASELINE},
+        "judged_by": "annotations",
+        "annotations": path.name,
+        "annotator": given.annotator,
+        "baseline": given.baseline or (benchmark.baseline.name if benchmark.baseline else ""),
+        "not_comparable": given.why_not_comparable(),
+        "by_position": given.by_position,
+        "contradicting": given.contradicting,
+        "rates": rates,
+    }
+    return found, given.pairs
 
 
 def _answered(
-    options: Options, judge: JudgeSettings | None, benchmark: Benchmark, empty: AlpacaResult
-) -> tuple[AlpacaResult, list[JudgedPair]]:
-    """The model's outputs, given or asked for, and what a judge says of them."""
-    from orpo.evaluate.alpaca import files, rows  # noqa: PLC0415
+    options: Options, judge: JudgeSettings | None, benchmark: Benchmark
+) -> tuple[dict[str, Any], list[JudgedPair]]:
+    """The model's outputs, given or asked for, and what a judge says of them; as `_annotated`."""
+    from orpo.evaluate import alpaca  # noqa: PLC0415
     from orpo.evaluate.judge.pairwise import Comparison  # noqa: PLC0415
-    from orpo.evaluate.win_rates.judged import judge_pairs  # noqa: PLC0415
+    from orpo.evaluate.judged import judge_pairs  # noqa: PLC0415
 
     baseline = benchmark.baseline
     if baseline is None:
         raise DataError(
-            f"there is no {files.BASELINE} ({benchmark.missing[files.BASELINE]})",
+            f"there is no {alpaca.BASELINE} ({benchmark.missing[alpaca.BASELINE]})",
             where=f"--data {options.data}",
             fix="It holds the instructions and the baseline's answers; give a folder with it, or "
             "--annotations.",
         )
     outputs, account = _outputs(options, baseline)
-    result = replace(empty, account=account, baseline=baseline.name, outputs=rows.OUTPUTS)
+    found: dict[str, Any] = {
+        "account": account,
+        "baseline": baseline.name,
+        "outputs": alpaca.OUTPUTS,
+    }
     if judge is None:
         say(
             "nobody judges: give --judge, or give these outputs to the official tool and its "
             "annotations.json to --annotations"
         )
-        return result, []
-    items = [
-        Comparison(str(index), baseline.instructions[index], baseline.outputs[index], output)
-        for index, output in outputs.items()
-    ]
-    known = [(n, baseline.instructions[n], baseline.datasets[n]) for n in outputs]
+        return found, []
+    asked, theirs = baseline.instructions, baseline.outputs
+    items = [Comparison(str(n), asked[n], theirs[n], output) for n, output in outputs.items()]
+    known = [(n, asked[n], baseline.datasets[n]) for n in outputs]
     pairs, judged = judge_pairs(judge, items, known, say)
-    rates = _rates(benchmark, pairs)
-    result = replace(
-        result,
-        account={**account, "judged": rates.win_rate.n},
-        judged_by="judge",
-        not_comparable=f"Judged by {judge.model} with this project's own prompts, in both orders; "
-        f"published figures are by {rows.OFFICIAL_ANNOTATOR}.",
-        rates=rates,
-        judged=judged,
-    )
-    return result, pairs
+    rates = benchmark.rates(pairs)
+    found |= {
+        "account": {**account, "judged": rates.win_rate.n},
+        "judged_by": "judge",
+        "not_comparable": f"Judged by {judge.model} with this project's own prompts, in both "
+        f"orders; published figures are by {alpaca.OFFICIAL_ANNOTATOR}.",
+        "rates": rates,
+        "judged": judged,
+    }
+    return found, pairs
 
 
 def _outputs(options: Options, baseline: Baseline) -> tuple[dict[int, str], dict[str, Any]]:
     """(index of the instruction -> the model's output, the account)."""
-    from orpo.evaluate.alpaca import rows  # noqa: PLC0415
-    from orpo.evaluate.answers import answer_questions  # noqa: PLC0415
+    from orpo.evaluate import alpaca  # noqa: PLC0415
     from orpo.evaluate.questions import spread  # noqa: PLC0415
 
-    every = baseline.instructions
-    chosen = spread(range(len(every)), options.limit)
-    account: dict[str, Any] = {"instructions": len(chosen), "in_the_set": len(every)}
+    questions, every = baseline.questions, len(baseline.instructions)
+    chosen = spread(range(every), options.limit)
+    account: dict[str, Any] = {"instructions": len(chosen), "in_the_set": every}
     if options.outputs is not None:
-        said, not_asked_for = rows.read_outputs(options.outputs, every)
-        found = {index: output for index in chosen if (output := said[index]) is not None}
-        left_out = {"instructions without an output": len(chosen) - len(found), **not_asked_for}
+        said, others = alpaca.read_outputs(options.outputs, baseline.instructions)
+        found = {index: said[index] for index in chosen if index in said}
+        left_out = {"instructions without an output": len(chosen) - len(found), **others}
         return found, {**account, "left_out": _told(options.outputs, left_out)}
-    questions = [rows.questions_of(baseline)[index] for index in chosen]
-    folder = options.output_dir
-    with closing(options.answering.open(options.model)) as source:
-        answered = answer_questions(source, questions, options.sampling, folder / ANSWERS, say)
-    rows.write_outputs(answered, options.called, folder / rows.OUTPUTS)
-    say(f"{len(answered)} outputs: {folder / rows.OUTPUTS}")
-    account |= {
-        "left_out": {},
-        "truncated_answers": sum(any(one.truncated) for one in answered),
-        "empty_answers": sum(not one.turns[0].strip() for one in answered),
-    }
-    return {n: one.turns[0] for n, one in zip(chosen, answered, strict=True)}, account
+    folder, asked = options.output_dir, [questions[index] for index in chosen]
+    store = folder / ANSWERS
+    answered = options.answering.answers(options.model, asked, options.sampling, store)
+    alpaca.write_outputs(answered, options.called, folder / alpaca.OUTPUTS)
+    say(f"{len(answered)} outputs: {folder / alpaca.OUTPUTS}")
+    found = {n: one.turns[0] for n, one in zip(chosen, answered, strict=True)}
+    return found, {**account, "left_out": {}, **evaluate.counted(answered)}
 
 
 def _told(file: Path, left_out: Mapping[str, int]) -> dict[str, int]:

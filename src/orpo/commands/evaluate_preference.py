@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from orpo.audit.findings import amount
 from orpo.commands.console import say
-from orpo.commands.evaluate import finish, show
-from orpo.errors import ConfigError
+from orpo.commands.evaluate import claim, finish, show
+from orpo.data.sources import open_source
+from orpo.errors import ConfigError, DataError
 from orpo.options import argument, option, training_settings
-
-if TYPE_CHECKING:
-    from orpo.report.page import Table
+from orpo.runs.files import RECIPE, REPORT, SCORES, ensure_reachable, read_recipe
+from orpo.setting_types import as_declared
 
 EXAMPLES = """\
 examples:
@@ -67,46 +68,69 @@ class Options:
 
 def run(options: Options) -> dict[str, Any]:
     """Score, and show tables."""
-    from orpo.evaluate.loading import started_from  # noqa: PLC0415 - loads torch
+    model, folder = Path(options.model), options.output_dir
+    recipe = read_recipe(model) if (model / RECIPE).is_file() else {}
+    names, share = _held_out(recipe, options.dataset)  # said before torch is loaded
+    ensure_reachable(options.model)
+    from orpo.evaluate.loading import started_from  # noqa: PLC0415
     from orpo.evaluate.preference import evaluation  # noqa: PLC0415
-    from orpo.runs.claim import claim_folder  # noqa: PLC0415
-    from orpo.runs.files import EVALUATION, REPORT, SCORES  # noqa: PLC0415
 
-    folder = options.output_dir
     own = {"dtype": options.dtype, "per_device_eval_batch_size": options.batch_size}
     with tempfile.TemporaryDirectory(prefix="orpo-") as scratch:
-        config = evaluation.config_of(options.model, scratch, **own, **options.settings)
-        rows, name = evaluation.held_out_rows(options.model, options.dataset, config)
-        baseline = None if options.no_baseline else options.baseline or started_from(options.model)
-        settings = evaluation.settings_of(options.model, name, baseline, config)
-        written = (SCORES, EVALUATION, REPORT, "figures")
-        claim_folder(folder, "evaluation", written, settings=settings, overwrite=options.overwrite)
+        config = evaluation.config_of(recipe, scratch, **own, **options.settings)
+        rows = evaluation.held_out_rows(recipe, names, share, config)
+        settings = {
+            "model": options.model,
+            "dataset": f"{100 * share:g} % of {' + '.join(names)}" if share else names[0],
+            "baseline": options.baseline or started_from(options.model),
+            **{name: getattr(config, name) for name in evaluation.OF_THE_RUN[:-1]},
+            "dtype": config.model_dtype,
+        }
+        settings |= {"baseline": None} if options.no_baseline else {}
+        claim(options, settings, more=(SCORES,))
         result = evaluation.PreferenceEvaluation(
             config, rows, settings, folder, say, must_compare=bool(options.baseline)
         ).run()
     found, page = finish(result, folder)
-    after = result.results["after"]
-    counts = [(after.account["pairs"], "held-out pair"), (after.account["prompts"], "prompt")]
-    title = ", ".join(f"{count:,} {noun}{'s' * (count != 1)}" for count, noun in counts)
+    account = result.results["after"].account
+    title = f"{amount(account['pairs'], 'held-out pair')}, {amount(account['prompts'], 'prompt')}"
     first, *groups = page.tables
     show(first.columns, [_short(row) for row in first.rows], title)
-    _show_groups(groups)
-    say(page.remarks[0])
-    say(page.verdict)
-    say(f"page: {folder / REPORT}")
+    rows_of_groups: list[Sequence[str]] = []  # all kinds; what was before is on the page
+    for one in groups:
+        kept = [place for place, name in enumerate(one.columns) if name != "Before"]
+        rows_of_groups.append((one.title.rpartition("by ")[2],))
+        rows_of_groups += [
+            _short((f"  {row[0]}", *(row[place] for place in kept[1:]))) for row in one.rows
+        ]
+    if groups:
+        columns = [name for name in groups[0].columns if name != "Before"]
+        show(columns, rows_of_groups, "prefers the chosen answer, by group")
+    for line in (page.remarks[0], page.verdict, f"page: {folder / REPORT}"):
+        say(line)
     return found
 
 
-def _show_groups(groups: Sequence[Table]) -> None:
-    """All kinds one below the other; what was before is on the page."""
-    rows: list[Sequence[str]] = []
-    for one in groups:
-        kept = [place for place, name in enumerate(one.columns) if name != "Before"]
-        rows.append((one.title.rpartition("by ")[2],))
-        rows += [_short((f"  {row[0]}", *(row[place] for place in kept[1:]))) for row in one.rows]
-    if rows:
-        columns = [name for name in groups[0].columns if name != "Before"]
-        show(columns, rows, "prefers the chosen answer, by group")
+def _held_out(recipe: Mapping[str, Any], dataset: str | None) -> tuple[list[str], float | None]:
+    """(the data sets, which can be opened; the share of them that the run held out, or None)."""
+    share = None
+    if dataset or recipe.get("eval_dataset"):
+        names = [str(dataset or recipe["eval_dataset"])]
+    elif recipe.get("held_out"):
+        share = as_declared(recipe["held_out"], float, "held_out")
+        names = as_declared(recipe.get("dataset") or [], list[str], "dataset")
+    else:
+        what = "is needed: the run held nothing out" if recipe else "is needed"
+        raise ConfigError(
+            what, where="--dataset", fix="Name held-out pairs: a file, a folder or a Hub id."
+        )
+    for name in names:
+        try:
+            open_source(name)
+        except DataError as error:
+            fix = error.fix if dataset else "The run names it; --dataset names another."
+            raise DataError(error.what, where=error.where, fix=fix) from error
+    return names, share
 
 
 def _short(row: Sequence[str]) -> Sequence[str]:

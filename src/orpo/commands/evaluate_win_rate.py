@@ -2,31 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from orpo.commands import evaluate
 from orpo.commands.console import say
-from orpo.commands.evaluate import (
-    ANSWERS,
-    JUDGMENTS,
-    Answering,
-    claim,
-    finish,
-    judge_group,
-    named,
-    show_rates,
-)
+from orpo.commands.evaluate import ANSWERS, JUDGMENTS
 from orpo.errors import ConfigError, DataError
-from orpo.evaluate.settings import JudgeSettings, Sampling, positive
-from orpo.options import argument, group, option
+from orpo.options import option
 
 if TYPE_CHECKING:
-    from orpo.evaluate.answers import Answered
-    from orpo.evaluate.judge.pairwise import Comparison
-    from orpo.evaluate.questions import Question
+    from orpo.evaluate.questions import Answered, Question
 
 EXAMPLES = """\
 examples:
@@ -42,83 +29,73 @@ command goes on where it broke off."""
 BASELINE_ANSWERS = "answers-baseline.jsonl"
 
 
-@dataclass(frozen=True)
-class Options:
+@dataclass(frozen=True, kw_only=True)
+class Options(evaluate.Judged):
     """Which model is compared with which, on what, and by whom it is judged."""
 
-    model: str = argument("MODEL", help="model folder, adapter folder or Hub id")
+    output_dir: Path = option(Path("orpo-eval-win-rate"), help="default orpo-eval-win-rate")
     baseline: str = option(metavar="MODEL", help="compare with this, such as the base")
     prompts: str = option(metavar="FILE", help="prompts, as for `orpo generate`")
-    output_dir: Path = option(Path("orpo-eval-win-rate"), help="default orpo-eval-win-rate")
-    overwrite: bool = option(False, help="replace what other settings left there")
-    limit: int | None = option(
-        None, metavar="N", parse=positive, help="only N prompts, spread over all of them"
-    )
     baseline_server: str | None = option(None, metavar="URL", help="one for the baseline")
-    answering: Answering = group(Answering, "asking the model")
-    sampling: Sampling = group(Sampling, "how both answer", max_new_tokens=1024)
-    judge: JudgeSettings | None = judge_group()
 
-    def settings(self, judge: JudgeSettings) -> dict[str, Any]:
-        """What the result depends on; no key, no cache."""
-        found = {
-            "model": self.model,
-            "baseline": self.baseline,
-            "prompts": self.prompts,
-            "limit": self.limit,
-            "server": self.answering.server,
-            "baseline_server": self.baseline_server,
-            "dtype": self.answering.dtype,
-            **{k: v for k, v in vars(self.sampling).items() if k != "batch_size"},
-            "judge": judge.model,
-            "judge_temperature": judge.temperature,
-            "judge_seed": judge.seed,
-        }
-        return {name: value for name, value in found.items() if value is not None}
+    def __post_init__(self) -> None:
+        """Check what can be checked without loading anything."""
+        if self.judge is None:
+            raise ConfigError("is needed", where="--judge", fix="Name a judge at its server.")
+
+    def settings(self) -> dict[str, Any]:
+        """What the result depends on."""
+        own = {name: getattr(self, name) for name in ("baseline", "prompts", "baseline_server")}
+        return {**self.stated(own), "dtype": self.answering.dtype}
 
 
 def run(options: Options) -> dict[str, Any]:
     """Let both models answer and the judge compare; show the win rates."""
+    from orpo.evaluate import judged  # noqa: PLC0415
     from orpo.evaluate.judge.fences import conversation  # noqa: PLC0415
+    from orpo.evaluate.judge.pairwise import Comparison  # noqa: PLC0415
     from orpo.evaluate.results import WinRateResult  # noqa: PLC0415
-    from orpo.evaluate.win_rates.judged import (  # noqa: PLC0415
-        LengthControl,
-        judge_pairs,
-        rates_of,
-        write_judgments,
-    )
-    from orpo.train.recorder import versions  # noqa: PLC0415 - loads torch
 
     folder = options.output_dir
-    if options.judge is None:
-        raise ConfigError("is needed", where="--judge", fix="Name a judge at its server.")
+    assert options.judge is not None
     judge = options.judge.kept_in(folder)
     options.sampling.checked()
-    questions = _questions(options)
-    settings = options.settings(judge)
-    claim(folder, settings, (ANSWERS, BASELINE_ANSWERS), overwrite=options.overwrite)
+    questions, settings = _questions(options), options.settings()
+    evaluate.claim(options, settings, (ANSWERS, BASELINE_ANSWERS))
     theirs = replace(options.answering, server=options.baseline_server)
-    before = _answers(options, options.baseline, theirs, questions, BASELINE_ANSWERS)
-    after = _answers(options, options.model, options.answering, questions, ANSWERS)
-    texts = [q.turns[0] if q.is_text else conversation(q.conversation()) for q in questions]
-    items = _compared(questions, texts, before, after)
+    asked: list[list[Answered]] = []
+    for model, answering, store in (
+        (options.baseline, theirs, BASELINE_ANSWERS),
+        (options.model, options.answering, ANSWERS),
+    ):
+        say(f"{evaluate.named(model)} answers {len(questions)} prompts")
+        asked.append(answering.answers(model, questions, options.sampling, folder / store))
+    both = [(first.turns[0], second.turns[0]) for first, second in zip(*asked, strict=True)]
+    prompts = [q.turns[0] if q.is_text else q.conversation() for q in questions]
+    texts = [conversation(prompt) for prompt in prompts]
+    each = zip(questions, prompts, texts, both, strict=True)
+    items = [Comparison(q.id, prompt, *said, group=text) for q, prompt, text, said in each]
     known = [(t, t, q.category) for t, q in zip(texts, questions, strict=True)]
-    pairs, judged = judge_pairs(judge, items, known, say)
-    names = named(options.model), named(options.baseline)
-    if names[0] == names[1]:
-        names = options.model, options.baseline
-    write_judgments(folder / JUDGMENTS, pairs)
+    pairs, verdicts = judged.judge_pairs(judge, items, known, say)
+    judged.write_judgments(folder / JUDGMENTS, pairs)
+    from orpo.train.recorder import versions  # noqa: PLC0415 - loads torch
+
+    names = [options.model, options.baseline]
+    short = [*map(evaluate.named, names)]
+    model, baseline = names if short[0] == short[1] else short
+    account = {"prompts": len(texts), "different_prompts": len(set(texts))}
+    account |= evaluate.counted(asked[0], "baseline_") | evaluate.counted(asked[1], "model_")
     result = WinRateResult(
-        model=names[0],
-        baseline=names[1],
+        model,
+        baseline,
         settings=settings,
-        account=_account(texts, before, after),
+        account={**account, "identical_answers": sum(one == other for one, other in both)},
         versions=versions("openai", "scikit-learn"),
-        rates=rates_of(pairs, LengthControl()),
-        judged=judged,
+        rates=judged.rates_of(pairs, judged.LengthControl()),
+        judged=verdicts,
     )
-    found, page = finish(result, folder)
-    show_rates(page, folder)
+    found, page = evaluate.finish(result, folder)
+    evaluate.show_rates(page, folder)
     return found
 
 
@@ -135,46 +112,3 @@ def _questions(options: Options) -> list[Question]:
                 fix="Give prompts of one turn; turns before it can stand in `messages`.",
             )
     return spread(every, options.limit)
-
-
-def _answers(
-    options: Options, model: str, answering: Answering, questions: Sequence[Question], store: str
-) -> list[Answered]:
-    from orpo.evaluate.answers import answer_questions  # noqa: PLC0415
-
-    say(f"{named(model)} answers {len(questions)} prompts")
-    with closing(answering.open(model)) as source:
-        path = options.output_dir / store
-        return answer_questions(source, questions, options.sampling, path, say)
-
-
-def _compared(
-    questions: Sequence[Question],
-    texts: Sequence[str],
-    before: Sequence[Answered],
-    after: Sequence[Answered],
-) -> list[Comparison]:
-    from orpo.evaluate.judge.pairwise import Comparison  # noqa: PLC0415
-
-    return [
-        Comparison(
-            question.id,
-            question.turns[0] if question.is_text else question.conversation(),
-            first.turns[0],
-            second.turns[0],
-            group=text,
-        )
-        for question, text, first, second in zip(questions, texts, before, after, strict=True)
-    ]
-
-
-def _account(
-    texts: Sequence[str], before: Sequence[Answered], after: Sequence[Answered]
-) -> dict[str, int]:
-    found = {"prompts": len(texts), "different_prompts": len(set(texts))}
-    for name, answers in (("baseline", before), ("model", after)):
-        found[f"{name}_truncated_answers"] = sum(any(one.truncated) for one in answers)
-        found[f"{name}_empty_answers"] = sum(not one.turns[0].strip() for one in answers)
-    same = (first.turns == second.turns for first, second in zip(before, after, strict=True))
-    found["identical_answers"] = sum(same)
-    return found

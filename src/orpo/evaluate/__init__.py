@@ -21,30 +21,30 @@ if TYPE_CHECKING:
     from orpo.evaluate.loading import Answerer as Answerer
     from orpo.evaluate.loading import is_adapter as is_adapter
     from orpo.evaluate.loading import load_answerer as load_answerer
-    from orpo.evaluate.mt_bench.fastchat import parse_rating as parse_rating
-    from orpo.evaluate.mt_bench.fastchat import read_judgments as read_judgments
-    from orpo.evaluate.mt_bench.scores import mt_bench_scores as mt_bench_scores
+    from orpo.evaluate.mt_bench import parse_rating as parse_rating
+    from orpo.evaluate.mt_bench import read_judgments as read_judgments
+    from orpo.evaluate.mt_bench_grading import mt_bench_scores as mt_bench_scores
     from orpo.evaluate.preference.measures import preference_summary as preference_summary
     from orpo.evaluate.results import Scores as Scores
     from orpo.evaluate.results import WinRate as WinRate
     from orpo.evaluate.settings import JudgeSettings as JudgeSettings
     from orpo.evaluate.settings import Sampling as Sampling
-    from orpo.evaluate.win_rates.rates import (
+    from orpo.evaluate.win_rates import (
         length_controlled_win_rate as length_controlled_win_rate,
     )
-    from orpo.evaluate.win_rates.rates import win_rate as win_rate
+    from orpo.evaluate.win_rates import win_rate as win_rate
 
 _HOMES = {
     "generation": ("encode_prompt", "generate_answers", "generation_config", "stop_ids"),
     "grading": ("Grade", "grade_summary"),
     "judge.pairwise": ("Comparison", "compare_pairs"),
     "loading": ("Answerer", "is_adapter", "load_answerer"),
-    "mt_bench.fastchat": ("parse_rating", "read_judgments"),
-    "mt_bench.scores": ("mt_bench_scores",),
+    "mt_bench": ("parse_rating", "read_judgments"),
+    "mt_bench_grading": ("mt_bench_scores",),
     "preference.measures": ("preference_summary",),
     "results": ("Scores", "WinRate"),
     "settings": ("JudgeSettings", "Sampling"),
-    "win_rates.rates": ("length_controlled_win_rate", "win_rate"),
+    "win_rates": ("length_controlled_win_rate", "win_rate"),
 }
 _EACH = {name: f"orpo.evaluate.{home}" for home, names in _HOMES.items() for name in names}
 __all__ = list(_EACH)

@@ -10,10 +10,12 @@ import difflib
 import gc
 import hashlib
 import logging
+import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, suppress
 from dataclasses import dataclass
+from logging.handlers import BufferingHandler
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +23,7 @@ from jinja2 import TemplateError
 
 from orpo.errors import ConfigError, DataError
 from orpo.evaluate.intervals import paired_interval
-from orpo.evaluate.results import HarnessChange, HarnessScore
+from orpo.evaluate.results import HarnessChange, HarnessResults, HarnessScore
 from orpo.evaluate.settings import HarnessPlan
 from orpo.runs.files import write_json
 from orpo.runs.reading import read_object
@@ -73,11 +75,7 @@ class TaskResult:
 
 
 def find_tasks(plan: HarnessPlan) -> Any:
-    """The harness's index, in which every task of the plan is.
-
-    Raises:
-        ConfigError: The harness is not installed, or knows no such task; names near ones.
-    """
+    """The harness's index, in which every task of the plan is; a ConfigError names near ones."""
     try:
         from lm_eval.tasks import TaskManager  # noqa: PLC0415 - an extra
     except ImportError as error:
@@ -91,17 +89,12 @@ def find_tasks(plan: HarnessPlan) -> Any:
     manager = TaskManager(include_path=plan.include_path)
     for name in plan.tasks:
         if name not in manager.task_index:
-            raise _no_such_task(name, manager.all_tasks)
+            near = difflib.get_close_matches(name, manager.all_tasks, n=4, cutoff=0.5)
+            near += [one for one in manager.all_tasks if name.lower() in one.lower()]
+            shown = ", ".join([*dict.fromkeys(near)][:4])
+            fix = f"Near it: {shown}." if near else "`lm-eval ls tasks` lists them."
+            raise ConfigError(f"the harness has no task {name!r}", where="--tasks", fix=fix)
     return manager
-
-
-def _no_such_task(name: str, known: Sequence[str]) -> ConfigError:
-    near = difflib.get_close_matches(name, known, n=4, cutoff=0.5)
-    near += [one for one in known if name.lower() in one.lower() and one not in near][
-        : 4 - len(near)
-    ]
-    fix = f"Near it: {', '.join(near)}." if near else "`lm-eval ls tasks` lists them."
-    return ConfigError(f"the harness has no task {name!r}", where="--tasks", fix=fix)
 
 
 def measure(
@@ -109,19 +102,15 @@ def measure(
     plan: HarnessPlan,
     name: str,
     parts: tuple[Path, str],
-    load: Callable[[str], Answerer],
+    how: Mapping[str, Any],
     say: Callable[[str], None],
 ) -> TaskResult:
     """All tasks by one model; a task that it has finished is kept, and not run again.
 
-    Args:
-        manager: From `find_tasks`.
-        plan: What is asked.
-        name: The model's.
-        parts: A folder for finished tasks, and what their files begin with.
-        load: Loads the model, if there is anything left to ask it.
-        say: Told, line by line, what happens.
+    `parts` are a folder for finished tasks and what their files begin with; `how` it is loaded.
     """
+    from orpo.evaluate.loading import load_answerer  # noqa: PLC0415 - loads torch
+
     found = TaskResult()
     answerer: Answerer | None = None
     folder, prefix = parts
@@ -130,9 +119,12 @@ def measure(
         path = folder / f"{prefix}-{hashlib.sha256(task.encode()).hexdigest()[:12]}.json"
         if path.is_file():
             say(f"{task} by {name}: finished already")
-            part = _finished(path)
+            try:
+                part = typed(TaskResult, read_object(path), where=str(path))
+            except DataError as error:
+                raise DataError(error.what, where=str(path), fix="Delete it.") from error
         else:
-            answerer = answerer or load(name)
+            answerer = answerer or load_answerer(name, **how)
             say(f"{task} by {name}")
             part = run_task(manager, plan, task, answerer)
             write_json(path, plain(part))
@@ -142,28 +134,33 @@ def measure(
     return found
 
 
-def _finished(path: Path) -> TaskResult:
-    try:
-        return typed(TaskResult, read_object(path), where=str(path))
-    except DataError as error:
-        raise DataError(error.what, where=str(path), fix="Delete it.") from error
-
-
 def run_task(manager: Any, plan: HarnessPlan, name: str, answerer: Answerer) -> TaskResult:
     """One task, group or tag of the plan, by one model.
 
-    Raises:
-        DataError: The task's data or code cannot be loaded, or its YAML is wrong.
-        ConfigError: It runs code that the model wrote, and nobody allowed it.
+    A DataError is of its data, code or YAML; a ConfigError of the model's code, not allowed to run.
     """
     from lm_eval.evaluator import simple_evaluate  # noqa: PLC0415
     from lm_eval.models.huggingface import HFLM  # noqa: PLC0415
 
     bars = redirect_stderr(progress_stream())
     with _warnings() as notes, _plain_settings(answerer), bars:
-        items = _load(manager, name)
-        if any(getattr(task, "UNSAFE_CODE", False) for task in _leaves(items)):
-            _require_allowed(plan, name)
+        try:
+            loaded = manager.load([name])
+        except Exception as error:  # whatever a task's YAML, code or data bring about
+            raise _broken("cannot be loaded", name, error) from error
+        group = loaded.get("groups", {}).get(name)
+        items = [group] if group is not None else list(loaded["tasks"].values())
+        tasks = [
+            task
+            for item in items
+            for task in (item.get_all_tasks() if hasattr(item, "get_all_tasks") else [item])
+        ]
+        if not plan.run_unsafe_code and any(getattr(task, "UNSAFE_CODE", False) for task in tasks):
+            raise ConfigError(
+                "runs code that the model wrote, on this machine",
+                where=f"task {name!r}",
+                fix="Allow it with --run_unsafe_code, in a container.",
+            )
         model = _asked_as_trained(HFLM)(
             pretrained=answerer.model, tokenizer=answerer.tokenizer, batch_size=plan.batch_size
         )
@@ -201,16 +198,6 @@ def _asked_as_trained(kind: Any) -> Any:
     return AsTrained
 
 
-def _load(manager: Any, name: str) -> list[Any]:
-    """The group or the tasks behind a name, with their data."""
-    try:
-        loaded = manager.load([name])
-    except Exception as error:  # whatever a task's YAML, code or data bring about
-        raise _broken("cannot be loaded", name, error) from error
-    group = loaded.get("groups", {}).get(name)
-    return [group] if group is not None else list(loaded["tasks"].values())
-
-
 def _broken(what: str, name: str, error: Exception) -> DataError:
     lines = str(error).strip().splitlines() or [""]
     kind = type(error).__name__
@@ -222,34 +209,11 @@ def _broken(what: str, name: str, error: Exception) -> DataError:
     )
 
 
-def _leaves(items: Sequence[Any]) -> list[Any]:
-    found: list[Any] = []
-    for item in items:
-        found += item.get_all_tasks() if hasattr(item, "get_all_tasks") else [item]
-    return found
-
-
-def _require_allowed(plan: HarnessPlan, name: str) -> None:
-    if not plan.run_unsafe_code:
-        raise ConfigError(
-            "runs code that the model wrote, on this machine",
-            where=f"task {name!r}",
-            fix="Allow it with --run_unsafe_code, in a container.",
-        )
-
-
 @contextmanager
 def _warnings() -> Iterator[list[str]]:
-    """What the harness warns of, once each; otherwise it is silent."""
+    """What the harness has warned of in the end, once each; otherwise it is silent."""
     notes: list[str] = []
-
-    class Keep(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            line = " ".join(record.getMessage().split())
-            if line not in notes and not line.startswith(_OUR_DOING):
-                notes.append(line)
-
-    logger, handler = logging.getLogger("lm_eval"), Keep(logging.WARNING)
+    logger, handler = logging.getLogger("lm_eval"), BufferingHandler(sys.maxsize)
     before = logger.level, logger.propagate
     logger.addHandler(handler)
     logger.setLevel(logging.WARNING)
@@ -259,6 +223,8 @@ def _warnings() -> Iterator[list[str]]:
     finally:
         logger.removeHandler(handler)
         logger.level, logger.propagate = before
+        lines = (" ".join(record.getMessage().split()) for record in handler.buffer)
+        notes += dict.fromkeys(line for line in lines if not line.startswith(_OUR_DOING))
 
 
 @contextmanager
@@ -272,10 +238,9 @@ def _plain_settings(answerer: Answerer) -> Iterator[None]:
 
     from orpo.evaluate.generation import stop_ids  # noqa: PLC0415
 
-    model: Any = answerer.model
-    models = [model, getattr(getattr(model, "base_model", None), "model", None)]
+    model, tokenizer = answerer.model, answerer.tokenizer
+    models: list[Any] = [model, getattr(getattr(model, "base_model", None), "model", None)]
     held = [(one, one.generation_config) for one in models if hasattr(one, "generation_config")]
-    tokenizer = answerer.tokenizer
     plain = GenerationConfig(
         eos_token_id=stop_ids(tokenizer, model),
         bos_token_id=tokenizer.bos_token_id,
@@ -350,32 +315,29 @@ def _number(value: Any) -> float | list[float] | None:
         return None
 
 
-def changes(before: TaskResult, after: TaskResult) -> tuple[HarnessChange, ...]:
-    """After less before, for each metric; with an interval where it is a mean over documents.
+def compared(before: TaskResult | None, after: TaskResult) -> HarnessResults:
+    """The scores, and after less before for each metric.
 
-    Both models answered the same documents, so the differences are taken document by document.
+    Both models answered the same documents, so the differences are taken document by document, with
+    an interval where the metric is a mean over documents.
     """
-    olds = {_key(row): row for row in before.scores}
-    values = [_by_document(one.documents) for one in (before, after)]
-    rows = []
+    if before is None:
+        return HarnessResults(after.scores)
+    olds = {(row.task, row.metric, row.filter): row.value for row in before.scores}
+    first, second = (_by_document(one.documents) for one in (before, after))
+    changes = []
     for row in after.scores:
-        name = _key(row)
-        if name not in olds:
-            continue
-        old = olds[name].value
-        ends = _ends(*(one.get(name, {}) for one in values), means=(old, row.value))
-        low, high = ends or (None, None)
-        verdict = _verdict(low, high, row.higher_is_better)
-        change = row.value - old
-        rows.append(HarnessChange(*name, old, row.value, change, low, high, verdict))
-    return tuple(rows)
+        name = row.task, row.metric, row.filter
+        if name in olds:
+            means = olds[name], row.value
+            ends = _ends(first.get(name, {}), second.get(name, {}), means)
+            verdict = _verdict(*ends, row.higher_is_better)
+            changes.append(HarnessChange(*name, *means, means[1] - means[0], *ends, verdict))
+    return HarnessResults(after.scores, before.scores, tuple(changes))
 
 
-def _key(row: HarnessScore) -> tuple[str, str, str]:
-    return row.task, row.metric, row.filter
-
-
-_Values = dict[int, list[float]]
+_Values = dict[int, list[float]]  # document -> what a metric counts of it
+_Ends = tuple[float | None, float | None]
 
 
 def _by_document(documents: Sequence[Document]) -> dict[tuple[str, str, str], _Values]:
@@ -387,18 +349,18 @@ def _by_document(documents: Sequence[Document]) -> dict[tuple[str, str, str], _V
     return found
 
 
-def _ends(before: _Values, after: _Values, *, means: tuple[float, float]) -> Any:
+def _ends(before: _Values, after: _Values, means: tuple[float, float]) -> _Ends:
     """The interval of the mean difference; None where the metric is no mean over documents."""
     pairs = [
         (d, b, a) for d in before if d in after for b, a in zip(before[d], after[d], strict=False)
     ]
     if len(pairs) < 2 or before.keys() != after.keys():
-        return None
-    olds, news = [b for _, b, _ in pairs], [a for _, _, a in pairs]
+        return None, None
+    documents, olds, news = ([*one] for one in zip(*pairs, strict=True))
     for mean, values in zip(means, (olds, news), strict=True):
         if abs(sum(values) / len(values) - mean) > 1e-9:
-            return None
-    interval = paired_interval(olds, news, [d for d, _, _ in pairs])
+            return None, None
+    interval = paired_interval(olds, news, documents)
     return interval.low, interval.high
 
 

@@ -27,8 +27,6 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Interval", "is_share", "mean_interval", "paired_interval"]
-
 Floats: TypeAlias = NDArray[np.float64]
 
 _FEW = 16

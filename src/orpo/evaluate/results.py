@@ -22,18 +22,13 @@ Sources = Mapping[str, Mapping[str, str]]
 
 @dataclass(frozen=True)
 class Change(Interval):
-    """A mean change, and what it means.
+    """A mean change, and what it means."""
 
-    Attributes:
-        verdict: Such as "better", "worse" or "cannot be told".
-        prompts_needed: So many would show a change of this size in four evaluations of five; None
-            where it is told already, or where no number is large enough.
-        pairs_needed: The pairs that so many prompts have.
-    """
-
-    verdict: str = ""
+    verdict: str = ""  # such as "better", "worse" or "cannot be told"
     prompts_needed: int | None = None
-    pairs_needed: int | None = None
+    """So many would show a change of this size in four evaluations of five; None where it is told
+    already, or where no number is large enough."""
+    pairs_needed: int | None = None  # that so many prompts have
 
 
 @dataclass(frozen=True)
@@ -48,25 +43,15 @@ class CalibrationBin:
 
 @dataclass(frozen=True)
 class Calibration:
-    """How sure a model is of its preference, and how often it is right.
+    """How sure a model is of its preference, and how often it is right."""
 
-    Attributes:
-        confidence: Mean.
-        right: Share of pairs.
-        ece: Expected calibration error.
-        ece_by_chance: What 95 % of evaluations of a perfectly calibrated model stay below.
-        brier: Brier score.
-        bins: Those that hold pairs.
-        words: All of it in a sentence.
-    """
-
-    confidence: float
-    right: float
-    ece: float
-    ece_by_chance: float
+    confidence: float  # mean
+    right: float  # share of pairs
+    ece: float  # expected calibration error
+    ece_by_chance: float  # 95 % of evaluations of a perfectly calibrated model stay below
     brier: float
-    bins: tuple[CalibrationBin, ...]
-    words: str
+    bins: tuple[CalibrationBin, ...]  # those that hold pairs
+    words: str  # all of it in a sentence
 
 
 @dataclass(frozen=True)
@@ -80,27 +65,16 @@ class PairGroup:
 
 @dataclass(frozen=True)
 class Preferences:
-    """What a model prefers on held-out pairs, and what has changed since another one.
+    """What a model prefers on held-out pairs, and what has changed since another one."""
 
-    Attributes:
-        account: Pairs and prompts; rows without a rejected answer or a finite log-probability.
-        intervals: Metric -> mean; empty where there is no pair, as are all others.
-        calibration: Of its implied probabilities.
-        groups: Kind -> group -> its pairs.
-        changes: Metric -> change; empty where nothing was compared.
-        changes_by: Kind -> group -> metric -> change.
-        verdict: One sentence.
-        compared: Pairs that both models scored; None where there is no other model.
-    """
-
-    account: Counts
-    intervals: dict[str, Interval] = sometimes(dict)
+    account: Counts  # pairs, prompts, rows without a rejected answer or finite log-probability
+    intervals: dict[str, Interval] = sometimes(dict)  # by metric; empty where there is no pair
     calibration: Calibration | None = sometimes(None)
-    groups: dict[str, dict[str, PairGroup]] = field(default_factory=dict)
-    changes: dict[str, Change] = sometimes(dict)
-    changes_by: dict[str, dict[str, dict[str, Change]]] = sometimes(dict)
-    verdict: str = sometimes("")
-    compared: int | None = sometimes(None)
+    groups: dict[str, dict[str, PairGroup]] = field(default_factory=dict)  # kind -> group
+    changes: dict[str, Change] = sometimes(dict)  # by metric; empty where nothing was compared
+    changes_by: dict[str, dict[str, dict[str, Change]]] = sometimes(dict)  # kind -> group -> metric
+    verdict: str = sometimes("")  # one sentence
+    compared: int | None = sometimes(None)  # pairs that both models scored
 
 
 @dataclass(frozen=True)
@@ -138,29 +112,17 @@ class WorstPair:
 
 @dataclass(frozen=True)
 class PreferenceResult:
-    """`orpo evaluate preference`.
-
-    Attributes:
-        settings: What was asked for.
-        versions: Package -> version.
-        models: "after", and "before" if there is a baseline -> who scored the pairs.
-        finished: Whether the rest is there.
-        account: Rows read, kept, dropped by reason, cut; and the pairs that were scored.
-        notes: What a reader has to know.
-        results: "after" and "before".
-        distribution: Of the log odds ratios.
-        worst: The pairs whose rejected answer is preferred most strongly.
-    """
+    """`orpo evaluate preference`; "after" is the model, "before" its baseline."""
 
     settings: dict[str, Any]
     versions: dict[str, str]
     models: dict[str, ScoredModel] = field(default_factory=dict)
     finished: bool = False
-    account: dict[str, Any] = field(default_factory=dict)
+    account: dict[str, Any] = field(default_factory=dict)  # of rows, and of pairs
     notes: list[str] = field(default_factory=list)
     results: dict[str, Preferences] = field(default_factory=dict)
     distribution: Distribution | None = None
-    worst: tuple[WorstPair, ...] = ()
+    worst: tuple[WorstPair, ...] = ()  # whose rejected answers are preferred most strongly
     kind: str = "preference"
 
 
@@ -266,48 +228,28 @@ class Example:
 
 @dataclass(frozen=True)
 class JudgedRates:
-    """What judged pairs say together.
+    """What judged pairs say together."""
 
-    Attributes:
-        win_rate: All of them, as judged.
-        suspicious: Those with a suspicious answer; None if there is none.
-        mean_length: "baseline" and "model" -> characters.
-        by_length: In groups of equal size, by the difference in length.
-        by_category: Where the prompts have one.
-        flags: "baseline" and "model" -> flag -> answers.
-        examples: Picked by a rule.
-    """
-
-    win_rate: WinRate
+    win_rate: WinRate  # all of them, as judged
     suspicious: Suspicious | None
-    mean_length: dict[str, float]
-    by_length: tuple[LengthRate, ...]
-    by_category: dict[str, GroupRate]
-    flags: dict[str, Counts]
-    examples: tuple[Example, ...]
+    mean_length: dict[str, float]  # "baseline" and "model" -> characters
+    by_length: tuple[LengthRate, ...]  # in groups of equal size, by the difference in length
+    by_category: dict[str, GroupRate]  # where the prompts have one
+    flags: dict[str, Counts]  # "baseline" and "model" -> flag -> answers
+    examples: tuple[Example, ...]  # picked by a rule
 
 
 @dataclass(frozen=True)
 class PairJudge:
-    """Who judged pairs, what the judge goes by, and what it cost.
+    """Who judged pairs, what the judge goes by, and what it cost."""
 
-    Attributes:
-        judge: Settings, and the names that its server "reported".
-        trust: What the canaries say.
-        bias: Habit -> how often; None where there is nothing to see it by.
-        verdicts: What became of how many.
-        bounds: The win rate (a share) if all unreadable verdicts were losses, or wins.
-        cost: Requests, tokens and money.
-        remarks: Sentences that belong beside the win rate.
-    """
-
-    judge: dict[str, Any]
+    judge: dict[str, Any]  # settings, and the names that its server "reported"
     trust: Trust
-    bias: dict[str, Interval | None]
+    bias: dict[str, Interval | None]  # habit -> how often; None with nothing to see it by
     verdicts: Counts
-    bounds: tuple[float, float] | None
+    bounds: tuple[float, float] | None  # the share if all unreadable verdicts were losses, or wins
     cost: Spend
-    remarks: tuple[str, ...]
+    remarks: tuple[str, ...]  # sentences that belong beside the win rate
 
 
 @dataclass(frozen=True)
@@ -352,43 +294,24 @@ class AlpacaRates(JudgedRates):
 
 @dataclass(frozen=True)
 class AlpacaResult:
-    """`orpo evaluate alpaca`: a win rate against a published baseline.
-
-    Attributes:
-        model: What the model is called.
-        settings: What was asked for.
-        account: Instructions, and where those without a verdict have gone.
-        data: Where the benchmark's files come from.
-        missing: File -> why it was not there.
-        versions: Package -> version.
-        judged_by: "judge", "annotations", or nothing where nobody judged.
-        baseline: Whose answers the model's are compared with.
-        outputs: The file of its answers.
-        annotations: The file of another tool's verdicts; the following tell about it.
-        annotator: Who judged there.
-        by_position: Nothing in it says which instruction a row is of.
-        contradicting: Rows whose index is another instruction's than their text.
-        not_comparable: Why it does not compare with the leaderboard, or nothing.
-        rates: None where nobody judged.
-        judged: None where no judge was asked.
-    """
+    """`orpo evaluate alpaca`: a win rate against a published baseline."""
 
     model: str
     settings: dict[str, Any]
-    account: dict[str, Any]
+    account: dict[str, Any]  # instructions, and where those without a verdict have gone
     data: Sources
-    missing: dict[str, str]
+    missing: dict[str, str]  # file -> why it was not there
     versions: dict[str, str]
-    judged_by: str = ""
+    judged_by: str = ""  # "judge", "annotations", or nothing
     baseline: str = ""
-    outputs: str = sometimes("")
-    annotations: str = sometimes("")
+    outputs: str = sometimes("")  # the file of the model's answers
+    annotations: str = sometimes("")  # the file of another tool's verdicts; what follows is of it
     annotator: str | None = sometimes(None)
-    by_position: bool | None = sometimes(None)
-    contradicting: int | None = sometimes(None)
-    not_comparable: str | None = sometimes(None)
-    rates: AlpacaRates | None = inline(None)
-    judged: PairJudge | None = inline(None)
+    by_position: bool | None = sometimes(None)  # nothing says which instruction a row is of
+    contradicting: int | None = sometimes(None)  # rows whose index and text say two instructions
+    not_comparable: str | None = sometimes(None)  # with the leaderboard: why, or nothing
+    rates: AlpacaRates | None = inline(None)  # None where nobody judged
+    judged: PairJudge | None = inline(None)  # None where no judge was asked
     kind: str = "alpaca"
 
 
@@ -410,46 +333,26 @@ class Scores:
     Every mean is over judgments, as the protocol has it: of an answer that was judged twice, both
     count. A suspicious answer counts as judged. A judgment without a score is not averaged in; it
     is counted in `unparsed`. rows = n + unparsed + out_of_range.
-
-    Attributes:
-        overall: The mean of both turns; None if nothing was scored.
-        by_turn: 1, 2 -> mean.
-        by_category: Category -> mean, in the benchmark's order.
-        by_category_and_turn: Category -> {1, 2 -> mean}.
-        n: Judgments averaged.
-        unparsed: Judgments without a score: -1 in FastChat's files.
-        intervals: "overall", "turn 1", "turn 2" and each category -> 95 % interval; questions are
-            drawn, not judgments.
-        without_flagged: The mean of both turns of what is not suspicious; None where all is, or
-            nothing.
-        flagged: Flag -> judgments; one can have several.
-        flagged_answers: Answers that are suspicious.
-        flagged_rows: Which.
-        out_of_range: Judgments whose score is not from 0 to 10; not averaged in.
-        judged_again: Answers with several judgments by one judge, which are all averaged in.
-        disagreeing: Judgments whose text names another score than the one recorded.
-        conflicting: Judgments that name two different scores; the first counts.
-        judges: Who judged.
-        rows: All judgments that came in.
     """
 
-    overall: float | None
+    overall: float | None  # the mean of both turns; None if nothing was scored
     by_turn: dict[int, float]
-    by_category: dict[str, float]
+    by_category: dict[str, float]  # in the benchmark's order
     by_category_and_turn: dict[str, dict[int, float]]
-    n: int
-    unparsed: int
+    n: int  # judgments averaged
+    unparsed: int  # judgments without a score: -1 in FastChat's files
     intervals: dict[str, Interval]
-    without_flagged: float | None
-    flagged: Counts
+    """"overall", "turn 1", "turn 2" and each category -> 95 % interval; questions are drawn."""
+    without_flagged: float | None  # the mean of what is not suspicious; None where all or none is
+    flagged: Counts  # flag -> judgments; one can have several
     flagged_answers: int
     flagged_rows: tuple[FlaggedAnswer, ...]
-    out_of_range: int
-    judged_again: int
-    disagreeing: int
-    conflicting: int
+    out_of_range: int  # judgments whose score is not from 0 to 10; not averaged in
+    judged_again: int  # answers with several judgments by one judge, which are all averaged in
+    disagreeing: int  # judgments whose text names another score than the one recorded
+    conflicting: int  # judgments that name two different scores; the first counts
     judges: tuple[str, ...]
-    rows: int
+    rows: int  # all judgments that came in
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON; turns become text, as JSON wants its keys."""
@@ -469,33 +372,19 @@ class MTBenchJudge:
 
 @dataclass(frozen=True)
 class MTBenchResult:
-    """`orpo evaluate mt-bench`.
-
-    Attributes:
-        model: What the model is called.
-        scores: Model -> scores; other models' as well.
-        differences: Other model -> this one's score less that one's, where judges are the same.
-        paper: Model -> category -> score as read off the published figure.
-        account: What became of how many.
-        categories: Question -> category.
-        answers_from: Who gave the answers, or the file of them.
-        data: Where the benchmark's files come from.
-        settings: What was asked for, and the command that makes the same again.
-        versions: Package -> version.
-        judged: None where judgments were given.
-    """
+    """`orpo evaluate mt-bench`."""
 
     model: str
-    scores: dict[str, Scores]
-    differences: dict[str, Interval]
-    paper: dict[str, dict[str, float]]
+    scores: dict[str, Scores]  # by model; other models' as well
+    differences: dict[str, Interval]  # this model's score less another's by the same judge
+    paper: dict[str, dict[str, float]]  # model -> category -> score in the published figure
     account: Counts
-    categories: dict[str, str]
-    answers_from: str
+    categories: dict[str, str]  # of the questions
+    answers_from: str  # who gave the answers, or the file of them
     data: Sources
-    settings: dict[str, Any]
+    settings: dict[str, Any]  # and the command that makes the same again
     versions: dict[str, str]
-    judged: MTBenchJudge | None = inline(None)
+    judged: MTBenchJudge | None = inline(None)  # None where judgments were given
     kind: str = "mt-bench"
 
 
@@ -556,10 +445,7 @@ class HarnessResult:
 Result = PreferenceResult | WinRateResult | AlpacaResult | MTBenchResult | HarnessResult
 
 KINDS: dict[str, type[Result]] = {
-    "preference": PreferenceResult,
-    "win-rate": WinRateResult,
-    "alpaca": AlpacaResult,
-    "mt-bench": MTBenchResult,
-    "harness": HarnessResult,
+    kind.kind: kind
+    for kind in (PreferenceResult, WinRateResult, AlpacaResult, MTBenchResult, HarnessResult)
 }
 """What stands as `kind` in evaluation.json -> what it holds."""

@@ -13,21 +13,19 @@ is a coin toss.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from statistics import NormalDist
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from orpo.evaluate.intervals import Interval, mean_interval, paired_interval
-from orpo.evaluate.preference.pairs import Floats, ScoredPairs
+from orpo.evaluate.intervals import Floats, Interval, mean_interval, paired_interval
+from orpo.evaluate.preference.pairs import ScoredPairs
 from orpo.evaluate.results import Calibration, CalibrationBin, Change, PairGroup, Preferences
 
-Values: TypeAlias = Callable[[ScoredPairs], Floats]
-
-METRICS: dict[str, Values] = {
+METRICS: dict[str, Callable[[ScoredPairs], Floats]] = {
     "preference_accuracy": lambda pairs: pairs.preferred,
     "logps/margin": lambda pairs: pairs.chosen - pairs.rejected,
     "log_odds_chosen": lambda pairs: pairs.log_odds,
@@ -37,26 +35,15 @@ METRICS: dict[str, Values] = {
 """Name -> its value for each pair: whether the chosen answer is preferred, the difference of the
 average log-probabilities, the log odds ratio, and the average log-probabilities themselves."""
 
-UNTOLD = "cannot be told"
-
-_OF_GROUPS = ("preference_accuracy", "logps/margin", "log_odds_chosen")
-_SHARES = {"preference_accuracy"}
-_NEITHER_GOOD_NOR_BAD = {"logps/chosen", "logps/rejected"}
-_DRAWS = 2000
-_DRAWS_OF_A_GROUP = 1000
+_UNTOLD = "cannot be told"
+_ACCURACY = "preference_accuracy"
+_OF_GROUPS = (_ACCURACY, "logps/margin", "log_odds_chosen")
+_DRAWS, _DRAWS_OF_A_GROUP = 2000, 1000
 _BINS = 10  # of calibration
 _CHANCE_DRAWS = 1000
 _POWER = 0.8
 _MOST = 10**7  # prompts
-_OF_THE_TRAINER = {
-    "rewards/accuracies": "preference_accuracy",  # of ORPO, whose reward is the log-probability
-    "preference_accuracy": "preference_accuracy",
-    "log_odds_chosen": "log_odds_chosen",
-    "logps/chosen": "logps/chosen",
-    "logps/rejected": "logps/rejected",
-    "nll_loss": "nll_loss",
-    "loss": "loss",
-}
+_KEPT = (_ACCURACY, "log_odds_chosen", "logps/chosen", "logps/rejected", "nll_loss", "loss")
 
 
 def measure(pairs: ScoredPairs) -> Preferences:
@@ -65,10 +52,17 @@ def measure(pairs: ScoredPairs) -> Preferences:
         return Preferences(account=pairs.account)
     return Preferences(
         account=pairs.account,
-        intervals={name: _interval(name, pairs, _DRAWS) for name in METRICS},
+        intervals=_intervals(pairs, METRICS, _DRAWS),
         calibration=calibration(pairs),
         groups={
-            kind: {name: _of_group(part) for name, part in _parts(pairs, kind)}
+            kind: {
+                name: PairGroup(
+                    len(part),
+                    len(set(part.prompts)),
+                    _intervals(part, _OF_GROUPS, _DRAWS_OF_A_GROUP),
+                )
+                for name, part in _parts(pairs, kind)
+            }
             for kind in pairs.groups
         },
     )
@@ -80,39 +74,32 @@ def compare(found: Preferences, before: ScoredPairs, after: ScoredPairs) -> Pref
     if not len(rows):
         return replace(found, compared=0)
     old, new = before.of_rows(rows), after.of_rows(rows)
-    changes = {name: _change(name, old, new, _DRAWS) for name in METRICS}
+    changes = _changes(old, new, METRICS, _DRAWS)
     return replace(
         found,
         changes=changes,
         changes_by={
             kind: {
-                name: {
-                    metric: _change(metric, old.of_rows(part.rows), part, _DRAWS_OF_A_GROUP)
-                    for metric in _OF_GROUPS
-                }
+                name: _changes(old.of_rows(part.rows), part, _OF_GROUPS, _DRAWS_OF_A_GROUP)
                 for name, part in _parts(new, kind)
             }
             for kind in new.groups
         },
-        verdict=told(_interval("preference_accuracy", new, _DRAWS), changes["preference_accuracy"]),
+        verdict=told(_intervals(new, (_ACCURACY,), _DRAWS)[_ACCURACY], changes[_ACCURACY]),
         compared=len(rows),
     )
 
 
 def preference_summary(metrics: Mapping[str, float], pairs: int) -> dict[str, float]:
-    """The metrics of `ORPOTrainer.evaluate()` under names that a reader understands.
+    """The metrics of `ORPOTrainer.evaluate()` on some pairs under names that a reader understands.
 
-    Args:
-        metrics: With the prefix "eval_", as the trainer returns them.
-        pairs: Number of pairs that were scored.
-
-    Returns:
-        preference_accuracy (share of pairs whose chosen answer is more probable per token),
-        log_odds_chosen (mean log odds ratio), logps/*, nll_loss, loss, pairs.
+    preference_accuracy is the share of pairs whose chosen answer is more probable per token,
+    log_odds_chosen the mean log odds ratio; and logps/*, nll_loss, loss, pairs.
     """
-    summary = {
+    known = {"rewards/accuracies": _ACCURACY, **{name: name for name in _KEPT}}
+    summary = {  # the reward of ORPO is the log-probability
         ours: float(metrics[f"eval_{theirs}"])
-        for theirs, ours in _OF_THE_TRAINER.items()
+        for theirs, ours in known.items()
         if f"eval_{theirs}" in metrics
     }
     return {**summary, "pairs": float(pairs)}
@@ -131,34 +118,38 @@ def _parts(pairs: ScoredPairs, kind: str) -> list[tuple[str, ScoredPairs]]:
     return [(name, pairs.take(names == name)) for name in sorted(sizes, key=place)]
 
 
-def _interval(name: str, pairs: ScoredPairs, draws: int) -> Interval:
-    values, share = METRICS[name](pairs), name in _SHARES
-    return mean_interval(values.tolist(), list(pairs.prompts), draws=draws, share=share)
+def _intervals(pairs: ScoredPairs, names: Iterable[str], draws: int) -> dict[str, Interval]:
+    prompts = list(pairs.prompts)
+    values = {name: METRICS[name](pairs).tolist() for name in names}
+    return {
+        name: mean_interval(some, prompts, draws=draws, share=name == _ACCURACY)
+        for name, some in values.items()
+    }
 
 
-def _of_group(part: ScoredPairs) -> PairGroup:
-    found = {name: _interval(name, part, _DRAWS_OF_A_GROUP) for name in _OF_GROUPS}
-    return PairGroup(len(part), len(set(part.prompts)), found)
+def _changes(
+    old: ScoredPairs, new: ScoredPairs, names: Iterable[str], draws: int
+) -> dict[str, Change]:
+    found = {}
+    for name in names:
+        before, after = (METRICS[name](pairs).tolist() for pairs in (old, new))
+        how: dict[str, Any] = {"draws": draws, "share": name == _ACCURACY}
+        interval = paired_interval(before, after, list(new.prompts), **how)
+        # A log-probability that rises is neither good nor bad.
+        words = ("higher", "lower") if name in {"logps/chosen", "logps/rejected"} else ()
+        found[name] = change_of(interval, *words)
+    return found
 
 
-def _change(name: str, old: ScoredPairs, new: ScoredPairs, draws: int) -> Change:
-    before, after = (METRICS[name](pairs).tolist() for pairs in (old, new))
-    prompts, share = list(new.prompts), name in _SHARES
-    interval = paired_interval(before, after, prompts, draws=draws, share=share)
-    words = ("higher", "lower") if name in _NEITHER_GOOD_NOR_BAD else ("better", "worse")
-    return change_of(interval, words)
+def change_of(interval: Interval, more: str = "better", less: str = "worse") -> Change:
+    """A mean change with its verdict: the word for more or for less, or that none can be told.
 
-
-def change_of(interval: Interval, words: tuple[str, str] = ("better", "worse")) -> Change:
-    """A mean change with its verdict: one of the words for more and for less, or that none can be.
-
-    Where none can be told, it says how many prompts and pairs would show a change of this size in
-    four evaluations out of five.
+    Where none can, it says how many prompts and pairs would show a change of this size in four
+    evaluations out of five.
     """
-    verdict = words[0] if interval.low > 0 else words[1] if interval.high < 0 else UNTOLD
-    prompts = _prompts_needed(interval) if verdict == UNTOLD else None
-    each = interval.n / interval.clusters
-    pairs = None if prompts is None else math.ceil(prompts * each)
+    verdict = more if interval.low > 0 else less if interval.high < 0 else _UNTOLD
+    prompts = _prompts_needed(interval) if verdict == _UNTOLD else None
+    pairs = None if prompts is None else math.ceil(prompts * (interval.n / interval.clusters))
     return Change(**vars(interval), verdict=verdict, prompts_needed=prompts, pairs_needed=pairs)
 
 
@@ -187,52 +178,34 @@ def calibration(pairs: ScoredPairs) -> Calibration:
     right = np.where(z > 0, 1.0, np.where(z < 0, 0.0, 0.5))
     edges = np.linspace(0.5, 1.0, _BINS + 1)
     places = np.clip(np.searchsorted(edges, sure, side="right") - 1, 0, _BINS - 1)
-    bins = tuple(
-        _bin(pairs, sure, right, places == i, (edges[i], edges[i + 1]))
-        for i in range(_BINS)
-        if (places == i).any()
-    )
+    bins = []
+    for i in np.unique(places):
+        inside = np.flatnonzero(places == i)
+        prompts = [pairs.prompts[int(place)] for place in inside]
+        share = mean_interval(right[inside].tolist(), prompts, share=True)
+        low, high = (round(float(edge), 3) for edge in edges[i : i + 2])
+        bins.append(CalibrationBin(low, high, float(sure[inside].mean()), share))
+    random = np.random.default_rng(0)
+    by_chance = [
+        _error(sure, (random.random((1, len(sure))) < sure).astype(np.float64)[0], places)
+        for _ in range(_CHANCE_DRAWS)
+    ]
     found = Calibration(
         confidence=float(sure.mean()),
         right=float(right.mean()),
-        ece=float(_error(sure, right[None, :], places)[0]),
-        ece_by_chance=_by_chance(sure, places),
+        ece=_error(sure, right, places),
+        ece_by_chance=float(np.quantile(by_chance, 0.95)),
         brier=float(((1 - chosen) ** 2).mean()),
-        bins=bins,
+        bins=tuple(bins),
         words="",
     )
     return replace(found, words=_words(found))
 
 
-def _bin(
-    pairs: ScoredPairs, sure: Floats, right: Floats, inside: Any, borders: tuple[float, float]
-) -> CalibrationBin:
-    prompts = [pairs.prompts[int(i)] for i in np.flatnonzero(inside)]
-    return CalibrationBin(
-        low=round(float(borders[0]), 3),
-        high=round(float(borders[1]), 3),
-        confidence=float(sure[inside].mean()),
-        right=mean_interval(right[inside].tolist(), prompts, share=True),
-    )
-
-
-def _error(sure: Floats, outcomes: Floats, places: NDArray[np.int64]) -> Floats:
-    """The expected calibration error of each row of outcomes, (draws,)."""
-    total = np.zeros(len(outcomes))
-    for i in np.unique(places):
-        inside = places == i
-        total += np.abs((outcomes[:, inside] - sure[inside]).sum(axis=1))
-    error: Floats = total / len(sure)
-    return error
-
-
-def _by_chance(sure: Floats, places: NDArray[np.int64]) -> float:
-    random = np.random.default_rng(0)
-    errors = [
-        _error(sure, (random.random((1, len(sure))) < sure).astype(np.float64), places)[0]
-        for _ in range(_CHANCE_DRAWS)
-    ]
-    return float(np.quantile(errors, 0.95))
+def _error(sure: Floats, right: Floats, places: NDArray[np.int64]) -> float:
+    """The expected calibration error of outcomes."""
+    parts = (places == i for i in np.unique(places))
+    return float(sum(abs((right[inside] - sure[inside]).sum()) for inside in parts) / len(sure))
 
 
 def _words(found: Calibration) -> str:
@@ -253,27 +226,18 @@ def told(share: Interval, change: Change | None = None) -> str:
     over = "" if share.n == share.clusters else f" over {share.clusters:,} prompts"
     ends = f"95 % interval {100 * share.low:.1f} to {100 * share.high:.1f}"
     said = f"Prefers the chosen answer in {100 * share.value:.1f} % of {pairs}{over} ({ends})"
+    if change is None and share.low <= 0.5 <= share.high:
+        return f"{said}: that cannot be told from a coin at this size."
     if change is None:
-        return f"{said}: {_against_chance(share)}."
+        return f"{said}: {'more' if share.low > 0.5 else 'less'} often than a coin would."
     points, (low, high) = 100 * change.value, (100 * change.low, 100 * change.high)
     size = f"{points:+.1f} points (95 % interval {low:+.1f} to {high:+.1f})".replace("-", "−")
     head = f"{said}, before in {100 * (share.value - change.value):.1f} %: "
-    if change.verdict != UNTOLD:
+    if change.verdict != _UNTOLD:
         return f"{head}{change.verdict} by {size.lstrip('+−')}."
-    return f"{head}whether it is better cannot be told at this size, {size}{_needed(change)}."
-
-
-def _against_chance(share: Interval) -> str:
-    if share.low > 0.5:
-        return "more often than a coin would"
-    if share.high < 0.5:
-        return "less often than a coin would"
-    return "that cannot be told from a coin at this size"
-
-
-def _needed(change: Change) -> str:
-    if change.prompts_needed is None or change.pairs_needed is None:
-        return ""
-    same = change.pairs_needed == change.prompts_needed
-    prompts = "" if same else f" ({change.prompts_needed:,} prompts)"
-    return f"; about {change.pairs_needed:,} pairs{prompts} would show such a change"
+    needed = ""
+    if change.prompts_needed is not None and change.pairs_needed is not None:
+        same = change.pairs_needed == change.prompts_needed
+        prompts = "" if same else f" ({change.prompts_needed:,} prompts)"
+        needed = f"; about {change.pairs_needed:,} pairs{prompts} would show such a change"
+    return f"{head}whether it is better cannot be told at this size, {size}{needed}."

@@ -26,24 +26,22 @@ from orpo.audit.views import view
 from orpo.data.reading import PairReaders, is_tokenised
 from orpo.data.types import Dropped, Row
 from orpo.errors import DataError
+from orpo.evaluate.intervals import Floats
 from orpo.objective.log_odds import log_odds
 from orpo.runs.files import SCORES, read_jsonl, write_jsonl
 from orpo.train.trainer import ORPOTrainer
 
-Floats: TypeAlias = NDArray[np.float64]
 Lengths: TypeAlias = Mapping[int, tuple[int, int]]
 """Row -> tokens of its chosen and of its rejected answer."""
 
-KINDS = {
-    "longer answer": "which answer is longer, in tokens",
-    "length": "tokens of both answers together, in quarters",
-    "language": "the column `language`, or else the script of the prompt",
-    "source": "the column `source`, or else the file",
-    "category": "the first of the columns `category`, `topic`, `subset`, `task` and `domain`",
-    "turns": "turns of the user in the prompt",
-}
-"""Kind of group -> what makes it out."""
-
+_KINDS = (
+    "longer answer",  # in tokens
+    "length",  # tokens of both answers together, in quarters
+    "language",  # the column `language`, or else the script of the prompt
+    "source",  # the column `source`, or else the file
+    "category",  # the first of `_CATEGORIES`
+    "turns",  # of the user in the prompt
+)
 _CATEGORIES = ("category", "topic", "subset", "task", "domain")
 _MOST = 20  # groups of a kind
 _MANY_TURNS = 4
@@ -51,57 +49,61 @@ _MANY_TURNS = 4
 
 @dataclass(frozen=True)
 class RowFacts:
-    """What is known of a row beside its scores.
+    """What is known of a row beside its scores."""
 
-    Attributes:
-        prompt: Stands for its prompt: equal where the words are, as the audit compares them.
-        groups: Kind of group -> its group.
-    """
-
-    prompt: str
-    groups: Mapping[str, str] = field(default_factory=dict)
+    prompt: str  # stands for its prompt: equal where the words are, as the audit compares them
+    groups: Mapping[str, str] = field(default_factory=dict)  # kind of group -> its group
 
 
 def row_facts(
     rows: Iterable[Row], data_format: str = "", pair_rule: str = "best_worst"
 ) -> dict[int, RowFacts]:
-    """Row index -> what is known of it; rows that cannot be read are left to who scores them.
-
-    Args:
-        rows: The data set, as it was read.
-        data_format: Name of its format; recognised if empty.
-        pair_rule: How a pair is chosen from a list of scored answers.
-    """
+    """Row index -> what is known of it; rows that cannot be read are left to who scores them."""
     read = PairReaders(data_format, "drop", pair_rule)
     facts = {}
     for row in rows:
-        found = _tokenised(row) if is_tokenised(row.values) else _spoken(row, read)
-        if found is not None:
-            facts[row.index] = found
+        groups = _of_columns(row)
+        if is_tokenised(row.values):
+            ids = row.values.get("prompt_ids", row.values.get("prompt_input_ids"))
+            text = json.dumps(list(ids or []), default=str)
+            facts[row.index] = RowFacts(hashlib.sha256(text.encode()).hexdigest()[:16], groups)
+        elif not isinstance(pair := read(row), Dropped):
+            seen = view(pair)
+            turns = str(seen.turns) if seen.turns < _MANY_TURNS else f"{_MANY_TURNS} and more"
+            groups = {"language": script_of(seen.prompt).name, **groups, "turns": turns}
+            facts[row.index] = RowFacts(f"{seen.question_key:016x}", groups)
     return facts
+
+
+def _of_columns(row: Row) -> dict[str, str]:
+    def named(column: str) -> str:
+        value = row.values.get(column)
+        return _shown(value) if isinstance(value, str) else ""
+
+    groups = {
+        "source": named("source") or _shown(row.where.rsplit(":", 1)[0].rsplit("/", 1)[-1]),
+        "category": next(filter(None, map(named, _CATEGORIES)), ""),
+        "language": named("language"),
+    }
+    return {kind: name for kind, name in groups.items() if name or kind == "source"}
+
+
+def _shown(name: str) -> str:
+    """On one line, without what would steer a terminal."""
+    return "".join(c for c in " ".join(name.split()) if c.isprintable())[:80]
 
 
 @dataclass(frozen=True)
 class ScoredPairs:
-    """Pairs with both answers, each scored by one model; all sequences have shape (pairs,).
+    """Pairs with both answers, each scored by one model; all sequences have shape (pairs,)."""
 
-    Attributes:
-        rows: Index of each pair's row in the data set.
-        chosen: Length-averaged log-probability of the chosen answer, finite.
-        rejected: The same of the rejected answer.
-        prompts: Stands for the prompt of each pair: equal prompts are one cluster.
-        groups: Kind of group -> the group of each pair, see `KINDS`.
-        without_rejected: Rows that were left out because there is nothing to compare.
-        not_finite: Rows that were left out because a log-probability is NaN or infinite.
-    """
-
-    rows: NDArray[np.int64]
-    chosen: Floats
+    rows: NDArray[np.int64]  # index of each pair's row in the data set
+    chosen: Floats  # length-averaged log-probability of the chosen answer, finite
     rejected: Floats
-    prompts: Sequence[str]
-    groups: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    without_rejected: int = 0
-    not_finite: int = 0
+    prompts: Sequence[str]  # stands for the prompt: equal prompts are one cluster
+    groups: Mapping[str, Sequence[str]] = field(default_factory=dict)  # kind of group -> group
+    without_rejected: int = 0  # rows that were left out: there is nothing to compare
+    not_finite: int = 0  # or a log-probability is NaN or infinite
 
     @classmethod
     def of(
@@ -109,12 +111,9 @@ class ScoredPairs:
     ) -> ScoredPairs:
         """What `ORPOTrainer` predicts, in the order of the rows.
 
-        Args:
-            rows: `label_ids` of a prediction: index of each pair's row, shape (pairs,).
-            answers: `predictions`: log-probabilities of the chosen and of the rejected answers;
-                NaN where there is no rejected answer.
-            facts: What is known of each row; a row that is not in it is a prompt of its own.
-            lengths: Row -> tokens of both answers.
+        `rows` are a prediction's `label_ids`: index of each pair's row, shape (pairs,); `answers`
+        its `predictions`: log-probabilities of the chosen and of the rejected answers, NaN where
+        there is no rejected one. A row without facts is a prompt of its own.
         """
         order = np.argsort(np.asarray(rows), kind="stable")
         numbers = np.asarray(rows, dtype=np.int64)[order]
@@ -124,13 +123,12 @@ class ScoredPairs:
         kept = both & finite
         numbers = numbers[kept]
         known = [facts.get(int(n), RowFacts(f"row {n}")) for n in numbers]
-        sizes = [lengths.get(int(n), (0, 0)) for n in numbers]
         return cls(
             numbers,
             chosen[kept],
             rejected[kept],
             [fact.prompt for fact in known],
-            _grouped(known, sizes),
+            _grouped(known, [lengths.get(int(n), (0, 0)) for n in numbers]),
             int((~both).sum()),
             int((both & ~finite).sum()),
         )
@@ -161,11 +159,7 @@ class ScoredPairs:
         }
 
     def take(self, places: Any) -> ScoredPairs:
-        """Some of the pairs.
-
-        Args:
-            places: Their places, or a mask of shape (pairs,).
-        """
+        """Some of the pairs, by their places or a mask of shape (pairs,)."""
         chosen = np.arange(len(self))[places]
         return ScoredPairs(
             self.rows[chosen],
@@ -184,15 +178,7 @@ class ScoredPairs:
 def score_pairs(
     trainer: ORPOTrainer, facts: Mapping[int, RowFacts]
 ) -> tuple[dict[str, float], ScoredPairs]:
-    """Evaluate a trainer's model on its evaluation data.
-
-    Args:
-        trainer: With map-style evaluation data, one data set.
-        facts: Row index -> what is known of it.
-
-    Returns:
-        The metrics of `trainer.evaluate()`, and the pairs with their scores, on every rank.
-    """
+    """(the metrics of `trainer.evaluate()`, the pairs with their scores), on every rank."""
     seen: list[EvalPrediction] = []
     custom = trainer.compute_metrics
 
@@ -210,17 +196,11 @@ def score_pairs(
 
 
 def token_counts(dataset: Any) -> dict[int, tuple[int, int]]:
-    """Row -> tokens of its chosen and of its rejected answer, 0 if there is none.
-
-    Args:
-        dataset: A map-style data set that `orpo.data.Preparation` made.
-    """
+    """Row of a prepared data set -> tokens of its chosen and of its rejected answer, or 0."""
     table = dataset.with_format("arrow")[:]
-    chosen, rejected = (
-        pc.list_value_length(table[name]).to_pylist() for name in ("chosen_ids", "rejected_ids")
-    )
-    rows = table["row"].to_pylist()
-    return {row: (c, r) for row, c, r in zip(rows, chosen, rejected, strict=True)}
+    names = ("chosen_ids", "rejected_ids")
+    counts = (pc.list_value_length(table[name]).to_pylist() for name in names)
+    return dict(zip(table["row"].to_pylist(), zip(*counts, strict=True), strict=True))
 
 
 def write_scores(folder: Path, scores: Mapping[str, ScoredPairs]) -> None:
@@ -245,77 +225,31 @@ def recall_scores(
     lengths = token_counts(dataset)
     try:
         lines = [line for line in read_jsonl(folder / SCORES) if moment in line]
-        found = {int(line["row"]): line[moment] for line in lines}
-        values = [(float(one["chosen"]), float(one["rejected"])) for one in found.values()]
+        known = {
+            int(line["row"]): (float(line[moment]["chosen"]), float(line[moment]["rejected"]))
+            for line in lines
+        }
     except (DataError, KeyError, TypeError, ValueError, OverflowError):
         return None  # damaged: what it would tell is left out
-    if not found or not found.keys() <= lengths.keys():
+    if not known or not known.keys() <= lengths.keys():
         return None
-    rows = list(lengths)
-    known = dict(zip(found, values, strict=True))
     nothing = (math.nan, math.nan)
-    answers = np.array([known.get(row, nothing) for row in rows], dtype=np.float64)
-    return ScoredPairs.of(np.array(rows), (answers[:, 0], answers[:, 1]), facts, lengths)
+    answers = np.array([known.get(row, nothing) for row in lengths], dtype=np.float64)
+    return ScoredPairs.of(np.array([*lengths]), (answers[:, 0], answers[:, 1]), facts, lengths)
 
 
 def _grouped(
     facts: Sequence[RowFacts], lengths: Sequence[tuple[int, int]]
 ) -> dict[str, Sequence[str]]:
     """Kind -> the group of each pair; kinds that put all pairs into one group are left out."""
+    longer = {0: "equally long", 1: "chosen is longer", -1: "rejected is longer"}
     kinds: dict[str, Sequence[str]] = {
-        "longer answer": [_longer(*both) for both in lengths],
+        "longer answer": [longer[(c > r) - (c < r)] for c, r in lengths],
         "length": _quarters([sum(both) for both in lengths]),
     }
-    for kind in KINDS:
-        if kind not in kinds:
-            kinds[kind] = _limited([fact.groups.get(kind, "not known") for fact in facts])
+    for kind in _KINDS[2:]:
+        kinds[kind] = _limited([fact.groups.get(kind, "not known") for fact in facts])
     return {kind: names for kind, names in kinds.items() if len(set(names)) > 1}
-
-
-def _spoken(row: Row, read: PairReaders) -> RowFacts | None:
-    pair = read(row)
-    if isinstance(pair, Dropped):
-        return None
-    seen = view(pair)
-    turns = str(seen.turns) if seen.turns < _MANY_TURNS else f"{_MANY_TURNS} and more"
-    language = _named(row, "language") or script_of(seen.prompt).name
-    return RowFacts(
-        f"{seen.question_key:016x}", {**_of_columns(row), "language": language, "turns": turns}
-    )
-
-
-def _tokenised(row: Row) -> RowFacts:
-    ids = row.values.get("prompt_ids", row.values.get("prompt_input_ids"))
-    text = json.dumps(list(ids or []), default=str)
-    return RowFacts(hashlib.sha256(text.encode()).hexdigest()[:16], _of_columns(row))
-
-
-def _of_columns(row: Row) -> dict[str, str]:
-    file = row.where.rsplit(":", 1)[0].rsplit("/", 1)[-1]
-    groups = {"source": _named(row, "source") or _shown(file)}
-    category = next(filter(None, (_named(row, name) for name in _CATEGORIES)), "")
-    language = _named(row, "language")
-    return (
-        groups
-        | ({"category": category} if category else {})
-        | ({"language": language} if language else {})
-    )
-
-
-def _named(row: Row, column: str) -> str:
-    value = row.values.get(column)
-    return _shown(value) if isinstance(value, str) else ""
-
-
-def _shown(name: str) -> str:
-    """On one line, without what would steer a terminal."""
-    return "".join(c for c in " ".join(name.split()) if c.isprintable())[:80]
-
-
-def _longer(chosen: int, rejected: int) -> str:
-    if chosen == rejected:
-        return "equally long"
-    return "chosen is longer" if chosen > rejected else "rejected is longer"
 
 
 def _quarters(totals: Sequence[int]) -> list[str]:

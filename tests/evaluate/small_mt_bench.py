@@ -61,14 +61,8 @@ def prompts() -> list[dict[str, Any]]:
 
 
 def answer_line(number: int, turns: tuple[str, ...], model: str = "m") -> dict[str, Any]:
-    choices = [{"index": 0, "turns": list(turns)}]
-    return {
-        "question_id": number,
-        "answer_id": f"a{number}",
-        "model_id": model,
-        "choices": choices,
-        "tstamp": 1.0,
-    }
+    about = {"question_id": number, "answer_id": f"a{number}", "model_id": model, "tstamp": 1.0}
+    return {**about, "choices": [{"index": 0, "turns": list(turns)}]}
 
 
 def honest_answers(questions: int = 4) -> list[dict[str, Any]]:

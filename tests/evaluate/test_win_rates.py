@@ -1,9 +1,10 @@
-"""Win rates of known answers: exactness, what is left out, bad input, few prompts."""
+"""Win rates: the published AlpacaEval 2 results from the annotations behind them, known answers."""
 
 from __future__ import annotations
 
 import math
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,66 @@ import pandas as pd
 import pytest
 
 from orpo.errors import ConfigError, DataError
-from orpo.evaluate import length_controlled_win_rate, win_rate
-from orpo.evaluate.win_rates import fit
-from orpo.evaluate.win_rates.rates import FEATURES, LEAST_ROWS, OWN_STRENGTH
+from orpo.evaluate import WinRate, length_controlled_win_rate, win_rate, win_rates
+from orpo.evaluate.win_rates import FEATURES, OWN_STRENGTH
+
+FITTED = (  # those whose published table has standard errors; those that were gamed; others
+    *("NullModel", "FuseChat-Gemma-2-9B-Instruct", "FuseChat-Qwen-2.5-7B-Instruct"),
+    *("FuseChat-Llama-3.2-1B-Instruct", "vicuna-13b-v1.5-togetherai"),
+    *("gpt4_gamed", "claude", "phi-2-sft", "claude-instant-1.2"),
+)
+
+
+@pytest.fixture(scope="module")
+def tables(shared_data: Path) -> dict[str, Any]:
+    folder = shared_data / "alpaca_eval"
+    return {
+        "annotations": dict(list(pd.read_csv(folder / "annotations.csv.gz").groupby("model"))),
+        "leaderboard": pd.read_csv(folder / "leaderboard.csv", index_col=0),
+        "coefficients": pd.read_csv(folder / "coefficients.csv", index_col=0),
+        "difficulty": pd.read_csv(folder / "instruction_difficulty.csv"),
+        "gamed": pd.read_csv(folder / "df_gamed.csv"),
+    }
+
+
+def test_win_rates_are_the_published_ones(tables: dict[str, Any]) -> None:
+    known = set(tables["annotations"]) & set(tables["leaderboard"].index)
+    assert len(known) == 25  # of the 26, text_davinci_003 is not in the published table
+    for model in known:
+        ours, published = (
+            win_rate(tables["annotations"][model].preference),
+            tables["leaderboard"].loc[model],
+        )
+        for name in ("win_rate", "standard_error", "discrete_win_rate"):
+            assert getattr(ours, name) == pytest.approx(published[name], abs=1e-6), model
+        assert (ours.n, ours.n_wins, ours.n_losses, ours.n_draws) == (
+            *(published.n_total, published.n_wins, published.n_wins_base, published.n_draws),
+        )
+
+
+def test_length_controlled_win_rates_are_the_published_ones(
+    tables: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fit(model: str) -> WinRate:
+        rows = tables["annotations"][model]
+        known = {name: tables[name] for name in ("difficulty", "gamed")}
+        return length_controlled_win_rate(rows, **known)
+
+    published = tables["leaderboard"].loc[[m for m in FITTED if m in tables["annotations"]]]
+    assert len(published) == len(FITTED)
+    for model, row in published.iterrows():
+        ours = fit(str(model))
+        near = 0.2 if model == "NullModel" else 0.1
+        assert ours.lc_win_rate == pytest.approx(row.length_controlled_winrate, abs=near)
+        if not math.isnan(row.lc_standard_error):
+            assert ours.lc_standard_error == pytest.approx(row.lc_standard_error, abs=0.002)
+        for name, value in tables["coefficients"].loc[model].items():
+            assert ours.coefficients is not None
+            assert ours.coefficients[name] == pytest.approx(value, abs=0.08), (model, name)
+    # Why the order of an unstable sort is kept: with a stable one gpt4_gamed is 0.15 off.
+    monkeypatch.setattr(win_rates, "_folds", lambda n: (n - 1 - pd.RangeIndex(n)) % 5)
+    off = (fit("gpt4_gamed").lc_win_rate or 0) - published.length_controlled_winrate["gpt4_gamed"]
+    assert abs(off) > 0.1
 
 
 def simulated(
@@ -25,7 +83,7 @@ def simulated(
     second = np.round(random.lognormal(6.5 + gap, 0.5, count)) + 1
     hard = random.normal(size=count)
     delta = (first - second) / (first - second).std(ddof=1)
-    p = fit.sigmoid(-liking * np.tanh(delta) + hard + better)
+    p = win_rates.sigmoid(-liking * np.tanh(delta) + hard + better)
     columns = {
         "index": list(range(count)),
         "preference": list(1 + (random.random(count) < p).astype(float)),
@@ -46,23 +104,10 @@ def test_a_win_rate_is_the_mean_preference() -> None:
     assert 0 <= found.interval.low < found.win_rate < found.interval.high <= 100
 
 
-def test_prompts_and_not_rows_make_an_interval_narrow() -> None:
-    values = [1.0, 2.0, 1.0, 2.0, 2.0, 1.0] * 4
-    once = win_rate(values)
-    copied = win_rate(
-        [v for v in values for _ in range(5)], [k for k in range(24) for _ in "12345"]
-    )
-    assert copied.interval.low == pytest.approx(once.interval.low, abs=2)
-    assert copied.interval.clusters == 24
-
-
-@pytest.mark.parametrize("values", [[2.5, 1], [1, 0.5], [-1], [math.inf]])
-def test_what_is_no_preference_is_refused(values: list[float]) -> None:
-    with pytest.raises(DataError, match="is not between 1 and 2"):
-        win_rate(values)
-
-
-def test_no_verdict_at_all_is_no_win_rate_of_zero() -> None:
+def test_what_is_no_preference_is_refused() -> None:
+    for values in ([2.5, 1], [1, 0.5], [-1], [math.inf]):
+        with pytest.raises(DataError, match="is not between 1 and 2"):
+            win_rate(values)
     with pytest.raises(DataError, match="none of 2 rows"):
         win_rate([None, math.nan])
 
@@ -76,11 +121,8 @@ def test_a_taste_for_length_is_taken_out() -> None:
     assert found.lc_interval.low < 50 < found.lc_interval.high
     assert found.coefficients is not None
     assert found.coefficients[FEATURES[0]] < -1
-
-
-def test_a_better_model_stays_better() -> None:
-    columns, hard = simulated(805, liking=1.5, better=1.0)
-    truth = 100 * fit.sigmoid(np.array(list(hard.values())) + 1.0).mean()
+    columns, hard = simulated(805, liking=1.5, better=1.0)  # a better model stays better
+    truth = 100 * win_rates.sigmoid(np.array(list(hard.values())) + 1.0).mean()
     found = length_controlled_win_rate(columns, difficulty=hard)
     assert found.lc_win_rate == pytest.approx(truth, abs=4)
 
@@ -117,23 +159,6 @@ def test_a_table_of_pandas_and_texts_in_place_of_lengths_give_the_same() -> None
             assert length_controlled_win_rate(rows, difficulty=difficulty) == expected
 
 
-def test_rows_in_another_order_keep_their_difficulty() -> None:
-    columns, hard = simulated(200, liking=1.0)
-    shuffled = pd.DataFrame(columns).sample(frac=1, random_state=0)
-    one = length_controlled_win_rate(columns, difficulty=hard)
-    other = length_controlled_win_rate(shuffled, difficulty=hard)
-    assert other.lc_win_rate == pytest.approx(one.lc_win_rate, abs=0.3)
-
-
-def test_rows_without_a_verdict_are_counted_and_fitted_around() -> None:
-    columns, hard = simulated(300, liking=1.0)
-    for place in range(0, 300, 10):
-        columns["preference"][place] = None
-    found = length_controlled_win_rate(columns, difficulty=hard)
-    assert (found.n, found.unjudged) == (270, 30)
-    assert found.lc_win_rate is not None
-
-
 def test_without_difficulties_and_with_equal_lengths_nothing_is_controlled() -> None:
     preference = [2.0] * 30 + [1.0] * 50 + [1.5] * 20
     columns = {"preference": preference, "len_output_1": [90] * 100, "len_output_2": [80] * 100}
@@ -142,14 +167,6 @@ def test_without_difficulties_and_with_equal_lengths_nothing_is_controlled() -> 
     assert found.strength == OWN_STRENGTH
     assert found.coefficients is not None
     assert set(found.coefficients) == {FEATURES[0], FEATURES[2]}
-
-
-def test_few_prompts_have_a_win_rate_and_no_length_control() -> None:
-    columns, _ = simulated(LEAST_ROWS - 1, liking=1.0)
-    found = length_controlled_win_rate(columns)
-    assert found.n == LEAST_ROWS - 1
-    assert found.lc_win_rate is None
-    assert "30 preferences" in found.note
 
 
 def test_one_side_only_leaves_the_interval_open() -> None:
@@ -183,26 +200,22 @@ def test_without_scikit_learn_the_extra_is_named(monkeypatch: pytest.MonkeyPatch
 
 def test_folds_are_those_of_the_published_fits() -> None:
     """Pinned: should numpy sort objects in another way one day, this says so."""
-    folds = fit._folds(2415)
+    folds = win_rates._folds(2415)
     assert np.bincount(folds).tolist() == [483] * 5
-    assert np.argsort(np.zeros(2415, dtype=object))[:6].tolist() == [
-        0,
-        1606,
-        1607,
-        1608,
-        1609,
-        1610,
-    ]
-    assert folds[[0, 1606, 1607, 1608, 1609, 1610]].tolist() == [4, 3, 2, 1, 0, 4]
+    order = np.argsort(np.zeros(2415, dtype=object))[:6].tolist()
+    assert order == [0, 1606, 1607, 1608, 1609, 1610]
+    assert folds[order].tolist() == [4, 3, 2, 1, 0, 4]
 
 
 @pytest.mark.slow
 def test_intervals_contain_the_truth() -> None:
     hits = 0
-    for seed in range(60):
+    for seed in range(30):
         columns, hard = simulated(300, liking=1.0, better=-0.8, seed=seed)
-        truth = 100 * np.mean(fit.sigmoid(np.random.default_rng(9).normal(size=200_000) - 0.8))
+        truth = 100 * np.mean(
+            win_rates.sigmoid(np.random.default_rng(9).normal(size=200_000) - 0.8)
+        )
         interval = length_controlled_win_rate(columns, difficulty=hard).lc_interval
         assert interval is not None
         hits += interval.low <= truth <= interval.high
-    assert hits >= 53  # 57 of 60 are expected; below 53 is a chance of one in a hundred
+    assert hits >= 26  # 28.5 of 30 are expected; below 26 is a chance of two in a hundred
