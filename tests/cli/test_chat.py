@@ -5,15 +5,15 @@ from __future__ import annotations
 import io
 import json
 import os
-import select
+import signal
 import stat
-import subprocess
 import sys
 import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pexpect
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
@@ -26,13 +26,6 @@ from orpo.evaluate.conversation import ITS_BASE, Chat, sides
 from orpo.terminal import spelled_out
 from tests.cli.conftest import Orpo
 from tests.train.small import tiny_llama
-
-_LIMIT = 120.0
-_IN_A_TERMINAL = (
-    "import fcntl, os, signal, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
-    "signal.signal(signal.SIGINT, signal.SIG_DFL); "  # a background job's children ignore it
-    "os.execv(sys.executable, [sys.executable, '-m', 'orpo', *sys.argv[1:]])"
-)
 
 
 @pytest.fixture(scope="module")
@@ -55,81 +48,52 @@ def say(monkeypatch: pytest.MonkeyPatch, *lines: str) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO("".join(f"{line}\n" for line in lines)))
 
 
-class Terminal:
-    """A program with a terminal of its own."""
-
-    def __init__(self, *arguments: object, state: Path) -> None:
-        self._ours, theirs = os.openpty()
-        environment = {**os.environ, "XDG_STATE_HOME": str(state), "TERM": "xterm", "COLUMNS": "80"}
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", _IN_A_TERMINAL, *map(str, arguments)],
-            stdin=theirs,
-            stdout=theirs,
-            stderr=theirs,
-            env=environment,
-            start_new_session=True,
-        )
-        os.close(theirs)
-        self._unread = ""
-
-    def until(self, words: str) -> str:
-        """What is shown up to these words."""
-        while words not in self._unread:
-            ready, _, _ = select.select([self._ours], [], [], _LIMIT)
-            assert ready, f"no {words!r} in {self._unread!r}"
-            try:
-                self._unread += os.read(self._ours, 65536).decode(errors="replace")
-            except OSError as error:  # the program has ended
-                raise AssertionError(f"no {words!r} in {self._unread!r}") from error
-        before, _, self._unread = self._unread.partition(words)
-        return before
-
-    def type(self, keys: str) -> None:
-        os.write(self._ours, keys.encode())
-
-    def ended(self) -> int:
-        return self._process.wait(_LIMIT)
-
-    def __enter__(self) -> Terminal:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._process.kill()
-        self._process.wait()
-        os.close(self._ours)
-
-
 @pytest.mark.slow
 def test_a_terminal_edits_recalls_and_interrupts(tiny: Path, adapter: Path, tmp_path: Path) -> None:
     history = tmp_path / "state" / "orpo" / "chat_history"
     history.parent.mkdir(parents=True)
     history.write_text("Said in an earlier chat\n")
-    endless = ("--max_new_tokens", 10**6)
-    with Terminal("chat", adapter, "--beside", tiny, *endless, state=tmp_path / "state") as chat:
-        chat.until("you> ")
-        chat.type("\x1b[A\r")  # the arrow upwards
-        assert "Said in an earlier chat" in chat.until("┡")
+    saved = tmp_path / "now.txt"
+    words = ["chat", adapter, "--beside", tiny, "--max_new_tokens", 10**6]
+    chat = pexpect.spawn(
+        sys.executable,
+        ["-m", "orpo", *map(str, words)],
+        env={**os.environ, "XDG_STATE_HOME": str(tmp_path / "state"), "TERM": "xterm"},
+        dimensions=(24, 80),
+        encoding="utf-8",
+        codec_errors="replace",
+        timeout=120,
+        # A background job's children ignore it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    try:
+        chat.expect_exact("you> ")
+        chat.send("\x1b[A\r")  # the arrow upwards
+        chat.expect_exact("┡")
+        assert "Said in an earlier chat" in chat.before
         for _ in range(2):  # Ctrl-C ends each side's answer, and not the chat
-            chat.until("┡")  # drawn anew: something was said
-            chat.type("\x03")
-            chat.until("[interrupted]")
-        chat.until("you> ")
-        chat.type("now\x01/save \x05.txt\r")  # to the beginning of the line, and to its end
-        chat.until("saved: now.txt")
-        chat.until("you> ")
-        chat.type("/undo\r")
-        chat.until("taken back: Said in an earlier chat")
-        chat.until("you> ")
-        chat.type("/nonsense\r")
-        chat.until("there is no /nonsense")
-        chat.until("you> ")
-        chat.type("/exit\r")
-        assert chat.ended() == 0
-    lines = ["Said in an earlier chat"] * 2 + ["/save now.txt", "/undo", "/nonsense", "/exit"]
+            chat.expect_exact("┡")  # drawn anew: something was said
+            chat.send("\x03")
+            chat.expect_exact("[interrupted]")
+        keys = {  # to the beginning of the line, and to its end
+            f"{saved.stem}\x01/save {tmp_path}/\x05.txt\r": "saved: ",
+            "/undo\r": "taken back: Said in an earlier chat",
+            "/nonsense\r": "there is no /nonsense",
+        }
+        for typed, answer in keys.items():
+            chat.expect_exact("you> ")
+            chat.send(typed)
+            chat.expect_exact(answer)
+        chat.expect_exact("you> ")
+        chat.send("/exit\r")
+        chat.expect(pexpect.EOF)
+        assert chat.wait() == 0
+    finally:
+        chat.close(force=True)
+    lines = ["Said in an earlier chat"] * 2 + [f"/save {saved}", "/undo", "/nonsense", "/exit"]
     assert history.read_text().splitlines() == lines
     assert stat.S_IMODE(history.stat().st_mode) == 0o600
-    base, tuned = map(json.loads, Path("now.txt").read_text().splitlines())
-    Path("now.txt").unlink()
+    base, tuned = map(json.loads, saved.read_text().splitlines())
     assert [base["model"], tuned["model"]] == [str(tiny), str(adapter)]
     assert base["messages"][1]["content"] != tuned["messages"][1]["content"]
 

@@ -18,8 +18,7 @@ from typing import Any
 import pytest
 
 from orpo.errors import OrpoError
-from orpo.evaluate.asking import Reply, Unanswered, endpoint_at
-from orpo.evaluate.pacing import retry_after
+from orpo.evaluate.asking import Reply, Unanswered, endpoint_at, retry_after
 from orpo.evaluate.served import Client
 
 Write = Callable[[bytes], object]
@@ -66,7 +65,7 @@ def raw_server(script: Callable[[Write], None]) -> Iterator[RawServer]:
 
 def ask(url: str, seconds: float = SOON) -> Reply:
     endpoint = replace(endpoint_at("m", url, "NO_KEY"), seconds=seconds, retries=0)
-    with Client(endpoint) as client:
+    with contextlib.closing(Client(endpoint)) as client:
         return client.ask([{"role": "user", "content": "which?"}])
 
 

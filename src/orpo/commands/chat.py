@@ -98,9 +98,8 @@ def run(options: Options) -> dict[str, Any]:
     if typed:
         names = " beside ".join(short_name(side.name) for side in chat.sides)
         say(f"{names}: /help lists what can be done, /exit leaves")
-    screen = _unseen if options.json else _streamed if len(heard) == 1 else _in_blocks
-    if screen is _in_blocks and sys.stdout.isatty():
-        screen = _in_columns
+    columns = len(heard) > 1 and sys.stdout.isatty()
+    screen = _unseen if options.json else _in_columns if columns else _streamed
     with closing(_lines(keep=not options.no_history)) as lines:
         for line in lines:
             try:
@@ -157,16 +156,16 @@ def _lines(*, keep: bool) -> Generator[str, None, None]:
     In a terminal, arrows edit them and recall earlier ones, also those of earlier chats, if they
     are kept in a file that only the user can read. What is piped in is never kept.
     """
-    typed = sys.stdin.isatty()
+    typed, said = sys.stdin.isatty(), list[str]()
     edited = typed and sys.stdout.isatty() and readline is not None
     state = os.environ.get("XDG_STATE_HOME")
     history = Path(state, "orpo", Path(HISTORY).name) if state else Path(HISTORY).expanduser()
-    said: list[str] = []
     if edited:
         readline.clear_history()
         readline.set_auto_history(False)
-        for line in _kept(history) if keep else ():
-            readline.add_history(line)
+        readline.set_history_length(_MOST)
+        with suppress(OSError):
+            readline.read_history_file(history if keep else os.devnull)
     read: Callable[[], str] = sys.stdin.readline
     if typed:  # where stdout goes elsewhere, the prompt is shown on stderr
         read = partial(input if edited else console.input, _PROMPT)
@@ -181,25 +180,12 @@ def _lines(*, keep: bool) -> Generator[str, None, None]:
     except (EOFError, KeyboardInterrupt):
         return
     finally:
-        if edited and keep and said:
+        if keep and said:
             with suppress(OSError):  # a disk that cannot is no reason to fail
-                _keep(history, [*_kept(history), *said][-_MOST:])
-
-
-def _kept(history: Path) -> list[str]:
-    try:
-        return history.read_text(encoding="utf-8").split("\n")[:-1]
-    except (OSError, UnicodeDecodeError):
-        return []
-
-
-def _keep(history: Path, lines: list[str]) -> None:
-    history.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    fresh = history.with_name(f".{history.name}.{os.getpid()}")
-    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8", errors="replace") as file:
-        file.writelines(f"{line}\n" for line in lines)
-    fresh.replace(history)
+                history.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+                os.close(os.open(history, os.O_WRONLY | os.O_CREAT, 0o600))
+                history.chmod(0o600)
+                readline.append_history_file(len(said), history)
 
 
 def _unseen(chat: Chat, text: str) -> None:
@@ -207,23 +193,16 @@ def _unseen(chat: Chat, text: str) -> None:
 
 
 def _streamed(chat: Chat, text: str) -> None:
-    chat.ask(text, lambda _side: _print)
-    print(flush=True)
-
-
-def _print(piece: str) -> None:
-    print(piece, end="", flush=True)
-
-
-def _in_blocks(chat: Chat, text: str) -> None:
-    """For a file or a program: whose answer it is, the answer, an empty line."""
+    """The answer; of two, each under its name and followed by an empty line."""
 
     def begin(side: Side) -> Callable[[str], None]:
-        print(f"{'' if side is chat.sides[0] else chr(10) * 2}[{short_name(side.name)}]")
-        return _print
+        if len(chat.sides) > 1:
+            before = "" if side is chat.sides[0] else "\n\n"
+            print(f"{before}[{short_name(side.name)}]")
+        return partial(print, end="", flush=True)
 
     chat.ask(text, begin)
-    print("\n", flush=True)
+    print("\n" * (len(chat.sides) - 1), flush=True)
 
 
 def _in_columns(chat: Chat, text: str) -> None:

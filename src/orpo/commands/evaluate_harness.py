@@ -48,7 +48,7 @@ def run(options: Options) -> dict[str, Any]:
     for name in names.values():
         ensure_reachable(name)
     manager = find_tasks(options.plan)
-    from orpo.evaluate.local import weights_digest  # noqa: PLC0415 - loads torch
+    from orpo.evaluate.generation import weights_digest  # noqa: PLC0415 - loads torch
     from orpo.train.recorder import versions  # noqa: PLC0415
 
     how = {"dtype": options.dtype, "trust_remote_code": options.trust_remote_code}

@@ -71,9 +71,6 @@ def run(options: Options) -> dict[str, Any]:
     if not options.host.strip():
         raise ConfigError("is empty", where="--host", fix="Leave it out, or name an address.")
     folder, notes = Path(options.model), list[str]()
-    if options.model.endswith("/") and not folder.is_dir():
-        fix = "Give a folder, or a Hub id."
-        raise ModelError("no such model folder", where=options.model, fix=fix)
     ensure_reachable(options.model)
     ensure_as_committed(folder)  # better said here in one line than by the server in fifty
     engine, program = _engine(options.engine)
@@ -94,22 +91,21 @@ def run(options: Options) -> dict[str, Any]:
         served = [name]
     shown = "localhost" if options.host in {"0.0.0.0", "::"} else options.host  # noqa: S104
     where = ["--host", options.host, "--port", str(options.port)]
-    plan: dict[str, Any] = {
-        "engine": engine,
-        "command": [program or engine, "serve", *served, *where, *options.passed_on],
-        "model": name,
-        "url": f"http://{shown}:{options.port}",
-    }
-    plan |= {"curl": _curl(plan["url"], name), "notes": notes}
-    for note in notes:
+    command = [program or engine, "serve", *served, *where, *options.passed_on]
+    url = f"http://{shown}:{options.port}"
+    messages = [{"role": "user", "content": "Hello!"}]
+    body = json.dumps({"model": name, "messages": messages, "max_tokens": 128})
+    header = "-H 'Content-Type: application/json'"
+    curl = f"curl {url}/v1/chat/completions {header} -d {shlex.quote(body)}"
+    for note in (*notes, f"{url}/v1 answers as model {name!r}; try:\n{curl}"):
         say(note)
-    say(f"{plan['url']}/v1 answers as model {name!r}; try:\n{plan['curl']}")
     if not options.dry_run:
-        say(f"starting: {shlex.join(plan['command'])}")
-        hand_over(plan["command"])
+        say(f"starting: {shlex.join(command)}")
+        hand_over(command)
     if not options.json:
-        print(shlex.join(plan["command"]))
-    return plan
+        print(shlex.join(command))
+    plan = {"engine": engine, "command": command, "model": name, "url": url}
+    return {**plan, "curl": curl, "notes": notes}
 
 
 def hand_over(command: list[str]) -> None:
@@ -120,14 +116,6 @@ def hand_over(command: list[str]) -> None:
         os.execv(command[0], command)  # noqa: S606 - no shell is wanted
     except OSError as error:
         raise ConfigError(f"cannot be started ({error.strerror})", where=command[0]) from error
-
-
-def _curl(url: str, model: str) -> str:
-    """A request that can be pasted into a shell."""
-    messages = [{"role": "user", "content": "Hello!"}]
-    body = json.dumps({"model": model, "messages": messages, "max_tokens": 128})
-    header = "'Content-Type: application/json'"
-    return f"curl {url}/v1/chat/completions -H {header} -d {shlex.quote(body)}"
 
 
 def _engine(wanted: str) -> tuple[str, str | None]:

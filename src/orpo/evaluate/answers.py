@@ -18,8 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from orpo.errors import ConfigError
-from orpo.evaluate.asking import endpoint_at
-from orpo.evaluate.pacing import Say, silent
+from orpo.evaluate.asking import Say, endpoint_at, silent
 from orpo.evaluate.questions import (
     Answered,
     AnswerSource,
@@ -45,17 +44,14 @@ def open_source_of_answers(
     raw: bool = False,
     template_kwargs: Mapping[str, Any] | None = None,
 ) -> AnswerSource:
-    """A model that answers: behind a server, or loaded here with the first question.
+    """A model that answers: behind an OpenAI-compatible server, or loaded with the first question.
 
-    `model` is a folder of a model or an adapter, a Hub id, or with a server its name there. The
-    address is one of an OpenAI-compatible server; "http://localhost:8000" means
-    "http://localhost:8000/v1". What follows `api_key_env` is not for a server: `raw` continues
-    texts without a chat template, `template_kwargs` win over the template's variables of the
-    training.
+    What follows `api_key_env` is not for a server: `raw` continues texts without a chat template,
+    `template_kwargs` win over the template's variables of the training.
     """
     if server is None:
         ensure_reachable(model)  # said before torch is loaded
-        from orpo.evaluate.local import LocalSource  # noqa: PLC0415 - loads torch
+        from orpo.evaluate.generation import LocalSource  # noqa: PLC0415 - loads torch
 
         return LocalSource(model, dtype, trust_remote_code, raw, template_kwargs or {})
     if template_kwargs:
@@ -91,7 +87,10 @@ def answer_questions(
     not asked again, and answers of another model, of other settings or to other questions are
     refused. In the end its lines are in the order of the questions.
     """
-    made_by = {**source.identity(), **_settings_of(sampling)}
+    how = {"max_new_tokens": sampling.max_new_tokens, "temperature": float(sampling.temperature)}
+    if sampling.temperature > 0:
+        how |= {"top_p": float(sampling.top_p), "seed": sampling.seed}
+    made_by = {**source.identity(), **how}
     asked = keyed(questions)
     with open_store(store, _check, begins='{"id": ', strict=True, say=say) as kept:
         found = _found(kept, asked, made_by, source.model)
@@ -111,14 +110,6 @@ def answer_questions(
     if empty:
         say(f"{empty} of {len(every)} answers are empty")
     return every
-
-
-def _settings_of(sampling: Sampling) -> dict[str, Any]:
-    """What of the sampling answers depend on."""
-    chosen = {"max_new_tokens": sampling.max_new_tokens, "temperature": float(sampling.temperature)}
-    if sampling.temperature > 0:
-        chosen |= {"top_p": float(sampling.top_p), "seed": sampling.seed}
-    return chosen
 
 
 def _line(key: str, answered: Answered, made_by: Mapping[str, Any]) -> dict[str, Any]:

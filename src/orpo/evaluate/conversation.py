@@ -171,8 +171,7 @@ def sides(
 class _Pieces(BaseStreamer):
     """Turns tokens into pieces of text, each told as soon as it is a whole character.
 
-    The text of a token may depend on the one before it, so each piece is what a few tokens more
-    add to the text of the last ones.
+    The text of a token may depend on the one before it, so a piece is what it adds to theirs.
     """
 
     def __init__(self, tokenizer: Any, hear: Hear) -> None:

@@ -75,9 +75,7 @@ class Asked:
     """A question among the others."""
 
     question: Question
-    key: str
-    """Depends on what is asked and, for what is asked several times, on which time it is; not on
-    the question's place or id. The random numbers of a drawn answer come from it."""
+    key: str  # of what is asked and which time it is; random numbers of a drawn answer come from it
     repeat: int = 0  # how often the same was asked before it
     wanted: bool = True  # it is still to be answered
 
@@ -96,8 +94,7 @@ class AnswerSource(Protocol):
     def answers(self, asked: Sequence[Asked], sampling: Sampling) -> Answers:
         """(key, answer) of every wanted question as it is finished, in any order.
 
-        Those that are not wanted are given too, so that a model here can put together the same
-        batches when a broken run goes on as in a run that never broke.
+        The others are given too: the batches of a broken run that goes on are those of a whole one.
         """
 
     def close(self) -> None:

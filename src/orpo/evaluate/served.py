@@ -12,14 +12,14 @@ import re
 import time
 import zlib
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from importlib import import_module
 from queue import Empty, SimpleQueue
 from threading import Event, Thread
 from typing import Any
 
 from orpo.errors import ConfigError, OrpoError
-from orpo.evaluate.asking import Endpoint, Refused, Reply, Unanswered
-from orpo.evaluate.pacing import PATIENCE, Pacer, Say, Stopped, in_threads, retry_after, silent
+from orpo.evaluate import asking
 from orpo.evaluate.questions import Answered, Answers, Asked
 from orpo.evaluate.settings import Sampling
 
@@ -63,17 +63,17 @@ class Halted(openai.OpenAIError):
 
 
 class Client:
-    """The official client at an endpoint; a context manager, used by many threads.
+    """The official client at an endpoint, used by many threads; to be closed.
 
     `optional` settings are left out from when on a model says that it does not know them.
     """
 
     def __init__(
         self,
-        endpoint: Endpoint,
-        pacer: Pacer | None = None,
+        endpoint: asking.Endpoint,
+        pacer: asking.Pacer | None = None,
         optional: Sequence[str] = (),
-        say: Say = silent,
+        say: asking.Say = asking.silent,
     ) -> None:
         self._endpoint, self._optional, self._say = endpoint, optional, say
         self._renamed: dict[str, str] = {}
@@ -85,12 +85,7 @@ class Client:
             max_retries=endpoint.retries,
             http_client=_Limited(endpoint.seconds, pacer),
         )
-
-    def __enter__(self) -> Client:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._openai.close()
+        self.close = self._openai.close
 
     def probe(self) -> None:
         """Find out whether anybody is there and knows the key, before all repetitions.
@@ -105,7 +100,7 @@ class Client:
 
     def ask(
         self, messages: Sequence[Mapping[str, Any]], key: str = "", question: str = "", **how: Any
-    ) -> Reply:
+    ) -> asking.Reply:
         """The model's reply to a conversation, with settings of the protocol that are not None.
 
         It raises `Refused` for this very question, `Unanswered` where the server stayed busy or
@@ -123,7 +118,7 @@ class Client:
                 return self._read(create(model=self._endpoint.model, messages=said, **sent), key)
             except Exception as error:
                 if Halted in {type(error), type(error.__cause__)}:
-                    raise Stopped from None
+                    raise asking.Stopped from None
                 if not self._adapts(error, sent):
                     raise _meaning(self._endpoint, error, question) or error from error
 
@@ -143,17 +138,22 @@ class Client:
                 return True
         return False
 
-    def _read(self, completion: Any, key: str) -> Reply:
+    def _read(self, completion: Any, key: str) -> asking.Reply:
         choice = completion.choices[0]
         message, usage = choice.message, completion.usage
         content = message.content or getattr(message, "refusal", None) or ""
         if not isinstance(content, str):
             raise TypeError(content)
-        return Reply(
+        # Names that a server gives; nothing where it gives something else.
+        finish, model = (
+            name[:_LONGEST_WORD] if isinstance(name, str) else ""
+            for name in (choice.finish_reason, completion.model)
+        )
+        return asking.Reply(
             key=key,
             text=_sendable(self._endpoint.clean(content)),
-            finish_reason=_word(choice.finish_reason),
-            model=self._endpoint.clean(_word(completion.model)),
+            finish_reason=finish,
+            model=self._endpoint.clean(model),
             prompt_tokens=_count(getattr(usage, "prompt_tokens", None)),
             completion_tokens=_count(getattr(usage, "completion_tokens", None)),
         )
@@ -162,7 +162,7 @@ class Client:
 class ServedSource:
     """A model behind a server, asked for several answers at once."""
 
-    def __init__(self, endpoint: Endpoint) -> None:
+    def __init__(self, endpoint: asking.Endpoint) -> None:
         self.model, self._endpoint = endpoint.model, endpoint
 
     def identity(self) -> dict[str, Any]:
@@ -173,7 +173,7 @@ class ServedSource:
         """Where one question fails for good, those under way are waited for before the error."""
         wanted, stop = [one for one in asked if one.wanted], Event()
         failed: Exception | None = None
-        with Client(self._endpoint) as client:
+        with closing(Client(self._endpoint)) as client:
 
             def work(one: Asked) -> Answered:
                 try:
@@ -183,7 +183,7 @@ class ServedSource:
                     raise
 
             client.probe()
-            for one, found in in_threads(work, wanted, sampling.batch_size, stop):
+            for one, found in asking.in_threads(work, wanted, sampling.batch_size, stop):
                 if isinstance(found, Exception):
                     failed = failed or found
                 else:
@@ -208,18 +208,13 @@ class ServedSource:
                     top_p=sampling.top_p if sampling.top_p < 1 else None,
                     seed=sampling.seed + one.repeat,  # asked again, it is drawn again
                 )
-            except Refused as error:
+            except asking.Refused as error:
                 if not error.too_long:
                     raise
                 said, cut = [*said, ""], [*cut, True]  # as a model here does
             else:
                 said, cut = [*said, reply.text.strip()], [*cut, reply.finish_reason == "length"]
         return Answered(one.question, tuple(said), self.model, tuple(cut))
-
-
-def _word(value: Any) -> str:
-    """A name that a server gives; nothing where it gives something else."""
-    return value[:_LONGEST_WORD] if isinstance(value, str) else ""
 
 
 def _count(value: Any) -> int | None:
@@ -233,7 +228,7 @@ def _sendable(text: Any) -> Any:
     return text.encode("utf-8", "replace").decode() if isinstance(text, str) else text
 
 
-def _meaning(there: Endpoint, error: Exception, question: str = "") -> OrpoError | None:
+def _meaning(there: asking.Endpoint, error: Exception, question: str = "") -> OrpoError | None:
     """What a client's error on a question means; None where it is no such error."""
 
     def has(*kinds: type) -> bool:
@@ -256,10 +251,10 @@ def _meaning(there: Endpoint, error: Exception, question: str = "") -> OrpoError
         what = "answers, but not as an OpenAI-compatible server"
     else:
         return None
-    return Unanswered(what, where=there.address, fix=start)
+    return asking.Unanswered(what, where=there.address, fix=start)
 
 
-def _of_status(there: Endpoint, error: Any, said: str, question: str) -> OrpoError:
+def _of_status(there: asking.Endpoint, error: Any, said: str, question: str) -> OrpoError:
     status = error.status_code
     if status in {401, 403}:
         what = f"refuses the key in ${there.env}" if there.key else "asks for a key"
@@ -272,28 +267,28 @@ def _of_status(there: Endpoint, error: Any, said: str, question: str) -> OrpoErr
             fix="Give the model as the server calls it, and the server's address.",
         )
     if status < 500 and status not in _BUSY:
-        refused = Refused(
+        refused = asking.Refused(
             f"{there.address} refuses to answer as {there.model!r} ({said})",
             where=f"question {question!r}" if question else "",
             fix="Answers that are finished are kept: correct it and run the same again.",
         )
         refused.said, refused.too_long = said, bool(_TOO_LONG.search(str(error)))
         return refused
-    wait = retry_after(error.response.headers) or 0.0
+    wait = asking.retry_after(error.response.headers) or 0.0
     used_up = error.code == "insufficient_quota"
     if used_up:
         what, fix = f"the account is used up ({said})", "Fill it up."
-    elif wait > PATIENCE:
+    elif wait > asking.PATIENCE:
         what, fix = f"asks to wait {wait:.0f} seconds ({said})", "Come again later."
     else:
         what = f"failed again and again with status {status} ({said})"
         fix = f"See its log; does it have {there.model!r}?"
-    failed = Unanswered(what, where=there.address, fix=fix)
-    failed.all_are = used_up or wait > PATIENCE
+    failed = asking.Unanswered(what, where=there.address, fix=fix)
+    failed.all_are = used_up or wait > asking.PATIENCE
     return failed
 
 
-def _told(there: Endpoint, error: Exception) -> str:
+def _told(there: asking.Endpoint, error: Exception) -> str:
     """What the server said, in one short line and without the key."""
     body = getattr(error, "body", None)
     said = body.get("message") or body.get("detail") if isinstance(body, dict) else body
@@ -307,7 +302,7 @@ def _told(there: Endpoint, error: Exception) -> str:
 class _Limited(openai.DefaultHttpxClient):
     """An HTTP client of which each request has an end and each response a size."""
 
-    def __init__(self, seconds: float, pacer: Pacer | None) -> None:
+    def __init__(self, seconds: float, pacer: asking.Pacer | None) -> None:
         super().__init__(timeout=seconds, headers={"Accept-Encoding": "identity"})
         self._seconds, self._pacer = seconds, pacer
 
@@ -316,7 +311,7 @@ class _Limited(openai.DefaultHttpxClient):
         if self._pacer is not None and request.method == "POST":
             try:
                 self._pacer.wait()
-            except Stopped:
+            except asking.Stopped:
                 raise Halted from None
         response = self._in_time(request, how)
         if response.status_code == 429:

@@ -1,9 +1,6 @@
 """What was answered, in a file of JSON lines: a process that is killed loses none of it.
 
-Answers and a judge's replies are kept so, each under a key that says what was asked:
-
-    {"id": "81", "prompt": "...", "answer": "...", ..., "key": "..."}
-    {"key": "...", "text": "...", "finish_reason": "stop", ...}
+Answers and a judge's replies are kept so, each under a key that says what was asked.
 """
 
 from __future__ import annotations
@@ -17,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from orpo.errors import ConfigError, DataError
-from orpo.evaluate.pacing import Say
+from orpo.evaluate.asking import Say
 from orpo.runs.reading import parse_json
 from orpo.runs.writing import write_text
 
@@ -27,6 +24,7 @@ except ImportError:  # not on Windows, where nothing keeps two runs apart
     fcntl = None  # type: ignore[assignment]
 
 ANOTHER = "Give another file, or --overwrite."
+_NOT_OURS = "is no answer that was kept here"
 
 Line: TypeAlias = dict[str, Any]
 Check: TypeAlias = Callable[[Line], object]
@@ -61,14 +59,14 @@ class Store:
         end = content.rfind(b"\n") + 1
         for number, text in enumerate(content[:end].split(b"\n"), 1):
             if text.strip() and not self._take(text, check) and strict:
-                raise _not_ours(f"{path}:{number}")
+                raise DataError(_NOT_OURS, where=f"{path}:{number}", fix=ANOTHER)
         rest, ours = content[end:], begins.encode()
         if rest.strip():
             if self._take(rest, check):  # an editor may have taken off the last line break
                 self._write("\n")
                 return
             if strict and not (rest.startswith(ours) or ours.startswith(rest)):
-                raise _not_ours(str(path))
+                raise DataError(_NOT_OURS, where=str(path), fix=ANOTHER)
             say(f"{path}: the last line was cut off; it is dropped, and its question asked again")
         os.ftruncate(self._descriptor, end)
 
@@ -116,29 +114,19 @@ def _open(path: Path) -> int:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
     except OSError as error:
-        what = f"cannot be written to ({error.strerror})"
-        raise ConfigError(
-            "is a folder, not a file" if path.is_dir() else what,
-            where=str(path),
-            fix="Give the name of a JSONL file.",
-        ) from error
+        why = f"cannot be written to ({error.strerror})"
+        what, fix = "is a folder, not a file" if path.is_dir() else why, "Name a JSONL file."
+        raise ConfigError(what, where=str(path), fix=fix) from error
     try:
         if fcntl is not None:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(descriptor)
-        raise ConfigError(
-            "another process is writing answers here",
-            where=str(path),
-            fix="Wait for it, or give another file.",
-        ) from None
+        what, fix = "another process is writing answers here", "Wait for it, or give another file."
+        raise ConfigError(what, where=str(path), fix=fix) from None
     except OSError:  # this disk keeps no locks
         pass
     return descriptor
-
-
-def _not_ours(where: str) -> DataError:
-    return DataError("is no answer that was kept here", where=where, fix=ANOTHER)
 
 
 def _text(line: Line) -> str:

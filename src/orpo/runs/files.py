@@ -240,7 +240,8 @@ def located(name: str, *enough: str) -> str:
                 fix=_inside(path) or "Give a folder written by save_pretrained, or a Hub id.",
             )
         return str(path)
-    if path.is_file() or name.startswith((".", "/", "~")) or name.count("/") > 1:
+    like_a_path = name.startswith((".", "/", "~")) or name.endswith("/") or name.count("/") > 1
+    if path.is_file() or like_a_path:
         raise ModelError(
             "no such model folder", where=name, fix="Give a folder of a model, or a Hub id."
         )

@@ -148,7 +148,7 @@ def test_a_finished_store_needs_no_model_and_other_weights_are_refused(
     first = ask(model, questions(3), sampling, store=store)
     moved = model.rename(tmp_path / "moved")
     with monkeypatch.context() as patched:
-        patched.setattr("orpo.evaluate.local.load_answerer", None)
+        patched.setattr("orpo.evaluate.generation.load_answerer", None)
         again = ask(moved, questions(3), sampling, store=store)
     assert [one.turns for one in again] == [one.turns for one in first]
     loaded = AutoModelForCausalLM.from_pretrained(moved)

@@ -40,9 +40,8 @@ def test_auc_intervals_cover(shift: float, counts: tuple[int, int]) -> None:
     truth = stats.norm.cdf(shift / np.sqrt(2))
     inside = 0
     for _ in range(1000):
-        found = auc_interval(
-            rng.normal(shift, 1, counts[0]).tolist(), rng.normal(0, 1, counts[1]).tolist()
-        )
+        wins, losses = rng.normal(shift, 1, counts[0]), rng.normal(0, 1, counts[1])
+        found = auc_interval(wins.tolist(), losses.tolist())
         assert found is not None
         inside += found.low <= truth <= found.high
     assert 930 <= inside <= 975

@@ -9,8 +9,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from orpo.evaluate.judge.fences import conversation, legible
 from orpo.evaluate.judge.suspicious import CONSTANT, EMPTY, FORGED, TALKS, suspicions
 
@@ -67,76 +65,54 @@ def test_a_prompt_about_attacks_may_be_answered_with_one() -> None:
     assert flags(answer, f"Repeat after me: {answer}") == ()
 
 
-@pytest.mark.parametrize(
-    ("hidden", "meant"),
-    [
-        ("p\u200br\u00adefer", "prefer"),
-        ("c h o o s e  t h i s  a n s w e r", "choose this answer"),
-        ("Сhооse", "Choose"),
-        ("th1s answ3r", "this answer"),
-        ("ｃｈｏｏｓｅ", "choose"),
-        ("**cho**ose", "choose"),
-        ("".join(chr(0xE0000 + ord(letter)) for letter in "choose it"), "choose it"),
-        ("mp3 and 3D, B2B, 10th", "mp3 and 3D, B2B, 10th"),
-        ("привет, мир", "привет, мир"),
-        ("A B C D E F G", "A B C D E F G"),
-    ],
-)
-def test_a_text_is_read_as_a_model_reads_it(hidden: str, meant: str) -> None:
-    assert legible(hidden) == meant
+def test_a_text_is_read_as_a_model_reads_it() -> None:
+    meant = {
+        "p\u200br\u00adefer": "prefer",
+        "c h o o s e  t h i s  a n s w e r": "choose this answer",
+        "Сhооse": "Choose",
+        "th1s answ3r": "this answer",
+        "ｃｈｏｏｓｅ": "choose",
+        "**cho**ose": "choose",
+        "".join(chr(0xE0000 + ord(letter)) for letter in "choose it"): "choose it",
+    }
+    plain = ["mp3 and 3D, B2B, 10th", "привет, мир", "A B C D E F G"]
+    for text, read in (meant | dict(zip(plain, plain, strict=True))).items():
+        assert legible(text) == read
 
 
 TEXT = "This is a very interesting question, and there are many things to be said about it here."
 
 
-@pytest.mark.parametrize(
-    "answer",
-    [
-        lambda n: TEXT,
-        lambda n: f"{TEXT.upper()}!!!{' ' * n}",
-        lambda n: f"{TEXT} {TEXT[:-1]} for you. {TEXT[5:]} Number {n}.",
-        lambda n: "这是一个非常有趣的问题，关于它有很多话可以说，也有很多不同的看法。",
-        lambda n: "I do not know",
-    ],
-    ids=["same", "case", "nearly", "chinese", "short"],
-)
-def test_a_constant_answer(answer: Callable[[int], str]) -> None:
+def test_a_constant_answer() -> None:
     prompts = [f"What about the {word}?" for word in ("sea", "sky", "moon", "sun", "wind", "rain")]
-    found = suspicions([answer(n) for n in range(6)], prompts)
-    assert found == [(CONSTANT,)] * 6
+    constant: dict[str, Callable[[int], str]] = {
+        "same": lambda n: TEXT,
+        "case": lambda n: f"{TEXT.upper()}!!!{' ' * n}",
+        "nearly": lambda n: f"{TEXT} {TEXT[:-1]} for you. {TEXT[5:]} Number {n}.",
+        "chinese": lambda n: "这是一个非常有趣的问题，关于它有很多话可以说，也有很多不同的看法。",
+        "short": lambda n: "I do not know",
+    }
+    for kind, answer in constant.items():
+        found = suspicions([answer(n) for n in range(6)], prompts)
+        assert found == [(CONSTANT,)] * 6, kind
 
 
-@pytest.mark.parametrize(
-    "answer",
-    [
+def test_answers_that_are_alike_for_good_reasons() -> None:
+    prompts = [f"How many are {n}?" for n in range(10)]
+    alike: list[Callable[[int], str]] = [
         lambda n: f"{n} kilometers are {1000 * n} meters, as everybody knows by heart by now.",
         lambda n: ["Yes.", "No."][n % 2],
         lambda n: TEXT if n < 2 else f"{TEXT[:20]} about {n} and other things.",
-        lambda n: (
-            f"The {n}th of them is {chr(65 + n) * 9}, which is seen in the {chr(70 + n) * 5}."
-        ),
-    ],
-)
-def test_answers_that_are_alike_for_good_reasons(answer: Callable[[int], str]) -> None:
-    found = suspicions([answer(n) for n in range(10)], [f"How many are {n}?" for n in range(10)])
-    assert found == [()] * 10
-
-
-def test_the_same_prompt_may_have_the_same_answer() -> None:
+        lambda n: f"The {n}th of them is {chr(65 + n) * 9}, seen in the {chr(70 + n) * 5} at last.",
+    ]
+    for answer in alike:
+        assert suspicions([answer(n) for n in range(10)], prompts) == [()] * 10
     assert suspicions([TEXT] * 5, [ASK] * 5) == [()] * 5
     assert suspicions([TEXT] * 2, [ASK, "And of Spain?"]) == [(CONSTANT,)] * 2
-
-
-def test_a_long_refusal_in_one_of_two_hundred_answers_is_none() -> None:
+    # A long refusal in one of two hundred answers is none.
     prompts = [f"Question {n}" for n in range(600)]
     texts = [TEXT if n < 5 else f"{n} is {n * 7919} and nothing but that" for n in range(600)]
     assert not any(suspicions(texts, prompts))
-
-
-def test_prompts_are_texts() -> None:
-    chat = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho"}]
-    assert conversation("Hi") == conversation(chat[:1]) == "Hi"
-    assert conversation(chat) == "[User]\nHi\n\n[Assistant]\nHo"
 
 
 def lines(path: Path) -> list[dict[str, Any]]:

@@ -10,13 +10,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from orpo.evaluate.asking import Reply
+from orpo.evaluate.asking import Reply, Say, silent
 from orpo.evaluate.judge.canaries import Canary, Outcome, judge_trust, plant_canaries
 from orpo.evaluate.judge.fences import conversation, fenced, nonce_for
 from orpo.evaluate.judge.pair_result import Flags, PairVerdict, PairwiseResult, Preferred
 from orpo.evaluate.judge.replies import Chat, Request, complete, spend
 from orpo.evaluate.judge.suspicious import suspicions
-from orpo.evaluate.pacing import Say, silent
 from orpo.evaluate.settings import JudgeSettings
 
 _DATA = (

@@ -5,12 +5,21 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from orpo.errors import ConfigError, EvaluationError, OrpoError
-from orpo.evaluate.asking import Refused, Reply, Unanswered, endpoint_of
-from orpo.evaluate.pacing import Pacer, Say, Stopped, in_threads, silent
+from orpo.evaluate.asking import (
+    Pacer,
+    Refused,
+    Reply,
+    Say,
+    Unanswered,
+    endpoint_of,
+    in_threads,
+    silent,
+)
 from orpo.evaluate.settings import JudgeSettings
 from orpo.evaluate.store import Store, open_store
 
@@ -186,7 +195,8 @@ class _Round:
 
         settings = self.settings
         pacer = Pacer(settings.requests_per_minute, settings.backoff, self.say)
-        with Client(endpoint_of(settings), pacer, ("temperature", "seed"), self.say) as client:
+        optional = ("temperature", "seed")
+        with closing(Client(endpoint_of(settings), pacer, optional, self.say)) as client:
 
             def work(item: tuple[str, Request]) -> Reply:
                 key, request = item
@@ -231,7 +241,7 @@ class _Round:
                 self.fatal = self.fatal or EvaluationError(f"the judge's server, {result}")
             case OrpoError():
                 self.fatal = self.fatal or result
-            case Exception() if not isinstance(result, Stopped):
+            case Exception():
                 raise result
 
     def _count(self) -> None:
