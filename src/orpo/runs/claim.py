@@ -13,45 +13,25 @@ from pathlib import Path
 from typing import Any
 
 from orpo.errors import CheckpointError, ConfigError, DataError
+from orpo.runs import files
 from orpo.runs.checkpoints import checkpoints
 from orpo.runs.commit import staging, unfinished
-from orpo.runs.files import (
-    AUDIT,
-    EVALUATION,
-    EVENTS,
-    METRICS,
-    RECIPE,
-    REPORT,
-    SAMPLES,
-    SCORES,
-    read_recipe,
-    write_json,
-)
+from orpo.runs.files import EVALUATION, RECIPE, read_recipe, write_json
 from orpo.runs.lock import LOCK
 from orpo.runs.manifest import MANIFEST, read_manifest
 from orpo.runs.reading import read_object
 from orpo.runs.writing import ensure_writable, refuse_links, remove
 
 _MODEL = ("config.json", "adapter_config.json", "model*.safetensors", "adapter_model*.safetensors")
-_OF_THE_RUN = (REPORT, METRICS, EVENTS, AUDIT, EVALUATION, SAMPLES, SCORES)
+_OF_THE_RUN = (
+    *(files.REPORT, files.METRICS, files.EVENTS, files.AUDIT),
+    *(EVALUATION, files.SAMPLES, files.SCORES),
+)
 _OF_A_RUN = (
-    *_MODEL,
-    "*.safetensors.index.json",
-    "generation_config.json",
-    "tokenizer.json",
-    "tokenizer.model",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "vocab.txt",
-    "merges.txt",
-    "chat_template.jinja",
-    "trainer_state.json",
-    "nonfinite-step-*.json",
-    "stall-*.txt",
-    "README.md",
-    *_OF_THE_RUN,
+    *(*_MODEL, "*.safetensors.index.json", "generation_config.json", "tokenizer.json"),
+    *("tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
+    *("vocab.json", "vocab.txt", "merges.txt", "chat_template.jinja", "trainer_state.json"),
+    *("nonfinite-step-*.json", "stall-*.txt", "README.md", *_OF_THE_RUN),
 )
 _ANOTHER = "Give another --output_dir."
 
@@ -233,11 +213,8 @@ def _held(folder: Path) -> str | None:
 
 
 def _nothing_there(where: Path) -> ConfigError:
-    return ConfigError(
-        "there is no checkpoint to go on from",
-        where=str(where),
-        fix="Leave --resume out to start afresh.",
-    )
+    what, fix = "there is no checkpoint to go on from", "Leave --resume out to start afresh."
+    return ConfigError(what, where=str(where), fix=fix)
 
 
 def _changed(

@@ -218,7 +218,9 @@ def launch(command: Sequence[str], count: int, patience: float = 10.0) -> Outcom
     """
     ensure_launchable(count)
     with supervised() as ranks:
-        port = _free_port()
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = int(probe.getsockname()[1])
         for number in range(count):
             ranks.start(command, environment=_environment(number, count, port), heard=number == 0)
         return _wait(ranks, patience)
@@ -236,12 +238,6 @@ def _environment(number: int, count: int, port: int) -> dict[str, str]:
         "RANK": str(number),
         "LOCAL_RANK": str(number),
     }
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _wait(ranks: Supervisor, patience: float) -> Outcome:
@@ -293,7 +289,10 @@ def _outcome(ranks: list[Child], ended: dict[int, int], received: list[int]) -> 
     code = failures[number]
     said = ranks[number].lines() if number else ()
     if code < 0:
-        return Outcome(1, _killed(number, code), said if code == -signal.SIGABRT else ())
+        why = ", as the system does when memory runs out" if code == -signal.SIGKILL else ""
+        killed = f"rank {number} was killed by {death_of(code)}{why}; the other ranks were ended"
+        killed += ". Go on from the last checkpoint with the same command and --resume."
+        return Outcome(1, killed, said if code == -signal.SIGABRT else ())
     if code == LOST:
         return Outcome(1, "the ranks lost each other; the network between them failed", said)
     message = f"rank {number} failed with exit code {code}; the other ranks were ended"
@@ -305,11 +304,3 @@ def _rank_of_cause(code: int) -> int:
     if code == LOST:
         return 2
     return 0 if code < 0 and code != -signal.SIGABRT else 1
-
-
-def _killed(number: int, code: int) -> str:
-    why = ", as the system does when memory runs out" if code == -signal.SIGKILL else ""
-    return (
-        f"rank {number} was killed by {death_of(code)}{why}; the other ranks were ended. "
-        "Go on from the last checkpoint with the same command and --resume."
-    )

@@ -34,7 +34,6 @@ from orpo.train.safe_loading import as_data
 from orpo.train.same_run import check_same_run
 from orpo.train.signals import StopRequested
 from orpo.train.weights import check_weight_files, name_some, spoilt_weights
-from orpo.train.wrappers import whole_weights
 
 
 class DurableTrainer(Trainer):
@@ -407,11 +406,10 @@ class DurableTrainer(Trainer):
             checkpoints.committing_model(folder, step, run, self.args) as aside,
         ):
             self._refuse_spoilt_weights()
-            weights = whole_weights(self)
-            if weights is None:
-                super().save_model(str(aside), _internal_call=True)
+            if self.is_fsdp_enabled:  # transformers saves none where checkpoints are sharded
+                self._save(str(aside), self.accelerator.get_state_dict(self.model))
             else:
-                self._save(str(aside), weights)
+                super().save_model(str(aside), _internal_call=True)
         if self.args.push_to_hub:
             self.push_to_hub(commit_message="Model save", revision=self.args.hub_revision)
 

@@ -38,8 +38,14 @@ def agreed_engine(args: ORPOConfig, model: Any) -> tuple[Engine, list[str]]:
     def choose() -> tuple[Look, Engine, str]:
         look = look_through(model)
         _make_ready(model, look, args)
-        if look.random and args.disable_dropout:
-            _require_steady(model)
+        rest = look_through(model).random if look.random and args.disable_dropout else []
+        if rest:
+            raise ModelError(
+                f"{_kinds(model, rest)} draws random numbers whether it is trained or not, so that "
+                "the two answers of a pair would not be scored by the same network",
+                where=type(model).__name__,
+                fix="Use a model that gives the same text the same numbers.",
+            )
         return look, *select_engine(*asked, training=args.disable_dropout)
 
     if args.world_size == 1 or is_deepspeed_zero3_enabled():
@@ -58,17 +64,6 @@ def agreed_engine(args: ORPOConfig, model: Any) -> tuple[Engine, list[str]]:
         if args.process_index != 0:
             _make_ready(model, look, args)
     return engine, [*_said(model, look, args), note]
-
-
-def _require_steady(model: Any) -> None:
-    rest = look_through(model).random
-    if rest:
-        raise ModelError(
-            f"{_kinds(model, rest)} draws random numbers whether it is trained or not, so that "
-            "the two answers of a pair would not be scored by the same network",
-            where=type(model).__name__,
-            fix="Use a model that gives the same text the same numbers.",
-        )
 
 
 def _kinds(model: Any, names: Iterable[str]) -> str:
@@ -123,7 +118,8 @@ def deal(samples: list[Batch], engine: Engine, max_tokens: int, ranks: int) -> l
     if ranks == 1:
         return cut(samples, engine, max_tokens)
     device = samples[0]["row"].device
-    everything = merge_batches(_exchange(merge_batches(samples), ranks))
+    own_batch = {key: value.cpu() for key, value in merge_batches(samples).items()}
+    everything = merge_batches(gathered(own_batch, ranks))  # without accelerator
     sizes = positions_of(everything, engine)
     if len(sizes) < ranks:
         return [merge_batches(samples)]
@@ -143,13 +139,6 @@ def in_entries(parts: list[Batch], entries: int) -> list[list[Batch]]:
     """
     ends = [len(parts) * (i + 1) // entries for i in range(entries)]
     return [parts[first:last] for first, last in zip([0, *ends], ends, strict=False)]
-
-
-def _exchange(batch: Batch, ranks: int) -> list[Batch]:
-    """Every rank's batch, in the order of ranks, without accelerator."""
-    found: list[Any] = [None] * ranks
-    torch.distributed.all_gather_object(found, {key: value.cpu() for key, value in batch.items()})
-    return found
 
 
 def score_batch(trainer: Any, inputs: Batch, score: Callable[[Batch], Tensor]) -> Tensor:

@@ -11,7 +11,7 @@ import enum
 import pickle
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -26,15 +26,12 @@ from orpo.errors import CheckpointError, OrpoError
 
 _REFUSED = "which is never run"
 _INDEX = "torch.distributed.checkpoint.metadata"
+_OF_AN_INDEX = (
+    *("BytesStorageMetadata", "ChunkStorageMetadata", "Metadata", "MetadataIndex", "StorageMeta"),
+    *("TensorProperties", "TensorStorageMetadata", "_MEM_FORMAT_ENCODING"),
+)
 _ALLOWED = {
-    (_INDEX, "BytesStorageMetadata"),
-    (_INDEX, "ChunkStorageMetadata"),
-    (_INDEX, "Metadata"),
-    (_INDEX, "MetadataIndex"),
-    (_INDEX, "StorageMeta"),
-    (_INDEX, "TensorProperties"),
-    (_INDEX, "TensorStorageMetadata"),
-    (_INDEX, "_MEM_FORMAT_ENCODING"),
+    *((_INDEX, name) for name in _OF_AN_INDEX),
     ("torch.distributed.checkpoint.filesystem", "_StorageInfo"),
     ("torch.serialization", "_get_layout"),
     ("torch", "Size"),
@@ -97,9 +94,11 @@ def as_data() -> Iterator[None]:
     """Within it, checkpoints of FSDP2 and DeepSpeed are read without running code."""
     load = torch.load
     setattr(dist_cp, "FileSystemReader", _Reader)  # noqa: B010 - a name that others look up
-    setattr(torch, "load", _weights_only(load))  # noqa: B010
+    setattr(torch, "load", lambda *a, **k: load(*a, **{**k, "weights_only": True}))  # noqa: B010
+    # What DeepSpeed's checkpoints hold beside tensors, as far as it is imported already.
+    found = [getattr(sys.modules.get(module), name, None) for module, name in _OF_DEEPSPEED]
     try:
-        with torch.serialization.safe_globals(_classes_of_deepspeed()):
+        with torch.serialization.safe_globals([one for one in found if one is not None]):
             yield
     except CheckpointException as error:  # of all ranks, and no `Exception`
         reasons = dict.fromkeys(str(failure[0]) for failure in error.failures.values())
@@ -134,16 +133,3 @@ def usable(checkpoint: str | None) -> Iterator[None]:
         raise CheckpointError(
             f"its {what} cannot be used ({reason})", where=str(checkpoint)
         ) from error
-
-
-def _weights_only(load: Callable[..., Any]) -> Callable[..., Any]:
-    def weights_only(*args: Any, **kwargs: Any) -> Any:
-        return load(*args, **{**kwargs, "weights_only": True})
-
-    return weights_only
-
-
-def _classes_of_deepspeed() -> list[Any]:
-    """What its checkpoints hold beside tensors, as far as it is imported already."""
-    found = [getattr(sys.modules.get(module), name, None) for module, name in _OF_DEEPSPEED]
-    return [one for one in found if one is not None]

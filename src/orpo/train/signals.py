@@ -100,7 +100,11 @@ class StopOnSignal(TrainerCallback):
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._process:
-            return _as_a_worker(number)
+            # A data loader's process has inherited the handler: Ctrl-C is its parent's business.
+            if number != signal.SIGINT:
+                signal.signal(number, signal.SIG_DFL)
+                os.kill(os.getpid(), number)
+            return
         self.received = signal.Signals(number)
         ignored = self._previous.get(self.received) is signal.SIG_IGN  # as in a background job
         self.restore()  # a second signal does what it always did
@@ -109,30 +113,24 @@ class StopOnSignal(TrainerCallback):
         self._until_the_end(signal.SIGCHLD, _nothing)  # torch would raise in the save
         if self._at_once:
             raise StopRequested(self.received.name)
-        return None
 
     def _until_the_end(self, number: signal.Signals, handler: Any) -> None:
         if number not in self._at_the_end:
             self._at_the_end[number] = signal.signal(number, handler)
 
     def _undo(self) -> None:
-        for number, handler in self._at_the_end.items():
-            signal.signal(number, handler)
-        self._at_the_end = {}
+        _give_back(self._at_the_end)
 
     def restore(self) -> None:
         """Give the signals back to whoever had them."""
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-        self._previous = {}
+        _give_back(self._previous)
+
+
+def _give_back(handlers: dict[signal.Signals, Any]) -> None:
+    for number, handler in [*handlers.items()]:  # a signal may come in between, and clear it
+        signal.signal(number, handler)
+    handlers.clear()
 
 
 def _nothing(number: int, frame: FrameType | None) -> None:
     """Take a signal, and go on."""
-
-
-def _as_a_worker(number: int) -> None:
-    """A data loader's process has inherited the handler: Ctrl-C is its parent's business."""
-    if number != signal.SIGINT:
-        signal.signal(number, signal.SIG_DFL)
-        os.kill(os.getpid(), number)

@@ -194,8 +194,7 @@ class ORPOTrainer(DurableTrainer):
     def create_accelerator_and_postprocess(self) -> None:
         """As in transformers; gradients are clipped by the norm that the guard has measured."""
         super().create_accelerator_and_postprocess()
-        wrappers.reduce_always(self)
-        wrappers.clip_as_watched(self.accelerator, self._guard)
+        wrappers.exchange_gradients(self, self._guard)
 
     # The data
 

@@ -21,20 +21,16 @@ from orpo.engine.types import Engine
 from orpo.errors import ConfigError
 
 
-def reduce_always(trainer: Trainer) -> None:
-    """Under FSDP every micro-batch's gradients are exchanged, and each rank keeps its piece only.
-
-    Left until the end of the step, they would lie on every rank for the whole model.
-    """
-    if trainer.is_fsdp_enabled:
-        trainer.accelerator.gradient_state.plugin_kwargs["sync_each_batch"] = True
-
-
-def clip_as_watched(accelerator: Any, guard: Any) -> None:
+def exchange_gradients(trainer: Trainer, guard: Any) -> None:
     """Have gradients clipped with the guard's norm where it is the same: one pass less.
 
     The guard takes note of every norm by which they are clipped: an infinite one makes NaNs.
     """
+    accelerator: Any = trainer.accelerator
+    if trainer.is_fsdp_enabled:
+        # Exchanged after every micro-batch, of which each rank keeps its piece only: left until
+        # the end of the step, they would lie on every rank for the whole model.
+        accelerator.gradient_state.plugin_kwargs["sync_each_batch"] = True
     clip = accelerator.clip_grad_norm_
     whole = {DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU}
 
@@ -166,17 +162,6 @@ def divided_once(trainer: Trainer) -> Iterator[None]:
         yield
     finally:
         accelerator.prepare = prepare
-
-
-def whole_weights(trainer: Trainer) -> dict[str, Any] | None:
-    """On the first rank the weights that FSDP has in pieces, gathered; None without FSDP.
-
-    Every rank must ask. Transformers saves no model at the end where checkpoints are sharded.
-    """
-    if not trainer.is_fsdp_enabled:
-        return None
-    weights: dict[str, Any] = trainer.accelerator.get_state_dict(trainer.model)
-    return weights
 
 
 def speed_up(trainer: Any, *, compiled: bool) -> Callable[[], None]:

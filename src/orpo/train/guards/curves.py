@@ -126,10 +126,22 @@ class CurveGuard(TrainerCallback):
         found = []
         spike = loss_spike(list(self._losses))
         if spike is not None and self._may_say("loss_spike"):
-            found.append(("loss_spike", _spike_words(spike, step, logs.get("learning_rate"))))
+            rate = logs.get("learning_rate")
+            there = "" if rate is None else f"; the learning rate there is {rate:.2g}"
+            words = (
+                f"the loss rose from about {spike.before:.3g} to {spike.now:.3g} at step {step}"
+                f"{there}. If it does not come down again, go back to an earlier checkpoint with a "
+                "lower learning_rate or max_grad_norm."
+            )
+            found.append(("loss_spike", words))
         fall = margin_collapse(list(self._margins), list(self._accuracies))
         if fall is not None and self._may_say("margin_collapse"):
-            found.append(("margin_collapse", _collapse_words(fall, step)))
+            words = (
+                f"{fall.name} fell from about {fall.before:.2g} to {fall.now:.2g} by step {step}: "
+                "the model no longer prefers the chosen answers. Lower learning_rate, and look at "
+                "the data with `orpo data audit`; an earlier checkpoint may be the better model."
+            )
+            found.append(("margin_collapse", words))
         return found
 
     def _may_say(self, kind: str) -> bool:
@@ -138,20 +150,3 @@ class CurveGuard(TrainerCallback):
             return False
         self._said[kind] = self._logs
         return True
-
-
-def _spike_words(spike: Spike, step: int, learning_rate: float | None) -> str:
-    rate = "" if learning_rate is None else f"; the learning rate there is {learning_rate:.2g}"
-    return (
-        f"the loss rose from about {spike.before:.3g} to {spike.now:.3g} at step {step}{rate}. "
-        "If it does not come down again, go back to an earlier checkpoint with a lower "
-        "learning_rate or max_grad_norm."
-    )
-
-
-def _collapse_words(fall: MarginCollapse, step: int) -> str:
-    return (
-        f"{fall.name} fell from about {fall.before:.2g} to {fall.now:.2g} by step {step}: the "
-        "model no longer prefers the chosen answers. Lower learning_rate, and look at the data "
-        "with `orpo data audit`; an earlier checkpoint may be the better model."
-    )
