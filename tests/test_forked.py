@@ -85,26 +85,30 @@ def test_every_way_to_start_a_program(tmp_path: Path) -> None:
     assert run("-X", "dev", "-c", "").returncode == 1
 
 
-def test_ends_are_those_of_the_process(tmp_path: Path) -> None:
-    assert run("-c", "pass").returncode == 0
-    told = run("-c", "raise SystemExit('why')")
-    assert (told.returncode, told.stderr) == (1, "why\n")
-    failed = run("-c", "import os; 1 / 0")
-    assert failed.returncode == 1
-    assert failed.stderr.endswith("ZeroDivisionError: division by zero\n")
-    assert run("-c", "import os; os.abort()").returncode == -signal.SIGABRT
-    assert run("-c", "import os; os.kill(os.getpid(), 9)").returncode == -signal.SIGKILL
-    last = "import atexit; atexit.register(print, 'last words'); print('first', end=' ')"
-    assert run("-c", last).stdout == "first last words\n"
-    threads = "import threading; threading.Timer(0.1, print, ['after all']).start()"
-    assert run("-c", threads).stdout == "after all\n"
+INNER = "import sys; print('orpo.train.trainer' in sys.modules)"  # forked too, and so warm
 
 
-def test_a_process_of_a_process_is_forked_too() -> None:
-    """And has everything imported."""
-    inner = "import sys; print(sys.executable, 'orpo.train.trainer' in sys.modules)"
-    outer = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {inner!r}])"
-    assert run("-c", outer).stdout == f"{forked.python()} True\n"
+@pytest.mark.parametrize(
+    ("program", "code", "out", "err"),
+    [
+        ("pass", 0, "", ""),
+        ("raise SystemExit('why')", 1, "", "why\n"),
+        ("import os; 1 / 0", 1, "", "ZeroDivisionError: division by zero\n"),
+        ("import os; os.kill(os.getpid(), 9)", -signal.SIGKILL, "", ""),
+        ("import atexit; atexit.register(print, 'b'); print('a', end=' ')", 0, "a b\n", ""),
+        ("import threading; threading.Timer(0.1, print, 'a').start()", 0, "a\n", ""),
+        (
+            f"import subprocess, sys; subprocess.run([sys.executable, '-c', {INNER!r}])",
+            0,
+            "True\n",
+            "",
+        ),
+    ],
+)
+def test_ends_are_those_of_the_process(program: str, code: int, out: str, err: str) -> None:
+    done = run("-c", program)
+    assert (done.returncode, done.stdout) == (code, out)
+    assert done.stderr.endswith(err)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
@@ -149,7 +153,7 @@ def test_processes_do_not_hold_each_others_pipes() -> None:
 
 
 def test_the_server_takes_its_processes_along() -> None:
-    mine = forked._Forks()
+    mine = forked.Forks()
     words = [str(mine.folder / "python"), "-c", WAITING.format(before="")]
     client = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
     assert client.stdout is not None

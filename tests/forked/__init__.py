@@ -5,10 +5,7 @@
 A server (`server.py`) has imported everything and forks a process for every such command. What is
 started is a program of a few lines (`client.py`) that hands over its folder, environment, input and
 output, passes signals on, and ends as the process does; if it is killed, so is the process. In
-there `sys.executable` is this `python` again: ranks and workers of a command are forked as well.
-
-What differs from a new process: modules are imported already, in the environment of the tests, and
-the process is a child of the server, in a process group of its own.
+there `sys.executable` is this `python` again. The process is in a group of its own.
 """
 
 from __future__ import annotations
@@ -25,12 +22,8 @@ _HERE = Path(__file__).parent
 ROOT = _HERE.parents[1]
 
 
-class _Forks:
-    """A server, and the programs that ask it.
-
-    Args:
-        how: "warm" with everything imported.
-    """
+class Forks:
+    """A server, "warm" with everything imported, and the programs that ask it."""
 
     def __init__(self, *how: str) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="forked-"))
@@ -52,8 +45,8 @@ class _Forks:
 
 
 @cache
-def _forks() -> _Forks:
-    return _Forks("warm")
+def _forks() -> Forks:
+    return Forks("warm")
 
 
 def programs() -> Path:

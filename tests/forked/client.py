@@ -10,14 +10,7 @@ import signal
 import socket
 import sys
 
-PASSED_ON = (
-    signal.SIGINT,
-    signal.SIGTERM,
-    signal.SIGHUP,
-    signal.SIGQUIT,
-    signal.SIGUSR1,
-    signal.SIGUSR2,
-)
+PASSED_ON = [getattr(signal, f"SIG{n}") for n in ("INT", "TERM", "HUP", "QUIT", "USR1", "USR2")]
 STREAMS = (0, 1, 2)
 
 

@@ -43,11 +43,7 @@ _IMPORTED = (
 
 
 class Server:
-    """Answers clients, one event after the other.
-
-    Args:
-        folder: The clients' programs lie here, and the socket.
-    """
+    """Answers clients, whose programs and socket lie in a folder, one event after the other."""
 
     def __init__(self, folder: Path) -> None:
         self.python = folder / "python"
@@ -61,12 +57,12 @@ class Server:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for who asked
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(self.wake.fileno())
-        self._listen(0, self._close)
-        self._listen(self.listener, self._accept)
-        self._listen(self.ended, self._reap)
-
-    def _listen(self, file: Any, heard: Callable[[], None]) -> None:
-        self.events.register(file, selectors.EVENT_READ, heard)
+        for file, heard in (
+            (0, self._close),
+            (self.listener, self._accept),
+            (self.ended, self._reap),
+        ):
+            self.events.register(file, selectors.EVENT_READ, heard)
 
     def serve(self) -> None:
         """Until stdin ends; in a process that is forked, until its command does."""
@@ -91,7 +87,8 @@ class Server:
                 self._leave(connection)
                 become(json.loads(request), streams, self.python)
             self.waiting[process] = connection
-            self._listen(connection, lambda: self._lost(process))  # it says no more
+            # It says no more.
+            self.events.register(connection, selectors.EVENT_READ, lambda: self._lost(process))
             _tell(connection, process)
         for stream in streams:
             os.close(stream)
@@ -139,13 +136,11 @@ def become(given: dict[str, Any], streams: list[int], python: Path) -> None:
     os.environ.clear()
     os.environ.update(given["environment"])
     sys.executable = str(python)
-    for signal_number in PASSED_ON:
-        handler: Any = signal.SIG_DFL
-        if signal_number in given["ignored"]:
-            handler = signal.SIG_IGN
-        elif signal_number == signal.SIGINT:
-            handler = signal.default_int_handler
-        signal.signal(signal_number, handler)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for signal_number in PASSED_ON[1:]:
+        signal.signal(signal_number, signal.SIG_DFL)
+    for signal_number in given["ignored"]:
+        signal.signal(signal_number, signal.SIG_IGN)
     name, *words = given["words"]
     if name == "orpo":
         words = ["-m", "orpo", *words]

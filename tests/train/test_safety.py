@@ -197,9 +197,6 @@ class TestOnlySafetensors:
             assert main([name, str(folder), *rest]) == 2
             said = capfd.readouterr().err.splitlines()
             assert [line for line in said if line.startswith("error: ")], said
-
-    def test_an_adapter_without_a_base(self, base: Path, tmp_path: Path) -> None:
-        folder = save_adapter(base, tmp_path / "adapter")
         settings = json.loads((folder / "adapter_config.json").read_text())
         settings["base_model_name_or_path"] = None
         (folder / "adapter_config.json").write_text(json.dumps(settings))
@@ -266,11 +263,9 @@ class TestRevision:
         tokenizer = load_tokenizer("org/name", settings)
         assert tokenizer.pad_token == ("</s>" if found == OLD else "<unk>")
 
-    def test_is_not_that_of_another_tokenizer(self, hub: str) -> None:
+    def test_is_not_that_of_another_tokenizer_and_must_be_there(self, hub: str) -> None:
         own = load_tokenizer("org/name", ORPOConfig(model_revision="v1"), of_model=False)
         assert own.pad_token == "<unk>"  # main's
-
-    def test_that_is_not_there(self, hub: str) -> None:
         with pytest.raises(ModelError, match="org/name"):
             load_model("org/name", ORPOConfig(model_revision="v2"))
 

@@ -30,7 +30,6 @@ OPT: dict[str, Any] = {
     "word_embed_proj_dim": 32,
 }
 CONFIGS: dict[str, tuple[int, Any]] = {
-    "learned": (64, lambda n: hf.GPT2Config(**GPT, n_positions=n)),
     "hardly any": (20, lambda n: hf.GPT2Config(**GPT, n_positions=n)),
     "one short": (223, lambda n: hf.GPT2Config(**GPT, n_positions=n)),
     "learned, with an offset": (100, lambda n: hf.OPTConfig(**OPT, max_position_embeddings=n)),

@@ -38,7 +38,7 @@ from tests.train.small import text_rows, tiny_llama
 from tests.train.whole_runs import losses_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
-STEPS = 50
+STEPS = 25
 SCENARIOS = {
     f"{wrapper}, {engine}, {what}": {
         "wrapper": wrapper,
