@@ -12,7 +12,6 @@ import random
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,84 +21,37 @@ from tests.conftest import CHATML, make_tokenizer
 
 COMMIT = "1" * 40
 ROWS = 500
-_LLAMA = {
-    "architectures": ["LlamaForCausalLM"],
-    "hidden_act": "silu",
-    "model_type": "llama",
-    "rms_norm_eps": 1e-5,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-    "torch_dtype": "bfloat16",
-}
+_SIZES = (
+    *("hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads"),
+    *("intermediate_size", "vocab_size", "max_position_embeddings"),
+)
 
 
-def _sizes(
-    width: int, layers: int, heads: int, keys: int, mlp: int, vocabulary: int, **rest: Any
-) -> dict[str, Any]:
-    return {
-        "hidden_size": width,
-        "num_hidden_layers": layers,
-        "num_attention_heads": heads,
-        "num_key_value_heads": keys,
-        "intermediate_size": mlp,
-        "vocab_size": vocabulary,
-        "tie_word_embeddings": False,
-        **rest,
-    }
+def _config(kind: str, *sizes: int, **rest: Any) -> dict[str, Any]:
+    """What a published config.json says."""
+    common: dict[str, Any] = {"model_type": kind, "tie_word_embeddings": False}
+    if kind != "phi":
+        common |= {"hidden_act": "silu", "rms_norm_eps": 1e-5, "bos_token_id": 1, "eos_token_id": 2}
+    common |= {"architectures": [f"{kind.capitalize()}ForCausalLM"], "torch_dtype": "bfloat16"}
+    return {**common, **dict(zip(_SIZES, sizes, strict=True)), **rest}
 
 
-MODELS: dict[str, dict[str, Any]] = {
-    "HuggingFaceTB/SmolLM2-135M": {
-        **_LLAMA,
-        **_sizes(576, 30, 9, 3, 1536, 49152, max_position_embeddings=8192),
-        "tie_word_embeddings": True,
-    },
-    "Qwen/Qwen2.5-0.5B": {
-        **_LLAMA,
-        **_sizes(896, 24, 14, 2, 4864, 151936, max_position_embeddings=32768),
-        "architectures": ["Qwen2ForCausalLM"],
-        "model_type": "qwen2",
-        "tie_word_embeddings": True,
-    },
-    "mistralai/Mistral-7B-v0.1": {
-        **_LLAMA,
-        **_sizes(4096, 32, 32, 8, 14336, 32000, max_position_embeddings=32768),
-        "architectures": ["MistralForCausalLM"],
-        "model_type": "mistral",
-        "sliding_window": 4096,
-    },
-    "meta-llama/Meta-Llama-3-8B": {
-        **_LLAMA,
-        **_sizes(4096, 32, 32, 8, 14336, 128256, max_position_embeddings=8192),
-    },
-    "meta-llama/Llama-2-7b-hf": {
-        **_LLAMA,
-        **_sizes(4096, 32, 32, 32, 11008, 32000, max_position_embeddings=4096),
-    },
-    "microsoft/phi-2": {
-        "architectures": ["PhiForCausalLM"],
-        "model_type": "phi",
-        **_sizes(2560, 32, 32, 32, 10240, 51200, max_position_embeddings=2048),
-        "partial_rotary_factor": 0.4,
-        "layer_norm_eps": 1e-5,
-        "torch_dtype": "float16",
-    },
+_PHI = {"partial_rotary_factor": 0.4, "layer_norm_eps": 1e-5, "torch_dtype": "float16"}
+_MISTRAL = (4096, 32, 32, 8, 14336, 32000, 32768)
+_TIED = {"tie_word_embeddings": True}
+MODELS = {
+    "HuggingFaceTB/SmolLM2-135M": _config("llama", 576, 30, 9, 3, 1536, 49152, 8192, **_TIED),
+    "Qwen/Qwen2.5-0.5B": _config("qwen2", 896, 24, 14, 2, 4864, 151936, 32768, **_TIED),
+    "mistralai/Mistral-7B-v0.1": _config("mistral", *_MISTRAL, sliding_window=4096),
+    "meta-llama/Meta-Llama-3-8B": _config("llama", 4096, 32, 32, 8, 14336, 128256, 8192),
+    "meta-llama/Llama-2-7b-hf": _config("llama", 4096, 32, 32, 32, 11008, 32000, 4096),
+    "microsoft/phi-2": _config("phi", 2560, 32, 32, 32, 10240, 51200, 2048, **_PHI),
 }
 """Hub ids -> what their config.json says."""
 
 _WORDS = (
-    "the",
-    "old",
-    "new",
-    "way",
-    "paths",
-    "stars",
-    "night",
-    "when",
-    "find",
-    "again",
-    "go",
-    "on",
+    *("the", "old", "new", "way", "paths", "stars"),
+    *("night", "when", "find", "again", "go", "on"),
 )
 _SIGNS = "今天的天气很好我们一起去看看这个问题怎么回答"
 
@@ -149,63 +101,50 @@ def _data(home: Path, name: str, config_name: str, splits: dict[str, list[Any]])
 
 def _published() -> dict[str, dict[str, list[dict[str, Any]]]]:
     """Hub ids -> splits -> rows in the published columns."""
-    h4, clean = list(_rows(_h4)), list(_rows(_argilla))
+    h4, tested, hh = _rows(_h4), _rows(_h4, 1)[:20], _rows(_hh)
+    parts = ("prefs", "sft", "gen")
     return {
-        "Anthropic/hh-rlhf": {"train": list(_rows(_hh)), "test": list(_rows(_hh))[:20]},
+        "Anthropic/hh-rlhf": {"train": hh, "test": hh[:20]},
         "HuggingFaceH4/ultrafeedback_binarized": {
-            **{f"train_{part}": h4 for part in ("prefs", "sft", "gen")},
-            **{f"test_{part}": list(_rows(_h4, 1))[:20] for part in ("prefs", "sft", "gen")},
+            **{f"train_{part}": h4 for part in parts},
+            **{f"test_{part}": tested for part in parts},
         },
-        "argilla/ultrafeedback-binarized-preferences-cleaned": {"train": clean},
-        "mlabonne/orpo-dpo-mix-40k": {"train": list(_rows(_mix))},
-        "wenbopan/Chinese-dpo-pairs": {"train": list(_rows(_chinese))},
+        "argilla/ultrafeedback-binarized-preferences-cleaned": {"train": _rows(_argilla)},
+        "mlabonne/orpo-dpo-mix-40k": {"train": _rows(_mix)},
+        "wenbopan/Chinese-dpo-pairs": {"train": _rows(_chinese)},
     }
 
 
-def _rows(make: Any, seed: int = 0) -> Iterator[dict[str, Any]]:
-    draw = random.Random(seed)
+def _rows(make: Any, seed: int = 0) -> list[dict[str, Any]]:
+    draw, rows = random.Random(seed), []
     for number in range(ROWS):
         prompt, chosen, rejected = (" ".join(draw.choices(_WORDS, k=k)) for k in (12, 15, 14))
-        yield make(f"{prompt} {seed}{number}?", f"{chosen}.", f"{rejected}!", number)
+        rows.append(make(f"{prompt} {seed}{number}?", f"{chosen}.", f"{rejected}!", number))
+    return rows
 
 
 def _talk(prompt: str, answer: str) -> list[dict[str, str]]:
     return [{"content": prompt, "role": "user"}, {"content": answer, "role": "assistant"}]
 
 
+def _talks(prompt: str, chosen: str, rejected: str) -> dict[str, Any]:
+    both = {"chosen": _talk(prompt, chosen), "rejected": _talk(prompt, rejected)}
+    return {"prompt": prompt, **both}
+
+
 def _h4(prompt: str, chosen: str, rejected: str, number: int) -> dict[str, Any]:
-    return {
-        "prompt": prompt,
-        "prompt_id": f"{number:064x}",
-        "chosen": _talk(prompt, chosen),
-        "rejected": _talk(prompt, rejected),
-        "messages": _talk(prompt, chosen),
-        "score_chosen": 8.5,
-        "score_rejected": 6.0,
-    }
+    rest = {"messages": _talk(prompt, chosen), "score_chosen": 8.5, "score_rejected": 6.0}
+    return {"prompt_id": f"{number:064x}", **_talks(prompt, chosen, rejected), **rest}
 
 
 def _argilla(prompt: str, chosen: str, rejected: str, _number: int) -> dict[str, Any]:
-    return {
-        "source": "evol_instruct",
-        "prompt": prompt,
-        "chosen": _talk(prompt, chosen),
-        "chosen-rating": 4.5,
-        "chosen-model": "gpt-4",
-        "rejected": _talk(prompt, rejected),
-        "rejected-rating": 3.0,
-        "rejected-model": "alpaca-7b",
-    }
+    models = {"chosen-model": "gpt-4", "rejected-model": "alpaca-7b"}
+    ratings = {"chosen-rating": 4.5, "rejected-rating": 3.0}
+    return {"source": "evol_instruct", **_talks(prompt, chosen, rejected), **models, **ratings}
 
 
 def _mix(prompt: str, chosen: str, rejected: str, _number: int) -> dict[str, Any]:
-    return {
-        "source": "Airoboros",
-        "chosen": _talk(prompt, chosen),
-        "rejected": _talk(prompt, rejected),
-        "prompt": prompt,
-        "question": prompt,
-    }
+    return {"source": "Airoboros", "question": prompt, **_talks(prompt, chosen, rejected)}
 
 
 def _hh(prompt: str, chosen: str, rejected: str, _number: int) -> dict[str, Any]:
@@ -214,14 +153,9 @@ def _hh(prompt: str, chosen: str, rejected: str, _number: int) -> dict[str, Any]
 
 
 def _chinese(_prompt: str, _chosen: str, _rejected: str, number: int) -> dict[str, Any]:
-    return {
-        "prompt": f"第{number}题:{_SIGNS[number % 7 :]}",
-        "system": "",
-        "chosen": f"{_SIGNS[:10]}{number}。",
-        "rejected": f"{_SIGNS[5:]}{number}。",
-        "source": "sharegpt",
-        "id": str(number),
-    }
+    answers = {"chosen": f"{_SIGNS[:10]}{number}。", "rejected": f"{_SIGNS[5:]}{number}。"}
+    prompt = f"第{number}题:{_SIGNS[number % 7 :]}"
+    return {"prompt": prompt, "system": "", **answers, "source": "sharegpt", "id": str(number)}
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -90,41 +89,31 @@ def test_an_adapter_is_merged_first(
     assert "is not what was committed" in orpo.err
 
 
-def code_of_its_own(model: Path) -> None:
-    path = model / "config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "auto_map": {"AutoConfig": "x.Y"}}))
-
-
 @pytest.mark.parametrize(
-    ("arguments", "change", "words"),
+    ("arguments", "words"),
     [
-        (("{model}", "{folder}/a.bin"), None, "is no name of a GGUF file"),
-        (("{model}", "{folder}/there.gguf"), None, "is there already"),
-        (("{model}/..", "{folder}/a.gguf"), None, "the folder holds no model"),
-        (("nowhere", "{folder}/a.gguf"), None, "no such model folder"),
-        (("{model}", "{folder}/a.gguf", "--llama_cpp", "nowhere"), None, "there is no convert_hf"),
-        (("{model}", "{folder}/a.gguf", "--outtype", "q4"), None, "invalid choice"),
-        (("{model}", "{folder}/a.gguf"), code_of_its_own, "comes with code of its own"),
+        (("{model}", "{folder}/a.bin"), "is no name of a GGUF file"),
+        (("{model}", "{folder}/there.gguf"), "is there already"),
+        (("{model}/..", "{folder}/a.gguf"), "the folder holds no model"),
+        (("nowhere", "{folder}/a.gguf"), "no such model folder"),
+        (("{model}", "{folder}/a.gguf", "--llama_cpp", "nowhere"), "there is no convert_hf"),
+        (("{model}", "{folder}/a.gguf", "--outtype", "q4"), "invalid choice"),
+        (("{folder}/own", "{folder}/a.gguf"), "comes with code of its own"),
     ],
 )
 def test_wrong_input_is_one_line(
-    orpo: Orpo,
-    tiny: Path,
-    llama_cpp: Path,
-    tmp_path: Path,
-    arguments: tuple[str, ...],
-    change: Callable[[Path], None] | None,
-    words: str,
+    orpo: Orpo, tiny: Path, llama_cpp: Path, tmp_path: Path, arguments: tuple[str, ...], words: str
 ) -> None:
-    model = Path(shutil.copytree(tiny, tmp_path / "models" / "tiny"))
-    (tmp_path / "there.gguf").write_bytes(b"mine")
-    if change:
-        change(model)
-    given = [one.format(model=model, folder=tmp_path) for one in arguments]
+    there, own = tmp_path / "there.gguf", tmp_path / "own"
+    there.write_bytes(b"mine")
+    own.mkdir()
+    config = json.loads((tiny / "config.json").read_text())
+    (own / "config.json").write_text(json.dumps({**config, "auto_map": {"AutoConfig": "x.Y"}}))
+    given = [one.format(model=tiny, folder=tmp_path) for one in arguments]
     assert orpo("export", "--llama_cpp", llama_cpp, *given) == 2
     assert words in orpo.err
     assert len(orpo.err.strip().splitlines()) == 1
-    assert (tmp_path / "there.gguf").read_bytes() == b"mine"
+    assert there.read_bytes() == b"mine"
 
 
 def test_without_llama_cpp_it_says_where_to_get_it(

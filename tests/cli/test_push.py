@@ -143,32 +143,21 @@ def test_another_model_is_replaced_only_when_asked(orpo: Orpo, server: Hub, run:
     assert "is there already, and public" in orpo.err
 
 
-@pytest.mark.parametrize(
-    ("token", "words"),
-    [
-        (READER, "this token may not write here"),
-        ("hf_" + "x" * 34, "the Hub does not know this token"),
-    ],
-)
 def test_what_the_hub_refuses_is_one_line(
-    orpo: Orpo,
-    server: Hub,
-    run: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    token: str,
-    words: str,
-) -> None:
-    monkeypatch.setenv("HF_TOKEN", token)
-    assert orpo("push", run, "me/mine") == 2
-    last = orpo.err.strip().splitlines()[-1]
-    assert last.startswith("error: me/mine: ")
-    assert words in last
-    assert token not in orpo.err + orpo.out
-
-
-def test_without_a_token_or_offline(
     orpo: Orpo, server: Hub, run: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    unknown = "hf_" + "x" * 34
+    for token, words in (
+        (READER, "this token may not write here"),
+        (unknown, "the Hub does not know this token"),
+    ):
+        monkeypatch.setenv("HF_TOKEN", token)
+        assert orpo("push", run, "me/mine") == 2
+        last = orpo.err.strip().splitlines()[-1]
+        assert last.startswith("error: me/mine: ")
+        assert words in last
+        assert token not in orpo.err + orpo.out
+    server.asked.clear()
     monkeypatch.delenv("HF_TOKEN")
     monkeypatch.setattr(huggingface_hub.constants, "HF_TOKEN_PATH", str(tmp_path / "none"))
     assert orpo("push", run, "me/mine") == 2
@@ -179,21 +168,18 @@ def test_without_a_token_or_offline(
     assert server.asked == []
 
 
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        (lambda run: flip(run / "model.safetensors"), "is not what was committed"),
-        (lambda run: (run / "manifest.json").unlink(), "holds no finished model"),
-        (lambda run: (run / "recipe.yaml").unlink(), "is not a run folder"),
-    ],
-)
 def test_what_is_not_sound_is_not_pushed(
-    orpo: Orpo, server: Hub, run: Path, tmp_path: Path, change: Any, words: str
+    orpo: Orpo, server: Hub, run: Path, tmp_path: Path
 ) -> None:
     mine = copy_of(run, tmp_path)
-    change(mine)
-    assert orpo("push", mine, "me/mine") == 2
-    assert words in orpo.err
+    for change, words in (
+        (lambda: flip(mine / "model.safetensors"), "is not what was committed"),
+        ((mine / "manifest.json").unlink, "holds no finished model"),
+        ((mine / "recipe.yaml").unlink, "is not a run folder"),
+    ):
+        change()
+        assert orpo("push", mine, "me/mine") == 2
+        assert words in orpo.err
     assert server.asked == []
 
 

@@ -102,13 +102,10 @@ def test_no_prompt_is_on_two_sides_and_no_row_is_lost(tmp_path: Path, pairs: str
     settings = {**job(tmp_path, pairs).settings, "seed": 7}
     other = prepared(job(tmp_path / "other", pairs, settings=settings)).rows
     assert prompts(rows.test) == prompts(other.test), "sides stay whatever the seeds are"
-
-
-def test_a_small_share_that_is_held_out_has_two_sides_too(tmp_path: Path) -> None:
-    path = tmp_path / "many.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in text_rows(400)), encoding="utf-8")
-    train = TrainJob(model="m", dataset=[str(path)], held_out=0.1)
-    counts = prepared(job(tmp_path, str(path), train=train)).rows.counts
+    many = tmp_path / "many.jsonl"
+    many.write_text("".join(json.dumps(row) + "\n" for row in text_rows(400)), encoding="utf-8")
+    train = TrainJob(model="m", dataset=[str(many)], held_out=0.1)
+    counts = prepared(job(tmp_path / "many", str(many), train=train)).rows.counts
     assert 0.15 < counts["choosing"] / (counts["choosing"] + counts["test"]) < 0.35
 
 
@@ -122,24 +119,25 @@ def test_dpo_is_given_the_rows_it_trains_on_and_no_others(tmp_path: Path, pairs:
 
 
 def test_another_comparison_is_not_written_over(tmp_path: Path) -> None:
-    claim_comparison(tmp_path, {"training": {"learning_rate": 1e-3}}, overwrite=False)
+    settings = {"training": {"learning_rate": 1e-3}}
+    claim_comparison(tmp_path, settings, overwrite=False)
     (tmp_path / "orpo-steps-seed1").mkdir()
     (tmp_path / "notes.txt").write_text("mine", encoding="utf-8")
-    claim_comparison(tmp_path, {"training": {"learning_rate": 1e-3}}, overwrite=False)
+    claim_comparison(tmp_path, settings, overwrite=False)
+    settings = {"training": {"learning_rate": 1e-2}}
     with pytest.raises(ConfigError, match=r"learning_rate 0\.001, now it is 0\.01.*--overwrite"):
-        claim_comparison(tmp_path, {"training": {"learning_rate": 1e-2}}, overwrite=False)
+        claim_comparison(tmp_path, settings, overwrite=False)
     assert (tmp_path / "orpo-steps-seed1").is_dir()
-    claim_comparison(tmp_path, {"training": {"learning_rate": 1e-2}}, overwrite=True)
+    claim_comparison(tmp_path, settings, overwrite=True)
     assert not (tmp_path / "orpo-steps-seed1").exists()
     assert (tmp_path / "notes.txt").read_text(encoding="utf-8") == "mine"
-
-
-def test_a_folder_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
-    (tmp_path / "recipe.yaml").write_text("model: m", encoding="utf-8")
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "recipe.yaml").write_text("model: m", encoding="utf-8")
     for overwrite in (False, True):
         with pytest.raises(ConfigError, match="no comparison"):
-            claim_comparison(tmp_path, {}, overwrite=overwrite)
-    assert [path.name for path in tmp_path.iterdir()] == ["recipe.yaml"]
+            claim_comparison(run, {}, overwrite=overwrite)
+    assert [path.name for path in run.iterdir()] == ["recipe.yaml"]
 
 
 # The tasks
@@ -268,20 +266,7 @@ def test_a_signal_ends_the_tasks_and_is_passed_on(base: TaskSpec, tmp_path: Path
 
 # The judge
 
-WORDS = [
-    "one",
-    "two",
-    "three",
-    "four",
-    "five",
-    "six",
-    "seven",
-    "eight",
-    "nine",
-    "ten",
-    "eleven",
-    "twelve",
-]
+WORDS = [f"word{n}" for n in range(12)]
 
 
 def worth(request: str, answer: str) -> float:
@@ -291,10 +276,10 @@ def worth(request: str, answer: str) -> float:
 
 def answered(right: int) -> tuple[Outcome, ...]:
     """Answers of which the first so many are right."""
-    said = [word if n < right else f"not {n}" for n, word in enumerate(WORDS)]
     return tuple(
-        Outcome(row, f"Please repeat the word {WORDS[row]}", -1.0, -2.0, f"I say {answer}")
-        for row, answer in enumerate(said)
+        Outcome(row, f"Please repeat the word {word}", -1.0, -2.0, f"I say {said}")
+        for row, word in enumerate(WORDS)
+        for said in [word if row < right else f"not {row}"]
     )
 
 
@@ -307,9 +292,8 @@ def test_preferences_are_for_the_method_and_land_on_its_rows(
         for method, right in (("orpo", 12), ("sft", 3))
     ]
     with ScriptedServer(fair(worth)) as server:
-        settings = JudgeSettings(
-            model="scripted", base_url=server.url, cache=tmp_path / "judge-cache.jsonl"
-        )
+        cache = tmp_path / "judge-cache.jsonl"
+        settings = JudgeSettings(model="scripted", base_url=server.url, cache=cache)
         made = replace(job(tmp_path, pairs, judge=settings), folder=tmp_path)
         about, judged = judge_arms(made, answered(6), arms, lambda line: None)
         asked = len(server.asked)

@@ -35,9 +35,7 @@ def evaluation(effects: Any = AS_IN_THE_PAPER, **more: Any) -> dict[str, Any]:
     base, found = base_group(effects), groups(effects)
     curves = [
         {
-            "method": group.method,
-            "budget": "steps",
-            "seed": run.arm.seed,
+            **{"method": group.method, "budget": "steps", "seed": run.arm.seed},
             "objective": stage.objective,
             "points": [
                 {"step": 20 * n + step, "chosen": -1.0 + step / 100, "rejected": -1.2 - step / 90}
@@ -50,10 +48,8 @@ def evaluation(effects: Any = AS_IN_THE_PAPER, **more: Any) -> dict[str, Any]:
     ]
     cells = [
         {
-            "objective": objective,
-            "learning_rate": rate,
+            **{"objective": objective, "learning_rate": rate, "pairs": 88},
             "orpo_alpha": alpha if objective == "orpo" else None,
-            "pairs": 88,
             "preference_accuracy": 0.5 + rate * 100 + alpha / 10,
             "correct_answers": 0.6,
             "cost": COST | {"objective": objective},
@@ -62,40 +58,24 @@ def evaluation(effects: Any = AS_IN_THE_PAPER, **more: Any) -> dict[str, Any]:
         for rate in (1e-4, 4e-4, 1e-3)
         for alpha in ((0.1, 0.5) if objective == "orpo" else (0.5,))
     ]
+    answers = [
+        {"name": BASE, "answer": CANARY, "correct": False, "reason": "refused"},
+        {"name": "orpo", "answer": "4", "correct": True, "reason": "correct"},
+    ]
     result = {
-        "kind": "comparison",
-        "model": "a model",
-        "dataset": "pairs.jsonl",
-        "command": "orpo compare --seeds 3",
-        "methods": ["orpo", "sft", "sft+dpo"],
-        "budgets": ["steps"],
-        "seeds": [1, 2, 3],
-        "steps": 40,
-        "batch": 16,
+        **{"kind": "comparison", "model": "a model", "dataset": "pairs.jsonl"},
+        **{"command": "orpo compare --seeds 3", "methods": ["orpo", "sft", "sft+dpo"]},
+        **{"budgets": ["steps"], "seeds": [1, 2, 3], "steps": 40, "batch": 16, "seconds": 100},
+        **{"orpo_alpha": 0.5, "dpo_beta": 0.1, "answered": 120},
         "learning_rates": {"orpo": 4e-4, "sft": 4e-4, "dpo": 4e-4},
-        "orpo_alpha": 0.5,
-        "dpo_beta": 0.1,
-        "answered": 120,
         "held_out": {"rows_in": 123, "kept": 121, "nll_only": 1, "dropped": {"no_answer": 2}},
         "table": [summarise(base, base), *(summarise(group, base) for group in found)],
         "claims": decide_claims(found, base),
         "curves": curves,
         "sensitivity": cells,
         "runs": [RUN],
-        "examples": {
-            "rule": "evenly spaced",
-            "examples": [
-                {
-                    "prompt": CANARY,
-                    "answers": [
-                        {"name": BASE, "answer": CANARY, "correct": False, "reason": "refused"},
-                        {"name": "orpo", "answer": "4", "correct": True, "reason": "correct"},
-                    ],
-                }
-            ],
-        },
+        "examples": {"rule": "evenly", "examples": [{"prompt": CANARY, "answers": answers}]},
         "machine": {"device": "cpu", "at_once": 2, "threads": 1},
-        "seconds": 100,
         **more,
     }
     written: dict[str, Any] = json.loads(json.dumps(plain(result)))
@@ -111,6 +91,9 @@ def test_the_verdict_comes_first_in_words() -> None:
     assert "1 is left undecided" in page.verdict  # memory: the peaks are the same
     assert any(remark.startswith("Undecided") for remark in page.remarks)
     assert not any(remark.startswith("Not reproduced") for remark in page.remarks)
+    assert dict(page.facts)["Held-out pairs"] == (
+        "123 read, 120 scored (left out: no_answer: 2; no rejected answer: 1)"
+    )
 
 
 def test_what_is_not_reproduced_is_said_plainly() -> None:
@@ -138,13 +121,6 @@ def test_the_page_holds_everything_and_is_inert(tmp_path: Path) -> None:
         assert (tmp_path / "figures" / f"{name}.svg").is_file()
     assert "orpo compare --seeds 3" in text
     assert "orpo train --seed 1" in text
-
-
-def test_no_row_of_the_held_out_data_goes_missing() -> None:
-    facts = dict(page_of(evaluation()).facts)
-    assert facts["Held-out pairs"] == (
-        "123 read, 120 scored (left out: no_answer: 2; no rejected answer: 1)"
-    )
 
 
 def test_an_unfinished_comparison_has_a_page_too(tmp_path: Path) -> None:

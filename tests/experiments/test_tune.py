@@ -21,7 +21,7 @@ from orpo import ORPOConfig
 from orpo.errors import ConfigError, RunStopped, TrainingError
 from orpo.evaluate.results import Change
 from orpo.experiments import study as studies
-from orpo.experiments.choice import choose, pair_scores, verdict_of
+from orpo.experiments.choice import Choice, choose, pair_scores, verdict_of
 from orpo.experiments.plans import TuneJob, TunePlan
 from orpo.experiments.study import JOURNAL, Place, Study, Tried
 from orpo.experiments.trials import Pruned, Runs, Speed
@@ -69,10 +69,6 @@ def job(place: Path, folder: Path, **changes: Any) -> TuneJob:
     return TuneJob(train, settings, folder, TunePlan(**{"trials": 3, "steps": STEPS, **changes}))
 
 
-def runs_of(made: TuneJob, **how: Any) -> Runs:
-    return Runs(made, **how)
-
-
 def unheard(_line: str) -> None:
     """Nobody listens."""
 
@@ -99,7 +95,7 @@ def test_a_trial_computes_what_orpo_train_computes(
     losses = Losses()
     made = job(place, tmp_path / "out")
     made = replace(made, train=replace(made.train, lora_r=lora_r))
-    runs = runs_of(made, callbacks=lambda: [losses])
+    runs = Runs(made, callbacks=lambda: [losses])
     with pytest.raises(Pruned):
         runs.run(Values(3e-2, 2.0), STEPS, 7, lambda *_: True)
     losses.seen.clear()
@@ -117,7 +113,7 @@ def test_a_trial_computes_what_orpo_train_computes(
 
 
 def test_no_prompt_is_on_two_of_the_three_sides(place: Path, tmp_path: Path) -> None:
-    runs = runs_of(job(place, tmp_path))
+    runs = Runs(job(place, tmp_path))
     assert sum(runs.sizes.values()) == 40
     assert all(runs.sizes.values())
     sides = [runs._train, runs._choosing, runs._test]
@@ -149,46 +145,38 @@ def test_the_score_is_the_loss_of_the_paper_with_one_lambda(chosen: float, rejec
 
 # The choice
 
-
-def tried(number: int, levels: list[float], *, start: bool = False, rate: float = 1e-3) -> Tried:
-    """A whole trial whose chosen answers have these log-probabilities."""
-    rejected = [level - 1.0 for level in levels]
-    score = float(pair_scores(levels, rejected).mean())
-    return Tried(TrialResult(number, rate, 0.1, "complete", start, score, 9), levels, rejected)
-
-
 PROMPTS = [f"prompt {n}" for n in range(40)]
 LEVELS = [-0.5 - n % 7 / 10 for n in range(40)]
+NOISE = [level + (0.2 if n % 2 else -0.21) for n, level in enumerate(LEVELS)]
+FAR = [level - 1.0 for level in LEVELS]
 
 
-def test_what_is_clearly_behind_is_not_near() -> None:
-    noise = [level + (0.2 if n % 2 else -0.21) for n, level in enumerate(LEVELS)]
-    behind = [level - 0.1 for level in LEVELS]
-    trials = [
-        tried(0, behind, start=True, rate=1e-5),
-        tried(1, LEVELS, rate=1e-4),
-        tried(2, noise, rate=3e-4),
-        Tried(TrialResult(3, 1.0, 1.0, "failed", reason="NaN")),
-    ]
-    choice = choose(trials, PROMPTS)
+def chosen(*levels: list[float], rates: tuple[float, ...] = (1e-3, 1e-4, 3e-4)) -> Choice | None:
+    """Among whole trials whose chosen answers have these log-probabilities; the first starts."""
+    trials = [Tried(TrialResult(9, 1.0, 1.0, "failed", reason="NaN"))]
+    trials += [Tried(TrialResult(8, 1e-3, 0.5, "pruned", score=-1.0))]
+    for number, (own, rate) in enumerate(zip(levels, rates, strict=False)):
+        rejected = [level - 1.0 for level in own]
+        score = float(pair_scores(own, rejected).mean())
+        result = TrialResult(number, rate, 0.1, "complete", number == 0, score, 9)
+        trials.append(Tried(result, own, rejected))
+    return choose(trials, PROMPTS)
+
+
+def test_what_is_clearly_behind_is_not_near_and_of_equal_trials_the_first_is_the_best() -> None:
+    choice = chosen([level - 0.1 for level in LEVELS], LEVELS, NOISE, rates=(1e-5, 1e-4, 3e-4))
     assert choice is not None
     assert choice.best.number == 1
     assert [one.number for one in choice.near] == [1, 2]
     assert choice.band == {"learning_rate": [1e-4, 3e-4], "orpo_alpha": [0.1, 0.1]}
+    assert choice.band_words == "learning rate 0.0001 to 0.0003, lambda 0.1 (2 trials)"
     assert choice.edges(Space([1e-5, 1e-2], [0.01, 2.0])) == []
-    assert choice.edges(Space([9e-5, 1e-2], [0.01, 0.11])) == [
-        ["learning_rate", "lowest"],
-        ["orpo_alpha", "highest"],
-    ]
-
-
-def test_of_equal_trials_the_first_is_the_best() -> None:
-    trials = [tried(0, LEVELS, start=True), tried(1, LEVELS)]
-    choice = choose(trials, PROMPTS)
-    assert choice is not None
-    assert choice.best.number == 0
-    assert len(choice.near) == 2
-    assert choose([Tried(TrialResult(0, 1e-3, 0.5, "pruned", score=-1.0))], PROMPTS) is None
+    edges = [["learning_rate", "lowest"], ["orpo_alpha", "highest"]]
+    assert choice.edges(Space([9e-5, 1e-2], [0.01, 0.11])) == edges
+    equal = chosen(LEVELS, LEVELS)
+    assert equal is not None
+    assert (equal.best.number, len(equal.near)) == (0, 2)
+    assert chosen() is None
 
 
 @pytest.mark.parametrize(
@@ -203,17 +191,15 @@ def test_of_equal_trials_the_first_is_the_best() -> None:
 def test_the_start_stands_where_the_test_says_that_the_best_is_worse(
     low: float, high: float, verdict: str, kept: bool
 ) -> None:
-    change = Change(0.0, low, high, 40, 40)
-    far = tried(0, [level - 1.0 for level in LEVELS], start=True)
-    choice = choose([far, tried(1, LEVELS)], PROMPTS)
+    change, choice = Change(0.0, low, high, 40, 40), chosen(FAR, LEVELS)
     assert choice is not None
     test = FinalTest({}, 1, {"score": Measure(change, change, change)})
     assert verdict_of(START, choice, test)[:2] == (verdict, kept)
+    assert verdict_of(START, choice, None)[0] == "not compared"
 
 
 def test_the_start_stands_where_the_trials_tell_nothing_apart_from_it() -> None:
-    noise = [level + (0.2 if n % 2 else -0.21) for n, level in enumerate(LEVELS)]
-    choice = choose([tried(0, noise, start=True), tried(1, LEVELS, rate=1e-4)], PROMPTS)
+    choice = chosen(NOISE, LEVELS)
     assert choice is not None
     assert choice.best.number == 1
     assert verdict_of(START, choice, None)[:2] == ("cannot be told apart", True)
@@ -230,12 +216,9 @@ def test_steps_are_as_many_as_leave_time_for_eight_trials_and_the_test() -> None
     assert Budget(10).plan_steps(TunePlan(steps=7), speed, 1000) == 7
     assert Budget(None).plan_steps(TunePlan(trials=5), speed, 1000) == 250
     assert (TunePlan().limit, TunePlan(trials=5).limit) == (10, None)
-
-
-def test_too_little_time_is_told_with_what_a_trial_takes() -> None:
-    speed = Speed(step=3.0, around=1.0, testing=10.0)
+    slow = Speed(step=3.0, around=1.0, testing=10.0)
     with pytest.raises(ConfigError, match=r"trial of 20 steps takes about 63 s.*at least 5\.0"):
-        Budget(1).plan_steps(TunePlan(), speed, 1000)
+        Budget(1).plan_steps(TunePlan(), slow, 1000)
 
 
 def test_a_trial_is_begun_only_if_the_test_fits_behind_it() -> None:
@@ -251,19 +234,14 @@ def test_a_trial_is_begun_only_if_the_test_fits_behind_it() -> None:
 # The study
 
 
-def place_of(made: TuneJob) -> Place:
-    made.folder.mkdir(parents=True, exist_ok=True)
-    return Place(made.plan.storage, made.plan.study, made.folder)
-
-
-def settings_of(made: TuneJob, seed: int = 1) -> dict[str, Any]:
-    return {"space": plain(made.space), "start": plain(made.start), "seed": seed}
-
-
-def begun(place: Path, folder: Path, seed: int = 1, **changes: Any) -> tuple[Place, Study]:
-    made = job(place, folder, **changes)
-    at = place_of(made)
-    return at, Study.begin(at, settings_of(made, seed), STEPS)
+def begun(
+    folder: Path, seed: int = 1, storage: str = "", **space: tuple[float, float]
+) -> tuple[Place, Study]:
+    folder.mkdir(parents=True, exist_ok=True)
+    at = Place(storage, "orpo", folder)
+    ranges = {"learning_rate": (1e-4, 1e-2), "orpo_alpha": (0.01, 2.0), **space}
+    settings = {"space": ranges, "start": plain(START), "seed": seed}
+    return at, Study.begin(at, json.loads(json.dumps(settings)), STEPS)
 
 
 def drawn(study: Study, count: int = 1) -> list[Values]:
@@ -274,10 +252,8 @@ def drawn(study: Study, count: int = 1) -> list[Values]:
     ]
 
 
-def test_the_first_trial_is_what_the_user_had_also_outside_of_the_range(
-    place: Path, tmp_path: Path
-) -> None:
-    _, study = begun(place, tmp_path, learning_rates=(1e-6, 1e-5))
+def test_the_first_trial_is_what_the_user_had_also_outside_of_the_range(tmp_path: Path) -> None:
+    _, study = begun(tmp_path, learning_rate=(1e-6, 1e-5))
     first, *others = drawn(study, 9)
     assert first == START
     assert all(1e-6 <= one.learning_rate <= 1e-5 for one in others)
@@ -287,26 +263,19 @@ def test_the_first_trial_is_what_the_user_had_also_outside_of_the_range(
     assert results[0].values == START
 
 
-def test_the_same_seed_draws_the_same_trials_and_another_draws_others(
-    place: Path, tmp_path: Path
-) -> None:
-    seeds = {"a": 1, "b": 1, "c": 2}
-    one, same, other = (drawn(begun(place, tmp_path / n, seed)[1], 8) for n, seed in seeds.items())
+def test_a_seed_decides_what_is_drawn_but_not_for_processes_that_join(tmp_path: Path) -> None:
+    studies = [begun(tmp_path / name, seed) for name, seed in (("a", 1), ("b", 1), ("c", 2))]
+    one, same, other = (drawn(study, 8) for _, study in studies)
     assert one == same
     assert one[0] == other[0]
     assert one[1:] != other[1:]
+    joined = [Study.find(studies[0][0]) for _ in range(3)]
+    assert len({drawn(found)[0] for found in joined if found}) == 3
 
 
-def test_processes_that_join_do_not_draw_the_same(place: Path, tmp_path: Path) -> None:
-    at, study = begun(place, tmp_path)
-    drawn(study)
-    joined = [Study.find(at) for _ in range(3)]
-    assert len({drawn(one)[0] for one in joined if one}) == 3
-
-
-def test_a_killed_process_loses_its_trial_for_a_while_only(place: Path, tmp_path: Path) -> None:
+def test_a_killed_process_loses_its_trial_for_a_while_only(tmp_path: Path) -> None:
     """Two children are killed in a trial each: in the start, and in one that was drawn."""
-    at, study = begun(place, tmp_path)
+    at, study = begun(tmp_path)
     for _ in range(2):
         child = os.fork()
         if child == 0:
@@ -324,8 +293,8 @@ def test_a_killed_process_loses_its_trial_for_a_while_only(place: Path, tmp_path
     assert [one.start for one in results] == [True, False, True, False]
 
 
-def test_trials_that_run_elsewhere_are_left_alone(place: Path, tmp_path: Path) -> None:
-    _, study = begun(place, tmp_path)
+def test_trials_that_run_elsewhere_are_left_alone(tmp_path: Path) -> None:
+    _, study = begun(tmp_path)
 
     def elsewhere(trial: optuna.Trial, values: Values) -> float:
         trial.set_user_attr("worker", "another-host 1")
@@ -339,41 +308,33 @@ def test_trials_that_run_elsewhere_are_left_alone(place: Path, tmp_path: Path) -
 
 @pytest.mark.parametrize("storage", ["", "shared.journal", "sqlite:///shared.db"])
 def test_who_comes_second_joins(
-    place: Path, tmp_path: Path, storage: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, storage: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    at, first = begun(place, tmp_path / "one", storage=storage)
+    at, first = begun(tmp_path / "one", storage=storage)
     second = at if not storage else replace(at, folder=tmp_path / "two")
     joined = Study.begin(second, {"seed": 9, "never": "looked at"}, 99)
-    assert joined.steps == STEPS
-    assert joined.details == first.details
+    assert (joined.steps, joined.details) == (STEPS, first.details)
     numbers = {study.run(lambda *_: 0.0).result.number for study in (first, joined, first)}
     assert numbers == {0, 1, 2}
     assert (tmp_path / "one" / JOURNAL).is_file() == (storage == "")
 
 
-def test_a_storage_that_cannot_be_reached_is_one_line(tmp_path: Path) -> None:
-    for storage in (
-        "sqlite:////nowhere/at/all/study.db",
-        "nonsense://study",
-        str(tmp_path / "no" / "such" / "folder" / "study.journal"),
-    ):
-        with pytest.raises(ConfigError, match="--storage") as error:
-            Study.find(Place(storage, "orpo", tmp_path))
-        assert "\n" not in str(error.value)
-
-
-def test_a_study_of_somebody_else_is_not_taken(
+def test_a_storage_that_cannot_be_used_is_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(studies, "_PATIENCE", -1.0)
-    url = f"sqlite:///{tmp_path / 'other.db'}"
-    optuna.create_study(study_name="orpo", storage=url)
-    with pytest.raises(ConfigError, match="not of orpo tune"):
-        Study.find(Place(url, "orpo", tmp_path))
-
-
-def test_a_password_is_never_shown(tmp_path: Path) -> None:
+    foreign = f"sqlite:///{tmp_path / 'other.db'}"
+    optuna.create_study(study_name="orpo", storage=foreign)
+    for storage, said in (
+        ("sqlite:////nowhere/at/all/study.db", "cannot be used"),
+        ("nonsense://study", "cannot be used"),
+        (str(tmp_path / "no" / "such" / "folder" / "study.journal"), "cannot be used"),
+        (foreign, "not of orpo tune"),
+    ):
+        with pytest.raises(ConfigError, match=rf"--storage.*{said}") as error:
+            Study.find(Place(storage, "orpo", tmp_path))
+        assert "\n" not in str(error.value)
     shown = Place("postgresql://me:secret@host:5432/db", "orpo", tmp_path).public
     assert shown == "postgresql://***@host:5432/db"
 
@@ -442,9 +403,6 @@ def test_what_breaks_is_counted_with_its_reason(place: Path, tmp_path: Path) -> 
     assert broken.reason
     assert result.recommended is not None
     assert (result.recommended.values, result.recommended.verdict) == (START, "the same")
-
-
-def test_where_everything_breaks_it_says_why(place: Path, tmp_path: Path) -> None:
-    made = job(place, tmp_path / "out", trials=1, settings={**SETTINGS, "learning_rate": 1e30})
+    made = job(place, tmp_path / "no", trials=1, settings={**SETTINGS, "learning_rate": 1e30})
     with pytest.raises(TrainingError, match="no trial came to its end"):
         run_tune(made, say=unheard)
