@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from rich.markup import escape
 
 from orpo.commands.console import console, say
-from orpo.errors import CheckpointError, ConfigError
+from orpo.errors import CheckpointError, refuse_first
 from orpo.options import argument, asked, option
 from orpo.runs.checkpoints import ensure_as_committed
 from orpo.runs.files import RECIPE, Run, base_model_id, read_run, yaml_text
@@ -46,6 +46,11 @@ _LARGEST_PICTURE = 300_000  # bytes
 _UNMERGED = ("config.json", "generation_config.json", "model.safetensors")
 _REPO = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 _LICENCE = re.compile(r"[a-z0-9][a-z0-9.-]*")
+_NAME = "Give owner/name, in letters, digits, -, _ and dots."
+_GIVE, _OUT = "Give owner/name.", "Leave it out."
+_LICENCES = "Give one such as apache-2.0, mit, llama3.2 or other."
+_WHOLE = "The run is a whole model already."
+_BASE = "--base_model ID says which model of the Hub it is; --merge pushes a whole model."
 
 
 @dataclass(frozen=True)
@@ -67,19 +72,17 @@ class Options:
     json: bool = asked("json")
 
     def __post_init__(self) -> None:
-        if not _fits(self.repo):
-            fix = "Give owner/name, in letters, digits, -, _ and dots."
-            raise ConfigError(f"{self.repo!r} is no name of a repository", where="REPO", fix=fix)
-        if self.base_model is not None and not _fits(self.base_model):
-            what, fix = f"{self.base_model!r} is no Hub id", "Give owner/name."
-            raise ConfigError(what, where="--base_model", fix=fix)
-        if self.license is not None and not _LICENCE.fullmatch(self.license):
-            what = f"{self.license!r} is no licence id of the Hub"
-            fix = "Give one such as apache-2.0, mit, llama3.2 or other."
-            raise ConfigError(what, where="--license", fix=fix)
-        for flag, text in (("--message", self.message), ("--revision", self.revision)):
-            if text is not None and not text.strip():
-                raise ConfigError("is empty", where=flag, fix="Leave it out.")
+        repo, base, licence = self.repo, self.base_model, self.license
+        texts = (("--message", self.message), ("--revision", self.revision))
+        refuse_first(
+            (not _fits(repo), "REPO", f"{repo!r} is no name of a repository", _NAME),
+            (base is not None and not _fits(base), "--base_model", f"{base!r} is no Hub id", _GIVE),
+            (
+                licence is not None and not _LICENCE.fullmatch(licence),
+                *("--license", f"{licence!r} is no licence id of the Hub", _LICENCES),
+            ),
+            *((one is not None and not one.strip(), flag, "is empty", _OUT) for flag, one in texts),
+        )
 
 
 def _fits(name: str) -> bool:
@@ -184,28 +187,24 @@ def _show(plan: PushPlan) -> None:
 def pushable(options: Options) -> Pushable:
     """Make sure that a run can be pushed; reads the run folder, and nothing of the network."""
     run = read_run(options.run)
-    where = str(run.path)
-    if holder := lock_holder(run.path):
-        raise ConfigError(f"is being written by {holder}", where=where, fix="Wait for it.")
+    holder, where = lock_holder(run.path), str(run.path)
+    refuse_first((holder, where, f"is being written by {holder}", "Wait for it."))
     if not (run.path / MANIFEST).is_file():
         what = f"holds no finished model (no {MANIFEST})"
         fix = "Push a run that has ended; `orpo doctor` says what is there."
         raise CheckpointError(what, where=where, fix=fix)
     manifest = read_manifest(run.path)
-    if manifest.kind != "model":
-        raise ConfigError("is a checkpoint", where=where, fix="Push the folder of the run.")
+    checkpoint = manifest.kind != "model"
+    refuse_first((checkpoint, where, "is a checkpoint", "Push the folder of the run."))
     ensure_as_committed(run.path)
     adapter = bool(run.facts.get("adapter"))
-    if options.merge and not adapter:
-        what, fix = "there is no adapter to merge", "The run is a whole model already."
-        raise ConfigError(what, where="--merge", fix=fix)
     base = options.base_model or base_model_id(run)
-    if adapter and not options.merge and base is None:
-        raise ConfigError(
-            f"the adapter's base model is a folder of this machine ({run.recipe.get('model')})",
-            where=options.run,
-            fix="--base_model ID says which model of the Hub it is; --merge pushes a whole model.",
-        )
+    what = f"the adapter's base model is a folder of this machine ({run.recipe.get('model')})"
+    merges, alone = options.merge, adapter and not options.merge and base is None
+    refuse_first(
+        (merges and not adapter, "--merge", "there is no adapter to merge", _WHOLE),
+        (alone, options.run, what, _BASE),
+    )
     return Pushable(options, run, manifest, base)
 
 

@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orpo.errors import ConfigError
+from orpo.errors import ConfigError, refuse_first
 from orpo.evaluate.settings import JudgeSettings
 from orpo.experiments.comparison import BUDGETS, METHODS, STAGES
 from orpo.experiments.tuning import Space, Values
@@ -28,6 +28,14 @@ PEERS = ("trl", "trl-grouped", "orpo-padded")
 PRECISIONS = ("bf16", "fp32", "bf16-pure")
 CHECKPOINTING = ("off", "on", "trl-default")
 ROWS = ("dataset", "hh-like", "ultrafeedback-like")
+
+Wrong = tuple[object, str, str]
+"""Whether something is wrong, where, and what."""
+_JOIN = "Join them to one file first."
+_HOLD_OUT = "Add --eval_dataset NAME, or --held_out SHARE."
+_RANGE = "Give a lower and a higher end, both positive."
+_SHARE = "Let several processes or machines share a study: --storage."
+_DATASET = f"Add --dataset NAME, or use --rows {' or '.join(ROWS[1:])}."
 
 _MINUTES = 10.0
 _RATES = {"full": (1e-6, 1e-4), "adapter": (1e-5, 1e-3)}
@@ -51,27 +59,24 @@ def _sizes(text: str) -> tuple[int, ...]:
         raise ArgumentTypeError(f"expected whole numbers, found {text!r}") from error
 
 
-def _one_of(choices: Sequence[str], flag: str, *names: str) -> None:
-    for name in names:
-        if name not in choices:
-            raise ConfigError(f"{name!r} is none of {', '.join(choices)}", where=f"--{flag}")
+def _unknown(choices: Sequence[str], flag: str, *names: str) -> list[Wrong]:
+    known = ", ".join(choices)
+    return [(one not in choices, f"--{flag}", f"{one!r} is none of {known}") for one in names]
 
 
-def _differ(flag: str, values: Sequence[object]) -> None:
-    if not values or len(set(values)) < len(values):
-        raise ConfigError("needs different values, at least one", where=f"--{flag}")
+def _repeated(flag: str, values: Sequence[object]) -> Wrong:
+    repeated = not values or len(set(values)) < len(values)
+    return repeated, f"--{flag}", "needs different values, at least one"
 
 
-def _at_least(least: int, **counts: int | None) -> None:
-    for flag, count in counts.items():
-        if count is not None and count < least:
-            raise ConfigError(f"must be at least {least}, is {count}", where=f"--{flag}")
+def _below(least: int, **counts: int | None) -> list[Wrong]:
+    given = [(flag, n) for flag, n in counts.items() if n is not None]
+    return [(n < least, f"--{flag}", f"must be at least {least}, is {n}") for flag, n in given]
 
 
-def _positive(**values: float | None) -> None:
-    for flag, value in values.items():
-        if value is not None and not 0 < value < math.inf:
-            raise ConfigError(f"must be positive, is {value}", where=f"--{flag}")
+def _not_positive(**values: float | None) -> list[Wrong]:
+    given = [(flag, n) for flag, n in values.items() if n is not None]
+    return [(not 0 < n < math.inf, f"--{flag}", f"must be positive, is {n}") for flag, n in given]
 
 
 def _checker() -> Any:
@@ -100,11 +105,12 @@ class ComparePlan:
     at_once: int | None = option(None, help="runs at a time; default 1, on the demo 2")
 
     def __post_init__(self) -> None:
-        _one_of(METHODS, "methods", *self.methods)
-        _differ("methods", self.methods)
-        _at_least(1, seeds=self.seeds, at_once=self.at_once)
-        _positive(
-            sft_learning_rate=self.sft_learning_rate, dpo_learning_rate=self.dpo_learning_rate
+        sft, dpo = self.sft_learning_rate, self.dpo_learning_rate
+        refuse_first(
+            *_unknown(METHODS, "methods", *self.methods),
+            _repeated("methods", self.methods),
+            *_below(1, seeds=self.seeds, at_once=self.at_once),
+            *_not_positive(sft_learning_rate=sft, dpo_learning_rate=dpo),
         )
 
     @property
@@ -130,15 +136,13 @@ class CompareJob:
     command: str = "orpo compare"
 
     def __post_init__(self) -> None:
-        if len(self.train.dataset or []) != 1 or self.train.mix:
-            what, fix = "a comparison takes one data set", "Join them to one file first."
-            raise ConfigError(what, where="--dataset", fix=fix)
-        if self.train.resume:
-            what = "a comparison goes on by itself"
-            raise ConfigError(what, where="--resume", fix="Leave it out.")
-        if not self.train.eval_dataset and not self.train.held_out:
-            fix = "Add --eval_dataset NAME, or --held_out SHARE."
-            raise ConfigError("held-out pairs are needed", where="--eval_dataset", fix=fix)
+        several = len(self.train.dataset or []) != 1 or self.train.mix
+        held = self.train.eval_dataset or self.train.held_out
+        refuse_first(
+            (several, "--dataset", "a comparison takes one data set", _JOIN),
+            (self.train.resume, "--resume", "a comparison goes on by itself", "Leave it out."),
+            (not held, "--eval_dataset", "held-out pairs are needed", _HOLD_OUT),
+        )
         if self.config("orpo").holds_secrets:
             raise ConfigError(
                 "a comparison writes its settings down, and a token would stand among them",
@@ -205,14 +209,17 @@ class TunePlan:
     checker: str = _checker()
 
     def __post_init__(self) -> None:
-        _positive(minutes=self.minutes)
-        _at_least(1, trials=self.trials, steps=self.steps)
-        for flag, ends in (("--learning_rates", self.learning_rates), ("--alphas", self.alphas)):
-            if ends is not None and not 0 < ends[0] < ends[1] < math.inf:
-                fix = "Give a lower and a higher end, both positive."
-                raise ConfigError(f"{ends[0]:g} {ends[1]:g} is no range", where=flag, fix=fix)
-        if not self.study:
-            raise ConfigError("needs a name", where="--study")
+        ranges = (("--learning_rates", self.learning_rates), ("--alphas", self.alphas))
+        given = [(flag, ends) for flag, ends in ranges if ends is not None]
+        refuse_first(
+            *_not_positive(minutes=self.minutes),
+            *_below(1, trials=self.trials, steps=self.steps),
+            *(
+                (not 0 < low < high < math.inf, flag, f"{low:g} {high:g} is no range", _RANGE)
+                for flag, (low, high) in given
+            ),
+            (not self.study, "--study", "needs a name"),
+        )
 
     @property
     def limit(self) -> float | None:
@@ -232,23 +239,18 @@ class TuneJob:
     command: str = "orpo tune"
 
     def __post_init__(self) -> None:
-        if int(os.environ.get("WORLD_SIZE") or 1) > 1:
-            raise ConfigError(
-                "trials run in one process",
-                where="orpo tune",
-                fix="Let several processes or machines share a study: --storage.",
-            )
-        if self.train.resume:
-            raise ConfigError("tuning goes on by itself", where="--resume", fix="Leave it out.")
-        if self.config.objective != "orpo":
-            what = f"is {self.config.objective!r}, which has no lambda"
-            raise ConfigError(what, where="objective", fix="Use orpo.")
-        if not (self.start.learning_rate > 0 and self.start.orpo_alpha > 0):
-            raise ConfigError(
-                f"is {self.start}: the search starts from it, on a logarithmic scale",
-                where="learning_rate and orpo_alpha",
-                fix="Both must be positive.",
-            )
+        ranks, resume = int(os.environ.get("WORLD_SIZE") or 1), self.train.resume
+        refuse_first(
+            (ranks > 1, "orpo tune", "trials run in one process", _SHARE),
+            (resume, "--resume", "tuning goes on by itself", "Leave it out."),
+        )
+        config, start = self.config, self.start
+        what = f"is {config.objective!r}, which has no lambda"
+        refuse_first((config.objective != "orpo", "objective", what, "Use orpo."))
+        usable = start.learning_rate > 0 and start.orpo_alpha > 0
+        what = f"is {start}: the search starts from it, on a logarithmic scale"
+        where = "learning_rate and orpo_alpha"
+        refuse_first((not usable, where, what, "Both must be positive."))
 
     @cached_property
     def config(self) -> ORPOConfig:
@@ -335,23 +337,19 @@ class BenchJob:
     warmup: int = option(1, help="steps before them; default 1")
 
     def __post_init__(self) -> None:
-        _one_of(ROWS, "rows", self.rows or ROWS[0])
-        _one_of(CHECKPOINTING, "gradient_checkpointing", self.gradient_checkpointing)
-        _one_of(PRECISIONS, "precision", self.precision)
-        _one_of(PEERS, "against", *self.against)
-        _differ("batch_size", self.batch_sizes or (1,))
-        _differ("against", self.against)
-        for size in self.batch_sizes:
-            _at_least(1, batch_size=size)
-        _at_least(32, max_length=self.max_length)
-        _at_least(1, steps=self.steps)
-        _at_least(0, warmup=self.warmup)
-        if self.rows == "dataset" and self.model and self.dataset is None:
-            raise ConfigError(
-                "is needed for --rows dataset",
-                where="--dataset",
-                fix=f"Add --dataset NAME, or use --rows {' or '.join(ROWS[1:])}.",
-            )
+        needed = self.rows == "dataset" and self.model and self.dataset is None
+        refuse_first(
+            *_unknown(ROWS, "rows", self.rows or ROWS[0]),
+            *_unknown(CHECKPOINTING, "gradient_checkpointing", self.gradient_checkpointing),
+            *_unknown(PRECISIONS, "precision", self.precision),
+            *_unknown(PEERS, "against", *self.against),
+            _repeated("batch_size", self.batch_sizes or (1,)),
+            _repeated("against", self.against),
+            *_below(1, batch_size=min(self.batch_sizes, default=1), steps=self.steps),
+            *_below(32, max_length=self.max_length),
+            *_below(0, warmup=self.warmup),
+            (needed, "--dataset", "is needed for --rows dataset", _DATASET),
+        )
 
     @property
     def rounds(self) -> int:
