@@ -395,6 +395,9 @@ WRONG = {
         (("--dataset", "none.jsonl"), "none.jsonl"),
         (("--batch_size", "two"), "--batch_size"),
         (("--precision", "int4"), "--precision"),
+        (("--rows", "long"), "--rows"),
+        (("--against", "axolotl"), "axolotl"),
+        (("--rows", "dataset", "--model", "m"), "--dataset"),
     ],
 }
 

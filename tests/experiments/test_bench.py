@@ -15,12 +15,12 @@ from orpo.data.types import TextPair
 from orpo.errors import ConfigError, DataError, TrainingError
 from orpo.experiments import bench
 from orpo.experiments import bench_rows as rowing
-from orpo.experiments.bench import ModelSize, Side, Step, Worker
+from orpo.experiments.bench import ModelSize, Side, Step
 from orpo.experiments.bench_rows import BenchRow, PairLengths, RowMaker, SideSpec
 from orpo.experiments.bench_worker import Pacemaker
 from orpo.experiments.measuring import MemoryMeter
 from orpo.experiments.plans import BenchJob
-from orpo.runs.processes import supervised
+from orpo.runs.processes import Supervisor, supervised
 from tests.train.small import byte_tokenizer, text_rows, tiny_llama
 
 HH = rowing.SHAPES["hh-like"]
@@ -117,8 +117,8 @@ def test_rows_that_a_side_would_drop_are_left_out_and_conversations_become_text(
 
 def side_of(seconds: list[float], rows: list[BenchRow], peak: int = 300) -> Side:
     facts = {"engine": "e", "gradient_checkpointing": False, "notes": [], "tokens": ["x", "y"]}
-    steps = [Step(s, 0.0, 2.0) for s in seconds]
-    return Side(facts, steps, {"peak": peak, "idle": 100, "exact": True}, rows, 1, 1)
+    steps, memory = [Step(s, 0.0, 2.0) for s in seconds], {"peak": peak, "idle": 100, "exact": True}
+    return Side("orpo", rows, 1, 1, facts, steps, memory)
 
 
 def test_figures_and_ratios_by_hand() -> None:
@@ -148,17 +148,15 @@ def test_figures_and_ratios_by_hand() -> None:
 def test_sides_take_turns_in_swapped_order() -> None:
     taken: list[str] = []
 
-    class Recorder:
-        def __init__(self, side: str) -> None:
-            self.side = side
-
+    class Recorder(Side):
         def go(self, kind: str) -> dict[str, Any]:
-            taken.append(self.side)
+            taken.append(self.name)
             return {"seconds": 1.0, "between": 0.0, "loss": None}
 
-    sides: list[Any] = [Recorder("a"), Recorder("b")]
-    assert [set(found) for found in bench.take_turns(sides, 3)] == [{"a", "b"}] * 3
-    assert taken == ["a", "b", "b", "a", "a", "b"]
+    sides = [Recorder(name, [], 1, 0) for name in "ab"]
+    bench.take_turns(sides, 3)
+    assert [len(side.steps) for side in sides] == [3, 3]
+    assert "".join(taken) == "abbaab"
 
 
 def test_a_side_is_at_rest_until_every_side_has_taken_its_last_step() -> None:
@@ -185,9 +183,11 @@ def test_a_side_is_at_rest_until_every_side_has_taken_its_last_step() -> None:
     assert happened == ["ready", "rest", "step", "rest", "step", "rest", "at work", "done"]
 
 
-def spec_of(model: Path, folder: Path, steps: int = 2) -> SideSpec:
-    how = ("fp32", False, False, 2, steps, 128)
-    return SideSpec("orpo", str(model), *how, str(folder), text_rows(2 * steps))
+def started(model: Path, folder: Path, group: Supervisor, steps: int = 2) -> Side:
+    job = BenchJob(model=str(model), precision="fp32", steps=steps - 1)
+    side = Side("orpo", [], 2, 1)
+    side.start(SideSpec("orpo", job, 2, 128, str(folder), text_rows(2 * steps)), group)
+    return side
 
 
 @pytest.mark.usefixtures("forked_python")
@@ -196,9 +196,9 @@ def test_workers_step_when_told_and_end_with_their_reader(model: Path, tmp_path:
     empty.mkdir()
     (empty / "config.json").write_bytes((model / "config.json").read_bytes())
     with supervised() as group:
-        steady = Worker(spec_of(model, tmp_path / "steady", 3), group)
-        refused = Worker(spec_of(empty, tmp_path / "refused"), group)
-        killed = Worker(spec_of(model, tmp_path / "killed"), group)
+        steady = started(model, tmp_path / "steady", group, 3)
+        refused = started(empty, tmp_path / "refused", group)
+        killed = started(model, tmp_path / "killed", group)
         os.kill(killed.child.process.pid, signal.SIGKILL)
         with pytest.raises(TrainingError, match="the orpo side stopped with SIGKILL: said nothing"):
             killed.receive("ready")
@@ -220,14 +220,10 @@ def test_workers_step_when_told_and_end_with_their_reader(model: Path, tmp_path:
     ("settings", "said"),
     [
         ({"against": ("trl", "trl")}, "--against"),
-        ({"against": ("axolotl",)}, "axolotl"),
         ({"batch_sizes": (0,)}, "--batch_size"),
-        ({"rows": "dataset", "dataset": None}, "--dataset"),
-        ({"rows": "long"}, "--rows"),
         ({"steps": 0}, "--steps"),
         ({"warmup": -1}, "--warmup"),
         ({"max_length": 8}, "--max_length"),
-        ({"precision": "fp16"}, "--precision"),
         ({"gradient_checkpointing": "maybe"}, "--gradient_checkpointing"),
     ],
 )

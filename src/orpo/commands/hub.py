@@ -28,7 +28,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from orpo.errors import ConfigError, OrpoError
+from orpo.errors import ConfigError, OrpoError, refuse_first
 from orpo.runs.files import RECIPE, Run
 from orpo.runs.public import scrubbed
 from orpo.runs.reading import load_yaml
@@ -39,6 +39,16 @@ _UNANSWERED: type[BaseException] = HfHubHTTPError.__bases__[0]
 _OF_THE_REPOSITORY = {".gitattributes", "README.md", "LICENSE"}
 _OF_A_MODEL = (".safetensors", ".safetensors.index.json", ".bin", ".gguf", ".pt", ".pth")
 _LICENCE = ("license", "license_name", "license_link")
+_UNSET = "Unset it, or add --dry_run to see what would be sent."
+_LOG_IN = "Log in with `hf auth login`, or set HF_TOKEN to a token that can write."
+_PRIVATE = "Make it private on the Hub, name another one, or drop --private."
+_ANOTHER = "Name another repository, or give --overwrite to replace its model."
+_REFUSED = {
+    401: ("the Hub does not know this token", "`hf auth login`, or another HF_TOKEN."),
+    403: ("this token may not write here", "Use one with write access, or another owner."),
+    404: ("there is no such repository, or it is hidden", "Check owner and name."),
+}
+"""Status of an answer -> what it means, and what to do."""
 
 
 @dataclass(frozen=True)
@@ -78,19 +88,11 @@ class Hub:
     """The Hub that HF_ENDPOINT names, with the token that is set."""
 
     def __init__(self, repo: str, revision: str | None) -> None:
-        if is_offline_mode():
-            raise ConfigError(
-                "is set: nothing can be sent",
-                where="HF_HUB_OFFLINE",
-                fix="Unset it, or add --dry_run to see what would be sent.",
-            )
-        token = get_token()
-        if not token:
-            raise ConfigError(
-                "there is no Hub token",
-                where="orpo push",
-                fix="Log in with `hf auth login`, or set HF_TOKEN to a token that can write.",
-            )
+        token = get_token() or ""
+        refuse_first(
+            (is_offline_mode(), "HF_HUB_OFFLINE", "is set: nothing can be sent", _UNSET),
+            (not token, "orpo push", "there is no Hub token", _LOG_IN),
+        )
         self._repo, self._revision, self.token = repo, revision, token
         self._api = HfApi(token=token)
 
@@ -109,13 +111,8 @@ class Hub:
         """
         with self._explained():
             try:
-                found = self._api.repo_info(self._repo)
-                if private and not found.private:
-                    raise ConfigError(
-                        "is there already, and public",
-                        where=self._repo,
-                        fix="Make it private on the Hub, name another one, or drop --private.",
-                    )
+                public = not self._api.repo_info(self._repo).private and private
+                refuse_first((public, self._repo, "is there already, and public", _PRIVATE))
                 files = set(self._api.list_repo_files(self._repo, revision=self._revision))
             except RevisionNotFoundError:
                 return set()
@@ -123,13 +120,10 @@ class Hub:
                 if error.response.status_code == HTTPStatus.UNAUTHORIZED:
                     self._api.whoami()  # of a token that it knows it hides what is not its
                 return set()
-            others = files - _OF_THE_REPOSITORY
-            if others and not overwrite and self._run_there(files) != run_id:
-                raise ConfigError(
-                    f"holds something else already ({', '.join(sorted(others)[:3])})",
-                    where=self._repo,
-                    fix="Name another repository, or give --overwrite to replace its model.",
-                )
+            others = sorted(files - _OF_THE_REPOSITORY)
+            foreign = others and not overwrite and self._run_there(files) != run_id
+            what = f"holds something else already ({', '.join(others[:3])})"
+            refuse_first((foreign, self._repo, what, _ANOTHER))
         return files
 
     def push(
@@ -175,26 +169,19 @@ class Hub:
         """What the Hub or the way to it brings about, as one line without the token."""
         try:
             yield
+        except ConfigError:
+            raise
         except (RuntimeError, OSError, ValueError, _UNANSWERED) as error:
-            if isinstance(error, ConfigError):
-                raise
             cause = error.__cause__ if isinstance(error, RuntimeError) else None
             raise self._told(cause or error) from None
 
     def _told(self, error: BaseException) -> OrpoError:
         if isinstance(error, HfHubHTTPError):
-            return self._refused(error)
+            status = error.response.status_code
+            said = scrubbed(error.server_message or str(error).splitlines()[0], self.token)
+            what, fix = _REFUSED.get(status, (f"the Hub refused it ({status})", ""))
+            return ConfigError(f"{what}: {said}" if said else what, where=self._repo, fix=fix)
         reason = " ".join(scrubbed(str(error) or type(error).__name__, self.token).split())
         if isinstance(error, _UNANSWERED):
             return OrpoError(f"{self._api.endpoint} cannot be reached: {reason}")
         return OrpoError(f"{self._repo}: {reason}")
-
-    def _refused(self, error: HfHubHTTPError) -> ConfigError:
-        status = error.response.status_code
-        said = scrubbed(error.server_message or str(error).splitlines()[0], self.token)
-        what, fix = {
-            401: ("the Hub does not know this token", "`hf auth login`, or another HF_TOKEN."),
-            403: ("this token may not write here", "Use one with write access, or another owner."),
-            404: ("there is no such repository, or it is hidden", "Check owner and name."),
-        }.get(status, (f"the Hub refused it ({status})", ""))
-        return ConfigError(f"{what}: {said}" if said else what, where=self._repo, fix=fix)

@@ -9,7 +9,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from itertools import cycle, islice
 from pathlib import Path
@@ -27,7 +27,7 @@ from orpo.experiments import workers
 from orpo.experiments.bench_rows import BenchRow, PairLengths, RowMaker, SideSpec
 from orpo.experiments.measuring import machine
 from orpo.experiments.plans import OURS, BenchJob
-from orpo.runs.processes import Child, Supervisor, supervised
+from orpo.runs.processes import Supervisor, supervised
 from orpo.runs.typed import plain
 from orpo.train.clock import now
 from orpo.train.recorder import versions
@@ -121,51 +121,51 @@ def _measure(
     rows = rows[: batch_size * job.rounds]
     grouped = rowing.grouped_by_length(rows, batch_size, job.warmup)
     order = {name: grouped if name == "trl-grouped" else rows for name in names}
-    with (
-        tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder,
-        supervised() as group,
-    ):
-        specs = [
-            SideSpec(
-                side=name,
-                model=job.model,
-                precision=job.precision,
-                lora=job.lora,
-                gradient_checkpointing=job.checkpoints(name),
-                batch_size=batch_size,
-                steps=job.rounds,
-                max_length=max_length,
-                folder=str(Path(folder, name)),
-                rows=[row.texts for row in order[name]],
-            )
-            for name in names
-        ]
+    sides = [Side(name, order[name], batch_size, job.warmup) for name in names]
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, supervised() as group:
         try:
-            started = [Worker(spec, group) for spec in specs]
-            facts = {worker.side: worker.receive("ready") for worker in started}
-            steps = take_turns(started, job.rounds)
-            memory = {worker.side: worker.go("done") for worker in started}
+            for side in sides:
+                texts = [row.texts for row in side.rows]
+                place = str(Path(folder, side.name))
+                side.start(SideSpec(side.name, job, batch_size, max_length, place, texts), group)
+            for side in sides:
+                side.facts = side.receive("ready")
+            take_turns(sides, job.rounds)
+            for side in sides:
+                side.memory = side.go("done")
         except (TrainingError, ChildProcessError):
             if group.received:
                 words = "stopped: nothing was measured"
                 raise RunStopped(words, group.received[0]) from None
             raise
-    return {
-        name: Side(
-            *(facts[name], [taken[name] for taken in steps], memory[name]),
-            *(order[name], batch_size, job.warmup),
-        )
-        for name in names
-    }
+    return {side.name: side for side in sides}
 
 
-class Worker:
-    """One side in its own process; its folder receives what it writes, stderr included."""
+@dataclass(frozen=True)
+class Step:
+    """One step of one side: seconds, those until it was ready for the next, and a finite loss."""
 
-    def __init__(self, spec: SideSpec, group: Supervisor) -> None:
-        module, folder = "orpo.experiments.bench_worker", Path(spec.folder)
-        self.side = spec.side
-        self.child: Child = workers.start(group, module, spec, folder, environment_of(spec.side))
+    seconds: float
+    between: float
+    loss: float | None
+
+
+@dataclass
+class Side:
+    """One side of a cell: its process, and what it did."""
+
+    name: str
+    rows: list[BenchRow]  # in order of use
+    batch_size: int
+    warmup: int  # leading steps that do not count
+    facts: dict[str, Any] = field(default_factory=dict)  # its `ready` message
+    steps: list[Step] = field(default_factory=list)  # those of the warm-up included
+    memory: dict[str, Any] = field(default_factory=dict)  # its `done` message
+
+    def start(self, spec: SideSpec, group: Supervisor) -> None:
+        """Its process begins; its folder receives what it writes, stderr included."""
+        module, environment = "orpo.experiments.bench_worker", environment_of(self.name)
+        self.child = workers.start(group, module, spec, Path(spec.folder), environment)
 
     def receive(self, kind: str) -> Any:
         """The content of the next message, which must be of this kind."""
@@ -175,7 +175,7 @@ class Worker:
             raise self._obituary()
         message = json.loads(line)
         if "refused" in message:
-            raise ConfigError(str(message["refused"]).removesuffix("."), where=self.side)
+            raise ConfigError(str(message["refused"]).removesuffix("."), where=self.name)
         return message[kind]
 
     def go(self, kind: str) -> Any:
@@ -190,16 +190,30 @@ class Worker:
 
     def _obituary(self) -> TrainingError:
         _, how = workers.last_words(self.child)
-        return TrainingError(f"the {self.side} side stopped with {how}")
+        return TrainingError(f"the {self.name} side stopped with {how}")
+
+    @property
+    def counted(self) -> list[Step]:
+        """The steps after the warm-up."""
+        return self.steps[self.warmup :]
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of all counted steps."""
+        return sum(step.seconds for step in self.counted)
+
+    def rates(self, worth: Callable[[PairLengths], int] = sum) -> list[float]:
+        """What the pairs of each counted step are worth, per second: tokens, each once."""
+        starts = range(self.warmup * self.batch_size, len(self.rows), self.batch_size)
+        values = [sum(worth(r.lengths) for r in self.rows[i : i + self.batch_size]) for i in starts]
+        return [n / step.seconds for n, step in zip(values, self.counted, strict=True)]
 
 
-def take_turns(sides: Sequence[Worker], rounds: int) -> list[dict[str, Step]]:
+def take_turns(sides: Sequence[Side], rounds: int) -> None:
     """One step of each side per round, the order swapped every round."""
-    taken = []
     for number in range(rounds):
-        order = sides if number % 2 == 0 else sides[::-1]
-        taken.append({worker.side: Step(**worker.go("step")) for worker in order})
-    return taken
+        for side in sides if number % 2 == 0 else sides[::-1]:
+            side.steps.append(Step(**side.go("step")))
 
 
 def environment_of(side: str) -> dict[str, str]:
@@ -272,43 +286,6 @@ def matmul_rate(precision: str) -> float:
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     return 2 * width**3 / median(seconds[1:])
-
-
-@dataclass(frozen=True)
-class Step:
-    """One step of one side: seconds, those until it was ready for the next, and a finite loss."""
-
-    seconds: float
-    between: float
-    loss: float | None
-
-
-@dataclass(frozen=True)
-class Side:
-    """What one side did in one cell."""
-
-    facts: dict[str, Any]  # its `ready` message
-    steps: list[Step]  # those of the warm-up included
-    memory: dict[str, Any]  # its `done` message
-    rows: list[BenchRow]  # in order of use
-    batch_size: int
-    warmup: int  # leading steps that do not count
-
-    @property
-    def counted(self) -> list[Step]:
-        """The steps after the warm-up."""
-        return self.steps[self.warmup :]
-
-    @property
-    def seconds(self) -> float:
-        """Seconds of all counted steps."""
-        return sum(step.seconds for step in self.counted)
-
-    def rates(self, worth: Callable[[PairLengths], int] = sum) -> list[float]:
-        """What the pairs of each counted step are worth, per second: tokens, each once."""
-        starts = range(self.warmup * self.batch_size, len(self.rows), self.batch_size)
-        values = [sum(worth(r.lengths) for r in self.rows[i : i + self.batch_size]) for i in starts]
-        return [n / step.seconds for n, step in zip(values, self.counted, strict=True)]
 
 
 def side_figures(side: Side, size: ModelSize, matmul_rate: float, *, lora: bool) -> dict[str, Any]:

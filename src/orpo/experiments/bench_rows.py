@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 from statistics import fmean
 from typing import NamedTuple
@@ -23,6 +23,7 @@ from orpo.data.sources import open_source
 from orpo.data.tokenize import PairTokenizer
 from orpo.data.types import Dropped, PreferencePair, Row, TextPair
 from orpo.errors import DataError
+from orpo.experiments.plans import BenchJob
 
 
 class PairLengths(NamedTuple):
@@ -33,10 +34,7 @@ class PairLengths(NamedTuple):
     rejected: int
 
 
-SHAPES = {
-    "hh-like": PairLengths(137, 43, 54),
-    "ultrafeedback-like": PairLengths(185, 305, 305),
-}
+SHAPES = {"hh-like": PairLengths(137, 43, 54), "ultrafeedback-like": PairLengths(185, 305, 305)}
 """Mean tokens of the pairs of HH-RLHF (harmless) and of UltraFeedback."""
 _SPREAD = (0.9, 0.7, 0.7)  # standard deviations of the logarithms
 _KINSHIP = 0.5  # correlation of the two answers' logarithms
@@ -50,15 +48,11 @@ class SideSpec:
     """One side in one cell of the bench; travels to its process as a JSON file."""
 
     side: str  # `plans.OURS` or one of `plans.PEERS`
-    model: str
-    precision: str
-    lora: bool  # rank 16 on every linear layer
-    gradient_checkpointing: bool
+    job: BenchJob
     batch_size: int
-    steps: int  # those of the warm-up included
     max_length: int
     folder: str  # where the trainer may write
-    rows: list[dict[str, str]] = field(default_factory=list)  # `BenchRow.texts`, in order of use
+    rows: list[dict[str, str]]  # `BenchRow.texts`, in order of use
 
 
 @dataclass(frozen=True)

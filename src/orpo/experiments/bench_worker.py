@@ -137,22 +137,22 @@ def _ours(spec: SideSpec, rows: datasets.Dataset) -> Any:
         orpo_alpha=_ALPHA,
         orpo_beta=1.0,
         engine="padded" if spec.side == "orpo-padded" else "auto",
-        model_dtype="bfloat16" if spec.precision == "bf16-pure" else "float32",
+        model_dtype="bfloat16" if spec.job.precision == "bf16-pure" else "float32",
         # As by itself in a run that is long enough; the steps that warm up pay for it.
-        compile_blocks=spec.precision == "bf16" and not torch.accelerator.is_available(),
+        compile_blocks=spec.job.precision == "bf16" and not torch.accelerator.is_available(),
     )
     adapter = _adapter(spec)
-    return ORPOTrainer(model=spec.model, args=config, train_dataset=rows, peft_config=adapter)
+    return ORPOTrainer(model=spec.job.model, args=config, train_dataset=rows, peft_config=adapter)
 
 
 def _trl(spec: SideSpec, rows: datasets.Dataset) -> Any:
     trl: Any = import_module("trl.experimental.orpo")
-    tokenizer = AutoTokenizer.from_pretrained(spec.model)
+    tokenizer = AutoTokenizer.from_pretrained(spec.job.model)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    dtype = torch.bfloat16 if spec.precision == "bf16-pure" else torch.float32
+    dtype = torch.bfloat16 if spec.job.precision == "bf16-pure" else torch.float32
     return trl.ORPOTrainer(
-        model=AutoModelForCausalLM.from_pretrained(spec.model, dtype=dtype),
+        model=AutoModelForCausalLM.from_pretrained(spec.job.model, dtype=dtype),
         args=trl.ORPOConfig(**_settings(spec), beta=_ALPHA),
         train_dataset=rows,
         processing_class=tokenizer,
@@ -166,10 +166,10 @@ def _settings(spec: SideSpec) -> dict[str, Any]:
     return {
         "output_dir": spec.folder,
         "max_length": spec.max_length,
-        "max_steps": spec.steps,
+        "max_steps": spec.job.rounds,
         "per_device_train_batch_size": spec.batch_size,
-        "gradient_checkpointing": spec.gradient_checkpointing,
-        "bf16": spec.precision == "bf16",
+        "gradient_checkpointing": spec.job.checkpoints(spec.side),
+        "bf16": spec.job.precision == "bf16",
         "optim": "adamw_torch_fused",
         "learning_rate": 1e-6,
         "lr_scheduler_type": "constant",
@@ -187,7 +187,7 @@ def _settings(spec: SideSpec) -> dict[str, Any]:
 
 
 def _adapter(spec: SideSpec) -> Any:
-    if not spec.lora:
+    if not spec.job.lora:
         return None
     from peft import LoraConfig  # noqa: PLC0415 - loads in seconds
 

@@ -78,7 +78,7 @@ def run_compare(job: CompareJob, *, say: Say, overwrite: bool = False) -> Compar
         runs.take_all()
         about, runs.results = judge_arms(job, runs.outcomes, runs.results, say)
         result = replace(
-            join(runs.tasks, runs.outcomes, runs.results, runs.cells),
+            _join(runs),
             settings=settings,
             held_out={**runs.held_out, "choosing": counts["choosing"]},
             judge=about,
@@ -219,14 +219,10 @@ def judge_arms(
     return found.as_dict(), judged
 
 
-def join(
-    tasks: Tasks,
-    outcomes: Sequence[Outcome],
-    results: Sequence[ArmResult],
-    cells: Sequence[types.Cell],
-) -> ComparisonResult:
+def _join(runs: _Runs) -> ComparisonResult:
     """The base model's outcomes, every run and the grid as the result of the comparison."""
-    job, base = tasks.job, ArmResult(Arm(BASE, BASE, "", 0, []), [], outcomes)
+    tasks, job, results = runs.tasks, runs.job, runs.results
+    base = ArmResult(Arm(BASE, BASE, "", 0, []), [], runs.outcomes)
     alone, at_once = Group(BASE, "", [base]), job.plan.at_once or 1
     groups = [  # in the order asked; ORPO's runs stand in every budget
         Group(method, budget, sorted(own, key=lambda one: one.arm.seed))
@@ -235,7 +231,7 @@ def join(
         for own in [[one for one in results if one.arm.method == method]]
         for own in [[one for one in own if method == "orpo" or one.arm.budget == budget]]
     ]
-    own = [one for one in cells if one.objective in job.plan.objectives]
+    own = [one for one in runs.cells if one.objective in job.plan.objectives]
     return ComparisonResult(
         model=str(job.train.model),
         dataset=job.dataset,
@@ -249,7 +245,7 @@ def join(
         orpo_alpha=job.config("orpo").orpo_alpha,
         dpo_beta=job.config("dpo").dpo_beta,
         checked=bool(job.plan.checker),
-        answered=min(job.train.samples, len(outcomes)),
+        answered=min(job.train.samples, len(runs.outcomes)),
         table=[summarise(alone, alone), *(summarise(group, alone) for group in groups)],
         claims=decide_claims(groups, alone),
         curves=[curve for one in results for curve in _curves(job.folder, one.arm)],

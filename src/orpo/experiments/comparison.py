@@ -236,35 +236,42 @@ class Machine:
 
 
 @dataclass(frozen=True)
-class ComparisonResult:
-    """What evaluation.json holds of a comparison; the settings alone while it is not finished."""
+class ExperimentResult:
+    """What evaluation.json holds of a comparison and of a tuning."""
 
-    kind: str = KIND
-    settings: dict[str, Any] = field(default_factory=dict)  # may not change from run to run
+    kind: str
+    settings: dict[str, Any] = field(default_factory=dict)  # may not differ between runs
     model: str = ""
     dataset: str = ""
-    command: str = "orpo compare"
+    command: str = ""
+    steps: int = 0  # of ORPO's run, or of a trial
+    batch: int = 0  # pairs of a step
+    checked: bool = False
+    held_out: dict[str, Any] = field(default_factory=dict)  # accounts of rows by side
+    machine: Machine | None = None
+    versions: dict[str, str] = field(default_factory=dict)
+    seconds: float | None = None  # of the last call
+
+
+@dataclass(frozen=True)
+class ComparisonResult(ExperimentResult):
+    """What `orpo compare` finds; the settings alone while it is not finished."""
+
+    kind: str = KIND
     methods: list[str] = field(default_factory=list)
     budgets: list[str] = field(default_factory=list)
     seeds: list[int] = field(default_factory=list)
-    steps: int = 0  # of ORPO's run
-    batch: int = 0  # pairs of a step
     learning_rates: dict[str, float] = field(default_factory=dict)  # by objective
     orpo_alpha: float | None = None
     dpo_beta: float | None = None
-    checked: bool = False
     answered: int = 0  # prompts that each model answered
-    held_out: dict[str, Any] = field(default_factory=dict)  # account of rows; "choosing": others
     table: list[MethodResult] = field(default_factory=list)  # the base model first
     claims: list[Claim] = field(default_factory=list)
     curves: list[Curve] = field(default_factory=list)
     sensitivity: list[Cell] = field(default_factory=list)
     runs: list[RunResult] = field(default_factory=list)
     examples: Examples = Examples()
-    machine: Machine | None = None
-    versions: dict[str, str] = field(default_factory=dict)
     judge: dict[str, Any] = field(default_factory=dict)  # settings, canaries, bias and cost
-    seconds: float | None = None  # of the last call
 
     @property
     def finished(self) -> bool:

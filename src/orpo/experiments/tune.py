@@ -6,9 +6,9 @@ import json
 import math
 import textwrap
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from transformers import TrainerCallback
 
@@ -113,20 +113,21 @@ def run_tune(
         fresh = claim_folder(job.folder, KIND, ours, overwrite=overwrite, mark=mark)
         try:
             with stop, stop.noted():  # storage and files are written to their end
-                found = Study.find(place)  # out of reach, it is told of before anything loads
+                Study.find(place)  # out of reach, it is told of before anything loads
                 runs = Runs(job, grade=grade, callbacks=callbacks)
                 for line in runs.notes:
                     say(line)
-                work = _Tuning(job, place, runs, budget, stop, say)
-                work.search(found)
+                speed, study = _begin(job, place, runs, budget, stop, say)
+                work = _Tuning(job, place, runs, budget, stop, say, speed, study)
+                work.search()
                 return work.conclude()
         except UserError:
-            if fresh and (work is None or work.study is None):
+            if fresh and work is None:
                 for name in _OURS:
                     remove(job.folder / name)
             raise
         except StopRequested:
-            tried = work.study.tried() if work and work.study else []
+            tried = work.study.tried() if work else []
             if work is not None:
                 work.conclude(stopped=True)
             ended = [one for one in tried if one.result.score is not None]
@@ -134,6 +135,23 @@ def run_tune(
             name = stop.received.name if stop.received else "a signal"
             words = f"stopped by {name}: {kept}; the same command goes on from there."
             raise RunStopped(words, stop.number) from None
+
+
+def _begin(
+    job: TuneJob, place: Place, runs: Runs, budget: Budget, stop: StopOnSignal, say: Say
+) -> tuple[Speed, Study]:
+    """See how fast it goes, and begin or join the study."""
+    with stop.at_once():
+        speed = runs.speed()
+    say(
+        f"a step takes {speed.step:.2f} s, a score {speed.around:.1f} s, "
+        f"the test {speed.testing:.1f} s"
+    )
+    found = Study.find(place)
+    if found is None:
+        steps = budget.plan_steps(job.plan, speed, runs.full_steps)
+        found = Study.begin(place, job.identity(runs.digests), steps)
+    return speed, found
 
 
 @dataclass
@@ -146,47 +164,33 @@ class _Tuning:
     budget: Budget
     stop: StopOnSignal
     say: Say
-    study: Study | None = None
+    speed: Speed
+    study: Study
 
-    @property
-    def _study(self) -> Study:
-        assert self.study is not None
-        return self.study
-
-    def search(self, found: Study | None) -> None:
-        """Begin or join the study, and run trials until the budget is used up."""
-        job, runs, say = self.job, self.runs, self.say
-        with self.stop.at_once():
-            speed = runs.speed()
-        say(
-            f"a step takes {speed.step:.2f} s, a score {speed.around:.1f} s, "
-            f"the test {speed.testing:.1f} s"
-        )
-        settings = job.identity(runs.digests)
-        if found is None:
-            steps = self.budget.plan_steps(job.plan, speed, runs.full_steps)
-            found = Study.begin(self.place, settings, steps)
-        self.study = found
-        self._require_same(settings)
-        swept, there = found.sweep(), len(found.tried())
+    def search(self) -> None:
+        """Run trials until the budget is used up."""
+        job, runs, study = self.job, self.runs, self.study
+        self._require_same()
+        swept, there = study.sweep(), len(study.tried())
         if there:
             cut_off = f", {swept} of them cut off and to be run again" if swept else ""
-            say(f"going on with a study of {there} trials{cut_off}")
+            self.say(f"going on with a study of {there} trials{cut_off}")
         sizes = runs.sizes
-        say(
-            f"trials of {found.steps} steps of {runs.batch} pairs (the recipe takes "
+        self.say(
+            f"trials of {study.steps} steps of {runs.batch} pairs (the recipe takes "
             f"{runs.full_steps}); {sizes['train']} training pairs; held out: "
             f"{sizes['choosing']} to choose by, {sizes['test']} others for the test"
         )
         wanted = math.inf if job.plan.trials is None else job.plan.trials
-        while self.budget.allows(speed, found.steps):
-            if sum(one.result.state != "cut off" for one in found.tried()) >= wanted:
+        while sum(one.result.state != "cut off" for one in study.tried()) < wanted:
+            if not self.budget.allows(self.speed, study.steps):
                 break
-            self._tell(found.run(self._train))
+            self._tell(study.run(self._train))
 
-    def _require_same(self, settings: Mapping[str, Any]) -> None:
+    def _require_same(self) -> None:
         """Refuse to put other trials beside those that the study holds."""
-        job, before, now = self.job, flat(self._study.settings), flat(plain(settings))
+        job, before = self.job, flat(self.study.settings)
+        now = flat(plain(job.identity(self.runs.digests)))
         for name in {**before, **now}:
             if before.get(name) != now.get(name):
                 ours = "--study NAME" if job.plan.storage else "--overwrite or another --output_dir"
@@ -205,7 +209,7 @@ class _Tuning:
             trial.report(score, step)
             return bool(not trial.user_attrs.get("start") and trial.should_prune())
 
-        steps = self._study.steps
+        steps = self.study.steps
         try:
             with self.stop.at_once():
                 pairs = self.runs.run(values, steps, self.job.config.seed, not_worth_it)
@@ -231,13 +235,13 @@ class _Tuning:
         if one.state == "pruned":
             self.say(f"{head}: given up at step {one.steps}, {scored}")
             return
-        results = [other.result for other in self._study.tried()]
+        results = [other.result for other in self.study.tried()]
         best = max(r.score for r in results if r.state == "complete" and r.score is not None)
         self.say(f"{head}: {scored}{', the best so far' if one.score >= best else ''}")
 
     def conclude(self, *, stopped: bool = False) -> TuningResult:
         """Choose, test if there is something to test, and write everything."""
-        tried = self.study.tried() if self.study else []
+        tried = self.study.tried()
         choice = choosing.choose(tried, self.runs.prompts)
         if choice is None:
             if not stopped:
@@ -254,12 +258,12 @@ class _Tuning:
 
     def _test(self, tried: list[Tried], choice: choosing.Choice, *, run: bool) -> FinalTest | None:
         """The best beside the start on pairs that no trial has seen; None if there is nothing."""
-        start, best = self._study.start, choice.best.values
+        start, best = self.study.start, choice.best.values
         states = {one.result.state for one in tried if one.result.start}
         broken = "failed" in states and "complete" not in states
         if broken or any(one.start for one in choice.near):
             return None
-        seed, steps = self.job.config.seed + _OF_THE_TEST, self._study.steps
+        seed, steps = self.job.config.seed + _OF_THE_TEST, self.study.steps
         key = {"start": plain(start), "best": plain(best), "steps": steps, "seed": seed}
         key |= {"checker": self.job.plan.checker, "facts": self.runs.digests}
         kept = read_tuning(self.job.folder).comparison
@@ -275,7 +279,7 @@ class _Tuning:
     def _result(
         self, tried: list[Tried], choice: choosing.Choice, test: FinalTest | None
     ) -> TuningResult:
-        job, runs, study = self.job, self.runs, self._study
+        job, runs, study = self.job, self.runs, self.study
         trials = choosing.told_trials(tried, choice)
         return TuningResult(
             settings=study.settings,

@@ -11,7 +11,7 @@ from typing import Any
 
 from orpo.evaluate.intervals import Interval
 from orpo.evaluate.results import Change
-from orpo.experiments.comparison import Machine
+from orpo.experiments.comparison import ExperimentResult
 from orpo.runs.files import EVALUATION
 from orpo.runs.reading import read_object
 from orpo.runs.typed import sometimes, typed
@@ -104,33 +104,22 @@ class Recommendation:
 
 
 @dataclass(frozen=True)
-class TuningResult:
-    """What evaluation.json holds of a tuning; hardly anything until a trial came to its end."""
+class TuningResult(ExperimentResult):
+    """What `orpo tune` finds; hardly anything until a trial came to its end."""
 
     kind: str = KIND
-    settings: dict[str, Any] = field(default_factory=dict)  # may not differ between trials
-    model: str = ""
-    dataset: str = ""
     storage: str = ""  # without a password; empty for the folder itself
     study: str = ""
-    command: str = "orpo tune"
-    steps: int = 0  # of a trial
     full_steps: int = 0  # of the recipe itself
-    batch: int = 0  # pairs of a step
     seed: int | None = None
-    held_out: dict[str, int] = field(default_factory=dict)  # rows by side; prompts to choose by
     space: Space | None = None
     start: Values | None = None
     trials: list[TrialResult] = field(default_factory=list)  # the best first
     account: dict[str, int] = field(default_factory=dict)  # trials by state
     recommended: Recommendation | None = None
     comparison: FinalTest | None = None  # None without a test
-    checked: bool = False
     minutes: float | None = None
-    machine: Machine | None = None
-    versions: dict[str, str] = field(default_factory=dict)
     finished: bool = True  # False where a signal stopped the search
-    seconds: float | None = None
 
 
 def read_tuning(folder: Path) -> TuningResult:
