@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import signal
 from pathlib import Path
@@ -12,7 +13,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from orpo.data.types import TextPair
-from orpo.errors import ConfigError, DataError, TrainingError
+from orpo.errors import ConfigError, DataError, ModelError, TrainingError
 from orpo.experiments import bench
 from orpo.experiments import bench_rows as rowing
 from orpo.experiments.bench import ModelSize, Side, Step
@@ -232,6 +233,17 @@ def test_settings_are_checked_before_anything_is_loaded(
 ) -> None:
     with pytest.raises(ConfigError, match=said):
         BenchJob(**{"model": "m", "rows": "hh-like", **settings})
+
+
+def test_without_trl_our_engines_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    real, said = importlib.util.find_spec, []
+    there = lambda name, *how: None if name == "trl" else real(name, *how)  # noqa: E731
+    monkeypatch.setattr(importlib.util, "find_spec", there)
+    job = BenchJob(model="./nowhere", rows="hh-like", batch_sizes=(1,))
+    with pytest.raises(ModelError, match="nowhere"):
+        bench.run_bench(job, say=said.append)
+    (line,) = said
+    assert "orpo[bench]" in line
 
 
 def test_trl_runs_with_the_memory_settings_that_its_users_have(

@@ -10,7 +10,7 @@ from orpo.commands.console import console, figures_table, say
 from orpo.demo.story import JOB
 from orpo.experiments.plans import BenchJob
 from orpo.options import asked, group
-from orpo.runs.files import located
+from orpo.runs.files import ensure_reachable
 from orpo.terminal import json_line
 
 EXAMPLES = """\
@@ -44,7 +44,7 @@ def run(options: Options) -> dict[str, Any]:
         rows=job.rows or ("dataset" if job.dataset else "hh-like"),
         batch_sizes=job.batch_sizes or sizes,
     )
-    located(job.model)
+    ensure_reachable(job.model)
     from orpo.experiments.bench import run_bench  # noqa: PLC0415 - loads torch
 
     result = run_bench(job, say=say)

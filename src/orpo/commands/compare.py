@@ -22,6 +22,7 @@ from orpo.experiments.comparison import ComparisonResult
 from orpo.experiments.plans import CompareJob, ComparePlan
 from orpo.experiments.workers import cores, load_checker
 from orpo.options import group, training_settings
+from orpo.runs.files import ensure_reachable
 from orpo.runs.typed import plain
 
 if TYPE_CHECKING:
@@ -99,6 +100,7 @@ def _job(options: Options) -> CompareJob:
     asked = ask(None, given, defaults)
     if asked.job.eval_dataset or asked.job.held_out:  # without, more is wrong than a name
         refuse_names(asked.job)
+        ensure_reachable(str(asked.job.model))
     settings = dict(asked.settings)
     if "beta" in settings:  # TRL's name for it, which SFT and DPO refuse
         del settings["beta"]

@@ -21,7 +21,7 @@ from orpo.errors import ConfigError, RunStopped
 from orpo.experiments.plans import TuneJob, TunePlan
 from orpo.experiments.tuning import STATES, TrialResult, TuningResult, read_tuning
 from orpo.options import argument, group, training_settings
-from orpo.runs.files import RECIPE
+from orpo.runs.files import RECIPE, ensure_reachable
 from orpo.runs.typed import plain
 
 if TYPE_CHECKING:
@@ -108,6 +108,7 @@ def job_of(options: Options) -> TuneJob:
     defaults = {**_DEFAULTS, **(story.TEST if demo else {}), **recipe}
     asked = ask(options.recipe, options.settings, defaults)
     refuse_names(asked.job)
+    ensure_reachable(str(asked.job.model))
     if demo and not plan.checker:
         plan = replace(plan, checker=story.CHECKER)
     settings = dict(asked.settings)
