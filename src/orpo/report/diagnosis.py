@@ -15,7 +15,6 @@ from typing import Any
 
 from orpo.report import series as curves_of
 from orpo.report.page import Words
-from orpo.report.samples import answer_lengths
 from orpo.report.series import FEWEST, Curves, Observed, Series, Shift, shift
 from orpo.report.values import (
     as_count,
@@ -29,6 +28,7 @@ from orpo.report.values import (
     records,
     sentence,
     shortened,
+    text_of,
 )
 from orpo.runs.files import Run
 
@@ -374,13 +374,20 @@ class Finding:
 def observed(run: Run, curves: Curves) -> Observed:
     """What a run folder holds for the rules."""
     recipe, state = mapping(run.recipe), curves_of.progress(run)
+    names = ("before", "after", "chosen")
+    answers = [[row.get(name) for name in names] for row in records(run.samples)]
+    lengths = [
+        (len(text_of(before)), len(text_of(after)), len(text_of(chosen)))
+        for before, after, chosen in answers
+        if before is not None and after is not None
+    ]
     return Observed(
         curves,
         str(recipe.get("objective") or "orpo"),
         number(recipe.get("orpo_alpha")),
         number(recipe.get("learning_rate")),
         state.finished or not state.planned or 2 * (state.step or 0) >= state.planned,
-        answer_lengths(run),
+        lengths,
         [(number(one.get("step")) or 0.0, str(one.get("kind", ""))) for one in records(run.events)],
     )
 

@@ -277,8 +277,10 @@ def _environment(*, html: bool) -> Environment:
         "shortened": values.shortened,
         "signed": values.signed,
         "span": span,
+        "text": values.text_of,
         "two": lambda value: "–" if value is None else f"{value:.2f}",
         "visible": values.visible,
+        "whole": lambda value: values.count(value) or 0,
     }
     made.tests["infinite"] = math.isinf
     return made

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+import re
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from orpo.report import diagnosis, measures
 from orpo.report.curves import run_figures, trend_told
 from orpo.report.page import Headline, Page, Words
-from orpo.report.samples import read_samples
 from orpo.report.series import Curves, progress, read_curves
 from orpo.report.values import (
     as_count,
@@ -20,7 +20,6 @@ from orpo.report.values import (
     mapping,
     number,
     records,
-    sentence,
     shortened,
     visible,
 )
@@ -29,24 +28,14 @@ from orpo.runs.reading import read_object
 
 _LONGEST = 400
 _SPACE = "\u00a0"
+_SHOWN = {"samples": 20, "failures": 8}
+_TURNED = {
+    (False, True): "turned from wrong to right",
+    (True, False): "turned from right to wrong",
+    (True, True): "right both times",
+    (False, False): "wrong both times",
+}
 _HEADLINES = ("preference_accuracy", "rewards/accuracies", "correct_answers")
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """What became of the rows of one data set."""
-
-    name: str
-    format: str
-    rows_in: int
-    kept: int
-    dropped: list[tuple[str, int, list[str]]]  # reason, how many, the first places to look
-    cut: str  # of how many pairs something was cut
-
-    @property
-    def lost(self) -> int:
-        """Rows that were dropped."""
-        return sum(n for _, n, _ in self.dropped)
 
 
 def run_page(run: Run) -> Page:
@@ -54,50 +43,33 @@ def run_page(run: Run) -> Page:
     curves, table, facts = read_curves(run.metrics), measures.changes(run), _facts(run)
     found = diagnosis.diagnose(diagnosis.observed(run, curves))
     look = [one for one in found if one.verdict == "look"]
-    summary, sets = diagnosis.summary(found), _datasets(facts)
-    words = _words(run, curves, sets, summary if look else "")
-    headlines = [
-        Headline(
-            one.label,
-            one.after,
-            f"{one.change}, 95 % interval {one.interval}" if one.interval else "",
-            one.verdict,
-            one.before,
-            one.bar,
-        )
-        for one in table
-        if one.name in _HEADLINES and one.bar
-    ]
+    summary = diagnosis.summary(found)
+    words = _words(run, curves, summary if look else "")
     more = {
-        "changes": table,
+        **{"changes": table, "summary": summary, "look": look, "recipe": RECIPE},
+        **{"turns": _turns, "tag": _language, "counted": _counted, "places": _places},
+        "datasets": {name: mapping(one) for name, one in mapping(facts.get("data")).items()},
         "has_intervals": any(one.interval for one in table),
         "counts": measures.counts(run),
         "breakdowns": measures.breakdowns(run),
-        "summary": summary,
-        "look": look,
         "rest": [one for one in found if one.verdict != "look"],
-        "samples": read_samples(run),
-        "failures": read_samples(run, "failures"),
-        "datasets": sets,
+        "samples": _samples(run),
+        "failures": _samples(run, "failures"),
         "data_findings": _data_findings(run),
         "costs": _costs(run),
         "notes": [shortened(str(note), _LONGEST) for note in entries(facts.get("notes"))],
         "events": [
-            (
-                str(one.get("step", "")),
-                sentence(shortened(visible(str(one.get("message", ""))), _LONGEST)),
-            )
+            (str(one.get("step", "")), shortened(visible(str(one.get("message", ""))), _LONGEST))
             for one in run.events
         ],
-        "versions": {name: str(v) for name, v in mapping(facts.get("versions")).items()},
-        "recipe": RECIPE,
+        "versions": mapping(facts.get("versions")),
     }
     return Page(
         kicker="ORPO run",
         title=shortened(str(run.recipe.get("run_name") or run.path.resolve().name), 120),
         verdict=words["verdict"],
         remarks=words.all("remarks"),
-        headlines=headlines,
+        headlines=[_headline(one) for one in table if one.name in _HEADLINES and one.bar],
         facts=[(label, shortened(value, 200)) for label, value in words.facts()],
         figures=run_figures(curves),
         settings=[(k, _setting(v)) for k, v in mapping(run.recipe).items() if k != "_run"],
@@ -106,21 +78,26 @@ def run_page(run: Run) -> Page:
     )
 
 
+def _headline(one: measures.Change) -> Headline:
+    sure = f"{one.change}, 95 % interval {one.interval}" if one.interval else ""
+    return Headline(one.label, one.after, sure, one.verdict, one.before, one.bar)
+
+
 def _facts(run: Run) -> dict[str, Any]:
     """What was found out while running."""
     return mapping(run.recipe.get("_run"))
 
 
-def _words(run: Run, curves: Curves, sets: list[Dataset], summary: str) -> Words:
+def _words(run: Run, curves: Curves, summary: str) -> Words:
     shares, after = measures.compared(run), measures.side(run, "after")
     tested = next(
         (one for one in curves.held_out.get("rewards/accuracies", []) if one.points), None
     )
     where = f"eval_dataset[{tested.source}]" if tested and tested.source else "eval_dataset"
-    account = mapping(mapping(_facts(run).get("data")).get(where))
+    accounts = mapping(_facts(run).get("data"))
     named = run.recipe.get("dataset")
     name = " + ".join(map(short_name, named if isinstance(named, list) else [named]))
-    kept = next((one.kept for one in sets if one.name == "train_dataset"), 0)
+    kept = count(mapping(accounts.get("train_dataset")).get("kept"))
     pairs = as_count(kept, "pair") if kept else ""
     times = (number(mapping(line).get("train_runtime")) for line in reversed(run.metrics))
     said = after.get("verdict")
@@ -143,40 +120,60 @@ def _words(run: Run, curves: Curves, sets: list[Dataset], summary: str) -> Words
         answered=[one for one in shares if one.unit == "prompt" and one.after is not None],
         evaluated=bool(after),
         tested=tested,
-        pairs=count(account.get("kept")) if tested else None,
+        pairs=count(mapping(accounts.get(where)).get("kept")) if tested else None,
         diagnosis=summary,
         went=trend_told,
     )
 
 
-def _datasets(facts: Mapping[str, Any]) -> list[Dataset]:
-    """The accounts of all data sets of the run."""
-    return [_dataset(name, mapping(one)) for name, one in mapping(facts.get("data")).items()]
+def _counted(account: Mapping[str, Any], what: str) -> list[tuple[str, int]]:
+    """Of an account, such as what was dropped: (reason, how many)."""
+    told = ((key, count(value)) for key, value in mapping(account.get(what)).items())
+    return [(key, n) for key, n in told if n]
 
 
-def _dataset(name: str, account: Mapping[str, Any]) -> Dataset:
-    examples = mapping(account.get("dropped_examples"))
+def _places(account: Mapping[str, Any], reason: str) -> list[str]:
+    """Where to look first for rows that were dropped for a reason."""
+    examples = map(mapping, entries(mapping(account.get("dropped_examples")).get(reason)))
+    parts = ([str(one[key]) for key in ("where", "detail") if one.get(key)] for one in examples)
+    return [shortened(": ".join(one), _LONGEST) for one in parts]
 
-    def counted(what: str) -> list[tuple[str, int]]:
-        told = ((key, count(value)) for key, value in mapping(account.get(what)).items())
-        return [(key, n) for key, n in told if n]
 
-    def place(example: Mapping[str, Any]) -> str:
-        parts = [str(example[key]) for key in ("where", "detail") if example.get(key)]
-        return shortened(": ".join(parts), _LONGEST)
+def _samples(run: Run, block: str = "samples") -> dict[str, Any]:
+    """Some samples, `shown`, and a `sentence` about all of them.
 
-    dropped = [
-        (reason, n, [place(mapping(one)) for one in entries(examples.get(reason))])
-        for reason, n in counted("dropped")
+    Of the `failures`, answers that turned from right to wrong, alone. They are taken at even
+    distances through the file: nobody picked them.
+    """
+    found = [
+        (row, (row.get("correct_before"), row.get("correct_after"))) for row in records(run.samples)
     ]
-    return Dataset(
-        name,
-        ", ".join(str(account[key]) for key in ("format", "rendering") if account.get(key)),
-        count(account.get("rows_in")) or 0,
-        count(account.get("kept")) or 0,
-        sorted(dropped, key=lambda drop: -drop[1]),
-        ", ".join(f"{part} in {as_count(n, 'pair')}" for part, n in counted("cut")),
+    judged = Counter(pair for _, pair in found if all(isinstance(side, bool) for side in pair))
+    rows = [row for row, pair in found if block == "samples" or pair == (True, False)]
+    count = min(len(rows), _SHOWN[block])
+    words = Words(
+        "run",
+        rows=rows,
+        count=count,
+        answered_again=any(row.get("after") is not None for row in rows),
+        from_training=any(row.get("held_out") is False for row in rows),
+        turned=[f"{judged[pair]} {told}" for pair, told in _TURNED.items() if judged[pair]],
+        judged=judged.total(),
     )
+    return {"shown": [rows[i * len(rows) // count] for i in range(count)], "sentence": words[block]}
+
+
+def _turns(prompt: object) -> list[tuple[str, object]]:
+    """The turns of a prompt, (role, text); a plain text has no role."""
+    if not isinstance(prompt, list):
+        return [("", prompt)]
+    return [(str(one.get("role", "")), one.get("content")) for one in map(mapping, prompt) if one]
+
+
+def _language(name: object) -> str:
+    """The tag of a language, for what reads a page aloud; nothing if it is none."""
+    tag = {"english": "en", "chinese": "zh"}.get(str(name or "").lower(), str(name or "").lower())
+    return tag if re.fullmatch(r"[a-z]{2,3}(-[a-z0-9]{2,8})*", tag) else ""
 
 
 def _data_findings(run: Run) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Iterable
@@ -150,6 +151,19 @@ def shortened(text: str, limit: int) -> str:
     """Text cut to a number of characters; says how many are missing."""
     left = len(text) - limit
     return f"{text[:limit]} … ({as_count(left, 'further character')})" if left > 0 else text
+
+
+def text_of(value: object) -> str:
+    """The text of a string, a message, a list of messages or of content parts."""
+    if value is None or isinstance(value, str):
+        return value or ""
+    if isinstance(value, list):
+        return "\n".join(map(text_of, value))
+    if isinstance(value, dict):
+        for name in ("content", "text"):
+            if name in value:
+                return text_of(value[name])
+    return json.dumps(value, ensure_ascii=False, default=str)
 
 
 def visible(text: str) -> str:
