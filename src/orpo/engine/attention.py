@@ -5,12 +5,9 @@ one that does the same for ordinary inputs, so that generation and padded evalua
 before, and that follows the layout where one is given: extra arguments of `model(...)` reach the
 attention function of every layer, also when a checkpointed layer is computed again.
 
-Trying attention kernels before they are trusted: each against attention by definition.
-
-What layers ask for is known from a trial of the model without kernels; here the same is asked of a
-kernel, for random queries, keys and values. Neither the model nor its memory is needed, and what
-goes wrong shows: rows are longer than a kernel's tiles, windows shorter than the rows, soft caps as
-low as the scores are large.
+Kernels are tried before they are trusted, each against attention by definition, with what the
+layers asked for in a trial without kernels: neither the model nor its memory is needed. Rows are
+longer than a kernel's tiles, windows shorter than the rows, soft caps as low as scores are large.
 """
 
 from __future__ import annotations

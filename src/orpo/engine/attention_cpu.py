@@ -1,4 +1,4 @@
-"""Attention over a packed row without accelerator: exact softmax in tiles, nothing kept of it.
+"""Attention over a packed row without accelerator: exact softmax in tiles, and by definition.
 
 Every pair is cut into tiles of queries; a tile attends to one slice of keys, so that hardly any
 product is computed that the mask throws away. The backward pass computes the probabilities again
@@ -6,12 +6,10 @@ product is computed that the mask throws away. The backward pass computes the pr
 are float32 (float64 for float64); in half precision the other products take the probabilities and
 the gradient of the scores rounded, as flash attention does.
 
+Every score and one mask, by definition, is the oracle for every feature, and what runs where no
+faster way knows one (soft-capped scores, attention sinks).
+
 Shapes: H query heads in K groups of G that share a key head, D per head, q queries, k keys.
-
-Attention over a packed row by definition: every score, one mask. The oracle, for every feature.
-
-It is slow and needs memory for all S x S scores; it is also what runs where no faster way knows
-a feature (soft-capped scores, attention sinks).
 """
 
 from __future__ import annotations

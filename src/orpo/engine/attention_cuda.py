@@ -39,11 +39,7 @@ class Varlen(NamedTuple):
 
     @classmethod
     def of(cls, layout: PairLayout) -> Varlen:
-        """The sequences of a layout, computed once per batch."""
-        return layout.once("varlen", lambda: cls._build(layout))
-
-    @classmethod
-    def _build(cls, layout: PairLayout) -> Varlen:
+        """The sequences of a layout."""
         keys: list[Tensor] = []
         queries_of, keys_of = [0], [0]
         for span in layout.spans:
@@ -101,7 +97,7 @@ def flash_attention(
     """With the flash-attn package; float16 and bfloat16, D up to 256."""
     from flash_attn import flash_attn_varlen_func  # noqa: PLC0415
 
-    varlen = Varlen.of(layout)
+    varlen = layout.once("varlen", lambda: Varlen.of(layout))
     result: Tensor = flash_attn_varlen_func(
         *_three(query, key, value, varlen),
         varlen.query_ends,
@@ -128,7 +124,7 @@ def varlen_attention(
     """With PyTorch's `varlen_attn`; float16 and bfloat16."""
     from torch.nn.attention.varlen import varlen_attn  # noqa: PLC0415
 
-    varlen = Varlen.of(layout)
+    varlen = layout.once("varlen", lambda: Varlen.of(layout))
     q, k, v = _three(query, key, value, varlen)
     result = varlen_attn(
         q,

@@ -1,17 +1,10 @@
 """Making steps cheaper without changing their numbers: shared casts, compiled blocks.
 
-One cast instead of five under automatic mixed precision: a norm gives float32, and each linear
-layer that reads it (query, key, value; gate, up) rounds and keeps a copy of its own. Rounded once,
-where the norm ends, the numbers that are multiplied are the same; three copies per layer are not
-made, and not kept for the backward pass.
-
-A LoRA layer widens its input to the dtype of its weights before autocast rounds it again. That
-changes no number, so that it is left out.
-
-Fusing element-wise work with `torch.compile`, block by block, where a run is long enough.
-
-Whole models are not compiled: packed rows change their shape with every micro-batch, and nearly all
-that there is to gain lies in norms and gated MLPs, which are compiled once for all layers.
+Under autocast a norm gives float32, and each linear layer that reads it rounds and keeps a copy of
+its own. Rounded once, where the norm ends, the numbers that are multiplied are the same, and three
+copies per layer are not made. A LoRA layer widens its input before autocast rounds it again; that
+changes no number and is left out. Whole models are not compiled: packed rows change their shape
+with every micro-batch, and nearly all that there is to gain lies in norms and gated MLPs.
 """
 
 from __future__ import annotations

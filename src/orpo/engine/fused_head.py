@@ -6,14 +6,9 @@ is known as soon as the log-probabilities of one pair are: the logits of a few p
 turned into their own gradient in place, multiplied into dL/dh and dL/dW, and dropped. A pair whose
 logits exceed the budget takes two passes over slices of itself.
 
-Shapes: U predictions, d hidden size, V vocabulary.
-
-Getting between a model's hidden states and its logits without patching it: forward hooks.
-
-The output layer is called with nothing (zero positions) while a fused head works on its input, and
-what it returns is an empty tensor that hangs on the loss in the autograd graph: so the wrappers
-around the model (DDP, FSDP) see that the loss depends on everything that it depends on, and the
-layer's weights are gathered when they are used.
+Forward hooks call the output layer with nothing (zero positions) while the head works on its input;
+what it returns is an empty tensor that hangs on the loss, so that wrappers (DDP, FSDP) see all that
+the loss depends on. Shapes: U predictions, d hidden size, V vocabulary.
 """
 
 from __future__ import annotations

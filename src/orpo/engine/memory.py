@@ -4,11 +4,8 @@ A step's peak is what training keeps anyway (gradients, optimizer states), what 
 needs, and the tensors that the forward pass saves for the backward pass. The last grow with the
 number of positions; a trial of the model on a few random tokens, forward only, tells by how much.
 
-Memory that is freed in one step serves the next one, on a processor with glibc.
-
-Gradients and 16-bit copies of the weights are hundreds of MB that every step takes and gives back.
-glibc hands large blocks back to the system at once, which then clears each page anew when it is
-touched. Told to keep what is freed, it takes the pages once. Accelerators have caches of their own.
+On a processor freed memory serves the next step: glibc hands large blocks back to the system, which
+clears each page anew when it is touched. Told to keep what is freed, it takes the pages once.
 """
 
 from __future__ import annotations

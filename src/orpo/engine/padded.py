@@ -1,15 +1,12 @@
 """The padded engine: both answers of every pair as padded rows, one forward pass.
 
-It works with any decoder-only model. With the naive head (`head=None`) it assumes nothing about
-the output layer either, and is the reference that everything faster is held to.
-
-Micro-batches of which not everything may go through the model at once.
-
-What a sequence gets is defined by itself alone. Some models give it something else beside others:
-those with borders (`orpo.engine.probing`) beside sequences on another side, and a few beside any.
-Pairs with both sequences on one side share their forward passes. Where a pair's own sequences must
-be parted, its objective still needs the log-probabilities of both: they are found without gradient
-first, which gives dL/dl of each answer, and then every sequence has its own pass with that weight.
+It works with any decoder-only model, and with the naive head (`head=None`) is the reference that
+everything faster is held to. What a sequence gets is defined by itself alone, but some models give
+it something else beside others: those with borders (`orpo.engine.probing`) beside sequences on
+another side, and a few beside any. `ApartEngine` shares passes among pairs with both sequences on
+one side. Where a pair's own sequences must be parted, the log-probabilities of both are found
+without gradient first, which gives dL/dl of each answer; then every sequence has its own pass with
+that weight.
 """
 
 from __future__ import annotations
@@ -62,16 +59,16 @@ class PaddedEngine:
         objective: Objective,
     ) -> EngineOutput:
         """Score what some rows, (rows, L), are asked for; no mask where nothing is padded."""
-        inputs = {
-            "input_ids": input_ids,
-            "attention_mask": attention_mask,
-            "use_cache": False,
-            **({"output_router_logits": True} if self.router_loss else {}),
-        }
+        inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "use_cache": False}
+        inputs |= {"output_router_logits": True} if self.router_loss else {}
         layer = None if self.head is None else output_layer(model)
-        if self.head is None or layer is None:
-            return self._naive(model, inputs, predictions, objective)
-        return fused_pass(model, layer, inputs, predictions, objective, self.head)
+        if self.head is not None and layer is not None:
+            return fused_pass(model, layer, inputs, predictions, objective, self.head)
+        outputs: Any = model(**inputs)
+        logps = sum_pairs(token_logps(outputs.logits, predictions), predictions)
+        aux_loss = getattr(outputs, "aux_loss", None) if self.router_loss else None
+        positions = input_ids.numel()
+        return EngineOutput(objective(logps), logps.detached(), aux_loss, positions, positions)
 
     def release(self, model: nn.Module) -> None:
         """Nothing was changed."""
@@ -83,19 +80,6 @@ class PaddedEngine:
         whose rejected answer is the beginning of its chosen one.
         """
         return 2 * (prefix + max(chosen, rejected))
-
-    def _naive(
-        self,
-        model: nn.Module,
-        inputs: dict[str, Any],
-        predictions: Predictions,
-        objective: Objective,
-    ) -> EngineOutput:
-        outputs = model(**inputs)
-        logps = sum_pairs(token_logps(outputs.logits, predictions), predictions)
-        aux_loss = getattr(outputs, "aux_loss", None) if self.router_loss else None
-        positions = inputs["input_ids"].numel()
-        return EngineOutput(objective(logps), logps.detached(), aux_loss, positions, positions)
 
 
 _SUMS = ("chosen_sum", "rejected_sum", "nll_sum")

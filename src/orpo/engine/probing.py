@@ -1,13 +1,9 @@
 """What a model is asked before an engine is chosen: sizes, positions, and how to try it out.
 
-A model that also sees or hears keeps the sizes of each part in a configuration of its own.
-
-Some rotary positions change with the longest sequence of a forward pass. Two kinds of
-`transformers.modeling_rope_utils` choose their frequencies by the largest position that goes
-through the model at once: longrope has one set up to `original_max_position_embeddings` and another
-one beyond it; dynamic NTK scaling has a set of its own for every length beyond, and keeps the
-longest that it has seen. What a sequence gets is therefore its own only beside sequences on the
-same side of the border, and after those that it has seen are forgotten.
+Some rotary positions change with the longest sequence of a forward pass: longrope has one set of
+frequencies up to `original_max_position_embeddings` and another beyond; dynamic NTK scaling has its
+own for every length beyond, and keeps the longest that it has seen. What a sequence gets is its own
+only beside sequences on the same side of the border, and after those seen before are forgotten.
 """
 
 from __future__ import annotations
