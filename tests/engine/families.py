@@ -24,38 +24,21 @@ from tests.train.oracle_fp64 import Pair, relative_difference, sequence_logps
 
 VOCABULARY = 97
 SIZES: dict[str, Any] = {
-    "vocab_size": VOCABULARY,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 128,
-    "pad_token_id": None,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
+    **{"vocab_size": VOCABULARY, "hidden_size": 32, "intermediate_size": 48},
+    **{"num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2},
+    **{"max_position_embeddings": 128, "pad_token_id": None, "bos_token_id": 1, "eos_token_id": 2},
 }
 HEADS: dict[str, Any] = {**SIZES, "head_dim": 8}
 EXPERTS: dict[str, Any] = {"num_experts_per_tok": 2}
 WINDOWED: dict[str, Any] = {"sliding_window": 8}
 MIXED: dict[str, Any] = {"layer_types": ["sliding_attention", "full_attention"], **WINDOWED}
 GPT: dict[str, Any] = {
-    "vocab_size": VOCABULARY,
-    "n_embd": 32,
-    "n_layer": 2,
-    "n_head": 4,
-    "n_positions": 128,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
+    **{"vocab_size": VOCABULARY, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 128},
+    **{"bos_token_id": 1, "eos_token_id": 2},
 }
 OPT: dict[str, Any] = {
-    "vocab_size": VOCABULARY,
-    "hidden_size": 32,
-    "ffn_dim": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "max_position_embeddings": 128,
-    "word_embed_proj_dim": 32,
+    **{"vocab_size": VOCABULARY, "hidden_size": 32, "ffn_dim": 48, "num_hidden_layers": 2},
+    **{"num_attention_heads": 4, "max_position_embeddings": 128, "word_embed_proj_dim": 32},
     "dropout": 0.0,
 }
 NO_DROPOUT: dict[str, Any] = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
@@ -70,11 +53,8 @@ SHARED: dict[str, hf.PretrainedConfig] = {
     "mistral": hf.MistralConfig(**HEADS, **WINDOWED),
     "mixtral": hf.MixtralConfig(**HEADS, **EXPERTS, num_local_experts=4),
     "gemma2": hf.Gemma2Config(
-        **HEADS,
-        **WINDOWED,
-        attn_logit_softcapping=0.5,
-        final_logit_softcapping=3.0,
-        query_pre_attn_scalar=8,
+        **{**HEADS, **WINDOWED, "query_pre_attn_scalar": 8},
+        **{"attn_logit_softcapping": 0.5, "final_logit_softcapping": 3.0},
     ),
     "gemma3": hf.Gemma3TextConfig(**HEADS, **MIXED, query_pre_attn_scalar=8),
     "gpt_oss": hf.GptOssConfig(**HEADS, **MIXED, **EXPERTS, num_local_experts=4),
@@ -94,16 +74,10 @@ SHARED: dict[str, hf.PretrainedConfig] = {
 
 FALL_BACK: dict[str, hf.PretrainedConfig] = {
     "qwen3_next": hf.Qwen3NextConfig(
-        **HEADS,
-        **EXPERTS,
-        layer_types=["linear_attention", "full_attention"],
-        linear_num_value_heads=4,
-        linear_num_key_heads=2,
-        linear_key_head_dim=8,
-        linear_value_head_dim=8,
-        moe_intermediate_size=16,
+        **{**HEADS, **EXPERTS, "layer_types": ["linear_attention", "full_attention"]},
+        **{"linear_num_value_heads": 4, "linear_num_key_heads": 2, "linear_key_head_dim": 8},
+        **{"linear_value_head_dim": 8, "moe_intermediate_size": 16, "num_experts": 4},
         shared_expert_intermediate_size=16,
-        num_experts=4,
     ),
     "lfm2": hf.Lfm2Config(**SIZES, layer_types=["conv", "full_attention"]),
     "mamba": hf.MambaConfig(
@@ -116,12 +90,8 @@ FALL_BACK: dict[str, hf.PretrainedConfig] = {
     "mpt": hf.MptConfig(vocab_size=VOCABULARY, d_model=32, n_layers=2, n_heads=4, max_seq_len=128),
     "gptj": hf.GPTJConfig(**GPT, **NO_DROPOUT, rotary_dim=4),
     "llama4": hf.Llama4TextConfig(
-        **HEADS,
-        **EXPERTS,
-        intermediate_size_mlp=48,
-        num_local_experts=4,
-        attention_chunk_size=16,
-        layer_types=["chunked_attention", "full_attention"],
+        **{**HEADS, **EXPERTS, "intermediate_size_mlp": 48, "num_local_experts": 4},
+        **{"attention_chunk_size": 16, "layer_types": ["chunked_attention", "full_attention"]},
     ),
 }
 """What has layers or attention that cannot be shared."""
@@ -250,26 +220,17 @@ def collate(pairs: list[Pair], pad: int = 0) -> dict[str, Tensor]:
 
 def exact(model: nn.Module, pairs: list[Pair], nll_scope: str = "sequence") -> PairLogps:
     """The sums by definition, each sequence alone, with gradient."""
-    good, bad, nll = [], [], []
-    counts: list[tuple[int, int, int]] = []
+    sums: list[list[Tensor]] = []
     for prompt, chosen, rejected in pairs:
         first = max(len(prompt) - 1, 0)
         with_good = sequence_logps(model, prompt + chosen)
         with_bad = sequence_logps(model, prompt + rejected)
         counted = with_good if nll_scope == "sequence" else with_good[first:]
-        good.append(with_good[first:].sum())
-        bad.append(with_bad[first:].sum())
-        nll.append(-counted.sum())
-        counts.append((len(with_good[first:]), len(with_bad[first:]), len(counted)))
-    tokens = torch.tensor(counts)
-    return PairLogps(
-        chosen_sum=torch.stack(good),
-        chosen_tokens=tokens[:, 0],
-        rejected_sum=torch.stack(bad),
-        rejected_tokens=tokens[:, 1],
-        nll_sum=torch.stack(nll),
-        nll_tokens=tokens[:, 2],
-    )
+        sums.append([with_good[first:], with_bad[first:], -counted])
+    columns = list(zip(*sums, strict=True))
+    good, bad, nll = (torch.stack([x.sum() for x in column]) for column in columns)
+    counts = (torch.tensor([len(x) for x in column]) for column in columns)
+    return PairLogps(*(x for pair in zip((good, bad, nll), counts, strict=True) for x in pair))
 
 
 def orpo_like(logps: PairLogps) -> Tensor:

@@ -12,8 +12,6 @@ import peft
 import pytest
 import torch
 import transformers as hf
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -171,38 +169,6 @@ def test_a_frozen_weight_costs_no_product(kind: str) -> None:
     gradients = product.gradients()
     assert [g is not None for g in gradients] == [p.requires_grad for p in product.parameters()]
     assert ((VOCABULARY, WIDTH) in seen.made) == (kind == "no bias")
-
-
-counts = st.lists(st.integers(0, 40), min_size=1, max_size=20)
-
-
-def predictions_of(counted: list[int]) -> Predictions:
-    bounds = (0, *itertools.accumulate(counted))
-    index = torch.arange(bounds[-1])
-    return Predictions(index, index, torch.ones(bounds[-1], 3).bool(), bounds)
-
-
-@given(counted=counts, rows=st.integers(1, 100), enough=st.integers(1, 100))
-def test_groups_hold_every_pair_once(counted: list[int], rows: int, enough: int) -> None:
-    work = _Work(None, predictions_of(counted), orpo_like, rows, enough)  # type: ignore[arg-type]
-    groups = list(work.groups())
-    assert [pair for first, last in groups for pair in range(first, last)] == [*range(len(counted))]
-    for first, last in groups:
-        assert first < last
-        assert last == first + 1 or sum(counted[first:last]) <= rows
-        assert sum(counted[first : last - 1]) < enough
-
-
-@given(counted=counts, data=st.data())
-def test_some_of_the_predictions(counted: list[int], data: st.DataObject) -> None:
-    whole = predictions_of(counted)
-    first = data.draw(st.integers(0, len(counted) - 1))
-    last = data.draw(st.integers(first + 1, len(counted)))
-    part = whole.of(first, last)
-    assert part.pairs == last - first
-    assert part.source.tolist() == [*range(sum(counted[:first]), sum(counted[:last]))]
-    expected = [i for i, count in enumerate(counted[first:last]) for _ in range(count)]
-    assert part.pair_index().tolist() == expected
 
 
 def caught(kind: str = "bias", transform: str = "scale and soft cap", rows: int = 1000) -> bool:

@@ -107,18 +107,9 @@ def alone(build: Callable[[], nn.Module], pairs: list[Pair]) -> tuple[float, dic
     for prompt, chosen, rejected in pairs:
         first = len(prompt) - 1
         good, bad = sums(prompt + chosen), sums(prompt + rejected)
-        counts = (torch.tensor([len(one)]) for one in (chosen, rejected, good))
-        one, other, tokens = counts
-        loss = loss + orpo_like(
-            PairLogps(
-                chosen_sum=good[first:].sum()[None],
-                chosen_tokens=one,
-                rejected_sum=bad[first:].sum()[None],
-                rejected_tokens=other,
-                nll_sum=-good.sum()[None],
-                nll_tokens=tokens,
-            )
-        )
+        one, other, tokens = (torch.tensor([len(x)]) for x in (chosen, rejected, good))
+        of_answers = (good[first:].sum()[None], one, bad[first:].sum()[None], other)
+        loss = loss + orpo_like(PairLogps(*of_answers, -good.sum()[None], tokens))
     loss.backward()
     grads = [gradient(one) for one in copies]
     return float(loss.detach()), {n: torch.stack([g[n] for g in grads]).sum(0) for n in grads[0]}

@@ -12,7 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-import orpo
 from orpo.objective import reference
 from orpo.objective.dpo import dpo_loss
 from orpo.objective.orpo import orpo_loss
@@ -100,13 +99,9 @@ def test_dpo_starts_at_log_two_and_its_parts_fit() -> None:
     torch.testing.assert_close(result.loss, -expected.mean())
     torch.testing.assert_close(result.chosen_rewards, 0.5 * (chosen - rejected))
     torch.testing.assert_close(result.rejected_rewards, torch.zeros(2))
-
-
-def test_dpo_rewards_carry_no_gradient() -> None:
-    chosen = torch.tensor([-5.0], requires_grad=True)
-    result = dpo_loss(chosen, chosen * 2, torch.tensor([-5.0]), torch.tensor([-5.0]))
-    assert not result.chosen_rewards.requires_grad
-    assert not result.rejected_rewards.requires_grad
+    tuned = dpo_loss(chosen.clone().requires_grad_(), chosen, rejected, rejected)
+    assert tuned.loss.requires_grad
+    assert not tuned.chosen_rewards.requires_grad
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -146,8 +141,3 @@ def test_sft_carries_the_gradient() -> None:
     sft_loss(nll).loss.backward()
     assert nll.grad is not None
     assert nll.grad.tolist() == [0.5, 0.5]
-
-
-def test_public_names() -> None:
-    assert orpo.dpo_loss is dpo_loss
-    assert orpo.sft_loss is sft_loss

@@ -107,13 +107,6 @@ def mistake(
     return ""
 
 
-def mean_of_sums(
-    chosen: Tensor, rejected: Tensor, nll: Tensor, *, alpha: float, beta: float
-) -> Tensor:
-    result = orpo_loss(chosen, rejected, nll, alpha=alpha, beta=beta)
-    return nll.sum() - alpha * result.log_odds_ratio.sum()
-
-
 PLANTED: dict[str, Loss] = {
     "answers swapped": lambda c, r, n, *, alpha, beta: ours(r, c, n, alpha=alpha, beta=beta),
     "alpha and beta swapped": lambda c, r, n, *, alpha, beta: ours(c, r, n, alpha=beta, beta=alpha),
@@ -208,63 +201,21 @@ def test_a_batch_is_the_mean_of_its_pairs(
     torch.testing.assert_close(whole, torch.stack(single).mean(), rtol=1e-12, atol=0)
 
 
-def test_a_mean_of_sums_is_no_mean_of_pairs() -> None:
-    columns = [torch.tensor([-1.0, -2.0]), torch.tensor([-2.0, -1.0]), torch.tensor([1.0, 3.0])]
-    summed = mean_of_sums(*columns, alpha=0.1, beta=1.0)
-    assert not torch.allclose(summed, ours(*columns, alpha=0.1, beta=1.0))
-
-
 @given(moderate, moderate, strengths, temperatures)
 def test_the_parts_make_the_whole(
     chosen: float, rejected: float, alpha: float, beta: float
 ) -> None:
-    result = orpo_loss(
-        torch.tensor([chosen]),
-        torch.tensor([rejected]),
-        torch.tensor([2.5]),
-        alpha=alpha,
-        beta=beta,
-    )
+    inputs = [torch.tensor([x], requires_grad=True) for x in (chosen, rejected, 2.5)]
+    result = orpo_loss(*inputs, alpha=alpha, beta=beta)
+    assert result.loss.requires_grad
+    assert not result.chosen_rewards.requires_grad
+    assert not result.rejected_rewards.requires_grad
     torch.testing.assert_close(result.loss, result.nll_loss + alpha * result.odds_ratio_loss)
     torch.testing.assert_close(result.odds_ratio_loss, -result.log_odds_ratio.mean())
     torch.testing.assert_close(result.log_odds, result.chosen_log_odds - result.rejected_log_odds)
     torch.testing.assert_close(result.log_odds_ratio, F.logsigmoid(beta * result.log_odds))
     torch.testing.assert_close(result.chosen_rewards, torch.tensor([alpha * beta * chosen]))
     torch.testing.assert_close(result.rejected_rewards, torch.tensor([alpha * beta * rejected]))
-
-
-@given(averages, averages, temperatures)
-def test_swapping_the_answers_costs_the_log_odds_ratio(
-    chosen: float, rejected: float, beta: float
-) -> None:
-    c, r, nll = (torch.tensor([x], dtype=torch.float64) for x in (chosen, rejected, 0.0))
-    there, back = (orpo_loss(*pair, nll, alpha=1.0, beta=beta) for pair in ((c, r), (r, c)))
-    torch.testing.assert_close(there.log_odds, -back.log_odds)
-    # -log sigmoid(-x) = x - log sigmoid(x)
-    difference = back.odds_ratio_loss - there.odds_ratio_loss
-    torch.testing.assert_close(difference, beta * there.log_odds.mean(), rtol=1e-9, atol=1e-9)
-
-
-@given(averages, averages)
-def test_the_gradient_prefers_the_chosen_answer(chosen: float, rejected: float) -> None:
-    slopes = evaluate(ours, chosen, rejected, 1.0, 1.0, 1.0)
-    assert slopes.chosen <= 0 <= slopes.rejected
-
-
-def test_alpha_scales_the_preference_term_alone() -> None:
-    at = [evaluate(ours, -1.0, -2.0, 3.0, alpha, 0.5) for alpha in (0.0, 0.1, 0.2)]
-    assert at[0] == Answer(3.0, 0.0, 0.0, 1.0)
-    assert at[2].loss - 3.0 == pytest.approx(2 * (at[1].loss - 3.0), rel=1e-5)
-    assert at[2].chosen == pytest.approx(2 * at[1].chosen)
-    assert at[2].nll == at[1].nll == 1.0
-
-
-def test_beta_scales_the_log_odds_inside_the_sigmoid() -> None:
-    inputs = torch.tensor([-1.0]), torch.tensor([-2.0]), torch.tensor([3.0])
-    cold, warm = (orpo_loss(*inputs, alpha=1.0, beta=beta) for beta in (1.0, 0.25))
-    assert torch.equal(cold.log_odds, warm.log_odds)
-    expected = math.log1p(math.exp(-0.25 * cold.log_odds.item()))
-    assert warm.odds_ratio_loss.item() == pytest.approx(expected, rel=1e-6)
 
 
 def test_the_defaults_are_the_papers() -> None:
@@ -285,14 +236,6 @@ def test_half_precision_inputs_give_float32_results(dtype: torch.dtype) -> None:
     assert torch.equal(result.loss, exact.loss)
     result.loss.backward()
     assert all(x.grad is not None and x.grad.isfinite().all() for x in inputs)
-
-
-def test_rewards_carry_no_gradient() -> None:
-    inputs = [torch.tensor([x], requires_grad=True) for x in (-1.0, -2.0, 3.0)]
-    result = orpo_loss(*inputs)
-    assert not result.chosen_rewards.requires_grad
-    assert not result.rejected_rewards.requires_grad
-    assert result.loss.requires_grad
 
 
 @pytest.mark.parametrize(

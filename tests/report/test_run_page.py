@@ -57,40 +57,22 @@ def poisoned_page(build_run: BuildRun, poison: str) -> Page:
     return page_of(folder)
 
 
-def test_everything_is_there(full_run: Path, tmp_path: Path) -> None:
+def test_what_a_run_folder_holds_is_there(full_run: Path, tmp_path: Path) -> None:
     page = page_of(full_run)
     assert_complete(page)
     for text in (
-        "everyday",
-        "On 400 held-out pairs the model now prefers the chosen answer in 93.1 % of cases",
-        "HuggingFaceTB/SmolLM2-135M",
-        "everyday.jsonl (3,200 pairs)",
         "ORPO, α = 0.5, β = 1",
-        "4 min 20 s",
-        "Preference accuracy pairs whose chosen answer is more probable per token 61.5 % 93.1 % "
-        "+31.6 pp better",
-        "Loss NLL + orpo_alpha × odds-ratio term 2.51 1.12 −1.39 better",
         "Log-probability, rejected per token, mean −1.97 −2.41 −0.44",
         "mean_answer_length 21.4 9.8 −11.6",
-        "Correct answers , by task",
         "形容词 150 37.0 % 89.0 % +52.0 pp +42.8 to +61.2 pp better",
-        "English 200 36.0 % 90.0 % +54.0 pp +46.2 to +61.8 pp better",
-        "The loss fell from 2.08 to 1.06",
-        "Answer in one sentence.",
         "✗ not correct rambling",
-        "✓ correct",
-        "对不起，我不能回答这个问题。",
         "empty answer",
         "Preferred in the data: It is 43.",
         "Of 3 checked prompts, 2 turned from wrong to right and 1 turned from right to wrong.",
-        "train_dataset prompt, chat template 3,210 3,200 10",
         "prompt_too_long everyday.jsonl:7: prompt 655, chosen 14, rejected 164 tokens 7",
         "Cut to length: rejected in 12 pairs",
-        "the tokenizer has no padding token: '</s>' is used, masked",
         "120 Going on from checkpoint-120.",
-        "orpo train recipe.yaml",
         "hub_token <HUB_TOKEN>",
-        "torch 2.13.0",
     ):
         assert text in page.text, text
     assert "do not add up" not in page.text

@@ -45,10 +45,11 @@ def cut(path: Path, *, by: int = 10) -> None:
     path.write_bytes(path.read_bytes()[:-by])
 
 
-def edit_lines(path: Path, change: Callable[[list[str]], None]) -> None:
+def edit(run: Path, change: Callable[[list[str]], list[str]]) -> None:
+    """Lines of the metrics."""
+    path = run / "metrics.jsonl"
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    change(lines)
-    path.write_text("".join(lines), encoding="utf-8")
+    path.write_text("".join(change(lines)), encoding="utf-8")
 
 
 def plant_nan(folder: Path) -> None:
@@ -69,7 +70,7 @@ def interrupt(run: Path) -> None:
     for name in [*read_manifest(run).files, "manifest.json", "trainer_state.json"]:
         (run / name).unlink()
     shutil.rmtree(run / "checkpoint-4")
-    edit_lines(run / "metrics.jsonl", lambda lines: lines.__delitem__(slice(4, None)))
+    edit(run, lambda lines: lines[:4])
 
 
 def test_a_finished_run_is_sound(finished_run: Path) -> None:
@@ -113,21 +114,17 @@ def test_an_adapter_without_its_base_model_does_not_load(adapter_run: Path, tmp_
         (lambda run: cut(run / MODEL), f"the model: {MODEL} has", 4),
         (lambda run: (run / "tokenizer.json").unlink(), "the model: tokenizer.json is missing", 4),
         (lambda run: flip(run / "manifest.json"), "the model: manifest.json was changed", 4),
-        (lambda run: flip(run / "checkpoint-4" / "optimizer.pt"), "checkpoint-4: optimizer.pt", 2),
-        (lambda run: cut(run / "checkpoint-4" / "rng_state.pth"), "checkpoint-4: rng_state.", 2),
+        (lambda run: flip(run / "checkpoint-4/optimizer.pt"), "checkpoint-4: optimizer.pt", 2),
+        (lambda run: cut(run / "checkpoint-4/rng_state.pth"), "checkpoint-4: rng_state.", 2),
         (lambda run: (run / "checkpoint-4" / MODEL).unlink(), f"checkpoint-4: {MODEL}", 2),
-        (lambda run: cut(run / "checkpoint-4" / "manifest.json"), "checkpoint-4: manifest", 2),
-        (lambda run: (run / "checkpoint-4" / "manifest.json").unlink(), "never committed", 2),
+        (lambda run: cut(run / "checkpoint-4/manifest.json"), "checkpoint-4: manifest", 2),
+        (lambda run: (run / "checkpoint-4/manifest.json").unlink(), "never committed", 2),
         (lambda run: flip(run / "checkpoint-2" / MODEL), f"checkpoint-2: {MODEL} is not", 4),
         (lambda run: (run / "recipe.yaml").unlink(), "recipe.yaml is missing", 4),
         (lambda run: (run / "recipe.yaml").write_text("a: [1"), "recipe.yaml: broken YAML", 4),
+        (lambda run: edit(run, lambda n: [*n[:1], "{oh\n", *n[2:]]), "metrics.jsonl:2 cannot", 4),
         (
-            lambda run: edit_lines(run / "metrics.jsonl", lambda n: n.__setitem__(1, "{oh\n")),
-            "metrics.jsonl:2 cannot be read",
-            4,
-        ),
-        (
-            lambda run: edit_lines(run / "metrics.jsonl", lambda n: n.__delitem__(slice(3, None))),
+            lambda run: edit(run, lambda n: n[:3]),
             "metrics.jsonl has 3 lines where checkpoint-4 knows of 5",
             4,
         ),
@@ -184,7 +181,17 @@ def test_the_way_on_leads_to_the_folder_as_it_lies_now(
     recipe = run / "recipe.yaml"
     first, *_ = next_commands(look(run))
     assert first == f"orpo train {recipe} --resume --output_dir {run}"
-    settings = {**yaml.safe_load(recipe.read_text(encoding="utf-8")), "output_dir": "run"}
+    settings = yaml.safe_load(recipe.read_text(encoding="utf-8"))
+    settings["_run"]["world_size"] = 4
+    recipe.write_text(yaml.safe_dump(settings), encoding="utf-8")
+    assert next_commands(look(run))[0].endswith(" --nproc 4")
+    (run / "checkpoint-2").rename(run / "aside")
+    (again,) = next_commands(look(run))
+    assert again.endswith(" --nproc 4")
+    assert "--overwrite" in again
+    (run / "aside").rename(run / "checkpoint-2")
+    settings = {**settings, "output_dir": "run"}
+    del settings["_run"]["world_size"]
     recipe.write_text(yaml.safe_dump(settings), encoding="utf-8")
     monkeypatch.chdir(run.parent)
     assert next_commands(look(Path("run")))[0] == "orpo train run/recipe.yaml --resume"
@@ -193,20 +200,6 @@ def test_the_way_on_leads_to_the_folder_as_it_lies_now(
     assert next_commands(look(run))[0].startswith("trainer.train(resume_from_checkpoint=True)")
     shutil.rmtree(run / "checkpoint-2")
     assert verdict(look(run)).startswith("there is no checkpoint to go on from")
-
-
-def test_the_way_on_has_as_many_ranks(finished_run: Path, copied: Copied) -> None:
-    run = copied(finished_run)
-    interrupt(run)
-    recipe = run / "recipe.yaml"
-    settings = yaml.safe_load(recipe.read_text(encoding="utf-8"))
-    settings["_run"]["world_size"] = 4
-    recipe.write_text(yaml.safe_dump(settings), encoding="utf-8")
-    assert next_commands(look(run))[0].endswith(" --nproc 4")
-    shutil.rmtree(run / "checkpoint-2")
-    (again,) = next_commands(look(run))
-    assert again.endswith(" --nproc 4")
-    assert "--overwrite" in again
 
 
 def test_a_model_whose_save_was_cut_off_is_not_called_sound(
@@ -279,19 +272,18 @@ def test_a_run_that_is_being_written_is_left_alone(finished_run: Path, copied: C
 
 
 @pytest.mark.parametrize(
-    ("lines", "said"),
+    ("number", "line", "said"),
     [
-        ({2: None}, "no line between steps 1 and 3"),
-        ({3: '{"step": 1, "loss": 1.0}\n'}, "goes back at step 1"),
-        ({3: '{"step": 3, "loss": NaN}\n'}, "the loss at step 3 is not a number"),
+        (2, "", "no line between steps 1 and 3"),
+        (3, '{"step": 1, "loss": 1.0}\n', "goes back at step 1"),
+        (3, '{"step": 3, "loss": NaN}\n', "the loss at step 3 is not a number"),
     ],
 )
 def test_oddities_of_the_metrics_are_noted(
-    finished_run: Path, copied: Copied, lines: dict[int, str | None], said: str
+    finished_run: Path, copied: Copied, number: int, line: str, said: str
 ) -> None:
     run = copied(finished_run)
-    for number, line in lines.items():
-        edit_lines(run / "metrics.jsonl", lambda n, i=number, t=line: n.__setitem__(i, t or ""))
+    edit(run, lambda lines: [*lines[:number], line, *lines[number + 1 :]])
     found = look(run)
     assert found.problems == []
     assert any(said in note for note in found.notes)
