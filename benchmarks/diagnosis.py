@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from orpo.demo.story import ASSETS
-from orpo.report.diagnosis import Finding, diagnose, observed
-from orpo.report.series import read_curves
+from orpo.report.diagnosis import Finding, diagnose
+from orpo.report.series import observed, read_curves
 from orpo.runs.files import read_run
 
 Row = dict[str, Any]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import sys
 import types
@@ -11,6 +12,9 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn.attention import varlen
+
+from orpo.engine import backends
+from orpo.engine.backends import Backend
 
 
 def flash(
@@ -87,3 +91,27 @@ def emulate_kernels(patch: pytest.MonkeyPatch) -> None:
     package.flash_attn_varlen_func = fake_flash_attn  # type: ignore[attr-defined]
     patch.setitem(sys.modules, "flash_attn", package)
     patch.setattr(varlen, "varlen_attn", fake_varlen_attn)
+
+
+# What a back end may get wrong
+
+
+def break_(patch: pytest.MonkeyPatch, name: str, wrong: Backend) -> None:
+    """Put a mistake, which is given the right back end, in the place of it."""
+    patch.setitem(backends.BACKENDS, name, functools.partial(wrong, backends.BACKENDS[name]))
+
+
+def without(feature: str) -> Backend:
+    return lambda right, *args, **asked: right(
+        *args, **{name: value for name, value in asked.items() if name != feature}
+    )
+
+
+def window_off_by(count: int) -> Backend:
+    return lambda right, *args, window, **asked: right(*args, window=window + count, **asked)
+
+
+def no_gradient(of: int) -> Backend:
+    return lambda right, *args, **asked: right(
+        *(x.detach() + 0 * x if i == of else x for i, x in enumerate(args)), **asked
+    )

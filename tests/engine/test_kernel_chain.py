@@ -6,8 +6,6 @@ tested here.
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +18,30 @@ from orpo.engine import attention as attention_trial
 from orpo.engine import backends
 from orpo.engine import select as select_module
 from orpo.engine.attention import try_kernels
-from orpo.engine.backends import KERNELS, AttentionCall, Features, kernels_of, watched_attention
+from orpo.engine.backends import (
+    KERNELS,
+    AttentionCall,
+    Backend,
+    Features,
+    kernels_of,
+    watched_attention,
+)
 from orpo.engine.padded import PaddedEngine
 from orpo.engine.select import select_engine
 from orpo.engine.shared import SharedEngine
 from orpo.train.ranks import agreed_engine
-from tests.engine.emulated import emulate_kernels
+from tests.engine.emulated import (
+    break_,
+    emulate_kernels,
+    no_gradient,
+    window_off_by,
+    without,
+)
 from tests.engine.families import collate, model_of, orpo_like, random_pairs
 
 BF16 = torch.bfloat16
 CPU = torch.device("cpu")
 PASSED = "shared engine (prompts computed once, no padding; self-test passed; attention by "
-Mistake = Callable[..., Tensor]
 
 
 def offered(query: Tensor, features: Features) -> list[str]:
@@ -52,33 +62,12 @@ def accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backends, "candidates", offered)
 
 
-def break_(patch: pytest.MonkeyPatch, name: str, wrong: Mistake) -> None:
-    right = backends.BACKENDS[name]
-    patch.setitem(backends.BACKENDS, name, functools.partial(wrong, right))
-
-
 def missing(*_args: Any, **_asked: Any) -> Tensor:
     raise ImportError("undefined symbol: planted\nand more lines")
 
 
-def no_window(right: Mistake, *args: Any, **asked: Any) -> Tensor:
-    return right(*args, **{name: value for name, value in asked.items() if name != "window"})
-
-
-def window_off_by(count: int, right: Mistake, *args: Any, **asked: Any) -> Tensor:
-    return right(*args, **{**asked, "window": asked["window"] + count})
-
-
-def no_softcap(right: Mistake, *args: Any, **asked: Any) -> Tensor:
-    return right(*args, **{**asked, "softcap": None})
-
-
-def other_scale(right: Mistake, *args: Any, scale: float, **asked: Any) -> Tensor:
+def other_scale(right: Backend, *args: Any, scale: float, **asked: Any) -> Tensor:
     return right(*args, scale=scale * 1.2, **asked)
-
-
-def no_gradient(right: Mistake, *args: Any, of: int = 0, **asked: Any) -> Tensor:
-    return right(*(x.detach() + 0 * x if i == of else x for i, x in enumerate(args)), **asked)
 
 
 class _StopsInBackward(torch.autograd.Function):
@@ -91,7 +80,7 @@ class _StopsInBackward(torch.autograd.Function):
         raise RuntimeError("planted in the backward pass")
 
 
-def no_backward(right: Mistake, *args: Any, **asked: Any) -> Tensor:
+def no_backward(right: Backend, *args: Any, **asked: Any) -> Tensor:
     found: Tensor = _StopsInBackward.apply(right(*args, **asked))  # type: ignore[no-untyped-call]
     return found
 
@@ -121,16 +110,16 @@ def test_the_first_kernel_is_used_if_it_is_right(family: str) -> None:
         ("llama", missing, "undefined symbol: planted"),
         ("llama", no_backward, "planted in the backward pass"),
         ("llama", other_scale, "its output "),
-        ("llama", no_gradient, "its gradient of Q 1 apart"),
-        ("llama", functools.partial(no_gradient, of=1), "its gradient of K 1 apart"),
-        ("llama", functools.partial(no_gradient, of=2), "its gradient of V 1 apart"),
-        ("mistral", no_window, "its output "),
-        ("mistral", functools.partial(window_off_by, 1), "its output "),
-        ("mistral", functools.partial(window_off_by, -1), "its output "),
+        ("llama", no_gradient(0), "its gradient of Q 1 apart"),
+        ("llama", no_gradient(1), "its gradient of K 1 apart"),
+        ("llama", no_gradient(2), "its gradient of V 1 apart"),
+        ("mistral", without("window"), "its output "),
+        ("mistral", window_off_by(1), "its output "),
+        ("mistral", window_off_by(-1), "its output "),
     ],
 )
 def test_a_kernel_that_fails_gives_way_to_the_next(
-    monkeypatch: pytest.MonkeyPatch, family: str, mistake: Mistake, why: str
+    monkeypatch: pytest.MonkeyPatch, family: str, mistake: Backend, why: str
 ) -> None:
     model = model_of(family)
     break_(monkeypatch, "flash_attn", mistake)
@@ -146,16 +135,16 @@ def test_a_kernel_that_fails_gives_way_to_the_next(
     ("asked", "mistake", "next_one"),
     [
         *(
-            ({"window": window}, functools.partial(window_off_by, off), "varlen")
+            ({"window": window}, window_off_by(off), "varlen")
             for window in (8, 4096)
             for off in (1, -1)
         ),
-        ({"softcap": 0.5}, no_softcap, "segmented"),
-        ({"softcap": 50.0}, no_softcap, "segmented"),
+        ({"softcap": 0.5}, without("softcap"), "segmented"),
+        ({"softcap": 50.0}, without("softcap"), "segmented"),
     ],
 )
 def test_a_small_mistake_is_seen_in_half_precision(
-    monkeypatch: pytest.MonkeyPatch, asked: dict[str, Any], mistake: Mistake, next_one: str
+    monkeypatch: pytest.MonkeyPatch, asked: dict[str, Any], mistake: Backend, next_one: str
 ) -> None:
     """However long the window (one key of 4,096 would not be), however high the cap."""
     call = AttentionCall("tiles", 4, 2, 64, 64, torch.float32, 0.125, **asked)
@@ -170,7 +159,7 @@ def test_layers_that_differ_are_tried_each(monkeypatch: pytest.MonkeyPatch) -> N
     """What fails for one layer is left out for all of them, and what they get then is tried."""
     plain = AttentionCall("tiles", 4, 2, 16, 16, torch.float32, 0.25)
     calls = {plain, AttentionCall("tiles", 4, 2, 16, 16, torch.float32, 0.25, window=100)}
-    break_(monkeypatch, "flash_attn", no_window)
+    break_(monkeypatch, "flash_attn", without("window"))
     break_(monkeypatch, "varlen", missing)
     used, failed = try_kernels(calls, CPU, BF16)
     assert used == {"tiles"}
@@ -200,7 +189,7 @@ def test_kernels_are_not_tried_where_the_layout_is_wrong(monkeypatch: pytest.Mon
     """What is wrong without them is not their fault."""
     called: list[str] = []
     for name in ("tiles", "segmented"):
-        break_(monkeypatch, name, no_window)
+        break_(monkeypatch, name, without("window"))
     for name in ("flash_attn", "varlen"):
         break_(monkeypatch, name, lambda *_, name=name, **__: called.append(name))
     engine, note = select_engine("auto", model_of("mistral"), "sequence", CPU, BF16)

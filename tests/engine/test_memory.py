@@ -248,7 +248,7 @@ give_back = keep_freed_memory("cuda")  # it has its own
 found["cuda"] = [step()]
 give_back()
 give_back = keep_freed_memory("cpu")
-found["kept"] = [step() for _ in range(5)]  # it takes some until every block has its place
+found["kept"] = [step() for _ in range(10)]  # it takes some until every block has its place
 give_back()
 found["after"] = [step()]
 print(json.dumps(found))

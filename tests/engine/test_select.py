@@ -25,6 +25,7 @@ from orpo.engine.self_test import self_test
 from orpo.engine.shared import SharedEngine
 from orpo.errors import ModelError
 from orpo.setting_types import CHOICES
+from tests.engine.emulated import break_, no_gradient, window_off_by, without
 from tests.engine.families import (
     FALL_BACK,
     LENGTHS,
@@ -256,27 +257,16 @@ def rejected_starts_late(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(shared_module, "pack_pairs", late)
 
 
+def breaks(wrong: backends.Backend, *names: str) -> Plant:
+    def plant(patch: pytest.MonkeyPatch) -> None:
+        for name in names or ("tiles",):
+            break_(patch, name, wrong)
+
+    return plant
+
+
 def ignores(feature: str) -> Plant:
-    def plant(patch: pytest.MonkeyPatch) -> None:
-        for name in ("tiles", "segmented"):
-            patch.setitem(backends.BACKENDS, name, without(backends.BACKENDS[name]))
-
-    def without(backend: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        return lambda *args, **asked: backend(*args, **{**asked, feature: None})
-
-    return plant
-
-
-def window_off_by(count: int) -> Plant:
-    def plant(patch: pytest.MonkeyPatch) -> None:
-        tiles = backends.BACKENDS["tiles"]
-        patch.setitem(
-            backends.BACKENDS,
-            "tiles",
-            lambda *args, window, **asked: tiles(*args, window=window + count, **asked),
-        )
-
-    return plant
+    return breaks(without(feature), "tiles", "segmented")
 
 
 def first_hidden_state_predicts(patch: pytest.MonkeyPatch) -> None:
@@ -302,22 +292,11 @@ def skips_a_layer(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(attention_module, "attend", skipping)
 
 
-def gradient_goes_missing(patch: pytest.MonkeyPatch) -> None:
-    tiles = backends.BACKENDS["tiles"]
-    patch.setitem(
-        backends.BACKENDS,
-        "tiles",
-        lambda query, *args, **asked: tiles(query.detach(), *args, **asked),
-    )
+def broken(*args: Any, **asked: Any) -> Tensor:
+    raise RuntimeError("planted\nand more lines")
 
 
-def raises(patch: pytest.MonkeyPatch) -> None:
-    def broken(*args: Any, **asked: Any) -> Tensor:
-        raise RuntimeError("planted\nand more lines")
-
-    patch.setitem(backends.BACKENDS, "tiles", broken)
-
-
+gradient_goes_missing = breaks(no_gradient(0))
 MISTAKES: dict[str, tuple[str, Plant]] = {
     "R sees C": ("llama", rejected_sees_chosen),
     "R sees C, soft-capped": ("gemma2", rejected_sees_chosen),
@@ -326,15 +305,15 @@ MISTAKES: dict[str, tuple[str, Plant]] = {
     "R starts at |P| + |C|": ("llama", rejected_starts_late),
     "R starts late, learned positions": ("gpt2", rejected_starts_late),
     "no window": ("mistral", ignores("window")),
-    "a window one too wide": ("mistral", window_off_by(1)),
-    "a window one too narrow": ("mistral", window_off_by(-1)),
+    "a window one too wide": ("mistral", breaks(window_off_by(1))),
+    "a window one too narrow": ("mistral", breaks(window_off_by(-1))),
     "no window in one of two layers": ("gemma3", ignores("window")),
     "no soft cap": ("gemma2", ignores("softcap")),
     "no sinks": ("gpt_oss", ignores("sinks")),
     "the wrong hidden state": ("llama", first_hidden_state_predicts),
     "a layer is skipped": ("llama", skips_a_layer),
     "no gradient of the queries": ("llama", gradient_goes_missing),
-    "an exception": ("llama", raises),
+    "an exception": ("llama", breaks(broken)),
 }
 
 

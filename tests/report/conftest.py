@@ -29,6 +29,12 @@ def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def no_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are drawn once, as SVG: a PNG is the same painting."""
+    monkeypatch.setattr(Figure, "png", b"\x89PNG")
+
+
+@pytest.fixture
 def full_run(build_run: BuildRun) -> Path:
     """A finished run with everything in its folder."""
     return build_run(**full_files())

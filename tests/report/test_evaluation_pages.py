@@ -56,6 +56,7 @@ def planted(kind: str, folder: Path, text: str) -> Path:
     return changed(kind, folder, plant)
 
 
+@pytest.mark.usefixtures("no_pixels")
 @pytest.mark.parametrize("kind", sorted(path.name for path in FOLDERS.iterdir()))
 def test_an_old_folder_says_what_it_said_each_time(kind: str, tmp_path: Path) -> None:
     """Each number and sentence; the same bytes twice."""
@@ -71,6 +72,7 @@ def test_an_old_folder_says_what_it_said_each_time(kind: str, tmp_path: Path) ->
     assert again == page.source
 
 
+@pytest.mark.usefixtures("no_pixels")
 @pytest.mark.parametrize("kind", RESULTS)
 def test_texts_of_data_models_and_judges_are_inert(kind: str, tmp_path: Path) -> None:
     folder = planted(kind, tmp_path, HOSTILE)

@@ -23,14 +23,9 @@ from orpo.report.values import (
     as_percent,
     joined,
     lowered,
-    mapping,
-    number,
-    records,
     sentence,
     shortened,
-    text_of,
 )
-from orpo.runs.files import Run
 
 _STILL_LOSS, _STILL_LOSS_HELD_OUT = 0.05, 0.01  # of its size
 _STILL_ODDS, _STILL_ODDS_HELD_OUT = 0.3, 0.05
@@ -369,27 +364,6 @@ class Finding:
     def title(self) -> str:
         """For readers."""
         return RULES[self.name][0]
-
-
-def observed(run: Run, curves: Curves) -> Observed:
-    """What a run folder holds for the rules."""
-    recipe, state = mapping(run.recipe), curves_of.progress(run)
-    names = ("before", "after", "chosen")
-    answers = [[row.get(name) for name in names] for row in records(run.samples)]
-    lengths = [
-        (len(text_of(before)), len(text_of(after)), len(text_of(chosen)))
-        for before, after, chosen in answers
-        if before is not None and after is not None
-    ]
-    return Observed(
-        curves,
-        str(recipe.get("objective") or "orpo"),
-        number(recipe.get("orpo_alpha")),
-        number(recipe.get("learning_rate")),
-        state.finished or not state.planned or 2 * (state.step or 0) >= state.planned,
-        lengths,
-        [(number(one.get("step")) or 0.0, str(one.get("kind", ""))) for one in records(run.events)],
-    )
 
 
 def diagnose(seen: Observed) -> list[Finding]:

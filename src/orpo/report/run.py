@@ -12,7 +12,7 @@ from typing import Any
 from orpo.report import diagnosis, measures
 from orpo.report.curves import run_figures, trend_told
 from orpo.report.page import Headline, Page, Words
-from orpo.report.series import Curves, progress, read_curves
+from orpo.report.series import Curves, observed, progress, read_curves
 from orpo.report.values import (
     as_count,
     count,
@@ -41,7 +41,7 @@ _HEADLINES = ("preference_accuracy", "rewards/accuracies", "correct_answers")
 def run_page(run: Run) -> Page:
     """The page of a run; the same run gives the same page."""
     curves, table, facts = read_curves(run.metrics), measures.changes(run), _facts(run)
-    found = diagnosis.diagnose(diagnosis.observed(run, curves))
+    found = diagnosis.diagnose(observed(run, curves))
     look = [one for one in found if one.verdict == "look"]
     summary = diagnosis.summary(found)
     words = _words(run, curves, summary if look else "")

@@ -10,7 +10,7 @@ from itertools import accumulate, pairwise
 from operator import itemgetter
 from statistics import fmean, median, pstdev
 
-from orpo.report.values import as_pair, as_percent, count, mapping, number, records
+from orpo.report.values import as_pair, as_percent, count, mapping, number, records, text_of
 from orpo.runs.files import Run
 
 METRICS = (
@@ -300,3 +300,24 @@ class Observed:
     def same(self, metric: str, like: Shift) -> Shift | None:
         """Another metric on the same pairs."""
         return self.training(metric) if like.error else held_out(self.curves, metric)
+
+
+def observed(run: Run, curves: Curves) -> Observed:
+    """What a run folder holds for the rules."""
+    recipe, state = mapping(run.recipe), progress(run)
+    names = ("before", "after", "chosen")
+    answers = [[row.get(name) for name in names] for row in records(run.samples)]
+    lengths = [
+        (len(text_of(before)), len(text_of(after)), len(text_of(chosen)))
+        for before, after, chosen in answers
+        if before is not None and after is not None
+    ]
+    return Observed(
+        curves,
+        str(recipe.get("objective") or "orpo"),
+        number(recipe.get("orpo_alpha")),
+        number(recipe.get("learning_rate")),
+        state.finished or not state.planned or 2 * (state.step or 0) >= state.planned,
+        lengths,
+        [(number(one.get("step")) or 0.0, str(one.get("kind", ""))) for one in records(run.events)],
+    )
