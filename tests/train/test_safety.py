@@ -179,10 +179,16 @@ class TestOnlySafetensors:
                 load()
             assert "\n" not in str(caught.value)
 
-    def test_a_pickled_adapter_is_refused(
+    def test_an_adapter_without_a_base_or_with_pickled_weights_is_refused(
         self, base: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
     ) -> None:
         folder = save_adapter(base, tmp_path / "adapter")
+        settings = (folder / "adapter_config.json").read_text()
+        without = {**json.loads(settings), "base_model_name_or_path": None}
+        (folder / "adapter_config.json").write_text(json.dumps(without))
+        with pytest.raises(ModelError, match="does not name its base model"):
+            load_answerer(str(folder))
+        (folder / "adapter_config.json").write_text(settings)
         weights = load_file(folder / "adapter_model.safetensors")
         (folder / "adapter_model.safetensors").unlink()
         torch.save(weights, folder / "adapter_model.bin")
@@ -197,11 +203,6 @@ class TestOnlySafetensors:
             assert main([name, str(folder), *rest]) == 2
             said = capfd.readouterr().err.splitlines()
             assert [line for line in said if line.startswith("error: ")], said
-        settings = json.loads((folder / "adapter_config.json").read_text())
-        settings["base_model_name_or_path"] = None
-        (folder / "adapter_config.json").write_text(json.dumps(settings))
-        with pytest.raises(ModelError, match="does not name its base model"):
-            load_answerer(str(folder))
 
     def test_code_of_a_model_is_not_run_unless_asked(self, base: Path) -> None:
         config = json.loads((base / "config.json").read_text())
