@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from orpo.commands.main import main
+from tests.evaluate.conftest import Run
 from tests.evaluate.judge.server import (
     Asked,
     Script,
@@ -22,7 +22,6 @@ from tests.evaluate.judge.server import (
 from tests.train.small import byte_tokenizer, tiny_llama
 
 PROMPTS = [f"Say something about the number {n}." for n in range(40)]
-Run = Callable[..., tuple[Any, str]]
 
 
 def good(asked: Asked) -> str:
@@ -38,19 +37,9 @@ def worth(request: str, text: str) -> float:
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """(what --json printed, what was said)."""
-    monkeypatch.setenv("OPENAI_API_KEY", "sk-test-not-a-key")
-    monkeypatch.chdir(tmp_path)
+def run(evaluate: Run) -> Run:
     Path("prompts.txt").write_text("\n".join(PROMPTS) + "\n")
-
-    def evaluate(*arguments: str, code: int = 0) -> tuple[Any, str]:
-        assert main(["evaluate", "win-rate", *arguments, "--json"]) == code
-        printed = capsys.readouterr()
-        assert "Traceback" not in printed.err
-        return json.loads(printed.out) if printed.out else None, printed.err
-
-    return evaluate
+    return partial(evaluate, "win-rate")
 
 
 class Servers(ExitStack):
@@ -96,11 +85,11 @@ def test_the_better_model_wins_and_another_judge_asks_no_model_again(run: Run) -
         "model_empty_answers": 0,
         "identical_answers": 0,
     }
-    assert "new answers better than old: new wins 100.0" in said.replace("\u00a0", " ")
+    assert "new answers better than old: new wins 100.0" in said
     assert [one["kind"] for one in result["examples"]] == ["win"] * 3
     page = Path("out/report.html").read_text()
     assert "Nobody picked these" in page
-    assert "sk-test-not-a-key" not in page
+    assert "sk-never-to-be-seen" not in page
 
 
 def test_the_same_model_twice_is_even(run: Run) -> None:

@@ -83,6 +83,8 @@ def test_rows_in_are_rows_accounted_for_and_names_from_data_are_inert(
     rows = [json.loads(line) for line in pairs.read_text().splitlines()]
     for i, row in enumerate(rows):
         row["source"] = ["\x1b[2Jclear", "[red]markup[/red]<script>"][i % 2]
+    for row in rows[::4]:  # whatever the model prefers, some of the pairs are the wrong way round
+        row["chosen"], row["rejected"] = row["rejected"], row["chosen"]
     pairs.write_text("".join(json.dumps(row) + "\n" for row in rows))
     found, said = evaluate(finished_run, "--dataset", pairs, "--no_baseline", "--max-length", 64)
     account = found["account"]
@@ -97,9 +99,11 @@ def test_rows_in_are_rows_accounted_for_and_names_from_data_are_inert(
     assert [json.loads(line)["row"] for line in lines] == [i for i in range(20) if i != 9]
     assert "20 rows = 20 kept" in said
     assert "19 held-out pairs, 18 prompts" in said
+    assert found["worst"]
     for pair in found["worst"]:
         assert pair["log_odds"] < 0
-        assert pair["rejected"].strip() == text_rows(20)[pair["row"]]["rejected"].strip()
+        assert pair["rejected"].strip() == rows[pair["row"]]["rejected"].strip()
+        assert pair["where"] == f"held.jsonl:{pair['row'] + 1}"
     page = (tmp_path / "eval" / "report.html").read_text()
     assert "19 pairs scored; 1 without rejected" in page
     for text in (said, page):

@@ -43,8 +43,7 @@ def run(options: Options) -> dict[str, Any]:
     from orpo.evaluate.harness import PARTS, compared, find_tasks, measure  # noqa: PLC0415
     from orpo.evaluate.results import HarnessResult  # noqa: PLC0415
 
-    names = {"after": options.model}
-    names |= {"before": options.baseline} if options.baseline is not None else {}
+    names = {"after": options.model, **({"before": options.baseline} if options.baseline else {})}
     for name in names.values():
         ensure_reachable(name)
     manager = find_tasks(options.plan)
