@@ -1,11 +1,17 @@
 """Claims follow the figures: an effect that was put in is found, its opposite is refuted.
 
-Intervals over prompts and seeds cover, and they widen where seeds disagree.
+Intervals over prompts and seeds cover, and widen where seeds disagree; the page of a comparison
+says in words, tables and figures what its JSON holds.
 """
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
+from random import Random
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,11 +21,85 @@ from orpo.experiments.claims import (
     HOLDS,
     OPEN,
     REFUTED,
+    ArmResult,
+    Group,
     change_interval,
     decide_claims,
     level_interval,
+    summarise,
 )
-from tests.experiments.made import AS_IN_THE_PAPER, Effect, base_group, groups
+from orpo.experiments.comparison import BASE, Arm, ComparisonResult, Cost, Outcome
+from orpo.experiments.tasks import plan_arms
+from orpo.report.comparison import comparison_page
+from orpo.report.page import Page
+from orpo.report.write import write_page
+from orpo.runs.typed import plain, typed
+
+PAIRS = 120
+COSTS = {"orpo": 2.0, "sft": 1.0, "dpo": 3.0}
+FORWARDS = {"orpo": (2, 0), "sft": (1, 0), "dpo": (2, 2)}
+Effect = tuple[float, float, float]
+"""What a method does to chosen and rejected log-probabilities, and its share of right answers."""
+
+AS_IN_THE_PAPER: dict[str, Effect] = {
+    BASE: (0.0, 0.0, 0.4),
+    "orpo": (0.3, -0.5, 0.9),
+    "sft": (0.3, 0.3, 0.6),
+    "sft+dpo": (0.2, -0.2, 0.7),
+}
+
+
+def outcomes(effect: Effect, seed: int, noise: float = 0.05) -> tuple[Outcome, ...]:
+    """Held-out pairs, the same ones for every seed, after a method with this effect."""
+    pairs, run = Random(0), Random(seed)
+    found = []
+    for row in range(PAIRS):
+        chosen, rejected = pairs.gauss(-1.0, 0.3), pairs.gauss(-1.2, 0.3)
+        luck = pairs.random()
+        logps = (chosen + effect[0] + run.gauss(0, noise), rejected + effect[1])
+        logps = (logps[0], logps[1] + run.gauss(0, noise))
+        prompt, answer = f"prompt {row // 2}", f"answer {row}"
+        found.append(Outcome(row, prompt, *logps, answer, luck < effect[2], ""))
+    return tuple(found)
+
+
+def stage_costs(arm: Arm, peak: int) -> tuple[Cost, ...]:
+    """Counted as an engine would count them; a pair is 16 rows of a step."""
+    return tuple(
+        Cost(
+            objective=stage.objective,
+            steps=stage.steps,
+            pairs=16 * stage.steps,
+            forwards_trained=16 * stage.steps * FORWARDS[stage.objective][0],
+            forwards_scored=16 * stage.steps * FORWARDS[stage.objective][1],
+            flops=1e9 * stage.steps * COSTS[stage.objective],
+            seconds=1.0 * stage.steps,
+            idle_bytes=50 * 2**20,
+            peak_bytes=(peak + arm.seed) * 2**20,
+        )
+        for stage in arm.stages
+    )
+
+
+def base_group(effects: Mapping[str, Effect] = AS_IN_THE_PAPER) -> Group:
+    found = outcomes(effects[BASE], 0, noise=0.0)
+    return Group(BASE, "", (ArmResult(Arm(BASE, BASE, "", 0, []), (), found),))
+
+
+def groups(
+    effects: Mapping[str, Effect] = AS_IN_THE_PAPER,
+    *,
+    budget: str = "steps",
+    seeds: int = 3,
+    peaks: Mapping[str, int] | None = None,
+) -> list[Group]:
+    """Every method at one budget."""
+    made: dict[str, list[ArmResult]] = {method: [] for method in effects if method != BASE}
+    for arm in plan_arms(list(made), budget, range(1, seeds + 1), 40, COSTS):
+        costs = stage_costs(arm, (peaks or {}).get(arm.method, 100))
+        made[arm.method].append(ArmResult(arm, costs, outcomes(effects[arm.method], arm.seed)))
+    return [Group(method, budget, runs) for method, runs in made.items()]
+
 
 PROMPTS = [f"prompt {n}" for n in range(60)]
 TURNED = {
@@ -114,3 +194,124 @@ def test_a_base_model_stands_beside_every_seed_and_lengths_must_agree() -> None:
         level_interval([[1.0, 0.0]], ["a"])
     with pytest.raises(ValueError, match="runs"):
         change_interval([[1.0]] * 2, [[1.0]] * 3, ["a"])
+
+
+# The page
+
+COST = {
+    "objective": "orpo", "steps": 10, "pairs": 160, "forwards_trained": 320, "forwards_scored": 0,
+    "flops": 1e12, "seconds": 3.5, "idle_bytes": 10**8, "peak_bytes": 2 * 10**8,
+}  # fmt: skip
+RUN = {
+    "name": "orpo-steps-seed1", "method": "orpo", "budget": "steps", "seed": 1, "stages": [],
+    "costs": [COST], "preference_accuracy": 0.75, "correct_answers": 0.5,
+    "commands": ["orpo train --seed 1"],
+}  # fmt: skip
+CANARY = "<script>alert(1)</script> $x^2$ \x1b[31m"
+
+
+def page_of(found: dict[str, Any]) -> Page:
+    return comparison_page(typed(ComparisonResult, found, where="evaluation.json"))
+
+
+def evaluation(effects: Any = AS_IN_THE_PAPER, **more: Any) -> dict[str, Any]:
+    """What a job would have written."""
+    base, found = base_group(effects), groups(effects)
+    curves = [
+        {
+            **{"method": group.method, "budget": "steps", "seed": run.arm.seed},
+            "objective": stage.objective,
+            "points": [
+                {"step": 20 * n + step, "chosen": -1.0 + step / 100, "rejected": -1.2 - step / 90}
+                for step in (0, 10, 20)
+            ],
+        }
+        for group in found
+        for run in group.runs
+        for n, stage in enumerate(run.arm.stages)
+    ]
+    cells = [
+        {
+            **{"objective": objective, "learning_rate": rate, "pairs": 88},
+            "orpo_alpha": alpha if objective == "orpo" else None,
+            "preference_accuracy": 0.5 + rate * 100 + alpha / 10,
+            "correct_answers": 0.6,
+            "cost": COST | {"objective": objective},
+        }
+        for objective in ("orpo", "sft", "dpo")
+        for rate in (1e-4, 4e-4, 1e-3)
+        for alpha in ((0.1, 0.5) if objective == "orpo" else (0.5,))
+    ]
+    answers = [
+        {"name": BASE, "answer": CANARY, "correct": False, "reason": "refused"},
+        {"name": "orpo", "answer": "4", "correct": True, "reason": "correct"},
+    ]
+    result = {
+        **{"kind": "comparison", "model": "a model", "dataset": "pairs.jsonl"},
+        **{"command": "orpo compare --seeds 3", "methods": ["orpo", "sft", "sft+dpo"]},
+        **{"budgets": ["steps"], "seeds": [1, 2, 3], "steps": 40, "batch": 16, "seconds": 100},
+        **{"orpo_alpha": 0.5, "dpo_beta": 0.1, "answered": 120},
+        "learning_rates": {"orpo": 4e-4, "sft": 4e-4, "dpo": 4e-4},
+        "held_out": {"rows_in": 123, "kept": 121, "nll_only": 1, "dropped": {"no_answer": 2}},
+        "table": [summarise(base, base), *(summarise(group, base) for group in found)],
+        "claims": decide_claims(found, base),
+        "curves": curves,
+        "sensitivity": cells,
+        "runs": [RUN],
+        "examples": {"rule": "evenly", "examples": [{"prompt": CANARY, "answers": answers}]},
+        "machine": {"device": "cpu", "at_once": 2, "threads": 1},
+        **more,
+    }
+    written: dict[str, Any] = json.loads(json.dumps(plain(result)))
+    return written
+
+
+def test_the_verdict_comes_first_in_words() -> None:
+    page = page_of(evaluation())
+    assert page.verdict.startswith("At equal optimizer steps")
+    for name in ("ORPO on ", "SFT on ", "SFT+DPO on ", "the base model on "):
+        assert name in page.verdict
+    assert "ORPO against SFT: +" in page.verdict
+    assert "1 is left undecided" in page.verdict  # memory: the peaks are the same
+    assert any(remark.startswith("Undecided") for remark in page.remarks)
+    assert not any(remark.startswith("Not reproduced") for remark in page.remarks)
+    assert dict(page.facts)["Held-out pairs"] == (
+        "123 read, 120 scored (left out: no_answer: 2; no rejected answer: 1)"
+    )
+
+
+def test_what_is_not_reproduced_is_said_plainly() -> None:
+    page = page_of(evaluation(TURNED))
+    said = [remark for remark in page.remarks if remark.startswith("Not reproduced")]
+    assert any("ORPO prefers the chosen answer more often than SFT." in one for one in said)
+    assert [one.tone for one in page.headlines][:2] == ["worse", "worse"]
+
+
+def test_the_page_holds_everything_and_is_inert(tmp_path: Path) -> None:
+    path = write_page(page_of(evaluation()), tmp_path)
+    text = path.read_text(encoding="utf-8")
+    assert "<script" not in text
+    assert "&lt;script&gt;" in text
+    assert "\x1b" not in text
+    assert "http://" not in text.replace("http://www.w3.org", "")
+    assert "https://" not in text
+    for name in ("curves-steps", "outcomes", "costs-steps", "sensitivity"):
+        assert (tmp_path / "figures" / f"{name}.png").stat().st_size > 1000
+        assert (tmp_path / "figures" / f"{name}.svg").is_file()
+    assert "orpo compare --seeds 3" in text
+    assert "orpo train --seed 1" in text
+
+
+def test_an_unfinished_comparison_has_a_page_too(tmp_path: Path) -> None:
+    page = page_of({"kind": "comparison", "settings": {}})
+    assert "not finished" in page.verdict
+    assert write_page(page, tmp_path).is_file()
+
+
+def test_a_better_learning_rate_in_the_grid_is_named() -> None:
+    cells = evaluation()["sensitivity"]
+    for cell in cells:
+        cell["correct_answers"] = 0.9 if cell["learning_rate"] == 1e-4 else 0.5
+    page = page_of(evaluation(sensitivity=cells))
+    (said,) = [remark for remark in page.remarks if "Learning rates" in remark]
+    assert "SFT's 0.0004 reached 50.0\u00a0%, 0.0001 reached 90.0\u00a0%" in said

@@ -24,7 +24,7 @@ from orpo.experiments import study as studies
 from orpo.experiments.choice import Choice, choose, pair_scores, verdict_of
 from orpo.experiments.plans import TuneJob, TunePlan
 from orpo.experiments.study import JOURNAL, Place, Study, Tried
-from orpo.experiments.trials import Pruned, Runs, Speed
+from orpo.experiments.trials import Runs, Speed
 from orpo.experiments.tune import Budget, run_tune
 from orpo.experiments.tuning import FinalTest, Measure, Space, TrialResult, Values, read_tuning
 from orpo.jobs import TrainJob, run_training
@@ -66,6 +66,10 @@ def unheard(_line: str) -> None:
     """Nobody listens."""
 
 
+def study_prunes() -> None:
+    raise optuna.TrialPruned
+
+
 class Losses(TrainerCallback):
     """Writes down what a run logs."""
 
@@ -89,11 +93,11 @@ def test_a_trial_computes_what_orpo_train_computes(
     made = job(place, tmp_path / "out")
     made = replace(made, train=replace(made.train, lora_r=lora_r))
     runs = Runs(made, callbacks=lambda: [losses])
-    with pytest.raises(Pruned):
-        runs.run(Values(3e-2, 2.0), STEPS, 7, lambda *_: True)
+    with pytest.raises(optuna.TrialPruned):
+        runs.run(Values(3e-2, 2.0), STEPS, 7, lambda *_: study_prunes())
     losses.seen.clear()
     looked: list[int] = []
-    done = runs.run(START, STEPS, 42, lambda step, _: bool(looked.append(step)))
+    done = runs.run(START, STEPS, 42, lambda step, _: looked.append(step))
     assert looked == [3, 4]
     config = ORPOConfig(
         **SETTINGS, output_dir=str(tmp_path / "run"), max_steps=STEPS, logging_steps=2, seed=42

@@ -50,11 +50,7 @@ def run_bench(job: BenchJob, *, say: Say) -> dict[str, Any]:
     Returns the circumstances, and under "cells" the figures of each batch size, ready for JSON.
     """
     trl = importlib.util.find_spec("trl") is not None
-    if not trl:
-        own = tuple(peer for peer in job.against if not peer.startswith("trl")) or ("orpo-padded",)
-        if own != job.against:
-            say("TRL is not installed (pip install 'orpo[bench]'): our own engines are compared")
-        job = replace(job, against=own)
+    job = job if trl else _without_trl(job, say)
     tokenizer, size = load_tokenizer(job.model, ORPOConfig()), model_size(job.model)
     asked = job.max_length or (2048 if job.rows == "ultrafeedback-like" else 1024)
     max_length = min(asked, size.positions or asked)
@@ -96,6 +92,13 @@ def run_bench(job: BenchJob, *, say: Say) -> dict[str, Any]:
         "matmul_flops_per_second": rate,
         "cells": cells,
     }
+
+
+def _without_trl(job: BenchJob, say: Say) -> BenchJob:
+    own = tuple(peer for peer in job.against if not peer.startswith("trl")) or ("orpo-padded",)
+    if own != job.against:
+        say("TRL is not installed (pip install 'orpo[bench]'): our own engines are compared")
+    return replace(job, against=own)
 
 
 def _rows(job: BenchJob, make: RowMaker, say: Say) -> list[BenchRow]:

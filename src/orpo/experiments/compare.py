@@ -12,16 +12,10 @@ from typing import Any
 from orpo.data.sources import Source
 from orpo.errors import ConfigError
 from orpo.evaluate import judge as judging
+from orpo.experiments import claims
 from orpo.experiments import comparison as types
 from orpo.experiments import tasks as work
-from orpo.experiments.claims import (
-    VALUES,
-    ArmResult,
-    Group,
-    decide_claims,
-    level_interval,
-    summarise,
-)
+from orpo.experiments.claims import ArmResult, Group
 from orpo.experiments.comparison import BASE, KIND, Arm, ComparisonResult, Cost, Outcome
 from orpo.experiments.measuring import machine
 from orpo.experiments.plans import CompareJob
@@ -171,8 +165,8 @@ def _cell(spec: TaskSpec) -> types.Cell:
     facts, outcomes = found
     name, settings = Path(spec.folder).name, spec.settings
     run = ArmResult(Arm(name, "", "", 0, []), [], outcomes)
-    values = {one: [*run.values(one).values()] for one in VALUES}
-    accuracy = [one.prefers_chosen for one in outcomes]
+    values = {one: [*run.values(one).values()] for one in claims.VALUES}
+    accuracy, prompts = [one.prefers_chosen for one in outcomes], [one.prompt for one in outcomes]
     return types.Cell(
         name=name,
         objective=settings["objective"],
@@ -181,7 +175,7 @@ def _cell(spec: TaskSpec) -> types.Cell:
         pairs=len(outcomes),
         cost=typed(Cost, facts["cost"], where=spec.folder),
         **{one: fmean(own) if own else None for one, own in values.items()},
-        preference_accuracy_interval=level_interval([accuracy], [one.prompt for one in outcomes]),
+        preference_accuracy_interval=claims.level_interval([accuracy], prompts),
     )
 
 
@@ -246,8 +240,8 @@ def _join(runs: _Runs) -> ComparisonResult:
         dpo_beta=job.config("dpo").dpo_beta,
         checked=bool(job.plan.checker),
         answered=min(job.train.samples, len(runs.outcomes)),
-        table=[summarise(alone, alone), *(summarise(group, alone) for group in groups)],
-        claims=decide_claims(groups, alone),
+        table=[claims.summarise(one, alone) for one in (alone, *groups)],
+        claims=claims.decide_claims(groups, alone),
         curves=[curve for one in results for curve in _curves(job.folder, one.arm)],
         sensitivity=[] if job.plan.no_sensitivity else own,
         runs=[_run_of(tasks, one) for one in results],

@@ -139,23 +139,19 @@ class Study:
             deadline = time.monotonic() + _PATIENCE
             while _DETAILS not in study.user_attrs:
                 if time.monotonic() > deadline:
-                    raise ConfigError(
-                        f"holds a study {place.study!r} that is not of orpo tune",
-                        where=f"--storage {place.public}",
-                        fix="Give another --study.",
-                    )
+                    what = f"holds a study {place.study!r} that is not of orpo tune"
+                    where, fix = f"--storage {place.public}", "Give another --study."
+                    raise ConfigError(what, where=where, fix=fix)
                 time.sleep(_PAUSE)
             return cls(study, study.user_attrs[_DETAILS], ours=False)
 
     @classmethod
     def begin(cls, place: Place, settings: Mapping[str, Any], steps: int) -> Study:
         """Begin it, or join who was faster; the recipe's own values are its first trial."""
-        library = require_optuna()
+        library, named = require_optuna(), {"study_name": place.study}
         with place.reached():
             try:
-                study = library.create_study(
-                    study_name=place.study, storage=place.open(), direction="maximize"
-                )
+                study = library.create_study(**named, storage=place.open(), direction="maximize")
             except library.exceptions.DuplicatedStudyError:
                 found = cls.find(place)
                 assert found is not None

@@ -60,12 +60,8 @@ _QUIET: dict[str, Any] = {
     "disable_tqdm": True,
 }
 
-Report = Callable[[int, float], bool]
-"""Told the step and the score so far; says whether the run is not worth its end."""
-
-
-class Pruned(Exception):  # noqa: N818 - nothing went wrong
-    """A run was given up: others were better by then."""
+Report = Callable[[int, float], None]
+"""Told the step and the score so far; raises what ends a run that is not worth its end."""
 
 
 @dataclass(frozen=True)
@@ -142,15 +138,12 @@ class Runs:
     ) -> ScoredPairs:
         """Train with the whole schedule, and score the pairs that trials are chosen by.
 
-        `report` is asked at half and at three quarters of the steps; Pruned is raised if it said
-        that the run is not worth its end.
+        `report` is told at half and at three quarters of the steps.
         """
         looks = _Looks(steps, report)
         with self._trainer(values, steps, seed, self._train, self._choosing, [looks]) as trainer:
             trainer.compute_metrics = lambda prediction: looks.see(self._scored(prediction))
             trainer.train()
-            if looks.pruned:
-                raise Pruned
             trainer.evaluate()
         assert looks.pairs is not None
         return looks.pairs
@@ -250,7 +243,7 @@ class _Looks(TrainerCallback):
     """
 
     def __init__(self, steps: int, report: Report | None) -> None:
-        self._report, self.pruned = report, False
+        self._report = report
         self._at = {steps // 2, 3 * steps // 4} - {0} if report and steps >= 4 else set()
         self.pairs: ScoredPairs | None = None
 
@@ -267,5 +260,4 @@ class _Looks(TrainerCallback):
         """Go on, or not."""
         if state.global_step in self._at and self._report is not None:
             self._at.discard(state.global_step)
-            if self._report(state.global_step, float(kwargs["metrics"]["eval_score"])):
-                self.pruned = control.should_training_stop = True
+            self._report(state.global_step, float(kwargs["metrics"]["eval_score"]))

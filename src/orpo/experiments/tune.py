@@ -17,7 +17,7 @@ from orpo.experiments import choice as choosing
 from orpo.experiments.measuring import machine
 from orpo.experiments.plans import TuneJob, TunePlan
 from orpo.experiments.study import JOURNAL, Place, Study, Tried, require_optuna
-from orpo.experiments.trials import Pruned, Runs, Speed
+from orpo.experiments.trials import Runs, Speed
 from orpo.experiments.tuning import KIND, STATES, FinalTest, TuningResult, Values, read_tuning
 from orpo.experiments.workers import load_checker
 from orpo.runs.claim import claim_folder, flat
@@ -203,19 +203,16 @@ class _Tuning:
 
     def _train(self, trial: optuna.Trial, values: Values) -> float:
         """A trial of the study: its score."""
-        begun = time.perf_counter()
+        begun, steps, pruned = time.perf_counter(), self.study.steps, require_optuna().TrialPruned
 
-        def not_worth_it(step: int, score: float) -> bool:
+        def look(step: int, score: float) -> None:
             trial.report(score, step)
-            return bool(not trial.user_attrs.get("start") and trial.should_prune())
+            if not trial.user_attrs.get("start") and trial.should_prune():
+                trial.set_user_attr("seconds", time.perf_counter() - begun)
+                raise pruned
 
-        steps = self.study.steps
-        try:
-            with self.stop.at_once():
-                pairs = self.runs.run(values, steps, self.job.config.seed, not_worth_it)
-        except Pruned:
-            trial.set_user_attr("seconds", time.perf_counter() - begun)
-            raise require_optuna().TrialPruned from None
+        with self.stop.at_once():
+            pairs = self.runs.run(values, steps, self.job.config.seed, look)
         seconds = time.perf_counter() - begun
         self.budget.whole.append(seconds)
         for name in ("chosen", "rejected"):
