@@ -46,68 +46,47 @@ def test_beta_is_the_strength_as_in_trl() -> None:
     ours = config(beta=0.2)
     assert (ours.orpo_alpha, ours.orpo_beta) == (0.2, 1.0)
     assert ours == config(orpo_alpha=0.2, orpo_beta=1.0)
+    assert config(orpo_alpha=0).orpo_alpha == config(beta=0).orpo_alpha == 0  # plain fine-tuning
+    for other in ({"orpo_alpha": 0.2}, {"orpo_beta": 1.0}):
+        with pytest.raises(ConfigError, match=r"^beta: .*orpo_alpha") as caught:
+            config(beta=0.2, **other)
+        assert caught.value.where == "beta"
 
 
-@pytest.mark.parametrize("other", [{"orpo_alpha": 0.2}, {"orpo_beta": 1.0}])
-def test_beta_beside_our_names_is_an_error(other: dict[str, float]) -> None:
-    with pytest.raises(ConfigError, match=r"^beta: .*orpo_alpha") as caught:
-        config(beta=0.2, **other)
-    assert caught.value.where == "beta"
+INVALID: dict[str, tuple[Any, ...]] = {
+    "orpo_alpha": (-0.1, float("inf"), "strong"),
+    "beta": (float("nan"),),
+    "orpo_beta": (0, float("nan")),
+    "max_length": (0, 10.5),
+    "max_prompt_length": (0, 1024),
+    "chat_template_kwargs": ("{broken", "[1]"),
+    "learning_rate": ("fast", -1e-5, True),
+    **dict.fromkeys(("nll_scope", "truncation", "engine", "on_bad_row", "optim"), ("other",)),
+    **dict.fromkeys(("eval_strategy", "save_strategy", "logging_strategy"), ("other",)),
+    "model_dtype": ("int4",),
+    "max_tokens_per_microbatch": (0,),
+    "chat_template": ("/no/such/file.jinja",),
+    "model_init_kwargs": ("1",),
+    "disable_dropout": ("yes",),
+    "trust_remote_code": ("no",),
+    "per_device_train_batch_size": (0,),
+    "gradient_accumulation_steps": (0,),
+    "num_train_epochs": (-1,),
+    "max_steps": ([3],),
+    "warmup_steps": (-1,),
+    "lr_scheduler_type": ("wavy",),
+    "lr_scheduler_kwargs": ("{broken",),
+    "accelerator_config": ("/no/such/file.json",),
+    "label_smoothing_factor": (0.1,),
+    "include_for_metrics": (["loss"],),
+    "batch_eval_metrics": (True,),
+    "train_sampling_strategy": ("group_by_length",),
+}
+OTHERS = [("orpo_alpha", {"beta": -1}), ("fp16 and bf16", {"fp16": True, "bf16": True})]
+CASES = [(name, {name: value}) for name, values in INVALID.items() for value in values]
 
 
-def test_a_strength_of_zero_is_plain_fine_tuning() -> None:
-    assert config(orpo_alpha=0).orpo_alpha == 0
-    assert config(beta=0).orpo_alpha == 0
-
-
-INVALID: list[tuple[str, dict[str, Any]]] = [
-    ("orpo_alpha", {"orpo_alpha": -0.1}),
-    ("orpo_alpha", {"orpo_alpha": float("inf")}),
-    ("orpo_alpha", {"orpo_alpha": "strong"}),
-    ("orpo_alpha", {"beta": -1}),
-    ("beta", {"beta": float("nan")}),
-    ("orpo_beta", {"orpo_beta": 0}),
-    ("orpo_beta", {"orpo_beta": float("nan")}),
-    ("nll_scope", {"nll_scope": "answer"}),
-    ("truncation", {"truncation": "middle"}),
-    ("engine", {"engine": "fast"}),
-    ("on_bad_row", {"on_bad_row": "ignore"}),
-    ("model_dtype", {"model_dtype": "int4"}),
-    ("max_length", {"max_length": 0}),
-    ("max_length", {"max_length": 10.5}),
-    ("max_prompt_length", {"max_prompt_length": 0}),
-    ("max_prompt_length", {"max_prompt_length": 64, "max_length": 64}),
-    ("max_tokens_per_microbatch", {"max_tokens_per_microbatch": 0}),
-    ("chat_template", {"chat_template": "/no/such/file.jinja"}),
-    ("chat_template_kwargs", {"chat_template_kwargs": "{broken"}),
-    ("chat_template_kwargs", {"chat_template_kwargs": "[1]"}),
-    ("model_init_kwargs", {"model_init_kwargs": "1"}),
-    ("disable_dropout", {"disable_dropout": "yes"}),
-    ("trust_remote_code", {"trust_remote_code": "no"}),
-    ("learning_rate", {"learning_rate": "fast"}),
-    ("learning_rate", {"learning_rate": -1e-5}),
-    ("learning_rate", {"learning_rate": True}),
-    ("per_device_train_batch_size", {"per_device_train_batch_size": 0}),
-    ("gradient_accumulation_steps", {"gradient_accumulation_steps": 0}),
-    ("num_train_epochs", {"num_train_epochs": -1}),
-    ("max_steps", {"max_steps": [3]}),
-    ("warmup_steps", {"warmup_steps": -1}),
-    ("lr_scheduler_type", {"lr_scheduler_type": "wavy"}),
-    ("lr_scheduler_kwargs", {"lr_scheduler_kwargs": "{broken"}),
-    ("optim", {"optim": "best"}),
-    ("eval_strategy", {"eval_strategy": "sometimes"}),
-    ("save_strategy", {"save_strategy": "sometimes"}),
-    ("logging_strategy", {"logging_strategy": "sometimes"}),
-    ("accelerator_config", {"accelerator_config": "/no/such/file.json"}),
-    ("label_smoothing_factor", {"label_smoothing_factor": 0.1}),
-    ("include_for_metrics", {"include_for_metrics": ["loss"]}),
-    ("batch_eval_metrics", {"batch_eval_metrics": True}),
-    ("train_sampling_strategy", {"train_sampling_strategy": "group_by_length"}),
-    ("fp16 and bf16", {"fp16": True, "bf16": True}),
-]
-
-
-@pytest.mark.parametrize(("field", "settings"), INVALID)
+@pytest.mark.parametrize(("field", "settings"), [*CASES, *OTHERS])
 def test_a_value_that_cannot_be_meant_is_an_error_that_names_its_field(
     field: str, settings: dict[str, Any]
 ) -> None:
@@ -179,12 +158,6 @@ def test_flags_are_the_names_of_the_fields(tmp_path: Path) -> None:
     assert ours.disable_dropout is False
     assert ours.chat_template_kwargs == {"enable_thinking": False}
     assert ours.max_tokens_per_microbatch == 4096
-
-
-def test_trl_flag_for_the_strength() -> None:
-    flags = ["--output_dir", "out", "--beta", "0.25", "--use_cpu"]
-    (ours,) = HfArgumentParser(ORPOConfig).parse_args_into_dataclasses(flags)
-    assert (ours.orpo_alpha, ours.orpo_beta) == (0.25, 1.0)
 
 
 def test_every_field_of_ours_explains_itself() -> None:

@@ -36,6 +36,18 @@ def config(folder: Path, **kwargs: Any) -> ORPOConfig:
     return ORPOConfig(**{**short, **kwargs})
 
 
+def make(folder: Path, **kwargs: Any) -> ORPOTrainer:
+    """A trainer of a tiny model; settings and arguments by their names."""
+    own = {"model", "tokenizer", "processing_class", "train_dataset", "eval_dataset", "callbacks"}
+    own |= {"optimizers", "compute_metrics", "data_collator", "model_init"}
+    own |= {"preprocess_logits_for_metrics"}
+    settings = {name: value for name, value in kwargs.items() if name not in own}
+    given = {name: value for name, value in kwargs.items() if name in own}
+    given = {"model": tiny_llama(), "tokenizer": byte_tokenizer(), **given}
+    args = settings.pop("args", None) or config(folder, **settings)
+    return ORPOTrainer(args=args, **given)
+
+
 @pytest.fixture
 def model_folder(tmp_path: Path) -> Path:
     """A model with its tokenizer, as save_pretrained writes them."""
@@ -73,149 +85,111 @@ def test_the_snippet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 class TestModel:
     """`model` may be an object, a path or a Hub id."""
 
-    @pytest.mark.parametrize("kind", [str, Path])
-    def test_a_path(self, tmp_path: Path, model_folder: Path, kind: Callable[[Path], Any]) -> None:
-        trainer = ORPOTrainer(
-            model=kind(model_folder), args=config(tmp_path), train_dataset=dataset()
-        )
-        assert trainer.train().global_step == 2
-        assert trainer.processing_class.vocab_size == byte_tokenizer().vocab_size
-
-    def test_a_relative_path(
-        self, tmp_path: Path, model_folder: Path, monkeypatch: pytest.MonkeyPatch
+    @pytest.mark.parametrize("kind", [str, Path, lambda folder: folder.name])
+    def test_a_path(
+        self,
+        tmp_path: Path,
+        model_folder: Path,
+        kind: Callable[[Path], Any],
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         monkeypatch.chdir(tmp_path)
-        trainer = ORPOTrainer(model="model", args=config(tmp_path), train_dataset=dataset())
+        given = {"args": config(tmp_path), "train_dataset": dataset()}
+        trainer = ORPOTrainer(model=kind(model_folder), **given)
         assert trainer.train().global_step == 2
+        assert trainer.processing_class.vocab_size == byte_tokenizer().vocab_size
 
     def test_weights_are_float32_unless_asked(self, tmp_path: Path, model_folder: Path) -> None:
         tiny_llama().to(torch.bfloat16).save_pretrained(model_folder)
         for dtype, expected in ((None, torch.float32), ("auto", torch.bfloat16)):
             kwargs = {} if dtype is None else {"model_dtype": dtype}
-            trainer = ORPOTrainer(model=str(model_folder), args=config(tmp_path, **kwargs))
+            trainer = make(tmp_path, model=str(model_folder), **kwargs)
             assert trainer.model.dtype == expected
 
-    def test_model_init_kwargs_reach_from_pretrained(
+    def test_model_init_kwargs_are_for_from_pretrained(
         self, tmp_path: Path, model_folder: Path
     ) -> None:
-        args = config(tmp_path, model_init_kwargs='{"attn_implementation": "eager"}')
-        trainer = ORPOTrainer(model=str(model_folder), args=args)
+        eager = {"attn_implementation": "eager"}
+        trainer = make(tmp_path, model=str(model_folder), model_init_kwargs=json.dumps(eager))
         assert trainer.model.config._attn_implementation == "eager"
-
-    def test_model_init_kwargs_mean_nothing_for_an_object(self, tmp_path: Path) -> None:
-        args = config(tmp_path, model_init_kwargs={"attn_implementation": "eager"})
         with pytest.raises(ConfigError, match="model_init_kwargs"):
-            ORPOTrainer(model=tiny_llama(), args=args, tokenizer=byte_tokenizer())
+            make(tmp_path, model_init_kwargs=eager)
 
-    def test_neither_model_nor_model_init(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("init", [None, tiny_llama])
+    def test_neither_or_both_of_model_and_model_init(self, tmp_path: Path, init: Any) -> None:
+        model = None if init is None else tiny_llama()
         with pytest.raises(ConfigError, match="exactly one of model and model_init"):
-            ORPOTrainer(args=config(tmp_path), tokenizer=byte_tokenizer())
-
-    def test_both_model_and_model_init(self, tmp_path: Path) -> None:
-        with pytest.raises(ConfigError, match="exactly one of model and model_init"):
-            ORPOTrainer(
-                model=tiny_llama(),
-                model_init=tiny_llama,
-                args=config(tmp_path),
-                tokenizer=byte_tokenizer(),
-            )
+            make(tmp_path, model=model, model_init=init)
 
 
 class TestTokenizer:
     """`tokenizer=` and `processing_class=` are both accepted, and found by themselves."""
 
-    @pytest.mark.parametrize("name", ["tokenizer", "processing_class"])
-    def test_either_name(self, tmp_path: Path, name: str) -> None:
+    @pytest.mark.parametrize("names", [["tokenizer"], ["processing_class"], []])
+    def test_either_name_or_both_for_one_object(self, tmp_path: Path, names: list[str]) -> None:
         tokenizer = byte_tokenizer()
-        trainer = ORPOTrainer(model=tiny_llama(), args=config(tmp_path), **{name: tokenizer})
-        assert trainer.processing_class is tokenizer
-
-    def test_both_names_for_one_object(self, tmp_path: Path) -> None:
-        tokenizer = byte_tokenizer()
-        trainer = ORPOTrainer(
-            model=tiny_llama(),
-            args=config(tmp_path),
-            tokenizer=tokenizer,
-            processing_class=tokenizer,
-        )
+        given = dict.fromkeys(names or ["tokenizer", "processing_class"], tokenizer)
+        trainer = ORPOTrainer(model=tiny_llama(), args=config(tmp_path), **given)
         assert trainer.processing_class is tokenizer
 
     def test_two_different_ones(self, tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match="two names of one argument"):
-            ORPOTrainer(
-                model=tiny_llama(),
-                args=config(tmp_path),
-                tokenizer=byte_tokenizer(),
-                processing_class=byte_tokenizer(),
-            )
+            make(tmp_path, processing_class=byte_tokenizer())
 
     def test_found_by_the_name_of_a_loaded_model(self, tmp_path: Path, model_folder: Path) -> None:
         model = AutoModelForCausalLM.from_pretrained(model_folder)
-        trainer = ORPOTrainer(model=model, args=config(tmp_path), train_dataset=dataset())
+        trainer = make(tmp_path, model=model, train_dataset=dataset(), tokenizer=None)
         assert trainer.train().global_step == 2
-
-    def test_not_to_be_found(self, tmp_path: Path) -> None:
         with pytest.raises(ModelError, match=r"no tokenizer was given.* Pass tokenizer="):
-            ORPOTrainer(model=tiny_llama(), args=config(tmp_path))
+            make(tmp_path, tokenizer=None)
 
 
 class TestArgs:
     def test_none(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.chdir(tmp_path)
-        trainer = ORPOTrainer(
-            model=tiny_llama(), train_dataset=dataset(), tokenizer=byte_tokenizer()
-        )
+        given = {"train_dataset": dataset(), "tokenizer": byte_tokenizer()}
+        trainer = ORPOTrainer(model=tiny_llama(), **given)
         assert isinstance(trainer.args, ORPOConfig)
         assert trainer.args.orpo_alpha == 0.1
 
-    def test_of_another_class(self, tmp_path: Path) -> None:
+    def test_that_cannot_be_used(self, tmp_path: Path) -> None:
         args = TrainingArguments(output_dir=str(tmp_path), dataloader_pin_memory=False, **QUIET)
         with pytest.raises(ConfigError, match="args: expected an ORPOConfig"):
-            ORPOTrainer(model=tiny_llama(), args=args, tokenizer=byte_tokenizer())
-
-    def test_logits_are_never_kept(self, tmp_path: Path) -> None:
+            make(tmp_path, args=args)
         with pytest.raises(ConfigError, match="preprocess_logits_for_metrics"):
-            ORPOTrainer(
-                model=tiny_llama(),
-                args=config(tmp_path),
-                tokenizer=byte_tokenizer(),
-                preprocess_logits_for_metrics=lambda logits, labels: logits,
-            )
+            make(tmp_path, preprocess_logits_for_metrics=lambda logits, labels: logits)
 
 
 def trained_losses(folder: Path, train_dataset: Any, **kwargs: Any) -> list[float]:
     """Losses of two steps over all eight rows in their order."""
-    trainer = ORPOTrainer(
-        model=tiny_llama(),
-        args=config(
-            folder,
-            per_device_train_batch_size=4,
-            train_sampling_strategy="sequential",
-            logging_steps=1,
-            learning_rate=1e-2,
-            warmup_steps=0,
-            **kwargs,
-        ),
-        train_dataset=train_dataset,
-        tokenizer=byte_tokenizer(),
-    )
+    settings = {"per_device_train_batch_size": 4, "train_sampling_strategy": "sequential"}
+    rates = {"logging_steps": 1, "learning_rate": 1e-2, "warmup_steps": 0}
+    trainer = make(folder, train_dataset=train_dataset, **settings, **rates, **kwargs)
     trainer.train()
     return [line["loss"] for line in trainer.state.log_history if "loss" in line]
 
 
-def tokenised(names: tuple[str, str, str]) -> list[dict[str, list[int]]]:
+def tokenised(*names: str) -> list[dict[str, list[int]]]:
     """The same rows as token ids under some column names."""
-    trainer = ORPOTrainer(
-        model=tiny_llama(),
-        args=ORPOConfig(output_dir="unused", **QUIET),
-        train_dataset=text_rows(),
-        tokenizer=byte_tokenizer(),
-    )
+    trainer = make(Path("unused"), train_dataset=text_rows())
     ours = ("prompt_ids", "chosen_ids", "rejected_ids")
     return [
-        {name: list(row[our]) for name, our in zip(names, ours, strict=True)}
+        {name: list(row[our]) for name, our in zip(names or ours, ours, strict=True)}
         for row in trainer.train_dataset
     ]
+
+
+OF_TRL = ("prompt_input_ids", "chosen_input_ids", "rejected_input_ids")
+FORMS: dict[str, Callable[[], Any]] = {
+    "list of dicts": text_rows,
+    "torch map-style": lambda: MapStyle(text_rows()),
+    "torch stream": lambda: Stream(text_rows()),
+    "datasets stream": lambda: dataset().to_iterable_dataset(),
+    "datasets stream in shards": lambda: dataset().to_iterable_dataset(num_shards=2),
+    "token ids": tokenised,
+    "token ids under TRL's names": lambda: tokenised(*OF_TRL),
+    "stream of token ids": lambda: Stream(tokenised()),
+}
 
 
 class TestDataSets:
@@ -225,44 +199,18 @@ class TestDataSets:
     def _somewhere_else(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.chdir(tmp_path)
 
-    @pytest.fixture
-    def expected(self, tmp_path: Path) -> list[float]:
-        return trained_losses(tmp_path / "expected", dataset())
-
-    @pytest.mark.parametrize(
-        "form",
-        [
-            pytest.param(text_rows, id="list of dicts"),
-            pytest.param(lambda: MapStyle(text_rows()), id="torch map-style"),
-            pytest.param(lambda: Stream(text_rows()), id="torch stream"),
-            pytest.param(lambda: dataset().to_iterable_dataset(), id="datasets stream"),
-            pytest.param(
-                lambda: dataset().to_iterable_dataset(num_shards=2), id="datasets stream in shards"
-            ),
-            pytest.param(
-                lambda: tokenised(("prompt_ids", "chosen_ids", "rejected_ids")), id="token ids"
-            ),
-            pytest.param(
-                lambda: tokenised(("prompt_input_ids", "chosen_input_ids", "rejected_input_ids")),
-                id="token ids under TRL's names",
-            ),
-            pytest.param(
-                lambda: Stream(tokenised(("prompt_ids", "chosen_ids", "rejected_ids"))),
-                id="stream of token ids",
-            ),
-        ],
-    )
-    def test_every_form(
-        self, tmp_path: Path, expected: list[float], form: Callable[[], Any]
-    ) -> None:
-        assert trained_losses(tmp_path, form()) == expected
-
-    def test_loading_in_other_processes(self, tmp_path: Path, expected: list[float]) -> None:
+    def test_every_form(self, tmp_path: Path) -> None:
+        expected = trained_losses(tmp_path / "expected", dataset())
+        for name, form in FORMS.items():
+            assert trained_losses(tmp_path, form()) == expected, name
         assert trained_losses(tmp_path, dataset(), dataloader_num_workers=1) == expected
 
-    def test_a_stream_is_passed_again_when_it_ends(self, tmp_path: Path) -> None:
-        losses = trained_losses(tmp_path, Stream(text_rows()), max_steps=5)
-        assert len(losses) == 5
+    def test_a_stream_is_passed_again_when_it_ends_and_needs_max_steps(
+        self, tmp_path: Path
+    ) -> None:
+        assert len(trained_losses(tmp_path, Stream(text_rows()), max_steps=5)) == 5
+        with pytest.raises(ConfigError, match=r"^max_steps: "):
+            trained_losses(tmp_path, Stream(text_rows()), max_steps=-1)
 
     @pytest.mark.parametrize(
         ("form", "error", "message"),
@@ -286,53 +234,37 @@ class TestDataSets:
             trained_losses(tmp_path, form)
         assert message in str(caught.value)
 
-    def test_a_stream_needs_max_steps(self, tmp_path: Path) -> None:
-        with pytest.raises(ConfigError, match=r"^max_steps: "):
-            trained_losses(tmp_path, Stream(text_rows()), max_steps=-1)
-
     def test_nothing_to_train_on(self, tmp_path: Path) -> None:
-        trainer = ORPOTrainer(model=tiny_llama(), args=config(tmp_path), tokenizer=byte_tokenizer())
         with pytest.raises(ConfigError, match="train_dataset: there is nothing to train on"):
-            trainer.train()
+            make(tmp_path).train()
 
 
 class TestEvaluation:
     """`eval_dataset` may be a Dataset, a dict of them, or absent."""
 
-    def make(self, folder: Path, **kwargs: Any) -> ORPOTrainer:
-        settings = {k: kwargs.pop(k) for k in list(kwargs) if k.startswith(("per_", "eval_st"))}
-        return ORPOTrainer(
-            model=tiny_llama(),
-            args=config(folder, **settings),
-            tokenizer=byte_tokenizer(),
-            **kwargs,
-        )
-
     def test_one(self, tmp_path: Path) -> None:
-        metrics = self.make(tmp_path, eval_dataset=dataset()).evaluate()
+        metrics = make(tmp_path, eval_dataset=dataset()).evaluate()
         assert metrics["eval_loss"] > 0
         assert {"eval_nll_loss", "eval_rewards/margins", "eval_logps/chosen"} <= metrics.keys()
 
-    def test_a_dict(self, tmp_path: Path) -> None:
+    def test_several(self, tmp_path: Path) -> None:
         both = {"short": dataset(3), "long": Stream(text_rows(8))}
-        metrics = self.make(tmp_path, eval_dataset=both).evaluate()
-        assert metrics["eval_long_loss"] == self.make(tmp_path).evaluate(dataset())["eval_loss"]
+        metrics = make(tmp_path, eval_dataset=both).evaluate()
+        assert metrics["eval_long_loss"] == make(tmp_path).evaluate(dataset())["eval_loss"]
         assert metrics["eval_short_rewards/accuracies"] >= 0
-
-    def test_a_dataset_dict(self, tmp_path: Path) -> None:
-        trainer = self.make(tmp_path, eval_dataset=datasets.DatasetDict(test=dataset()))
+        trainer = make(tmp_path, eval_dataset=datasets.DatasetDict(test=dataset()))
         assert "eval_test_loss" in trainer.evaluate()
 
     def test_absent(self, tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match="eval_dataset: there is nothing to evaluate on"):
-            self.make(tmp_path).evaluate()
-
-    def test_absent_but_scheduled(self, tmp_path: Path) -> None:
+            make(tmp_path).evaluate()
         with pytest.raises(ConfigError, match="eval_strategy: is 'steps'"):
-            self.make(tmp_path, train_dataset=dataset(), eval_strategy="steps", eval_steps=1)
+            make(tmp_path, train_dataset=dataset(), eval_strategy="steps", eval_steps=1)
+        metrics = make(tmp_path).evaluate(text_rows(5), metric_key_prefix="later")
+        assert metrics["later_loss"] > 0  # raw rows given later
 
     def test_during_training(self, tmp_path: Path) -> None:
-        trainer = self.make(
+        trainer = make(
             tmp_path,
             train_dataset=dataset(),
             eval_dataset={"a": dataset(2), "b": dataset(3)},
@@ -345,43 +277,27 @@ class TestEvaluation:
         assert logged[0]["eval_a_loss"] != logged[1]["eval_a_loss"]
 
     def test_the_best_model_is_kept(self, tmp_path: Path) -> None:
-        trainer = ORPOTrainer(
-            model=tiny_llama(),
-            args=config(
-                tmp_path,
-                max_steps=3,
-                learning_rate=0.1,
-                warmup_steps=0,
-                eval_strategy="steps",
-                eval_steps=1,
-                save_strategy="steps",
-                save_steps=1,
-                load_best_model_at_end=True,
-                metric_for_best_model="eval_rewards/margins",
-                greater_is_better=False,  # so that the best is not the last
-            ),
+        every = {f"{what}_strategy": "steps" for what in ("eval", "save")}
+        every |= {"eval_steps": 1, "save_steps": 1, "load_best_model_at_end": True}
+        best = {"metric_for_best_model": "eval_rewards/margins", "greater_is_better": False}
+        trainer = make(
+            tmp_path,
+            **{"max_steps": 3, "learning_rate": 0.1, "warmup_steps": 0},
+            **{**every, **best},  # the worst is the best, so that it is not the last
             train_dataset=dataset(),
             eval_dataset=dataset(),
-            tokenizer=byte_tokenizer(),
         )
         trainer.train()
-        margins = [
-            line["eval_rewards/margins"]
-            for line in trainer.state.log_history
-            if "eval_rewards/margins" in line
-        ]
+        history = trainer.state.log_history
+        margins = [line["eval_rewards/margins"] for line in history if "eval_loss" in line]
         assert margins[-1] > margins[0] == trainer.state.best_metric
         assert trainer.evaluate()["eval_rewards/margins"] == pytest.approx(margins[0], rel=1e-6)
-
-    def test_raw_rows_given_later(self, tmp_path: Path) -> None:
-        metrics = self.make(tmp_path).evaluate(text_rows(5), metric_key_prefix="later")
-        assert metrics["later_loss"] > 0
 
     @pytest.mark.parametrize("tokens", [None, 150])
     def test_predict_gives_pairs_in_the_order_of_their_rows(
         self, tmp_path: Path, tokens: int | None
     ) -> None:
-        trainer = self.make(tmp_path, per_device_eval_batch_size=4)
+        trainer = make(tmp_path, per_device_eval_batch_size=4)
         trainer.args.max_tokens_per_microbatch = tokens
         output = trainer.predict(dataset(7))
         chosen, rejected = output.predictions
@@ -401,7 +317,7 @@ class TestEvaluation:
             chosen, rejected = prediction.predictions
             return {"wide": float(np.mean(chosen - rejected > 0.1))}
 
-        trainer = self.make(tmp_path, eval_dataset=dataset(6), compute_metrics=wide_margins)
+        trainer = make(tmp_path, eval_dataset=dataset(6), compute_metrics=wide_margins)
         metrics = trainer.evaluate()
         chosen, rejected = seen[0].predictions
         assert chosen.shape == rejected.shape == (6,)
@@ -411,44 +327,26 @@ class TestEvaluation:
         assert trainer.compute_metrics is wide_margins
 
 
-def test_callbacks_and_a_collator_of_ones_own(tmp_path: Path) -> None:
+def test_callbacks_a_collator_and_an_optimizer_of_ones_own(tmp_path: Path) -> None:
     steps: list[int] = []
+    sizes: list[int] = []
+    collate = orpo.data.PairCollator(0)
 
     class Count(TrainerCallback):
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             steps.append(state.global_step)
 
-    sizes: list[int] = []
-    collate = orpo.data.PairCollator(0)
-
     def collator(features: list[Any]) -> dict[str, torch.Tensor]:
         sizes.append(len(features))
         return collate(features)
 
-    ORPOTrainer(
-        tiny_llama(),
-        config(tmp_path, per_device_train_batch_size=3),
-        collator,
-        dataset(),
-        tokenizer=byte_tokenizer(),
-        callbacks=[Count()],
-    ).train()
-    assert steps == [1, 2]
-    assert sizes[:2] == [3, 3]
-
-
-def test_an_optimizer_of_ones_own(tmp_path: Path) -> None:
     model = tiny_llama()
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
-    trainer = ORPOTrainer(
-        model=model,
-        args=config(tmp_path),
-        train_dataset=dataset(),
-        tokenizer=byte_tokenizer(),
-        optimizers=(optimizer, None),
-    )
-    trainer.train()
-    assert trainer.state.global_step == 2
+    given = {"callbacks": [Count()], "optimizers": (optimizer, None)}
+    args = config(tmp_path, per_device_train_batch_size=3)
+    ORPOTrainer(model, args, collator, dataset(), tokenizer=byte_tokenizer(), **given).train()
+    assert steps == [1, 2]
+    assert sizes[:2] == [3, 3]
 
 
 def test_the_loss_alone() -> None:
@@ -460,12 +358,7 @@ def test_the_loss_alone() -> None:
 
 
 def test_the_trained_model_is_an_ordinary_model(tmp_path: Path) -> None:
-    trainer = ORPOTrainer(
-        model=tiny_llama(),
-        args=config(tmp_path),
-        train_dataset=dataset(),
-        tokenizer=byte_tokenizer(),
-    )
+    trainer = make(tmp_path, train_dataset=dataset())
     trainer.train()
     trainer.save_model()
     folder = tmp_path / "run"

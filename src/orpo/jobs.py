@@ -161,27 +161,34 @@ def _accept(
 def _train(
     trainer: ORPOTrainer, evidence: Evidence, resume_from: str | bool, say: Say
 ) -> TrainResult:
-    if resume_from:
-        checkpoint = trainer.check_resume(resume_from)  # before anything is written
-        if _is_finished(trainer, checkpoint, evidence):
-            return _finished(trainer, checkpoint, evidence, say)
-        evidence.recall()
-    try:
-        evidence.collect("before", say)
-        output = trainer.train(resume_from_checkpoint=resume_from)
-        if trainer.stopped:
-            raise StopRequested
-        evidence.collect("after", say)
-        trainer.save_model()
-        trainer.save_state()
-    except StopRequested:
-        # Ranks are cut off at different places, and could not write one checkpoint together.
-        if trainer.state.global_step and trainer.args.world_size == 1:
-            trainer.commit_here()
-        raise
-    if trainer.is_world_process_zero():
-        _write_pages(evidence.folder)
-    return _result(trainer, trainer.state.global_step, output.training_loss, evidence)
+    folder, first = evidence.folder, trainer.is_world_process_zero()
+    checkpoint = trainer.check_resume(resume_from) if resume_from else None
+    if checkpoint is not None and _is_finished(trainer, checkpoint, evidence):
+        steps = manifest.read_manifest(checkpoint).step
+        say(f"the run is finished: {steps} steps; nothing is left to do")
+        loss = _finished(folder, first)
+    else:
+        if checkpoint is not None:
+            evidence.recall()
+        try:
+            evidence.collect("before", say)
+            loss = trainer.train(resume_from_checkpoint=resume_from).training_loss
+            if trainer.stopped:
+                raise StopRequested
+            evidence.collect("after", say)
+            trainer.save_model()
+            trainer.save_state()
+        except StopRequested:
+            # Ranks are cut off at different places, and could not write one checkpoint together.
+            if trainer.state.global_step and trainer.args.world_size == 1:
+                trainer.commit_here()
+            raise
+        steps = trainer.state.global_step
+        if first:
+            _write_pages(folder)
+    data = {name: account.as_dict() for name, account in trainer.ledgers.items()}
+    found = evidence.evaluation, evidence.samples
+    return TrainResult(folder, steps, loss, *found, data, folder / files.REPORT)
 
 
 def _write_pages(folder: Path) -> None:
@@ -224,22 +231,14 @@ def _is_whole(trainer: ORPOTrainer, checkpoint: Path, evidence: Evidence) -> boo
     return evidence.recorded()
 
 
-def _finished(trainer: ORPOTrainer, checkpoint: Path, evidence: Evidence, say: Say) -> TrainResult:
-    folder, steps = evidence.folder, manifest.read_manifest(checkpoint).step
-    say(f"the run is finished: {steps} steps; nothing is left to do")
-    if trainer.is_world_process_zero() and not (folder / files.REPORT).exists():
+def _finished(folder: Path, first: bool) -> float:
+    """The loss of a run that was finished; its report is drawn if it was not."""
+    if first and not (folder / files.REPORT).exists():
         from orpo.report.write import write_report  # noqa: PLC0415 - seldom
 
         write_report(folder)
     metrics = files.read_run(folder).metrics
-    losses = [line["train_loss"] for line in metrics if "train_loss" in line]
-    return _result(trainer, steps, losses[-1] if losses else 0.0, evidence)
-
-
-def _result(trainer: ORPOTrainer, steps: int, loss: float, found: Evidence) -> TrainResult:
-    data = {name: account.as_dict() for name, account in trainer.ledgers.items()}
-    evidence, page = (found.evaluation, found.samples), found.folder / files.REPORT
-    return TrainResult(found.folder, steps, loss, *evidence, data, page)
+    return next((line["train_loss"] for line in metrics[::-1] if "train_loss" in line), 0.0)
 
 
 def _stopped(job: TrainJob, stop: StopOnSignal, trainer: ORPOTrainer | None, folder: Path) -> str:

@@ -7,36 +7,23 @@ from pathlib import Path
 
 import pytest
 
-from orpo.commands.main import main
+from tests.cli.conftest import Orpo
 
-HERE = ["--gpu", "cpu", "--memory_gib", "8", "--device_tflops", "0.1", "--use_cpu"]
-
-
-def train(tiny: Path, pairs: Path, folder: Path, *flags: str) -> int:
-    given = ["--model", str(tiny), "--dataset", str(pairs), "--output_dir", str(folder / "run")]
-    return main(["train", *given, *flags])
+HERE = ("--gpu", "cpu", "--memory_gib", "8", "--device_tflops", "0.1", "--use_cpu")
 
 
-def test_tables_for_people_and_json_for_machines(
-    tiny: Path, pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_tables_for_people_and_json_for_machines_and_no_ranks(
+    orpo: Orpo, tiny: Path, pairs: Path, tmp_path: Path
 ) -> None:
-    flags = ("--dry-run", *HERE, "--price_per_hour", "2", "--learning_rate", "1e-4", "--json")
-    assert train(tiny, pairs, tmp_path, *flags) == 0
-    printed = capsys.readouterr()
-    found = json.loads(printed.out)
+    where = ("--model", tiny, "--dataset", pairs, "--output_dir", tmp_path / "run")
+    flags = ("--price_per_hour", "2", "--learning_rate", "1e-4", "--nproc", "3", "--json")
+    assert orpo("train", "--dry-run", *where, *HERE, *flags) == 0
+    found = json.loads(orpo.out)
     assert found["dry_run"] is True
-    assert found["verdict"] in printed.err
-    assert "learning_rate" in printed.err
-    assert "nothing was written" in printed.err
+    for said in (found["verdict"], "learning_rate", "nothing was written"):
+        assert said in orpo.err
+    assert (found["device"]["ranks"], found["device"]["wrapper"]) == (3, "ddp")
     assert not (tmp_path / "run").exists()
-
-
-def test_ranks_are_not_started(
-    tiny: Path, pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert train(tiny, pairs, tmp_path, "--dry_run", *HERE, "--nproc", "3", "--json") == 0
-    device = json.loads(capsys.readouterr().out)["device"]
-    assert (device["ranks"], device["wrapper"]) == (3, "ddp")
 
 
 @pytest.mark.parametrize(
@@ -51,14 +38,10 @@ def test_ranks_are_not_started(
     ],
 )
 def test_mistakes_are_one_line(
-    flags: list[str],
-    says: str,
-    tiny: Path,
-    pairs: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    orpo: Orpo, flags: list[str], says: str, tiny: Path, pairs: Path, tmp_path: Path
 ) -> None:
-    assert train(tiny, pairs, tmp_path, *flags) == 2
-    last = capsys.readouterr().err.splitlines()[-1]
+    where = ("--model", tiny, "--dataset", pairs, "--output_dir", tmp_path / "run")
+    assert orpo("train", *where, *flags) == 2
+    last = orpo.err.splitlines()[-1]
     assert last.startswith("error: ")
     assert says in last

@@ -16,28 +16,30 @@ from tests.cli.conftest import Orpo
 from tests.train.small import byte_tokenizer, text_rows, tiny_llama
 
 END = 2
+DRY, LORA = ("--dry_run",), ("--lora_r", 2)
 
 
 @pytest.fixture
 def base(tmp_path: Path) -> Path:
-    """A model whose files a test spoils."""
+    """A model whose files a test spoils, with rows beside it."""
     folder = tmp_path / "base"
     tiny_llama().save_pretrained(folder)
     byte_tokenizer().save_pretrained(folder)
+    text = "".join(json.dumps(row) + "\n" for row in text_rows())
+    (tmp_path / "rows.jsonl").write_text(text, encoding="utf-8")
     return folder
 
 
-@pytest.fixture
-def rows(tmp_path: Path) -> Path:
-    path = tmp_path / "rows.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in text_rows()), encoding="utf-8")
-    return path
-
-
-def train(orpo: Orpo, base: Path, rows: Path, *more: object) -> int:
+def train(orpo: Orpo, base: Path, *more: object) -> int:
     given = ("--max_steps", 1, "--samples", 0, "--save_strategy", "no", "--report_to", "none")
-    where = ("--model", base, "--dataset", rows, "--output_dir", base.parent / "run")
+    rows, run = base.parent / "rows.jsonl", base.parent / "run"
+    where = ("--model", base, "--dataset", rows, "--output_dir", run)
     return orpo("train", *where, *given, "--max_length", 64, "--use_cpu", "true", *more)
+
+
+def change_config(base: Path, **values: object) -> None:
+    config = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps({**config, **values}))
 
 
 def set_generation(base: Path, **settings: Any) -> None:
@@ -66,10 +68,10 @@ def used(run: Path) -> GenerationConfig:
     ],
 )
 def test_settings_of_sampling_are_kept_and_count(
-    orpo: Orpo, base: Path, rows: Path, given: dict[str, Any], kept: dict[str, Any], word: str
+    orpo: Orpo, base: Path, given: dict[str, Any], kept: dict[str, Any], word: str
 ) -> None:
     set_generation(base, **given)
-    assert train(orpo, base, rows) == 0
+    assert train(orpo, base) == 0
     said = [line for line in orpo.err.splitlines() if "generation_config.json" in line]
     assert [word in line for line in said] == ([True] if word else [])
     settings = used(base.parent / "run")
@@ -92,10 +94,10 @@ def test_settings_of_sampling_are_kept_and_count(
     ],
 )
 def test_what_has_no_effect_is_left_out_and_said(
-    orpo: Orpo, base: Path, rows: Path, given: dict[str, Any], gone: tuple[str, ...]
+    orpo: Orpo, base: Path, given: dict[str, Any], gone: tuple[str, ...]
 ) -> None:
     set_generation(base, **given)
-    assert train(orpo, base, rows) == 0
+    assert train(orpo, base) == 0
     said = [line for line in orpo.err.splitlines() if "generation_config.json" in line]
     assert len(said) == 1
     settings = used(base.parent / "run").to_dict()
@@ -105,58 +107,54 @@ def test_what_has_no_effect_is_left_out_and_said(
     assert settings["pad_token_id"] == END
 
 
-@pytest.mark.parametrize("more", [(), ("--dry_run",), ("--lora_r", 2)])
 @pytest.mark.parametrize(
-    ("text", "word"),
+    ("more", "text", "word"),
     [
-        ('{"repetition_penalty": 0}', "repetition_penalty"),
-        ('{"do_sample": true, "temperature": "0.6"}', "temperature"),
-        ('{"do_sample": "yes"}', "do_sample"),
-        ('{"num_beams": "4"}', "num_beams"),
-        ('{"eos_token_id": "2"}', "eos_token_id"),
-        ('{"max_new_tokens": -1}', "max_new_tokens"),
-        ('{"num_return_sequences": 3}', "num_return_sequences"),
-        ('{"cache_implementation": "foo"}', "cache_implementation"),
-        ("{oops", "not JSON"),
-        ("[1, 2]", "list"),
+        ((), '{"repetition_penalty": 0}', "repetition_penalty"),
+        (DRY, '{"do_sample": true, "temperature": "0.6"}', "temperature"),
+        (LORA, '{"do_sample": "yes"}', "do_sample"),
+        ((), '{"num_beams": "4"}', "num_beams"),
+        (DRY, '{"eos_token_id": "2"}', "eos_token_id"),
+        (LORA, '{"max_new_tokens": -1}', "max_new_tokens"),
+        ((), '{"num_return_sequences": 3}', "num_return_sequences"),
+        (DRY, '{"cache_implementation": "foo"}', "cache_implementation"),
+        *((way, "{oops", "not JSON") for way in ((), DRY, LORA)),
+        *((way, "[1, 2]", "list") for way in ((), DRY, LORA)),
     ],
 )
 def test_settings_that_cannot_be_meant_are_refused_before_training(
-    orpo: Orpo, base: Path, rows: Path, text: str, word: str, more: tuple[object, ...]
+    orpo: Orpo, base: Path, text: str, word: str, more: tuple[object, ...]
 ) -> None:
     (base / "generation_config.json").write_text(text, encoding="utf-8")
-    assert train(orpo, base, rows, *more) == 2
+    assert train(orpo, base, *more) == 2
     last = orpo.err.splitlines()[-1]
     assert "generation_config.json" in last
     assert word in last
     assert not (base.parent / "run" / "metrics.jsonl").exists()
 
 
-def test_a_padding_token_outside_the_embedding_is_replaced(
-    orpo: Orpo, base: Path, rows: Path
-) -> None:
+def test_a_padding_token_outside_the_embedding_is_replaced(orpo: Orpo, base: Path) -> None:
     """Its id is the size of the vocabulary: the saved model could not be built."""
     shutil.rmtree(base)
     tiny_llama(vocab_size=259).save_pretrained(base)
     tokenizer = byte_tokenizer(pad_token="<pad>")
     assert tokenizer.pad_token_id == 259
     tokenizer.save_pretrained(base)
-    assert train(orpo, base, rows) == 0
+    assert train(orpo, base) == 0
     assert "'<pad>' is outside the model's vocabulary of 259" in orpo.err
     assert used(base.parent / "run").pad_token_id == END
     assert AutoTokenizer.from_pretrained(base.parent / "run").pad_token_id == END
 
 
-@pytest.mark.parametrize("more", [(), ("--dry_run",), ("--lora_r", 2)])
-@pytest.mark.parametrize("pad", [260, 9999])
+@pytest.mark.parametrize("more", [(), DRY, LORA])
 def test_a_model_that_cannot_be_built_is_refused_in_one_line(
-    orpo: Orpo, base: Path, rows: Path, pad: int, more: tuple[object, ...]
+    orpo: Orpo, base: Path, more: tuple[object, ...]
 ) -> None:
-    config = json.loads((base / "config.json").read_text())
-    (base / "config.json").write_text(json.dumps({**config, "pad_token_id": pad}))
-    assert train(orpo, base, rows, *more) == 2
-    assert f"pad_token_id is {pad}" in orpo.err.splitlines()[-1]
-    assert "Traceback" not in orpo.err
+    for pad in (260, 9999):
+        change_config(base, pad_token_id=pad)
+        assert train(orpo, base, *more) == 2
+        assert f"pad_token_id is {pad}" in orpo.err.splitlines()[-1]
+        assert "Traceback" not in orpo.err
 
 
 @pytest.mark.parametrize(
@@ -164,12 +162,11 @@ def test_a_model_that_cannot_be_built_is_refused_in_one_line(
     [("intermediate_size", 300, "mlp.down_proj.weight"), ("num_hidden_layers", "two", "hidden")],
 )
 def test_a_configuration_of_another_model_is_refused_by_name(
-    orpo: Orpo, base: Path, rows: Path, name: str, value: object, word: str
+    orpo: Orpo, base: Path, name: str, value: object, word: str
 ) -> None:
-    config = json.loads((base / "config.json").read_text())
-    (base / "config.json").write_text(json.dumps({**config, name: value}))
+    change_config(base, **{name: value})
     for more in ((), ("--model_init_kwargs", '{"ignore_mismatched_sizes": true}')):
-        assert train(orpo, base, rows, *more) == 2
+        assert train(orpo, base, *more) == 2
         assert word in orpo.err.splitlines()[-1]
         assert str(value) in orpo.err.splitlines()[-1]
 
@@ -185,23 +182,21 @@ class TestFromPython:
             **given,
         )
 
-    @pytest.mark.parametrize(("name", "value"), [("vocab_size", 250), ("intermediate_size", 80)])
-    def test_a_configuration_that_does_not_fit_its_weights(
-        self, tmp_path: Path, name: str, value: int
+    @pytest.mark.parametrize(
+        ("name", "value", "said"),
+        [  # the first two as after modules were exchanged by hand
+            ("vocab_size", 250, "has the shape .* says .*250"),
+            ("intermediate_size", 80, "has the shape .* says .*80"),
+            ("temperature", 0.5, "could not be saved"),  # it belongs into the generation config
+        ],
+    )
+    def test_a_configuration_that_does_not_fit(
+        self, tmp_path: Path, name: str, value: float, said: str
     ) -> None:
-        """As after modules were exchanged by hand."""
         model = tiny_llama()
         setattr(model.config, name, value)
         trainer = self.trainer(tmp_path / "run", model)
-        with pytest.raises(ValueError, match=rf"has the shape .* says .*{value}"):
-            trainer.train()
-        assert trainer.state.global_step == 0
-
-    def test_a_configuration_that_cannot_be_written(self, tmp_path: Path) -> None:
-        model = tiny_llama()
-        model.config.temperature = 0.5  # which belongs into the generation config
-        trainer = self.trainer(tmp_path / "run", model)
-        with pytest.raises(ValueError, match="could not be saved"):
+        with pytest.raises(ValueError, match=said):
             trainer.train()
         assert trainer.state.global_step == 0
 

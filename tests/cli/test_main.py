@@ -1,4 +1,4 @@
-"""The command line as a whole: help, errors, exit codes."""
+"""The command line as a whole: help, errors, exit codes, and that they come at once."""
 
 from __future__ import annotations
 
@@ -9,31 +9,75 @@ from pathlib import Path
 
 import pytest
 
+from orpo.commands.data import ACTIONS as DATA
+from orpo.commands.evaluate import ACTIONS as EVALUATE
 from orpo.commands.main import COMMANDS, main
 
+HEAVY = (
+    *("torch", "torch._inductor", "transformers", "datasets", "peft", "accelerate", "bitsandbytes"),
+    *("matplotlib", "openai", "optuna", "sklearn", "pandas", "pyarrow"),
+)
+SCRIPT = """
+import contextlib, io, json, sys
+from orpo.commands.main import main
+heavy, found, seen = json.loads(sys.argv[1]), {}, set()
+for words in json.loads(sys.argv[2]):
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
+        try:
+            main(words)
+        except SystemExit as stopped:
+            assert stopped.code == 0
+    new = [name for name in heavy if name in sys.modules and name not in seen]
+    seen |= set(new)
+    found[" ".join(words)] = [new, out.getvalue(), "rich" in sys.modules]
+print(json.dumps(found))
+"""
 
-def test_overview_names_every_command_and_imports_nothing_heavy() -> None:
-    code = (
-        "import sys; from orpo.commands.main import main; assert main(['--help']) == 0; "
-        "heavy = {'torch', 'transformers', 'datasets', 'rich', 'matplotlib'} & set(sys.modules); "
-        "assert not heavy, heavy"
+
+def imported(*calls: list[str]) -> dict[str, str]:
+    """What each call says; nothing heavy is imported for any, and nothing at all for the first."""
+    words = [sys.executable, "-c", SCRIPT, json.dumps(HEAVY), json.dumps([["--help"], *calls])]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    found = json.loads(done.stdout)
+    assert {name: new for name, (new, _, _) in found.items() if new} == {}
+    assert not found["--help"][2]
+    return {name: said for name, (_, said, _) in found.items()}
+
+
+def test_help_says_what_there_is_and_imports_nothing_heavy() -> None:
+    inner = [*(["data", one] for one in DATA), *(["evaluate", one] for one in EVALUATE)]
+    found = imported(*([*words, "--help"] for words in [*([name] for name in COMMANDS), *inner]))
+    overview = found.pop("--help")
+    assert all(f"  {name} " in overview for name in COMMANDS)
+    for name, said in found.items():
+        assert f"usage: orpo {name.removesuffix(' --help')}" in said
+        assert "examples:" in said
+        assert "--json" in said
+
+
+def test_wrong_input_that_needs_no_model_imports_nothing_heavy() -> None:
+    found = imported(
+        *(["frobnicate"], ["train", "--lerning_rate", "1"], ["chat", "--temperature", "warm", "m"]),
+        *(["convert-config", "train.py"], ["doctor", "none"], ["report", "none"]),
+        *(["data", "audit", "none.jsonl"], ["data", "fix", "none.jsonl", "out.jsonl"]),
+        *(["data", "audit", "d", "--truncation", "all"], ["merge", "none", "out"]),
+        *(
+            ["push", "none", "a/b"],
+            ["train", "--nproc", "2", "--model", "./none", "--dataset", "d"],
+        ),
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert all(f"  {name} " in done.stdout for name in COMMANDS)
+    del found["--help"]
+    for said in found.values():
+        assert said.startswith("error: ")
+        assert said.count("\n") == 1, said
 
 
-@pytest.mark.parametrize("name", COMMANDS)
-def test_help_of_every_command_shows_examples(
-    name: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(SystemExit) as stopped:
-        main([name, "--help"])
-    assert stopped.value.code == 0
-    text = capsys.readouterr().out
-    assert "examples:" in text
-    assert f"orpo {name}" in text
-    assert "--json" in text
+@pytest.mark.parametrize("name", ["orpo", "orpo.errors", "orpo.runs", "orpo.options", "orpo.audit"])
+def test_what_is_light_stays_light(name: str) -> None:
+    code = f"import sys, {name}; print([n for n in {HEAVY!r} if n in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
 
 
 @pytest.mark.parametrize(
@@ -81,30 +125,27 @@ def test_mistakes_give_one_line_and_exit_code_2(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_unexpected_errors_keep_their_traceback_and_exit_1(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    import orpo.commands.report as command
-
-    def broken(given: object) -> None:
-        raise RuntimeError("a bug")
-
-    monkeypatch.setattr(command, "run", broken)
-    assert main(["report", "x"]) == 1
-    assert "Traceback" in capsys.readouterr().err
-
-
-def test_a_loader_that_lost_its_process_is_told_in_one_line(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("message", "said"),
+    [
+        ("a bug", "Traceback"),
+        (
+            "DataLoader worker (pid 7) is killed by signal: Killed. ",
+            "error: a process that reads the data has ended: DataLoader worker",
+        ),
+    ],
+)
+def test_unexpected_errors_exit_1(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], message: str, said: str
 ) -> None:
     def broken(given: object) -> None:
-        raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")
+        raise RuntimeError(message)
 
     monkeypatch.setattr("orpo.commands.report.run", broken)
     assert main(["report", "x"]) == 1
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("error: a process that reads the data has ended: DataLoader worker")
-    assert "--resume" in line
+    err = capsys.readouterr().err
+    assert err.startswith(said)
+    assert ("--resume" in err) is said.startswith("error")
 
 
 def test_json_steers_no_terminal(

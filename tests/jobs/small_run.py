@@ -3,35 +3,50 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from transformers import TrainerCallback
+
 from orpo import ORPOConfig
-from orpo.jobs import TrainJob, run_training
+from orpo.jobs import TrainJob, TrainResult, run_training
 from tests.train.small import byte_tokenizer, text_rows, tiny_llama
 
 
-def train(folder: Path, **job: Any) -> Path:
+def train(folder: Path, **told: Any) -> Path:
     """Train in `folder`/run; the model and the data lie beside it."""
-    model, data = folder / "base", folder / "pairs.jsonl"
-    tiny_llama().save_pretrained(model)
-    byte_tokenizer().save_pretrained(model)
-    data.write_text("".join(json.dumps(row) + "\n" for row in text_rows(16)), encoding="utf-8")
-    config = ORPOConfig(
-        output_dir=str(folder / "run"),
-        use_cpu=True,
-        report_to="none",
-        max_steps=4,
-        save_steps=2,
-        logging_steps=1,
-        per_device_train_batch_size=4,
-        max_length=128,
-    )
-    told: dict[str, Any] = {"held_out": 0.2, "samples": 1, "sample_tokens": 4, **job}
-    run_training(
-        TrainJob(model=str(model), dataset=[str(data)], **told), config, say=lambda line: None
-    )
+    tiny_llama().save_pretrained(folder / "base")
+    byte_tokenizer().save_pretrained(folder / "base")
+    text = "".join(json.dumps(row) + "\n" for row in text_rows(16))
+    (folder / "pairs.jsonl").write_text(text, encoding="utf-8")
+    run(folder, folder / "run", **told)
     return folder / "run"
+
+
+def run(
+    beside: Path,
+    output: Path,
+    *,
+    say: Callable[[str], None] = lambda line: None,
+    callbacks: list[TrainerCallback] | None = None,
+    **told: Any,
+) -> TrainResult:
+    """Train the model and the data of a `train`; fields of the job and settings by their names."""
+    of_job = {field.name for field in fields(TrainJob)}
+    job: dict[str, Any] = {
+        **{"model": str(beside / "base"), "dataset": [str(beside / "pairs.jsonl")]},
+        **{"held_out": 0.2, "samples": 1, "sample_tokens": 4},
+        **{name: value for name, value in told.items() if name in of_job},
+    }
+    settings: dict[str, Any] = {
+        **{"use_cpu": True, "report_to": "none", "max_length": 128, "max_steps": 4},
+        **{"save_steps": 2, "logging_steps": 1, "per_device_train_batch_size": 4},
+        **{name: value for name, value in told.items() if name not in of_job},
+    }
+    config = ORPOConfig(output_dir=str(output), **settings)
+    return run_training(TrainJob(**job), config, say=say, callbacks=callbacks)
 
 
 def flip(path: Path) -> None:

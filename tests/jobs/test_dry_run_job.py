@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 
 from orpo import ORPOConfig
 from orpo.engine.footprint import ADAPTER_RANK, Counted, ModelShape
-from orpo.errors import ConfigError, DataError, ModelError, UserError
+from orpo.errors import ConfigError, DataError, UserError
 from orpo.jobs import TrainJob, run_training
 from orpo.runs.lock import run_lock
 from orpo.train.before.dry_run import SAMPLED, DryRun, run_dry_run
@@ -22,6 +22,7 @@ from orpo.train.before.fleet import DEVICES, Assumptions, Fleet
 from orpo.train.before.memory import count_bytes, load_outline, shape_of
 from orpo.train.job import adapter_of
 from orpo.train.models import add_adapter, load_model
+from tests.train.accelerate_configs import CONFIGS
 from tests.train.small import byte_tokenizer, text_rows, tiny_llama
 
 HERE = Assumptions(gpu="cpu", memory_gib=8, device_tflops=0.1)
@@ -90,6 +91,11 @@ class TestAgainstRealRuns:
         assert foreseen.flops == pytest.approx(work["flops"], rel=near)
 
 
+def outline_of(job: TrainJob, config: ORPOConfig) -> torch.nn.Module:
+    assert job.model is not None
+    return load_outline(job.model, config, adapter_of(job))
+
+
 class TestAgainstRealModels:
     @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "auto"])
     @pytest.mark.parametrize("rank", [None, 4])
@@ -97,9 +103,8 @@ class TestAgainstRealModels:
         job = TrainJob(model=str(base), dataset=["x"], lora_r=rank)
         config = ORPOConfig(output_dir="unused", use_cpu=True, model_dtype=dtype)
         real = load_model(str(base), config)
-        if rank is not None:
-            real = add_adapter(real, adapter_of(job), config)
-        counted = count_bytes(_outline_of(job, config), config)
+        real = real if rank is None else add_adapter(real, adapter_of(job), config)
+        counted = count_bytes(outline_of(job, config), config)
         assert counted.weights == sum(p.nbytes for p in real.parameters())
         assert counted.gradients == sum(p.nbytes for p in real.parameters() if p.requires_grad)
 
@@ -109,63 +114,40 @@ class TestAgainstRealModels:
         from peft import prepare_model_for_kbit_training
 
         shape = ModelShape(width=256, layers=2, mlp=704, vocabulary=2048, keys=128)
-        model = tiny_llama(
-            vocab_size=2048, hidden_size=256, intermediate_size=704, num_attention_heads=4
-        )
-        model.save_pretrained(tmp_path)
-        config = ORPOConfig(
-            output_dir="unused", use_cpu=True, quantize="4bit", model_dtype="bfloat16"
-        )
+        sizes = {"vocab_size": 2048, "hidden_size": 256, "intermediate_size": 704}
+        tiny_llama(**sizes, num_attention_heads=4).save_pretrained(tmp_path)
+        config = settings(tmp_path, quantize="4bit", model_dtype="bfloat16")
         job = TrainJob(model=str(tmp_path), dataset=["x"], lora_r=ADAPTER_RANK)
-        real = prepare_model_for_kbit_training(
-            load_model(str(tmp_path), config), use_gradient_checkpointing=False
-        )
+        loaded = load_model(str(tmp_path), config)
+        real = prepare_model_for_kbit_training(loaded, use_gradient_checkpointing=False)
         assert isinstance(real.model.layers[0].mlp.up_proj, bitsandbytes.nn.Linear4bit)
         held = sum(p.nbytes for p in real.parameters())
         for parameter in real.parameters():
             state = getattr(parameter, "quant_state", None)
             held += state.absmax.nbytes + state.state2.absmax.nbytes if state else 0
         adapter = 4 * shape.adapter(ADAPTER_RANK)
-        counted = count_bytes(_outline_of(job, config), config)
-        assert counted.weights - adapter == pytest.approx(held, rel=0.005)
+        counted = count_bytes(outline_of(job, config), config)
         by_shape = Counted.by_shape(shape, "qlora", autocast=True)
-        assert by_shape.weights - adapter == pytest.approx(held, rel=0.005)
+        for found in (counted, by_shape):
+            assert found.weights - adapter == pytest.approx(held, rel=0.005)
         assert (counted.gradients, counted.states) == (by_shape.gradients, by_shape.states)
 
     @pytest.mark.parametrize("tied", [False, True])
     def test_a_llamas_shape_is_its_own(self, tied: bool, tmp_path: Path) -> None:
-        LlamaConfig(
-            hidden_size=64,
-            num_hidden_layers=3,
-            intermediate_size=96,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            vocab_size=500,
-            tie_word_embeddings=tied,
-        ).save_pretrained(tmp_path)
+        sizes = {"hidden_size": 64, "num_hidden_layers": 3, "intermediate_size": 96}
+        heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 500}
+        LlamaConfig(**sizes, **heads, tie_word_embeddings=tied).save_pretrained(tmp_path)
         config = ORPOConfig(output_dir="unused", use_cpu=True, bf16=True)
         model = load_outline(str(tmp_path), config, None)
-        by_hand = ModelShape(width=64, layers=3, mlp=96, vocabulary=500, keys=32, tied=tied)
-        found = shape_of(model)
-        assert (found.total, found.layer, found.outer) == (
-            by_hand.total,
-            by_hand.layer,
-            by_hand.outer,
-        )
-        counted = count_bytes(model, config)
-        expected = Counted.by_shape(by_hand, "full", autocast=True)
-        assert (counted.weights, counted.gradients, counted.states) == (
-            expected.weights,
-            expected.gradients,
-            expected.states,
-        )
-        assert counted.cast == pytest.approx(expected.cast, rel=0.02)  # norms are not cast
         assert {p.device.type for p in model.parameters()} == {"meta"}
-
-
-def _outline_of(job: TrainJob, config: ORPOConfig) -> torch.nn.Module:
-    assert job.model is not None
-    return load_outline(job.model, config, adapter_of(job))
+        by_hand = ModelShape(width=64, layers=3, mlp=96, vocabulary=500, keys=32, tied=tied)
+        found, counted = shape_of(model), count_bytes(model, config)
+        expected = Counted.by_shape(by_hand, "full", autocast=True)
+        for name in ("total", "layer", "outer"):
+            assert getattr(found, name) == getattr(by_hand, name)
+        for name in ("weights", "gradients", "states"):
+            assert getattr(counted, name) == getattr(expected, name)
+        assert counted.cast == pytest.approx(expected.cast, rel=0.02)  # norms are not cast
 
 
 class TestWhatIsNeeded:
@@ -173,15 +155,19 @@ class TestWhatIsNeeded:
         self, outline: Path, pairs: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("ORPO_CACHE", str(tmp_path / "cache"))
-        before = sorted(tmp_path.rglob("*"))
-        told: list[str] = []
+        before, told = sorted(tmp_path.rglob("*")), []
         job = TrainJob(model=str(outline), dataset=[pairs], held_out=0.2)
-        found = run_dry_run(job, settings(tmp_path), say=told.append, assumed=HERE)
+        config = settings(tmp_path, max_steps=5, warmup_steps=5, save_strategy="steps")
+        found = run_dry_run(job, config, say=told.append, assumed=HERE)
         assert sorted(tmp_path.rglob("*")) == before
         assert any("rows = " in line for line in told)
         assert found.memory.fits
         assert found.plan.hours == found.plan.device_hours
         assert json.loads(json.dumps(found.as_dict()))["settings"]["max_length"] == 128
+        # What lies beyond the end is said.
+        assert [line.split()[0] for line in found.notes[-2:]] == ["warmup_steps", "save_steps"]
+        assert told[-2:] == found.notes[-2:]
+        assert never_reached(settings(tmp_path, max_steps=5, warmup_steps=4), 5) == []
 
     def test_of_many_rows_some_are_drawn(self, outline: Path, tmp_path: Path) -> None:
         rows = write_rows(tmp_path / "many.jsonl", [*text_rows(SAMPLED), {"prompt": "odd"}])
@@ -199,14 +185,9 @@ class TestWhatIsNeeded:
         self, outline: Path, pairs: str, tmp_path: Path
     ) -> None:
         job = TrainJob(model=str(outline), dataset=[pairs], held_out=0.25)
-        assumed = Assumptions(
-            gpu="h100",
-            ranks=2,
-            pairs=8000,
-            pair_tokens=(10.0, 20.0, 30.0),
-            price_per_hour=3.0,
-            utilisation=0.5,
-        )
+        of_data: dict[str, Any] = {"pairs": 8000, "pair_tokens": (10.0, 20.0, 30.0)}
+        of_fleet: dict[str, Any] = {"ranks": 2, "price_per_hour": 3.0, "utilisation": 0.5}
+        assumed = Assumptions(gpu="h100", **of_data, **of_fleet)
         plan = dry(job, settings(tmp_path, num_train_epochs=1), assumed).plan
         assert (plan.pairs, plan.positions) == (6000, 6000 * 60)
         assert plan.steps == 375  # of 2 ranks of 8 pairs
@@ -214,15 +195,6 @@ class TestWhatIsNeeded:
         assert plan.hours == pytest.approx(operations / (2 * 989e12 * 0.5) / 3600)
         assert plan.cost == pytest.approx(3 * 2 * (plan.hours or 0))
         assert plan.evaluation_flops == pytest.approx(plan.flops * 2 * 2000 / 6000 / 3, rel=1e-3)
-
-    def test_what_lies_beyond_the_end(self, outline: Path, pairs: str, tmp_path: Path) -> None:
-        told: list[str] = []
-        job = TrainJob(model=str(outline), dataset=[pairs])
-        config = settings(tmp_path, max_steps=5, warmup_steps=5, save_strategy="steps")
-        found = run_dry_run(job, config, say=told.append, assumed=HERE)
-        assert [line.split()[0] for line in found.notes[-2:]] == ["warmup_steps", "save_steps"]
-        assert told[-2:] == found.notes[-2:]
-        assert never_reached(settings(tmp_path, max_steps=5, warmup_steps=4), 5) == []
 
 
 class TestWhatWouldFail:
@@ -243,10 +215,12 @@ class TestWhatWouldFail:
             ({"resume": "newest"}, {}, "nothing to go on with"),
             ({"held_out": 0.001}, {}, "one side empty"),
             ({"model": "nowhere/at-all/never"}, {}, "no such model folder"),
+            ({"model": "small"}, {}, "outside the model's vocabulary of 40"),
             ({}, {"quantize": "4bit"}, "--lora_r"),
             ({}, {"eval_strategy": "steps", "eval_steps": 2}, "eval_dataset"),
             ({"lora_r": 4, "lora_target_modules": "nothing"}, {}, "peft_config"),
             ({}, {"max_length": 4}, "no pair is left"),
+            ({"eval_dataset": "empty.jsonl"}, {}, "empty.jsonl: the data set is empty"),
         ],
     )
     def test_in_the_words_of_the_run(
@@ -257,60 +231,47 @@ class TestWhatWouldFail:
         outline: Path,
         pairs: str,
         tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
+        monkeypatch.chdir(tmp_path)
+        write_rows(Path("empty.jsonl"), [])
+        tiny_llama(vocab_size=40).config.save_pretrained("small")
+        byte_tokenizer().save_pretrained("small")
         asked = TrainJob(**{"model": str(outline), "dataset": [pairs], **job})
         with pytest.raises(UserError, match=says) as caught:
             dry(asked, settings(tmp_path, **config))
         assert "\n" not in str(caught.value)
 
-    def test_an_empty_evaluation_set(self, outline: Path, pairs: str, tmp_path: Path) -> None:
-        empty = write_rows(tmp_path / "empty.jsonl", [])
-        job = TrainJob(model=str(outline), dataset=[pairs], eval_dataset=empty)
-        with pytest.raises(DataError, match=r"empty.jsonl: the data set is empty"):
-            dry(job, settings(tmp_path))
-
-    def test_tokens_that_the_model_does_not_know(self, pairs: str, tmp_path: Path) -> None:
-        tiny_llama(vocab_size=40).config.save_pretrained(tmp_path / "small")
-        byte_tokenizer().save_pretrained(tmp_path / "small")
-        with pytest.raises(ModelError, match="outside the model's vocabulary of 40"):
-            dry(TrainJob(model=str(tmp_path / "small"), dataset=[pairs]), settings(tmp_path))
-
     def test_a_launcher(
         self, outline: Path, pairs: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        job, config = TrainJob(model=str(outline), dataset=[pairs]), settings(tmp_path)
+        config = settings(tmp_path)
         monkeypatch.setenv("WORLD_SIZE", "2")
         with pytest.raises(ConfigError, match="--ranks"):
-            dry(job, config)
+            dry(TrainJob(model=str(outline), dataset=[pairs]), config)
 
     def test_memory(self, outline: Path, pairs: str, tmp_path: Path) -> None:
-        config = settings(tmp_path)
+        job = TrainJob(model=str(outline), dataset=[pairs])
         small = Assumptions(gpu="cpu", memory_gib=0.01, device_tflops=0.1)
-        found = dry(TrainJob(model=str(outline), dataset=[pairs]), config, small)
-        assert not found.memory.fits
-        assert found.memory.verdict.startswith("does not fit: 0.3 of 0.0 GiB")
-        strict = TrainJob(model=str(outline), dataset=[pairs], strict=True)
+        found = dry(job, settings(tmp_path), small).memory
+        assert not found.fits
+        assert found.verdict.startswith("does not fit: 0.3 of 0.0 GiB")
         with pytest.raises(UserError, match="--strict"):
-            dry(strict, config, small)
+            dry(replace(job, strict=True), settings(tmp_path), small)
 
 
 SEVEN = ModelShape(width=4096, layers=32, mlp=14336, vocabulary=32000, keys=1024)
 
 
+LORA = Counted.by_shape(SEVEN, "lora", autocast=True)
+
+
 def setup(**changes: Any) -> MemoryNeed:
-    counted = Counted.by_shape(SEVEN, "full", autocast=True)
     given: dict[str, Any] = {
-        "shape": SEVEN,
-        "counted": counted,
-        "wrapper": "one",
-        "ranks": 1,
-        "kind": "cuda",
-        "available": 80 << 30,
-        "longest": 2048,
-        "most": 10**6,
-        "asked": None,
-        "checkpointing": True,
-        "autocast": True,
+        **{"shape": SEVEN, "counted": Counted.by_shape(SEVEN, "full", autocast=True)},
+        **{"wrapper": "one", "ranks": 1, "kind": "cuda", "available": 80 << 30},
+        **{"longest": 2048, "most": 10**6, "asked": None},
+        **{"checkpointing": True, "autocast": True},
     }
     return MemoryNeed(**{**given, **changes})
 
@@ -320,35 +281,32 @@ class TestVerdict:
         verdict = setup().verdict
         assert verdict.startswith("does not fit")
         assert "lora_r: 16" in verdict
-        assert setup(counted=Counted.by_shape(SEVEN, "lora", autocast=True)).fits
+        assert setup(counted=LORA).fits
         spread = setup(wrapper="ddp", ranks=8, available=40 << 30)
         assert "quantize" in spread.verdict or "lora_r" in spread.verdict
 
     def test_what_is_said_is_all_that_it_takes(self) -> None:
         """Micro-batches of the size that was asked for would be too large for the remedy too."""
         asked = setup(available=24 << 30, asked=30_000)
-        lora = Counted.by_shape(SEVEN, "lora", autocast=True)
-        assert not replace(asked, counted=lora).fits
-        assert replace(asked, counted=lora, asked=2048).fits
+        assert not replace(asked, counted=LORA).fits
+        assert replace(asked, counted=LORA, asked=2048).fits
         verdict = asked.verdict
         assert "lora_r: 16, model_dtype: bfloat16, max_tokens_per_microbatch: 2048" in verdict
 
     def test_checkpointing_comes_first(self) -> None:
-        lora = Counted.by_shape(SEVEN, "lora", autocast=True)
-        tight = setup(counted=lora, checkpointing=False, available=24 << 30)
+        tight = setup(counted=LORA, checkpointing=False, available=24 << 30)
         assert not tight.fits
         assert "gradient_checkpointing: true" in tight.verdict
 
     def test_micro_batches_are_planned_from_the_memory_unless_they_are_given(self) -> None:
-        lora = Counted.by_shape(SEVEN, "lora", autocast=True)
-        planned = setup(counted=lora, available=24 << 30)
+        planned = setup(counted=LORA, available=24 << 30)
         assert planned.longest < planned.tokens < 16384
         assert planned.parts.total <= planned.room
         assert planned.at(planned.tokens + 100).total > planned.room
-        assert setup(counted=lora, asked=4096).tokens == 4096
-        assert setup(counted=lora, asked=100).tokens == 2048  # a pair is never divided
-        assert setup(counted=lora, most=3000).tokens == 3000
-        assert setup(counted=lora, wrapper="fsdp2", ranks=8).tokens == 16384
+        assert setup(counted=LORA, asked=4096).tokens == 4096
+        assert setup(counted=LORA, asked=100).tokens == 2048  # a pair is never divided
+        assert setup(counted=LORA, most=3000).tokens == 3000
+        assert setup(counted=LORA, wrapper="fsdp2", ranks=8).tokens == 16384
 
 
 class TestAssumptions:
@@ -378,7 +336,7 @@ class TestAssumptions:
         [("ddp", 8, "ddp"), ("fsdp2", 8, "fsdp2"), ("zero2", 8, "zero2"), ("zero3", 8, "zero3")],
     )
     def test_configs_of_accelerate(self, name: str, ranks: int, wrapper: str) -> None:
-        path = Path(__file__).parents[2] / "recipes" / "accelerate" / f"{name}.yaml"
+        path = CONFIGS / f"{name}.yaml"
         found = self.fleet({"accelerate_config": str(path)})
         assert (found.ranks, found.wrapper) == (ranks, wrapper)
 

@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 from transformers import TrainerCallback
 
-from orpo import ORPOConfig
 from orpo.errors import ConfigError, RunStopped, UserError
-from orpo.jobs import TrainJob, TrainResult, run_training
+from orpo.jobs import TrainJob, TrainResult
 from orpo.runs.checkpoints import checkpoints
 from orpo.runs.manifest import read_manifest, verify
+from tests.jobs import small_run
 from tests.jobs.small_run import flip
 
 Copied = Callable[[Path], Path]
@@ -30,32 +30,9 @@ class Train:
         self.base = base
         self.lines: list[str] = []
 
-    def __call__(
-        self, run: Path, *, callbacks: list[TrainerCallback] | None = None, **told: Any
-    ) -> TrainResult:
+    def __call__(self, run: Path, **told: Any) -> TrainResult:
         self.lines.clear()
-        asked = {"model", "resume", "overwrite", "samples", "held_out", "tokenizer", "lora_r"}
-        job = {name: told.pop(name) for name in asked & told.keys()}
-        settings: dict[str, Any] = {
-            "max_steps": 4,
-            "save_steps": 2,
-            "logging_steps": 1,
-            "per_device_train_batch_size": 4,
-            "max_length": 128,
-            **told,
-        }
-        named: dict[str, Any] = {
-            "model": str(self.base / "base"),
-            "held_out": 0.2,
-            "samples": 1,
-            **job,
-        }
-        return run_training(
-            TrainJob(dataset=[str(self.base / "pairs.jsonl")], sample_tokens=4, **named),
-            ORPOConfig(output_dir=str(run), use_cpu=True, report_to="none", **settings),
-            say=self.lines.append,
-            callbacks=callbacks,
-        )
+        return small_run.run(self.base, run, say=self.lines.append, **told)
 
 
 class Kill(TrainerCallback):
@@ -106,20 +83,18 @@ def test_a_refused_resume_changes_nothing(
 
 
 def test_nothing_to_resume_is_said_before_the_model_is_loaded(train: Train, tmp_path: Path) -> None:
-    for resume in ("newest", str(tmp_path / "none")):
+    (tmp_path / "there").mkdir()
+    for name, resume in (("new", "newest"), ("new", str(tmp_path / "none")), ("there", "newest")):
         with pytest.raises(ConfigError, match="no checkpoint"):
-            train(tmp_path / "run", resume=resume, model=str(tmp_path / "no model"))
-    assert not (tmp_path / "run").exists()
-    (tmp_path / "run").mkdir()
-    with pytest.raises(ConfigError, match="no checkpoint"):
-        train(tmp_path / "run", resume="newest", model=str(tmp_path / "no model"))
-    assert not content(tmp_path / "run")
+            train(tmp_path / name, resume=resume, model=str(tmp_path / "no model"))
+    assert not (tmp_path / "new").exists()
+    assert not content(tmp_path / "there")
 
 
-@pytest.mark.parametrize("resume", ["newest", "run/checkpoint-2"])
-def test_resume_and_overwrite_contradict_each_other(resume: str) -> None:
-    with pytest.raises(ConfigError, match="cannot be combined with --resume"):
-        TrainJob(model="m", dataset=["d"], resume=resume, overwrite=True)
+def test_resume_and_overwrite_contradict_each_other() -> None:
+    for resume in ("newest", "run/checkpoint-2"):
+        with pytest.raises(ConfigError, match="cannot be combined with --resume"):
+            TrainJob(model="m", dataset=["d"], resume=resume, overwrite=True)
     assert TrainJob(model="m", dataset=["d"], resume="auto", overwrite=True).resume == "auto"
 
 
@@ -142,16 +117,6 @@ def test_the_model_is_never_written_over(train: Train, tmp_path: Path) -> None:
     assert content(model) == before
 
 
-def test_the_checkpoint_that_is_read_is_not_deleted(
-    train: Train, finished_run: Path, copied: Copied
-) -> None:
-    run = copied(finished_run)
-    before = content(run)
-    with pytest.raises(ConfigError, match="would delete the folder of --model, checkpoint-2"):
-        train(run, overwrite=True, model=str(run / "checkpoint-2"))
-    assert content(run) == before
-
-
 @pytest.mark.parametrize(
     "name", ["config.json", "adapter_config.json", "model-00001-of-2.safetensors", "checkpoint-7/x"]
 )
@@ -169,26 +134,25 @@ def test_a_folder_with_a_model_is_kept(train: Train, tmp_path: Path, name: str) 
     assert name == "config.json" or not held.exists()
 
 
-def test_a_run_that_cannot_fit_does_not_take_the_place_of_another(
-    train: Train, finished_run: Path, copied: Copied, monkeypatch: pytest.MonkeyPatch
+def test_what_cannot_be_does_not_take_the_place_of_a_run(
+    train: Train,
+    finished_run: Path,
+    copied: Copied,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    run = copied(finished_run)
+    run, elsewhere = copied(finished_run), str(finished_run / "checkpoint-2")
     before = content(run)
-    monkeypatch.setattr("orpo.engine.memory.available_bytes", lambda device: 1 << 16)
-    with pytest.raises(ConfigError, match="memory"):
-        train(run, overwrite=True, learning_rate=0.5)
-    assert content(run) == before
-
-
-def test_another_runs_checkpoint_does_not_take_the_place_of_a_run(
-    train: Train, finished_run: Path, copied: Copied, tmp_path: Path
-) -> None:
-    run, fresh = copied(finished_run), tmp_path / "fresh"
-    before, checkpoint = content(run), str(finished_run / "checkpoint-2")
+    with pytest.raises(ConfigError, match="would delete the folder of --model, checkpoint-2"):
+        train(run, overwrite=True, model=str(run / "checkpoint-2"))
     with pytest.raises(ConfigError, match="lies elsewhere"):
-        train(run, resume=checkpoint)
+        train(run, resume=elsewhere)
+    with monkeypatch.context() as patched:
+        patched.setattr("orpo.engine.memory.available_bytes", lambda device: 1 << 16)
+        with pytest.raises(ConfigError, match="memory"):
+            train(run, overwrite=True, learning_rate=0.5)
     assert content(run) == before
-    assert train(fresh, resume=checkpoint).steps == 4
+    assert train(tmp_path / "fresh", resume=elsewhere).steps == 4
 
 
 # Replaced
@@ -199,14 +163,9 @@ def test_what_is_replaced_leaves_nothing_behind(
 ) -> None:
     run = copied(finished_run)
     for name in (
-        "nonfinite-step-3.json",
-        "stall-rank0.txt",
-        "model-00001-of-00002.safetensors",
-        "model.safetensors.index.json",
-        ".staging-checkpoint-9/x",
-        ".replaced-checkpoint-8/x",
-        "notes.txt",
-        "mine/model.safetensors",
+        *("nonfinite-step-3.json", "stall-rank0.txt", "model-00001-of-00002.safetensors"),
+        *("model.safetensors.index.json", ".staging-checkpoint-9/x", ".replaced-checkpoint-8/x"),
+        *("notes.txt", "mine/model.safetensors"),
     ):
         (run / name).parent.mkdir(exist_ok=True)
         (run / name).write_text("old")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -20,27 +20,21 @@ Make = Callable[..., ORPOTrainer]
 NOTE = "the tokenizer has no chat template: messages are written as"
 
 
-def user(text: str) -> dict[str, str]:
-    return {"role": "user", "content": text}
-
-
-def assistant(text: str) -> dict[str, str]:
-    return {"role": "assistant", "content": text}
+def turn(role: str, text: str) -> list[dict[str, str]]:
+    return [{"role": role, "content": text}]
 
 
 MESSAGES: list[dict[str, Any]] = [
     {
-        "prompt": [user(f"How are you, {i}?")],
-        "chosen": [assistant("Fine" + "!" * i)],
-        "rejected": [assistant("Bad" + "?" * i)],
+        "prompt": turn("user", f"How are you, {i}?"),
+        "chosen": turn("assistant", "Fine" + "!" * i),
+        "rejected": turn("assistant", "Bad" + "?" * i),
     }
     for i in range(6)
 ]
+HI = "\n\nHuman: Hi {}\n\nAssistant: "
 TRANSCRIPTS = [
-    {
-        "chosen": f"\n\nHuman: Hi {i}\n\nAssistant: Hello {i}!",
-        "rejected": f"\n\nHuman: Hi {i}\n\nAssistant: Go away {i}.",
-    }
+    {"chosen": HI.format(i) + f"Hello {i}!", "rejected": HI.format(i) + f"Go away {i}."}
     for i in range(4)
 ]
 
@@ -58,7 +52,7 @@ class TestMessagesWithoutTemplate:
         trainer.save_model()
         saved = AutoTokenizer.from_pretrained(Path(trainer.args.output_dir))
         written = saved.apply_chat_template(
-            [user("How are you, 3?")], tokenize=False, add_generation_prompt=True
+            turn("user", "How are you, 3?"), tokenize=False, add_generation_prompt=True
         )
         assert written == "\n\nHuman: How are you, 3?\n\nAssistant:"
 
@@ -69,19 +63,14 @@ class TestMessagesWithoutTemplate:
         assert decode(pair["prompt_ids"]) == "\n\nHuman: How are you, 2?\n\nAssistant:"
         assert decode(pair["chosen_ids"]) == " Fine!!</s>"
         assert decode(pair["rejected_ids"]) == " Bad??</s>"
-
-    def test_a_stream_and_a_list_give_the_same_tokens(self, make_trainer: Make) -> None:
-        listed = make_trainer(train_dataset=MESSAGES).train_dataset
         streamed = list(make_trainer(train_dataset=Stream(MESSAGES)).train_dataset)
-        assert streamed == [dict(row) for row in listed]
+        assert streamed == [dict(row) for row in trainer.train_dataset]
 
-    def test_in_the_evaluation_alone(self, make_trainer: Make) -> None:
+    def test_in_the_evaluation_alone_or_given_later(self, make_trainer: Make) -> None:
         trainer = make_trainer(train_dataset=text_rows(), eval_dataset={"chat": MESSAGES})
         assert trainer.processing_class.chat_template == PLAIN_TEMPLATE
         assert trainer.ledgers["train_dataset"].rendering == "plain text"
         assert trainer.ledgers["eval_dataset[chat]"].rendering == "chat template"
-
-    def test_given_after_construction(self, make_trainer: Make) -> None:
         trainer = make_trainer(train_dataset=text_rows())
         assert trainer.processing_class.chat_template is None
         trainer.evaluate(MESSAGES)
@@ -101,37 +90,18 @@ class TestMessagesWithoutTemplate:
             assert trainer.processing_class.chat_template is None
             assert not any(NOTE in note for note in trainer.notes)
 
-    def test_a_template_that_is_there_is_kept(self, make_trainer: Make) -> None:
-        tokenizer = byte_tokenizer()
+    def test_one_that_is_there_is_kept(self, make_trainer: Make, tmp_path: Path) -> None:
+        tokenizer, file = byte_tokenizer(), tmp_path / "chat.jinja"
         tokenizer.chat_template = PLAIN_TEMPLATE.replace("Human", "User")
-        trainer = make_trainer(tokenizer=tokenizer, train_dataset=MESSAGES)
-        assert "User" in tokenizer.chat_template
-        assert not any(NOTE in note for note in trainer.notes)
-        decoded = tokenizer.decode(trainer.train_dataset[0]["prompt_ids"])
-        assert decoded.startswith("\n\nUser: ")
-
-    def test_a_template_from_a_file(self, make_trainer: Make, tmp_path: Path) -> None:
-        file = tmp_path / "chat.jinja"
         file.write_text(PLAIN_TEMPLATE.replace("Human", "You"))
-        trainer = make_trainer(train_dataset=MESSAGES, chat_template=str(file))
-        decoded = trainer.processing_class.decode(trainer.train_dataset[0]["prompt_ids"])
-        assert decoded.startswith("\n\nYou: ")
-        assert f"chat template taken from {file}" in trainer.notes
-
-
-class Shuffled(Stream):
-    """A stream whose order depends on its pass."""
-
-    def __init__(self, rows: list[Any]) -> None:
-        super().__init__(rows)
-        self.passes: list[int] = []
-
-    def set_epoch(self, number: int) -> None:
-        self.passes.append(number)
-
-    def __iter__(self) -> Iterator[Any]:
-        turn = self.passes[-1] if self.passes else 0
-        return iter(self.rows[turn:] + self.rows[:turn])
+        own = make_trainer(tokenizer=tokenizer, train_dataset=MESSAGES)
+        assert "User" in tokenizer.chat_template
+        given = make_trainer(train_dataset=MESSAGES, chat_template=str(file))
+        for trainer, name in ((own, "User"), (given, "You")):
+            assert not any(NOTE in note for note in trainer.notes)
+            decoded = trainer.processing_class.decode(trainer.train_dataset[0]["prompt_ids"])
+            assert decoded.startswith(f"\n\n{name}: ")
+        assert f"chat template taken from {file}" in given.notes
 
 
 class TestStreams:
@@ -144,14 +114,6 @@ class TestStreams:
         assert self.rows_of(trainer, 5) == [[0, 1], [2, 3], [4, 0], [1, 2], [3, 4]]
 
     def test_every_pass_may_have_its_own_order(self, make_trainer: Make) -> None:
-        stream = Shuffled(text_rows(3))
-        trainer = make_trainer(train_dataset=stream, per_device_train_batch_size=3)
-        loader = trainer.get_train_dataloader()
-        first = [batch["chosen_input_ids"].shape for batch in islice(loader, 3)]
-        assert len(first) == 3
-        assert stream.passes[:3] == [0, 1, 2]
-
-    def test_shuffling_of_datasets_differs_by_pass(self, make_trainer: Make) -> None:
         rows = [{"prompt": f"Q{i}:", "chosen": " a" * (i + 1), "rejected": " b"} for i in range(8)]
         stream = datasets.Dataset.from_list(rows).to_iterable_dataset().shuffle(0, buffer_size=8)
         trainer = make_trainer(train_dataset=stream, per_device_train_batch_size=8)
@@ -161,12 +123,8 @@ class TestStreams:
         assert sorted(orders[0]) == sorted(orders[1])
 
     def test_fewer_rows_than_a_step_takes(self, make_trainer: Make) -> None:
-        trainer = make_trainer(
-            train_dataset=Stream(text_rows(1)),
-            per_device_train_batch_size=2,
-            gradient_accumulation_steps=3,
-            max_steps=2,
-        )
+        batch = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 3}
+        trainer = make_trainer(train_dataset=Stream(text_rows(1)), max_steps=2, **batch)
         assert trainer.train().global_step == 2
 
     # Torch counts the cores of the machine; the test is about the rows.
@@ -191,10 +149,6 @@ class TestStreams:
         with pytest.raises(DataError, match="no pair is left"):
             make_trainer(eval_dataset=Stream(rows)).evaluate()
 
-    def test_a_malformed_first_row_is_found_at_once(self, make_trainer: Make) -> None:
-        with pytest.raises(DataError, match="train_dataset row 0"):
-            make_trainer(train_dataset=Stream([{"prompt": "Q"}]))
-
     def test_an_evaluation_passes_once(self, make_trainer: Make) -> None:
         trainer = make_trainer(eval_dataset=Stream(text_rows(5)), per_device_eval_batch_size=2)
         trainer.evaluate()
@@ -206,6 +160,8 @@ class TestStreams:
         trainer.train()
         assert trainer.evaluate(trainer.train_dataset)["eval_loss"] > 0
         assert len(list(trainer.train_dataset)) == 5
+        with pytest.raises(DataError, match="train_dataset row 0"):  # found at once
+            make_trainer(train_dataset=Stream([{"prompt": "Q"}]))
 
 
 class TestAccounts:

@@ -36,84 +36,77 @@ def model_folder(tmp_path: Path) -> Path:
     return folder
 
 
+def change_config(folder: Path, **values: int) -> None:
+    file = folder / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **values}))
+
+
+def cut_off(folder: Path) -> None:
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:5000])
+
+
+def pickled(folder: Path) -> None:
+    torch.save(tiny_llama().state_dict(), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+
+
+def without_tokenizer(folder: Path) -> None:
+    for file in folder.glob("tokenizer*"):
+        file.unlink()
+
+
+BROKEN: list[tuple[Callable[[Path], Any], str]] = [
+    (lambda f: (f / "config.json").unlink(), "holds no model (no config.json)"),
+    (lambda f: (f / "model.safetensors").unlink(), "no file named model.safetensors"),
+    (pickled, "model.safetensors"),  # pickles are never loaded
+    (without_tokenizer, "the tokenizer cannot be loaded"),
+    (lambda f: (f / "config.json").write_text("{"), "not a valid JSON file"),
+    (lambda f: (f / "config.json").write_text('{"model_type": "nonesuch"}'), "nonesuch"),
+    (cut_off, "the model cannot be loaded"),
+    (
+        lambda f: change_config(f, intermediate_size=96),
+        "mlp.down_proj.weight has the shape (32, 64), and config.json says (32, 96)",
+    ),
+    # transformers would draw them at random, with a warning that scrolls by.
+    (
+        lambda f: change_config(f, num_hidden_layers=3),
+        "9 weights are missing, the first is model.layers.2.",
+    ),
+]
+
+
 class TestLoading:
     """What cannot be loaded is one line that names the folder and what to do."""
 
-    def refused(self, make_config: Callable[..., ORPOConfig], model: Any) -> str:
+    def refused(self, make_config: Callable[..., ORPOConfig], model: Any, said: str) -> None:
         with pytest.raises(ModelError) as caught:
             ORPOTrainer(model=model, args=make_config(), train_dataset=text_rows())
         message = str(caught.value)
         assert "\n" not in message
         assert str(model) in message
-        return message
+        assert said in message
 
-    def test_a_path_that_does_not_exist(self, make_config: Any, tmp_path: Path) -> None:
-        message = self.refused(make_config, str(tmp_path / "none"))
-        assert "no such model folder" in message
-
-    @pytest.mark.parametrize("name", ["./none", "~/none/at/all", "some/where/else"])
-    def test_a_name_that_looks_like_a_path(self, make_config: Any, name: str) -> None:
-        assert "no such model folder" in self.refused(make_config, name)
+    @pytest.mark.parametrize("name", ["./none", "~/none/at/all", "some/where/else", "/no/such"])
+    def test_a_folder_that_is_not_there(self, make_config: Any, name: str) -> None:
+        self.refused(make_config, name, "no such model folder")
 
     def test_a_hub_id_that_is_not_there(self, make_config: Any) -> None:
-        assert "cannot be loaded" in self.refused(make_config, "nobody/nothing")
+        self.refused(make_config, "nobody/nothing", "cannot be loaded")
 
-    def test_a_folder_without_config(self, make_config: Any, tmp_path: Path) -> None:
-        assert "holds no model (no config.json)" in self.refused(make_config, tmp_path)
-
-    def test_a_folder_without_weights(self, make_config: Any, model_folder: Path) -> None:
-        (model_folder / "model.safetensors").unlink()
-        message = self.refused(make_config, model_folder)
-        assert "no file named model.safetensors" in message
-
-    def test_a_folder_without_tokenizer(self, make_config: Any, model_folder: Path) -> None:
-        for file in model_folder.glob("tokenizer*"):
-            file.unlink()
-        message = self.refused(make_config, model_folder)
-        assert "the tokenizer cannot be loaded" in message
-        assert "Pass tokenizer=..." in message
-
-    def test_a_broken_config(self, make_config: Any, model_folder: Path) -> None:
-        (model_folder / "config.json").write_text("{")
-        assert "not a valid JSON file" in self.refused(make_config, model_folder)
-
-    def test_an_unknown_architecture(self, make_config: Any, model_folder: Path) -> None:
-        (model_folder / "config.json").write_text('{"model_type": "nonesuch"}')
-        assert "nonesuch" in self.refused(make_config, model_folder)
-
-    def test_a_file_that_was_cut_off(self, make_config: Any, model_folder: Path) -> None:
-        weights = model_folder / "model.safetensors"
-        weights.write_bytes(weights.read_bytes()[:5000])
-        assert "the model cannot be loaded" in self.refused(make_config, model_folder)
-
-    def test_weights_of_another_size(self, make_config: Any, model_folder: Path) -> None:
-        self.change_config(model_folder, intermediate_size=96)
-        message = self.refused(make_config, model_folder)
-        assert "mlp.down_proj.weight has the shape (32, 64)" in message
-        assert "config.json says (32, 96)" in message
-
-    def test_weights_that_are_not_there(self, make_config: Any, model_folder: Path) -> None:
-        """They would be drawn at random, with a warning that scrolls by."""
-        self.change_config(model_folder, num_hidden_layers=3)
-        message = self.refused(make_config, model_folder)
-        assert "9 weights are missing, the first is model.layers.2." in message
-
-    def test_weights_as_pickle_are_never_loaded(self, make_config: Any, model_folder: Path) -> None:
-        torch.save(tiny_llama().state_dict(), model_folder / "pytorch_model.bin")
-        (model_folder / "model.safetensors").unlink()
-        assert "model.safetensors" in self.refused(make_config, model_folder)
+    @pytest.mark.parametrize(("spoil", "said"), BROKEN, ids=[said for _, said in BROKEN])
+    def test_a_folder_that_is_broken(
+        self, make_config: Any, model_folder: Path, spoil: Callable[[Path], Any], said: str
+    ) -> None:
+        spoil(model_folder)
+        self.refused(make_config, model_folder, said)
 
     def test_arguments_that_the_model_does_not_take(
         self, make_config: Any, model_folder: Path
     ) -> None:
+        args = make_config(model_init_kwargs={"nonesuch": 1})
         with pytest.raises(ModelError, match="nonesuch"):
-            ORPOTrainer(
-                model=str(model_folder), args=make_config(model_init_kwargs={"nonesuch": 1})
-            )
-
-    def change_config(self, folder: Path, **values: int) -> None:
-        file = folder / "config.json"
-        file.write_text(json.dumps({**json.loads(file.read_text()), **values}))
+            ORPOTrainer(model=str(model_folder), args=args)
 
 
 class TestTokenizer:
@@ -133,35 +126,32 @@ class TestTokenizer:
         """A new token without resized embeddings: padding is masked, so any other id does."""
         tokenizer = byte_tokenizer()
         tokenizer.add_special_tokens({"pad_token": "<pad>"})
-        trainer = make_trainer(
-            tokenizer=tokenizer,
-            model=tiny_llama(vocab_size=tokenizer.pad_token_id),
-            train_dataset=text_rows(),
-        )
+        model = tiny_llama(vocab_size=tokenizer.pad_token_id)
+        trainer = make_trainer(tokenizer=tokenizer, model=model, train_dataset=text_rows())
         assert trainer.train().global_step == 1
 
-    def test_without_end_token(self, make_trainer: Make) -> None:
+    def test_that_cannot_be_trained_with(self, make_trainer: Make) -> None:
         with pytest.raises(ModelError, match=r"no end-of-sequence token.* Set tokenizer.eos_token"):
             make_trainer(tokenizer=byte_tokenizer(eos_token=None))
-
-    def test_of_another_model(self, make_trainer: Make) -> None:
         message = r"train_dataset: token id \d+ is outside the model's vocabulary of 50"
         with pytest.raises(ModelError, match=message):
             make_trainer(model=tiny_llama(vocab_size=50), train_dataset=text_rows())
 
 
-class TestRefused:
-    def t5(self) -> hf.PreTrainedModel:
-        sizes = {"d_model": 16, "d_kv": 8, "d_ff": 16, "num_layers": 1, "num_heads": 2}
-        return hf.T5ForConditionalGeneration(hf.T5Config(vocab_size=260, **sizes))
+def t5() -> hf.PreTrainedModel:
+    sizes = {"d_model": 16, "d_kv": 8, "d_ff": 16, "num_layers": 1, "num_heads": 2}
+    return hf.T5ForConditionalGeneration(hf.T5Config(vocab_size=260, **sizes))
 
+
+class TestRefused:
     def test_an_encoder_decoder(self, make_trainer: Make, tmp_path: Path) -> None:
         message = "T5 is an encoder-decoder model; orpo trains decoder-only models. Use a causal"
-        with pytest.raises(ModelError, match=message):
-            make_trainer(model=self.t5())
-        self.t5().save_pretrained(tmp_path / "t5")
-        with pytest.raises(ModelError, match=message):
-            make_trainer(model=str(tmp_path / "t5"))
+        t5().save_pretrained(tmp_path / "t5")
+        for model in (t5(), str(tmp_path / "t5")):
+            with pytest.raises(ModelError, match=message):
+                make_trainer(model=model)
+        with pytest.raises(ModelError, match="encoder-decoder"):
+            make_trainer(model_init=t5)
 
     def test_a_masked_language_model(self, make_trainer: Make) -> None:
         sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
@@ -184,39 +174,25 @@ def logits_twice(model: nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 WIDTHS = {"vocab_size": 260, "hidden_size": 32}
+DEEP = {"num_hidden_layers": 2, "num_attention_heads": 4}
 WITH_DROPOUT: dict[str, hf.PretrainedConfig] = {
     "gpt2": hf.GPT2Config(
         vocab_size=260, n_embd=32, n_layer=2, n_head=4, bos_token_id=1, eos_token_id=2
     ),
     "opt": hf.OPTConfig(
-        **WIDTHS,
-        ffn_dim=32,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        word_embed_proj_dim=32,
+        **{**WIDTHS, **DEEP, "ffn_dim": 32, "word_embed_proj_dim": 32},
         layerdrop=0.5,
         attention_dropout=0.1,
     ),
     "bloom": hf.BloomConfig(**WIDTHS, n_layer=2, n_head=4, hidden_dropout=0.1),
-    "falcon": hf.FalconConfig(
-        **WIDTHS, num_hidden_layers=2, num_attention_heads=4, hidden_dropout=0.1
-    ),
+    "falcon": hf.FalconConfig(**WIDTHS, **DEEP, hidden_dropout=0.1),
     "starcoder2": hf.Starcoder2Config(
-        **WIDTHS,
-        intermediate_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
+        **{**WIDTHS, **DEEP, "intermediate_size": 32, "num_key_value_heads": 2},
         residual_dropout=0.1,
         embedding_dropout=0.1,
     ),
     "gpt_neox": hf.GPTNeoXConfig(
-        **WIDTHS,
-        intermediate_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        hidden_dropout=0.1,
-        attention_dropout=0.1,
+        **WIDTHS, **DEEP, intermediate_size=32, hidden_dropout=0.1, attention_dropout=0.1
     ),
 }
 
@@ -225,82 +201,61 @@ class TestDropout:
     @pytest.mark.parametrize("family", WITH_DROPOUT)
     def test_is_off_in_every_family(self, family: str) -> None:
         model = hf.AutoModelForCausalLM.from_config(WITH_DROPOUT[family])
-        first, second = logits_twice(model)
-        assert not torch.equal(first, second)  # there was some
+        assert not torch.equal(*logits_twice(model))  # there was some
         disable_dropout(model)
-        first, second = logits_twice(model)
-        assert torch.equal(first, second)
+        assert torch.equal(*logits_twice(model))
 
-    def test_is_off_in_training_unless_asked(self, make_trainer: Make) -> None:
-        model = hf.AutoModelForCausalLM.from_config(WITH_DROPOUT["gpt2"])
-        make_trainer(model=model, disable_dropout=False)
-        first, second = logits_twice(model)
-        assert not torch.equal(first, second)
-        make_trainer(model=model)
-        first, second = logits_twice(model)
-        assert torch.equal(first, second)
-
-    def test_is_off_in_an_adapter_and_says_so(self, make_trainer: Make) -> None:
-        trainer = make_trainer(peft_config=lora(lora_dropout=0.5, init_lora_weights=False))
-        first, second = logits_twice(trainer.model)
-        assert torch.equal(first, second)
-        assert any("lora_dropout" in note for note in trainer.notes)
-        trainer = make_trainer(
-            peft_config=lora(lora_dropout=0.5, init_lora_weights=False), disable_dropout=False
-        )
-        first, second = logits_twice(trainer.model)
-        assert not torch.equal(first, second)
+    @pytest.mark.parametrize("adapter", [False, True])
+    def test_is_off_in_training_unless_asked(self, make_trainer: Make, adapter: bool) -> None:
+        for off in (False, True):
+            given: dict[str, Any] = {
+                "model": hf.AutoModelForCausalLM.from_config(WITH_DROPOUT["gpt2"])
+            }
+            if adapter:
+                given = {"peft_config": lora(lora_dropout=0.5, init_lora_weights=False)}
+            trainer = make_trainer(disable_dropout=off, **given)
+            assert torch.equal(*logits_twice(trainer.model)) is off
+            assert any("lora_dropout" in note for note in trainer.notes) is (off and adapter)
 
 
-class TestModelInit:
-    @pytest.mark.parametrize("with_trial", [False, True])
-    def test_gives_a_fresh_model_to_every_run(self, make_trainer: Make, with_trial: bool) -> None:
-        built: list[object] = []
+@pytest.mark.parametrize("with_trial", [False, True])
+def test_model_init_gives_a_fresh_model_to_every_run(make_trainer: Make, with_trial: bool) -> None:
+    built: list[object] = []
 
-        def plain() -> nn.Module:
-            built.append(None)
-            return hf.AutoModelForCausalLM.from_config(WITH_DROPOUT["gpt2"])
+    def plain() -> nn.Module:
+        built.append(None)
+        return hf.AutoModelForCausalLM.from_config(WITH_DROPOUT["gpt2"])
 
-        def of_trial(trial: object) -> nn.Module:
-            built.append(trial)
-            return hf.AutoModelForCausalLM.from_config(WITH_DROPOUT["gpt2"])
+    def of_trial(trial: object) -> nn.Module:
+        return plain()
 
-        trainer = make_trainer(
-            model_init=of_trial if with_trial else plain,
-            train_dataset=text_rows(),
-            peft_config=lora(target_modules=["c_attn"], fan_in_fan_out=True),
-        )
-        assert len(built) == 1  # the first one is not thrown away
-        losses = [trainer.train().training_loss for _ in range(2)]
-        assert losses[0] == losses[1]
-        assert len(built) == 3
-        assert isinstance(trainer.model, PeftModel)
-        first, second = logits_twice(trainer.model)
-        assert torch.equal(first, second)  # dropout is off in these too
-
-    def test_that_gives_an_encoder_decoder(self, make_trainer: Make) -> None:
-        with pytest.raises(ModelError, match="encoder-decoder"):
-            make_trainer(model_init=TestRefused().t5)
+    trainer = make_trainer(
+        model_init=of_trial if with_trial else plain,
+        train_dataset=text_rows(),
+        peft_config=lora(target_modules=["c_attn"], fan_in_fan_out=True),
+    )
+    assert len(built) == 1  # the first one is not thrown away
+    losses = [trainer.train().training_loss for _ in range(2)]
+    assert losses[0] == losses[1]
+    assert len(built) == 3
+    assert isinstance(trainer.model, PeftModel)
+    assert torch.equal(*logits_twice(trainer.model))  # dropout is off in these too
 
 
 # Peft asks transformers by an older name where the tests use it themselves.
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 class TestAdapter:
-    def test_training_one_warns_of_nothing(self, make_trainer: Make) -> None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            make_trainer(peft_config=lora(), train_dataset=text_rows()).train()
-
     def test_only_the_adapter_is_trained_and_saved(self, make_trainer: Make) -> None:
         base = tiny_llama()
         before = {n: w.clone() for n, w in base.state_dict().items()}
-        trainer = make_trainer(
-            model=base, peft_config=lora(), train_dataset=text_rows(), max_steps=3
-        )
-        trainable = {n for n, p in trainer.model.named_parameters() if p.requires_grad}
-        assert trainable
-        assert all("lora_" in name for name in trainable)
-        trainer.train()
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            data = {"train_dataset": text_rows(), "max_steps": 3}
+            trainer = make_trainer(model=base, peft_config=lora(), **data)
+            trainable = {n for n, p in trainer.model.named_parameters() if p.requires_grad}
+            assert trainable
+            assert all("lora_" in name for name in trainable)
+            trainer.train()
         after = {
             name.removeprefix("base_model.model.").replace("base_layer.", ""): weight
             for name, weight in trainer.model.state_dict().items()
@@ -319,17 +274,12 @@ class TestAdapter:
             assert torch.equal(reloaded(input_ids=ids).logits, ours)
 
     def test_goes_on_from_its_folder(self, make_trainer: Make, model_folder: Path) -> None:
-        first = make_trainer(
-            model=str(model_folder),
-            peft_config=lora(),
-            train_dataset=text_rows(),
-            tokenizer=None,
-            max_steps=3,
-        )
+        data = {"train_dataset": text_rows(), "tokenizer": None}
+        first = make_trainer(model=str(model_folder), peft_config=lora(), max_steps=3, **data)
         first.train()
         first.save_model()
         adapter = first.args.output_dir
-        second = make_trainer(model=adapter, train_dataset=text_rows(), tokenizer=None)
+        second = make_trainer(model=adapter, **data)
         assert isinstance(second.model, PeftModel)
         found, expected = second.evaluate(text_rows()), first.evaluate(text_rows())
         assert found["eval_loss"] == expected["eval_loss"]
@@ -338,15 +288,9 @@ class TestAdapter:
         assert ours.keys() == theirs.keys()
         assert all(torch.equal(ours[name], theirs[name]) for name in ours)
         second.train()
-
-    def test_whose_base_is_gone(self, make_trainer: Make, model_folder: Path) -> None:
-        trainer = make_trainer(
-            model=str(model_folder), peft_config=lora(), train_dataset=text_rows(), tokenizer=None
-        )
-        trainer.save_model()
         shutil.rmtree(model_folder)
         with pytest.raises(ModelError, match="no such model folder"):
-            make_trainer(model=trainer.args.output_dir)
+            make_trainer(model=adapter)
 
     def test_on_a_model_that_has_one(self, make_trainer: Make) -> None:
         adapted = get_peft_model(tiny_llama(), lora())
@@ -367,48 +311,27 @@ class TestAdapter:
         assert any(bool(g.any()) for n, g in found.items() if "lm_head" in n)
 
 
-CHECKPOINTING = [{"use_reentrant": True}, {"use_reentrant": False}]
+@pytest.mark.filterwarnings("ignore:`gradient_checkpointing` is deprecated:FutureWarning")
+@pytest.mark.parametrize("adapter", [False, True])
+def test_what_saves_memory_does_not_change_the_gradient(tmp_path: Path, adapter: bool) -> None:
+    def run(name: str, **settings: Any) -> dict[str, torch.Tensor]:
+        peft_config = lora(init_lora_weights=False) if adapter else None
+        batch = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2}
+        return step_gradients(str(tmp_path / name), peft_config=peft_config, **batch, **settings)
 
-
-class TestMemory:
-    """What saves memory does not change the gradient."""
-
-    @pytest.mark.parametrize("kwargs", CHECKPOINTING)
-    @pytest.mark.parametrize("adapter", [False, True])
-    def test_activation_checkpointing(
-        self, tmp_path: Path, kwargs: dict[str, bool], adapter: bool
-    ) -> None:
-        def run(name: str, **settings: Any) -> dict[str, torch.Tensor]:
-            peft_config = lora(init_lora_weights=False) if adapter else None
-            return step_gradients(
-                str(tmp_path / name),
-                peft_config=peft_config,
-                per_device_train_batch_size=4,
-                gradient_accumulation_steps=2,
-                **settings,
-            )
-
-        plain = run("plain")
-        checkpointed = run(
-            "checkpointed", activation_checkpointing=True, activation_checkpointing_kwargs=kwargs
-        )
-        assert relative_difference(checkpointed, plain) < 1e-6
-
-    @pytest.mark.filterwarnings("ignore:`gradient_checkpointing` is deprecated:FutureWarning")
-    def test_by_its_older_name(self, tmp_path: Path) -> None:
-        plain = step_gradients(str(tmp_path / "a"), per_device_train_batch_size=8)
-        checkpointed = step_gradients(
-            str(tmp_path / "b"), per_device_train_batch_size=8, gradient_checkpointing=True
-        )
-        assert relative_difference(checkpointed, plain) < 1e-6
+    plain = run("plain")
+    ways: list[dict[str, Any]] = [{"gradient_checkpointing": True}]  # the older name
+    for reentrant in (True, False):
+        kwargs = {"use_reentrant": reentrant}
+        ways.append({"activation_checkpointing": True, "activation_checkpointing_kwargs": kwargs})
+    for number, way in enumerate(ways):
+        assert relative_difference(run(str(number), **way), plain) < 1e-6
 
 
 class TestPrecision:
     def test_autocast_to_bf16(self, make_trainer: Make) -> None:
-        exact = make_trainer(train_dataset=text_rows(), eval_dataset=text_rows(), max_steps=2)
-        half = make_trainer(
-            train_dataset=text_rows(), eval_dataset=text_rows(), max_steps=2, bf16=True
-        )
+        data = {"train_dataset": text_rows(), "eval_dataset": text_rows(), "max_steps": 2}
+        exact, half = make_trainer(**data), make_trainer(**data, bf16=True)
         assert half.model.dtype == torch.float32
         for trainer in (exact, half):
             trainer.train()
@@ -435,14 +358,8 @@ class TestPrecision:
 def mixture(family: str, coefficient: float) -> hf.PreTrainedModel:
     torch.manual_seed(0)
     sizes = {
-        "vocab_size": 260,
-        "hidden_size": 32,
-        "intermediate_size": 32,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "num_experts_per_tok": 2,
-        "router_aux_loss_coef": coefficient,
+        **{**WIDTHS, **DEEP, "intermediate_size": 32, "num_key_value_heads": 2},
+        **{"num_experts_per_tok": 2, "router_aux_loss_coef": coefficient},
         "output_router_logits": True,
     }
     if family == "mixtral":
@@ -476,13 +393,9 @@ class TestMixtureOfExperts:
         coefficient = 0.37
         results = {}
         for weight in (0.0, coefficient):
-            trainer = make_trainer(
-                model=mixture(family, weight),
-                train_dataset=text_rows(),
-                eval_dataset=text_rows(),
-                per_device_train_batch_size=8,
-                per_device_eval_batch_size=8,
-            )
+            data = {"train_dataset": text_rows(), "eval_dataset": text_rows()}
+            batch = {f"per_device_{what}_batch_size": 8 for what in ("train", "eval")}
+            trainer = make_trainer(model=mixture(family, weight), **data, **batch)
             evaluation = trainer.evaluate()
             trainer.train()
             (logged,) = (line for line in trainer.state.log_history if "loss" in line)
@@ -511,23 +424,16 @@ class TestMixtureOfExperts:
 
 
 def test_learned_positions_bound_the_length_and_rotary_ones_only_warn(tmp_path: Path) -> None:
+    def fitted(model: nn.Module, length: int) -> tuple[int | None, str]:
+        limit, note = fit_positions(model, ORPOConfig(output_dir=str(tmp_path), max_length=length))
+        return limit, note or ""
+
     gpt2 = hf.GPT2LMHeadModel(hf.GPT2Config(n_embd=16, n_layer=1, n_head=2, n_positions=64))
-    limit, note = fit_positions(gpt2, ORPOConfig(output_dir=str(tmp_path), max_length=1024))
+    limit, note = fitted(gpt2, 1024)
     assert limit == 64
-    assert note is not None
     assert "64" in note
-    llama = hf.LlamaForCausalLM(
-        hf.LlamaConfig(
-            hidden_size=16,
-            intermediate_size=16,
-            num_hidden_layers=1,
-            num_attention_heads=2,
-            vocab_size=32,
-            max_position_embeddings=64,
-        )
-    )
-    limit, note = fit_positions(llama, ORPOConfig(output_dir=str(tmp_path), max_length=1024))
+    llama = tiny_llama(max_position_embeddings=64)
+    limit, note = fitted(llama, 1024)
     assert limit == 1024
-    assert note is not None
     assert "--max_length 64" in note
-    assert fit_positions(llama, ORPOConfig(output_dir=str(tmp_path), max_length=64)) == (64, None)
+    assert fitted(llama, 64) == (64, "")

@@ -28,16 +28,9 @@ WAYS: dict[str, dict[str, Any]] = {
     },
 }
 SIZES: dict[str, Any] = {
-    "vocab_size": 260,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 512,
-    "pad_token_id": None,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
+    **{"vocab_size": 260, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2},
+    **{"num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 512},
+    **{"pad_token_id": None, "bos_token_id": 1, "eos_token_id": 2},
 }
 MIXTURE: dict[str, Any] = {"num_local_experts": 4, "num_experts_per_tok": 2}
 NEFTUNE = 5.0
@@ -89,23 +82,15 @@ def test_noise_on_embeddings_is_that_of_each_pair(tmp_path: Path, way: str) -> N
 def test_noise_is_for_training_only_and_leaves_nothing_behind(tmp_path: Path) -> None:
     evaluations = []
     for alpha in (None, NEFTUNE):
-        trainer = quiet_trainer(
-            ORPOTrainer,
-            str(tmp_path / str(alpha)),
-            train_dataset=text_rows(),
-            eval_dataset=text_rows(),
-            neftune_noise_alpha=alpha,
-            learning_rate=0.0,
-        )
+        data = {"train_dataset": text_rows(), "eval_dataset": text_rows()}
+        settings = {"neftune_noise_alpha": alpha, "learning_rate": 0.0}
+        trainer = quiet_trainer(ORPOTrainer, str(tmp_path / str(alpha)), **data, **settings)
         trainer.train()
         evaluations.append(trainer.evaluate()["eval_loss"])
         table = trainer.model.get_input_embeddings()
         assert not table._forward_hooks
         assert not hasattr(table, "neftune_noise_alpha")
     assert evaluations[0] == evaluations[1]
-
-
-def test_noise_that_cannot_be_meant_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="neftune_noise_alpha"):
         quiet_trainer(ORPOTrainer, str(tmp_path), neftune_noise_alpha=-1.0)
 
@@ -132,7 +117,6 @@ def test_routers_that_jitter_do_not_while_dropout_is_off(
     tmp_path: Path, name: str, way: str
 ) -> None:
     """What is trained is the network that is used: its gradient as in evaluation."""
-    found = {}
 
     def model() -> hf.PreTrainedModel:
         built = noisy_model(name)
@@ -151,13 +135,8 @@ def test_routers_that_jitter_do_not_while_dropout_is_off(
 
 
 def test_where_dropout_was_asked_for_it_is_said_what_depends_on_it(tmp_path: Path) -> None:
-    trainer = quiet_trainer(
-        ORPOTrainer,
-        str(tmp_path),
-        model=tiny_llama(attention_dropout=0.1),
-        train_dataset=text_rows(),
-        disable_dropout=False,
-    )
+    given = {"model": tiny_llama(attention_dropout=0.1), "train_dataset": text_rows()}
+    trainer = quiet_trainer(ORPOTrainer, str(tmp_path), disable_dropout=False, **given)
     assert any("numbers depend on how pairs are dealt out" in note for note in trainer.notes)
 
 
@@ -168,19 +147,24 @@ class AlwaysRandom(nn.Module):
         return x + 0.1 * torch.randn_like(x)
 
 
-def test_a_model_that_never_gives_the_same_twice_is_refused(tmp_path: Path) -> None:
+class Ahead(nn.Module):
+    """Sees what comes after."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + x.mean(1, keepdim=True)
+
+
+@pytest.mark.parametrize(
+    ("part", "said"),
+    [
+        (AlwaysRandom, "AlwaysRandom draws random numbers whether it is trained"),
+        (Ahead, "sees what comes after a token"),
+    ],
+)
+def test_a_model_that_cannot_be_trained_so_is_refused(
+    tmp_path: Path, part: type[nn.Module], said: str
+) -> None:
     model = tiny_llama()
-    model.model.norm = AlwaysRandom()
-    with pytest.raises(ModelError, match="AlwaysRandom draws random numbers whether it is trained"):
-        quiet_trainer(ORPOTrainer, str(tmp_path), model=model, train_dataset=text_rows())
-
-
-def test_a_model_that_sees_what_comes_after_is_refused(tmp_path: Path) -> None:
-    class Ahead(nn.Module):
-        def forward(self, x: Tensor) -> Tensor:
-            return x + x.mean(1, keepdim=True)
-
-    model = tiny_llama()
-    model.model.norm = Ahead()
-    with pytest.raises(ModelError, match="sees what comes after a token"):
+    model.model.norm = part()
+    with pytest.raises(ModelError, match=said):
         quiet_trainer(ORPOTrainer, str(tmp_path), model=model, train_dataset=text_rows())

@@ -35,10 +35,7 @@ def test_the_longest_pair_is_that_of_the_engine(kind: str) -> None:
     given = {"arrow": data, "selected": data.select([3, 2, 1, 0]), "list": ROWS}[kind]
     assert longest_pair(pair_lengths(given), SharedEngine()) == LongestPair(11, 20, 11)
     assert longest_pair(pair_lengths(given), PaddedEngine()) == LongestPair(12, 36, 18)
-
-
-def test_nobody_knows_the_longest_pair_of_a_stream() -> None:
-    assert longest_pair(pair_lengths(Stream(ROWS)), SharedEngine()) is None
+    assert longest_pair(pair_lengths(Stream(ROWS)), SharedEngine()) is None  # nobody knows
 
 
 def test_a_pair_that_does_not_fit_is_named() -> None:
@@ -51,9 +48,6 @@ def test_a_pair_that_does_not_fit_is_named() -> None:
     assert "4000 positions needs about 6.0 GiB, and 4.0 GiB are there" in text
     assert "max_length to about 1500" in text
     assert "\n" not in text
-
-
-def test_a_model_that_does_not_fit_says_what_does() -> None:
     with pytest.raises(ConfigError, match=r"about 9.0 GiB .* and 4.0 GiB are there.*--lora"):
         check_memory(MemoryEstimate(9 * GIB, 1, 4 * GIB, "cpu"), None)
 
@@ -81,16 +75,11 @@ def test_little_memory_makes_small_micro_batches_and_the_same_loss(
         losses.append(trainer.state.log_history[0]["loss"])
     assert trainer._max_tokens == 40
     assert losses[0] == pytest.approx(losses[1], rel=1e-6)
-
-
-def test_what_was_asked_for_is_taken(make_trainer: Make) -> None:
-    trainer = make_trainer(train_dataset=text_rows(), max_steps=1, max_tokens_per_microbatch=33)
+    trainer = make_trainer(train_dataset=text_rows(), max_tokens_per_microbatch=33, **settings)
     trainer.train()
-    assert trainer._max_tokens == 33
+    assert trainer._max_tokens == 33  # what was asked for is taken
 
 
-@pytest.mark.parametrize(
-    ("optim", "size"), [("adamw_torch", 8), ("adamw_8bit", 2), ("adafactor", 0), ("sgd", 0)]
-)
-def test_states_of_the_optimizer(optim: str, size: int) -> None:
-    assert optimizer_bytes(ORPOConfig(optim=optim)) == size
+def test_states_of_the_optimizer() -> None:
+    for optim, size in {"adamw_torch": 8, "adamw_8bit": 2, "adafactor": 0, "sgd": 0}.items():
+        assert optimizer_bytes(ORPOConfig(optim=optim)) == size

@@ -14,8 +14,6 @@ from rich.text import Text
 
 from orpo.terminal import spelled_out, unguarded
 
-__all__ = ["Screen", "before_after_table", "console", "figures_table", "rows_table", "say"]
-
 
 class Screen(Console):
     """A console that adds colours and moves the cursor; texts that are put on it cannot."""

@@ -1,7 +1,9 @@
 """`orpo COMMAND`: finds the command, runs it, and turns errors into one line and an exit code.
 
 Exit codes: 0 done, 2 the user's input was wrong, 128 + N stopped by signal N after a checkpoint,
-1 anything else. Nothing heavy is imported before a command is chosen.
+1 anything else. Nothing heavy is imported before a command is chosen: its module has `EXAMPLES`,
+`Options`, a dataclass of `orpo.options`, and `run(options)`, which gives what `--json` prints or an
+exit code; or `ACTIONS` and examples, where it has several.
 """
 
 from __future__ import annotations
@@ -17,14 +19,12 @@ import warnings
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from itertools import pairwise
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn
 
 from orpo import __version__
 from orpo.errors import ConfigError, OrpoError, RunStopped, UserError, did_you_mean
 from orpo.runs.processes import LOST, launched, lost_a_rank, rank
 from orpo.terminal import guarded, json_line
-
-__all__ = ["main", "print_json", "run"]
 
 COMMANDS = {
     "demo": "the whole story on an embedded model and data: no network, no settings",
@@ -45,7 +45,19 @@ COMMANDS = {
     "doctor": "what is installed and would be chosen; or what of a run folder is sound",
 }
 
-_EXAMPLES = """\
+_OVERVIEW = """\
+usage: orpo COMMAND [options]
+
+Odds Ratio Preference Optimization: align a language model on preference pairs,
+in one stage and without a reference model.
+
+commands:
+{commands}
+
+options:
+  -h, --help    this text
+  --version     the version
+
 examples:
   orpo demo
   orpo train --model Qwen/Qwen2.5-0.5B --dataset pairs.jsonl --output_dir run
@@ -53,28 +65,14 @@ examples:
   orpo chat run
 
 `orpo COMMAND --help` shows a command's options and examples."""
-
-
 _OF_THE_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE}
-
-
-class Command(Protocol):
-    """What a module of a command provides; where there are actions, `ACTIONS` and examples."""
-
-    EXAMPLES: str
-    Options: type
-    """A dataclass of `orpo.options`: the flags and their help are made of it."""
-
-    def run(self, options: Any) -> Mapping[str, Any] | int | None:
-        """Do it and say so; the result is what `--json` prints, or else the exit code."""
 
 
 def _suggestion(name: str, known: set[str], value: str) -> str:
     """What may be meant by an option; names of settings are spelled as options."""
     from orpo.migrate.hints import suggestion  # noqa: PLC0415 - transformers comes with it
 
-    settings = "learning_rate" in known
-    if not settings:
+    if "learning_rate" not in known:
         return did_you_mean(name, known, shown="--{}")
     found = suggestion(name, {flag.replace("-", "_") for flag in known}, value or None)
     return re.sub(r"'(\w+)'(?=.*\?$)", r"--\1", found)
@@ -93,17 +91,8 @@ class Parser(argparse.ArgumentParser):
         """As in argparse; an option that there is not is named with what may be meant."""
         given: argparse.Namespace
         given, unknown = self.parse_known_args(args, namespace)
-        self.refuse(unknown)
-        return given
-
-    def refuse(self, unknown: Sequence[str]) -> None:
-        """Refuse what is left of a command line; the first option of it is spoken of.
-
-        Raises:
-            ConfigError: There is something left.
-        """
         if not unknown:
-            return
+            return given
         flag, _, value = next((w for w in unknown if w.startswith("--")), "").partition("=")
         following = dict(pairwise(unknown)).get(flag, "")
         known = {flag[2:] for flag in self._option_string_actions if flag.startswith("--")}
@@ -119,60 +108,45 @@ def main(argv: list[str] | None = None) -> int:
     with guarded():
         try:
             return _dispatch(arguments)
-        except (OrpoError, KeyboardInterrupt, BrokenPipeError) as error:
-            return _explain(error)
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+            return 130
         except Exception as error:
-            if lost_a_rank(error):
-                return _say_that_a_rank_is_lost(error)
-            if str(error).startswith("DataLoader worker"):
-                return _explain(_lost_a_worker(error))
-            if isinstance(error, OSError) and (error.filename or error.errno in _OF_THE_DISK):
-                return _explain_file(error)
-            traceback.print_exc()
-            return 1
+            return _explain(error)
 
 
-def _explain(error: BaseException) -> int:
-    """One line on stderr, and the exit code."""
+def _explain(error: Exception) -> int:
+    """One line on stderr, or what a bug leaves; and the exit code."""
+    said, code, speaker = str(error), 1, f"rank {rank()}: " if rank() else ""
     if isinstance(error, BrokenPipeError):  # the reader of stdout has left
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    if isinstance(error, KeyboardInterrupt):
-        print("interrupted", file=sys.stderr)
-        return 130
     if isinstance(error, RunStopped):
         if rank() == 0:
             print(error, file=sys.stderr)
         return 128 + error.signal_number
-    speaker = f"rank {rank()}: " if rank() else ""
-    print(f"{speaker}error: {' '.join(str(error).split())}", file=sys.stderr)
-    return 2 if isinstance(error, UserError) else 1
-
-
-def _explain_file(error: OSError) -> int:
-    """A file that cannot be read or written is no fault of the program."""
-    reason = error.strerror or str(error)
-    where = f"{error.filename}: " if error.filename else ""
-    print(f"error: {' '.join(f'{where}{reason}'.split())}", file=sys.stderr)
-    return 1 if error.errno in _OF_THE_DISK else 2
-
-
-def _say_that_a_rank_is_lost(error: Exception) -> int:
-    """The launcher knows which rank ended, and why; `orpo train --nproc` says it."""
-    if launched():
-        return LOST
-    first = next(iter(str(error).splitlines()), "")
-    print(f"error: rank {rank()} lost another rank, see above or below ({first})", file=sys.stderr)
-    return 1
-
-
-def _lost_a_worker(error: Exception) -> OrpoError:
-    """A loader's process was killed, as the system does when memory runs out."""
-    words = str(error).strip(" .")
-    return OrpoError(
-        f"a process that reads the data has ended: {words}. Go on from the last checkpoint with "
-        "the same command and --resume, or with fewer dataloader_num_workers."
-    )
+    if isinstance(error, OrpoError):
+        code = 2 if isinstance(error, UserError) else 1
+    elif lost_a_rank(error):
+        if launched():  # the launcher knows which rank ended, and why
+            return LOST
+        first = next(iter(said.splitlines()), "")
+        said, speaker = f"rank {rank()} lost another rank, see above or below ({first})", ""
+    elif said.startswith("DataLoader worker"):  # killed, as the system does when memory runs out
+        said = (
+            f"a process that reads the data has ended: {said.strip(' .')}. Go on from the last "
+            "checkpoint with the same command and --resume, or with fewer dataloader_num_workers."
+        )
+    elif isinstance(error, OSError) and (error.filename or error.errno in _OF_THE_DISK):
+        # A file that cannot be read or written is no fault of the program.
+        where = f"{error.filename}: " if error.filename else ""
+        said, speaker = f"{where}{error.strerror or error}", ""
+        code = 1 if error.errno in _OF_THE_DISK else 2
+    else:
+        traceback.print_exc()
+        return 1
+    print(f"{speaker}error: {' '.join(said.split())}", file=sys.stderr)
+    return code
 
 
 def run() -> NoReturn:
@@ -236,8 +210,11 @@ def _run(command: Any, parser: Parser, arguments: list[str]) -> int:
     from orpo.commands.flags import add_options, options_from  # noqa: PLC0415 - not for --version
 
     add_options(parser, command.Options)
-    own, passed_on = _parted(arguments, command)
-    given = parser.parse_args(own)
+    passed_on: list[str] = []
+    if getattr(command, "PASSES_ON", False) and "--" in arguments:  # to the program that it starts
+        at = arguments.index("--")
+        arguments, passed_on = arguments[:at], arguments[at + 1 :]
+    given = parser.parse_args(arguments)
     given.passed_on = passed_on
     result = command.run(options_from(given, command.Options))
     if isinstance(result, int):  # of the processes that it has started
@@ -245,14 +222,6 @@ def _run(command: Any, parser: Parser, arguments: list[str]) -> int:
     if given.json and result is not None:
         print_json(result)
     return 0
-
-
-def _parted(arguments: list[str], command: Any) -> tuple[list[str], list[str]]:
-    """A command's own arguments, and what stands after `--` for the program that it starts."""
-    if not getattr(command, "PASSES_ON", False) or "--" not in arguments:
-        return arguments, []
-    at = arguments.index("--")
-    return arguments[:at], arguments[at + 1 :]
 
 
 def print_json(result: Any) -> None:
@@ -263,24 +232,17 @@ def print_json(result: Any) -> None:
 def _overview() -> str:
     width = max(map(len, COMMANDS)) + 2
     lines = [f"  {name:<{width}}{text}" for name, text in COMMANDS.items()]
-    return (
-        "usage: orpo COMMAND [options]\n\n"
-        "Odds Ratio Preference Optimization: align a language model on preference pairs,\n"
-        "in one stage and without a reference model.\n\ncommands:\n"
-        + "\n".join(lines)
-        + "\n\noptions:\n  -h, --help    this text\n  --version     the version\n\n"
-        + _EXAMPLES
-    )
+    return _OVERVIEW.format(commands="\n".join(lines))
 
 
 def _quiet() -> None:
     """Libraries keep their progress bars and advice to themselves; orpo says what matters."""
     warnings.filterwarnings("ignore", category=FutureWarning)
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # misses a kernel nobody asked for
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("DATASETS_VERBOSITY", "error")
-    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "0")  # see orpo.data.tokenize
+    for name, value in {
+        **{"TRANSFORMERS_VERBOSITY": "error", "DATASETS_VERBOSITY": "error"},
+        **{"HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"},
+        **{"TRANSFORMERS_NO_ADVISORY_WARNINGS": "1", "TORCH_CPP_LOG_LEVEL": "ERROR"},
+        "TOKENIZERS_PARALLELISM": "0",  # see orpo.data.tokenize
+    }.items():
+        os.environ.setdefault(name, value)

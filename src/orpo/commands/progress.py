@@ -4,18 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-)
+from rich import progress as bars
 from transformers import TrainerCallback
 
 from orpo.commands.console import console, say
-
-__all__ = ["TrainingProgress"]
 
 _WORDS = {
     "loss": "loss",
@@ -33,18 +25,18 @@ class TrainingProgress(TrainerCallback):
     """A live bar in a terminal, one line per log elsewhere."""
 
     def __init__(self) -> None:
-        self._progress: Progress | None = None
+        self._progress: bars.Progress | None = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Open the bar at the step that the run starts from."""
         if not (state.is_world_process_zero and console.is_terminal):
             return
-        self._progress = Progress(
-            MofNCompleteColumn(),
-            BarColumn(bar_width=_BAR),
-            TextColumn("{task.fields[numbers]}"),
-            TimeRemainingColumn(elapsed_when_finished=True),
-            TextColumn("left"),
+        self._progress = bars.Progress(
+            bars.MofNCompleteColumn(),
+            bars.BarColumn(bar_width=_BAR),
+            bars.TextColumn("{task.fields[numbers]}"),
+            bars.TimeRemainingColumn(elapsed_when_finished=True),
+            bars.TextColumn("left"),
             console=console,
             redirect_stdout=False,  # rich would take escapes in it for colours
             redirect_stderr=False,

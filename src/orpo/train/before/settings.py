@@ -29,12 +29,14 @@ from transformers.trainer_utils import SchedulerType, has_length
 from transformers.utils import is_liger_kernel_available
 
 from orpo.config import ORPOConfig
-from orpo.errors import ConfigError, OrpoError
+from orpo.errors import ConfigError, OrpoError, refuse_first
 from orpo.train.metrics import PairTable, columns_of
 from orpo.train.optimizers import steps_in_all
 from orpo.train.step_loss import StepLoss
 
 _LAYERWISE = "layerwise"
+_SEVERAL = "Add --nproc N, or start with torchrun or accelerate launch; or leave it out."
+_LIGER = "pip install liger-kernel, or leave it out: the engine never keeps logits."
 _TRACKERS = get_reporting_integration_callbacks.__module__
 _OF_EVERY_EVALUATION = ("runtime", "samples_per_second", "steps_per_second")
 """Metrics that transformers adds."""
@@ -48,15 +50,18 @@ _REFUSALS = (
 
 def foresee(args: ORPOConfig, optimizers: tuple[Any, Any] = (None, None)) -> None:
     """Try what the run will need of its surroundings."""
-    _check_processes(args)
-    if args.use_liger_kernel and not is_liger_kernel_available():
-        raise ConfigError(
-            "needs the package liger-kernel",
-            where="use_liger_kernel",
-            fix="pip install liger-kernel, or leave it out: the engine never keeps logits.",
-        )
+    alone = args.fsdp and int(os.environ.get("WORLD_SIZE") or 1) == 1
+    no_liger = args.use_liger_kernel and not is_liger_kernel_available()
+    refuse_first(
+        (alone, "fsdp", "divides a model among several processes, and this is one", _SEVERAL),
+        (no_liger, "use_liger_kernel", "needs the package liger-kernel", _LIGER),
+    )
     if args.gradient_checkpointing:
-        _try_checkpointing(dict(args.gradient_checkpointing_kwargs or {}))
+        own = ("every_n_layers", "offload")  # of transformers
+        given = {"use_reentrant": True, **(args.gradient_checkpointing_kwargs or {})}
+        given = {name: value for name, value in given.items() if name not in own}
+        with told("gradient_checkpointing_kwargs", "Leave it out, or give what torch takes."):
+            checkpoint(nn.Linear(1, 1), torch.zeros(1, requires_grad=True), **given)
     with told("seed", "Give a number from 0 to 4294967295."):
         np.random.RandomState(args.seed)
     fix = "Set dataloader_num_workers above 0, or leave out what is for workers."
@@ -73,8 +78,10 @@ def foresee(args: ORPOConfig, optimizers: tuple[Any, Any] = (None, None)) -> Non
         _check_steps(args, args.max_steps if args.max_steps > 0 else None)
     for name in args.report_to or ():
         _try_tracker(name)
-    if args.push_to_hub:
-        _ask_hub(args)
+    if args.push_to_hub:  # whether the Hub is there and knows the token
+        fix = "Log in (hf auth login) or set hub_token, with the network; or leave push_to_hub out."
+        with told("push_to_hub", fix):
+            HfApi().whoami(token=args.hub_token)
 
 
 def foresee_data(
@@ -88,18 +95,14 @@ def foresee_data(
 ) -> None:
     """Check what only data and settings together can tell."""
     known = train_dataset is not None and has_length(train_dataset)
-    if train_dataset is not None and not known and args.max_steps <= 0:
-        raise ConfigError(
-            "is needed: a streaming data set does not say how long it is",
-            where="max_steps",
-            fix="Give the number of optimizer steps.",
-        )
-    if args.eval_strategy != "no" and eval_dataset is None:
-        raise ConfigError(
-            f"is {args.eval_strategy.value!r}, but there is no eval_dataset",
-            where="eval_strategy",
-            fix="Pass eval_dataset=..., or set it to 'no'.",
-        )
+    endless = train_dataset is not None and not known and args.max_steps <= 0
+    long = "is needed: a streaming data set does not say how long it is"
+    nothing = args.eval_strategy != "no" and eval_dataset is None
+    absent = f"is {args.eval_strategy.value!r}, but there is no eval_dataset"
+    refuse_first(
+        (endless, "max_steps", long, "Give the number of optimizer steps."),
+        (nothing, "eval_strategy", absent, "Pass eval_dataset=..., or set it to 'no'."),
+    )
     if known and not own_schedule:
         _check_steps(args, steps_in_all(args, len(train_dataset), ranks))
     best = args.metric_for_best_model
@@ -125,29 +128,16 @@ def _check_metric(args: ORPOConfig, best: str, eval_dataset: Any) -> None:
     )
 
 
-def _check_processes(args: ORPOConfig) -> None:
-    if args.fsdp and int(os.environ.get("WORLD_SIZE") or 1) == 1:
-        raise ConfigError(
-            "divides a model among several processes, and this is one",
-            where="fsdp",
-            fix="Add --nproc N, or start with torchrun or accelerate launch; or leave it out.",
-        )
-
-
-def _try_checkpointing(given: dict[str, Any]) -> None:
-    for own in ("every_n_layers", "offload"):  # of transformers
-        given.pop(own, None)
-    with told("gradient_checkpointing_kwargs", "Leave it out, or give what torch takes."):
-        checkpoint(
-            nn.Linear(1, 1), torch.zeros(1, requires_grad=True), **{"use_reentrant": True, **given}
-        )
-
-
 def _try_optimizer(args: ORPOConfig) -> None:
     """Make the optimizer for two weights, and let it take a step."""
     toy = nn.ModuleDict({"layer": nn.Linear(1, 1, device=args.device)})
     with told("optim", "Choose another optimizer, or other optim_args."):
-        kind, given = Trainer.get_optimizer_cls_and_kwargs(args, _wearing(toy, args))
+        # Low-rank optimizers look for layers of the names that they are told.
+        names = args.optim_target_modules
+        for name in [names] if isinstance(names, str) else names or ():
+            if name.isidentifier():
+                toy.add_module(name, nn.Linear(1, 1))
+        kind, given = Trainer.get_optimizer_cls_and_kwargs(args, toy)
         if not isinstance(kind, type) or _LAYERWISE in args.optim:
             return  # it looks at the whole model
         groups: Any = [{"params": list(toy.parameters()), "weight_decay": args.weight_decay}]
@@ -161,15 +151,6 @@ def _try_optimizer(args: ORPOConfig) -> None:
         if hasattr(optimizer, "train"):  # of schedule-free ones
             optimizer.train()
         optimizer.step()
-
-
-def _wearing(toy: nn.Module, args: ORPOConfig) -> nn.Module:
-    """The toy with a layer of each name that low-rank optimizers are told to look for."""
-    names = args.optim_target_modules
-    for name in [names] if isinstance(names, str) else names or ():
-        if name.isidentifier():
-            toy.add_module(name, nn.Linear(1, 1))
-    return toy
 
 
 def _check_steps(args: ORPOConfig, steps: int | None) -> None:
@@ -213,13 +194,6 @@ def _try_tracker(name: str) -> None:
             where="report_to",
             fix="Install what it needs, or leave it out (none: nothing is reported).",
         )
-
-
-def _ask_hub(args: ORPOConfig) -> None:
-    """Whether the Hub is there and knows the token."""
-    fix = "Log in (hf auth login) or set hub_token, with the network; or leave push_to_hub out."
-    with told("push_to_hub", fix):
-        HfApi().whoami(token=args.hub_token)
 
 
 @contextlib.contextmanager
