@@ -18,7 +18,7 @@ from orpo.jobs import TrainJob, run_training
 from orpo.runs.lock import run_lock
 from orpo.train.before.dry_run import SAMPLED, DryRun, run_dry_run
 from orpo.train.before.estimate import MemoryNeed, never_reached
-from orpo.train.before.fleet import DEVICES, Assumptions, Fleet
+from orpo.train.before.fleet import DEVICES, WRAPPERS, Assumptions, Fleet
 from orpo.train.before.memory import count_bytes, load_outline, shape_of
 from orpo.train.job import adapter_of
 from orpo.train.models import add_adapter, load_model
@@ -331,25 +331,19 @@ class TestAssumptions:
         config = ORPOConfig(output_dir="unused", use_cpu=True, **more)
         return Fleet.of(Assumptions(gpu="h100", **given), config)
 
-    @pytest.mark.parametrize(
-        ("name", "ranks", "wrapper"),
-        [("ddp", 8, "ddp"), ("fsdp2", 8, "fsdp2"), ("zero2", 8, "zero2"), ("zero3", 8, "zero3")],
-    )
-    def test_configs_of_accelerate(self, name: str, ranks: int, wrapper: str) -> None:
-        path = CONFIGS / f"{name}.yaml"
-        found = self.fleet({"accelerate_config": str(path)})
-        assert (found.ranks, found.wrapper) == (ranks, wrapper)
-
-    def test_ranks_and_wrapper(self) -> None:
-        assert self.fleet({}).wrapper == "one"
-        assert self.fleet({"ranks": 4}).wrapper == "ddp"
-        assert self.fleet({"ranks": 4, "wrapper": "fsdp2"}).wrapper == "fsdp2"
+    def test_ranks_and_wrapper(self, tmp_path: Path) -> None:
+        for given, expected in (
+            *(({"accelerate_config": str(CONFIGS / f"{n}.yaml")}, (8, n)) for n in WRAPPERS),
+            ({}, (1, "one")),
+            ({"ranks": 4}, (4, "ddp")),
+            ({"ranks": 4, "wrapper": "fsdp2"}, (4, "fsdp2")),
+        ):
+            found = self.fleet(given)
+            assert (found.ranks, found.wrapper) == expected
         with pytest.raises(ConfigError, match="needs several devices"):
             self.fleet({"wrapper": "fsdp2"})
         with pytest.raises(ConfigError, match="four bits cannot be divided by fsdp2"):
             self.fleet({"ranks": 4, "wrapper": "fsdp2"}, quantize="4bit")
-
-    def test_a_file_that_is_none(self, tmp_path: Path) -> None:
         (tmp_path / "x.yaml").write_text("just: a file\n")
         for name in ("x.yaml", "nowhere.yaml"):
             with pytest.raises(ConfigError, match="no config of accelerate"):

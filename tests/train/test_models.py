@@ -437,3 +437,26 @@ def test_learned_positions_bound_the_length_and_rotary_ones_only_warn(tmp_path: 
     assert limit == 1024
     assert "--max_length 64" in note
     assert fitted(llama, 64) == (64, "")
+
+
+# bitsandbytes' own kernels without a GPU have no autograd registration; torch says so.
+@pytest.mark.filterwarnings("ignore:bitsandbytes")
+def test_both_engines_give_an_adapter_on_four_bits_the_same_gradient(tmp_path: Path) -> None:
+    bitsandbytes = pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed")
+    sizes = {"hidden_size": 128, "intermediate_size": 256, "num_key_value_heads": 4}
+    tiny_llama(**sizes, vocab_size=320).save_pretrained(tmp_path / "base")
+    how = {"bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": torch.float32}
+    four_bits = hf.BitsAndBytesConfig(load_in_4bit=True, **how)
+    found = []
+    for engine in ("shared", "padded"):
+        given = {"quantization_config": four_bits}
+        model = hf.AutoModelForCausalLM.from_pretrained(tmp_path / "base", **given)
+        layer = model.model.layers[0].mlp.up_proj
+        assert isinstance(layer, bitsandbytes.nn.Linear4bit)
+        assert layer.weight.dtype == torch.uint8
+        adapter = lora(target_modules="all-linear", task_type="CAUSAL_LM")
+        batch = {"engine": engine, "per_device_train_batch_size": 8}
+        folder = str(tmp_path / engine)
+        found.append(step_gradients(folder, model=model, peft_config=adapter, **batch))
+    assert all("lora_" in name for name in found[0])
+    assert relative_difference(*found) < 1e-4
