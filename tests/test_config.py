@@ -99,14 +99,6 @@ def test_a_value_that_cannot_be_meant_is_an_error_that_names_its_field(
     assert isinstance(caught.value, ValueError)
 
 
-def test_numbers_that_yaml_reads_as_text_are_numbers() -> None:
-    read = yaml.safe_load("learning_rate: 1e-5\nmax_length: '512'\nsave_strategy: no")
-    assert read["learning_rate"] == "1e-5"  # YAML 1.1 wants a dot
-    ours = config(**read)
-    assert (ours.learning_rate, ours.max_length) == (1e-5, 512)
-    assert ours.save_strategy == "no"
-
-
 @given(
     st.fixed_dictionaries(
         {

@@ -37,10 +37,9 @@ class ORPOConfig(OwnSettings, TrainingArguments):
 
     Every field of `transformers.TrainingArguments` works as documented there; a batch size counts
     pairs. The few that mean nothing for pairs are refused: label_smoothing_factor,
-    include_for_metrics, batch_eval_metrics, debug, and sampling by length
-    (max_tokens_per_microbatch puts pairs of similar length together). Defaults that differ from
-    transformers': learning_rate 8e-6, cosine schedule with 10 % warm-up (the paper's appendix C),
-    logging every 10 steps, non-finite losses logged as they are.
+    include_for_metrics, batch_eval_metrics, debug, and sampling by length. Defaults that differ
+    from transformers': learning_rate 8e-6, cosine schedule with 10 % warm-up (the paper's
+    appendix C), logging every 10 steps, non-finite losses logged as they are.
 
     Attributes:
         objective: What is trained: "orpo"; "sft", the NLL of the chosen answers alone, as ORPO with
@@ -58,17 +57,13 @@ class ORPOConfig(OwnSettings, TrainingArguments):
         max_length: Tokens of prompt and answer together; None for no limit.
         max_prompt_length: Tokens of the prompt; None for no limit of its own.
         truncation: How an over-long pair is treated; see `orpo.data.lengths`.
-        max_tokens_per_microbatch: Positions that go through the model at once, over which the pairs
-            of an optimizer step are dealt out; None for what fits into memory. Never changes the
-            result, but for two things that are of a micro-batch by definition: dropout, where it
-            is left on, and the auxiliary loss of a mixture of experts, where its configuration
-            asks for it.
-        compile_blocks: Compile the model's norms and gated MLPs with `torch.compile`; None for
-            where that pays: on a processor, in bf16, if the run is long. Numbers change by
-            rounding.
-        disable_dropout: Switch every dropout of the model off, and whatever else draws random
-            numbers in training (routers that jitter, layers that are skipped), so that both answers
-            are scored by the same network.
+        max_tokens_per_microbatch: Positions that go through the model at once; None for what fits
+            into memory. Never changes the result, but for what is of a micro-batch by definition:
+            dropout, where it is left on, and the auxiliary loss of a mixture of experts.
+        compile_blocks: Compile norms and gated MLPs with `torch.compile`; None for where that
+            pays: on a processor, in bf16, if the run is long. Numbers change by rounding.
+        disable_dropout: Switch every dropout off, and whatever else draws random numbers in
+            training, so that both answers are scored by the same network.
         engine: "auto", "shared" or "padded".
         on_bad_row: "error" stops at a malformed row, "drop" leaves it out and counts it.
         data_format: "auto" recognises the columns; else a name out of `orpo.data.formats`.

@@ -30,8 +30,8 @@ def option(
     """A field that is a flag, spelled with `_` or `-`; required if it has no default.
 
     What is read follows from the field's type: `bool` is a switch, `tuple[str, ...]` a list by
-    commas, `list[str]` several words, a tuple of a length so many, `Literal` a choice, `dict` JSON;
-    `X | None` reads X.
+    commas, `list[str]` several words, a tuple of a length so many, `dict` JSON; `X | None`
+    reads X.
     """
     given = {"flag": flag, "metavar": metavar, "choices": choices, "parse": parse}
     about = {name: value for name, value in {**given, "repeat": repeat}.items() if value}

@@ -210,16 +210,6 @@ class TestNames:
         assert word in str(caught.value)
         assert f"Did you mean {near}" in str(caught.value) if near else True
 
-    @pytest.mark.parametrize("more", [(), ("--dry_run",)])
-    def test_on_the_command_line(self, orpo: Orpo, tmp_path: Path, more: tuple[str, ...]) -> None:
-        write_base(tmp_path / "base")
-        rows = tmp_path / "rows.jsonl"
-        rows.write_text("".join(json.dumps(row) + "\n" for row in text_rows()), encoding="utf-8")
-        where = ("--model", tmp_path / "base", "--dataset", rows, "--output_dir", tmp_path / "run")
-        named = ("--lora_r", 2, "--lora_target_modules", "q_prj,v_proj")
-        assert orpo("train", *where, *named, *more) == 2
-        assert "Did you mean q_proj" in orpo.err.splitlines()[-1]
-
     def test_that_match_are_taken(self, tmp_path: Path) -> None:
         adapter = lora("q_proj", "model.layers.1.mlp.up_proj", layers_to_transform=[1])
         trainer = trainer_of(tmp_path, tiny_llama(), adapter)

@@ -157,18 +157,13 @@ def test_a_model_that_cannot_be_built_is_refused_in_one_line(
         assert "Traceback" not in orpo.err
 
 
-@pytest.mark.parametrize(
-    ("name", "value", "word"),
-    [("intermediate_size", 300, "mlp.down_proj.weight"), ("num_hidden_layers", "two", "hidden")],
-)
-def test_a_configuration_of_another_model_is_refused_by_name(
-    orpo: Orpo, base: Path, name: str, value: object, word: str
-) -> None:
-    change_config(base, **{name: value})
+def test_a_configuration_of_another_model_is_refused_by_name(orpo: Orpo, base: Path) -> None:
+    change_config(base, intermediate_size=300)
     for more in ((), ("--model_init_kwargs", '{"ignore_mismatched_sizes": true}')):
         assert train(orpo, base, *more) == 2
-        assert word in orpo.err.splitlines()[-1]
-        assert str(value) in orpo.err.splitlines()[-1]
+        last = orpo.err.splitlines()[-1]
+        assert "mlp.down_proj.weight" in last
+        assert "300" in last
 
 
 class TestFromPython:

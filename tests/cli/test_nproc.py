@@ -86,19 +86,20 @@ def steps(run: Path) -> list[int]:
     return [line["step"] for line in lines if "loss" in line]
 
 
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
+def test_what_cannot_be_is_said_once_before_ranks_start(
+    orpo: Orpo, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "recipe.yaml").write_text("learning_rte: 1e-5\n")
+    for arguments, said in (
         (("--nproc", "many"), "expected a number of ranks, found 'many'"),
         (("--nproc=0",), "must be at least 1"),
-    ],
-)
-def test_a_number_of_ranks_is_a_number(orpo: Orpo, arguments: tuple[str, ...], said: str) -> None:
-    assert orpo("train", *arguments) == 2
-    assert said in orpo.err
-
-
-def test_there_is_one_launcher(orpo: Orpo, monkeypatch: pytest.MonkeyPatch) -> None:
+        ((tmp_path / "recipe.yaml", "--nproc", 2), "recipe.yaml:1: unknown setting"),
+        (("--model", "./nowhere", "--dataset", "d", "--nproc", 2), "no such model folder"),
+        (("--model", tiny, "--dataset", "d.jsonl", "--nproc", 2), "d.jsonl: no such file"),
+    ):
+        assert orpo("train", *arguments) == 2
+        assert said in orpo.err
+        assert len(orpo.err.splitlines()) == 1
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert orpo("train", "--nproc", 2) == 2
     assert "another launcher" in orpo.err

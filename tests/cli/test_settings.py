@@ -145,20 +145,15 @@ def test_a_flag_of_another_trainer_is_answered_with_what_is_meant(
     assert len(orpo.err.strip().splitlines()) == 1
 
 
-@pytest.mark.parametrize(
-    ("command", "said"),
-    [
+def test_a_misspelt_option_of_any_command_is_answered(orpo: Orpo) -> None:
+    for command, said in (
         (("chat", "m", "--temprature", "1"), "--temperature"),
         (("data", "audit", "d", "--modle", "m"), "--model"),
         (("train", "--hub_tokn", "secret"), "--hub_token"),
-    ],
-)
-def test_a_misspelt_option_of_any_command_is_answered(
-    orpo: Orpo, command: tuple[str, ...], said: str
-) -> None:
-    assert orpo(*command) == 2
-    assert f"Did you mean {said}?" in orpo.err
-    assert "secret" not in orpo.err
+    ):
+        assert orpo(*command) == 2
+        assert f"Did you mean {said}?" in orpo.err
+        assert "secret" not in orpo.err
 
 
 def known_options() -> set[str]:

@@ -73,40 +73,6 @@ def test_the_recipe_of_a_run_makes_the_same_run_again(
     assert differing <= {"output_dir", "logging_dir", "run_name"}
 
 
-@pytest.mark.parametrize(
-    ("line", "said"),
-    [
-        ("learning_rte: 1e-5", "learning_rate"),
-        ("learning_rate: quick", "quick"),
-        ("max_steps: 'many'", "many"),
-        ("bf16: 'perhaps'", "bf16"),
-        ("dataset: [a", "broken YAML"),
-    ],
-)
-def test_a_wrong_recipe_names_file_and_line(
-    orpo: Orpo, tmp_path: Path, line: str, said: str
-) -> None:
-    recipe = tmp_path / "recipe.yaml"
-    recipe.write_text(f"# a comment\nmodel: m\n{line}\n", encoding="utf-8")
-    assert orpo("train", recipe) == 2
-    assert "recipe.yaml:3" in orpo.err or (said == "broken YAML" and "recipe.yaml:" in orpo.err)
-    assert said in orpo.err
-    assert len(orpo.err.strip().splitlines()) == 1
-
-
-def test_a_broken_row_stops_before_training_and_names_its_line(
-    orpo: Orpo, tiny: Path, pairs: Path, tmp_path: Path
-) -> None:
-    lines = pairs.read_text(encoding="utf-8").splitlines()
-    lines[6] = lines[6][:-3]
-    pairs.write_text("\n".join(lines), encoding="utf-8")
-    run = tmp_path / "run"
-    assert orpo("train", "--model", tiny, "--dataset", pairs, "--output_dir", run) == 2
-    assert f"{pairs}:7" in orpo.err
-    assert "Traceback" not in orpo.err
-    assert not run.exists()
-
-
 def test_rows_are_dropped_by_name_if_asked(
     orpo: Orpo, tiny: Path, pairs: Path, tmp_path: Path
 ) -> None:
@@ -119,6 +85,7 @@ def test_rows_are_dropped_by_name_if_asked(
     arguments = ("train", "--model", tiny, "--dataset", pairs, "--max_steps", 1, "--samples", 0)
     assert orpo(*arguments, "--output_dir", tmp_path / "a") == 2
     assert f"{pairs}:2, field 'chosen'" in orpo.err
+    assert not (tmp_path / "a").exists()
     code = orpo(*arguments, "--on_bad_row", "drop", "--output_dir", tmp_path / "b", "--json")
     assert code == 0, orpo.err
     account = json.loads(orpo.out)["data"]["train_dataset"]

@@ -173,20 +173,3 @@ class TestAccounts:
         kept = {name: ledger.kept for name, ledger in trainer.ledgers.items()}
         assert kept == {"train_dataset": 4, "eval_dataset[a]": 2, "eval_dataset[b]": 3}
         assert trainer.ledgers["train_dataset"].dropped == {"empty_chosen": 1}
-
-    def test_malformed_rows_stop_or_are_counted(self, make_trainer: Make) -> None:
-        rows = [*text_rows(4), {"prompt": "Q:", "chosen": 7, "rejected": " no"}]
-        with pytest.raises(DataError, match="train_dataset row 4, field 'chosen'"):
-            make_trainer(train_dataset=rows)
-        trainer = make_trainer(train_dataset=rows, on_bad_row="drop")
-        assert trainer.ledgers["train_dataset"].dropped == {"malformed": 1}
-
-    def test_lengths_are_those_of_the_config(self, make_trainer: Make) -> None:
-        trainer = make_trainer(train_dataset=text_rows(), max_length=40)
-        longest = max(
-            len(r["prompt_ids"]) + max(len(r["chosen_ids"]), len(r["rejected_ids"]))
-            for r in trainer.train_dataset
-        )
-        assert longest == 40
-        assert trainer.ledgers["train_dataset"].cut["chosen"] > 0
-        assert trainer.train().global_step == 1

@@ -16,7 +16,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
 
 from orpo import ConfigError, ModelError, ORPOConfig, ORPOTrainer
-from orpo.train.models import disable_dropout, ensure_trainable, fit_positions
+from orpo.train.models import disable_dropout, fit_positions
 from tests.train.one_step import Capture, step_gradients
 from tests.train.oracle_fp64 import in_fp64, orpo, pairs_of, relative_difference
 from tests.train.small import byte_tokenizer, text_rows, tiny_llama
@@ -116,8 +116,6 @@ class TestTokenizer:
         trainer.train()
         assert tokenizer.pad_token == "</s>"
         assert any("no padding token: '</s>' is used" in note for note in trainer.notes)
-
-    def test_with_padding_token_it_is_kept(self, make_trainer: Make) -> None:
         trainer = make_trainer(tokenizer=byte_tokenizer(pad_token="<unk>"))
         assert trainer.data_collator.pad_token_id == 0
         assert not any("no padding token" in note for note in trainer.notes)
@@ -160,10 +158,6 @@ class TestRefused:
             make_trainer(model=hf.BertForMaskedLM(config))
         config.is_decoder = True
         make_trainer(model=hf.BertLMHeadModel(config), train_dataset=text_rows()).train()
-
-    @pytest.mark.parametrize("family", ["llama", "gpt2", "gpt_neox", "opt", "qwen3", "gemma2"])
-    def test_decoders_are_not(self, family: str) -> None:
-        ensure_trainable(hf.AutoConfig.for_model(family), "")
 
 
 def logits_twice(model: nn.Module) -> tuple[torch.Tensor, torch.Tensor]:

@@ -9,7 +9,7 @@ from dataclasses import MISSING, Field, fields
 from enum import Enum
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from orpo import settings
 from orpo.train.job import TrainJob
@@ -86,8 +86,6 @@ def _reading(hint: Any) -> dict[str, Any]:
         (hint,) = (kind for kind in get_args(hint) if kind is not NoneType)
     if hint is bool:
         return {"action": "store_true"}
-    if get_origin(hint) is Literal:
-        return {"choices": get_args(hint)}
     if get_origin(hint) is list:
         return {"nargs": "+", "action": "extend"}
     if get_origin(hint) is tuple and get_args(hint)[-1] is not Ellipsis:

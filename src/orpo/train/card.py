@@ -67,7 +67,11 @@ def card_header(run: Run, about: About, name: str) -> ModelCardData:
     base = about.base_model or base_model_id(run)
     adapter = bool(run.facts.get("adapter")) and not about.merged
     results = _results(run)
-    words = [objective_of(run), "preference-optimization", *about.tags, *map(_as_tag, names)]
+    words = [objective_of(run), "preference-optimization", *about.tags]
+    for named in names:  # the last part, in the letters that a tag may have
+        last = (hub_id(named) or short_name(named)).rsplit("/", 1)[-1]
+        plain = re.sub(r"(\.(jsonl?|csv|parquet|gz))+$", "", last)
+        words.append(re.sub(r"[^A-Za-z0-9._-]+", "-", plain).strip("-.").lower()[:64])
     return ModelCardData(
         library_name="peft" if adapter else "transformers",
         pipeline_tag=about.pipeline_tag,
@@ -112,13 +116,6 @@ def _results(run: Run) -> list[EvalResult]:
             metric_value=round(float(share), 4),
         )
     ]
-
-
-def _as_tag(name: object) -> str:
-    """The last part of a name, in the letters that a tag may have."""
-    last = (hub_id(name) or short_name(name)).rsplit("/", 1)[-1]
-    plain = re.sub(r"(\.(jsonl?|csv|parquet|gz))+$", "", last)
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", plain).strip("-.").lower()[:64]
 
 
 _SETTINGS = (

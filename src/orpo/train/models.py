@@ -152,16 +152,15 @@ def load_model(name: str, args: ORPOConfig) -> PreTrainedModel:
         raise ModelError(what, where=name, fix=complete)
     if not _is_filled_later():
         ensure_sound(model, name)
-    cast(Any, model).loaded_commit = _commit_of(name, args)
+    where = {key: fetching(args).get(key) for key in ("revision", "cache_dir")}
+    found = None if Path(name).is_dir() else try_to_load_from_cache(name, "config.json", **where)
+    commit = Path(found).parent.name if isinstance(found, str) else None
+    cast(Any, model).loaded_commit = commit  # of a Hub id
     return model
 
 
 def auto_class(config: Any) -> Any:
-    """The class of transformers that loads a model of this configuration as a whole.
-
-    What sees or hears beside reading keeps those parts, so that the folder which training leaves
-    holds what the folder that it began from held.
-    """
+    """The class of transformers that loads a model as a whole, with what it sees or hears by."""
     composite = config.get_text_config() is not config
     whole = composite or type(config) not in auto.MODEL_FOR_CAUSAL_LM_MAPPING
     if whole and type(config) in auto.MODEL_FOR_MULTIMODAL_LM_MAPPING:
@@ -235,13 +234,6 @@ def _is_filled_later() -> bool:
     return is_fsdp_enabled() and not PartialState().is_local_main_process
 
 
-def _commit_of(name: str, args: ORPOConfig) -> str | None:
-    """The commit of a Hub id that was loaded; None for a folder."""
-    where = {key: fetching(args).get(key) for key in ("revision", "cache_dir")}
-    found = None if Path(name).is_dir() else try_to_load_from_cache(name, "config.json", **where)
-    return Path(found).parent.name if isinstance(found, str) else None
-
-
 def _init_kwargs(args: ORPOConfig) -> dict[str, Any]:
     return args.model_init_kwargs if isinstance(args.model_init_kwargs, dict) else {}
 
@@ -282,8 +274,7 @@ def vocabulary_size(model: nn.Module) -> int | None:
 def fit_positions(model: nn.Module, args: ORPOConfig) -> tuple[int | None, str | None]:
     """`max_length` within the positions that a model has, and a line if they are fewer.
 
-    A table of positions ends where it ends, so the length is lowered; rotary positions go on,
-    though the model has not seen them, so the user's `max_length` stands.
+    A table of positions ends where it ends; rotary ones go on, so the user's `max_length` stands.
     """
     limit = positions_of_text(model)
     if limit is None or (args.max_length is not None and args.max_length <= limit):

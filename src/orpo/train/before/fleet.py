@@ -67,19 +67,17 @@ def this_device(*, measure: bool, low: bool, cpu: bool = False) -> Device:
 
     if torch.cuda.is_available() and not cpu:
         found = torch.cuda.get_device_properties(0)
-        known = next((d for d in DEVICES.values() if _same_name(d.name, found.name)), None)
-        rate, source = (known.tflops, known.source) if known else (None, "not known")
+        told, (rate, source) = found.name.lower(), (None, "not known")
+        words = {*told.replace("-", " ").split()}
+        slower = {"pcie", "nvl"} & {*told.split()}  # of the same name
+        for known in () if slower else DEVICES.values():
+            if {*known.name.lower().split()} - {"nvidia", "sxm"} <= words:
+                rate, source = known.tflops, known.source
+                break
         return Device(found.name, int(found.total_memory), rate, source)
     rate = _measured_rate(torch.bfloat16 if low else torch.float32) if measure else None
     source = f"products of {'bf16' if low else 'fp32'} matrices on this machine, now"
     return Device("this processor", int(psutil.virtual_memory().available), rate, source, "cpu")
-
-
-def _same_name(known: str, found: str) -> bool:
-    if {"pcie", "nvl"} & {*found.lower().split()}:  # slower ones of the same name
-        return False
-    words = {word for word in known.lower().replace("nvidia", "").split() if word != "sxm"}
-    return words <= {*found.lower().replace("-", " ").split()}
 
 
 def _measured_rate(dtype: torch.dtype) -> float:

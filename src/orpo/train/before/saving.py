@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import functools
 import tempfile
 from collections.abc import Callable
 from numbers import Integral, Real
@@ -39,22 +38,18 @@ _WITHOUT_EFFECT = (
     *("num_beam_groups", "diversity_penalty", "constraints", "force_words_ids"),
 )
 """What transformers ignores, and refuses to save, where beams, a cache or outputs are not used."""
-_KINDS: dict[Any, tuple[str, tuple[str, ...]]] = {
-    Integral: (
-        "a whole number",
-        (
-            *("num_beams", "num_return_sequences", "max_length", "max_new_tokens", "top_k"),
-            *("min_length", "min_new_tokens", "no_repeat_ngram_size"),
-        ),
-    ),
-    bool: ("true or false", ("do_sample", "use_cache")),
-    Real: (
-        "a number",
-        (
-            *("temperature", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff"),
-            *("repetition_penalty", "length_penalty"),
-        ),
-    ),
+_WHOLE = (
+    *("num_beams", "num_return_sequences", "max_length", "max_new_tokens", "top_k"),
+    *("min_length", "min_new_tokens", "no_repeat_ngram_size"),
+)
+_NUMBERS = (
+    *("temperature", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff"),
+    *("repetition_penalty", "length_penalty"),
+)
+_KINDS: dict[str, tuple[Any, str]] = {
+    **dict.fromkeys(_WHOLE, (Integral, "a whole number")),
+    **dict.fromkeys(("do_sample", "use_cache"), (bool, "true or false")),
+    **dict.fromkeys(_NUMBERS, (Real, "a number")),
 }
 _TRIED: dict[str, tuple[Callable[[Any], object], tuple[Any, ...]]] = {
     "temperature": (hf.TemperatureLogitsWarper, (None, 1.0)),
@@ -180,12 +175,11 @@ def _settle_generation(
         return []
     settings = settings if in_place else copy.deepcopy(settings)
     try:
-        for kind, (words, names) in _KINDS.items():
-            for name in names:
-                value = getattr(settings, name, None)
-                fits = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
-                if value is not None and not fits:
-                    raise _refused(f"{name} must be {words}, is {value!r}")
+        for name, (kind, words) in _KINDS.items():
+            value = getattr(settings, name, None)
+            fits = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+            if value is not None and not fits:
+                raise _refused(f"{name} must be {words}, is {value!r}")
         said = _settle_tokens(settings, tokenizer, vocabulary_size(model))
         said += _settle_sampling(settings)
         said += _drop_what_has_no_effect(settings)
@@ -285,13 +279,13 @@ def save_files(
     """Save a model with its tokenizer; the weights are written whatever else cannot be."""
     said, writes = [], how.get("is_main_process", True)
     adapted = hasattr(model, "peft_config")
-    save: Callable[..., None] = (
-        functools.partial(save_adapter, model) if adapted else cast(Any, model).save_pretrained
-    )
     with contextlib.suppress(ModelError):  # then they are left out below
         _settle_generation(model, tokenizer)
     try:
-        save(folder, **how)
+        if adapted:
+            save_adapter(model, folder, **how)
+        else:
+            cast(Any, model).save_pretrained(folder, **how)
     except Exception as error:
         if adapted or _of_the_disk(error, folder):
             raise
