@@ -30,7 +30,7 @@ from orpo.train.signals import StopOnSignal, StopRequested
 from orpo.train.wrappers import scoring
 
 if TYPE_CHECKING:
-    from orpo.evaluate import Grade, Sampling
+    from orpo.evaluate import Grade
     from orpo.evaluate.merging import merge_adapter
     from orpo.evaluate.preference.pairs import ScoredPairs
     from orpo.train.trainer import ORPOTrainer
@@ -152,10 +152,7 @@ def _accept(
     trainer.check_memory()
     for line in trainer.check_saving():
         trainer.say(line)
-    from orpo.evaluate import Sampling  # noqa: PLC0415 - after the first words
-
-    sampling = Sampling(max_new_tokens=job.sample_tokens, batch_size=32)
-    return Evidence(trainer, held_out or (), job.samples, sampling, found.as_dict(), grade)
+    return Evidence(trainer, held_out or (), job, found.as_dict(), grade)
 
 
 def _train(
@@ -267,21 +264,22 @@ class Evidence:
         self,
         trainer: ORPOTrainer,
         held_out: Iterable[Row],
-        count: int,
-        sampling: Sampling,
+        job: TrainJob,
         audit: dict[str, Any],
         grade: Grader | None = None,
     ) -> None:
-        from orpo.evaluate.preference.pairs import row_facts  # noqa: PLC0415 - as below
+        from orpo.evaluate import Sampling  # noqa: PLC0415 - after the first words
+        from orpo.evaluate.preference.pairs import row_facts  # noqa: PLC0415
 
-        self.trainer, self.sampling, self.audit, self.grade = trainer, sampling, audit, grade
+        self.trainer, self.audit, self.grade = trainer, audit, grade
+        self.sampling = Sampling(max_new_tokens=job.sample_tokens, batch_size=32)
         self.folder = Path(str(trainer.args.output_dir))
         self.held_out = trainer.eval_dataset is not None
         self.rows = {row.index: row for row in held_out} if grade else {}
         args = trainer.args
         self.facts = row_facts(self.rows.values() or held_out, args.format_name, args.pair_rule)
         source = trainer.eval_dataset if self.held_out else trainer.train_dataset
-        self.pairs = source.select(range(min(count, len(source))))
+        self.pairs = source.select(range(min(job.samples, len(source))))
         self.evaluation: dict[str, dict[str, Any]] = {}
         self.scores: dict[str, ScoredPairs] = {}
         self.samples: list[dict[str, Any]] = []

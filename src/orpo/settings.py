@@ -159,11 +159,8 @@ def _of_transformers() -> Iterator[Setting]:
         if isinstance(line, ast.AnnAssign) and isinstance(line.value, ast.Call):
             given = {one.arg: one.value for one in line.value.keywords}
             metadata = cast(ast.Dict, given["metadata"])
-            about = {
-                str(_plain(key)): _plain(value)
-                for key, value in zip(metadata.keys, metadata.values, strict=True)
-            }
-            about = {key: value for key, value in about.items() if value is not None}
+            pairs = zip(map(_plain, metadata.keys), map(_plain, metadata.values), strict=True)
+            about = {str(key): value for key, value in pairs if value is not None}
             name, default = cast(ast.Name, line.target).id, _plain(given.get("default"))
             yield Setting(name, _type(line.annotation, classes), default, about)
 
@@ -189,15 +186,11 @@ def _type(node: ast.expr, classes: Mapping[str, ast.ClassDef]) -> Any:
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         return _type(ast.parse(node.value, mode="eval").body, classes)
     name = ast.unparse(node)
-    plain = {
-        "None": type(None),
-        "Any": Any,
-        **{kind.__name__: kind for kind in (bool, int, float, str, dict, list)},
-    }
+    plain = {kind.__name__: kind for kind in (bool, int, float, str, dict, list)}
+    plain |= {"None": type(None), "Any": Any}
     if name in plain:
         return plain[name]
-    known = classes.get(name)
-    lines = [] if known is None else [n for n in known.body if isinstance(n, ast.Assign)]
+    lines = [n for n in getattr(classes.get(name), "body", ()) if isinstance(n, ast.Assign)]
     values = {cast(ast.Name, line.targets[0]).id: _plain(line.value) for line in lines}
     return Enum(name, values) if values else type(name, (), {})
 

@@ -73,9 +73,7 @@ class DryRun:
             "pair": vars(self.pair),
             "device": {
                 **vars(fleet.device),
-                "ranks": fleet.ranks,
-                "wrapper": fleet.wrapper,
-                "utilisation": fleet.utilisation,
+                **{name: getattr(fleet, name) for name in ("ranks", "wrapper", "utilisation")},
                 "price_per_hour": fleet.price,
             },
             "assumptions": self.assumptions,
