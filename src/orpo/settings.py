@@ -186,7 +186,7 @@ def _type(node: ast.expr, classes: Mapping[str, ast.ClassDef]) -> Any:
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         return _type(ast.parse(node.value, mode="eval").body, classes)
     name = ast.unparse(node)
-    plain = {kind.__name__: kind for kind in (bool, int, float, str, dict, list)}
+    plain: dict[str, Any] = {kind.__name__: kind for kind in (bool, int, float, str, dict, list)}
     plain |= {"None": type(None), "Any": Any}
     if name in plain:
         return plain[name]
