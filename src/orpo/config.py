@@ -139,18 +139,16 @@ class ORPOConfig(OwnSettings, TrainingArguments):
     @property
     def holds_secrets(self) -> bool:
         """Whether a Hub token is among the settings."""
-        given = as_mapping(self.model_init_kwargs, "model_init_kwargs")
-        return bool(self.hub_token or any(given.get(name) for name in _SECRETS))
+        given = self.model_init_kwargs
+        inner = isinstance(given, dict) and any(given.get(name) for name in _SECRETS)
+        return bool(self.hub_token or inner)
 
     def without_secrets(self) -> ORPOConfig:
         """A copy that may be written to a file or sent to a logger: it holds no Hub token."""
         public = copy.copy(self)
+        given = as_mapping(self.model_init_kwargs, "model_init_kwargs")
         public.hub_token = None
-        public.model_init_kwargs = {
-            key: value
-            for key, value in as_mapping(self.model_init_kwargs, "model_init_kwargs").items()
-            if key not in _SECRETS
-        }
+        public.model_init_kwargs = {k: v for k, v in given.items() if k not in _SECRETS}
         return public
 
     def to_dict(self) -> dict[str, Any]:
@@ -169,9 +167,7 @@ def _meant_by(name: str, names: list[str], value: Any) -> str:
     """What to write in place of a name that is no setting."""
     from orpo.migrate.hints import suggestion  # noqa: PLC0415 - only where it is needed
 
-    argument = _OF_THE_TRAINER.get(name)
     found = suggestion(name, [*names, *_OF_THE_TRAINER], value)
-    for own, of_trainer in _OF_THE_TRAINER.items():
-        if found == f"Did you mean {own!r}?":
-            argument = of_trainer
+    near = {f"Did you mean {own!r}?": argument for own, argument in _OF_THE_TRAINER.items()}
+    argument = near.get(found, _OF_THE_TRAINER.get(name))
     return f"Pass it to the trainer: ORPOTrainer({argument}=...)." if argument else found

@@ -53,12 +53,12 @@ def as_declared(value: Any, declared: Any, name: str) -> Any:
         return as_number(value, name, whole=float not in kinds)
     if kinds == [bool]:
         return _as_switch(value, name)
-    for kind in kinds if isinstance(value, str) else ():
-        if isinstance(kind, type) and issubclass(kind, Enum):
-            choices = [str(member.value) for member in kind]
-            if value not in choices:
-                raise ConfigError(f"{value!r} is none of {', '.join(choices)}", where=name)
-            return value
+    enums = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Enum)]
+    if enums and isinstance(value, str):
+        choices = [str(member.value) for member in enums[0]]
+        if value not in choices:
+            raise ConfigError(f"{value!r} is none of {', '.join(choices)}", where=name)
+        return value
     for kind in kinds:
         found = _fitting(value, kind, name)
         if found is not None:
@@ -135,11 +135,8 @@ def _read_or_refused(value: Any, kinds: list[Any], name: str) -> Any:
             return _as_switch(value, name)
     if str in origins and dict not in origins:
         one = isinstance(value, list | Mapping)
-        raise ConfigError(
-            f"must be text, is {_shown(value)}",
-            where=name,
-            fix="Give one name." if one else "Put it in quotes.",
-        )
+        what = f"must be text, is {_shown(value)}"
+        raise ConfigError(what, where=name, fix="Give one name." if one else "Put it in quotes.")
     wanted = " or ".join(_WORDS.get(one, getattr(one, "__name__", str(one))) for one in origins)
     raise ConfigError(f"must be {wanted}, is {_shown(value)}", where=name)
 

@@ -146,10 +146,7 @@ def training_settings() -> dict[str, Setting]:
 
 def _of_transformers() -> Iterator[Setting]:
     """The fields of `TrainingArguments` as the source of the installed transformers has them."""
-    package = find_spec("transformers")
-    if package is None or not package.submodule_search_locations:
-        raise ConfigError("is not installed", where="transformers", fix="pip install transformers")
-    (home,) = map(Path, package.submodule_search_locations)
+    home = Path(str(getattr(find_spec("transformers"), "origin", ""))).parent
     trees = {
         name: ast.parse((home / f"{name}.py").read_text(encoding="utf-8"))
         for name in ("training_args", "trainer_utils", "debug_utils")

@@ -163,11 +163,8 @@ def _dispatch(arguments: list[str]) -> int:
         print(f"orpo {__version__}")
         return 0
     if name not in COMMANDS:
-        raise ConfigError(
-            f"there is no command {name!r}",
-            where="orpo",
-            fix=f"Commands: {', '.join(COMMANDS)}.",
-        )
+        what = f"there is no command {name!r}"
+        raise ConfigError(what, where="orpo", fix=f"Commands: {', '.join(COMMANDS)}.")
     _quiet()
     command: Any = import_module(f"orpo.commands.{name.replace('-', '_')}")
     words, what, rest = name, COMMANDS[name], arguments[1:]

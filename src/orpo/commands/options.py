@@ -54,11 +54,9 @@ def ask(
     told = {**(defaults or {}), **values, **flags}
     held = told.get("eval_dataset") or told.get("held_out")
     if not held and flags.get("eval_strategy", "no") != "no":
-        raise ConfigError(
-            f"is {flags['eval_strategy']!r}, but nothing is held out to evaluate",
-            where="eval_strategy",
-            fix="Give --eval_dataset or --held_out, or leave it out.",
-        )
+        what = f"is {flags['eval_strategy']!r}, but nothing is held out to evaluate"
+        fix = "Give --eval_dataset or --held_out, or leave it out."
+        raise ConfigError(what, where="eval_strategy", fix=fix)
     if not held and not told.get("load_best_model_at_end"):  # a recipe may be used without
         told = {k: v for k, v in told.items() if k not in {"eval_strategy", "eval_steps"}}
     lines = {name: f"{recipe}:{line}" for name, line in at.items() if name not in flags}
@@ -108,9 +106,7 @@ def _read_recipe(path: str) -> tuple[dict[str, Any], dict[str, int]]:
         if name not in known:
             from orpo.migrate.hints import suggestion  # noqa: PLC0415 - only where it is needed
 
-            raise ConfigError(
-                f"unknown setting {name!r}",
-                where=f"{path}:{lines.get(str(name), 1)}",
-                fix=suggestion(str(name), known, value) or "See `orpo train --help`.",
-            )
+            what = f"unknown setting {name!r}"
+            fix = suggestion(str(name), known, value) or "See `orpo train --help`."
+            raise ConfigError(what, where=f"{path}:{lines.get(str(name), 1)}", fix=fix)
     return own, lines

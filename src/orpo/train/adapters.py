@@ -57,11 +57,9 @@ def base_of_adapter(folder: str | Path) -> str:
     """The base model that an adapter names, as `found_from` its folder."""
     name = read_adapter(folder).get("base_model_name_or_path")
     if not name or not isinstance(name, str):
-        raise ModelError(
-            "the adapter does not name its base model",
-            where=str(Path(folder, ADAPTER_FILE)),
-            fix="Set base_model_name_or_path.",
-        )
+        what = "the adapter does not name its base model"
+        fix = "Set base_model_name_or_path."
+        raise ModelError(what, where=str(Path(folder, ADAPTER_FILE)), fix=fix)
     return found_from(folder, name)
 
 
@@ -148,11 +146,8 @@ def _check(field: str, given: Any, names: list[str], *, shown: str = "") -> None
             parts = {part for name in names for part in (name, name.rsplit(".", 1)[-1])}
             wanted = shown or one
             near = did_you_mean(wanted, sorted(p for p in parts if not p.isdigit()), most=2)
-            raise ConfigError(
-                f"{field}: {wanted!r} matches nothing in the model",
-                where="peft_config",
-                fix=near or "See model.named_modules().",
-            )
+            what = f"{field}: {wanted!r} matches nothing in the model"
+            raise ConfigError(what, where="peft_config", fix=near or "See model.named_modules().")
 
 
 def check_quantize(args: ORPOConfig, *, by_name: bool = True, adapter: bool) -> None:
@@ -205,11 +200,9 @@ def check_loaded(model: nn.Module, name: str) -> None:
     kind = str(getattr(quantizer.quantization_config.quant_method, "value", "") or "few bits")
     if hasattr(model, "peft_config"):
         if not quantizer.is_trainable:
-            raise ConfigError(
-                f"weights stored as {kind} cannot be trained on, says transformers",
-                where=name,
-                fix="Give the model with weights that are not quantised.",
-            )
+            what = f"weights stored as {kind} cannot be trained on, says transformers"
+            fix = "Give the model with weights that are not quantised."
+            raise ConfigError(what, where=name, fix=fix)
     elif not getattr(quantizer, "is_qat_trainable", False):
         raise _frozen(kind, name)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -37,33 +38,12 @@ class DatasetReader:
     """Prepares data sets with one tokenizer."""
 
     preparation: Preparation
-    vocabulary: int | None = None
-    given: dict[str, Any] = field(default_factory=dict)
+    vocabulary: int | None
+    given: dict[str, Any]
     ledgers: dict[str, Ledger] = field(default_factory=dict)
     decision: Decision | None = field(default=None, init=False)
     _messages_seen: bool = field(default=False, init=False)
     _seen: dict[str, Ledger] = field(default_factory=dict, init=False)
-
-    @classmethod
-    def with_tokenizer(
-        cls,
-        tokenizer: PreTrainedTokenizerBase,
-        args: ORPOConfig,
-        max_length: int | None,
-        vocabulary: int | None = None,
-    ) -> DatasetReader:
-        """A reader with the template variables and the strictness of `args`."""
-        lengths = LengthPolicy(max_length, args.max_prompt_length, args.truncation)
-        variables = args.chat_template_kwargs
-        assert isinstance(variables, dict)
-        preparation = Preparation(
-            PairTokenizer(tokenizer, lengths, variables),
-            on_bad_row=args.on_bad_row,
-            data_format=args.format_name,
-            pair_rule=args.pair_rule,
-            cache=None if args.data_cache == "off" else Path(args.data_cache or default_cache()),
-        )
-        return cls(preparation, vocabulary, {**Asking.of(tokenizer).given, **variables})
 
     def __call__(self, dataset: Any, name: str) -> Any:
         """A data set as token ids, or a dict of data sets as a dict of such."""
@@ -74,11 +54,9 @@ class DatasetReader:
     def one(self, dataset: Any, name: str) -> Any:
         """The same for an argument that must be one data set."""
         if isinstance(dataset, dict):
-            raise ConfigError(
-                f"expected one data set, got several ({', '.join(map(str, dataset))})",
-                where=name,
-                fix=f"Pass one of them, e.g. dataset[{next(iter(dataset), 'train')!r}].",
-            )
+            what = f"expected one data set, got several ({', '.join(map(str, dataset))})"
+            fix = f"Pass one of them, e.g. dataset[{next(iter(dataset), 'train')!r}]."
+            raise ConfigError(what, where=name, fix=fix)
         return self._one(dataset, name)
 
     def settle_template(self) -> list[str]:
@@ -137,7 +115,18 @@ def reader_for(
     """What prepares the data of a run, and what was decided for it."""
     notes = prepare_tokenizer(tokenizer, args) + rounding_notes(model, args.learning_rate)
     max_length, note = fit_positions(model, args)
-    reader = DatasetReader.with_tokenizer(tokenizer, args, max_length, vocabulary_size(model))
+    lengths = LengthPolicy(max_length, args.max_prompt_length, args.truncation)
+    variables = args.chat_template_kwargs
+    assert isinstance(variables, dict)
+    preparation = Preparation(
+        PairTokenizer(tokenizer, lengths, variables),
+        on_bad_row=args.on_bad_row,
+        data_format=args.format_name,
+        pair_rule=args.pair_rule,
+        cache=None if args.data_cache == "off" else Path(args.data_cache or default_cache()),
+    )
+    given = {**Asking.of(tokenizer).given, **variables}
+    reader = DatasetReader(preparation, vocabulary_size(model), given)
     return reader, notes + ([note] if note else [])
 
 
@@ -201,29 +190,19 @@ class EndlessPairs(torch.utils.data.IterableDataset[dict[str, Any]]):
 
 def _rows_of(dataset: Any, name: str) -> _Rows:
     if isinstance(dataset, str | Path):
-        raise ConfigError(
-            "expected a data set object, got a path or name",
-            where=name,
-            fix="Load it first, e.g. datasets.load_dataset(...), or use `orpo train`.",
-        )
+        what = "expected a data set object, got a path or name"
+        fix = "Load it first, e.g. datasets.load_dataset(...), or use `orpo train`."
+        raise ConfigError(what, where=name, fix=fix)
     indexed = hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")
     if isinstance(dataset, Iterator) or not (isinstance(dataset, Iterable) or indexed):
-        raise DataError(
-            f"expected a map-style or streaming data set, got {type(dataset).__name__}",
-            where=name,
-        )
+        what = f"expected a map-style or streaming data set, got {type(dataset).__name__}"
+        raise DataError(what, where=name)
     return _Rows(dataset, name)
 
 
-@dataclass(frozen=True)
-class ChosenOnly:
-    """Takes the rejected answers out of the rows for another collator: SFT computes none."""
-
-    collate: Callable[[list[Any]], dict[str, torch.Tensor]]
-
-    def __call__(self, features: list[Any]) -> dict[str, torch.Tensor]:
-        """A batch of rows without rejected answer."""
-        return self.collate([{**row, "rejected_ids": []} for row in features])
+def _chosen_only(collate: Callable[[list[Any]], Any], features: list[Any]) -> Any:
+    """A batch of rows without rejected answer: SFT computes none."""
+    return collate([{**row, "rejected_ids": []} for row in features])
 
 
 _TOGETHER = 10_000  # rows
@@ -237,11 +216,8 @@ def check_objective(args: ORPOConfig, train_dataset: Any, eval_dataset: Any) -> 
         return notes
     for name, dataset in named_sets(train_dataset, eval_dataset).items():
         if not isinstance(dataset, datasets.Dataset):
-            raise ConfigError(
-                "objective=dpo asks its reference once for every pair, and a stream has no end",
-                where=name,
-                fix="Pass a map-style data set.",
-            )
+            what = "objective=dpo asks its reference once for every pair, and a stream has no end"
+            raise ConfigError(what, where=name, fix="Pass a map-style data set.")
     tables = () if train_dataset is None else train_dataset.with_format("arrow").iter(_TOGETHER)
     lengths = (pc.list_value_length(table.column("rejected_ids")) for table in tables)
     alone = sum(int(pc.sum(pc.equal(each, 0)).as_py() or 0) for each in lengths)
@@ -258,7 +234,7 @@ def as_trained(trainer: Any) -> Iterator[None]:
     if isinstance(dataset, StreamedPairs):
         trainer.train_dataset = EndlessPairs(dataset)
     if objective == "sft":
-        trainer.data_collator = ChosenOnly(collate)
+        trainer.data_collator = functools.partial(_chosen_only, collate)
     elif objective == "dpo":
         trainer.train_dataset = trainer.reference.of(trainer.model, dataset, "train_dataset")
     try:

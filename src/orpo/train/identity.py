@@ -24,10 +24,14 @@ _known: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
 
 def identity(model: nn.Module, train_dataset: Any) -> dict[str, Any]:
     """Entries of a recipe's `_run` by which a run that goes on is recognised."""
+    adapters: dict[str, Any] = {}  # what makes each compute what it computes, by its name
+    for adapter, config in (cast(Any, getattr(model, "peft_config", None)) or {}).items():
+        settings = {k: v for k, v in sorted(config.to_dict().items()) if k not in _OF_NO_MATTER}
+        adapters[str(adapter)] = {name: _plain(value) for name, value in settings.items() if value}
     return {
         "data_fingerprint": data_fingerprint(train_dataset),
         "model_commit": getattr(model, "loaded_commit", None),
-        "adapter_settings": _adapter_settings(model),
+        "adapter_settings": adapters or None,
         "frozen_weights": frozen_weights(model),
     }
 
@@ -39,12 +43,8 @@ def data_fingerprint(dataset: Any) -> str | None:
     """
     if not isinstance(dataset, datasets.Dataset) or not {*_TOKENS} <= {*dataset.column_names}:
         return None
-    if dataset not in _known:
-        _known[dataset] = _digest(dataset)
-    return _known[dataset]
-
-
-def _digest(dataset: datasets.Dataset) -> str:
+    if dataset in _known:
+        return _known[dataset]
     # Lengths apart from values, so that it does not matter how the rows are cut into batches.
     digests = [hashlib.sha256() for _ in range(2 * len(_TOKENS) + 1)]
     for table in dataset.with_format("arrow").iter(_TOGETHER):
@@ -57,17 +57,9 @@ def _digest(dataset: datasets.Dataset) -> str:
             columns.append((table.column("weight"), np.float32))
         for digest, (values, kind) in zip(digests, columns, strict=False):
             digest.update(np.ascontiguousarray(values.to_numpy(), kind).data)
-    return hashlib.sha256("".join(d.hexdigest() for d in digests).encode()).hexdigest()[:32]
-
-
-def _adapter_settings(model: nn.Module) -> dict[str, Any] | None:
-    """What makes an adapter compute what it computes, by the adapter's name."""
-    adapters = cast(Any, getattr(model, "peft_config", None)) or {}
-    found = {}
-    for adapter, config in adapters.items():
-        settings = {k: v for k, v in sorted(config.to_dict().items()) if k not in _OF_NO_MATTER}
-        found[str(adapter)] = {name: _plain(value) for name, value in settings.items() if value}
-    return found or None
+    together = "".join(digest.hexdigest() for digest in digests).encode()
+    _known[dataset] = hashlib.sha256(together).hexdigest()[:32]
+    return _known[dataset]
 
 
 def _plain(value: Any) -> Any:

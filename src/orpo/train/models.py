@@ -61,10 +61,8 @@ def resolve_model(
     if model_init is not None:
         return _resolve_init(model_init, args, peft_config)
     if not isinstance(model, str | Path) and args.model_init_kwargs:
-        raise ConfigError(
-            "only used for a model given by path or id, but the model is an object",
-            where="model_init_kwargs",
-        )
+        what = "only used for a model given by path or id, but the model is an object"
+        raise ConfigError(what, where="model_init_kwargs")
     assert model is not None
     name = str(model) if isinstance(model, str | Path) else ""
     adapted = peft_config is not None or bool(name and Path(name, ADAPTER_FILE).is_file())
@@ -98,11 +96,9 @@ def _resolve_init(
 def _ready(model: nn.Module, args: ORPOConfig, peft_config: PeftConfig | None) -> nn.Module:
     ensure_trainable(getattr(model, "config", None), name_of(model))
     if hasattr(model, "_orig_mod") or getattr(model, "_compiled_call_impl", None) is not None:
-        raise ConfigError(
-            "a compiled model cannot be trained: packed rows change their shape all the time",
-            where="model",
-            fix="Pass the model itself; compile_blocks=True compiles what pays.",
-        )
+        what = "a compiled model cannot be trained: packed rows change their shape all the time"
+        fix = "Pass the model itself; compile_blocks=True compiles what pays."
+        raise ConfigError(what, where="model", fix=fix)
     if peft_config is not None:
         model = add_adapter(cast(PreTrainedModel, model), peft_config, args)
     adapters.check_loaded(model, name_of(model) or "model")
@@ -292,11 +288,9 @@ def add_adapter(model: PreTrainedModel, peft_config: PeftConfig, args: ORPOConfi
     import peft  # noqa: PLC0415 - slow
 
     if isinstance(model, peft.PeftModel):
-        raise ConfigError(
-            "the model already carries an adapter",
-            where="peft_config",
-            fix="Merge it first (model.merge_and_unload()), or leave peft_config out to train it.",
-        )
+        what = "the model already carries an adapter"
+        fix = "Merge it first (model.merge_and_unload()), or leave peft_config out to train it."
+        raise ConfigError(what, where="peft_config", fix=fix)
     if getattr(model, "is_quantized", False):
         checkpointed = args.gradient_checkpointing
         model = peft.prepare_model_for_kbit_training(model, use_gradient_checkpointing=checkpointed)

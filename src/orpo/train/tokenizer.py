@@ -54,28 +54,20 @@ def resolve_tokenizer(
 ) -> PreTrainedTokenizerBase:
     """The tokenizer by whichever of its two names it was given, or else the model's own."""
     if processing_class is not None and tokenizer is not None and tokenizer is not processing_class:
-        raise ConfigError(
-            "processing_class and tokenizer are two names of one argument",
-            where="tokenizer",
-            fix="Pass one of them.",
-        )
+        what = "processing_class and tokenizer are two names of one argument"
+        raise ConfigError(what, where="tokenizer", fix="Pass one of them.")
     given: Any = processing_class if processing_class is not None else tokenizer
     if isinstance(given, PreTrainedTokenizerBase):
         return given
     if given is not None:
         inner = isinstance(getattr(given, "tokenizer", None), PreTrainedTokenizerBase)
         own = "Pass processor.tokenizer."
-        raise ConfigError(
-            f"expected a tokenizer, got {type(given).__name__}; orpo trains on text",
-            where="tokenizer",
-            fix=own if inner else "Pass AutoTokenizer.from_pretrained(...).",
-        )
+        what = f"expected a tokenizer, got {type(given).__name__}; orpo trains on text"
+        fix = own if inner else "Pass AutoTokenizer.from_pretrained(...)."
+        raise ConfigError(what, where="tokenizer", fix=fix)
     if not name:
-        raise ModelError(
-            "no tokenizer was given, and the model does not know where it came from",
-            where="tokenizer",
-            fix="Pass tokenizer=...",
-        )
+        what = "no tokenizer was given, and the model does not know where it came from"
+        raise ModelError(what, where="tokenizer", fix="Pass tokenizer=...")
     return load_tokenizer(name, args)
 
 

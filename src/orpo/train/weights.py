@@ -85,11 +85,9 @@ def ensure_sound(model: nn.Module, where: str) -> None:
     names = _not_finite(stored.items())
     names += [name for name, buffer in buffers if _checked(buffer) and bool(buffer.isnan().any())]
     if names:
-        raise ModelError(
-            f"{len(names)} of its weights are not finite: {name_some(names)}",
-            where=where,
-            fix="The files are damaged, or the training that wrote them had gone wrong.",
-        )
+        what = f"{len(names)} of its weights are not finite: {name_some(names)}"
+        fix = "The files are damaged, or the training that wrote them had gone wrong."
+        raise ModelError(what, where=where, fix=fix)
     get = getattr(cast(Any, model), "get_input_embeddings", None)
     table = getattr(get() if get else None, "weight", None)
     if isinstance(table, Tensor) and _checked(table) and not bool(table.detach().any()):

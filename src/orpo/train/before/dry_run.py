@@ -294,9 +294,7 @@ def audit_of(
     if config.on_bad_row == "error":
         for reason in ("unreadable", "malformed"):
             for row in audit.rows.examples.get(reason, [])[:1]:
-                raise DataError(
-                    row.detail,
-                    where=row.where,
-                    fix="Correct it, or leave such rows out with --on_bad_row drop.",
-                )
+                what = row.detail
+                fix = "Correct it, or leave such rows out with --on_bad_row drop."
+                raise DataError(what, where=row.where, fix=fix)
     return audit

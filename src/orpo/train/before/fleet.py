@@ -171,11 +171,9 @@ class Fleet:
 
         ranks, wrapper = _shared_among(assumed, config)
         if is_quantized(config) and wrapper in ("zero3", "fsdp2"):
-            raise ConfigError(
-                f"weights in four bits cannot be divided by {wrapper}",
-                where="quantize",
-                fix="Use one device or ddp, or quantize: none.",
-            )
+            what = f"weights in four bits cannot be divided by {wrapper}"
+            fix = "Use one device or ddp, or quantize: none."
+            raise ConfigError(what, where="quantize", fix=fix)
         device = _device(assumed, config)
         on_cpu = device.kind == "cpu"
         share = assumed.utilisation or (CPU_UTILISATION if on_cpu else GPU_UTILISATION)
@@ -234,11 +232,8 @@ def _of_accelerate(path: str) -> tuple[int, Wrapper]:
         kind, ranks = str(found["distributed_type"]), int(found["num_processes"])
         stage = int((found.get("deepspeed_config") or {}).get("zero_stage", 0))
     except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ConfigError(
-            "is no config of accelerate that says distributed_type and num_processes",
-            where=path,
-            fix="See recipes/accelerate.",
-        ) from error
+        what = "is no config of accelerate that says distributed_type and num_processes"
+        raise ConfigError(what, where=path, fix="See recipes/accelerate.") from error
     wrapper = {"FSDP": "fsdp2", "DEEPSPEED": f"zero{stage}"}.get(kind, "ddp")
     wrapper = wrapper if wrapper in WRAPPERS else "ddp"
     return ranks, cast("Wrapper", wrapper if ranks > 1 else "one")

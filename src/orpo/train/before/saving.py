@@ -88,11 +88,9 @@ def try_saving(
         except (ModelError, OSError):
             raise
         except Exception as error:
-            raise ModelError(
-                f"what is trained could not be saved and loaded again ({error})".rstrip("."),
-                where=name_of(model) or "model",
-                fix="Mend the model's configuration or its tokenizer.",
-            ) from error
+            what = f"what is trained could not be saved and loaded again ({error})".rstrip(".")
+            fix = "Mend the model's configuration or its tokenizer."
+            raise ModelError(what, where=name_of(model) or "model", fix=fix) from error
     return said
 
 
@@ -106,11 +104,9 @@ def _settle_ids(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> list[st
     pad, end = tokenizer.pad_token_id, tokenizer.eos_token_id
     if pad is not None and pad >= vocabulary:
         if end is None or end >= vocabulary:
-            raise ModelError(
-                f"the tokenizer's padding token {pad} is outside the vocabulary of {vocabulary}",
-                where=name_of(model) or "model",
-                fix="Use the model's own tokenizer, or model.resize_token_embeddings.",
-            )
+            what = f"the tokenizer's padding token {pad} is outside the vocabulary of {vocabulary}"
+            fix = "Use the model's own tokenizer, or model.resize_token_embeddings."
+            raise ModelError(what, where=name_of(model) or "model", fix=fix)
         said.append(
             f"the tokenizer's padding token {tokenizer.pad_token!r} is outside the model's "
             f"vocabulary of {vocabulary}: {tokenizer.eos_token!r} is used, masked"
@@ -130,11 +126,9 @@ def _try_adapter(model: Any, scratch: str) -> None:
 
     active = model.active_adapters
     if len(active) != 1:
-        raise ModelError(
-            f"{len(active)} adapters are active ({', '.join(active)}), and one can be saved",
-            where=name_of(model) or "model",
-            fix="Activate the one to train: model.set_adapter(NAME).",
-        )
+        what = f"{len(active)} adapters are active ({', '.join(active)}), and one can be saved"
+        fix = "Activate the one to train: model.set_adapter(NAME)."
+        raise ModelError(what, where=name_of(model) or "model", fix=fix)
     model.peft_config[active[0]].save_pretrained(scratch)
     PeftConfig.from_pretrained(scratch)
 
@@ -152,11 +146,9 @@ def _try_model(model: PreTrainedModel, scratch: str) -> None:
     for name, weight in model.state_dict().items():
         shape = tuple(getattr(weight, "ds_shape", weight.shape))  # of DeepSpeed's ZeRO-3
         if expected.get(name, shape) != shape:
-            raise ModelError(
-                f"{name} has the shape {shape}, and its configuration says {expected[name]}",
-                where=name_of(model) or "model",
-                fix="Resize it with model.resize_token_embeddings, or correct model.config.",
-            )
+            what = f"{name} has the shape {shape}, and its configuration says {expected[name]}"
+            fix = "Resize it with model.resize_token_embeddings, or correct model.config."
+            raise ModelError(what, where=name_of(model) or "model", fix=fix)
 
 
 # What generate is told

@@ -121,11 +121,9 @@ def _check_metric(args: ORPOConfig, best: str, eval_dataset: Any) -> None:
         return
     several = " of several evaluation sets" if len(sets) > 1 or sets[0] else ""
     near = get_close_matches(best.removeprefix("eval_"), names, n=1, cutoff=0.3) or names[:1]
-    raise ConfigError(
-        f"{best!r} is no metric{several}; there are {', '.join(names[: len(own)])}",
-        where="metric_for_best_model",
-        fix=f"Give one of them, such as {near[0]}.",
-    )
+    what = f"{best!r} is no metric{several}; there are {', '.join(names[: len(own)])}"
+    fix = f"Give one of them, such as {near[0]}."
+    raise ConfigError(what, where="metric_for_best_model", fix=fix)
 
 
 def _try_optimizer(args: ORPOConfig) -> None:
@@ -189,11 +187,9 @@ def _try_tracker(name: str) -> None:
     finally:
         sys.unraisablehook = before
     if said:
-        raise ConfigError(
-            f"{name} cannot be used ({said})",
-            where="report_to",
-            fix="Install what it needs, or leave it out (none: nothing is reported).",
-        )
+        what = f"{name} cannot be used ({said})"
+        fix = "Install what it needs, or leave it out (none: nothing is reported)."
+        raise ConfigError(what, where="report_to", fix=fix)
 
 
 @contextlib.contextmanager
