@@ -67,8 +67,7 @@ def group(
     """
     about = {"title": title, "text": text, "without": without, "unless": unless, "other": other}
     return field(
-        default_factory=lambda: None if unless else kind(**other),
-        metadata={"group": kind, **about},
+        default_factory=lambda: None if unless else kind(**other), metadata={"group": kind, **about}
     )
 
 

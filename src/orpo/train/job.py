@@ -125,10 +125,7 @@ def resume_meant(resume: str | bool | None) -> str | None:
 
 
 def audited(
-    config: ORPOConfig,
-    rows: Iterable[Row],
-    held_out: Iterable[Row] | None,
-    account: Ledger | None,
+    config: ORPOConfig, rows: Iterable[Row], held_out: Iterable[Row] | None, account: Ledger | None
 ) -> Audit:
     """The quick audit that a training begins with."""
     from orpo.audit.run import quick_audit  # noqa: PLC0415 - loads torch
