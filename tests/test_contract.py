@@ -131,8 +131,6 @@ class TestTokenizer:
         given = dict.fromkeys(names or ["tokenizer", "processing_class"], tokenizer)
         trainer = ORPOTrainer(model=tiny_llama(), args=config(tmp_path), **given)
         assert trainer.processing_class is tokenizer
-
-    def test_two_different_ones(self, tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match="two names of one argument"):
             make(tmp_path, processing_class=byte_tokenizer())
 
@@ -211,6 +209,8 @@ class TestDataSets:
         assert len(trained_losses(tmp_path, Stream(text_rows()), max_steps=5)) == 5
         with pytest.raises(ConfigError, match=r"^max_steps: "):
             trained_losses(tmp_path, Stream(text_rows()), max_steps=-1)
+        with pytest.raises(ConfigError, match="train_dataset: there is nothing to train on"):
+            make(tmp_path).train()
 
     @pytest.mark.parametrize(
         ("form", "error", "message"),
@@ -234,20 +234,14 @@ class TestDataSets:
             trained_losses(tmp_path, form)
         assert message in str(caught.value)
 
-    def test_nothing_to_train_on(self, tmp_path: Path) -> None:
-        with pytest.raises(ConfigError, match="train_dataset: there is nothing to train on"):
-            make(tmp_path).train()
-
 
 class TestEvaluation:
     """`eval_dataset` may be a Dataset, a dict of them, or absent."""
 
-    def test_one(self, tmp_path: Path) -> None:
+    def test_one_or_several(self, tmp_path: Path) -> None:
         metrics = make(tmp_path, eval_dataset=dataset()).evaluate()
         assert metrics["eval_loss"] > 0
         assert {"eval_nll_loss", "eval_rewards/margins", "eval_logps/chosen"} <= metrics.keys()
-
-    def test_several(self, tmp_path: Path) -> None:
         both = {"short": dataset(3), "long": Stream(text_rows(8))}
         metrics = make(tmp_path, eval_dataset=both).evaluate()
         assert metrics["eval_long_loss"] == make(tmp_path).evaluate(dataset())["eval_loss"]
@@ -264,13 +258,8 @@ class TestEvaluation:
         assert metrics["later_loss"] > 0  # raw rows given later
 
     def test_during_training(self, tmp_path: Path) -> None:
-        trainer = make(
-            tmp_path,
-            train_dataset=dataset(),
-            eval_dataset={"a": dataset(2), "b": dataset(3)},
-            eval_strategy="steps",
-            eval_steps=1,
-        )
+        data = {"train_dataset": dataset(), "eval_dataset": {"a": dataset(2), "b": dataset(3)}}
+        trainer = make(tmp_path, **data, eval_strategy="steps", eval_steps=1)
         trainer.train()
         logged = [line for line in trainer.state.log_history if "eval_a_loss" in line]
         assert [line["step"] for line in logged] == [1, 2]
