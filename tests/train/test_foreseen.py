@@ -219,14 +219,12 @@ def test_metrics_of_ones_own_may_decide(make_trainer: Make) -> None:
     assert make_trainer(train_dataset=text_rows(), **settings).args.metric_for_best_model == "mine"
 
 
-def test_what_is_given_as_objects_is_not_tried(
-    make_config: Callable[..., ORPOConfig], tokenizer: Any
-) -> None:
+def test_what_is_given_as_objects_is_not_tried(make_config: Callable[..., ORPOConfig]) -> None:
     model = tiny_llama()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     schedule = torch.optim.lr_scheduler.ConstantLR(optimizer)
     settings = {"optim": "galore_adamw", "lr_scheduler_type": "cosine_with_min_lr"}
-    given = {"train_dataset": text_rows(), "tokenizer": tokenizer}
+    given = {"train_dataset": text_rows(), "tokenizer": byte_tokenizer()}
     own = {"optimizers": (optimizer, schedule)}
     trainer = ORPOTrainer(model=model, args=make_config(**settings), **given, **own)
     trainer.train()
