@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from pathlib import Path
 
 import pytest
 
+from orpo.commands.main import main
 from tests.cli.conftest import Orpo
 
 SETTINGS = (
@@ -23,12 +25,34 @@ WRITTEN = (
 )
 
 
+@pytest.fixture(scope="module")
+def pairs_of_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    said = [[{"role": "assistant", "content": text}] for text in ("Yes.", "No, no.")]
+    rows = [
+        {
+            "prompt": [{"role": "user", "content": f"Say {n}"}],
+            "chosen": said[0],
+            "rejected": said[1],
+        }
+        for n in range(24)
+    ]
+    path = tmp_path_factory.mktemp("data") / "pairs.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def finished(tiny: Path, pairs_of_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("runs") / "run"
+    told = ("train", "--model", tiny, "--dataset", pairs_of_run, "--output_dir", run, *SETTINGS)
+    assert main([str(one) for one in told]) == 0
+    return run
+
+
 @pytest.fixture
-def run(orpo: Orpo, tiny: Path, pairs: Path, tmp_path: Path) -> Path:
-    """A finished run of four steps."""
-    told = ("--model", tiny, "--dataset", pairs, "--output_dir", tmp_path / "run")
-    assert orpo("train", *told, *SETTINGS) == 0
-    return tmp_path / "run"
+def run(finished: Path, tmp_path: Path) -> Path:
+    """A copy of a finished run of four steps."""
+    return Path(shutil.copytree(finished, tmp_path / "run"))
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -36,7 +60,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def test_a_run_goes_on_among_links(
-    orpo: Orpo, run: Path, tiny: Path, pairs: Path, tmp_path: Path
+    orpo: Orpo, run: Path, tiny: Path, pairs_of_run: Path, tmp_path: Path
 ) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
@@ -51,7 +75,8 @@ def test_a_run_goes_on_among_links(
     (run / "checkpoint-4").symlink_to(outside / "nowhere")
     (run / "checkpoint-3").write_text("a file")
     before = contents(outside)
-    told = ("--model", tiny, "--dataset", pairs, "--output_dir", run, "--save_total_limit", 1)
+    told = ("--model", tiny, "--dataset", pairs_of_run, "--output_dir", run)
+    told += ("--save_total_limit", 1)
     assert orpo("train", *told, *SETTINGS, "--resume") == 0, orpo.err
     assert contents(outside) == before
     assert not any(path.is_symlink() for path in run.iterdir())
