@@ -27,15 +27,9 @@ WRITTEN = (
 
 @pytest.fixture(scope="module")
 def pairs_of_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    said = [[{"role": "assistant", "content": text}] for text in ("Yes.", "No, no.")]
-    rows = [
-        {
-            "prompt": [{"role": "user", "content": f"Say {n}"}],
-            "chosen": said[0],
-            "rejected": said[1],
-        }
-        for n in range(24)
-    ]
+    yes, no = ([{"role": "assistant", "content": text}] for text in ("Yes.", "No, no."))
+    asked = [[{"role": "user", "content": f"Say {n}"}] for n in range(24)]
+    rows = [{"prompt": prompt, "chosen": yes, "rejected": no} for prompt in asked]
     path = tmp_path_factory.mktemp("data") / "pairs.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return path

@@ -1,13 +1,9 @@
 """What a trained model is asked after: the very prompt text that its training pairs had.
 
-Of many templates the opening of the assistant's turn and what they write before an answer are two
-texts: `assistant\\n` and `assistant\\n<think>\\n\\n</think>\\n\\n`, say. Which of them the pairs of
-a run were trained after is counted while they are rendered; the run then decides once how its
-model is asked, and the decision travels with the tokenizer:
-
-* in tokenizer_config.json, for every command of ours (`Template.asked`);
-* as the default of the template's own variables in front of the saved template, wherever they
-  make its opening that text, for everybody else: servers, exports, `apply_chat_template`.
+Many templates open the assistant's turn with one text and write another before an answer. A run
+counts after which its pairs stand, decides once how its model is asked, and leaves that with the
+tokenizer: in tokenizer_config.json for our commands, and as defaults of the template's variables,
+wherever they make its opening that text, for everybody else.
 """
 
 from __future__ import annotations

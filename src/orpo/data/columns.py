@@ -1,17 +1,7 @@
 """Which column is which: other tools' names under ours, the format that columns are in.
 
-Rows of other tools are brought under our columns, so that each is read by the format that it is:
-
-    chosen_response, rejected_response      and the like: chosen_X and rejected_X, X_chosen and
-                                            X_rejected, X and rejected_X, preferred_X and
-                                            non_preferred_X, for an answer X (see `_ANSWER`)
-    response_j, response_k                  the better and the worse answer
-    query, response, rejected_response      turns of a conversation, with history
-    chosen_conversations, ...               chosen_messages, rejected_messages
-    {"messages": [...], "tools": [...]}     an object that holds a conversation, at any place
-
-Names that are nearly ours ("reject", "Chosen", " rejected", "promt") are refused where an answer
-or a setting would be lost.
+Rows of other tools are brought under our columns, so that each is read by the format that it is.
+Names that are nearly ours ("reject", " rejected", "promt") are refused where they lose something.
 """
 
 from __future__ import annotations
@@ -51,13 +41,10 @@ _COLUMNS: _Known = {
 """Format -> the columns that make it out, in any of these sets."""
 
 _NLL_COLUMNS: _Known = {
-    "prompt": (
-        *((p, "chosen") for p in TEXT_PROMPTS),
-        ("prompt", "completion"),
-    ),
+    "prompt": (*((p, "chosen") for p in TEXT_PROMPTS), ("prompt", "completion")),
     "alpaca": (("instruction", "chosen"), ("instruction", "output")),
-    "sharegpt": (("conversations", "chosen"), ("conversations",)),
-    "messages": (("messages", "chosen"), ("messages",)),
+    "sharegpt": (("conversations",),),
+    "messages": (("messages",),),
     "two_messages": (("chosen_messages",),),
 }
 """The same for rows without a rejected answer."""
@@ -90,6 +77,7 @@ _GAPS = re.compile(r"[\s\-]+")
 _ALIKE = 0.8  # "rejects" and "rejected"; "question" and "instruction" are less so
 
 _ANSWER = "response|answer|output|completion|continuation|reply|generation|text|message"
+# chosen_X and rejected_X, X_chosen and X_rejected, X and rejected_X, preferred_X and so on
 _BETTER = "chosen|preferred|accepted|better"
 _WORSE = "rejected|non_?preferred|dispreferred|unpreferred|worse"
 _TOLD = re.compile(
@@ -97,8 +85,8 @@ _TOLD = re.compile(
     rf"|(?P<spoken>{_ANSWER})_(?:(?P<better>{_BETTER})|(?:{_WORSE}))"
 )
 _WHOLE = re.compile(r"(chosen|rejected)_conversations?")
-_TURNS = ("query", "response")
-_SINGLE = (_TURNS, ("prefix", "continuation"))  # a prompt and its answer, without a worse one
+# A prompt and its answer, without a worse one.
+_SINGLE = (("query", "response"), ("prefix", "continuation"))
 _MESSAGES = ("messages", "conversations")
 
 _READ = (
@@ -129,11 +117,9 @@ def refuse_guess(row: Row) -> None:
     unknown = sorted(name for name, value in row.values.items() if _may_be_prompt(name, value))
     if unknown and any(isinstance(row.values.get(name), str) for name in _PAIR):
         listed = ", ".join(map(repr, unknown[:6]))
-        raise UndecidedError(
-            f"the prompt may be in {listed}, or be what 'chosen' and 'rejected' begin with",
-            where=f"{row.where}, field {unknown[0]!r}",
-            fix="Name the prompt's column 'prompt', or say data_format=implicit.",
-        )
+        what = f"the prompt may be in {listed}, or be what 'chosen' and 'rejected' begin with"
+        fix = "Name the prompt's column 'prompt', or say data_format=implicit."
+        raise UndecidedError(what, where=f"{row.where}, field {unknown[0]!r}", fix=fix)
 
 
 def refuse_unpaired(row: Row, error: type[DataError] = DataError) -> None:
@@ -143,11 +129,9 @@ def refuse_unpaired(row: Row, error: type[DataError] = DataError) -> None:
         return
     number = isinstance(label, int | float) or str(label).strip().lower() in _FLAGS
     if isinstance(label, bool) or (number and row.values.get("completion") is not None):
-        raise error(
-            "unpaired feedback (column 'label') is not preference pairs",
-            where=f"{row.where}, field 'label'",
-            fix="Pair a wanted with an unwanted completion of the same prompt.",
-        )
+        what = "unpaired feedback (column 'label') is not preference pairs"
+        fix = "Pair a wanted with an unwanted completion of the same prompt."
+        raise error(what, where=f"{row.where}, field 'label'", fix=fix)
 
 
 def _candidates(columns: Mapping[str, Any]) -> list[str]:
@@ -204,11 +188,9 @@ def _unrecognised(row: Row, found: list[str]) -> DataError:
     """The complaint about columns that several formats have, or none."""
     listed = ", ".join(map(repr, sorted(row.values))) or "no columns"
     if found:
-        return UndecidedError(
-            f"the columns may be read as {' or '.join(found)}: {listed}",
-            where=row.where,
-            fix=f"Say which, e.g. --data_format={found[0]}, or leave columns out.",
-        )
+        what = f"the columns may be read as {' or '.join(found)}: {listed}"
+        fix = f"Say which, e.g. --data_format={found[0]}, or leave columns out."
+        return UndecidedError(what, where=row.where, fix=fix)
     missing = " and no column ".join(map(repr, sorted(set(_PAIR) - set(row.values))))
     usual = "Preference data need 'chosen' and 'rejected', and usually 'prompt'."
     fix = renaming(row.values) or usual
@@ -243,11 +225,9 @@ def refuse_near_misses(row: Row, *, has_rejected: bool) -> None:
     for name, meant in _near_misses(row.values).items():
         lost = not has_rejected if meant == "rejected" else meant in _SETTINGS
         if lost and not is_empty(row.values[name]):
-            raise DataError(
-                f"column {name!r} is not read: {meant!r} is",
-                where=f"{row.where}, field {name!r}",
-                fix=f"Rename {name!r} to {meant!r}, or leave it out.",
-            )
+            what = f"column {name!r} is not read: {meant!r} is"
+            fix = f"Rename {name!r} to {meant!r}, or leave it out."
+            raise DataError(what, where=f"{row.where}, field {name!r}", fix=fix)
 
 
 def under_our_columns(row: Row) -> Row:

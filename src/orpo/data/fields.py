@@ -1,10 +1,6 @@
 """What stands in the columns of a row: texts, messages, numbers, lists of scored answers.
 
-Anything else is refused by file, line and field. A list of answers makes a pair by a rule:
-
-    best_worst     the best answer against the worst: the clearest preference, and the default
-    best_second    the best against the runner-up: the hardest one
-    best_random    the best against one of the worse ones, drawn by the prompt's text alone
+Anything else is refused by file, line and field.
 """
 
 from __future__ import annotations
@@ -25,6 +21,8 @@ Said: TypeAlias = str | Messages
 """What an answer is given as."""
 
 PAIR_RULES = ("best_worst", "best_second", "best_random")
+"""The best of several answers against the worst (the clearest preference), the runner-up (the
+hardest), or one of the worse ones, drawn by the answers' texts alone."""
 
 ANSWERS = ("answers", "responses", "completions", "candidates", "generations", "continuations")
 """Names of the column that holds several answers."""
@@ -71,11 +69,8 @@ def text_or_messages(row: Row, name: str) -> str | list[Message]:
         return value
     found = messages.as_messages(value)
     if not found and (kind := messages.foreign_part(value)):
-        raise row.fault(
-            f"holds a part of type {kind!r}, and only texts are trained on",
-            name,
-            "Give rows without pictures, sound, video and files.",
-        )
+        what = f"holds a part of type {kind!r}, and only texts are trained on"
+        raise row.fault(what, name, "Give rows without pictures, sound, video and files.")
     if not found:
         raise wrong_type(row, name, "a string or a list of {'role', 'content'} messages")
     return found
@@ -267,11 +262,9 @@ def _scores(row: Row, name: str) -> list[float]:
         parts = item if isinstance(item, Mapping) else {}
         score, rank = _first(parts, _SCORE), _first(parts, _RANK)
         if score is None and rank is None:
-            raise row.fault(
-                "an answer has neither a score nor a rank",
-                name,
-                "Give each answer a 'score' or 'rank', or add a column 'scores' or 'ranks'.",
-            )
+            what = "an answer has neither a score nor a rank"
+            fix = "Give each answer a 'score' or 'rank', or add a column 'scores' or 'ranks'."
+            raise row.fault(what, name, fix)
         sign = 1 if rank is None else -1
         found.append(sign * _finite(score if rank is None else rank, row, name, expected))
     return found

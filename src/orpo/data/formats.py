@@ -1,23 +1,7 @@
 """From the columns of a data set to pairs: one function per format, chosen by the columns.
 
-    prompt        prompt, chosen, rejected: strings, or lists of {role, content}
-    implicit      chosen, rejected: two conversations that share their beginning
-    hh            chosen, rejected: "\\n\\nHuman: ... \\n\\nAssistant: ..." transcripts
-    alpaca        instruction, [input], chosen, rejected
-    sharegpt      conversations, chosen, rejected: {from, value} turns
-    messages      messages that end with the chosen answer, rejected_response or rejected_messages;
-                  or messages up to the answers, chosen, rejected
-    two_messages  chosen_messages, rejected_messages: two conversations that share their beginning
-    answers       a prompt and a list of scored or ranked answers, see `orpo.data.fields`
-
-Every format may have the columns `system`, `tools`, `weight` and the scores of both answers. Where
-the rejected answer is null or missing, the row is learnt from by its NLL alone; so are `messages`
-or `conversations` by themselves, `prompt` with `completion` and `instruction` with `output`.
-
-An Alpaca row may have a `history` of earlier turns. The prompt's column may also be called
-`question`, `query`, `input` or `prefix`.
-
-A new format is a function here, a line in `FORMATS` and one in `orpo.data.columns`.
+docs/preference-data.md shows a row of each. A new one is a function here, a line in `FORMATS` and
+one in `orpo.data.columns`.
 """
 
 from __future__ import annotations
@@ -258,11 +242,8 @@ def _answer(value: Said, row: Row, name: str) -> Message:
         return assistant(value)
     if len(value) != 1 or value[0]["role"] != "assistant":
         roles = ", ".join(str(m["role"]) for m in value)
-        raise row.fault(
-            f"expected one assistant message as the answer, found {len(value)} ({roles})",
-            name,
-            "Put the turns before the last answer into 'prompt'.",
-        )
+        what = f"expected one assistant message as the answer, found {len(value)} ({roles})"
+        raise row.fault(what, name, "Put the turns before the last answer into 'prompt'.")
     return value[0]
 
 
@@ -270,19 +251,15 @@ def _split_transcripts(chosen: str, rejected: str | None, row: Row) -> TextPair:
     """The prompt up to the last "\\n\\nAssistant:" that both share, and the answers."""
     for name, transcript in (("chosen", chosen), ("rejected", rejected)):
         if transcript is not None and columns.HH_ANSWER not in transcript:
-            raise row.fault(
-                "not a transcript: it has no '\\n\\nAssistant:' turn",
-                name,
-                "Every row must be a Human/Assistant transcript, as the first row is.",
-            )
+            what = "not a transcript: it has no '\\n\\nAssistant:' turn"
+            fix = "Every row must be a Human/Assistant transcript, as the first row is."
+            raise row.fault(what, name, fix)
     shared = chosen if rejected is None else _common_prefix(chosen, rejected)
     at = shared.rfind(columns.HH_ANSWER)
     if at < 0:
-        raise row.fault(
-            "'chosen' and 'rejected' do not begin with the same prompt",
-            "rejected",
-            "Both transcripts must share everything up to the answer.",
-        )
+        what = "'chosen' and 'rejected' do not begin with the same prompt"
+        fix = "Both transcripts must share everything up to the answer."
+        raise row.fault(what, "rejected", fix)
     border = at + len(columns.HH_ANSWER)
     other = None if rejected is None else rejected[border:]
     return TextPair(chosen[:border], chosen[border:], other)
@@ -295,11 +272,8 @@ def _split_texts(chosen: str, rejected: str, row: Row) -> TextPair:
     words = [shared.rstrip()] if shared[-1:].isspace() else shared.rsplit(None, 1)[:-1]
     border = len(words[0]) if words else 0
     if not border:
-        raise row.fault(
-            "'chosen' and 'rejected' share no beginning, so there is no prompt",
-            "chosen",
-            "Add a 'prompt' column.",
-        )
+        what = "'chosen' and 'rejected' share no beginning, so there is no prompt"
+        raise row.fault(what, "chosen", "Add a 'prompt' column.")
     return TextPair(chosen[:border], chosen[border:], rejected[border:])
 
 

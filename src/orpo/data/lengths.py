@@ -1,13 +1,5 @@
 """What happens to a pair that is longer than the model may see.
 
-    truncate_answer   each answer is cut on its own to the room that the prompt leaves; a pair whose
-                      prompt leaves fewer than 16 tokens is dropped, as is one whose prompt is
-                      longer than max_prompt_length
-    keep_end          the prompt is cut to max_prompt_length first and its end is kept
-    keep_start        the same, keeping its beginning
-    drop              the pair is dropped
-    error             the run stops and names the row
-
 A pair that fits is never touched. An answer that was cut has lost its end-of-turn token, so the
 model is not taught to stop there.
 """
@@ -20,6 +12,9 @@ from orpo.data.types import Dropped, TokenizedPair
 from orpo.errors import DataError
 
 TRUNCATIONS = ("truncate_answer", "keep_end", "keep_start", "drop", "error")
+"""Each answer is cut on its own to the room that the prompt leaves, and a pair with too long a
+prompt is dropped; the prompt is cut first and its end (or beginning) is kept; the pair is dropped;
+the run stops and names the row."""
 
 MIN_ANSWER_ROOM = 16
 """Tokens that an over-long pair's prompt must leave to the answers."""
@@ -58,11 +53,9 @@ class LengthPolicy:
             limits = f"max_length={self.max_length}"
             if self.max_prompt_length is not None:
                 limits += f", max_prompt_length={self.max_prompt_length}"
-            raise TooLongError(
-                f"the pair is too long ({lengths}) for {limits}",
-                where=where,
-                fix="Raise max_length, shorten the row, or choose another truncation.",
-            )
+            what = f"the pair is too long ({lengths}) for {limits}"
+            fix = "Raise max_length, shorten the row, or choose another truncation."
+            raise TooLongError(what, where=where, fix=fix)
         if self.truncation == "drop":
             return Dropped("too_long", where, lengths)
         if self.truncation == "truncate_answer":

@@ -2,14 +2,7 @@
 
 Who speaks is brought under the names that chat templates know, {from, value} under {role, content},
 contents in parts into one text, arguments of tool calls into objects. `unspelled` reads messages
-that somebody wrote into a text:
-
-    [{"role": "user", "content": "Hi"}]                           JSON
-    [{'role': 'user', 'content': 'Hi'}, {'role': ...}]            Python
-    [{'role': 'user', 'content': 'Hi'}\\n {'role': ...}]           an array of numpy, without commas
-    {"messages": [...], "tools": [...]}                           a whole conversation
-
-A text that is JSON of anything else is a text.
+that somebody wrote into a text: JSON, Python, or an array as numpy prints it, without commas.
 """
 
 from __future__ import annotations
@@ -73,10 +66,7 @@ def is_speaker(name: str) -> bool:
 
 
 def _speaker_of(name: str) -> tuple[str, bool]:
-    """The role of a template, and whether what is said is the call of a tool.
-
-    A name that nobody uses so is left as it is: a template may know it.
-    """
+    """The role of a template, itself where none is known, and whether a tool is called."""
     plain = name.strip().casefold().replace(" ", "_").replace("-", "_")
     return ("assistant", True) if plain in _CALLS else (_ROLES.get(plain, name), False)
 

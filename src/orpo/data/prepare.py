@@ -1,10 +1,7 @@
 """From rows to a data set of token ids with an exact account of every row.
 
-It lies in a file that is mapped into memory. Where a cache is named it is kept from run to run, as
-a folder of two files, written under another name and renamed when it is whole:
-
-    pairs.arrow   the columns `COLUMNS` as an Arrow stream
-    ledger.json   what became of every row, and the digest of the pairs
+It lies in a file that is mapped into memory. Where a cache is named it is kept from run to run: a
+folder of pairs.arrow and ledger.json, written under another name and renamed when it is whole.
 """
 
 from __future__ import annotations
@@ -149,10 +146,7 @@ class Preparation:
 
 
 class StreamedPairs(torch.utils.data.IterableDataset[dict[str, Any]]):
-    """A streaming data set of token ids: rows are tokenised as they pass, and counted.
-
-    `source` is called at the start of each pass for its rows.
-    """
+    """A stream of token ids: rows of `source()` are tokenised in each pass, and counted."""
 
     def __init__(
         self, source: Callable[[], Iterator[Row]], preparation: Preparation, name: str
@@ -177,17 +171,13 @@ def _require_pairs(ledger: Ledger) -> None:
         details = [rows[0].detail for rows in ledger.examples.values()]
         detail = f" ({details[0]})" if details and details[0] else ""
         long = any("too_long" in reason for reason in ledger.dropped)
-        raise DataError(
-            f"no pair is left to train on: {ledger.summary()}{detail}",
-            where=ledger.name,
-            fix="Raise max_length, or see the reasons." if long else "See the reasons.",
-        )
+        what = f"no pair is left to train on: {ledger.summary()}{detail}"
+        fix = "Raise max_length, or see the reasons." if long else "See the reasons."
+        raise DataError(what, where=ledger.name, fix=fix)
     if ledger.nll_only == ledger.kept:
-        raise DataError(
-            f"no row has a rejected answer (column 'rejected'): {ledger.summary()}",
-            where=ledger.name,
-            fix="Preference data need 'chosen' and 'rejected'; rows without may be among them.",
-        )
+        what = f"no row has a rejected answer (column 'rejected'): {ledger.summary()}"
+        fix = "Preference data need 'chosen' and 'rejected'; rows without may be among them."
+        raise DataError(what, where=ledger.name, fix=fix)
 
 
 def _load(home: Path) -> tuple[datasets.Dataset, Ledger] | None:
@@ -206,10 +196,7 @@ def _load(home: Path) -> tuple[datasets.Dataset, Ledger] | None:
 
 
 def _save(pairs: Iterator[TokenizedPair], ledger: Ledger, home: Path | None) -> datasets.Dataset:
-    """The data set of these pairs: kept at `home`, or as long as the object lives.
-
-    What was derived from it can be read even then: the file is mapped.
-    """
+    """The data set of these pairs: kept at `home`, or for as long as it lives."""
     with _room("the temporary folder"):
         draft = _scratch_folder(None if home is None else home.parent)
     try:
@@ -252,11 +239,9 @@ def _room(folder: object) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise DataError(
-            f"tokenised data cannot be written ({error.strerror or error})",
-            where=str(folder),
-            fix="Make room there, or name another folder with ORPO_CACHE.",
-        ) from error
+        what = f"tokenised data cannot be written ({error.strerror or error})"
+        fix = "Make room there, or name another folder with ORPO_CACHE."
+        raise DataError(what, where=str(folder), fix=fix) from error
 
 
 def _scratch_folder(beside: Path | None) -> Path:

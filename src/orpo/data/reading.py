@@ -106,11 +106,8 @@ class PairReader:
     def require_readable(self) -> None:
         """Refuse data of which, when all rows were read, most could not be."""
         if self._first is not None and self.mostly_unreadable:
-            raise DataError(
-                f"{self._bad} of {self._rows} rows cannot be read; the first: {self._first.what}",
-                where=self._first.where,
-                fix=self._first.fix,
-            )
+            what = f"{self._bad} of {self._rows} rows cannot be read; the first: {self._first.what}"
+            raise DataError(what, where=self._first.where, fix=self._first.fix)
 
     def _read(self, row: Row) -> PreferencePair | Dropped:
         if row.left_out:
@@ -189,10 +186,9 @@ class PairReaders:
 
 
 class ReadOnce:
-    """The rows of a data set with their pairs, read and converted when they first pass.
+    """The rows of a data set with their pairs, read and converted when they first pass, and kept.
 
-    Readers of the same format and rule take the pair of such a row as it is. The rows lie in
-    memory, beyond `_IN_MEMORY` bytes in a temporary file, and can be gone through again and again.
+    Readers of the same format and rule take the pair as it is; passes may go side by side.
     """
 
     def __init__(
@@ -242,11 +238,9 @@ class ReadOnce:
             start = self._file.seek(0, 2)
             self._file.write(written)
         except OSError as error:
-            raise DataError(
-                f"the rows cannot be kept ({error.strerror or error})",
-                where=tempfile.gettempdir(),
-                fix="Make room there, or name another folder with TMPDIR.",
-            ) from error
+            what = f"the rows cannot be kept ({error.strerror or error})"
+            fix = "Make room there, or name another folder with TMPDIR."
+            raise DataError(what, where=tempfile.gettempdir(), fix=fix) from error
         self._pieces.append(start)
         return True
 
@@ -304,11 +298,8 @@ def _token_ids(row: Row, name: str, vocabulary: range) -> list[int]:
             found = f"a list with {type(token).__name__}"
             raise row.fault(f"expected a list of token ids, found {found}", name)
         if token not in vocabulary:
-            raise row.fault(
-                f"token id {token} is outside of the tokenizer's 0 to {len(vocabulary) - 1}",
-                name,
-                "Use the tokenizer that made these ids.",
-            )
+            what = f"token id {token} is outside of the tokenizer's 0 to {len(vocabulary) - 1}"
+            raise row.fault(what, name, "Use the tokenizer that made these ids.")
     return value
 
 

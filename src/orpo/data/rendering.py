@@ -1,10 +1,8 @@
 """One call of the tokenizer's chat template, which is somebody else's program.
 
-It comes with a model and may loop for ever, call itself for ever or ask for 10 GB. So a signal of
-the processor's clock ends a rendering that takes too long, and a limit of the process's address
-space one that takes too much. The clock needs the main thread and the memory an operating system
-that can limit it: elsewhere they do not hold. Setting both costs a fifth of a rendering: a batch of
-pairs sets them once (`together`), and each pair winds up the clock anew.
+It may loop for ever, call itself for ever or ask for 10 GB: a signal of the processor's clock (in
+the main thread) and a limit of the address space (where there are such) end that. Setting both
+costs a fifth of a rendering, so `together` sets them once for a batch of pairs.
 """
 
 from __future__ import annotations
@@ -55,10 +53,7 @@ _FRESH = 16  # conversations until the room is reckoned anew: they leave somethi
 
 
 class RenderingError(ValueError):
-    """A conversation that the chat template does not accept or changes beyond recognition.
-
-    A row is dropped for it under the name `reason`.
-    """
+    """A conversation that the template refuses or spoils; `reason` is what a row is dropped as."""
 
     def __init__(self, said: str, reason: str = "template_error") -> None:
         super().__init__(said)
@@ -195,11 +190,9 @@ def _limit_memory(before: tuple[int, int]) -> None:
 
 
 def _unusable(tokenizer: PreTrainedTokenizerBase, what: str) -> ModelError:
-    return ModelError(
-        f"the chat template {what}",
-        where=str(tokenizer.name_or_path or "tokenizer"),
-        fix="Give another one with --chat_template FILE.",
-    )
+    what = f"the chat template {what}"
+    fix = "Give another one with --chat_template FILE."
+    return ModelError(what, where=str(tokenizer.name_or_path or "tokenizer"), fix=fix)
 
 
 def thoughts_of(message: Message) -> str:

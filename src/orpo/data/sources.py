@@ -108,10 +108,7 @@ def fingerprint_of(rows: Iterable[Row]) -> list[Any] | None:
 
 
 def iterate_dataset(dataset: Iterable[Any], name: str) -> Iterator[Row]:
-    """The rows of an in-memory, map-style or streaming data set; `Row`s pass as they are.
-
-    A map-style `datasets` object gives plain values, whatever its format.
-    """
+    """The rows of a data set in memory or a stream, as plain values; `Row`s pass as they are."""
     if hasattr(dataset, "with_format") and hasattr(dataset, "__len__"):
         dataset = dataset.with_format(None)  # not for streams: the copy would forget its epoch
     for index, values in enumerate(_readable(dataset, name)):
@@ -121,11 +118,9 @@ def iterate_dataset(dataset: Iterable[Any], name: str) -> Iterator[Row]:
         elif isinstance(values, Mapping):
             yield Row(values, where, index)
         else:
-            raise DataError(
-                f"expected a dict of columns, found {type(values).__name__}",
-                where=where,
-                fix="Pass rows, e.g. datasets.Dataset.from_pandas(frame) for a DataFrame.",
-            )
+            what = f"expected a dict of columns, found {type(values).__name__}"
+            fix = "Pass rows, e.g. datasets.Dataset.from_pandas(frame) for a DataFrame."
+            raise DataError(what, where=where, fix=fix)
 
 
 def _readable(dataset: Iterable[Any], name: str) -> Iterator[Any]:
@@ -186,11 +181,8 @@ def _read_saved(path: Path) -> Iterator[Row]:
     try:
         loaded = datasets.load_from_disk(str(path))
     except Exception as error:  # whatever the files of a damaged folder bring about
-        raise DataError(
-            f"the saved data set cannot be loaded ({reason(error)})",
-            where=str(path),
-            fix="Save it again with save_to_disk.",
-        ) from error
+        what = f"the saved data set cannot be loaded ({reason(error)})"
+        raise DataError(what, where=str(path), fix="Save it again with save_to_disk.") from error
     yield from iterate_dataset(_one_split(loaded, str(path)), str(path))
 
 
@@ -220,11 +212,8 @@ def _check_revision(builder: Any, revision: str, spec: str) -> None:
     """Where the Hub cannot be asked, `datasets` takes what it loaded last, of any revision."""
     from_cache = type(builder).__module__.endswith("packaged_modules.cache.cache")
     if from_cache and not str(builder.hash).startswith(revision):
-        raise DataError(
-            f"the Hub cannot be asked, and what was loaded last is commit {builder.hash}",
-            where=spec,
-            fix="Name that commit, or go online.",
-        )
+        what = f"the Hub cannot be asked, and what was loaded last is commit {builder.hash}"
+        raise DataError(what, where=spec, fix="Name that commit, or go online.")
 
 
 def _one_split(loaded: Any, where: str) -> Any:
@@ -235,11 +224,8 @@ def _one_split(loaded: Any, where: str) -> Any:
     for name in ("train", "train_prefs", *alone):
         if name in loaded:
             return loaded[name]
-    raise DataError(
-        f"has the splits {', '.join(loaded)} and none called 'train'",
-        where=where,
-        fix="Save or name one split, e.g. NAME:SPLIT for a Hub id.",
-    )
+    what = f"has the splits {', '.join(loaded)} and none called 'train'"
+    raise DataError(what, where=where, fix="Save or name one split, e.g. NAME:SPLIT for a Hub id.")
 
 
 def default_cache() -> Path:

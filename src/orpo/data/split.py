@@ -1,8 +1,7 @@
 """Parts of a data set; a share of the rows is held out by one rule, no prompt on both sides.
 
-The side of a prompt depends on its words and the seed alone. It stays when rows are added, left
-out, reordered or written in another format, and `orpo data fix --held_out` holds out the prompts
-that `orpo train --held_out` does.
+The side of a prompt depends on its words and the seed alone: it stays when rows are added, left
+out, reordered or written in another format, and `data fix` agrees with `train` about it.
 """
 
 from __future__ import annotations
@@ -70,8 +69,7 @@ def hold_out(
 ) -> tuple[Selection, Selection]:
     """Split rows into (training, held-out), all rows of one prompt on the same side.
 
-    Rows that cannot be read stay with the training rows, where they are reported. The rows are
-    read here, and again by who goes through the sides; `where` is what messages call them.
+    They are read here and again on each side; those that cannot be read stay with the training.
     """
     read = PairReaders(data_format, "drop", pair_rule)
     held, count = set(), 0
@@ -81,11 +79,9 @@ def hold_out(
             held.add(row.index)
         count += 1
     if not held or len(held) == count:
-        raise ConfigError(
-            f"a share of {share} of {count} rows leaves one side empty",
-            where="held_out",
-            fix=f"Give a larger data set than {where}, another share, or an eval_dataset.",
-        )
+        what = f"a share of {share} of {count} rows leaves one side empty"
+        fix = f"Give a larger data set than {where}, another share, or an eval_dataset."
+        raise ConfigError(what, where="held_out", fix=fix)
     indices = frozenset(held)
     return Selection(rows, indices, kept=False), Selection(rows, indices)
 

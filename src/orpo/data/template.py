@@ -1,14 +1,11 @@
 """From a pair to the text that the model sees: one prompt, two answers.
 
-A conversation goes through the tokenizer's own chat template: the prompt once, with the opening
-of the assistant's turn, and each answer with the end-of-turn token that the template gives it.
-Whatever the template puts between the opening and the answer (an empty think block, say) belongs
-to the prompt, because the model does not have to say it.
+Whatever the tokenizer's chat template puts between the opening of the assistant's turn and the
+answer (an empty think block, say) belongs to the prompt: the model does not have to say it.
 
-Text that looks like a special token inside a message ("<|im_end|>") must stay text. It is split
-by a guard character before rendering; `tokenize.encode` drops the guard's tokens again. The same
-goes for transcripts and instructions in plain text. Plain `prompt`/`chosen`/`rejected` strings are
-the user's own markup: special tokens in them are meant.
+Text that looks like a special token inside a message ("<|im_end|>") must stay text. A guard
+character splits it before rendering; `tokenize.encode` drops the guard's tokens again. Only plain
+`prompt`/`chosen`/`rejected` strings are the user's own markup: special tokens in them are meant.
 """
 
 from __future__ import annotations
@@ -200,7 +197,14 @@ class Template:
         return guard
 
     def _guarded(self, messages: list[Any]) -> tuple[str, list[Any]]:
-        guard = self._guard_for(list(_strings(messages)))
+        texts: list[str] = []
+
+        def seen(text: str) -> str:
+            texts.append(text)
+            return text
+
+        _with_strings(messages, seen)
+        guard = self._guard_for(texts)
         if not guard:
             return guard, messages
         return guard, _with_strings(messages, lambda text: self._split_specials(text, guard))
@@ -337,20 +341,6 @@ def _unsaid(prompt: Messages, text: str) -> str | None:
         if message["role"] not in _MAY_BE_REWRITTEN and said not in text:
             return str(message["role"])
     return None
-
-
-def _strings(value: Any) -> Iterator[str]:
-    """Every string within messages: contents, roles, tool calls and their arguments' names."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping):
-        for key, part in value.items():
-            if _is_typed(key):
-                yield key
-            yield from _strings(part)
-    elif isinstance(value, list | tuple):
-        for part in value:
-            yield from _strings(part)
 
 
 def _with_strings(value: Any, change: Callable[[str], str]) -> Any:

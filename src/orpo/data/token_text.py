@@ -1,8 +1,6 @@
 """The text of single tokens, such that the texts of a sequence join to what the model reads.
 
-A token of a byte-level vocabulary may hold a part of a character only (Chinese, emoji). The
-character then belongs to the token that it starts in, and the tokens that go on with it have no
-text of their own.
+A character whose bytes lie in several tokens (Chinese, emoji) belongs to the one it starts in.
 """
 
 from __future__ import annotations

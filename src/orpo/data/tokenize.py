@@ -56,11 +56,9 @@ class PairTokenizer:
         template_kwargs: Mapping[str, Any] | None = None,
     ) -> None:
         if tokenizer.eos_token_id is None:
-            raise ModelError(
-                "the tokenizer has no end-of-sequence token, so no answer could ever end",
-                where=str(tokenizer.name_or_path or "tokenizer"),
-                fix="Set tokenizer.eos_token.",
-            )
+            what = "the tokenizer has no end-of-sequence token, so no answer could ever end"
+            fix = "Set tokenizer.eos_token."
+            raise ModelError(what, where=str(tokenizer.name_or_path or "tokenizer"), fix=fix)
         self.tokenizer = tokenizer
         self.lengths = lengths
         self.template = template_of(tokenizer, template_kwargs)
@@ -230,8 +228,7 @@ class PairTokenizer:
     def _border_part(self, text: TextPair) -> str:
         """The prompt's last part that decides how an answer is tokenised: some words.
 
-        Nothing merges across a special token, and tokens some words away do not change what an
-        answer becomes; the words save the tokenizer from reading every prompt three times.
+        It saves reading every prompt three times. Nothing merges across a special token.
         """
         specials = (text.prompt.rfind(special) for special in self.template.specials)
         word = text.prompt.rfind(" ", 0, max(0, len(text.prompt) - _BORDER))
@@ -316,9 +313,8 @@ def _empty_answer(pair: PreferencePair) -> str:
 def _all_cores() -> Iterator[None]:
     """Let the tokenizer work on all cores, unless the user decided otherwise.
 
-    Outside of it the switch is off: threads and forked processes do not go together, and the
-    tokenizer would warn at the first fork. "0", unlike "false", is orpo's own word for that. A
-    forked process (a worker of a data loader) would wait forever for threads it does not have.
+    Elsewhere the switch is off ("0", unlike "false", is orpo's own word for that): a forked process
+    (a worker of a data loader) would wait forever for threads that it does not have.
     """
     if os.environ.get(_THREADS, "0") != "0" or os.getpid() != _OWN_PROCESS:
         yield
@@ -331,11 +327,7 @@ def _all_cores() -> Iterator[None]:
 
 
 def answer_endings(tokenizer: PreTrainedTokenizerBase) -> set[int]:
-    """EOS, if there is one, and the end of turn that the chat template writes.
-
-    Of many base models they are two tokens: a text ends with `<|endoftext|>`, an answer with
-    `<|im_end|>`.
-    """
+    """EOS, if there is one, and the end of turn that the chat template writes, often another."""
     eos = tokenizer.eos_token_id
     ids = set() if eos is None else {int(eos)}
     if tokenizer.chat_template:
