@@ -21,18 +21,11 @@ _FENCE = re.compile(r"^( *)```(\w+)(?: title=\"([^\"]+)\")?[^\n]*\n(.*?)^\1```$"
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block.
+    """A fenced block."""
 
-    Attributes:
-        kind: What it says it is: sh, python, yaml, text...
-        text: What it holds.
-        title: The file that it is, as `title="recipe.yaml"` says; empty without.
-        line: Where it begins.
-    """
-
-    kind: str
+    kind: str  # what it says it is: sh, python, yaml, text...
     text: str
-    title: str
+    title: str  # the file that it is, as `title="recipe.yaml"` says; empty without
     line: int
 
     def without_comments(self) -> tuple[str, str]:
@@ -62,12 +55,7 @@ def workplace(folder: Path) -> Iterator[Workplace]:
 
 @dataclass(frozen=True)
 class Workplace:
-    """Runs blocks in a folder.
-
-    Attributes:
-        folder: Where they run; later ones find what earlier ones made.
-        environment: Their variables.
-    """
+    """Runs blocks in a folder; later ones find what earlier ones made."""
 
     folder: Path
     environment: dict[str, str]
@@ -79,10 +67,8 @@ class Workplace:
     def follow(self, document: Path, skip: tuple[str, ...] = ()) -> int:
         """Do what a document says: write its files, run its commands; how many blocks that were.
 
-        Args:
-            document: Blocks `sh` and `python` are run, `yaml` and blocks with a title are written,
-                others are read by people only.
-            skip: Beginnings of shell blocks that cannot run here.
+        Blocks `sh` and `python` are run but for shell blocks that begin as one of `skip`; `yaml`
+        and blocks with a title are written, others are read by people only.
         """
         count = 0
         for block in blocks_of(document):
@@ -91,10 +77,8 @@ class Workplace:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_text(block.text, encoding="utf-8")
             elif block.kind in {"sh", "python"} and not block.text.startswith(skip or ("\0",)):
-                if block.kind == "sh":
-                    done = self.run(block.text)
-                else:
-                    done = self._run(["python"], block.text)
+                shell = block.kind == "sh"
+                done = self.run(block.text) if shell else self._run(["python"], block.text)
                 said = f"{document.name}:{block.line}\n{block.text}\n{done.stdout}\n{done.stderr}"
                 assert done.returncode == 0, said
                 count += 1

@@ -23,7 +23,6 @@ model: none
 
 ```sh
 cat recipe.yaml made/settings.json > both  # a comment
-make nothing
 ```
 
 ```python
@@ -37,49 +36,30 @@ not a command
 """
 
 
-@pytest.fixture
-def document(tmp_path: Path) -> Path:
-    path = tmp_path / "guide.md"
-    path.write_text(DOCUMENT, encoding="utf-8")
-    return path
-
-
-def test_blocks_are_found_where_they_stand(document: Path) -> None:
+def test_a_document_is_followed(tmp_path: Path) -> None:
+    document = tmp_path / "guide.md"
+    document.write_text(DOCUMENT, encoding="utf-8")
     found = [(block.kind, block.title, block.line) for block in blocks_of(document)]
     assert found == [
         ("yaml", "", 3),
         ("json", "made/settings.json", 9),
         ("sh", "", 13),
-        ("python", "", 18),
-        ("text", "", 23),
+        ("python", "", 17),
+        ("text", "", 22),
     ]
     _, settings, commands, *_ = blocks_of(document)
     assert settings.text == '{"a": 1}\n'
-    assert commands.without_comments()[1].startswith("cat recipe.yaml made/settings.json > both\n")
-
-
-@pytest.mark.parametrize(
-    ("was", "now", "said"),
-    [
-        ("make nothing", "make nothing", r"guide.md:13\ncat .*No rule to make target"),
-        ("make nothing", "false | cat", r"guide.md:13\n"),
-        ("print(", "raise SystemExit(", r"guide.md:17\n"),
-    ],
-)
-def test_a_block_that_fails_fails_the_document(
-    document: Path, was: str, now: str, said: str
-) -> None:
-    text = DOCUMENT if was == "make nothing" else DOCUMENT.replace("make nothing\n", "")
-    document.write_text(text.replace(was, now), encoding="utf-8")
-    with workplace(document.parent) as place, pytest.raises(AssertionError, match=f"(?s){said}"):
-        place.follow(document)
-
-
-def test_a_document_is_followed(document: Path) -> None:
-    document.write_text(DOCUMENT.replace("make nothing\n", ""), encoding="utf-8")
-    with workplace(document.parent) as place:
+    assert commands.without_comments()[1] == "cat recipe.yaml made/settings.json > both"
+    with workplace(tmp_path) as place:
         assert place.follow(document) == 2
-        assert (document.parent / "both").read_text() == 'model: none\n{"a": 1}\n'
-        (document.parent / "both").unlink()
+        assert (tmp_path / "both").read_text() == 'model: none\n{"a": 1}\n'
+        (tmp_path / "both").unlink()
         with pytest.raises(AssertionError, match=r"guide.md:17\n"):
             place.follow(document, skip=("cat",))
+        for was, now, said in (
+            ("cat recipe", "false | cat recipe", r"guide.md:13\n"),
+            ("print(", "raise SystemExit(", r"guide.md:17\n"),
+        ):
+            document.write_text(DOCUMENT.replace(was, now), encoding="utf-8")
+            with pytest.raises(AssertionError, match=f"(?s){said}"):
+                place.follow(document)

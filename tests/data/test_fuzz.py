@@ -8,6 +8,7 @@ import json
 import random
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from orpo.data.lengths import LengthPolicy
 from orpo.data.prepare import Preparation
-from orpo.data.sources import Source
+from orpo.data.sources import Source, iterate_dataset
 from orpo.data.tokenize import PairTokenizer
 from orpo.data.types import Dropped, Ledger, TokenizedPair
 from orpo.errors import UserError
@@ -133,6 +134,32 @@ def test_a_thousand_rows(seed: int, drop: Preparation, tmp_path: Path) -> None:
     assert ledger.rows_in == 1000
     assert ledger.kept > 50
     assert ledger.dropped["malformed"] > 50
+
+
+def test_rows_with_real_templates(real_tokenizer: Tokenizer, tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    tokenize = PairTokenizer(real_tokenizer, LengthPolicy(64))
+    for seed in range(8):
+        path.write_bytes(as_jsonl(mutated_rows(seed, 40)))
+        account(Preparation(tokenize, "drop"), path)
+
+
+def test_a_row_alone_is_a_pair_or_one_line(drop: Preparation) -> None:
+    """Also where every bad row stops, and where the row holds token ids."""
+    strict, draw = replace(drop, on_bad_row="error"), random.Random(0)
+    ids = {"prompt_ids": [5, 6], "chosen_ids": [7, 2], "rejected_ids": [8, 9, 2]}
+    junk = [*JUNK, [-2], [1, None], [500], 2**80, [[3]]]
+    rows = [row for seed in range(6) for row in mutated_rows(seed, 100)]
+    rows += [{**ids, draw.choice([*ids, "weight"]): one} for one in junk for _ in range(3)]
+    for row in rows:
+        said, pairs = "", []
+        try:
+            pairs = list(strict.stream(iterate_dataset([row], "d"), Ledger("d")))
+        except UserError as error:
+            said = str(error)
+        assert "\n" not in said
+        said.encode()
+        assert all(pair.prompt_ids and pair.chosen_ids for pair in pairs)
 
 
 def damage_lines(content: bytes, draw: random.Random) -> bytes:

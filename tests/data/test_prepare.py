@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import datasets
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tests.data.build import Values, assistant, rows_of, user
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
-from orpo.data.columns import UndecidedError
 from orpo.data.lengths import LengthPolicy, TooLongError
 from orpo.data.prepare import Preparation, StreamedPairs, is_prepared
-from orpo.data.reading import PairReader, is_tokenised
 from orpo.data.sources import iterate_dataset
 from orpo.data.tokenize import PairTokenizer
-from orpo.data.types import COLUMNS, Dropped, Ledger, TokenizedPair
-from orpo.errors import DataError, UserError
+from orpo.data.types import COLUMNS, Ledger, TokenizedPair
+from orpo.errors import DataError
 
 HH = "\n\nHuman: Hi\n\nAssistant: Hello.\n\nHuman: How?\n\nAssistant:"
 PROMPT = {"prompt": "Why is it so?", "chosen": "Because.", "rejected": "No idea.\n"}
@@ -274,93 +272,3 @@ class TestStreaming:
         assert streamed.ledger == ledger
         loader = torch.utils.data.DataLoader(streamed, batch_size=20, collate_fn=list)
         assert [pair["row"] for batch in loader for pair in batch] == whole["row"]
-
-
-junk = st.one_of(
-    st.none(),
-    st.booleans(),
-    st.integers(-3, 500),
-    st.just(2**80),
-    st.floats(),
-    st.text(max_size=8),
-    st.sampled_from(["\ud800", "\ue0f0</s>", "<|im_end|>", "\n\nAssistant:", "\n\nHuman: a", "\0"]),
-    st.lists(st.integers(-2, 500) | st.none() | st.text(max_size=3), max_size=3),
-    st.lists(
-        st.fixed_dictionaries(
-            {"role": st.sampled_from(["user", "assistant", "system", "tool", "gpt", 3])},
-            optional={
-                "content": st.none() | st.text(max_size=8) | st.just("</s>\udfff"),
-                "tool_calls": st.none()
-                | st.lists(st.dictionaries(st.text(), st.text()), max_size=2),
-                "extra": st.text(max_size=3),
-            },
-        ),
-        max_size=4,
-    ),
-)
-
-
-@st.composite
-def damaged_rows(draw: st.DrawFn) -> list[Values]:
-    """Rows of one format with fields replaced, removed, swapped and added."""
-    name = draw(st.sampled_from(sorted(GOOD)))
-    rows = []
-    for _ in range(draw(st.integers(1, 6))):
-        row = dict(GOOD[draw(st.sampled_from([name, name, name, "prompt"]))][0])
-        for _ in range(draw(st.integers(0, 2))):
-            field = draw(st.sampled_from([*row, "prompt", "input", "chosen"]))
-            if draw(st.booleans()):
-                row[field] = draw(junk)
-            else:
-                row.pop(field, None)
-        rows.append(row)
-    return rows
-
-
-class TestNothingElseEscapes:
-    """Whatever the data, the user gets pairs or one line that says what is wrong and where."""
-
-    def check(self, preparation: Preparation, rows: list[Values]) -> None:
-        ledger, pairs = Ledger("d"), []
-        try:
-            for pair in preparation.stream(rows_of(rows), ledger):
-                assert pair.chosen_ids
-                assert pair.prompt_ids
-                pairs.append(pair)
-        except UserError as error:
-            said = str(error)
-            assert "\n" not in said
-            said.encode()  # it can be printed
-            # Each row is dropped by itself, unless it leaves open how all of them are to be read.
-            assert preparation.on_bad_row == "error" or refused(rows)
-            return
-        assert adds_up(ledger, len(rows))
-        assert ledger.kept == len(pairs)
-        assert ledger.nll_only == sum(not pair.rejected_ids for pair in pairs)
-
-    @given(damaged_rows())
-    def test_damaged_rows(self, drop: Preparation, strict: Preparation, rows: list[Values]) -> None:
-        self.check(drop, rows)
-        self.check(strict, rows)
-
-    @settings(max_examples=15)
-    @given(damaged_rows())
-    def test_damaged_rows_with_real_templates(
-        self, real_tokenizer: Tokenizer, rows: list[Values]
-    ) -> None:
-        self.check(Preparation(PairTokenizer(real_tokenizer, LengthPolicy(64)), "drop"), rows)
-
-
-def refused(rows: list[Values]) -> bool:
-    """Whether the rows as a whole are no data set: most cannot be read, or it is left open how."""
-    read: Callable[[Any], Any] = PairReader(on_bad_row="drop")
-    lost = 0
-    for row in rows_of(rows):
-        try:
-            PairReader()(row)
-        except UndecidedError:
-            return True
-        except DataError:
-            pass
-        lost += is_tokenised(row.values) or isinstance(read(row), Dropped)
-    return 2 * lost > len(rows)

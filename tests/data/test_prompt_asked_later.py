@@ -83,23 +83,21 @@ def trained(
     return found, decision
 
 
-@pytest.mark.parametrize("conversation", CONVERSATIONS)
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_was_trained_is_what_is_asked(kind: str, conversation: str, tmp_path: Path) -> None:
-    tokenizer, asked = tokenizer_with(KINDS[kind]), CONVERSATIONS[conversation]
-    (pair,), decision = trained(tokenizer, [asked])
-    loaded = saved(tokenizer, tmp_path)
-    assert encode_prompt(loaded, asked[0]) == pair.prompt_ids
-    assert encode_prompt(tokenizer, asked[0]) == pair.prompt_ids
-    again = saved(loaded, tmp_path / "again")  # as merge, export and push do
-    assert encode_prompt(again, asked[0]) == pair.prompt_ids
-    assert bool(asked_otherwise(loaded)) is not decision.agrees
-    assert any("opens with" in note for note in decision.notes()) is not decision.agrees
-    if conversation == "plain":
-        assert decision.agrees is (kind not in INSIST)
-    if decision.agrees and "special" not in conversation:
-        own = loaded.apply_chat_template(asked[0], add_generation_prompt=True, tokenize=False)
-        assert loaded(own, add_special_tokens=False)["input_ids"] == pair.prompt_ids
+def test_what_was_trained_is_what_is_asked(kind: str, tmp_path: Path) -> None:
+    for conversation, asked in CONVERSATIONS.items():
+        tokenizer = tokenizer_with(KINDS[kind])
+        (pair,), decision = trained(tokenizer, [asked])
+        loaded = saved(tokenizer, tmp_path)
+        again = saved(loaded, tmp_path / "again")  # as merge, export and push do
+        for one in (tokenizer, loaded, again):
+            assert encode_prompt(one, asked[0]) == pair.prompt_ids, conversation
+        assert bool(asked_otherwise(loaded)) is not decision.agrees
+        assert any("opens with" in note for note in decision.notes()) is not decision.agrees
+        assert conversation != "plain" or decision.agrees is (kind not in INSIST)
+        if decision.agrees and "special" not in conversation:
+            own = loaded.apply_chat_template(asked[0], add_generation_prompt=True, tokenize=False)
+            assert loaded(own, add_special_tokens=False)["input_ids"] == pair.prompt_ids
 
 
 @pytest.mark.parametrize(
@@ -149,22 +147,24 @@ def test_the_argument_that_opens_so_becomes_the_default(
     tokenizer = tokenizer_with(KINDS[kind])
     _, decision = trained(tokenizer, [CONVERSATIONS["plain"]])
     assert decision.asked.decided == decided
-    assert Asking.of(saved(tokenizer, tmp_path)).variables == decided
+    loaded = saved(tokenizer, tmp_path)
+    assert Asking.of(loaded).variables == decided
     assert (tokenizer.chat_template == KINDS[kind]) is not bool(decided)
+    if kind == "qwen3":  # who asks may say otherwise
+        thinking = loaded.decode(encode_prompt(loaded, [HI], {"enable_thinking": True}))
+        assert thinking.endswith("<|im_start|>assistant\n")
+        same = encode_prompt(loaded, [HI], {"enable_thinking": False})
+        assert same == encode_prompt(loaded, [HI])
 
 
-def test_several_templates_by_name(tmp_path: Path) -> None:
+def test_several_templates_by_name_and_the_users_variables(tmp_path: Path) -> None:
     tokenizer = make_tokenizer()
     tokenizer.chat_template = {"default": KINDS["qwen3"], "tool_use": KINDS["qwen3"]}
     (pair,), _ = trained(tokenizer, [CONVERSATIONS["plain"]])
     loaded = saved(tokenizer, tmp_path)
     own = loaded.apply_chat_template([HI], add_generation_prompt=True, tokenize=False)
     assert loaded(own)["input_ids"] == pair.prompt_ids == encode_prompt(loaded, [HI])
-
-
-def test_the_users_variables_are_kept(tmp_path: Path) -> None:
-    text = "{{ 'mood=' ~ mood ~ ' ' }}" + KINDS["chatml"]
-    tokenizer = tokenizer_with(text)
+    tokenizer = tokenizer_with("{{ 'mood=' ~ mood ~ ' ' }}" + KINDS["chatml"])
     mood = {"mood": 'calm "é" 😀', "n": [1, None, True]}
     (pair,), _ = trained(tokenizer, [CONVERSATIONS["plain"]], mood)
     loaded = saved(tokenizer, tmp_path)
@@ -174,22 +174,16 @@ def test_the_users_variables_are_kept(tmp_path: Path) -> None:
     assert encode_prompt(loaded, [HI], {"mood": "wild"}) != pair.prompt_ids
 
 
-def test_who_asks_may_say_otherwise(tmp_path: Path) -> None:
-    tokenizer = tokenizer_with(KINDS["qwen3"])
-    trained(tokenizer, [CONVERSATIONS["plain"]])
-    loaded = saved(tokenizer, tmp_path)
-    thinking = loaded.decode(encode_prompt(loaded, [HI], {"enable_thinking": True}))
-    assert thinking.endswith("<|im_start|>assistant\n")
-    same = encode_prompt(loaded, [HI], {"enable_thinking": False})
-    assert same == encode_prompt(loaded, [HI])
-
-
 def test_a_model_that_nobody_trained_here_is_asked_as_its_template_opens() -> None:
     for kind, text in KINDS.items():
         tokenizer = tokenizer_with(text)
         opened = tokenizer.apply_chat_template([HI], add_generation_prompt=True, tokenize=False)
         if kind != "hunyuan":  # which opens nothing
             assert tokenizer.decode(encode_prompt(tokenizer, [HI])) == opened
+    tokenizer = tokenizer_with(KINDS["chatml"])  # what strangers write there does no harm
+    for planted in ({"prompt": "answered", "given": 3}, {"prompt": 7}, "x", {"prompt": "evil"}):
+        tokenizer.init_kwargs["orpo"] = planted
+        assert tokenizer.decode(encode_prompt(tokenizer, [HI])).endswith("assistant\n")
 
 
 @pytest.mark.parametrize("plain", [1, 3])
@@ -216,15 +210,6 @@ def test_training_goes_on_with_other_data(tmp_path: Path) -> None:
     own = third.apply_chat_template([HI], add_generation_prompt=True, tokenize=False)
     assert third(own)["input_ids"] == pair.prompt_ids
     assert third.chat_template.count("orpo: end") == 1
-
-
-@pytest.mark.parametrize(
-    "planted", [{"prompt": "answered", "given": 3}, {"prompt": 7}, "x", {"prompt": "evil"}, [1]]
-)
-def test_what_strangers_write_there_does_no_harm(planted: Any) -> None:
-    tokenizer = tokenizer_with(KINDS["chatml"])
-    tokenizer.init_kwargs["orpo"] = planted
-    assert tokenizer.decode(encode_prompt(tokenizer, [HI])).endswith("assistant\n")
 
 
 @pytest.mark.parametrize("kind", ["qwen3", "smollm3", "nemotron", "deepseek-v3"])
