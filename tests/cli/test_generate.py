@@ -1,4 +1,4 @@
-"""`orpo generate` with a store and with a server, and `orpo evaluate harness`."""
+"""`orpo generate` with a store and with a server."""
 
 from __future__ import annotations
 
@@ -36,18 +36,6 @@ def test_the_same_command_goes_on(orpo: Orpo, tiny: Path, prompts: Path, tmp_pat
     assert out.read_bytes() != whole
 
 
-def test_a_server_answers(orpo: Orpo, prompts: Path, tmp_path: Path) -> None:
-    out = tmp_path / "a.jsonl"
-    with ScriptedServer(lambda asked: asked.last.upper()) as server:
-        run = ("generate", "my-model", prompts, "--server", server.url, "--output", out)
-        assert orpo(*run, "--json") == 0, orpo.err
-        assert json.loads(orpo.out)["answers"][5] == {"prompt": "Say 5", "answer": "SAY 5"}
-        asked = len(server.asked)
-        assert orpo(*run) == 0
-        assert (len(server.asked), orpo.out) == (asked, "")
-    assert json.loads(out.read_text(encoding="utf-8").splitlines()[0])["model"] == "my-model"
-
-
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -71,43 +59,30 @@ def test_wrong_options_are_one_line(
     assert prompts.read_bytes() == before
 
 
-def test_turns_are_asked_one_after_another(orpo: Orpo, tmp_path: Path) -> None:
+def test_a_server_is_asked_turn_after_turn_and_once(orpo: Orpo, tmp_path: Path) -> None:
     rows = [
         {"question_id": 81, "category": "math", "turns": ["One?", "Two?"], "reference": ["1", "2"]},
         {"id": "x", "instruction": "Add.", "input": "1 and 2", "system": "Be brief."},
+        {"prompt": "Say 5"},
     ]
     path, out = tmp_path / "p.jsonl", tmp_path / "a.jsonl"
     path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     with ScriptedServer(lambda asked: f"{len(asked.body['messages'])} messages") as server:
-        run = ("generate", "m", path, "--server", server.url, "--output", out, "--json")
-        assert orpo(*run) == 0, orpo.err
-    two, one = json.loads(orpo.out)["answers"]
+        run = ("generate", "my-model", path, "--server", server.url, "--output", out)
+        assert orpo(*run, "--json") == 0, orpo.err
+        two, one, text = json.loads(orpo.out)["answers"]
+        asked = len(server.asked)
+        assert orpo(*run) == 0
+        assert (len(server.asked), orpo.out) == (asked, "")
     assert two == {"turns": ["One?", "Two?"], "answers": ["1 messages", "3 messages"]}
     assert one["prompt"][-1] == {"role": "user", "content": "Add.\n\n1 and 2"}
+    assert text == {"prompt": "Say 5", "answer": "1 messages"}
     kept = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
-    assert [(line["id"], line.get("category")) for line in kept] == [("81", "math"), ("x", None)]
-
-
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
-def test_harness_prints_one_object(orpo: Orpo, tiny: Path, tmp_path: Path) -> None:
-    pytest.importorskip("lm_eval")
-    data, out = tmp_path / "d.jsonl", tmp_path / "out"
-    data.write_text('{"q": "a", "gold": 0}\n{"q": "b", "gold": 1}\n', encoding="utf-8")
-    (tmp_path / "t.yaml").write_text(
-        f"task: mine\ndataset_path: json\ndataset_kwargs: {{data_files: {{test: {data}}}}}\n"
-        "test_split: test\noutput_type: multiple_choice\ndoc_to_text: q\n"
-        "doc_to_choice: [a, b]\ndoc_to_target: gold\nmetric_list: [{metric: acc}]\n",
-        encoding="utf-8",
-    )
-    run = ("evaluate", "harness", tiny, "--include-path", tmp_path, "--output_dir", out)
-    assert orpo(*run, "--tasks", "mine", "--json") == 0, orpo.err
-    (row,) = json.loads(orpo.out)["results"]["after"]
-    assert (row["task"], row["metric"], row["n"]) == ("mine", "acc", 2)
-    assert (out / "report.html").is_file()
-    assert orpo(*run, "--tasks", "mine", "--limit", "1") == 2
-    assert "holds an evaluation with limit None, now it is 1.0" in orpo.err
-    assert orpo(*run, "--tasks", "") == 2
-    assert "names no task" in orpo.err
+    assert [(line["id"], line.get("category")) for line in kept[:2]] == [
+        ("81", "math"),
+        ("x", None),
+    ]
+    assert kept[2]["model"] == "my-model"
 
 
 def test_generate_reads_texts_lines_and_columns_alike(

@@ -128,7 +128,8 @@ def _heed(chat: Chat, line: str, screen: Callable[[Chat, str], None], *, typed: 
         case "/help":
             say(_HELP)
         case "/reset":
-            chat.reset()
+            for side in chat.sides:
+                side.turns.clear()
         case "/undo":
             say(f"taken back: {chat.undo()}")
         case "/system":

@@ -22,12 +22,9 @@ from orpo.evaluate.loading import Answerer, is_adapter, load_answerer, started_f
 from orpo.evaluate.settings import Sampling
 from orpo.train.models import vocabulary_size
 
-ITS_BASE = ""
-"""As `beside`: the model that the run started from."""
-
+ITS_BASE = ""  # as `beside`: the model that the run started from
 _LONGEST = 8  # tokens of one character; what is longer is broken
-Hear = Callable[[str], None]
-"""Told each piece of an answer as soon as it is certain."""
+Hear = Callable[[str], None]  # told each piece of an answer as soon as it is certain
 
 
 @dataclass
@@ -107,11 +104,6 @@ class Chat:
             del side.turns[-1]
             asked = side.turns.pop()
         return asked["content"]
-
-    def reset(self) -> None:
-        """Forget everything but the system prompt."""
-        for side in self.sides:
-            side.turns.clear()
 
     def save(self, path: Path) -> None:
         """Write one JSON object per side; nothing that is there is replaced."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from re import Pattern
@@ -27,16 +27,10 @@ winner comment comments evaluation judgment judgement justification analysis
 _GRADE_KEYS = frozenset(_NAMES.split())
 
 
-@dataclass(frozen=True)
-class _Rules:
-    """A table of expressions: by name, and those that only stand in a row."""
+class _Rules(dict[str, Pattern[str]]):
+    """Expressions by name, and those that only stand in a row."""
 
-    named: dict[str, Pattern[str]]
-    listed: tuple[Pattern[str], ...] = ()
-    whatever: tuple[bool, ...] = ()  # whether one of those holds in a sentence with an "if", too
-
-    def __getitem__(self, name: str) -> Pattern[str]:
-        return self.named[name]
+    listed: Sequence[tuple[Pattern[str], bool]]  # whether it holds in a sentence with "if", too
 
 
 def _table(name: str) -> dict[str, Any]:
@@ -56,11 +50,11 @@ def _rules(name: str) -> _Rules:
         words[word] = _filled(text, words)
     patterns = table["patterns"]
     listed = [_filled(rule, words) for rule in patterns.pop("rules", ())]
-    return _Rules(
-        {one: re.compile(_filled(text, words)) for one, text in patterns.items()},
-        tuple(map(re.compile, listed)),
-        tuple("if you (?:" in rule or words["JUDGE"] in rule for rule in listed),
-    )
+    rules = _Rules({one: re.compile(_filled(text, words)) for one, text in patterns.items()})
+    rules.listed = [
+        (re.compile(rule), "if you (?:" in rule or words["JUDGE"] in rule) for rule in listed
+    ]
+    return rules
 
 
 @cache
@@ -74,11 +68,9 @@ def _languages() -> tuple[tuple[Pattern[str], ...], ...]:
 
 
 def orders_the_judge(prose: str, prompt: str) -> bool:
-    """Whether a text tells its judge what to do.
+    """Whether an answer without its code and quotations tells its judge what to do.
 
-    Args:
-        prose: The answer without its code and its quotations, as `legible` leaves it.
-        prompt: What was asked, the same way; if it has such an order in it, the answer may too.
+    If what was asked has such an order in it, the answer may too.
     """
     return _orders(prose) and not _orders(prompt)
 
@@ -121,7 +113,7 @@ def _tells(rules: _Rules, near: list[str], judging: bool, grading: bool) -> bool
     ):
         return True
     if not rules["REPORTED"].search(sentence):
-        for rule, whatever in zip(rules.listed, rules.whatever, strict=True):
+        for rule, whatever in rules.listed:
             if (whatever or not conditional) and rule.search(sentence):
                 return True
     return bool(
@@ -131,11 +123,9 @@ def _tells(rules: _Rules, near: list[str], judging: bool, grading: bool) -> bool
 
 
 def forges(prose: str, prompt: str) -> bool:
-    """Whether a text has the form of a verdict, or of the judge's prompt, for no good reason.
+    """Whether an answer without its code has the form of a verdict, or of the judge's prompt.
 
-    Args:
-        prose: The answer without its code, as `legible` leaves it.
-        prompt: What was asked, the same way; forms that stand there are not held against it.
+    Forms that stand in what was asked are not held against it.
     """
     rules = _rules("forgery")
     if any(rules[name].search(prose) and not rules[name].search(prompt) for name in _OWN):

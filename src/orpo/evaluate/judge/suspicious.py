@@ -57,7 +57,7 @@ def suspicions(answers: Sequence[str | None], prompts: Sequence[str]) -> list[tu
     """
     texts = [legible(answer or "") for answer in answers]
     asked = [legible(prompt) for prompt in prompts]
-    repeated = constant_answers(texts, asked)
+    repeated = _constant_answers(texts, asked)
     flags: list[tuple[str, ...]] = []
     for index, (text, prompt) in enumerate(zip(texts, asked, strict=True)):
         prose = _without(text, _BLOCK)
@@ -83,7 +83,7 @@ def _without(text: str, part: re.Pattern[str]) -> str:
     return part.sub(lambda found: found.groupdict().get("inside") or found[0].strip("`\"'"), text)
 
 
-def constant_answers(answers: Sequence[str], prompts: Sequence[str]) -> set[int]:
+def _constant_answers(answers: Sequence[str], prompts: Sequence[str]) -> set[int]:
     """Indices of answers that other prompts got too.
 
     Punctuation, case and white space make no difference. A long answer is constant if three
@@ -151,30 +151,17 @@ def _alike(words: Sequence[Sequence[str]]) -> Iterator[tuple[int, int]]:
             yield first[key], index
         else:
             first[key] = index
-            if _is_long(found):
-                shingles[index] = _shingles(found)
-    buckets: dict[tuple[int, bytes], int] = {}
-    for index, hashes in shingles.items():
-        for bucket in _signature(hashes):
-            other = buckets.setdefault(bucket, index)
-            if other != index and _jaccard(hashes, shingles[other]) >= _ALIKE:
-                yield other, index
-
-
-def _shingles(words: Sequence[str]) -> NDArray[np.uint64]:
-    """Hashes of three words in a row, each once."""
-    triples = zip(words, words[1:], words[2:], strict=False)
-    hashes = {zlib.crc32(" ".join(triple).encode("utf-8", "replace")) for triple in triples}
-    return np.fromiter(hashes or {0}, np.uint64)
-
-
-def _signature(hashes: NDArray[np.uint64]) -> list[tuple[int, bytes]]:
+            if _is_long(found):  # hashes of three words in a row, each once
+                triples = [" ".join(three) for three in zip(key, key[1:], key[2:], strict=False)]
+                hashes = {zlib.crc32(three.encode("utf-8", "replace")) for three in triples}
+                shingles[index] = np.fromiter(hashes or {0}, np.uint64)
     mixers = np.random.default_rng(0).integers(1, 1 << 29, (2, _BANDS * _ROWS), dtype=np.uint64)
-    least = ((hashes[:, None] * mixers[0] + mixers[1]) % _PRIME).min(0)
-    bands = least.reshape(_BANDS, _ROWS)
-    return [(number, band.tobytes()) for number, band in enumerate(bands)]
-
-
-def _jaccard(one: NDArray[np.uint64], other: NDArray[np.uint64]) -> float:
-    common = len(np.intersect1d(one, other, assume_unique=True))
-    return common / (len(one) + len(other) - common)
+    buckets: dict[tuple[int, bytes], int] = {}
+    for index, own in shingles.items():
+        least = ((own[:, None] * mixers[0] + mixers[1]) % _PRIME).min(0)
+        for number, band in enumerate(least.reshape(_BANDS, _ROWS)):
+            other = buckets.setdefault((number, band.tobytes()), index)
+            common = len(np.intersect1d(own, shingles[other], assume_unique=True))
+            either = len(own) + len(shingles[other]) - common
+            if other != index and common / either >= _ALIKE:
+                yield other, index
