@@ -41,7 +41,8 @@ def test_the_same_command_goes_on(orpo: Orpo, tiny: Path, prompts: Path, tmp_pat
     [
         (("--server", f"http://127.0.0.1:{free_port()}"), "no server answers"),
         (("--server", "localhost"), "is no address of a server"),
-        (("--server", "http://h", "--raw"), "--raw"),
+        (("--server", "http://h", "--raw"), "--raw: a server applies its chat template"),
+        (("--server", "http://h", "--chat_template_kwargs", '{{"a": 1}}'), "renders its chat"),
         (("--temperature", "-1"), "--temperature"),
         (("--top_p", "0"), "--top_p"),
         (("--output", "{prompts}"), "is the file of prompts"),
