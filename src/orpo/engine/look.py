@@ -18,14 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from orpo.engine import probing
 from orpo.engine.attention import transformer
-from orpo.engine.probing import (
-    on_trial,
-    positions_of_text,
-    random_ids,
-    text_config,
-    without_checkpointing,
-)
 from orpo.errors import ModelError, UserError
 
 REFUSALS = (
@@ -50,12 +44,14 @@ def look_through(model: nn.Module) -> Look:
     A ModelError if the model cannot take a text, or predicts a token from those after it.
     """
     device = next(model.parameters()).device
-    count = max(2, min(_TOKENS, positions_of_text(model) or _TOKENS))
-    ids = torch.tensor([random_ids(model, count, torch.Generator().manual_seed(0))], device=device)
+    count = max(2, min(_TOKENS, probing.positions_of_text(model) or _TOKENS))
+    ids = torch.tensor(
+        [probing.random_ids(model, count, torch.Generator().manual_seed(0))], device=device
+    )
     try:
-        with on_trial(model), torch.no_grad():
+        with probing.on_trial(model), torch.no_grad():
             _require_causal(model, ids)
-        with on_trial(model, training=True), without_checkpointing(model):
+        with probing.on_trial(model, training=True), probing.without_checkpointing(model):
             return _watched(model, ids)
     except UserError:
         raise
@@ -106,7 +102,7 @@ def _watched(model: nn.Module, ids: Tensor) -> Look:
     with torch.enable_grad(), _watching(model) as (drawing, called):
         logits = _logits(model, ids)
     found: list[tuple[str, nn.Parameter]] = []
-    if text_config(model) is not config:
+    if probing.text_config(model) is not config:
         found = [(n, p) for n, p in _beside_the_text(model, called) if p.requires_grad]
     grads: Sequence[Tensor | None] = []
     if found and logits.requires_grad:

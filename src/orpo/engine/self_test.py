@@ -15,19 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from orpo.data.pack import PairCollator
+from orpo.engine import probing
 from orpo.engine.attention import transformer
 from orpo.engine.head import sum_pairs, token_logps
 from orpo.engine.layout import Predictions, pad_pairs
 from orpo.engine.look import REFUSALS
-from orpo.engine.probing import (
-    borders_of,
-    forget_lengths,
-    on_trial,
-    positions_of_text,
-    random_ids,
-    text_config,
-    without_checkpointing,
-)
 from orpo.engine.types import Engine
 from orpo.objective.types import PairLogps
 
@@ -47,7 +39,7 @@ def self_test(model: nn.Module, engine: Engine, *, training: bool = False) -> st
     With `training`, the model as it is while it is trained, where it draws no random numbers.
     None if they agree, else one line that says by how much they do not.
     """
-    with on_trial(model, training=training), without_checkpointing(model):
+    with probing.on_trial(model, training=training), probing.without_checkpointing(model):
         for batch, short in _random_batches(model):
             with torch.set_grad_enabled(short):
                 reason = _compare(model, engine, batch, _watched(model) if short else [])
@@ -88,7 +80,7 @@ def _one_at_a_time(model: nn.Module, batch: Mapping[str, Tensor], nll_scope: str
     asked, width = padded.predictions, padded.input_ids.shape[1]
     logps = []
     for row, length in enumerate(padded.attention_mask.sum(1).tolist()):
-        forget_lengths(model)
+        probing.forget_lengths(model)
         own = asked.source // width == row
         source, target = asked.source[own] - row * width, asked.target[own]
         kept: dict[str, Tensor] = {}
@@ -144,10 +136,10 @@ def _watched(model: nn.Module) -> list[nn.Parameter]:
 
 def _random_batches(model: nn.Module) -> list[tuple[dict[str, Tensor], bool]]:
     """Batches of random pairs, and whether they are short enough for a backward pass."""
-    positions = min(positions_of_text(model) or _LONGEST, _LONGEST)
+    positions = min(probing.positions_of_text(model) or _LONGEST, _LONGEST)
     chosen = min(9, max(1, positions - 2))
     rejected, room = max(1, chosen - 2), max(1, positions - 12)
-    most = _LONGEST if borders_of(model) else room  # rotary positions go on
+    most = _LONGEST if probing.borders_of(model) else room  # rotary positions go on
     beyond = [n + 3 for n in _lengths_that_matter(model) if n + 3 <= most]
     prompt = max([*beyond, min(12, room)])
     short = (min(5, room), max(1, chosen // 2), max(1, chosen - 1))
@@ -161,12 +153,14 @@ def _random_batches(model: nn.Module) -> list[tuple[dict[str, Tensor], bool]]:
 
 def _lengths_that_matter(model: nn.Module) -> list[int]:
     """Lengths from which on a sequence is, or may be, treated in another way."""
-    text = text_config(model)
+    text = probing.text_config(model)
     scaling = getattr(text, "rope_parameters", None) or {}
     inner = [one for one in scaling.values() if isinstance(one, dict)]
     named = [getattr(text, n, None) for n in ("sliding_window", _FIRST_TRAINED)]
     named += [one.get(_FIRST_TRAINED) for one in (scaling, *inner)]
-    lengths = [n for n in named if isinstance(n, int)] + [b.tokens for b in borders_of(model)]
+    lengths = [n for n in named if isinstance(n, int)] + [
+        b.tokens for b in probing.borders_of(model)
+    ]
     return sorted(n for n in lengths if n > 0)
 
 
@@ -174,9 +168,9 @@ def _random_batch(model: nn.Module, lengths: list[tuple[int, int, int]]) -> dict
     generator = torch.Generator().manual_seed(0)
     rows = [
         {
-            "prompt_ids": random_ids(model, prompt, generator),
-            "chosen_ids": random_ids(model, chosen, generator),
-            "rejected_ids": random_ids(model, rejected, generator),
+            "prompt_ids": probing.random_ids(model, prompt, generator),
+            "chosen_ids": probing.random_ids(model, chosen, generator),
+            "rejected_ids": probing.random_ids(model, rejected, generator),
             "row": row,
         }
         for row, (prompt, chosen, rejected) in enumerate(lengths)

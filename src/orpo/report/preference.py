@@ -9,14 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orpo.errors import DataError
+from orpo.evaluate import results
 from orpo.evaluate.intervals import Interval
-from orpo.evaluate.results import (
-    Calibration,
-    Distribution,
-    PreferenceResult,
-    Preferences,
-    WorstPair,
-)
 from orpo.report import style
 from orpo.report.page import Figure, Page, Passage, Words, told
 from orpo.report.style import COLOURS, DOTTED, SERIES, percent
@@ -31,7 +25,7 @@ _STYLES = {"after": SERIES[0], "before": SERIES[1]}
 _MOST = 40
 
 
-def preference_page(r: PreferenceResult, folder: Path) -> Page:
+def preference_page(r: results.PreferenceResult, folder: Path) -> Page:
     """The page of what `orpo evaluate preference` found. An unfinished one is refused."""
     after, before = r.results.get("after"), r.results.get("before")
     if after is None or not after.intervals:
@@ -59,7 +53,7 @@ def _account(account: Mapping[str, Any]) -> Iterator[str]:
     yield from (f"{part} cut in {n:,}" for part, n in (account.get("cut") or {}).items() if n)
 
 
-def _passage(one: WorstPair) -> Passage:
+def _passage(one: results.WorstPair) -> Passage:
     def shown(value: float) -> str:
         return minus(f"{value:.3f}") if math.isfinite(value) else "not known"
 
@@ -72,7 +66,10 @@ def _passage(one: WorstPair) -> Passage:
 
 
 def _figures(
-    before: Preferences | None, after: Preferences, spread: Distribution | None, words: Words
+    before: results.Preferences | None,
+    after: results.Preferences,
+    spread: results.Distribution | None,
+    words: Words,
 ) -> Iterator[Figure]:
     lines = [("all pairs", _both(before.intervals if before else {}, after.intervals))]
     for kind, groups in after.groups.items():
@@ -116,7 +113,7 @@ def _accuracies(lines: Sequence[tuple[str, Mapping[str, Interval]]], canvas: Can
         axes.legend(loc="lower left")
 
 
-def _reliability(sides: Mapping[str, Calibration], canvas: Canvas) -> None:
+def _reliability(sides: Mapping[str, results.Calibration], canvas: Canvas) -> None:
     axes = canvas.add_subplot()
     axes.plot([0.5, 1], [0.5, 1], color=COLOURS["muted"], linewidth=1, linestyle=DOTTED)
     for moment, one in sides.items():
@@ -129,7 +126,7 @@ def _reliability(sides: Mapping[str, Calibration], canvas: Canvas) -> None:
         axes.legend(loc="lower right")
 
 
-def _odds(spread: Distribution, canvas: Canvas) -> None:
+def _odds(spread: results.Distribution, canvas: Canvas) -> None:
     axes = canvas.add_subplot()
     for moment, counts in (("before", spread.before), ("after", spread.after)):
         if counts:

@@ -6,14 +6,8 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from orpo.evaluate import results
 from orpo.evaluate.intervals import Interval
-from orpo.evaluate.results import (
-    AlpacaResult,
-    JudgedRates,
-    LengthRate,
-    Suspicious,
-    WinRateResult,
-)
 from orpo.report import style
 from orpo.report.page import Figure, Page, Passage, Words, ends_of, told
 from orpo.report.style import COLOURS
@@ -27,7 +21,7 @@ Published = tuple[str, float, float, float]
 """A model's name, length-controlled win rate, win rate and mean length."""
 
 
-def win_rate_page(r: WinRateResult) -> Page:
+def win_rate_page(r: results.WinRateResult) -> Page:
     """The page of `orpo evaluate win-rate`."""
     return told(
         "win_rate",
@@ -39,7 +33,7 @@ def win_rate_page(r: WinRateResult) -> Page:
     )
 
 
-def alpaca_page(r: AlpacaResult) -> Page:
+def alpaca_page(r: results.AlpacaResult) -> Page:
     """The page of `orpo evaluate alpaca`."""
     rate, board = (r.rates.win_rate, r.rates.leaderboard) if r.rates else (None, None)
     length = r.rates.mean_length.get("model", 0.0) if r.rates else 0.0
@@ -78,7 +72,7 @@ def alpaca_page(r: AlpacaResult) -> Page:
     )
 
 
-def _named(found: Suspicious | None) -> str:
+def _named(found: results.Suspicious | None) -> str:
     """The first of the suspicious rows: "rows 3, 7 and 12 more"."""
     rows = found.rows if found else ()
     names = list(dict.fromkeys(shortened(str(one.index), 40) for one in rows))
@@ -86,7 +80,7 @@ def _named(found: Suspicious | None) -> str:
     return f"{'rows' if names[1:] else 'row'} {', '.join(names[:_NAMED])}{more}"
 
 
-def _passages(rates: JudgedRates | None, names: tuple[str, str]) -> Iterator[Passage]:
+def _passages(rates: results.JudgedRates | None, names: tuple[str, str]) -> Iterator[Passage]:
     """The examples, with both answers and what the judge said."""
     kinds = {"win": "Win", "loss": "Loss", "flagged": "Flagged"}
     for place, one in enumerate(rates.examples if rates else (), 1):
@@ -104,14 +98,14 @@ def _passages(rates: JudgedRates | None, names: tuple[str, str]) -> Iterator[Pas
         yield Passage(f"{place}. {kinds.get(one.kind, 'Pair')}{shown}", parts, tags)
 
 
-def _by_length(rates: JudgedRates | None, words: Words) -> Iterator[Figure]:
+def _by_length(rates: results.JudgedRates | None, words: Words) -> Iterator[Figure]:
     """The win rate by how much longer the model's answer is; nothing for few prompts."""
     if rates is not None and len(rates.by_length) >= 3:
         title, paint = "Win rate by difference in length", partial(_paint_lengths, rates.by_length)
         yield Figure("by-length", title, words["by_length"], (7.2, 3.6), paint)
 
 
-def _paint_lengths(groups: Sequence[LengthRate], canvas: Canvas) -> None:
+def _paint_lengths(groups: Sequence[results.LengthRate], canvas: Canvas) -> None:
     axes, colour = canvas.add_subplot(), COLOURS["chosen"]
     x, rate = [group.mean for group in groups], [group.win_rate for group in groups]
     axes.axhline(50, color=COLOURS["muted"], linewidth=0.9)
