@@ -27,9 +27,9 @@ def of(name: str, observed: Observed) -> Finding:
 @pytest.mark.parametrize(
     ("logged", "seeds", "most"),
     [
-        *((logged, 60, 1) for logged in (SHORT, USUAL, LONG)),
+        *((logged, 40, 1) for logged in (SHORT, USUAL, LONG)),
         *(
-            (Logged(steps, 0.3, memory, 5 if steps > 20 else 0), 40, 2)
+            (Logged(steps, 0.3, memory, 5 if steps > 20 else 0), 30, 2)
             for steps in (8, 30, 100)
             for memory in (0.0, 0.5)
         ),
@@ -42,8 +42,8 @@ def test_false_alarms_are_rare(logged: Logged, seeds: int, most: int) -> None:
 
 @pytest.mark.parametrize("disease", DISEASED)
 def test_a_planted_disease_is_found(disease: str) -> None:
-    for logged, enough in ((USUAL, 18), (LONG, 18), (SHORT, 0 if disease == "overfitting" else 12)):
-        found = [disease in applied(seen(DISEASED[disease], logged, seed)) for seed in range(20)]
+    for logged, enough in ((USUAL, 9), (LONG, 9), (SHORT, 0 if disease == "overfitting" else 6)):
+        found = [disease in applied(seen(DISEASED[disease], logged, seed)) for seed in range(10)]
         assert sum(found) >= enough
 
 

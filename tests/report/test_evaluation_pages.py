@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -192,6 +193,18 @@ def test_beside_whom_a_model_stands(tmp_path: Path) -> None:
     assert page.figures[0].name == "leaderboard"
     assert "57.3\u00a0%, between published results." in page.figures[0].seen
     assert "(here)" in page.figures[0].svg
+
+
+def test_the_worst_pairs_are_shown_with_what_is_known_of_them(tmp_path: Path) -> None:
+    pair = {"row": 3, "log_odds": -1.5, "log_odds_before": None, "groups": {"task": "sums"}}
+    texts = {"where": "a.jsonl:3", "prompt": "p", "chosen": "c", "rejected": "r"}
+    worst = [pair | texts, pair | {"log_odds": math.inf, "log_odds_before": -2.0}]
+    page = read_page(changed("preference", tmp_path, lambda found: found.update(worst=worst)))
+    full, bare = page.passages
+    assert full.title == "a.jsonl:3: log odds ratio −1.500"
+    assert [label for label, _ in full.parts] == ["Prompt", "Chosen", "Rejected, and preferred"]
+    assert bare.title == "row 3: log odds ratio not known, before −2.000"
+    assert (bare.parts, bare.tags) == ([], ["sums"])
 
 
 def test_a_tuning_says_how_sure_it_is(tmp_path: Path) -> None:
