@@ -115,11 +115,7 @@ def generation_config(
 
 @contextmanager
 def as_asked(model: nn.Module) -> Iterator[None]:
-    """`model.generate` does what it is told, and takes nothing from the model's own settings.
-
-    What those would add (a penalty on repetition, the 50 most probable tokens, beams, another way
-    of searching) would change the answers without anybody having asked for it.
-    """
+    """`model.generate` does what it is told: nothing of the model's own settings, such as beams."""
     name = "generation_config"
     own = [(part, vars(part)[name]) for part in model.modules() if name in vars(part)]
     for part, _ in own:

@@ -70,10 +70,7 @@ def nonce_for(seed: int, *texts: str) -> str:
 
 
 def harmless(text: str) -> str:
-    """A text that cannot end a message, write a mark, or say what nobody sees.
-
-    Chat markup gets a space after its first character; unseen characters go.
-    """
+    """A text that cannot end a message, write a mark, or say what nobody sees."""
     seen = _UNSEEN.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
     broken = _MARKUP.sub(lambda found: f"{found[0]} ", seen)
     return _FENCE.sub(lambda found: " ".join(found[0]), broken)

@@ -143,14 +143,10 @@ def complete(
 ) -> list[Reply]:
     """The judge's replies, in the order of the requests.
 
-    Equal requests are asked once, and what is in the settings' cache is not asked at all. Every
-    reply is in the cache as soon as it has come: after a break the same call goes on. A request
-    that the server refuses for good, such as one that is too long for the judge, has a reply with
-    an empty text and an `error`.
-
-    Raises:
-        ConfigError: The key, the model, the address or the limit of the cost is wrong.
-        EvaluationError: The server is gone or too busy; the message says how many are done.
+    Equal requests are asked once, and what is in the settings' cache is not asked at all: every
+    reply is there as soon as it has come, and after a break, an EvaluationError that says how many
+    are done, the same call goes on. A request that the server refuses for good, such as one that is
+    too long for the judge, has a reply with an empty text and an `error`.
     """
     wanted = {request.key(settings): request for request in requests}
     with open_store(settings.cache, _kept, begins='{"key": ', strict=False, say=say) as store:
