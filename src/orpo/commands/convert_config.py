@@ -22,9 +22,15 @@ examples:
 
 A script for TRL runs with two changed imports: docs/migrate.md shows them."""
 
-_OF_THE_DEVICE = (
-    *("tf32", "bf16", "fp16", "bf16_full_eval", "fp16_full_eval", "use_cpu", "ddp_backend"),
-)
+_OF_THE_DEVICE = [
+    "tf32",
+    "bf16",
+    "fp16",
+    "bf16_full_eval",
+    "fp16_full_eval",
+    "use_cpu",
+    "ddp_backend",
+]
 """What depends on the machine that trains, which need not be this one."""
 
 
@@ -69,9 +75,9 @@ def _check(found: Conversion) -> None:
     from orpo.train.job import TrainJob  # noqa: PLC0415 - with it
 
     left_out = {*found.blanks, *_OF_THE_DEVICE}
+    if not (found.values.get("eval_dataset") or found.values.get("held_out")):
+        left_out |= {"eval_strategy", "eval_steps"}
     known = {name: value for name, value in found.values.items() if name not in left_out}
-    if not (known.get("eval_dataset") or known.get("held_out")):
-        known = {n: v for n, v in known.items() if n not in {"eval_strategy", "eval_steps"}}
     of_job = {field.name for field in fields(TrainJob)}
     needed = {"model": "MODEL", "dataset": "DATASET"}
     try:

@@ -1,23 +1,25 @@
 """Settings of another trainer in, a recipe and an account of every key out; nothing is run.
 
-A file is read into keys (`reading`) and the rules of its trainer (`peers`, with the tables of names
-in `tables.yaml`) write settings into a `Ledger`, which holds that no key is passed over.
+A file is read into keys and the rules of its trainer (`peers`, with the tables of names in
+`tables.yaml`) write settings into a `Ledger`, which holds that no key is passed over.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from orpo.errors import ConfigError
-from orpo.migrate.ledger import FILL_IN, Kind, Ledger, Outcome, Setting
+from orpo.errors import ConfigError, DataError
+from orpo.migrate.ledger import FILL_IN, Key, Kind, Ledger, Outcome, Setting
 from orpo.migrate.peers import require_orpo, settle
-from orpo.migrate.reading import read_document
 from orpo.migrate.rules import PEERS, known_to_transformers
+from orpo.runs import reading
 from orpo.terminal import spelled_out
 
 _GROUPS = {
@@ -37,6 +39,15 @@ _GROUPS = {
 }
 _WIDE = 44
 """Comments begin there, or after the value."""
+_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
+_NESTED = ("trl", "datasets", "test_datasets")
+"""Blocks whose parts are settings of their own; other blocks are values."""
+_ACCELERATE = {"compute_environment", "distributed_type", "num_machines"}
+_SHELL = ("a shell script", "Write the flags of its command into a YAML file")
+_SCRIPTS = {
+    ".py": ("a Python script", "A script for TRL runs with two changed imports"),
+    **{".sh": _SHELL, ".bash": _SHELL},
+}
 
 
 @dataclass(frozen=True)
@@ -105,7 +116,7 @@ def convert(files: Sequence[str], asked: str | None = None) -> Conversion:
     Raises:
         ConfigError: A file cannot be read, is of no known trainer, or trains something else.
     """
-    documents = [read_document(Path(file), asked) for file in files]
+    documents = [_read_document(Path(file), asked) for file in files]
     peers = list(dict.fromkeys(peer for peer, _ in documents if peer))
     if len(peers) != 1:
         names = " and ".join(PEERS[peer]["called"] for peer in peers) or "accelerate alone"
@@ -129,15 +140,101 @@ def convert(files: Sequence[str], asked: str | None = None) -> Conversion:
     return Conversion(tuple(files), peers[0], tuple(ledger.settings.values()), tuple(outcomes))
 
 
+def _read_document(path: Path, asked: str | None) -> tuple[str, list[Key]]:
+    """Whose settings a file holds, and its keys; "" for those of `accelerate launch`."""
+    suffix, where = path.suffix.lower(), str(path)
+    if suffix in _SCRIPTS:
+        kind, instead = _SCRIPTS[suffix]
+        what, fix = f"is {kind}, and settings are read from YAML and JSON", f"{instead}: "
+        raise ConfigError(what, where=where, fix=f"{fix}docs/migrate.md shows how.")
+    if suffix not in (".yaml", ".yml", ".json"):
+        what = f"unknown kind of file {suffix or path.name!r}"
+        raise ConfigError(what, where=where, fix="Use .yaml or .json.")
+    keys = read_mapping(path)
+    names = {key.name.partition(".")[0].partition("[")[0] for key in keys}
+    if len(names & _ACCELERATE) > 1:
+        return "", keys
+    if asked:
+        return asked, keys
+    marks = {peer: len(names.intersection(table["marks"])) for peer, table in PEERS.items()}
+    best = [peer for peer, count in marks.items() if count == max(marks.values())]
+    if not max(marks.values()):
+        what, fix = "holds no key by which its trainer could be told", "|".join(PEERS)
+    else:
+        called = " or ".join(PEERS[peer]["called"] for peer in best)
+        what, fix = f"could be of {called}", best[0]
+    if len(best) > 1:
+        raise ConfigError(what, where=where, fix=f"Say it: --from {fix}.")
+    return best[0], keys
+
+
+def read_mapping(path: Path) -> list[Key]:
+    """The keys of a YAML or JSON file, in order.
+
+    Raises:
+        ConfigError: It is broken, or holds no settings; names the line.
+    """
+    if not path.is_file():
+        raise ConfigError("no such file", where=str(path), fix="Give a file with settings.")
+    try:
+        text = reading.read_text(path)
+        values = reading.load_yaml(text)
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        json.dumps(values, default=str, skipkeys=True)  # what holds itself is refused
+    except DataError as error:
+        raise ConfigError(error.what, where=str(path)) from error
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise ConfigError(f"cannot be read ({error.problem})", where=f"{path}:{line}") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ConfigError(f"cannot be read ({error})", where=str(path)) from error
+    if not isinstance(node, yaml.MappingNode) or not isinstance(values, dict):
+        raise ConfigError("holds no settings", where=str(path), fix="Give `name: value` per line.")
+    return list(_keys(node, values, path, ""))
+
+
+def _keys(node: yaml.MappingNode, values: Any, path: Path, prefix: str) -> Iterator[Key]:
+    for name_node, value_node in node.value:
+        name, line = str(name_node.value), name_node.start_mark.line + 1
+        value: Any = values.get(name, values.get(_scalar(name)))
+        full, nested = f"{prefix}{name}", not prefix and name in _NESTED
+        parts = value_node.value if isinstance(value_node, yaml.SequenceNode) else []
+        if nested and isinstance(value_node, yaml.MappingNode):
+            yield from _keys(value_node, value, path, f"{full}.")
+        elif nested and parts and all(isinstance(part, yaml.MappingNode) for part in parts):
+            for i, part in enumerate(parts):
+                yield from _keys(part, value[i], path, f"{full}[{i}].")
+        else:
+            yield Key(full, _scalar(value), f"{path}:{line}")
+
+
+def _scalar(value: Any) -> Any:
+    """A value as it is meant: YAML reads 1e-5 as a text."""
+    if isinstance(value, list):
+        return [_scalar(part) for part in value]
+    if not isinstance(value, str):
+        return value
+    text = value.strip()
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    if text in ("None", "null"):  # "none" is a logger, and a kind of schedule
+        return None
+    if not _NUMBER.fullmatch(text):
+        return value
+    return int(text) if re.fullmatch(r"[-+]?\d+", text) else float(text)
+
+
 def recipe_text(conversion: Conversion) -> str:
     """YAML for `orpo train`."""
     files = ", ".join(_no_lines(file) for file in conversion.files)
     lines = [f"# Converted from {files}: settings of {conversion.trainer}."]
     left = {setting.name: setting for setting in conversion.settings}
-    for title, names in _GROUPS.items():
-        group = [left.pop(name) for name in names if name in left]
-        lines += _block(title, group)
-    lines += _block("the rest", list(left.values()))
+    groups = {t: [left.pop(n) for n in names if n in left] for t, names in _GROUPS.items()}
+    for title, settings in {**groups, "the rest": list(left.values())}.items():
+        lines += ["", f"# {title}"] if settings else []
+        for one in settings:
+            line = f"{one.name}: {_value(one.value)}"
+            lines.append(f"{line:<{_WIDE}}  # {_no_lines(one.source)}")
     lost = [
         f"{_no_lines(o.key.name)} ({_no_lines(o.key.where)}): {_no_lines(o.said)}"
         for o in conversion.of_kind("not supported")
@@ -148,30 +245,13 @@ def recipe_text(conversion: Conversion) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _block(title: str, settings: list[Setting]) -> list[str]:
-    if not settings:
-        return []
-    shown = ((f"{s.name}: {_value(s.value)}", _no_lines(s.source)) for s in settings)
-    return ["", f"# {title}", *(f"{text:<{_WIDE}}  # {source}" for text, source in shown)]
-
-
 def _value(value: Any) -> str:
     """On one line, as YAML that reads as the same value, also where it is shown on a terminal."""
-    text = _dumped(value, allow_unicode=True)
+    how: dict[str, Any] = {"default_flow_style": True, "width": 2**31, "sort_keys": False}
+    text: str = yaml.safe_dump(value, allow_unicode=True, **how)
     if spelled_out(text) != text:
-        text = _dumped(value, allow_unicode=False)
+        text = yaml.safe_dump(value, allow_unicode=False, **how)
     return text.removesuffix("\n").removesuffix("\n...")
-
-
-def _dumped(value: Any, *, allow_unicode: bool) -> str:
-    text: str = yaml.safe_dump(
-        value,
-        default_flow_style=True,
-        width=2**31,
-        allow_unicode=allow_unicode,
-        sort_keys=False,
-    )
-    return text
 
 
 def _no_lines(text: str) -> str:

@@ -17,19 +17,7 @@ from orpo.migrate.rules import PEERS, TABLES
 _ASKED = ("trl", "llama-factory", "ms-swift", "axolotl")
 """Of two that know a word, the first is followed: Axolotl's `batch_size` is that of a step."""
 _SAMPLES: tuple[Any, ...] = (0.5, True, "lora")
-
-
-@dataclass(frozen=True)
-class Hint:
-    """What becomes of a setting that orpo does not have.
-
-    Attributes:
-        settings: What it is called here; may be none.
-        instead: What to do where it has no name here.
-    """
-
-    settings: tuple[str, ...]
-    instead: str = ""
+_NEEDLESS = "Leave it out"
 
 
 def suggestion(name: str, known: Collection[str], value: Any = None) -> str:
@@ -41,34 +29,35 @@ def suggestion(name: str, known: Collection[str], value: Any = None) -> str:
         value: What it was set to, if that is known.
     """
     plain = name.lower().replace("-", "_")
-    found = hint(plain, value)
-    if plain not in known and found is not None and {*found.settings} <= {*known}:
+    found = None if plain in known else _hint(plain, value)
+    if found is not None and {*found.settings} <= {*known}:
         if found.settings:
             return f"Did you mean {' and '.join(map(repr, found.settings))}?"
         return found.instead
     return did_you_mean(plain, known, shown="'{}'")
 
 
-def hint(name: str, value: Any = None) -> Hint | None:
+@dataclass(frozen=True)
+class _Hint:
+    """What a setting that orpo does not have is called here, or what to do instead."""
+
+    settings: tuple[str, ...]
+    instead: str = ""
+
+
+def _hint(name: str, value: Any) -> _Hint | None:
     """What other trainers' rules make of a setting; None if none of them has it."""
     for setting, words in TABLES["words"].items():
         if name in words:
-            return Hint((setting,))
+            return _Hint((setting,))
     for samples in ([] if value is None else [value]), _SAMPLES:
         answers = [a for peer in _ASKED for one in samples if (a := _asked(peer, name, one))]
-        if answers:
-            return min(answers, key=_says_less)
+        if answers:  # a name says most, that it can be left out least
+            return min(answers, key=lambda a: (not a.settings, a.instead.startswith(_NEEDLESS)))
     return None
 
 
-def _says_less(answer: Hint) -> int:
-    return 0 if answer.settings else 2 if answer.instead.startswith(_NEEDLESS) else 1
-
-
-_NEEDLESS = "Leave it out"
-
-
-def _asked(peer: str, name: str, value: Any) -> Hint | None:
+def _asked(peer: str, name: str, value: Any) -> _Hint | None:
     """What one trainer's rules say to a value of the setting."""
     key = Key(name, value, "")
     marks = PEERS[peer].get("required", {}).items()
@@ -83,8 +72,8 @@ def _asked(peer: str, name: str, value: Any) -> Hint | None:
     (outcome,) = [one for one in ledger.outcomes if one.key is key]
     made = [s.name for s in ledger.settings.values() if s.source.startswith(f"{name}, ")]
     if outcome.kind == "converted" and made:
-        return Hint(tuple(made))
+        return _Hint(tuple(made))
     said = outcome.said.rstrip(".")
     if outcome.kind == "not needed":
-        return Hint((), f"{_NEEDLESS}: {said}.")
-    return None if repr(value) in said else Hint((), f"{said[0].upper()}{said[1:]}.")
+        return _Hint((), f"{_NEEDLESS}: {said}.")
+    return None if repr(value) in said else _Hint((), f"{said[0].upper()}{said[1:]}.")

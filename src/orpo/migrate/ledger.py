@@ -44,22 +44,17 @@ class Setting:
 
 
 class Ledger:
-    """Takes keys one by one, and keeps what became of them.
-
-    Attributes:
-        settings: Lines of the recipe by name, in the order in which they were decided.
-        outcomes: What became of the keys that were taken.
-    """
+    """Takes keys one by one, and keeps what became of them; what is not open is left as it is."""
 
     def __init__(self, peer: str, keys: Sequence[Key]) -> None:
         self.peer = peer  # in words
-        self.settings: dict[str, Setting] = {}
-        self.outcomes: list[Outcome] = []
+        self.settings: dict[str, Setting] = {}  # lines of the recipe, as they were decided
+        self.outcomes: list[Outcome] = []  # of the keys that were taken
         self._open: dict[str, Key] = {}
         for key in keys:
-            earlier = self._open.pop(key.name, None)
+            earlier = self._open.get(key.name)
             if earlier is not None:
-                self._settle(earlier, "not needed", f"given again at {key.where}, which counts")
+                self.not_needed(key.name, f"given again at {key.where}, which counts")
             self._open[key.name] = key
 
     @property
@@ -76,26 +71,34 @@ class Ledger:
         key = self._open.get(name)
         return default if key is None or key.value is None else key.value
 
+    def given(self, *names: str) -> list[str]:
+        """Those of some keys that are open and set to something."""
+        return [name for name in names if self.get(name) is not None]
+
     def where(self, name: str) -> str:
         """File and line of an open key; its name if there is none."""
         return self._open[name].where if name in self._open else name
 
     def converted(self, name: str, settings: Mapping[str, Any], note: str = "") -> None:
         """A key becomes settings."""
-        key = self._open.pop(name)
+        key, shown = self._open.get(name), []
+        if key is None:
+            return
         for setting, value in settings.items():
             source = f"{key.name}, {key.where}" + (f"; {note}" if note else "")
             self.settings[setting] = Setting(setting, value, source)
-        becomes = ", ".join(f"{setting}: {_shown(value)}" for setting, value in settings.items())
-        self._settle(key, "converted", becomes + (f" ({note})" if note else ""))
+            plain = value is None or isinstance(value, bool)
+            spelled = {True: "true", False: "false", None: "null"}[value] if plain else value
+            shown.append(f"{setting}: {spelled}")
+        self._settle(name, "converted", ", ".join(shown) + (f" ({note})" if note else ""))
 
     def not_needed(self, name: str, why: str) -> None:
         """A key has nothing to decide here."""
-        self._settle(self._open.pop(name), "not needed", why)
+        self._settle(name, "not needed", why)
 
     def not_supported(self, name: str, instead: str) -> None:
         """A key cannot be carried over; says what to do."""
-        self._settle(self._open.pop(name), "not supported", instead)
+        self._settle(name, "not supported", instead)
 
     def refuse_unless_off(self, name: str, instead: str) -> None:
         """A key that cannot be carried over, and needs not be where it is switched off."""
@@ -127,11 +130,6 @@ class Ledger:
             else:
                 self.not_supported(name, unknown)
 
-    def _settle(self, key: Key, kind: Kind, said: str) -> None:
-        self.outcomes.append(Outcome(key, kind, said))
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, bool) or value is None:
-        return {True: "true", False: "false", None: "null"}[value]
-    return str(value)
+    def _settle(self, name: str, kind: Kind, said: str) -> None:
+        if name in self._open:
+            self.outcomes.append(Outcome(self._open.pop(name), kind, said))

@@ -17,6 +17,8 @@ from orpo.migrate import rules
 from orpo.migrate.ledger import FILL_IN, Ledger
 from orpo.runs.reading import read_json
 
+_BY_RANK = "lora_r decides whether an adapter is trained"
+
 
 def require_orpo(ledger: Ledger, peer: str) -> None:
     """Make sure that it is ORPO that is trained.
@@ -35,30 +37,21 @@ def require_orpo(ledger: Ledger, peer: str) -> None:
 
 
 def settle(ledger: Ledger, peer: str, known: rules.Known) -> Callable[[], None]:
-    """Settle every key of a trainer that has a rule.
+    """Settle every key of a trainer that has a rule; `known` as in `known_to_transformers`.
 
-    Args:
-        ledger: The keys.
-        peer: A name of `rules.PEERS`.
-        known: See `rules.known_to_transformers`.
-
-    Returns:
-        Writes down what the trainer does itself, when the other keys are settled too.
+    What is returned writes down what the trainer does itself, when the other keys are settled too.
     """
     table = rules.PEERS[peer]
-    strength = [name for name in table["strength"] if ledger.get(name) is not None]
-    for name in strength[1:]:
-        ledger.not_needed(name, f"{strength[0]} counts there")
-    for name in strength[:1]:
-        note = f"lambda; there is no temperature in {table['called']}"
-        ledger.converted(name, {"orpo_alpha": ledger.get(name)}, note)
+    first, *others = ledger.given(*table["strength"]) or [""]
+    for name in others:
+        ledger.not_needed(name, f"{first} counts there")
+    note = f"lambda; there is no temperature in {table['called']}"
+    ledger.converted(first, {"orpo_alpha": ledger.get(first)}, note)
     special = _SPECIAL[peer](ledger, table["source"])
-    for name, setting in table.get("chosen", {}).items():
-        if ledger.get(name) is not None:
-            rules.choose(ledger, name, setting, known)
-    for name, setting in table["renamed"].items():
-        if ledger.get(name) is not None:
-            ledger.converted(name, {setting: ledger.get(name)})
+    for name in ledger.given(*table.get("chosen", {})):
+        rules.choose(ledger, name, table["chosen"][name], known)
+    for name in ledger.given(*table["renamed"]):
+        ledger.converted(name, {table["renamed"][name]: ledger.get(name)})
     rules.from_table(ledger, table)
     rules.of_accelerate(ledger)
     rules.carry_over(ledger, known)
@@ -72,14 +65,18 @@ def settle(ledger: Ledger, peer: str, known: rules.Known) -> Callable[[], None]:
 
 
 def _trl(ledger: Ledger, source: str) -> Callable[[], None]:
-    _switched_off(ledger)
+    # `--no_gradient_checkpointing` switches off what is on, as HfArgumentParser has it.
+    on = ("gradient_checkpointing", "disable_dropout", "bf16", "dataloader_pin_memory")
+    for name in [n for n in ledger.names if n.startswith("no_") and ledger.get(n) is True]:
+        if name[3:] in on:
+            ledger.converted(name, {name[3:]: False})
+        ledger.not_needed(name, f"{name[3:]} has nothing to decide here")
     if ledger.get("load_in_4bit") is True:
         kind, double = ledger.get("bnb_4bit_quant_type", "nf4"), ledger.get("use_bnb_nested_quant")
         bits = ("load_in_4bit", "bnb_4bit_quant_type", "use_bnb_nested_quant")
         rules.four_bits(ledger, bits, kind, bool(double))
     for name in ("load_in_4bit", "load_in_8bit"):
-        if ledger.has(name):
-            ledger.refuse_unless_off(name, rules.KWARGS)
+        ledger.refuse_unless_off(name, rules.KWARGS)
     if ledger.get("use_peft") is True:
         defaults = {"lora_r": 16, "lora_alpha": 32, "lora_dropout": 0.05}
         names = {name: name for name in rules.LORA}
@@ -90,44 +87,31 @@ def _trl(ledger: Ledger, source: str) -> Callable[[], None]:
             ledger.not_needed(name, "use_peft is off: the whole model is trained")
     _data_of_trl(ledger)
     fp16 = ledger.get("fp16") is True or ledger.get("accelerate.mixed_precision") == "fp16"
-    if not fp16 and ledger.get("bf16") is None and "bf16" not in ledger.settings:
+    if not fp16 and not ledger.given("bf16") and "bf16" not in ledger.settings:
         ledger.default(source, {"bf16": True})
-    if ledger.has("max_length") and ledger.get("max_length") is None:
+    if not ledger.given("max_length"):
         ledger.converted("max_length", {"max_length": 512}, "which None means there")
     # Before TRL's pull requests 4966 and 5378 (2026) a long prompt was cut to this first.
     mode, value = ledger.get("truncation_mode", "keep_end"), ledger.get("max_prompt_length")
-    if value is not None and mode in {"keep_end", "keep_start"}:
+    if value is not None and mode in ("keep_end", "keep_start"):
         note = f"older TRL, which cuts the prompt of a pair that is too long: {mode}"
         settings = {"max_prompt_length": value, "truncation": mode}
         ledger.converted("max_prompt_length", settings, note)
-        if ledger.has("truncation_mode"):
-            ledger.not_needed("truncation_mode", "is part of truncation")
+        ledger.not_needed("truncation_mode", "is part of truncation")
     return lambda: None
-
-
-def _switched_off(ledger: Ledger) -> None:
-    """`--no_gradient_checkpointing` switches off what is on, as HfArgumentParser has it."""
-    on = ("gradient_checkpointing", "disable_dropout", "bf16", "dataloader_pin_memory")
-    for name in ledger.names:
-        if name.startswith("no_") and ledger.get(name) is True:
-            if name[3:] in on:
-                ledger.converted(name, {name[3:]: False})
-            else:
-                ledger.not_needed(name, f"{name[3:]} has nothing to decide here")
 
 
 def _data_of_trl(ledger: Ledger) -> None:
     for name, setting in (("train_dataset", "dataset"), ("eval_dataset", "eval_dataset")):
-        if ledger.get(name) is not None:
+        if ledger.given(name):
             rules.data_sets(ledger, name, rules.listed(ledger.get(name)), setting)
     name = "dataset_name" if ledger.has("dataset_name") else "dataset"
     value, split = ledger.get(name), ledger.get("dataset_train_split", "train")
     if not isinstance(value, str):
         return
     ledger.converted(name, {"dataset": value if split == "train" else f"{value}:{split}"})
-    if ledger.has("dataset_train_split"):
-        ledger.not_needed("dataset_train_split", "is part of dataset")
-    if ledger.get("eval_strategy", "no") not in {"no", False}:
+    ledger.not_needed("dataset_train_split", "is part of dataset")
+    if ledger.get("eval_strategy", "no") not in ("no", False):
         spec = f"{value}:{ledger.get('dataset_test_split', 'test')}"
         ledger.default("the split that TRL evaluates", {"eval_dataset": spec})
 
@@ -139,13 +123,12 @@ def _llama_factory(ledger: Ledger, source: str) -> Callable[[], None]:
     asked = next((half[name] for name in half if ledger.get(name) is True), "auto")
     pure = ledger.get("pure_bf16") is True
     dtype = {"model_dtype": "bfloat16" if pure else "float32" if kind == "full" else asked}
-    if ledger.has("pure_bf16"):
-        ledger.converted("pure_bf16", dtype)
+    ledger.converted("pure_bf16", dtype)
     bits = ("quantization_bit", "quantization_type", "double_quantization", "quantization_method")
-    if ledger.get(bits[0]) == 4 and ledger.get(bits[3], "bnb") in {"bnb", "bitsandbytes"}:
+    if ledger.get(bits[0]) == 4 and ledger.get(bits[3], "bnb") in ("bnb", "bitsandbytes"):
         double = bool(ledger.get("double_quantization", True))
         rules.four_bits(ledger, bits, ledger.get("quantization_type", "nf4"), double)
-    for name in [name for name in bits if ledger.has(name)]:
+    for name in bits:
         ledger.refuse_unless_off(name, rules.KWARGS)
     names, rank = {**rules.LORA, "lora_target_modules": "lora_target"}, ledger.get("lora_rank", 8)
     if kind == "lora":
@@ -154,17 +137,16 @@ def _llama_factory(ledger: Ledger, source: str) -> Callable[[], None]:
         rules.adapter(ledger, names, {**defaults, **alpha}, source)
     else:
         rules.no_adapter(ledger, names.values())
-    if kind not in {"lora", "full"}:
+    if kind not in ("lora", "full"):
         python = "train from Python: ORPOTrainer(peft_config=LoraConfig(...))"
         instead = f"orpo trains the whole model or a LoRA adapter, no {kind!r}: {python}"
         ledger.not_supported("finetuning_type", instead)
     _data_of_llama_factory(ledger)
-    if ledger.get("disable_gradient_checkpointing") is not None:
-        off = ledger.get("disable_gradient_checkpointing")
-        ledger.converted("disable_gradient_checkpointing", {"gradient_checkpointing": not off})
-    if ledger.get("disable_shuffling") is not None:
-        order = "sequential" if ledger.get("disable_shuffling") is True else "random"
-        ledger.converted("disable_shuffling", {"train_sampling_strategy": order})
+    for name in ledger.given("disable_gradient_checkpointing"):
+        ledger.converted(name, {"gradient_checkpointing": not ledger.get(name)})
+    for name in ledger.given("disable_shuffling"):
+        order = "sequential" if ledger.get(name) is True else "random"
+        ledger.converted(name, {"train_sampling_strategy": order})
     return lambda: ledger.default("LLaMA-Factory's way (0.9.5, model/adapter.py)", dtype)
 
 
@@ -172,16 +154,16 @@ def _data_of_llama_factory(ledger: Ledger) -> None:
     folder = ledger.get("dataset_dir", "data")
     where = Path(folder if isinstance(folder, str) else "data") / "dataset_info.json"
     registry = read_json(where) if where.is_file() else {}
+    entries = registry if isinstance(registry, dict) else {}
     for name in ("dataset", "eval_dataset"):
-        asked = rules.listed(ledger.get(name)) if ledger.get(name) is not None else []
-        entries = registry if isinstance(registry, dict) else {}
-        specs = {one: _located(entries.get(one), where) for one in asked}
+        specs = {n: _located(entries.get(n), where) for n in rules.listed(ledger.get(name))}
         unknown = ", ".join(one for one, spec in specs.items() if not spec)
-        if asked and not unknown:
+        if specs and not unknown:
+            asked = rules.listed(ledger.get(name))
             rules.data_sets(ledger, name, [specs[one] or "" for one in asked], name)
-        elif asked:
+        elif specs:
             source = f"a name in {where.name}: put the file or Hub id here"
-            ledger.default(source, {name: asked[0]})
+            ledger.default(source, {name: next(iter(specs))})
             ledger.not_supported(
                 name,
                 f"{unknown} is a name in {where}, which is not there or says more than a file or "
@@ -206,26 +188,24 @@ def _located(entry: Any, path: Path) -> str | None:
 
 def _axolotl(ledger: Ledger, source: str) -> Callable[[], None]:
     builder = "Axolotl's default (0.19.0, core/builders/base.py)"
-    dtype = _precision_of_axolotl(ledger, source)
-    kind = ledger.get("adapter")
+    dtype, kind = _precision_of_axolotl(ledger, source), ledger.get("adapter")
     names = {name: name for name in rules.LORA}
-    if kind in {"lora", "qlora"}:
+    if kind in ("lora", "qlora"):
         if ledger.get("lora_target_linear") is True:
             ledger.converted("lora_target_linear", {"lora_target_modules": "all-linear"})
-            if ledger.get("lora_target_modules") is not None:
-                ledger.not_needed("lora_target_modules", "all linear layers are adapted")
+            for name in ledger.given("lora_target_modules"):
+                ledger.not_needed(name, "all linear layers are adapted")
         defaults = {"lora_dropout": 0.0, "lora_r": 8, "lora_alpha": 8}
         rules.adapter(ledger, names, defaults, source + ", else peft's")
         ledger.default(rules.TARGETS, {"lora_target_modules": "q_proj,v_proj"})
-        ledger.not_needed("adapter", "lora_r decides whether an adapter is trained")
+        ledger.not_needed("adapter", _BY_RANK)
     elif kind is None:
         rules.no_adapter(ledger, (*names, "lora_target_linear"))
     else:
         ledger.not_supported("adapter", f"orpo trains LoRA adapters, no {kind!r}")
     if ledger.get("load_in_4bit") is True:
         rules.four_bits(ledger, ("load_in_4bit",), "nf4", True)
-    elif ledger.has("load_in_4bit"):
-        ledger.not_needed("load_in_4bit", "is off")
+    ledger.not_needed("load_in_4bit", "is off")
     for block, setting in (("datasets", "dataset"), ("test_datasets", "eval_dataset")):
         _data_of_axolotl(ledger, block, setting)
     rules.held_out(ledger, "val_set_size", "nothing is held out")
@@ -235,11 +215,9 @@ def _axolotl(ledger: Ledger, source: str) -> Callable[[], None]:
     if template == "tokenizer_default":
         ledger.not_needed("chat_template", "the tokenizer's own is used")
     elif isinstance(template, str):
-        ledger.not_supported(
-            "chat_template",
-            f"{template} is Axolotl's own template, and the tokenizer's is used here: see `orpo "
-            "data show DATASET --model MODEL`, or write another to a file, --chat_template FILE",
-        )
+        instead = f"{template} is Axolotl's own template, and the tokenizer's is used here: see "
+        instead += "`orpo data show DATASET --model MODEL`, or write another to a file, "
+        ledger.not_supported("chat_template", f"{instead}--chat_template FILE")
     ways = {"drop": "drop", "truncate": "truncate_answer", "raise": "error"}
     rules.truncation(ledger, "excess_length_strategy", ways)
     if isinstance(tokens, dict) and tokens.keys() <= {"pad_token"}:
@@ -256,15 +234,12 @@ def _axolotl(ledger: Ledger, source: str) -> Callable[[], None]:
 def _precision_of_axolotl(ledger: Ledger, source: str) -> str:
     """bf16 is on where the GPU has it, unless something else is said; weights follow it."""
     for old, new in (("bfloat16", "bf16"), ("float16", "fp16")):
-        if ledger.get(old) is not None:
-            ledger.converted(old, {new: ledger.get(old)})
+        for name in ledger.given(old):
+            ledger.converted(name, {new: ledger.get(name)})
     fp16, bf16 = ledger.get("fp16") is True, ledger.get("bf16", "auto")
     on = (bf16 == "auto" and not fp16) or bf16 is True or bf16 == "full"
-    if ledger.has("bf16"):
-        note = "auto: on where the GPU has it" if bf16 == "auto" else ""
-        ledger.converted("bf16", {"bf16": on}, note)
-    else:
-        ledger.default(source + ": auto", {"bf16": on})
+    ledger.converted("bf16", {"bf16": on}, "auto: on where the GPU has it" * (bf16 == "auto"))
+    ledger.default(source + ": auto", {"bf16": on})
     if ledger.get("tf32") == "auto":
         ledger.not_needed("tf32", "is torch's own choice")
     return "bfloat16" if on else "float16" if fp16 else "float32"
@@ -281,21 +256,19 @@ def _data_of_axolotl(ledger: Ledger, block: str, setting: str) -> None:
             ledger.converted(name, {"dataset": ledger.settings["dataset"].value})
         else:
             ledger.not_supported(name, "eval_dataset is one data set")
-    for name in [name for name in names if ledger.has(name)]:
+    for name in names:
         own, value = name.rpartition(".")[2], ledger.get(name)
         if own == "data_files" and isinstance(value, list) and len(value) > 1:
             ledger.not_supported(name, "name the files as dataset, one after the other")
-        elif own in {"split", "revision", "ds_type", "data_files"}:
+        elif own in ("split", "revision", "ds_type", "data_files"):
             ledger.not_needed(name, "is part of dataset, or seen from the file")
         elif own == "type" and value == "chat_template.argilla":
             why = "the columns are recognised: chosen and rejected conversations"
             ledger.not_needed(name, why)
-        elif own in {"type", "chat_template"}:
-            ledger.not_supported(
-                name,
-                "columns are recognised: see what the model gets with `orpo data show DATASET "
-                "--model MODEL`, and say --data_format NAME where they can be read in two ways",
-            )
+        elif own in ("type", "chat_template"):
+            instead = "columns are recognised: see what the model gets with `orpo data show "
+            instead += "DATASET --model MODEL`, and say --data_format NAME where they can be read"
+            ledger.not_supported(name, f"{instead} in two ways")
         else:
             ledger.not_supported(name, "columns are recognised by name: rename them in the file")
 
@@ -322,11 +295,9 @@ def _steps_of_axolotl(ledger: Ledger, builder: str) -> None:
             share = 1 / (value * epochs)
             settings: dict[str, Any] = {f"{setting}_strategy": "steps", f"{setting}_steps": share}
             ledger.converted(name, settings if share < 1 else {f"{setting}_strategy": "epoch"})
-        elif ledger.has(name):
-            ledger.not_needed(name, "is off")
-    for setting in ("eval", "save"):
-        if ledger.get(f"{setting}_steps") is not None:
-            ledger.default(f"{setting}_steps is given", {f"{setting}_strategy": "steps"})
+        ledger.not_needed(name, "is off")
+    for name in ledger.given("eval_steps", "save_steps"):
+        ledger.default(f"{name} is given", {f"{name[:4]}_strategy": "steps"})
     if not any(ledger.get(name) for name in ("save_strategy", "save_steps")):
         ledger.default(builder, {"save_strategy": "epoch"})
     ledger.default(builder, {"save_total_limit": ledger.get("save_total_limit", 4)})
@@ -346,12 +317,11 @@ def _loggers_of_axolotl(ledger: Ledger) -> None:
     for flag in flags:
         if ledger.get(flag) is True:
             ledger.converted(flag, {"report_to": used})
-        elif ledger.has(flag):
-            ledger.not_needed(flag, "is off")
+        ledger.not_needed(flag, "is off")
 
 
 def _ms_swift(ledger: Ledger, source: str) -> Callable[[], None]:
-    given = [n for n in ("tuner_type", "train_type", "sft_type") if ledger.get(n) is not None]
+    given = ledger.given("tuner_type", "train_type", "sft_type")
     kind = ledger.get(given[0]) if given else "lora"
     names = {**rules.LORA, "lora_target_modules": "target_modules"}
     if kind == "lora":
@@ -360,21 +330,15 @@ def _ms_swift(ledger: Ledger, source: str) -> Callable[[], None]:
     else:
         rules.no_adapter(ledger, names.values())
     for name in given:
-        if kind in {"lora", "full"}:
-            ledger.not_needed(name, "lora_r decides whether an adapter is trained")
-        else:
-            ledger.not_supported(name, f"orpo trains the whole model or LoRA, no {kind!r}")
-    if ledger.get("learning_rate") is None:
+        if kind in ("lora", "full"):
+            ledger.not_needed(name, _BY_RANK)
+        ledger.not_supported(name, f"orpo trains the whole model or LoRA, no {kind!r}")
+    if not ledger.given("learning_rate"):
         ledger.default(source, {"learning_rate": 1e-5 if kind == "full" else 1e-4})
     _precision_of_ms_swift(ledger)
-    if ledger.get("quant_bits") == 4 and ledger.get("quant_method", "bnb") == "bnb":
-        bits = [name for name in ledger.names if name.startswith(("quant_", "bnb_4bit_"))]
-        double = bool(ledger.get("bnb_4bit_use_double_quant", True))
-        compute = ledger.get("bnb_4bit_compute_dtype", "bfloat16")
-        rules.four_bits(ledger, bits, ledger.get("bnb_4bit_quant_type", "nf4"), double, compute)
     _data_of_ms_swift(ledger)
     scale = ledger.get("loss_scale")
-    if isinstance(scale, str) and scale.split("+")[0] in {"default", "last_round"}:
+    if isinstance(scale, str) and scale.split("+")[0] in ("default", "last_round"):
         ledger.converted("loss_scale", {"nll_scope": "completion"})
     elif scale is not None:
         instead = "leave it out: answers count in both terms; nll_scope adds the prompt to the NLL"
@@ -385,8 +349,7 @@ def _ms_swift(ledger: Ledger, source: str) -> Callable[[], None]:
         order = {"train_sampling_strategy": "sequential"}
         ledger.converted("train_dataloader_shuffle", order)
     size = ledger.get("per_device_train_batch_size", 1)
-    given_steps = ledger.get("gradient_accumulation_steps") is not None
-    if not given_steps and isinstance(size, int) and size > 0:
+    if not ledger.given("gradient_accumulation_steps") and isinstance(size, int) and size > 0:
         steps = {"gradient_accumulation_steps": max(1, math.ceil(16 / size))}
         ledger.default(f"{source}: 16 pairs", steps)
     for name in [n for n in ledger.names if n.startswith("swanlab_") and n != "swanlab_token"]:
@@ -405,30 +368,33 @@ def _ms_swift(ledger: Ledger, source: str) -> Callable[[], None]:
 
 def _precision_of_ms_swift(ledger: Ledger) -> None:
     """The weights' dtype decides the mixed precision, where that is not given itself."""
-    name = next((n for n in ("torch_dtype", "dtype") if ledger.get(n) is not None), None)
-    dtype = ledger.get(name) if name else None
-    if name:
-        ledger.converted(name, {"model_dtype": dtype})
-    given = {n for n in ("bf16", "fp16") if ledger.get(n) is not None}
+    name = next(iter(ledger.given("torch_dtype", "dtype")), "")
+    dtype, halves = ledger.get(name), ledger.given("bf16", "fp16")
+    ledger.converted(name, {"model_dtype": dtype})
     half = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp16"}
-    if not given and isinstance(dtype, str) and dtype in half:
+    if not halves and isinstance(dtype, str) and dtype in half:
         ledger.default(f"ms-swift follows {name}", {half[dtype]: True})
     elif not name:
         ledger.default("ms-swift reads config.json", {"model_dtype": "auto"})
-        if not given:
+        if not halves:
             ledger.default("ms-swift does so for bfloat16 weights, as most are", {"bf16": True})
+    if ledger.get("quant_bits") == 4 and ledger.get("quant_method", "bnb") == "bnb":
+        bits = [one for one in ledger.names if one.startswith(("quant_", "bnb_4bit_"))]
+        double = bool(ledger.get("bnb_4bit_use_double_quant", True))
+        compute = ledger.get("bnb_4bit_compute_dtype", "bfloat16")
+        rules.four_bits(ledger, bits, ledger.get("bnb_4bit_quant_type", "nf4"), double, compute)
 
 
 def _data_of_ms_swift(ledger: Ledger) -> None:
     for name, setting in (("dataset", "dataset"), ("val_dataset", "eval_dataset")):
-        specs = rules.listed(ledger.get(name)) if ledger.get(name) is not None else []
+        specs = rules.listed(ledger.get(name))
         sampled = next((spec for spec in specs if "#" in spec), None)
         if sampled is not None:
             ledger.default(f"of {sampled} a part is drawn: cut the file", {setting: FILL_IN})
             ledger.not_supported(name, f"of {sampled} a part is drawn: cut the file, and name it")
         elif setting == "eval_dataset" and len(specs) > 1:
             ledger.not_supported(name, "eval_dataset is one data set")
-        elif ledger.get(name) is not None:
+        elif ledger.given(name):
             named = [spec.removeprefix("hf::") for spec in specs]
             # Ids are ModelScope's unless something else is said.
             foreign = [s for s in specs if "/" in s and not Path(s).suffix and s[:4] != "hf::"]
@@ -440,8 +406,7 @@ def _data_of_ms_swift(ledger: Ledger) -> None:
         ledger.converted("split_dataset_ratio", {"held_out": share}, "held out by prompt")
     elif share is not None:
         ledger.not_needed("split_dataset_ratio", "nothing is held out")
-    if ledger.has("use_hf"):
-        ledger.not_needed("use_hf", "ids are those of the Hugging Face Hub")
+    ledger.not_needed("use_hf", "ids are those of the Hugging Face Hub")
 
 
 _SPECIAL = {

@@ -43,18 +43,14 @@ def known_to_transformers() -> Known:
     return known | {name: tuple(str(one.value) for one in kind) for name, kind in kinds.items()}
 
 
-def from_table(ledger: Ledger, table: dict[str, Any]) -> None:
-    """Settle what the table says is not needed, or cannot be carried over."""
-    refused, needless = _by_key(table["refused"]), _by_key(table["needless"])
-    for name in ledger.names:
-        if name in refused and ledger.get(name) is not None:
-            ledger.refuse_unless_off(name, refused[name])
-        elif name in needless:
-            ledger.not_needed(name, needless[name])
-
-
-def _by_key(reasons: dict[str, list[str]]) -> dict[str, str]:
-    return {name: reason for reason, names in reasons.items() for name in names}
+def from_table(ledger: Ledger, table: dict[str, Any], *, empty: bool = True) -> None:
+    """Settle what a table says is not needed, `empty` or not, or cannot be carried over."""
+    for reason, names in table["refused"].items():
+        for name in ledger.given(*names):
+            ledger.refuse_unless_off(name, reason)
+    for reason, names in table["needless"].items():
+        for name in names if empty else ledger.given(*names):
+            ledger.not_needed(name, reason)
 
 
 def of_accelerate(ledger: Ledger) -> None:
@@ -72,21 +68,13 @@ def carry_over(ledger: Ledger, known: Known) -> None:
     `use_cache` and `resume_from_checkpoint` are for one call; secrets are never written.
     """
     table = TABLES["shared"]
-    refused, needless = _by_key(table["refused"]), _by_key(table["needless"])
+    for name in ledger.given(*table["secrets"]):
+        ledger.not_supported(name, "a secret is not written down: set HF_TOKEN, or log in")
+    from_table(ledger, table, empty=False)
     for name in ledger.names:
         if ledger.get(name) is None:  # empty, or settled along with another
             continue
-        if name in table["secrets"]:
-            ledger.not_supported(name, "a secret is not written down: set HF_TOKEN, or log in")
-        elif name in needless:
-            ledger.not_needed(name, needless[name])
-        elif name in refused:
-            ledger.refuse_unless_off(name, refused[name])
-        elif name == "resume_from_checkpoint":
-            ledger.not_supported(name, "go on with `orpo train RECIPE --resume`")
-        elif name == "packing":
-            ledger.refuse_unless_off(name, "leave it out: pairs are packed without mixing them")
-        elif name == "warmup_ratio":
+        if name == "warmup_ratio":
             _warm_up(ledger)
         elif name in table["renamed"]:
             ledger.converted(name, {table["renamed"][name]: ledger.get(name)})
@@ -100,8 +88,7 @@ def _warm_up(ledger: Ledger) -> None:
     if ledger.get("warmup_steps", 0) or (decided is not None and decided.value):
         ledger.not_needed("warmup_ratio", "warmup_steps is given, which counts")
         return
-    if ledger.has("warmup_steps"):
-        ledger.not_needed("warmup_steps", "is 0, so that warmup_ratio counts")
+    ledger.not_needed("warmup_steps", "is 0, so that warmup_ratio counts")
     ledger.converted("warmup_ratio", {"warmup_steps": ledger.get("warmup_ratio")})
 
 
@@ -134,8 +121,7 @@ def adapter(ledger: Ledger, names: dict[str, str], defaults: dict[str, Any], sou
 def no_adapter(ledger: Ledger, names: Iterable[str]) -> None:
     """The whole model is trained: keys of LoRA decide nothing."""
     for name in names:
-        if ledger.has(name):
-            ledger.not_needed(name, "no adapter is trained")
+        ledger.not_needed(name, "no adapter is trained")
 
 
 def four_bits(
@@ -155,11 +141,9 @@ def four_bits(
 
 
 def data_sets(ledger: Ledger, name: str, specs: list[str], setting: str) -> None:
-    """A key that names data sets which orpo reads as well."""
-    if setting == "dataset":
-        ledger.converted(name, {"dataset": specs[0] if len(specs) == 1 else specs})
-    elif len(specs) == 1:
-        ledger.converted(name, {"eval_dataset": specs[0]})
+    """A key that names data sets which orpo reads as well; held-out pairs are one data set."""
+    if len(specs) == 1 or setting == "dataset":
+        ledger.converted(name, {setting: specs[0] if len(specs) == 1 else specs})
     else:
         instead = "give one data set as eval_dataset, or hold prompts out: held_out"
         ledger.not_supported(name, instead)
@@ -184,6 +168,6 @@ def truncation(ledger: Ledger, name: str, ways: dict[str, str]) -> None:
 
 
 def listed(value: Any) -> list[str]:
-    """A list, or a text with commas, as a list of texts."""
-    parts = value if isinstance(value, list) else str(value).split(",")
+    """A list, or a text with commas, as a list of texts; none of nothing."""
+    parts = value if isinstance(value, list) else str("" if value is None else value).split(",")
     return [str(part).strip() for part in parts if str(part).strip()]
