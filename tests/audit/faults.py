@@ -14,8 +14,8 @@ from orpo.data.types import Row
 
 FILLERS = ("really", "perhaps", "also", "quite", "simply")
 ZH_FILLERS = "也很都再就"
-
 TOPICS = ("gardens", "rivers", "clocks", "violins", "bridges", "kettles", "comets", "ladders")
+PARTS = ("prompt", "chosen", "rejected")
 
 
 def made(values: Iterable[Mapping[str, Any]]) -> list[Row]:
@@ -26,8 +26,7 @@ def made(values: Iterable[Mapping[str, Any]]) -> list[Row]:
 def audited(values: Iterable[Mapping[str, Any]], **settings: Any) -> Audit:
     """The audit of rows given as dicts; `eval_values` are the evaluation rows."""
     held = settings.pop("eval_values", None)
-    name = "held" if held is not None else ""
-    plan = AuditPlan("data", eval_name=name, **settings)
+    plan = AuditPlan("data", eval_name="" if held is None else "held", **settings)
     return audit_rows(plan, made(values), None if held is None else made(held))
 
 
@@ -39,10 +38,10 @@ def found(audit: Audit, check: str) -> Finding:
 
 def pair(prompt: str, chosen: str, rejected: str, **more: Any) -> dict[str, Any]:
     """A row of messages."""
+    answers = {"chosen": chosen, "rejected": rejected}
     return {
         "prompt": [{"role": "user", "content": prompt}],
-        "chosen": [{"role": "assistant", "content": chosen}],
-        "rejected": [{"role": "assistant", "content": rejected}],
+        **{name: [{"role": "assistant", "content": text}] for name, text in answers.items()},
         **more,
     }
 
@@ -51,18 +50,15 @@ def distinct_rows(count: int, seed: int = 0) -> list[dict[str, Any]]:
     """Rows of made-up sentences that share no more than a word or two."""
     rng = random.Random(seed)
 
-    def said(words: int) -> str:
-        drawn = [rng.choice(TOPICS) if rng.random() < 0.2 else _word(rng) for _ in range(words)]
-        return " ".join(drawn).capitalize() + "."
+    def word() -> str:
+        if rng.random() < 0.2:
+            return rng.choice(TOPICS)
+        return "".join(rng.choice("bdfgklmnprstv") + rng.choice("aeiou") for _ in range(3))
 
-    return [
-        pair(said(rng.randint(8, 30)), said(rng.randint(8, 30)), said(rng.randint(8, 30)))
-        for _ in range(count)
-    ]
+    def said() -> str:
+        return " ".join(word() for _ in range(rng.randint(8, 30))).capitalize() + "."
 
-
-def _word(rng: random.Random) -> str:
-    return "".join(rng.choice("bdfgklmnprstv") + rng.choice("aeiou") for _ in range(3))
+    return [pair(said(), said(), said()) for _ in range(count)]
 
 
 def reworded(text: str, rng: random.Random, every: int = 10) -> str:
@@ -97,16 +93,13 @@ def like(row: Mapping[str, Any], change: Any) -> dict[str, Any]:
             m if m["role"] == "system" else {**m, "content": change(m["content"])}
             for m in row[name]
         ]
-        for name in ("prompt", "chosen", "rejected")
+        for name in PARTS
     }
 
 
-def texts_of(row: Mapping[str, Any]) -> tuple[str, str, str]:
+def texts_of(row: Mapping[str, Any]) -> list[str]:
     """Prompt, chosen and rejected of a row of messages."""
-    prompt, chosen, rejected = (
-        "\n\n".join(m["content"] for m in row[n]) for n in ("prompt", "chosen", "rejected")
-    )
-    return prompt, chosen, rejected
+    return ["\n\n".join(m["content"] for m in row[name]) for name in PARTS]
 
 
 def clean_rows(transcripts: Sequence[Mapping[str, str]], count: int) -> list[dict[str, Any]]:
@@ -124,10 +117,9 @@ def clean_rows(transcripts: Sequence[Mapping[str, str]], count: int) -> list[dic
         prompt, chosen, _ = texts_of(row)
         words = re.findall(r"\w+", f"{prompt} {chosen}".lower())
         bigrams = set(pairwise(words))
-        if any(len(bigrams & other) > 0.25 * min(len(bigrams), len(other)) for other in seen):
-            continue
-        kept.append(row)
-        seen.append(bigrams)
+        if all(len(bigrams & other) <= 0.25 * min(len(bigrams), len(other)) for other in seen):
+            kept.append(row)
+            seen.append(bigrams)
         if len(kept) == count:
             return kept
     raise AssertionError(f"only {len(kept)} clean rows")
@@ -150,7 +142,7 @@ def _messages(transcript: Mapping[str, str]) -> dict[str, Any] | None:
 
 
 def _sound(row: Mapping[str, Any]) -> bool:
-    contents = [m["content"] for name in ("prompt", "chosen", "rejected") for m in row[name]]
+    contents = [m["content"] for name in PARTS for m in row[name]]
     speakers = [m["role"] for m in row["prompt"]]
     alternate = speakers == ["user", "assistant"] * (len(speakers) // 2) + ["user"]
     answers_differ = row["chosen"][0]["content"].split() != row["rejected"][0]["content"].split()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,54 +14,171 @@ from orpo.data.split import key_of, normalised
 
 Values = list[dict[str, Any]]
 
+REFUSAL = "I'm sorry, but I can't help with that."
+CHINESE = "这是一个关于天气的回答，今天的天气非常好，适合出去散步，也适合看书。"
+CODE = "下面是你要的代码：\n" + "value = compute(first, second)\n" * 9
+ALIKE = "Of course: here "
+
 
 def finding_of(check: str, values: Values) -> Finding:
     return found(audited(values, near=False), check)
 
 
-@pytest.fixture
-def rows() -> Values:
-    return distinct_rows(40)
+def said(*texts: tuple[int, str, str]) -> Callable[[Values], Values]:
+    """Forty rows with other texts: (row from 0, part, text), where {} stands for the old one."""
+
+    def change(rows: Values) -> Values:
+        for row, part, text in texts:
+            message = rows[row][part][-1]
+            message["content"] = text.replace("{}", message["content"])
+        return rows
+
+    return change
 
 
-def test_empty_texts_are_counted_by_part(rows: Values) -> None:
-    rows[0]["chosen"][0]["content"] = ""
-    rows[1]["rejected"][0]["content"] = " \n\t"
-    rows[2]["prompt"][0]["content"] = ""
-    rows[3]["chosen"][0]["content"] = rows[3]["rejected"][0]["content"] = ""
-    finding = finding_of("empty_texts", rows)
-    assert (finding.count, finding.of) == (4, 40)
-    assert finding.figures == {"empty_prompt": 1, "empty_chosen": 2, "empty_rejected": 2}
-    assert [e.where for e in finding.examples] == [f"data:{n}" for n in (1, 2, 3, 4)]
-    assert finding_of("empty_texts", distinct_rows(40)).count == 0
+def with_columns(**columns: Callable[[int], Any]) -> Callable[[Values], Values]:
+    return lambda rows: [
+        {**row, **{name: value(n) for name, value in columns.items()}} for n, row in enumerate(rows)
+    ]
 
 
-def test_identical_answers_are_told_from_those_that_differ_in_white_space(rows: Values) -> None:
-    rows[0]["rejected"] = rows[0]["chosen"]
-    said = rows[1]["chosen"][0]["content"]
-    rows[1]["rejected"] = [{"role": "assistant", "content": said.replace(" ", "\n ") + " "}]
-    rows[2]["rejected"] = None  # has nothing identical
-    finding = finding_of("identical_answers", rows)
-    assert (finding.count, finding.of, finding.verdict) == (2, 39, "look")
-    assert finding.figures == {"exact": 1, "white_space_only": 1}
+def added(*values: Any) -> Callable[[Values], Values]:
+    """More rows: those of a number, or the same with other columns."""
+    return lambda rows: rows + [{**rows[n], **more} for n, more in values]
+
+
+def turns(row: int, *messages: tuple[str, str]) -> Callable[[Values], Values]:
+    def change(rows: Values) -> Values:
+        rows[row]["prompt"] += [{"role": role, "content": text} for role, text in messages]
+        return rows
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("check", "change", "count", "of", "verdict", "figures"),
+    [
+        ("empty_texts", said(), 0, 40, "ok", {}),
+        (
+            "empty_texts",
+            said((0, "chosen", ""), (1, "rejected", " \n\t"), (2, "prompt", "")),
+            *(3, 40, "stop", {"empty_prompt": 1, "empty_chosen": 1, "empty_rejected": 1}),
+        ),
+        (
+            "identical_answers",
+            lambda rows: [
+                {**rows[0], "rejected": rows[0]["chosen"]},
+                pair("q", "a b  c", " a\n b c "),
+                {**rows[2], "rejected": None},  # has nothing identical
+                *rows[3:],
+            ],
+            *(2, 39, "look", {"exact": 1, "white_space_only": 1}),
+        ),
+        (
+            "exact_duplicates",
+            added((4, {}), (4, {"weight": 3}), (9, {}), (0, {"rejected": "another"})),
+            *(3, 44, "look", {"repeated_prompts": 4, "other_weight": 1}),
+        ),
+        (
+            "template",
+            said(*((n, "chosen", "{}<|im_end|>") for n in range(3)), (3, "prompt", "[INST] {}")),
+            *(4, 40, "stop", {"ChatML markup": 3, "Llama 2, Mistral markup": 1}),
+        ),
+        (
+            "refusals",
+            said(*((n, "chosen", REFUSAL) for n in range(8)), (9, "rejected", "As an AI, no.")),
+            *(8, 40, "look", {"chosen": 8 / 40, "rejected": 1 / 40}),
+        ),
+        (
+            "languages",
+            said(
+                *((5, "rejected", CHINESE), (6, "rejected", "42"), (7, "prompt", "请写代码。")),
+                *((7, "chosen", CODE), (7, "rejected", CHINESE)),
+            ),
+            *(1, 40, "look", {}),
+        ),
+        ("turns", turns(1, ("system", "Hm.")), 1, 40, "look", {"single_turn": 1}),
+        (
+            "turns",
+            turns(0, ("assistant", "Hm."), ("user", "So?")),
+            *(0, 40, "ok", {"single_turn": 39 / 40}),
+        ),
+        (
+            "categories",
+            with_columns(source=lambda n: "web" if n < 36 else f"s{n}"),
+            *(36, 40, "look", {"web": 36, "s39": 1}),
+        ),
+        ("categories", with_columns(source=lambda n: f"s{n % 4}"), 10, 40, "ok", {"s0": 10}),
+        (
+            "scores",
+            with_columns(score_chosen=lambda n: 5.0, score_rejected=lambda n: 4.0),
+            *(0, 40, "ok", {"tied": 0}),
+        ),
+        (
+            "scores",
+            with_columns(score_chosen=lambda n: max(n, 1), score_rejected=lambda n: min(n, 2)),
+            *(0, 40, "look", {"tied": 2, "tied_share": 2 / 40}),
+        ),
+        (
+            "scores",
+            with_columns(score_chosen=lambda n: n, score_rejected=lambda n: 2),
+            *(2, 40, "stop", {"tied": 1}),
+        ),
+        (
+            "weights",
+            with_columns(weight=lambda n: 0.01 if n else 100.0),
+            *(0, 40, "stop", {"effective_pairs": pytest.approx(1.0, abs=0.01)}),
+        ),
+        ("weights", with_columns(weight=lambda n: 2.0), 0, 40, "ok", {"effective_pairs": 40}),
+        ("few_pairs", said(), 40, 40, "look", {"pairs": 40, "nll_only": 0}),
+        ("lost_rows", said(), 0, 40, "ok", {"kept": 40}),
+    ],
+)
+def test_what_a_check_counts(
+    check: str,
+    change: Callable[[Values], Values],
+    count: int,
+    of: int,
+    verdict: str,
+    figures: dict[str, Any],
+) -> None:
+    finding = finding_of(check, change(distinct_rows(40)))
+    assert (finding.count, finding.of, finding.verdict) == (count, of, verdict)
+    assert {name: finding.figures[name] for name in figures} == figures
+    assert finding.says
+    assert bool(finding.do) == (verdict != "ok")
+    if check not in {"few_pairs", "categories"}:
+        assert len(finding.examples) == min(count, EXAMPLES)
+
+
+def test_where_and_how_findings_are_shown() -> None:
+    rows = distinct_rows(10)
+    again = finding_of("exact_duplicates", [*rows, rows[4], {**rows[4], "weight": 3}])
+    assert [(e.where, e.other) for e in again.examples] == [("data:11", "data:5")] + [
+        ("data:12", "data:5")
+    ]
+    assert again.says.startswith("2 rows (16.7 %) repeat earlier ones word for word")
+    assert again.says.endswith("; 1 with another weight.")
+    run_together = [pair("a", "bc", "d"), pair("ab", "c", "d"), pair("a", "b", "cd")]
+    assert finding_of("exact_duplicates", run_together).says == "No row is there twice."
     many = finding_of("identical_answers", [pair(f"q{n}", *["x " * 5000] * 2) for n in range(30)])
     assert (many.count, len(many.examples)) == (30, EXAMPLES)
     assert all(len(e.text) < 300 for e in many.examples)
+    rows = with_columns(score_chosen=lambda n: n, score_rejected=lambda n: 4)(rows)
+    scores = finding_of("scores", rows)
+    assert "chosen 0, rejected 4" in scores.examples[0].text
+    assert "orpo data fix --min_score_margin 0 drops" in scores.do
+    template = finding_of("template", said((3, "chosen", "{}<|im_end|>"))(distinct_rows(9)))
+    assert "<|im_end|>" in template.examples[0].text
+    refused = finding_of("refusals", said((1, "rejected", REFUSAL))(distinct_rows(9)))
+    assert refused.says.startswith("0 chosen answers (0.0 %) and 1 rejected answer (11.1 %)")
 
 
-def test_exact_duplicates_are_all_but_the_first(rows: Values) -> None:
-    other_answer = {**rows[0], "rejected": rows[1]["rejected"]}
-    again = [rows[4], {**rows[4], "weight": 3}, rows[9], other_answer]
-    run_together = [pair("a", "bc", "d"), pair("ab", "c", "d"), pair("a", "b", "cd")]
-    finding = finding_of("exact_duplicates", [*rows, *again, *run_together])
-    assert finding.count == 3
-    assert [(e.where, e.other) for e in finding.examples] == [
-        ("data:41", "data:5"),
-        ("data:42", "data:5"),
-        ("data:43", "data:10"),
-    ]
-    assert finding.figures == {"repeated_prompts": 5, "other_weight": 1}
-    assert "1 with another weight" in finding.says
+@pytest.mark.parametrize("check", ["no_rejected", "categories", "scores", "weights"])
+def test_what_is_not_worth_a_word(check: str) -> None:
+    addresses = with_columns(source=lambda n: f"page {n}")(distinct_rows(300))
+    checks = {f.check for f in audited(addresses, near=False).findings}
+    assert check not in checks  # a name for every row is no category
 
 
 def test_contradictions_are_reversed_pairs_and_not_ranked_ones() -> None:
@@ -69,45 +187,40 @@ def test_contradictions_are_reversed_pairs_and_not_ranked_ones() -> None:
     finding = finding_of("contradictions", [*ranked, pair("Q", "C", "A"), pair("R", "B", "A")])
     assert finding.count == 1
     assert (finding.examples[0].where, finding.examples[0].other) == ("data:4", "data:3")
-    same = [pair("Q", "A", "A"), pair("Q", "A", "A")]
-    assert finding_of("contradictions", same).count == 0
+    assert finding_of("contradictions", [pair("Q", "A", "A")] * 2).count == 0
 
 
-def test_leaked_prompts_are_found_but_for_case_and_white_space(rows: Values) -> None:
+def test_leaked_prompts_are_found_but_for_case_and_white_space() -> None:
+    rows = distinct_rows(40)
     prompt = rows[3]["prompt"][0]["content"]
-    held = [
-        pair(prompt.upper(), "x", "y"),
-        pair(f"  {prompt}\n", "x", "y"),
-        *distinct_rows(8, seed=9),
-    ]
+    held = [pair(text, "x", "y") for text in (prompt.upper(), f"  {prompt}\n")]
+    held += distinct_rows(8, seed=9)
     finding = found(audited(rows, near=False, eval_values=held), "leakage")
     assert (finding.count, finding.of, finding.verdict) == (2, 10, "stop")
-    assert {(e.where, e.other) for e in finding.examples} == {
-        ("data:1", "data:4"),
-        ("data:2", "data:4"),
-    }
+    places = {(e.where, e.other) for e in finding.examples}
+    assert places == {("data:1", "data:4"), ("data:2", "data:4")}
     other_sign = [pair("What is 2 + 2?", "4", "5")]
     audit = audited(other_sign, eval_values=[pair("What is 2 - 2?", "0", "1")])
     assert found(audit, "leakage").count == found(audit, "near_leakage").count == 0
 
 
-@pytest.mark.parametrize("longer", [0.5, 0.57, 0.8, 0.95, 0.2, 0.0])
-def test_length_bias(longer: float) -> None:
+@pytest.mark.parametrize(
+    ("longer", "verdict"),
+    [(0.5, "ok"), (0.57, "ok"), (0.8, "look"), (0.95, "stop"), (0.2, "look"), (0.0, "stop")],
+)
+def test_length_bias(longer: float, verdict: str) -> None:
     rows = []
     for n in range(400):
         long, short = f"{'word ' * 20}{n}", f"short {n}"
         rows.append(pair(f"q{n}", long, short) if n < 400 * longer else pair(f"q{n}", short, long))
-    audit = audited([*rows, *(pair(f"t{n}", f"a{n % 10}", f"b{n % 10}") for n in range(100))])
+    rows += [pair(f"t{n}", f"a{n % 10}", f"b{n % 10}") for n in range(100)]
+    audit = audited(rows, near=False)
     finding = found(audit, "length_bias")
     assert finding.figures["longer_chosen"] == pytest.approx(longer)
     assert finding.figures["auc"] == pytest.approx((400 * longer + 50) / 500)
-    assert finding.of == 400
-    expected = {0.5: "ok", 0.57: "ok", 0.8: "look", 0.95: "stop", 0.2: "look", 0.0: "stop"}[longer]
-    assert finding.verdict == expected
+    assert (finding.of, finding.verdict) == (400, verdict)
     (full,) = [bucket for bucket in audit.length_bias if bucket.pairs]
-    assert full.longer_chosen == pytest.approx(longer)
-    assert full.low == 5.0
-    assert full.high is None
+    assert (full.low, full.high, full.longer_chosen) == (5.0, None, pytest.approx(longer))
     few = [pair(f"q{n}", "long answer here", "short") for n in range(4)]
     assert finding_of("length_bias", few).verdict == "ok"  # too few to tell
 
@@ -116,60 +229,41 @@ def test_the_curve_of_the_length_bias() -> None:
     lengths = [(100, 105), (110, 100), (120, 100), (100, 149), (199, 100), (200, 100), (100, 499)]
     rows = [pair(f"q{n}", "x" * a, "y" * b) for n, (a, b) in enumerate(lengths)]
     curve = audited(rows, near=False).length_bias
-    assert [(b.low, b.high, b.pairs, b.longer_chosen) for b in curve] == [
-        (1.0, 1.1, 1, 0.0),
-        (1.1, 1.25, 2, 1.0),
-        (1.25, 1.5, 1, 0.0),
-        (1.5, 2.0, 1, 1.0),
-        (2.0, 3.0, 1, 1.0),
-        (3.0, 5.0, 1, 0.0),
-        (5.0, None, 0, None),
+    assert [(b.low, b.high) for b in curve][:2] == [(1.0, 1.1), (1.1, 1.25)]
+    assert [(b.pairs, b.longer_chosen) for b in curve] == [
+        *((1, 0.0), (2, 1.0), (1, 0.0), (1, 1.0), (1, 1.0), (1, 0.0), (0, None))
     ]
 
 
 @pytest.mark.parametrize(
-    ("text", "families"),
-    [
-        ("<|im_start|>assistant\nHello<|im_end|>", ["ChatML"]),
-        ("[INST] Hi [/INST] Hello", ["Llama 2, Mistral"]),
-        ("### Response:\nHello", ["Alpaca"]),
-        ("Hello</s>", ["sentence tags"]),
-        ("<s>Hello", ["sentence tags"]),
-        ("<s>Hello</s>", ["sentence tags"]),
-        ("Hello<|eot_id|>", ["Llama 3"]),
-        ("<start_of_turn>model\nHello", ["Gemma"]),
-        ("Sure.\n\nHuman: And then?", ["Human: and Assistant:"]),
-        ("Human: Hello", ["Human: and Assistant:"]),
-        ("Sure.\nAssistant: And then.", ["Human: and Assistant:"]),
-        ("USER: Hi ASSISTANT: Hello", ["Human: and Assistant:"]),
-        ("<|START_OF_TURN_TOKEN|>Hello", ["special tokens"]),
-        ("[gMASK]<sop>Hello", ["ChatGLM, Baichuan"]),
-        ("In F#, x <| f |> g and (<|>) are operators.", []),
-        ("The Assistant: a film. A human: no.", []),
-        ("Hello <|im_e", ["cut off"]),
-        ("Bonjour<|endoftext|>", ["Zephyr, Phi, GPT"]),
-        ("你好<｜end▁of▁sentence｜>", ["DeepSeek"]),
-        ("Hello", []),
-        ("## Response\nA human: is one.", []),
-        ("This is <s>struck</s> out, a < b, c <| d.", []),
-        ("a[INSTANCE] <<EOF", []),
-        ("The assistant said: hello. USERS: 5", []),
-        ("### Step 1: Response", []),
-        ("<b>bold</b></strong>", []),
-    ],
+    ("family", "texts"),
+    {
+        "ChatML": ["<|im_start|>assistant\nHello<|im_end|>"],
+        "Llama 2, Mistral": ["[INST] Hi [/INST] Hello"],
+        "Alpaca": ["### Response:\nHello"],
+        "sentence tags": ["Hello</s>", "<s>Hello", "<s>Hello</s>"],
+        "Llama 3": ["Hello<|eot_id|>"],
+        "Gemma": ["<start_of_turn>model\nHello"],
+        "Human: and Assistant:": [
+            *("Sure.\n\nHuman: And then?", "Human: Hello", "Sure.\nAssistant: And then."),
+            "USER: Hi ASSISTANT: Hello",
+        ],
+        "special tokens": ["<|START_OF_TURN_TOKEN|>Hello"],
+        "ChatGLM, Baichuan": ["[gMASK]<sop>Hello"],
+        "cut off": ["Hello <|im_e"],
+        "Zephyr, Phi, GPT": ["Bonjour<|endoftext|>"],
+        "DeepSeek": ["你好<｜end▁of▁sentence｜>"],
+        "": [
+            *("In F#, x <| f |> g and (<|>) are operators.", "The Assistant: a film. A human: no."),
+            *("Hello", "## Response\nA human: is one.", "a[INSTANCE] <<EOF"),
+            *("This is <s>struck</s> out, a < b, c <| d.", "<b>bold</b></strong>"),
+            *("The assistant said: hello. USERS: 5", "### Step 1: Response"),
+        ],
+    }.items(),
 )
-def test_markup(text: str, families: list[str]) -> None:
-    assert markup_in(text) == families
-
-
-def test_template_problems_are_rows_with_foreign_markup(rows: Values) -> None:
-    for row in rows[:3]:
-        row["chosen"][0]["content"] += "<|im_end|>"
-    rows[3]["prompt"][0]["content"] = "[INST] " + rows[3]["prompt"][0]["content"]
-    finding = finding_of("template", rows)
-    assert (finding.count, finding.verdict) == (4, "stop")
-    assert finding.figures == {"ChatML markup": 3, "Llama 2, Mistral markup": 1}
-    assert "<|im_end|>" in finding.examples[0].text
+def test_markup(family: str, texts: list[str]) -> None:
+    for text in texts:
+        assert markup_in(text) == ([family] if family else []), text
 
 
 def test_markup_that_a_plain_prompt_uses_itself_is_meant() -> None:
@@ -181,144 +275,65 @@ def test_markup_that_a_plain_prompt_uses_itself_is_meant() -> None:
     assert finding_of("template", own).count == 0
     own[2]["rejected"] = "No</s>"
     finding = finding_of("template", own)
-    assert finding.count == 1
-    assert finding.examples[0].where == "data:3"
+    assert (finding.count, finding.examples[0].where) == (1, "data:3")
 
 
-@pytest.mark.parametrize(
-    ("answer", "expected"),
-    [
-        ("I'm sorry, but I can't help with that.", True),
-        ("I’m sorry, but I cannot assist with this request.", True),
-        ("As an AI language model, I have no feelings.", True),
-        ("Sorry, I can't do that.", True),
-        ("I cannot provide that information.", True),
-        ("I'm just an AI, so no.", True),
-        ("很抱歉，我无法回答这个问题。", True),
-        ("作为一个人工智能语言模型，我没有感情。", True),
-        ("我不能提供这些信息。", True),
-        ("I CANT HELP with that", True),
-        ("I won't answer.", True),
-        ("I am unable to do so.", True),
-        ("I'm a large language model, so no.", True),
-        ("Apologies, I cannot do it.", True),
-        ("作为AI，我不知道。", True),
-        ("对不起，这个不可以。", True),
-        ("我没办法帮助你。", True),
-        ("I can help. Sorry for the wait.", False),
-        ("I'm sorry to hear that you lost your keys.", False),
-        ("The model cannot be trained like this.", False),
-        ("As an airline pilot, you cannot drink.", False),
-        ("我不能再同意了，这本书很好。", False),
-        ("抱歉让你久等了，答案是四。", False),
-        ("Here is a story. " * 30 + "I'm sorry, I can't go on.", False),
-    ],
-)
-def test_refusals(answer: str, *, expected: bool) -> None:
-    assert refuses(answer) is expected
+REFUSING = """
+I'm sorry, but I can't help with that.
+I’m sorry, but I cannot assist with this request.
+As an AI language model, I have no feelings.
+Sorry, I can't do that.
+I cannot provide that information.
+I'm just an AI, so no.
+很抱歉，我无法回答这个问题。
+作为一个人工智能语言模型，我没有感情。
+我不能提供这些信息。
+I CANT HELP with that
+I won't answer.
+I am unable to do so.
+I'm a large language model, so no.
+Apologies, I cannot do it.
+作为AI，我不知道。
+对不起，这个不可以。
+我没办法帮助你。
+"""
+ANSWERING = """
+I can help. Sorry for the wait.
+I'm sorry to hear that you lost your keys.
+The model cannot be trained like this.
+As an airline pilot, you cannot drink.
+我不能再同意了，这本书很好。
+抱歉让你久等了，答案是四。
+"""
 
 
-def test_refusals_are_counted_by_side(rows: Values) -> None:
-    for row in rows[:8]:
-        row["chosen"][0]["content"] = "I'm sorry, but I can't help with that."
-    rows[9]["rejected"][0]["content"] = "As an AI language model, I cannot."
-    finding = finding_of("refusals", rows)
-    assert (finding.count, finding.verdict) == (8, "look")
-    assert finding.figures == {"chosen": 8 / 40, "rejected": 1 / 40}
+def test_refusals() -> None:
+    assert [text for text in REFUSING.strip().splitlines() if not refuses(text)] == []
+    assert [text for text in ANSWERING.strip().splitlines() if refuses(text)] == []
+    assert not refuses("Here is a story. " * 30 + "I'm sorry, I can't go on.")
 
 
-@pytest.mark.parametrize(
-    ("text", "name"),
-    [
-        ("What is the weather like today in Paris?", "Latin (English and others)"),
-        ("请问今天巴黎的天气怎么样？", "Chinese"),
-        ("请用 Python 写一个 quicksort 函数, 并解释 partition 的作用。", "Chinese"),
-        ("今日の天気はどうですか。", "Japanese"),
-        ("오늘 날씨가 어때요?", "Korean"),
-        ("Какая сегодня погода?", "Cyrillic (Russian and others)"),
-        ("كيف الطقس اليوم؟", "Arabic"),
-        ("Quel temps fait-il à Paris ? Déjà l'été…", "Latin (English and others)"),
-        ("```python\nprint('hello world')\n```\n这段代码打印一句话。", "Chinese"),
-        ("```python\n" + "value = compute(first)\n" * 9 + "```\n这段代码打印。", "Chinese"),
-        ("https://example.org/a/very/long/address/of/a/page 请看这个网页", "Chinese"),
-        ("12 + 30 = 42", "none"),
-        ("", "none"),
-    ],
-)
-def test_scripts(text: str, name: str) -> None:
-    assert script_of(text).name == name
-
-
-def test_answers_in_different_scripts_are_found(rows: Values) -> None:
-    chinese = "这是一个关于天气的回答，今天的天气非常好，适合出去散步，也适合看书。"
-    rows[5]["rejected"][0]["content"] = chinese
-    rows[6]["rejected"][0]["content"] = "42"
-    rows[7] = pair(
-        "请写代码。", "下面是你要的代码：\n" + "value = compute(first, second)\n" * 9, chinese
-    )
-    finding = finding_of("languages", rows)
-    assert (finding.count, finding.verdict) == (1, "look")
-    assert finding.examples[0].where == "data:6"
-
-
-def test_turns_are_counted_and_prompts_that_ask_nothing_are_found(rows: Values) -> None:
-    rows[0]["prompt"] = [
-        *rows[0]["prompt"],
-        {"role": "assistant", "content": "Hm."},
-        {"role": "user", "content": "So?"},
-    ]
-    rows[1]["prompt"] = [*rows[1]["prompt"], {"role": "system", "content": "Hm."}]
-    audit = audited(rows, near=False)
-    assert audit.turns == {"1": 39, "2": 1}
-    assert found(audit, "turns").count == 1
-    assert found(audit, "turns").examples[0].where == "data:2"
-
-
-def test_a_category_that_outweighs_the_others(rows: Values) -> None:
-    named = [{**row, "source": "web" if n < 36 else f"s{n}"} for n, row in enumerate(rows)]
-    finding = finding_of("categories", named)
-    assert (finding.count, finding.verdict) == (36, "look")
-    assert finding.figures["web"] == 36
-    even = [{**row, "source": f"s{n % 4}"} for n, row in enumerate(rows)]
-    assert finding_of("categories", even).verdict == "ok"
-    addresses = [{**row, "source": f"page {n}"} for n, row in enumerate(distinct_rows(300))]
-    checks = {f.check for f in audited(addresses, near=False).findings}
-    assert "categories" not in checks  # a name for every row is no category
-
-
-def test_scores_against_the_preference() -> None:
-    rows = [
-        pair(f"q{n}", f"a{n}", f"b{n}", score_chosen=5.0, score_rejected=4.0) for n in range(20)
-    ]
-    assert finding_of("scores", rows).verdict == "ok"
-    rows[1]["score_chosen"] = 4.0
-    tied = finding_of("scores", rows)
-    assert (tied.count, tied.verdict) == (0, "look")
-    rows[0]["score_chosen"] = 1.0
-    finding = finding_of("scores", rows)
-    assert (finding.count, finding.of, finding.verdict) == (1, 20, "stop")
-    assert finding.figures == {"tied": 1, "tied_share": 1 / 20}
-    assert "chosen 1, rejected 4" in finding.examples[0].text
-    assert "orpo data fix --min_score_margin 0 drops" in finding.do
-
-
-def test_weights_that_silence_most_pairs(rows: Values) -> None:
-    assert "weights" not in {f.check for f in audited(rows, near=False).findings}
-    for row in rows:
-        row["weight"] = 0.01
-    rows[0]["weight"] = 100.0
-    finding = finding_of("weights", rows)
-    assert finding.verdict == "stop"
-    assert finding.figures["effective_pairs"] == pytest.approx(1.0, abs=0.01)
-    for row in rows:
-        row["weight"] = 2.0
-    assert finding_of("weights", rows).verdict == "ok"
+def test_scripts() -> None:
+    latin = "Latin (English and others)"
+    code = "```python\n" + "value = compute(first)\n" * 9 + "```\n这段代码打印。"
+    expected = {
+        "What is the weather like today in Paris?": latin,
+        "Quel temps fait-il à Paris ? Déjà l'été…": latin,
+        "请问今天巴黎的天气怎么样？": "Chinese",
+        "请用 Python 写一个 quicksort 函数, 并解释 partition 的作用。": "Chinese",
+        code: "Chinese",
+        "https://example.org/a/very/long/address/of/a/page 请看这个网页": "Chinese",
+        "今日の天気はどうですか。": "Japanese",
+        "오늘 날씨가 어때요?": "Korean",
+        "Какая сегодня погода?": "Cyrillic (Russian and others)",
+        "كيف الطقس اليوم؟": "Arabic",
+        "12 + 30 = 42": "none",
+        "": "none",
+    }
+    assert {text: script_of(text).name for text in expected} == expected
 
 
 def test_no_pair_is_a_stop_and_few_are_worth_a_look() -> None:
-    few = finding_of("few_pairs", distinct_rows(20))
-    assert (few.verdict, few.count, few.of) == ("look", 20, 20)
-    assert finding_of("lost_rows", distinct_rows(20)).verdict == "ok"
     rows = distinct_rows(600)
     for row in rows[:59]:
         row["rejected"] = row["chosen"]
@@ -335,14 +350,14 @@ def test_no_pair_is_a_stop_and_few_are_worth_a_look() -> None:
     assert found(audit, "unreadable_rows").count == 1
 
 
-def test_what_the_system_says_is_no_part_of_the_question(rows: Values) -> None:
-    prompt = rows[0]["prompt"]
+def test_what_the_system_says_is_no_part_of_the_question() -> None:
+    rows = distinct_rows(40)
     system = {"role": "system", "content": "Be brief, be kind, and be right in what you say."}
-    rows.append({**rows[0], "prompt": [system, *prompt]})
+    rows.append({**rows[0], "prompt": [system, *rows[0]["prompt"]]})
     assert finding_of("exact_duplicates", rows).count == 0
     assert finding_of("exact_duplicates", [*rows, rows[-1]]).count == 1
     asked = [{**row, "prompt": row["prompt"][-1:]} for row in rows]
-    assert found(audited(rows, eval_values=asked), "leakage").count == len(rows)
+    assert found(audited(rows, near=False, eval_values=asked), "leakage").count == len(rows)
     system["content"] *= 9
     held = [pair("Which of the two colours do you like best?", "a", "b")]
     held[0]["prompt"].insert(0, system)
@@ -363,13 +378,11 @@ def test_words_and_grades() -> None:
 
 
 def begun(rows: Values, side: str, opening: str, count: int) -> Values:
-    for row in rows[:count]:
-        row[side][0]["content"] = opening + row[side][0]["content"]
-    return rows
+    return said(*((n, side, f"{opening}{{}}") for n in range(count)))(rows)
 
 
 @pytest.mark.parametrize("side", ["chosen", "rejected"])
-@pytest.mark.parametrize("opening", ["Of course: here ", "当然可以，我来说说"])
+@pytest.mark.parametrize("opening", [ALIKE, "当然可以，我来说说"])
 def test_first_words_that_tell_a_side(side: str, opening: str) -> None:
     finding = finding_of("openings", begun(distinct_rows(200), side, opening, 60))
     assert (finding.verdict, finding.count, finding.of) == ("look", 60, 200)
@@ -379,17 +392,12 @@ def test_first_words_that_tell_a_side(side: str, opening: str) -> None:
     assert finding_of("openings", begun(distinct_rows(200), side, opening, 150)).verdict == "stop"
 
 
-def test_first_words_of_both_sides_tell_nothing() -> None:
-    rows = begun(distinct_rows(200), "chosen", "Of course: here ", 100)
-    rows = begun(rows, "rejected", "Of course: here ", 90)
+def test_first_words_of_both_sides_and_rare_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = begun(begun(distinct_rows(200), "chosen", ALIKE, 100), "rejected", ALIKE, 90)
     assert finding_of("openings", rows).verdict == "ok"
-    assert finding_of("openings", distinct_rows(200)).verdict == "ok"
-    assert finding_of("openings", begun(distinct_rows(60), "chosen", "Yes it is ", 60)).count == 0
-
-
-def test_rare_openings_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("orpo.audit.checks._OPENINGS", 20)
-    rows = begun(distinct_rows(200), "chosen", "Of course: here ", 200)
+    assert finding_of("openings", begun(distinct_rows(60), "chosen", ALIKE, 60)).count == 0
+    monkeypatch.setattr("orpo.audit.checks._OPENINGS", 20)  # rare ones are forgotten
+    rows = begun(distinct_rows(200), "chosen", ALIKE, 200)
     assert finding_of("openings", rows).count == 200
 
 
@@ -408,7 +416,6 @@ def test_rows_without_rejected_answer_are_named(
     renamed: str | None, of: int, check: str, verdict: str, says: str
 ) -> None:
     rows = distinct_rows(30)
-    assert "no_rejected" not in {f.check for f in audited(rows, near=False).findings}
     for row in rows[:of]:
         answer = row.pop("rejected")
         row.update({"rejected": None} if renamed is None else {renamed: answer})
@@ -441,8 +448,7 @@ def test_rows_with_another_setting_neither_repeat_nor_contradict(*, plain: bool)
 
 
 def test_who_speaks_belongs_to_the_prompt() -> None:
-    one = pair("a\n\nb\n\nc", "x", "y")
-    three = pair("", "x", "y")
+    one, three = pair("a\n\nb\n\nc", "x", "y"), pair("", "x", "y")
     roles = ("user", "assistant", "user")
     three["prompt"] = [{"role": r, "content": c} for r, c in zip(roles, "abc", strict=True)]
     assert finding_of("exact_duplicates", [one, three]).count == 0

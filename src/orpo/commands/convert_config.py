@@ -22,15 +22,9 @@ examples:
 
 A script for TRL runs with two changed imports: docs/migrate.md shows them."""
 
-_OF_THE_DEVICE = [
-    "tf32",
-    "bf16",
-    "fp16",
-    "bf16_full_eval",
-    "fp16_full_eval",
-    "use_cpu",
-    "ddp_backend",
-]
+_OF_THE_DEVICE = {
+    *("tf32", "bf16", "fp16", "bf16_full_eval", "fp16_full_eval", "use_cpu", "ddp_backend"),
+}
 """What depends on the machine that trains, which need not be this one."""
 
 
