@@ -13,6 +13,7 @@ from orpo.audit.texts import markup_in, refuses, script_of
 from orpo.data.split import key_of, normalised
 
 Values = list[dict[str, Any]]
+Change = Callable[[Values], Values]
 
 REFUSAL = "I'm sorry, but I can't help with that."
 CHINESE = "这是一个关于天气的回答，今天的天气非常好，适合出去散步，也适合看书。"
@@ -24,139 +25,107 @@ def finding_of(check: str, values: Values) -> Finding:
     return found(audited(values, near=False), check)
 
 
-def said(*texts: tuple[int, str, str]) -> Callable[[Values], Values]:
-    """Forty rows with other texts: (row from 0, part, text), where {} stands for the old one."""
+def said(texts: dict[str, str]) -> Change:
+    """Other texts by row (from 0) and part, where {} stands for the old one."""
 
     def change(rows: Values) -> Values:
-        for row, part, text in texts:
-            message = rows[row][part][-1]
+        for place, text in texts.items():
+            row, part = place.split()
+            message = rows[int(row)][part][-1]
             message["content"] = text.replace("{}", message["content"])
         return rows
 
     return change
 
 
-def with_columns(**columns: Callable[[int], Any]) -> Callable[[Values], Values]:
+def columns(**values: Callable[[int], Any]) -> Change:
     return lambda rows: [
-        {**row, **{name: value(n) for name, value in columns.items()}} for n, row in enumerate(rows)
+        {**row, **{name: value(n) for name, value in values.items()}} for n, row in enumerate(rows)
     ]
 
 
-def added(*values: Any) -> Callable[[Values], Values]:
-    """More rows: those of a number, or the same with other columns."""
-    return lambda rows: rows + [{**rows[n], **more} for n, more in values]
+def more(*rows: tuple[int, Values | dict[str, Any]]) -> Change:
+    """The rows of some numbers again, with other columns."""
+    return lambda given: given + [{**given[n], **dict(other)} for n, other in rows]
 
 
-def turns(row: int, *messages: tuple[str, str]) -> Callable[[Values], Values]:
-    def change(rows: Values) -> Values:
-        rows[row]["prompt"] += [{"role": role, "content": text} for role, text in messages]
-        return rows
+def asked(row: int, *messages: tuple[str, str]) -> Change:
+    """More turns behind the question of a row."""
+    return lambda rows: [
+        {**one, "prompt": one["prompt"] + [{"role": r, "content": t} for r, t in messages]}
+        if n == row
+        else one
+        for n, one in enumerate(rows)
+    ]
 
-    return change
+
+EMPTY = said({"0 chosen": "", "1 rejected": " \n\t", "2 prompt": ""})
+MARKUP = said({**{f"{n} chosen": "{}<|im_end|>" for n in range(3)}, "3 prompt": "[INST] {}"})
+REFUSED = said({**{f"{n} chosen": REFUSAL for n in range(8)}, "9 rejected": "As an AI, no."})
+SCRIPTS = said(
+    {"5 rejected": CHINESE, "6 rejected": "42", "7 prompt": "请写代码。", "7 chosen": CODE}
+)
+AGAIN = more((4, {}), (4, {"weight": 3}), (9, {}), (0, {"rejected": "another"}))
+HM, SO = ("assistant", "Hm."), ("user", "So?")
+
+
+def web(row: int) -> str:
+    return "web" if row < 36 else f"s{row}"
+
+
+def same(rows: Values) -> Values:
+    rows[0]["rejected"], rows[2]["rejected"] = rows[0]["chosen"], None  # nothing is identical to it
+    return said({"1 chosen": "a b  c", "1 rejected": " a\n b c "})(rows)
+
+
+def scores(chosen: Callable[[int], float], rejected: Callable[[int], float]) -> Change:
+    return columns(score_chosen=chosen, score_rejected=rejected)
 
 
 @pytest.mark.parametrize(
-    ("check", "change", "count", "of", "verdict", "figures"),
+    ("check", "change", "expected", "figures"),
     [
-        ("empty_texts", said(), 0, 40, "ok", {}),
-        (
-            "empty_texts",
-            said((0, "chosen", ""), (1, "rejected", " \n\t"), (2, "prompt", "")),
-            *(3, 40, "stop", {"empty_prompt": 1, "empty_chosen": 1, "empty_rejected": 1}),
-        ),
-        (
-            "identical_answers",
-            lambda rows: [
-                {**rows[0], "rejected": rows[0]["chosen"]},
-                pair("q", "a b  c", " a\n b c "),
-                {**rows[2], "rejected": None},  # has nothing identical
-                *rows[3:],
-            ],
-            *(2, 39, "look", {"exact": 1, "white_space_only": 1}),
-        ),
-        (
-            "exact_duplicates",
-            added((4, {}), (4, {"weight": 3}), (9, {}), (0, {"rejected": "another"})),
-            *(3, 44, "look", {"repeated_prompts": 4, "other_weight": 1}),
-        ),
-        (
-            "template",
-            said(*((n, "chosen", "{}<|im_end|>") for n in range(3)), (3, "prompt", "[INST] {}")),
-            *(4, 40, "stop", {"ChatML markup": 3, "Llama 2, Mistral markup": 1}),
-        ),
-        (
-            "refusals",
-            said(*((n, "chosen", REFUSAL) for n in range(8)), (9, "rejected", "As an AI, no.")),
-            *(8, 40, "look", {"chosen": 8 / 40, "rejected": 1 / 40}),
-        ),
-        (
-            "languages",
-            said(
-                *((5, "rejected", CHINESE), (6, "rejected", "42"), (7, "prompt", "请写代码。")),
-                *((7, "chosen", CODE), (7, "rejected", CHINESE)),
-            ),
-            *(1, 40, "look", {}),
-        ),
-        ("turns", turns(1, ("system", "Hm.")), 1, 40, "look", {"single_turn": 1}),
-        (
-            "turns",
-            turns(0, ("assistant", "Hm."), ("user", "So?")),
-            *(0, 40, "ok", {"single_turn": 39 / 40}),
-        ),
+        ("empty_texts", said({}), (0, 40, "ok"), {}),
+        ("empty_texts", EMPTY, (3, 40, "stop"), {"empty_prompt": 1, "empty_chosen": 1}),
+        ("identical_answers", same, (2, 39, "look"), {"exact": 1, "white_space_only": 1}),
+        ("exact_duplicates", AGAIN, (3, 44, "look"), {"repeated_prompts": 4, "other_weight": 1}),
+        ("template", MARKUP, (4, 40, "stop"), {"ChatML markup": 3, "Llama 2, Mistral markup": 1}),
+        ("refusals", REFUSED, (8, 40, "look"), {"chosen": 8 / 40, "rejected": 1 / 40}),
+        ("languages", SCRIPTS, (1, 40, "look"), {"prompts: Chinese": 1}),
+        ("turns", asked(1, ("system", "Hm.")), (1, 40, "look"), {"single_turn": 1}),
+        ("turns", asked(0, HM, SO), (0, 40, "ok"), {"single_turn": 39 / 40}),
         (
             "categories",
-            with_columns(source=lambda n: "web" if n < 36 else f"s{n}"),
-            *(36, 40, "look", {"web": 36, "s39": 1}),
+            columns(source=web),
+            (36, 40, "look"),
+            {"web": 36},
         ),
-        ("categories", with_columns(source=lambda n: f"s{n % 4}"), 10, 40, "ok", {"s0": 10}),
-        (
-            "scores",
-            with_columns(score_chosen=lambda n: 5.0, score_rejected=lambda n: 4.0),
-            *(0, 40, "ok", {"tied": 0}),
-        ),
-        (
-            "scores",
-            with_columns(score_chosen=lambda n: max(n, 1), score_rejected=lambda n: min(n, 2)),
-            *(0, 40, "look", {"tied": 2, "tied_share": 2 / 40}),
-        ),
-        (
-            "scores",
-            with_columns(score_chosen=lambda n: n, score_rejected=lambda n: 2),
-            *(2, 40, "stop", {"tied": 1}),
-        ),
-        (
-            "weights",
-            with_columns(weight=lambda n: 0.01 if n else 100.0),
-            *(0, 40, "stop", {"effective_pairs": pytest.approx(1.0, abs=0.01)}),
-        ),
-        ("weights", with_columns(weight=lambda n: 2.0), 0, 40, "ok", {"effective_pairs": 40}),
-        ("few_pairs", said(), 40, 40, "look", {"pairs": 40, "nll_only": 0}),
-        ("lost_rows", said(), 0, 40, "ok", {"kept": 40}),
+        ("categories", columns(source=lambda n: f"s{n % 4}"), (10, 40, "ok"), {"s0": 10}),
+        ("scores", scores(lambda n: 5, lambda n: 4), (0, 40, "ok"), {"tied": 0}),
+        ("scores", scores(lambda n: max(n, 1), lambda n: min(n, 2)), (0, 40, "look"), {"tied": 2}),
+        ("scores", scores(lambda n: n, lambda n: 2), (2, 40, "stop"), {"tied_share": 1 / 40}),
+        ("weights", columns(weight=lambda n: 0.01 if n else 100.0), (0, 40, "stop"), {"zero": 0}),
+        ("weights", columns(weight=lambda n: 2.0), (0, 40, "ok"), {"effective_pairs": 40}),
+        ("few_pairs", said({}), (40, 40, "look"), {"pairs": 40, "nll_only": 0}),
     ],
 )
 def test_what_a_check_counts(
-    check: str,
-    change: Callable[[Values], Values],
-    count: int,
-    of: int,
-    verdict: str,
-    figures: dict[str, Any],
+    check: str, change: Change, expected: tuple[int, int, str], figures: dict[str, Any]
 ) -> None:
     finding = finding_of(check, change(distinct_rows(40)))
-    assert (finding.count, finding.of, finding.verdict) == (count, of, verdict)
+    assert (finding.count, finding.of, finding.verdict) == expected
     assert {name: finding.figures[name] for name in figures} == figures
     assert finding.says
-    assert bool(finding.do) == (verdict != "ok")
+    assert bool(finding.do) == (finding.verdict != "ok")
     if check not in {"few_pairs", "categories"}:
-        assert len(finding.examples) == min(count, EXAMPLES)
+        assert len(finding.examples) == min(finding.count, EXAMPLES)
 
 
 def test_where_and_how_findings_are_shown() -> None:
     rows = distinct_rows(10)
     again = finding_of("exact_duplicates", [*rows, rows[4], {**rows[4], "weight": 3}])
-    assert [(e.where, e.other) for e in again.examples] == [("data:11", "data:5")] + [
-        ("data:12", "data:5")
-    ]
+    assert {e.other for e in again.examples} == {"data:5"}
+    assert [e.where for e in again.examples] == ["data:11", "data:12"]
     assert again.says.startswith("2 rows (16.7 %) repeat earlier ones word for word")
     assert again.says.endswith("; 1 with another weight.")
     run_together = [pair("a", "bc", "d"), pair("ab", "c", "d"), pair("a", "b", "cd")]
@@ -164,19 +133,18 @@ def test_where_and_how_findings_are_shown() -> None:
     many = finding_of("identical_answers", [pair(f"q{n}", *["x " * 5000] * 2) for n in range(30)])
     assert (many.count, len(many.examples)) == (30, EXAMPLES)
     assert all(len(e.text) < 300 for e in many.examples)
-    rows = with_columns(score_chosen=lambda n: n, score_rejected=lambda n: 4)(rows)
-    scores = finding_of("scores", rows)
-    assert "chosen 0, rejected 4" in scores.examples[0].text
-    assert "orpo data fix --min_score_margin 0 drops" in scores.do
-    template = finding_of("template", said((3, "chosen", "{}<|im_end|>"))(distinct_rows(9)))
+    against = finding_of("scores", scores(lambda n: n, lambda n: 4)(rows))
+    assert "chosen 0, rejected 4" in against.examples[0].text
+    assert "orpo data fix --min_score_margin 0 drops" in against.do
+    template = finding_of("template", said({"3 chosen": "{}<|im_end|>"})(distinct_rows(9)))
     assert "<|im_end|>" in template.examples[0].text
-    refused = finding_of("refusals", said((1, "rejected", REFUSAL))(distinct_rows(9)))
+    refused = finding_of("refusals", said({"1 rejected": REFUSAL})(distinct_rows(9)))
     assert refused.says.startswith("0 chosen answers (0.0 %) and 1 rejected answer (11.1 %)")
 
 
 @pytest.mark.parametrize("check", ["no_rejected", "categories", "scores", "weights"])
 def test_what_is_not_worth_a_word(check: str) -> None:
-    addresses = with_columns(source=lambda n: f"page {n}")(distinct_rows(300))
+    addresses = columns(source=lambda n: f"page {n}")(distinct_rows(300))
     checks = {f.check for f in audited(addresses, near=False).findings}
     assert check not in checks  # a name for every row is no category
 
@@ -378,7 +346,7 @@ def test_words_and_grades() -> None:
 
 
 def begun(rows: Values, side: str, opening: str, count: int) -> Values:
-    return said(*((n, side, f"{opening}{{}}") for n in range(count)))(rows)
+    return said({f"{n} {side}": f"{opening}{{}}" for n in range(count)})(rows)
 
 
 @pytest.mark.parametrize("side", ["chosen", "rejected"])

@@ -13,7 +13,6 @@ from orpo.audit import repeats, similar
 from orpo.audit.similar import (
     NUMBER,
     Signatures,
-    WordStore,
     WordWeights,
     candidate_pairs,
     shingles,
@@ -30,13 +29,12 @@ def near(values: Values) -> Any:
 
 @pytest.mark.parametrize("every", [6, 20])
 def test_reworded_rows_are_found_and_distinct_ones_are_not(every: int) -> None:
-    rng, rows = random.Random(every), distinct_rows(400)
+    rng, rows = random.Random(every), distinct_rows(200)
     assert near(rows).count == 0
-    copies = [like(row, lambda text: reworded(text, rng, every)) for row in rows[:100]]
-    finding = near([*rows, *copies])
-    exact = found(audited([*rows, *copies]), "exact_duplicates").count
-    assert 95 <= finding.count + exact <= 100
-    assert all(int(e.where.split(":")[1]) - 400 == int(e.other[5:]) for e in finding.examples)
+    audit = audited([*rows, *(like(row, lambda text: reworded(text, rng, every)) for row in rows)])
+    finding, exact = found(audit, "near_duplicates"), found(audit, "exact_duplicates")
+    assert 190 <= finding.count + exact.count <= 200
+    assert all(int(e.where.split(":")[1]) - 200 == int(e.other[5:]) for e in finding.examples)
 
 
 def test_what_makes_no_difference() -> None:
@@ -59,9 +57,9 @@ def test_data_that_are_nothing_but_copies_are_seen_as_such() -> None:
     def with_new_word(text: str) -> str:
         return f"{text} {''.join(rng.choices('bdgklmnprst', k=9))}"
 
-    finding = near([like(row, with_new_word) for _ in range(300)])
-    assert finding.of == 300
-    assert finding.count >= 285
+    finding = near([like(row, with_new_word) for _ in range(150)])
+    assert finding.of == 150
+    assert finding.count >= 142
     assert finding.verdict == "stop"
 
 
@@ -115,18 +113,6 @@ def test_rows_beyond_the_limit_are_said_to_be_left_out(monkeypatch: pytest.Monke
     assert any("30 further ones were left out" in note for note in audit.notes)
 
 
-def test_signatures_estimate_the_share_of_common_features() -> None:
-    rng = np.random.default_rng(0)
-    for share in (0.2, 0.5, 0.8):
-        made = Signatures()
-        common = rng.integers(0, 2**32, round(1000 * share), dtype=np.uint32)
-        for _ in range(2):
-            own = rng.integers(0, 2**32, (1000 - len(common)) // 2, dtype=np.uint32)
-            made.add(np.concatenate([common, own]))
-        estimate = float((made.table[0] == made.table[1]).mean())
-        assert estimate == pytest.approx(share, abs=0.12)
-
-
 def test_texts_with_half_of_their_features_in_common_are_candidates() -> None:
     rng, made = np.random.default_rng(1), Signatures()
     for _ in range(200):
@@ -153,11 +139,6 @@ def test_words() -> None:
     assert len(words("", 9)) == 0
     assert set(shingles(words("a b", 9)).tolist()) != set(shingles(words("b a", 9)).tolist())
     assert [len(shingles(words(text, 9))) for text in ("a b a b", "a")] == [2, 1]
-    store = WordStore()
-    for text in ("one two three", "", "four"):
-        store.add(words(text, 9))
-    assert [len(store[i]) for i in range(3)] == [3, 0, 1]
-    assert store[2].tolist() == words("four", 9).tolist()
 
 
 def test_rare_words_count_more() -> None:

@@ -11,7 +11,7 @@ import pytest
 from tests.audit.faults import audited, distinct_rows, found, made, pair
 from transformers import PreTrainedTokenizerBase
 
-from orpo.audit.findings import Audit
+from orpo.audit.findings import Audit, Finding
 from orpo.audit.run import AuditPlan, audit_rows, headlines, quick_audit
 from orpo.data.lengths import LengthPolicy
 from orpo.data.prepare import Preparation
@@ -109,58 +109,54 @@ def test_nothing_to_look_at(values: Values) -> None:
     json.dumps(audit.as_dict(), allow_nan=False)
 
 
-def test_what_comes_out_survives_json(small_tokenizer: PreTrainedTokenizerBase) -> None:
-    tokenize = PairTokenizer(small_tokenizer, LengthPolicy(None))
+def test_what_comes_out_survives_json_and_is_in_tokens_where_there_is_a_tokenizer(
+    small_tokenizer: PreTrainedTokenizerBase,
+) -> None:
     rows = distinct_rows(40)
-    for audit in (audited(rows), audited(rows, tokenize=tokenize, eval_values=rows[:3])):
-        plain = json.loads(json.dumps(audit.as_dict(), allow_nan=False))
-        again = Audit.from_dict(plain)
-        assert again.as_dict() == audit.as_dict()
-        assert plain["verdict"] == audit.verdict
+    tokenize = PairTokenizer(small_tokenizer, LengthPolicy(None))
+    plain = audited(rows)
+    counted = audited(
+        rows, tokenize=tokenize, model="m", lengths=LengthPolicy(512), eval_values=rows[:3]
+    )
+    for audit in (plain, counted):
+        saved = json.loads(json.dumps(audit.as_dict(), allow_nan=False))
+        assert Audit.from_dict(saved).as_dict() == audit.as_dict()
+        assert saved["verdict"] == audit.verdict
         for histogram in audit.lengths.values():
             assert sum(histogram.counts) == 40
             assert list(histogram.edges) == sorted(set(histogram.edges))
-
-
-def test_lengths_are_in_tokens_where_there_is_a_tokenizer(
-    small_tokenizer: PreTrainedTokenizerBase,
-) -> None:
-    rows = distinct_rows(30)
-    plain = audited(rows)
     assert (plain.unit, plain.max_length, plain.truncation) == ("characters", None, ())
     assert plain.budget == {}
     assert any("--model" in note for note in plain.notes)
     assert "truncation" not in {f.check for f in plain.findings}
-    tokenize = PairTokenizer(small_tokenizer, LengthPolicy(None))
-    counted = audited(rows, tokenize=tokenize, model="m", lengths=LengthPolicy(512))
     assert (counted.unit, counted.max_length, counted.model) == ("tokens", 512, "m")
-    assert counted.budget["pairs"] == 30
+    assert counted.budget["pairs"] == 40
     assert not any("--model" in note for note in counted.notes)
+    with pytest.raises(DataError, match="'rows' is no account"):
+        Audit.from_dict({**plain.as_dict(), "rows": {"dropped": 3}})
 
 
-def test_rows_that_the_template_refuses(small_tokenizer: PreTrainedTokenizerBase) -> None:
-    tokenizer = copy.deepcopy(small_tokenizer)
-    tokenizer.chat_template = (
+def test_what_the_template_does_to_rows(
+    small_tokenizer: PreTrainedTokenizerBase, bos_tokenizer: PreTrainedTokenizerBase
+) -> None:
+    def template_of(tokenizer: PreTrainedTokenizerBase, before: str, rows: Values) -> Finding:
+        changed = copy.deepcopy(tokenizer)
+        changed.chat_template = before + str(tokenizer.chat_template)
+        return found(audited(rows, tokenize=PairTokenizer(changed, LengthPolicy(None))), "template")
+
+    refusing = (
         "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}"
-        + str(tokenizer.chat_template)
     )
     rows = distinct_rows(20)
     for row in rows[:4]:
         row["prompt"].insert(0, {"role": "system", "content": "Be brief."})
-    audit = audited(rows, tokenize=PairTokenizer(tokenizer, LengthPolicy(None)))
-    finding = found(audit, "template")
+    finding = template_of(small_tokenizer, refusing, rows)
     assert (finding.count, finding.verdict) == (4, "stop")
     assert finding.figures == {"refused by the template": 4}
     assert "no system" in finding.examples[0].text
-
-
-def test_two_beginnings_of_a_sequence(bos_tokenizer: PreTrainedTokenizerBase) -> None:
-    tokenizer = copy.deepcopy(bos_tokenizer)
-    sound = audited(distinct_rows(9), tokenize=PairTokenizer(tokenizer, LengthPolicy(None)))
-    assert found(sound, "template").count == 0
-    tokenizer.chat_template = "<s><s>" + str(tokenizer.chat_template)
-    audit = audited(distinct_rows(9), tokenize=PairTokenizer(tokenizer, LengthPolicy(None)))
-    assert found(audit, "template").figures == {"two beginning-of-sequence tokens": 9}
+    assert template_of(bos_tokenizer, "", distinct_rows(9)).count == 0
+    twice = template_of(bos_tokenizer, "<s><s>", distinct_rows(9))
+    assert twice.figures == {"two beginning-of-sequence tokens": 9}
 
 
 def test_progress_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -185,17 +181,21 @@ def test_the_quick_part_leaves_out_what_takes_long() -> None:
     assert headlines(quick_audit("train", made(rows))) == []
 
 
-def test_the_quick_part_takes_truncation_from_the_account() -> None:
-    rows = distinct_rows(600)
-    ledger = Ledger("train_dataset", rows_in=600, kept=540)
-    ledger.dropped["prompt_too_long"] = 60
+def test_the_quick_part_believes_the_account_of_the_rows() -> None:
+    rows = made(distinct_rows(600))
+    ledger = Ledger("train_dataset", rows_in=700, kept=540)
+    ledger.dropped.update({"prompt_too_long": 60, "malformed": 100})
+    ledger.examples["malformed"] = [Dropped("malformed", "data:3", "no list")]
     ledger.cut.update({"chosen": 40, "rejected": 30})
-    audit = quick_audit("train", made(rows), account=ledger)
-    finding = found(audit, "truncation")
+    audit = quick_audit("train", rows, account=ledger)
+    finding, unreadable = found(audit, "truncation"), found(audit, "unreadable_rows")
     assert (finding.count, finding.of, finding.verdict) == (100, 600, "look")
     assert audit.rows.kept == 540
     assert any("60 are dropped as too long" in line for line in headlines(audit))
-    fine = quick_audit("train", made(rows), account=Ledger("t", rows_in=600, kept=600))
+    assert (unreadable.count, found(audit, "lost_rows").count) == (100, 160)
+    assert unreadable.examples[0].where == "data:3"
+    assert unreadable.do == "Correct them: they are left out."  # on_bad_row is "drop" already
+    fine = quick_audit("train", rows, account=Ledger("t", rows_in=600, kept=600))
     assert found(fine, "truncation").verdict == "ok"
 
 
@@ -226,17 +226,6 @@ def test_data_sets_that_are_mixed_have_formats_of_their_own() -> None:
     assert audit.rows.kept == 18
     assert audit.rows.format == "prompt + alpaca"
     assert quick_audit("mix", rows).rows.dropped == {}
-
-
-def test_the_quick_part_believes_the_account_of_the_rows() -> None:
-    ledger = Ledger("train", rows_in=700, kept=600)
-    ledger.dropped["malformed"] = 100
-    ledger.examples["malformed"] = [Dropped("malformed", "data:3", "no list")]
-    audit = quick_audit("train", made(distinct_rows(600)), account=ledger)
-    unreadable = found(audit, "unreadable_rows")
-    assert unreadable.count == found(audit, "lost_rows").count == 100
-    assert unreadable.examples[0].where == "data:3"
-    assert unreadable.do == "Correct them: they are left out."  # on_bad_row is "drop" already
 
 
 def test_the_quick_part_reads_the_texts_of_the_first_rows(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,8 +15,8 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from orpo.audit import fix as fixing
-from orpo.audit.fix import Entry, drop_repeated, drop_reversed, fix_dataset
-from orpo.audit.repair import Repair, Repaired, kind_of
+from orpo.audit.fix import Entry, fix_dataset
+from orpo.audit.repair import Repair, Repaired
 from orpo.data.reading import PairReader
 from orpo.errors import ConfigError, DataError
 
@@ -90,6 +90,10 @@ def test_every_fault_is_dropped_by_name_and_the_rest_is_as_it_was(tmp_path: Path
         "detail": f"repeats {source}:1",
     }
     assert changes[5]["where"] == f"{source}:7, field 'chosen'"
+    write(source, [pair("p", "a", "b", weight=w) for w in (1, 3, 1)])
+    details = [change["detail"] for change in ledger(fix(source, tmp_path / "other.jsonl"))]
+    assert details[0].endswith("pairs.jsonl:1; same pair, other weight (3, there 1)")
+    assert details[1].endswith("pairs.jsonl:1")
 
 
 @pytest.mark.parametrize("name", ["clean.jsonl", "clean.jsonl.gz", "clean.parquet"])
@@ -115,7 +119,7 @@ rows = st.lists(
 )
 
 
-@hypothesis_settings(max_examples=150)
+@hypothesis_settings(max_examples=60)
 @given(
     rows,
     st.sampled_from(["", "length", "topic"]),
@@ -152,35 +156,6 @@ def test_rows_in_are_rows_out_and_fixing_twice_changes_nothing(
     assert (folder / f"one{suffix}").read_bytes() == (folder / f"two{suffix}").read_bytes()
 
 
-lines = st.lists(
-    st.one_of(
-        st.binary(max_size=12).filter(lambda line: not {10} & set(line)),
-        st.builds(lambda *texts: json.dumps(pair(*texts)).encode(), words, words, words),
-        st.sampled_from([b"[]", b"7", b"\xef\xbb\xbf{}", b'{"prompt": "\xff"}', b"[" * 9000]),
-    ),
-    max_size=12,
-)
-
-
-@given(lines, st.sampled_from([b"\n", b"\r\n"]))
-def test_any_bytes_are_accounted_for_line_by_line(
-    tmp_path_factory: pytest.TempPathFactory, lines: list[bytes], end: bytes
-) -> None:
-    folder = tmp_path_factory.mktemp("bytes")
-    source = folder / "pairs.jsonl"
-    good = (pair(f"q{n}", "good", "bad") for n in range(len(lines) + 1))  # most can be read
-    lines += [json.dumps(row).encode() for row in good]
-    source.write_bytes(end.join(lines))
-    first = [lines[0].removeprefix(b"\xef\xbb\xbf")]  # a mark of the encoding, not of a row
-    filled = [line for line in first + lines[1:] if line.strip()]
-    result = fix(source, folder / "clean.jsonl")
-    assert result.rows_in == len(filled) == result.written + sum(result.dropped.values())
-    for change in ledger(result):
-        line = int(change["where"].removeprefix(f"{source}:").partition(",")[0])
-        assert lines[line - 1].strip()
-    assert len(read(folder / "clean.jsonl")) == result.written
-
-
 def biased(count: int) -> list[Values]:
     """Four of five pairs with the longer answer chosen."""
     return [
@@ -203,16 +178,6 @@ def test_length_is_balanced_with_as_few_drops_as_it_takes(tmp_path: Path) -> Non
     assert other.written == result.written
     assert read(tmp_path / "other.jsonl") != kept
     assert "80.0% of 500 pairs, now in 51.0% of 204" in "\n".join(result.summary())
-
-
-def test_a_category_is_balanced_to_the_smallest(tmp_path: Path) -> None:
-    rows = [pair(f"p{n}", "a", "b", topic="xyy"[n % 3] if n < 90 else "z") for n in range(100)]
-    source = write(tmp_path / "pairs.jsonl", rows)
-    even = fix(source, tmp_path / "even.jsonl", balance="topic")
-    assert even.balance["output"]["after"] == {"x": 10, "y": 10, "z": 10}
-    double = fix(source, tmp_path / "double.jsonl", balance="topic", balance_ratio=2.5)
-    assert double.balance["output"]["before"] == {"x": 30, "y": 60, "z": 10}
-    assert double.balance["output"]["after"] == {"x": 25, "y": 25, "z": 10}
 
 
 def test_no_prompt_is_on_both_sides(tmp_path: Path) -> None:
@@ -265,34 +230,76 @@ def test_near_duplicates_go_and_near_prompts_stay_together(tmp_path: Path) -> No
     assert len(sides[0] | sides[1]) == len(topics)
 
 
-def test_scores_below_the_margin_go(tmp_path: Path) -> None:
-    rows = [pair(f"p{n}", "a", "b", score_chosen=3, score_rejected=n) for n in range(6)]
+SCORED = [pair(f"p{n}", "a", "b", score_chosen=3, score_rejected=n) for n in range(6)]
+ANSWERS = [
+    {"prompt": "p1", "answers": ["a", "b", "c"], "scores": [1, 5, 4]},
+    {"prompt": "p2", "answers": ["a", "b"], "scores": [2, 2]},
+    {"prompt": "p3", "answers": ["a"], "scores": [2]},
+]
+NO_PAIR = {"tied_scores": 1, "single_answer": 1}
+ALONE = {"prompt": "p", "chosen": "a", "rejected": None}
+
+
+@pytest.mark.parametrize(
+    ("rows", "settings", "dropped"),
+    [
+        (SCORED, {"min_score_margin": 0}, {"low_margin": 2}),
+        (SCORED, {"min_score_margin": 1}, {"low_margin": 3}),
+        (SCORED, {}, {}),
+        (ANSWERS, {"min_score_margin": 2}, NO_PAIR),  # best and worst are 4 apart
+        (ANSWERS, {"drop": ("empty",)}, NO_PAIR),  # what gives no pair always goes
+        (
+            [*ANSWERS, {**ANSWERS[0], "scores": [1, 5, 2]}],
+            {"min_score_margin": 2, "pair_rule": "best_second"},
+            {**NO_PAIR, "low_margin": 1},
+        ),
+        (  # what cannot be read cannot be written either
+            DIRTY,
+            {"drop": ("identical_answers",), "deduplicate": "none"},
+            {"identical_answers": 1, "unreadable": 1},
+        ),
+        ([ALONE, ALONE, pair("p", "a", "b")], {}, {"exact_duplicate": 1}),
+        ([pair("p", "a", "b", weight=w) for w in (1, 3, 1)], {}, {"exact_duplicate": 2}),
+    ],
+)
+def test_what_is_dropped(
+    rows: list[Any], settings: Values, dropped: dict[str, int], tmp_path: Path
+) -> None:
+    result = fix(write(tmp_path / "pairs.jsonl", rows), tmp_path / "clean.jsonl", **settings)
+    assert result.dropped == dropped
+    gone = {change["row"] - 1 for change in ledger(result)}
+    assert read(tmp_path / "clean.jsonl") == [r for n, r in enumerate(rows) if n not in gone]
+
+
+def test_a_category_is_balanced_to_the_smallest(tmp_path: Path) -> None:
+    rows = [pair(f"p{n}", "a", "b", topic="xyy"[n % 3] if n < 90 else "z") for n in range(100)]
     source = write(tmp_path / "pairs.jsonl", rows)
-    assert fix(source, tmp_path / "a.jsonl", min_score_margin=0).dropped == {"low_margin": 2}
-    assert fix(source, tmp_path / "b.jsonl", min_score_margin=1).dropped == {"low_margin": 3}
-    assert fix(source, tmp_path / "c.jsonl").dropped == {}
+    for ratio, after in ((1, {"x": 10, "y": 10, "z": 10}), (2.5, {"x": 25, "y": 25, "z": 10})):
+        found = fix(source, tmp_path / f"{ratio}.jsonl", balance="topic", balance_ratio=ratio)
+        assert found.balance["output"] == {"before": {"x": 30, "y": 60, "z": 10}, "after": after}
 
 
-def test_scored_answers_are_read_by_their_rule_and_written_as_they_were(tmp_path: Path) -> None:
-    rows = [
-        {"prompt": "p1", "answers": ["a", "b", "c"], "scores": [1, 5, 4]},
-        {"prompt": "p2", "answers": ["a", "b"], "scores": [2, 2]},
-    ]
+@pytest.mark.filterwarnings("error")
+def test_values_survive_parquet_and_what_does_not_fit_is_an_error(tmp_path: Path) -> None:
+    rows = [pair("p1", "a", "b", tags=["x"]), pair("p2", "a", "b", weight=2)]
     source = write(tmp_path / "pairs.jsonl", rows)
-    result = fix(source, tmp_path / "a.jsonl", min_score_margin=2)
-    assert result.dropped == {"tied_scores": 1}
-    assert result.format == "answers"
-    assert read(tmp_path / "a.jsonl") == rows[:1]
-    with pytest.raises(DataError, match="low_margin"):
-        fix(source, tmp_path / "b.jsonl", min_score_margin=2, pair_rule="best_second")
-
-
-def test_only_the_named_checks_drop(tmp_path: Path) -> None:
-    source = write(tmp_path / "pairs.jsonl", DIRTY)
-    result = fix(source, tmp_path / "a.jsonl", drop=("identical_answers",), deduplicate="none")
-    # What cannot be read cannot be written either.
-    assert result.dropped == {"identical_answers": 1, "unreadable": 1}
-    assert {row["prompt"] for row in read(tmp_path / "a.jsonl")} >= {"p3", "p5", " \n"}
+    fix(source, tmp_path / "a.parquet")
+    assert read(tmp_path / "a.parquet") == [{**rows[0], "weight": None}, {**rows[1], "tags": None}]
+    alike = [pair(f"p{n}", "a", "b", meta=[{"k": n, "m": {"x": None}}]) for n in range(3)]
+    fix(write(source, alike), tmp_path / "clean.parquet")
+    assert len(read(tmp_path / "clean.parquet")) == 3
+    half = '{"prompt": "p", "chosen": "a", "rejected": "b", "note": "\\ud800"}'
+    lacking = [pair(f"p{n}", "a", "b", meta=[{"k": 1}, {"k": 2, "m": {"x": n}}]) for n in range(3)]
+    for bad, said in (
+        ([*rows, pair("p3", "a", "b", tags="not a list")], "rows do not fit .*jsonl instead"),
+        ([half], "Parquet"),
+        (lacking, r"pairs.jsonl:1, field 'meta'.*fill in 'm'.*\.jsonl"),
+    ):
+        with pytest.raises(DataError, match=said):
+            fix(write(source, bad), tmp_path / "b.parquet", held_out=0.5 * (bad is lacking), seed=3)
+        assert not (tmp_path / "b.parquet").exists()
+    fix(write(source, [half]), tmp_path / "c.jsonl")  # half a character in a column nobody reads
+    assert json.loads((tmp_path / "c.jsonl").read_text()) == json.loads(half)
 
 
 def test_malformed_rows_that_are_kept_are_not_compared(tmp_path: Path) -> None:
@@ -302,26 +309,6 @@ def test_malformed_rows_that_are_kept_are_not_compared(tmp_path: Path) -> None:
     result = fix(source, tmp_path / "a.jsonl", drop=("empty",), held_out=0.8)
     assert result.dropped == {}
     assert all(row in read(tmp_path / "a.jsonl") for row in bad)  # reported in training
-
-
-def test_rows_without_rejected_answer_are_kept_once(tmp_path: Path) -> None:
-    rows = [{"prompt": "p", "chosen": "a", "rejected": None}] * 2 + [pair("p", "a", "b")]
-    result = fix(write(tmp_path / "p.jsonl", rows), tmp_path / "c.jsonl", balance="")
-    assert result.dropped == {"exact_duplicate": 1}
-
-
-def test_values_survive_parquet_and_what_does_not_fit_is_an_error(tmp_path: Path) -> None:
-    rows = [pair("p1", "a", "b", tags=["x"]), pair("p2", "a", "b", weight=2)]
-    source = write(tmp_path / "pairs.jsonl", rows)
-    fix(source, tmp_path / "a.parquet")
-    assert read(tmp_path / "a.parquet") == [
-        {**rows[0], "weight": None},
-        {**rows[1], "tags": None},
-    ]
-    write(source, [*rows, pair("p3", "a", "b", tags="not a list")])
-    with pytest.raises(DataError, match=r"jsonl instead"):
-        fix(source, tmp_path / "b.parquet")
-    assert not (tmp_path / "b.parquet").exists()
 
 
 def test_nothing_is_left_behind_by_a_crash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -338,43 +325,37 @@ def test_nothing_is_left_behind_by_a_crash(tmp_path: Path, monkeypatch: pytest.M
     assert (tmp_path / "clean.jsonl").read_text() == "before\n"
 
 
+@pytest.mark.parametrize("after", [["c", "b"], ["b"], ["b", "b", "b"]])
 def test_a_file_that_changes_in_between_is_noticed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    after: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source = write(tmp_path / "pairs.jsonl", [pair("p", "a", "b"), pair("q", "a", "b")])
+    source = write(tmp_path / "pairs.jsonl", [pair(f"p{n}", "a", "b") for n in range(2)])
     decide = fixing._Copying.decide
 
-    for changed in ([pair("p", "a", "c"), pair("q", "a", "b")], [pair("p", "a", "b")]):
+    def decide_and_change(self: Any) -> None:
+        decide(self)
+        write(source, [pair(f"p{n}", "a", rejected) for n, rejected in enumerate(after)])
 
-        def decide_and_change(self: Any, changed: list[Values] = changed) -> None:
-            decide(self)
-            write(source, changed)
-
-        monkeypatch.setattr(fixing._Copying, "decide", decide_and_change)
-        with pytest.raises(DataError, match="changed while it was read"):
-            fix(source, tmp_path / "clean.jsonl")
-        write(source, [pair("p", "a", "b"), pair("q", "a", "b")])
+    monkeypatch.setattr(fixing._Copying, "decide", decide_and_change)
+    with pytest.raises(DataError, match="changed while it was read"):
+        fix(source, tmp_path / "clean.jsonl")
     assert [path.name for path in tmp_path.iterdir()] == ["pairs.jsonl"]
 
 
 def test_a_row_that_is_lost_in_copying_is_noticed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    class Forgetful(Counter):  # type: ignore[type-arg]
+        """Counts at most one of a kind."""
+
+        def __setitem__(self, key: Any, value: int) -> None:
+            super().__setitem__(key, min(value, 1))
+
     source = write(tmp_path / "pairs.jsonl", [pair("p", "a", "b"), pair("q", "a", "b")])
-    monkeypatch.setattr(fixing, "Counter", _Forgetful)
+    monkeypatch.setattr(fixing, "Counter", Forgetful)
     with pytest.raises(AssertionError, match="2 rows"):
         fix(source, tmp_path / "clean.jsonl")
     assert [path.name for path in tmp_path.iterdir()] == ["pairs.jsonl"]
-
-
-class _Forgetful(Counter):  # type: ignore[type-arg]
-    """Counts at most one of a kind."""
-
-    def __class_getitem__(cls, key: Any) -> Any:
-        return cls
-
-    def __setitem__(self, key: Any, value: int) -> None:
-        super().__setitem__(key, min(value, 1))
 
 
 def test_the_data_set_is_never_written_to(tmp_path: Path) -> None:
@@ -408,20 +389,6 @@ def test_a_folder_of_data_gets_no_new_file(tmp_path: Path) -> None:
     assert fix(folder, tmp_path / "clean.jsonl").written == 2
 
 
-def test_files_are_kept_unless_told_and_never_two_in_one(tmp_path: Path) -> None:
-    source, out = write(tmp_path / "pairs.jsonl", DIRTY), tmp_path / "clean.jsonl"
-    out.write_text("mine")
-    with pytest.raises(ConfigError, match="--overwrite"):
-        fix(source, out)
-    assert out.read_text() == "mine"
-    assert fix(source, out, overwrite=True).written == 2
-    with pytest.raises(ConfigError, match="already"):
-        fix(source, tmp_path / "x.jsonl", ledger=tmp_path / "x.jsonl")
-    (tmp_path / "dir.jsonl").mkdir()
-    with pytest.raises(ConfigError, match="is a folder"):
-        fix(source, tmp_path / "dir.jsonl")
-
-
 def test_a_data_set_of_faults_alone_leaves_no_file(tmp_path: Path) -> None:
     source = write(tmp_path / "pairs.jsonl", [pair("p", "", "b"), "{"])
     with pytest.raises(DataError, match="none of 2 rows"):
@@ -435,39 +402,6 @@ def test_a_data_set_of_faults_alone_leaves_no_file(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["pairs.jsonl"]
 
 
-@given(st.lists(st.tuples(*[st.sampled_from("abc")] * 3), max_size=20))
-def test_keys_find_what_comparing_all_rows_finds(texts: list[tuple[str, str, str]]) -> None:
-    def entries() -> list[Entry]:
-        return [
-            Entry(n, str(n), key=b"".join(text.encode().rjust(8) for text in (p, c, r)))
-            for n, (p, c, r) in enumerate(texts)
-        ]
-
-    reversed_, repeated = entries(), entries()
-    drop_reversed(reversed_)
-    drop_repeated(repeated)
-    for n, (p, c, r) in enumerate(texts):
-        assert (not reversed_[n].kept) == (c != r and (p, r, c) in texts)
-        assert (not repeated[n].kept) == ((p, c, r) in texts[:n])
-
-
-def test_kinds_of_files() -> None:
-    assert kind_of(Path("a.JSONL.gz")) == ".jsonl.gz"
-    assert kind_of(Path("a.b.jsonl")) == ".jsonl"
-    for name in ("a.json", "a.gz", ".jsonl", "a.csv"):
-        with pytest.raises(ConfigError, match="unknown kind"):
-            kind_of(Path(name))
-
-
-def test_half_a_character_in_a_column_nobody_reads_is_written_as_it_was(tmp_path: Path) -> None:
-    row = '{"prompt": "p", "chosen": "a", "rejected": "b", "note": "\\ud800"}'
-    result = fix(write(tmp_path / "p.jsonl", [row]), tmp_path / "c.jsonl")
-    assert ": 1 row = 1 written + 0 dropped" in next(result.summary())
-    assert json.loads((tmp_path / "c.jsonl").read_text()) == json.loads(row)
-    with pytest.raises(DataError, match="Parquet"):
-        fix(tmp_path / "p.jsonl", tmp_path / "d.parquet")
-
-
 def test_rows_are_what_they_were(tmp_path: Path, hh_rows: list[Values]) -> None:
     source = write(tmp_path / "pairs.jsonl", hh_rows)
     result = fix(source, tmp_path / "c.jsonl.gz")
@@ -476,37 +410,3 @@ def test_rows_are_what_they_were(tmp_path: Path, hh_rows: list[Values]) -> None:
     assert result.dropped["empty_chosen"] == sum(
         not row["chosen"].rpartition("\n\nAssistant:")[2].strip() for row in hh_rows
     )
-
-
-def test_the_same_pair_with_another_weight_is_a_copy(tmp_path: Path) -> None:
-    rows = [pair("p", "a", "b", weight=w) for w in (1, 3, 1)]
-    result = fix(write(tmp_path / "pairs.jsonl", rows), tmp_path / "clean.jsonl")
-    assert read(tmp_path / "clean.jsonl") == rows[:1]
-    details = [change["detail"] for change in ledger(result)]
-    assert details[0].endswith("pairs.jsonl:1; same pair, other weight (3, there 1)")
-    assert details[1].endswith("pairs.jsonl:1")
-
-
-def test_what_gives_no_pair_always_goes(tmp_path: Path) -> None:
-    rows = [
-        {"prompt": "p1", "answers": ["a", "b"], "scores": [1, 5]},
-        {"prompt": "p2", "answers": ["a", "b"], "scores": [2, 2]},
-        {"prompt": "p3", "answers": ["a"], "scores": [2]},
-    ]
-    source = write(tmp_path / "pairs.jsonl", rows)
-    result = fix(source, tmp_path / "clean.jsonl", drop=("empty",))
-    assert result.dropped == {"tied_scores": 1, "single_answer": 1}
-
-
-@pytest.mark.filterwarnings("error")
-def test_parquet_does_not_fill_in_absent_members(tmp_path: Path) -> None:
-    rows = [pair(f"p{n}", "a", "b", meta=[{"k": 1}, {"k": 2, "m": {"x": n}}]) for n in range(3)]
-    source = write(tmp_path / "pairs.jsonl", rows)
-    with pytest.raises(DataError, match=r"fill in 'm'.*") as error:
-        fix(source, tmp_path / "clean.parquet", held_out=0.5, seed=3)
-    assert "pairs.jsonl:1, field 'meta'" in str(error.value)
-    assert ".jsonl" in str(error.value)
-    assert list(tmp_path.iterdir()) == [source]
-    alike = [pair(f"p{n}", "a", "b", meta=[{"k": n, "m": {"x": None}}]) for n in range(3)]
-    fix(write(source, alike), tmp_path / "clean.parquet")
-    assert len(read(tmp_path / "clean.parquet")) == 3

@@ -16,9 +16,11 @@ from transformers import PreTrainedTokenizerBase
 from orpo.audit.show import ShownRow, show_rows
 from orpo.config import ORPOConfig
 from orpo.data.lengths import LengthPolicy
+from orpo.data.pack import PairCollator
 from orpo.data.token_text import TokenTexts
 from orpo.data.tokenize import PairTokenizer
 from orpo.data.types import PreferencePair, Row, TokenizedPair
+from orpo.engine.layout import pair_lengths
 from orpo.errors import DataError
 
 Values = dict[str, Any]
@@ -60,7 +62,7 @@ def test_texts_of_tokens_join_to_the_text(
     assert {p.id for p in pieces if p.special} >= {i for i in ids if i in special}
 
 
-@hypothesis_settings(max_examples=200)
+@hypothesis_settings(max_examples=100)
 @given(st.text(max_size=20), st.integers(0, 8), st.integers(0, 8))
 def test_any_part_of_a_sequence_has_as_many_texts_as_tokens(
     small_tokenizer: PreTrainedTokenizerBase, text: str, start: int, drop: int
@@ -140,23 +142,12 @@ def test_what_counts_and_what_is_shared(
     assert row.shared == len(prompt) + common
     assert row.positions == len(prompt) + len(chosen) + len(rejected) - common
     assert chosen[-1]["special"]
+    features = {f"{p.name}_ids": [piece.id for piece in p.pieces] for p in row.parts}
+    lengths = pair_lengths(PairCollator(0)([{**features, "row": 0}]))[0].tolist()
+    assert [row.shared, row.positions - row.shared] == [lengths[0], sum(lengths[1:])]
     (row,) = show(data, small_tokenizer, nll_scope="completion")
     assert all(t["terms"] == [] for t in part(row, "prompt"))
     assert row.denominators["nll"] == len(chosen)
-
-
-def test_what_is_shared_is_what_the_engine_shares(
-    small_tokenizer: PreTrainedTokenizerBase, tmp_path: Path
-) -> None:
-    from orpo.data.pack import PairCollator
-    from orpo.engine.layout import pair_lengths
-
-    data = write(tmp_path / "p.jsonl", [pair("Q: ", "a b c", "a b d"), pair("Q", "x", "y")])
-    for row in show(data, small_tokenizer):
-        features = {f"{p.name}_ids": [piece.id for piece in p.pieces] for p in row.parts}
-        batch = PairCollator(0)([{**features, "row": 0}])
-        shared, chosen, rejected = pair_lengths(batch)[0].tolist()
-        assert (row.shared, row.positions) == (shared, shared + chosen + rejected)
 
 
 @pytest.mark.parametrize("truncation", ["truncate_answer", "keep_end", "keep_start"])
@@ -191,14 +182,8 @@ def test_dropped_rows_are_shown_with_their_reason(
     write(data, rows)
     data.write_text(data.read_text() + "{broken\n")
     shown = show(data, small_tokenizer, count=9, max_length=64)
-    reasons = [row.dropped.reason if row.dropped else "" for row in shown]
-    assert reasons == [
-        "",
-        "empty_chosen",
-        "identical_answers",
-        "malformed",
-        "prompt_too_long",
-        "unreadable",
+    assert [row.dropped.reason if row.dropped else "" for row in shown] == [
+        *("", "empty_chosen", "identical_answers", "malformed", "prompt_too_long", "unreadable")
     ]
     assert f"{data}:4" in shown[3].where
     (row,) = show(data, small_tokenizer, "5", max_length=64, truncation="error")
@@ -210,12 +195,12 @@ def test_rows_by_number_and_by_place(
     small_tokenizer: PreTrainedTokenizerBase, tmp_path: Path
 ) -> None:
     data = write(tmp_path / "pairs.jsonl", [pair(f"p{n}", "a", "b") for n in range(9)])
-    assert [row.number for row in show(data, small_tokenizer, "7", "2")] == [2, 7]
-    assert [row.number for row in show(data, small_tokenizer, "pairs.jsonl:3", f"{data}:4")] == [
-        3,
-        4,
-    ]
-    assert [row.number for row in show(data, small_tokenizer, count=99)] == list(range(1, 10))
+    for names, numbers in (
+        (("7", "2"), [2, 7]),
+        (("pairs.jsonl:3", f"{data}:4"), [3, 4]),
+        ((), list(range(1, 10))),
+    ):
+        assert [row.number for row in show(data, small_tokenizer, *names, count=99)] == numbers
     with pytest.raises(DataError, match=r"no row 10, x; 9 rows"):
         show(data, small_tokenizer, "10", "x", "1")
 

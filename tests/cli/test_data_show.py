@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 import unicodedata
 from pathlib import Path
 from typing import Any
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
@@ -20,6 +17,7 @@ from orpo.audit.show import ShownPart, ShownRow
 from orpo.commands.data_show import LEGEND, draw_row, inert
 from orpo.data.token_text import TokenPiece
 from orpo.data.types import Dropped
+from tests.audit.faults import pair as chat
 from tests.cli.conftest import Orpo
 
 Values = dict[str, Any]
@@ -28,14 +26,6 @@ Values = dict[str, Any]
 def write(path: Path, rows: list[Values]) -> Path:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return path
-
-
-def chat(question: str, chosen: str, rejected: str) -> Values:
-    return {
-        "prompt": [{"role": "user", "content": question}],
-        "chosen": [{"role": "assistant", "content": chosen}],
-        "rejected": [{"role": "assistant", "content": rejected}],
-    }
 
 
 def test_the_picture_is_on_stdout_and_json_is_one_object(
@@ -97,58 +87,6 @@ def test_cuts_dropped_rows_and_absent_answers_are_told(
     assert "dropped: empty_chosen (field 'chosen' holds no text)" in orpo.out
     assert "no rejected answer, so no odds ratio" in orpo.out
     assert "read only: in no term" in orpo.out
-
-
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        ((), "ACTION"),
-        (("show",), "DATASET"),
-        (("show", "pairs.jsonl"), "--model"),
-        (("show", "none.jsonl", "--model", "TINY"), "none.jsonl"),
-        (("show", "pairs.jsonl", "--model", "./none"), "./none"),
-        (("show", "pairs.jsonl", "--model", "broken"), "tokenizer"),
-        (("show", "pairs.jsonl", "--model", "TINY", "--row", "99"), "no row 99"),
-        (("show", "pairs.jsonl", "--model", "TINY", "-n", "0"), "-n"),
-        (("show", "pairs.jsonl", "--model", "TINY", "-n", "two"), "two"),
-        (("show", "pairs.jsonl", "--model", "TINY", "--max_length", "1"), "max_length"),
-        (("show", "pairs.jsonl", "--model", "TINY", "--truncation", "half"), "half"),
-        (("show", "pairs.jsonl", "--frob"), "orpo data show: unrecognized arguments: --frob"),
-        (("frob",), "invalid choice: 'frob'"),
-    ],
-)
-def test_mistakes_are_one_line_and_exit_code_2(
-    orpo: Orpo,
-    tiny: Path,
-    pairs: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    arguments: tuple[str, ...],
-    said: str,
-) -> None:
-    monkeypatch.chdir(pairs.parent)
-    Path("broken").mkdir()
-    Path("broken", "tokenizer_config.json").write_text("{", encoding="utf-8")
-    code = orpo("data", *(str(tiny) if a == "TINY" else a for a in arguments))
-    if not arguments:  # nothing was asked for: what can be asked for
-        assert code == 0
-        assert "show" in orpo.out
-        return
-    assert code == 2
-    assert orpo.out == ""
-    (line,) = orpo.err.strip().splitlines()
-    assert line.startswith("error: ")
-    assert said in line
-
-
-def test_overview_of_the_actions_imports_nothing_heavy() -> None:
-    code = (
-        "import sys; from orpo.commands.main import main; assert main(['data']) == 0; "
-        "heavy = {'torch', 'transformers', 'datasets', 'pyarrow', 'rich'} & set(sys.modules); "
-        "assert not heavy, heavy"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "audit" in done.stdout
 
 
 def test_what_stands_in_the_data_is_inert(orpo: Orpo, tiny: Path, tmp_path: Path) -> None:
@@ -222,17 +160,15 @@ def test_reasons_with_markup_are_text() -> None:
     assert inert("a\nb c") == "a↵b c"
 
 
-@pytest.mark.parametrize("name", ["llama-2-chat", "qwen2.5-0.5b-instruct"])
-def test_real_rows_with_real_tokenizers(
-    orpo: Orpo, tokenizer_folders: dict[str, Path], shared_data: Path, name: str
+def test_real_rows_with_a_real_tokenizer(
+    orpo: Orpo, tokenizer_folders: dict[str, Path], shared_data: Path
 ) -> None:
-    data = shared_data / "preferences" / "hh_harmless.jsonl.gz"
-    assert orpo("data", "show", data, "--tokenizer", tokenizer_folders[name], "-n", 2) == 0
+    data, tokenizer = shared_data / "preferences" / "hh_harmless.jsonl.gz", "llama-2-chat"
+    assert orpo("data", "show", data, "--tokenizer", tokenizer_folders[tokenizer], "-n", 2) == 0
     assert "(hh, chat template)" in orpo.out
-    end = {"llama-2-chat": "⟨/s⟩", "qwen2.5-0.5b-instruct": "⟨|im_end|⟩"}[name]
     answers = [part for part in orpo.out.split("\n\n") if part[:2] in {"+ ", "- "}]
     assert len(answers) == 4
-    assert all(answer.rstrip().endswith(end) for answer in answers)
+    assert all(answer.rstrip().endswith("⟨/s⟩") for answer in answers)
 
 
 def test_the_formats_of_the_guide_are_what_it_says(orpo: Orpo, tiny: Path, tmp_path: Path) -> None:

@@ -150,30 +150,39 @@ def test_planted_bad_answers_fail(answer: str, question: Any, reason: str) -> No
 
 
 @pytest.mark.parametrize(
-    ("form", "good", "bad"),
+    ("question", "good", "bad"),
     [
-        ("value", ["42", "42.", " 42\n"], ["It is 42.", "17 + 25 = 42", "[42]", "42 coins"]),
-        ("brackets", ["[42]", "Sure: [42]", "Here: [ 42 ]."], ["42", "(42)", "[it is 42]"]),
-        ("sentence", ["It is 42.", "Sure! It is 42.", "17 + 25 = 42."], ["42", "42.", "It is 42"]),
+        (
+            check("add", "17 25", form="value"),
+            ["42", "42.", " 42\n"],
+            ["It is 42.", "17 + 25 = 42", "[42]", "42 coins"],
+        ),
+        (
+            check("add", "17 25", form="brackets"),
+            ["[42]", "Sure: [42]", "Here: [ 42 ]."],
+            ["42", "(42)", "[it is 42]"],
+        ),
+        (
+            check("add", "17 25", form="sentence"),
+            ["It is 42.", "Sure! It is 42.", "17 + 25 = 42."],
+            ["42", "42.", "It is 42"],
+        ),
+        (check("contains", "cat sun", "sun", "value"), ["yes"], ["yes, it is in the list"]),
+        (check("parity", "137", form="value", language="zh"), ["奇数"], ["137是奇数。"]),
+        (
+            check("reverse", "cat sun", form="brackets"),
+            ["Gladly: [sun, cat]"],
+            ["[sun], [cat]"],
+        ),
+        (
+            check("translate", "茶 老师", "", "value", "zh"),
+            ["tea、teacher"],
+            ["英文是tea、teacher。"],
+        ),
     ],
 )
-def test_the_form_asked_for_is_required(form: str, good: list[str], bad: list[str]) -> None:
-    question = check("add", "17 25", form=form)
+def test_the_form_asked_for_is_required(question: Any, good: list[str], bad: list[str]) -> None:
     for answer in good:
         assert check_answer(answer, question).correct, answer
     for answer in bad:
         assert check_answer(answer, question) == Verdict(correct=False, reason="wrong format")
-
-
-@pytest.mark.parametrize(
-    ("question", "good", "bad"),
-    [
-        (check("contains", "cat sun", "sun", "value"), "yes", "yes, it is in the list"),
-        (check("parity", "137", form="value", language="zh"), "奇数", "137是奇数。"),
-        (check("reverse", "cat sun", form="brackets"), "Gladly: [sun, cat]", "[sun], [cat]"),
-        (check("translate", "茶 老师", "", "value", "zh"), "tea、teacher", "英文是tea、teacher。"),
-    ],
-)
-def test_forms_hold_for_words_too(question: Any, good: str, bad: str) -> None:
-    assert check_answer(good, question).correct
-    assert check_answer(bad, question).reason == "wrong format"

@@ -26,6 +26,7 @@ from demo_corpus.world import (
     Row,
     preference_rows,
 )
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 ASSETS = Path(str(files("orpo.demo"))) / "assets"
 LIMIT_BYTES = 8_000_000
@@ -84,8 +85,8 @@ def pretraining_facts(monkeypatch: pytest.MonkeyPatch, count: int) -> set[str]:
 def test_heldout_facts_occur_nowhere_else(
     train: list[Row], heldout: list[Row], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pretraining = pretraining_facts(monkeypatch, 15_000)
-    assert len(pretraining) > 5000
+    pretraining = pretraining_facts(monkeypatch, 6_000)
+    assert len(pretraining) > 2000
     assert not facts(heldout) & facts(train)
     assert not facts(heldout) & pretraining
     assert not facts(train) & pretraining
@@ -114,7 +115,7 @@ def test_committed_pairs_are_the_generated_ones(name: str, request: pytest.Fixtu
     assert stored[4:8] == bytes(4), "a time stamp would change the file at every run"
 
 
-def test_tasks_languages_and_failures_are_spread(train: list[Row], heldout: list[Row]) -> None:
+def test_the_pairs_are_spread(train: list[Row], heldout: list[Row]) -> None:
     for rows in (train, heldout):
         cells = [(row["task"], row["language"]) for row in rows]
         shares = [cells.count(cell) / len(cells) for cell in set(cells)]
@@ -123,21 +124,13 @@ def test_tasks_languages_and_failures_are_spread(train: list[Row], heldout: list
         failures = [row["failure"] for row in rows]
         assert set(failures) == {"wrong", "rambling", "format", "refusal"}
         assert min(failures.count(failure) for failure in set(failures)) > 0.12 * len(rows)
-
-
-def test_one_wording_of_each_task_is_kept_for_the_heldout_prompts(
-    train: list[Row], heldout: list[Row]
-) -> None:
+    # One wording of each task is kept for the held-out prompts.
     assert UNSEEN_WORDING not in {row["wording"] for row in train}
     unseen = [row for row in heldout if row["wording"] == UNSEEN_WORDING]
     assert 0.15 < len(unseen) / len(heldout) < 0.35
-
-
-def test_length_does_not_give_the_chosen_answer_away(train: list[Row]) -> None:
-    lengths = [
-        (len(row["chosen"][0]["content"]), len(row["rejected"][0]["content"])) for row in train
-    ]
-    unequal = [chosen > rejected for chosen, rejected in lengths if chosen != rejected]
+    # Length does not give the chosen answer away.
+    answers = [(row["chosen"][0]["content"], row["rejected"][0]["content"]) for row in train]
+    unequal = [len(chosen) > len(other) for chosen, other in answers if len(chosen) != len(other)]
     assert 0.4 < sum(unequal) / len(unequal) < 0.6
 
 
@@ -158,32 +151,21 @@ def test_every_language_words_everything(texts: Any) -> None:
     assert {key.partition(":")[0] for key in texts.bodies} == set(TASKS)
 
 
-def test_assets_are_small() -> None:
-    sizes = [file.stat().st_size for file in (ASSETS / "base").iterdir()]
-    assert 0 < sum(sizes) <= LIMIT_BYTES
-    pairs = [file.stat().st_size for file in (ASSETS / "pairs").iterdir()]
-    assert sum(pairs) < 1_000_000
-
-
-def test_base_model_speaks_its_chat_template() -> None:
-    transformers = pytest.importorskip("transformers")
-    tokenizer = transformers.AutoTokenizer.from_pretrained(ASSETS / "base")
-    model = transformers.AutoModelForCausalLM.from_pretrained(ASSETS / "base")
+def test_the_base_model_is_small_and_speaks_its_chat_template() -> None:
+    sizes = [[file.stat().st_size for file in (ASSETS / n).iterdir()] for n in ("base", "pairs")]
+    assert 0 < sum(sizes[0]) <= LIMIT_BYTES
+    assert sum(sizes[1]) < 1_000_000
+    tokenizer = AutoTokenizer.from_pretrained(ASSETS / "base")
+    model = AutoModelForCausalLM.from_pretrained(ASSETS / "base")
     assert model.num_parameters() < 4_000_000
     assert model.config.vocab_size == len(tokenizer)
     conversation = [{"role": "user", "content": "2 + 2?"}, {"role": "assistant", "content": "[4]"}]
     text = tokenizer.apply_chat_template(conversation, tokenize=False)
-    prompt = tokenizer.apply_chat_template(
-        conversation[:1], tokenize=False, add_generation_prompt=True
-    )
+    how = {"tokenize": False, "add_generation_prompt": True}
+    prompt = tokenizer.apply_chat_template(conversation[:1], **how)
     assert text == prompt + "[4]" + tokenizer.eos_token
     assert tokenizer(text)["input_ids"][0] == tokenizer.bos_token_id
     assert model.generation_config.eos_token_id == tokenizer.eos_token_id
-
-
-def test_tokenizer_takes_any_text() -> None:
-    transformers = pytest.importorskip("transformers")
-    tokenizer = transformers.AutoTokenizer.from_pretrained(ASSETS / "base")
     for text in ("naïve 😀 Ω", "龘\tタ", " two  spaces\n"):
         assert tokenizer.decode(tokenizer.encode(text)) == text
     assert len(tokenizer.encode("2026")) == 4

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
@@ -48,8 +48,7 @@ class Entry:
     key: bytes = b""  # `PairView.key`; empty where a row that may be kept holds no pair
     question: int = -1  # `PairView.question_key`, for the split
     weight: float = 1.0
-    longer: int = 0  # 1 if the chosen answer is the longer one, -1 if the rejected is
-    category: str = ""  # value of the column to balance by
+    category: str = ""  # value of the column to balance by; or which answer is the longer one
 
     @property
     def kept(self) -> bool:
@@ -150,8 +149,8 @@ class _Copying:
             return entry
         seen = view(pair)
         entry.key, entry.question, entry.weight = seen.key, seen.question_key, seen.weight
-        if seen.rejected is not None:
-            entry.longer = _sign(len(seen.chosen) - len(seen.rejected))
+        if job.balance == "length" and seen.rejected is not None:
+            entry.category = _longer(seen.chosen, seen.rejected)
         for reason, detail in faults(seen, job.min_score_margin):
             if check_of(reason) in job.drop:
                 entry.drop(reason, detail)
@@ -159,8 +158,8 @@ class _Copying:
         if self.tokenize is not None:  # lengths are in tokens, and what a training drops is dropped
             tokens = self.tokenize(pair)
             if not isinstance(tokens, Dropped):
-                if tokens.rejected_ids:
-                    entry.longer = _sign(len(tokens.chosen_ids) - len(tokens.rejected_ids))
+                if job.balance == "length" and tokens.rejected_ids:
+                    entry.category = _longer(tokens.chosen_ids, tokens.rejected_ids)
                 tokens = self.lengths.fit(tokens, entry.where)
             if isinstance(tokens, Dropped) and check_of(tokens.reason) in job.drop:
                 entry.drop(tokens.reason, tokens.detail)
@@ -209,11 +208,7 @@ class _Copying:
         for name, held in {"output": False, "held_out_output": True}.items():
             if job.balance and name in job.targets:
                 side = [entry for entry in self.entries if entry.held == held and entry.kept]
-                self.balance[name] = (
-                    _balance_lengths(side, job, strict=not held)
-                    if job.balance == "length"
-                    else _balance_values(side, job)
-                )
+                self.balance[name] = _balanced(side, job, strict=not held)
 
     def copy(self) -> Repaired:
         """Read every row again, and write what is kept."""
@@ -332,59 +327,51 @@ def drop_repeated(entries: Iterable[Entry]) -> None:
                 entry.drop("exact_duplicate", f"repeats {earlier.where}{'' if same else other}")
 
 
-def _balance_lengths(entries: Sequence[Entry], job: Repair, *, strict: bool) -> dict[str, Any]:
-    """Drop pairs until the longer answer is the chosen one in about half of those that differ.
+def _balanced(entries: Sequence[Entry], job: Repair, *, strict: bool) -> dict[str, Any]:
+    """Drop rows of categories that are there too often; the counts before and after.
 
-    Where one of the two kinds is absent, that is refused if `strict`, else all is left as it is.
-    The counts before and after are returned.
-    """
-    sides = {sign: [entry for entry in entries if entry.longer == sign] for sign in (1, -1)}
-    few, many = sorted(sides.values(), key=len)
-    before, which = _share(sides), "chosen" if many is sides[1] else "rejected"
-    if many and not few and strict:
-        raise DataError(
-            f"the {which} answer is the longer one in all {len(many)} pairs whose lengths differ, "
-            "so balancing would leave none of them",
-            where=job.dataset,
-            fix="Collect pairs with the opposite, or leave --balance length out.",
-        )
-    limit = int(len(few) * (0.5 + TOLERANCE) / (0.5 - TOLERANCE) + 1e-9)
-    if few:
-        _drop_above(many, limit, job.seed, f"the {which} answer is the longer one too often")
-    return {"before": before, "after": _share(sides)}
-
-
-def _balance_values(entries: Sequence[Entry], job: Repair) -> dict[str, Any]:
-    """Drop pairs until no category has more than a ratio times the rows of the smallest.
-
-    Categories with their rows, before and after, are returned.
+    By length, the longer answer is then the chosen one in about half of the pairs that differ;
+    where one of the two kinds is absent, that is refused if `strict`, else all is left as it is.
+    By a column, no value has more than a ratio times the rows of the rarest one.
     """
     groups: dict[str, list[Entry]] = defaultdict(list)
     for entry in entries:
         groups[entry.category].append(entry)
+    by_length = job.balance == "length"
+    if by_length:
+        groups = {side: groups[side] for side in ("chosen", "rejected")}
     before = {name: len(rows) for name, rows in sorted(groups.items())}
-    limit = int(job.balance_ratio * min(before.values(), default=0))
+    few, many = min(before.values(), default=0), max(before.values(), default=0)
+    limit = int(job.balance_ratio * few)
+    if by_length:
+        limit = int(few * (0.5 + TOLERANCE) / (0.5 - TOLERANCE) + 1e-9) if few else many
+        if many and not few and strict:
+            which = "chosen" if before["chosen"] else "rejected"
+            raise DataError(
+                f"the {which} answer is the longer one in all {many} pairs whose lengths differ, "
+                "so balancing would leave none of them",
+                where=job.dataset,
+                fix="Collect pairs with the opposite, or leave --balance length out.",
+            )
+    salt = (job.seed % 2**64).to_bytes(8)
+
+    def draw(entry: Entry) -> tuple[bytes, int]:  # by seed and pair: the same on every machine
+        return blake2b(entry.key, digest_size=8, salt=salt).digest(), entry.index
+
     for name, rows in groups.items():
-        _drop_above(rows, limit, job.seed, f"{job.balance} {name!r} is there too often")
+        what = f"the {name} answer is the longer one"
+        what = what if by_length else f"{job.balance} {name!r} is there"
+        for entry in sorted(rows, key=draw)[limit:]:
+            entry.drop("balance", f"{what} too often; drawn with seed {job.seed}")
     after = Counter(entry.category for entry in entries if entry.kept)
+    if by_length:
+        return {"before": _share(before), "after": _share(after)}
     return {"before": before, "after": dict(sorted(after.items()))}
 
 
-def _drop_above(entries: Iterable[Entry], limit: int, seed: int, detail: str) -> None:
-    """Drop what is above a limit, drawn by a hash of seed and pair: the same on every machine."""
-    salt = (seed % 2**64).to_bytes(8)
-
-    def draw(entry: Entry) -> tuple[bytes, int]:
-        return blake2b(entry.key, digest_size=8, salt=salt).digest(), entry.index
-
-    for entry in sorted(entries, key=draw)[limit:]:
-        entry.drop("balance", f"{detail}; drawn with seed {seed}")
-
-
-def _share(sides: dict[int, list[Entry]]) -> dict[str, Any]:
-    chosen, rejected = (sum(entry.kept for entry in sides[sign]) for sign in (1, -1))
-    pairs = chosen + rejected
-    return {"pairs": pairs, "longer_chosen": chosen / pairs if pairs else None}
+def _share(counts: Mapping[str, int]) -> dict[str, Any]:
+    pairs = counts["chosen"] + counts["rejected"]
+    return {"pairs": pairs, "longer_chosen": counts["chosen"] / pairs if pairs else None}
 
 
 def _release(writer: JsonLines | Parquet) -> None:
@@ -408,5 +395,7 @@ def _changed(dataset: str) -> DataError:
     )
 
 
-def _sign(number: int) -> int:
-    return (number > 0) - (number < 0)
+def _longer(chosen: Sized, rejected: Sized) -> str:
+    if len(chosen) == len(rejected):
+        return ""
+    return "chosen" if len(chosen) > len(rejected) else "rejected"

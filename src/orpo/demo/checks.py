@@ -52,15 +52,10 @@ _BRACKETED = re.compile(r"\[([^\[\]]*)\]")
 
 @dataclass(frozen=True)
 class Verdict:
-    """The judgement on one answer.
+    """The judgement on one answer."""
 
-    Attributes:
-        correct: Whether the answer is right, to the point and in the form that was asked for.
-        reason: "correct", or the first thing found wrong with it.
-    """
-
-    correct: bool
-    reason: Reason
+    correct: bool  # right, to the point and in the form that was asked for
+    reason: Reason  # "correct", or the first thing found wrong with it
 
 
 @dataclass(frozen=True)
@@ -76,10 +71,8 @@ class _Question:
         return [int(operand) for operand in self.operands]
 
     @property
-    def answer_language(self) -> str:
-        if self.task == "translate":
-            return "zh" if self.language == "en" else "en"
-        return self.language
+    def expected(self) -> list[str]:
+        return [str(item) for item in _SOLVERS[self.task](self)]
 
 
 def check_answer(answer: str, check: Mapping[str, Any]) -> Verdict:
@@ -88,13 +81,8 @@ def check_answer(answer: str, check: Mapping[str, Any]) -> Verdict:
     `check` is the column of that name in the demo's pairs: `task`, `operands`, `argument`,
     `format` ("free", "sentence", "value" or "brackets") and `language`.
     """
-    question = _Question(
-        task=check["task"],
-        operands=list(check["operands"]),
-        argument=check["argument"],
-        form=check["format"],
-        language=check["language"],
-    )
+    named = {name: check[name] for name in ("task", "argument", "language")}
+    question = _Question(operands=list(check["operands"]), form=check["format"], **named)
     reason = _reason(answer.strip(), question)
     return Verdict(reason == "correct", reason)
 
@@ -111,41 +99,23 @@ def _reason(answer: str, question: _Question) -> Reason:
     return "correct" if _has_form(answer, question) else "wrong format"
 
 
-def _expected(question: _Question) -> list[str]:
-    return [str(item) for item in _SOLVERS[question.task](question)]
-
-
-def _pick(question: _Question) -> list[str]:
-    place = -1 if question.argument == "last" else int(question.argument) - 1
-    return [question.operands[place]]
-
-
-def _translate(question: _Question) -> list[str]:
-    dictionary = CHINESE if question.language == "en" else ENGLISH
-    return [dictionary[word] for word in question.operands]
-
-
 _SOLVERS: dict[str, Callable[[_Question], Sequence[int | str]]] = {
-    "add": lambda question: [sum(question.numbers)],
-    "subtract": lambda question: [question.numbers[0] - question.numbers[1]],
-    "larger": lambda question: [max(question.numbers)],
-    "smaller": lambda question: [min(question.numbers)],
-    "sort": lambda question: sorted(question.numbers, reverse=question.argument == "descending"),
-    "sequence": lambda question: [2 * question.numbers[-1] - question.numbers[-2]],
-    "parity": lambda question: ["odd" if question.numbers[0] % 2 else "even"],
-    "count": lambda question: [len(question.operands)],
-    "reverse": lambda question: question.operands[::-1],
-    "pick": _pick,
-    "repeat": lambda question: question.operands * int(question.argument),
-    "contains": lambda question: ["yes" if question.argument in question.operands else "no"],
-    "translate": _translate,
+    "add": lambda q: [sum(q.numbers)],
+    "subtract": lambda q: [q.numbers[0] - q.numbers[1]],
+    "larger": lambda q: [max(q.numbers)],
+    "smaller": lambda q: [min(q.numbers)],
+    "sort": lambda q: sorted(q.numbers, reverse=q.argument == "descending"),
+    "sequence": lambda q: [2 * q.numbers[-1] - q.numbers[-2]],
+    "parity": lambda q: ["odd" if q.numbers[0] % 2 else "even"],
+    "count": lambda q: [len(q.operands)],
+    "reverse": lambda q: q.operands[::-1],
+    "pick": lambda q: [q.operands[-1 if q.argument == "last" else int(q.argument) - 1]],
+    "repeat": lambda q: q.operands * int(q.argument),
+    "contains": lambda q: ["yes" if q.argument in q.operands else "no"],
+    "translate": lambda q: [
+        (CHINESE if q.language == "en" else ENGLISH)[word] for word in q.operands
+    ],
 }
-
-
-def _lexicon_words(text: str, language: str) -> list[str]:
-    if language == "zh":
-        return _CHINESE_WORD.findall(text)
-    return [word for word in _LATIN_WORD.findall(text) if word in CHINESE]
 
 
 def _polarity(text: str) -> list[str]:
@@ -166,11 +136,13 @@ def _items(text: str, question: _Question) -> list[str]:
         return [_PARITY[word] for word in re.findall(r"\bodd\b|\beven\b|[奇偶]", text)]
     if question.operands[0].isdigit() or question.task == "count":
         return _NUMBER.findall(text)
-    return _lexicon_words(text, question.answer_language)
+    if (question.language == "zh") != (question.task == "translate"):  # of the answer
+        return _CHINESE_WORD.findall(text)
+    return [word for word in _LATIN_WORD.findall(text) if word in CHINESE]
 
 
 def _states_result(answer: str, question: _Question) -> bool:
-    stated, expected = _items(answer, question), _expected(question)
+    stated, expected = _items(answer, question), question.expected
     operands = question.operands
     if question.task in ("add", "subtract"):
         return stated == expected or sorted(stated) == sorted(operands + expected)
@@ -187,7 +159,7 @@ def _sentences(text: str) -> list[str]:
 
 
 def _without_items(text: str, question: _Question) -> str:
-    words = sorted({*question.operands, *_expected(question)}, key=len, reverse=True)
+    words = sorted({*question.operands, *question.expected}, key=len, reverse=True)
     pattern = "|".join(rf"\b{word}\b" if word.isascii() else word for word in words)
     return re.sub(rf"{pattern}|{_NUMBER.pattern}", " ", text.lower())
 
@@ -200,7 +172,7 @@ def _is_rambling(answer: str, question: _Question) -> bool:
     """Tell whether the answer runs on; the items it names don't count, but too many of them do."""
     if len(_sentences(answer)) > 2:
         return True
-    room = len(question.operands) + len(_expected(question)) + 4
+    room = len(question.operands) + len(question.expected) + 4
     if len(_items(answer, question)) > room:
         return True
     return _word_count(_without_items(answer, question)) > MAX_WORDS
@@ -208,7 +180,7 @@ def _is_rambling(answer: str, question: _Question) -> bool:
 
 def _is_bare(text: str, question: _Question) -> bool:
     """Tell whether the text consists of the expected items and separators alone."""
-    expected = _expected(question)
+    expected = question.expected
     if question.task in ("contains", "parity"):
         return _items(text, question) == expected and _word_count(text.lower()) <= 2
     rest = re.sub(r"\band\b|和", "", _without_items(text, question))
@@ -221,14 +193,8 @@ def _has_form(answer: str, question: _Question) -> bool:
     if question.form == "brackets":
         bracketed = _BRACKETED.findall(answer)
         return len(bracketed) == 1 and _is_bare(bracketed[0], question)
-    if question.form == "sentence":
-        return _is_sentence(answer, question)
-    return True
-
-
-def _is_sentence(answer: str, question: _Question) -> bool:
-    """Tell whether the answer is one sentence, at most led in by an interjection ("Sure!")."""
-    sentences = _sentences(answer)
-    complete = answer[-1] in ".!。！" and not _is_bare(answer, question)
-    lead_in = sum(_word_count(sentence.lower()) for sentence in sentences[:-1])
-    return complete and lead_in <= 4
+    if question.form != "sentence":
+        return True
+    # One sentence, at most led in by an interjection ("Sure!").
+    lead_in = sum(_word_count(sentence.lower()) for sentence in _sentences(answer)[:-1])
+    return lead_in <= 4 and answer[-1] in ".!。！" and not _is_bare(answer, question)

@@ -1,7 +1,13 @@
-"""Nothing is silent: keys have one outcome, defaults are written down, blanks stay blank."""
+"""Settings of other trainers: nothing is silent, and what is carried over means what it meant.
+
+`published/` holds the keys of TRL's examples/scripts/orpo.py and of YAML for it, of LLaMA-Factory's
+examples/train_lora/qwen3_lora_dpo.yaml with pref_loss orpo, of Axolotl's docs/rlhf.qmd and of ms-
+swift's examples/train/rlhf/orpo.sh; `expected.yaml` what they must come to.
+"""
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,16 +18,24 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from orpo.commands.options import resolve_settings
+from orpo.config import ORPOConfig
 from orpo.errors import ConfigError
-from orpo.migrate.convert import Conversion, convert
+from orpo.jobs import TrainJob
+from orpo.migrate.convert import Conversion, convert, read_mapping, recipe_text
 from orpo.migrate.hints import suggestion
 from orpo.migrate.ledger import FILL_IN, Key, Ledger
-from orpo.migrate.reading import read_mapping
 from orpo.migrate.rules import PEERS
-from tests.migrate.conftest import PUBLISHED, resolved
 
 pytestmark = pytest.mark.filterwarnings("ignore:`gradient_checkpointing`:FutureWarning")
 
+PUBLISHED = Path(__file__).parent / "published"
+EXPECTED = yaml.safe_load(Path(__file__).with_name("expected.yaml").read_text(encoding="utf-8"))
+SAME = """
+learning_rate lr_scheduler_type warmup_steps num_train_epochs max_steps per_device_train_batch_size
+gradient_accumulation_steps weight_decay optim adam_beta1 adam_beta2 adam_epsilon max_grad_norm seed
+bf16 fp16 gradient_checkpointing logging_steps max_length disable_dropout report_to
+"""
 Converted = Callable[..., Conversion]
 LEAST: dict[str, dict[str, Any]] = {
     "trl": {"model_name_or_path": "m", "dataset_name": "d"},
@@ -29,142 +43,110 @@ LEAST: dict[str, dict[str, Any]] = {
     "axolotl": {"base_model": "m", "rl": "orpo", "learning_rate": 1e-5},
     "ms-swift": {"model": "m", "rlhf_type": "orpo", "dataset": "d"},
 }
-DEFAULTS: dict[str, dict[str, Any]] = {
-    "trl": {
-        "learning_rate": 1e-6,
-        "lr_scheduler_type": "linear",
-        "warmup_steps": 0,
-        "per_device_train_batch_size": 8,
-        "gradient_accumulation_steps": 1,
-        "num_train_epochs": 3,
-        "max_length": 1024,
-        "truncation": "truncate_answer",
-        "nll_scope": "sequence",
-        "bf16": True,
-        "lora_r": None,
-    },
-    "llama-factory": {
-        "learning_rate": 5e-5,
-        "lr_scheduler_type": "linear",
-        "warmup_steps": 0,
-        "per_device_train_batch_size": 8,
-        "gradient_accumulation_steps": 1,
-        "num_train_epochs": 3,
-        "max_length": 2048,
-        "truncation": "keep_start",
-        "nll_scope": "completion",
-        "bf16": False,
-        "lora_r": 8,
-        "lora_alpha": 16,
-    },
-    "axolotl": {
-        "learning_rate": 1e-5,
-        "lr_scheduler_type": "cosine",
-        "warmup_steps": 0.03,
-        "per_device_train_batch_size": 1,
-        "gradient_accumulation_steps": 1,
-        "num_train_epochs": 1,
-        "max_length": 512,
-        "truncation": "drop",
-        "nll_scope": "sequence",
-        "bf16": True,
-        "model_dtype": "float32",
-        "save_total_limit": 4,
-        "lora_r": None,
-    },
-    "ms-swift": {
-        "learning_rate": 1e-4,
-        "lr_scheduler_type": "cosine",
-        "warmup_steps": 0,
-        "weight_decay": 0.1,
-        "adam_beta2": 0.95,
-        "per_device_train_batch_size": 1,
-        "gradient_accumulation_steps": 16,
-        "num_train_epochs": 3,
-        "max_length": None,
-        "truncation": "drop",
-        "nll_scope": "completion",
-        "lora_r": 8,
-        "lora_alpha": 32,
-        "lora_dropout": 0.05,
-    },
-}
+
+
+def resolved(conversion: Conversion, folder: Path) -> Callable[[str], Any]:
+    """The settings that `orpo train RECIPE --model M --dataset D` makes of it, by name."""
+    recipe = folder / "recipe.yaml"
+    recipe.write_text(recipe_text(conversion), encoding="utf-8")
+    flags = {name: f"the {name}" for name in conversion.missing}
+    made: tuple[TrainJob, ORPOConfig] = resolve_settings(str(recipe), argparse.Namespace(**flags))
+    return lambda name: plain(*(one for one in made if hasattr(one, name)), name=name)
+
+
+def plain(settings: Any, *_: Any, name: str) -> Any:
+    found = getattr(settings, name)
+    return getattr(found, "value", found)
 
 
 def dumped(values: Mapping[str, Any]) -> str:
     return yaml.safe_dump(dict(values), sort_keys=False)
 
 
+@pytest.fixture
+def converted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Conversion]:
+    """`converted("name.yaml", text)`: the conversion of a file that is written for it."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(name: str, text: str, asked: str | None = None) -> Conversion:
+        Path(name).write_text(text, encoding="utf-8")
+        return convert([name], asked)
+
+    return run
+
+
+@pytest.mark.parametrize("name", EXPECTED["examples"])
+def test_a_published_example_resolves_to_the_same_hyper_parameters(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(PUBLISHED)
+    conversion = convert([name])
+    found = resolved(conversion, tmp_path)
+    expected = {**EXPECTED["examples"][name], "orpo_beta": 1.0, "disable_dropout": True}
+    assert {setting: found(setting) for setting in expected} == expected
+    # Every key has an outcome; they are counted in another way than the converter does.
+    values = yaml.safe_load(Path(name).read_text(encoding="utf-8"))
+    keys = [*(key for rows in values.pop("datasets", []) for key in rows), *values]
+    outcomes = conversion.outcomes
+    assert sorted(o.key.name.rpartition(".")[2] for o in outcomes) == sorted(keys)
+    assert len({(o.key.name, o.key.where) for o in outcomes}) == len(outcomes)
+    assert all(outcome.said for outcome in outcomes)
+    lost = {"dataset", "template", "max_samples", "chat_template", "deepspeed"}
+    assert {o.key.name for o in conversion.of_kind("not supported")} <= lost
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "trl_command.yaml",
+        {},
+        {"use_peft": True, "gradient_checkpointing": False, "beta": 0.3},
+        {"max_length": 77, "disable_dropout": False},
+    ],
+)
+def test_trl_itself_understands_the_same(
+    given: str | dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRL_EXPERIMENTAL_SILENCE", "1")
+    trl = pytest.importorskip("trl", reason="trl is not installed")
+    from transformers import HfArgumentParser
+    from trl.experimental.orpo import ORPOConfig
+
+    keys = {"model_name_or_path": "m", "output_dir": "o"}
+    keys |= yaml.safe_load((PUBLISHED / given).read_text()) if isinstance(given, str) else given
+    command = tmp_path / "trl.yaml"
+    command.write_text(dumped(keys), encoding="utf-8")
+    words = {k: float(v) if k == "learning_rate" else v for k, v in keys.items()}
+    words.pop("no_remove_unused_columns", None)
+    theirs, model = HfArgumentParser((ORPOConfig, trl.ModelConfig)).parse_dict(
+        {**words, "use_cpu": True}
+    )
+    ours = resolved(convert([str(command)], "trl"), tmp_path)
+    for name in SAME.split():
+        assert ours(name) == plain(theirs, name=name), name
+    assert (ours("orpo_alpha"), ours("orpo_beta")) == (theirs.beta, 1.0)
+    named = {n: n for n in ("lora_r", "lora_alpha", "lora_dropout")}
+    named = {**named, "model": "model_name_or_path"} if model.use_peft else {}
+    assert all(ours(own) == getattr(model, name) for own, name in named.items())
+    assert model.use_peft or ours("lora_r") is None
+
+
 @pytest.mark.parametrize("peer", PEERS)
 def test_what_a_trainer_does_by_itself_is_what_the_recipe_says(
     peer: str, converted: Converted, tmp_path: Path
 ) -> None:
-    job, config = resolved(converted("least.yaml", dumped(LEAST[peer]), peer), tmp_path)
-    for name, value in DEFAULTS[peer].items():
-        found = getattr(job, name) if hasattr(job, name) else getattr(config, name)
-        assert getattr(found, "value", found) == value, name
-    assert (config.orpo_alpha, config.orpo_beta) == (0.1, 1.0)
+    conversion = converted("least.yaml", dumped(LEAST[peer]))
+    assert conversion.peer == peer
+    found, expected = resolved(conversion, tmp_path), EXPECTED["defaults"][peer]
+    expected = {**expected, "orpo_alpha": 0.1, "orpo_beta": 1.0}
+    assert {name: found(name) for name in expected} == expected
 
 
 @pytest.mark.parametrize("peer", PEERS)
-def test_the_trainer_of_the_least_file_is_recognised(peer: str, converted: Converted) -> None:
-    assert converted("least.yaml", dumped(LEAST[peer])).peer == peer
-
-
-@pytest.mark.parametrize(
-    ("peer", "key", "settings"),
-    [
-        ("trl", {"beta": 0.3}, {"orpo_alpha": 0.3}),
-        ("trl", {"max_length": None}, {"max_length": 512}),
-        ("trl", {"max_prompt_length": 100}, {"max_prompt_length": 100, "truncation": "keep_end"}),
-        ("trl", {"bf16": False}, {"bf16": False}),
-        ("trl", {"use_peft": True}, {"lora_r": 16, "lora_alpha": 32, "lora_dropout": 0.05}),
-        ("trl", {"warmup_ratio": 0.2}, {"warmup_steps": 0.2}),
-        ("trl", {"warmup_ratio": 0.2, "warmup_steps": 7}, {"warmup_steps": 7}),
-        ("trl", {"warmup_ratio": 0.2, "warmup_steps": 0}, {"warmup_steps": 0.2}),
-        ("trl", {"evaluation_strategy": "epoch"}, {"eval_strategy": "epoch"}),
-        ("trl", {"eval_strategy": "epoch"}, {"eval_dataset": "d:test"}),
-        ("llama-factory", {"pref_beta": 0.3}, {"orpo_alpha": 0.3}),
-        ("llama-factory", {"finetuning_type": "full"}, {"model_dtype": "float32"}),
-        ("llama-factory", {"pure_bf16": True}, {"model_dtype": "bfloat16"}),
-        (
-            "llama-factory",
-            {"pure_bf16": True, "finetuning_type": "full"},
-            {"model_dtype": "float32", "bf16": True},  # or small updates would be rounded away
-        ),
-        (
-            "llama-factory",
-            {"lora_target": "q_proj, v_proj"},
-            {"lora_target_modules": "q_proj,v_proj"},
-        ),
-        ("llama-factory", {"lora_rank": 4}, {"lora_r": 4, "lora_alpha": 8}),
-        ("llama-factory", {"val_size": 0.1}, {"held_out": 0.1}),
-        (
-            "llama-factory",
-            {"disable_gradient_checkpointing": True},
-            {"gradient_checkpointing": False},
-        ),
-        ("axolotl", {"orpo_alpha": 0.3}, {"orpo_alpha": 0.3}),
-        ("axolotl", {"orpo_alpha": 0.3, "rl_beta": 0.2}, {"orpo_alpha": 0.2}),
-        ("axolotl", {"rl_beta": 0.2, "trl": {"beta": 0.1}}, {"orpo_alpha": 0.1}),
-        ("axolotl", {"excess_length_strategy": "truncate"}, {"truncation": "truncate_answer"}),
-        ("axolotl", {"batch_size": 32, "micro_batch_size": 4}, {"gradient_accumulation_steps": 8}),
-        ("axolotl", {"bf16": False, "fp16": False}, {"model_dtype": "float32", "bf16": False}),
-        ("axolotl", {"warmup_steps": 1}, {"warmup_steps": 2}),
-        ("axolotl", {"use_wandb": True}, {"report_to": ["wandb"]}),
-        ("ms-swift", {"beta": 0.3}, {"orpo_alpha": 0.3}),
-        ("ms-swift", {"tuner_type": "full"}, {"learning_rate": 1e-5}),
-        ("ms-swift", {"truncation_strategy": "right"}, {"truncation": "truncate_answer"}),
-        ("ms-swift", {"torch_dtype": "float16"}, {"model_dtype": "float16", "fp16": True}),
-        ("ms-swift", {"per_device_train_batch_size": 6}, {"gradient_accumulation_steps": 3}),
-        ("ms-swift", {"dataset": "hf::a/b"}, {"dataset": "a/b"}),
-    ],
-)
-def test_a_key_means_what_its_trainer_means_by_it(
-    peer: str, key: dict[str, Any], settings: dict[str, Any], converted: Converted
-) -> None:
-    found = converted("one.yaml", dumped({**LEAST[peer], **key}), peer).values
-    assert {name: found.get(name) for name in settings} == settings
+def test_a_key_means_what_its_trainer_means_by_it(peer: str, converted: Converted) -> None:
+    for key, wanted in EXPECTED["keys"][peer]:
+        found = converted("one.yaml", dumped({**LEAST[peer], **key}), peer).values
+        assert {name: found.get(name) for name in wanted} == wanted, key
 
 
 @pytest.mark.parametrize(
@@ -231,7 +213,7 @@ def test_a_data_set_by_name_is_found_where_the_registry_is_there(
 
 
 @pytest.mark.parametrize("peer", PEERS)
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_keys_are_converted_or_not_needed_or_not_supported(
     peer: str, tmp_path: Path, data: st.DataObject
