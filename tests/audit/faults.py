@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 import random
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
+
+import pyarrow.parquet as pq
 
 from orpo.audit.findings import Audit, Finding
 from orpo.audit.run import AuditPlan, audit_rows
@@ -44,6 +49,28 @@ def pair(prompt: str, chosen: str, rejected: str, **more: Any) -> dict[str, Any]
         **{name: [{"role": "assistant", "content": text}] for name, text in answers.items()},
         **more,
     }
+
+
+def plain(prompt: str, chosen: Any, rejected: Any, **more: Any) -> dict[str, Any]:
+    """A row of texts."""
+    return {"prompt": prompt, "chosen": chosen, "rejected": rejected, **more}
+
+
+def write(path: Path, rows: Iterable[Any]) -> Path:
+    """A file of rows; those that are texts stand in it as they are."""
+    lines = (row if isinstance(row, str) else json.dumps(row) for row in rows)
+    path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+    return path
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """The rows of a file."""
+    if path.suffix == ".parquet":
+        rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
+        return rows
+    content = path.read_bytes()
+    content = gzip.decompress(content) if path.suffix == ".gz" else content
+    return [json.loads(line) for line in content.splitlines()]
 
 
 def distinct_rows(count: int, seed: int = 0) -> list[dict[str, Any]]:

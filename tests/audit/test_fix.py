@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from tests.audit.faults import plain as pair
+from tests.audit.faults import read, write
 
 from orpo.audit import fix as fixing
 from orpo.audit.fix import Entry, fix_dataset
@@ -21,26 +21,6 @@ from orpo.data.reading import PairReader
 from orpo.errors import ConfigError, DataError
 
 Values = dict[str, Any]
-
-
-def pair(prompt: str, chosen: str, rejected: str, **more: Any) -> Values:
-    return {"prompt": prompt, "chosen": chosen, "rejected": rejected, **more}
-
-
-def write(path: Path, rows: list[Any]) -> Path:
-    lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
-    path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
-    return path
-
-
-def read(path: Path) -> list[Values]:
-    if path.suffix == ".parquet":
-        rows: list[Values] = pq.read_table(path).to_pylist()
-        return rows
-    content = path.read_bytes()
-    if path.suffix == ".gz":
-        content = gzip.decompress(content)
-    return [json.loads(line) for line in content.splitlines()]
 
 
 def fix(source: Path, output: Path, *, pair_rule: str = "best_worst", **settings: Any) -> Repaired:
@@ -303,7 +283,7 @@ def test_values_survive_parquet_and_what_does_not_fit_is_an_error(tmp_path: Path
 
 
 def test_malformed_rows_that_are_kept_are_not_compared(tmp_path: Path) -> None:
-    bad = [pair(f"p{n}", 5, "b") for n in range(20)]  # type: ignore[arg-type]
+    bad = [pair(f"p{n}", 5, "b") for n in range(20)]
     good = [pair(f"q{n}", "a", "b") for n in range(20)]
     source = write(tmp_path / "pairs.jsonl", [*good, *bad])
     result = fix(source, tmp_path / "a.jsonl", drop=("empty",), held_out=0.8)

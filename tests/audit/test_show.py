@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from tests.audit.faults import plain as pair
+from tests.audit.faults import write
 from transformers import PreTrainedTokenizerBase
 
 from orpo.audit.show import ShownRow, show_rows
@@ -27,15 +28,6 @@ Values = dict[str, Any]
 Load = Callable[[str], PreTrainedTokenizerBase]
 
 TEXTS = ("Hi 你好 龘 🙂🙂 café\n\n\tx", "<|im_end|> </s> [INST]", "\u202e\x1b[0m \ud7ff", "  a  b ")
-
-
-def write(path: Path, rows: list[Values]) -> Path:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return path
-
-
-def pair(prompt: str, chosen: str, rejected: str | None, **more: Any) -> Values:
-    return {"prompt": prompt, "chosen": chosen, "rejected": rejected, **more}
 
 
 def show(
@@ -171,16 +163,15 @@ def test_where_it_was_cut(
 def test_dropped_rows_are_shown_with_their_reason(
     small_tokenizer: PreTrainedTokenizerBase, tmp_path: Path
 ) -> None:
-    data = tmp_path / "pairs.jsonl"
     rows = [
         pair("p", "a", "b"),
         pair("p", "", "b"),
         pair("p", "a", "a"),
-        pair("p", 5, "a"),  # type: ignore[arg-type]
+        pair("p", 5, "a"),
         pair("p " * 400, "a", "b"),
+        "{broken",
     ]
-    write(data, rows)
-    data.write_text(data.read_text() + "{broken\n")
+    data = write(tmp_path / "pairs.jsonl", rows)
     shown = show(data, small_tokenizer, count=9, max_length=64)
     assert [row.dropped.reason if row.dropped else "" for row in shown] == [
         *("", "empty_chosen", "identical_answers", "malformed", "prompt_too_long", "unreadable")

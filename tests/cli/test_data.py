@@ -12,23 +12,14 @@ from typing import Any
 import pytest
 
 from orpo.audit.findings import Audit
-from tests.audit.faults import distinct_rows, like, pair, reworded
+from tests.audit.faults import distinct_rows, like, pair, read, reworded, write
 from tests.cli.conftest import Orpo
 
 Values = dict[str, Any]
 
 EXACT = {"unreadable_rows", "empty_texts", "identical_answers", "exact_duplicates"}
-EXACT |= {"contradictions", "leakage"}
-"""The audit's checks that leave no room for judgement."""
-
-
-def read(path: Path) -> list[Values]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
-def write(path: Path, rows: list[Values], more: str = "") -> Path:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows) + more, encoding="utf-8")
-    return path
+EXACT |= {"contradictions", "leakage", "scores", "truncation"}
+"""The audit's checks that leave no room for judgement, and those that fix was asked for."""
 
 
 @pytest.fixture
@@ -135,7 +126,7 @@ def test_markup_in_the_data_is_shown_as_it_is(orpo: Orpo, tmp_path: Path) -> Non
 def test_a_copy_a_ledger_and_an_account(orpo: Orpo, pairs: Path, tmp_path: Path) -> None:
     rows = read(pairs)
     rows[3]["rejected"] = rows[3]["chosen"]
-    text = write(pairs, [*rows, rows[0]], "{broken\n").read_text(encoding="utf-8")
+    text = write(pairs, [*rows, rows[0], "{broken"]).read_text(encoding="utf-8")
     clean = tmp_path / "new" / "clean.jsonl"
     assert orpo("data", "fix", pairs, clean, "--json") == 0, orpo.err
     result = json.loads(orpo.out)
@@ -187,35 +178,9 @@ def test_both_sides_are_balanced_by_length(orpo: Orpo, pairs: Path, tmp_path: Pa
     assert "balanced by length, held out: the longer answer was" in orpo.err
 
 
-def test_the_audit_finds_nothing_exact_in_the_copy(
-    orpo: Orpo, tiny: Path, shared_data: Path, tmp_path: Path
+def test_what_the_audit_counts_is_what_fix_drops_and_then_there_is_none(
+    orpo: Orpo, tiny: Path, tmp_path: Path
 ) -> None:
-    rows = json.loads((shared_data / "preferences" / "alpaca_style.json").read_text("utf-8"))[:300]
-    for n in range(0, 60, 6):
-        rows[n]["rejected"] = rows[n]["chosen"] + " "
-        rows[n + 1]["chosen"] = " "
-        rows.append(rows[n + 2])
-        swapped = {"chosen": rows[n + 3]["rejected"], "rejected": rows[n + 3]["chosen"]}
-        rows.append({**rows[n + 3], **swapped})
-    data, train = tmp_path / "pairs.jsonl", tmp_path / "train.jsonl"
-    test = tmp_path / "test.jsonl"
-    write(data, rows, "{\n")
-    limits = ("--model", tiny, "--max_length", 2000)
-
-    def found(train: Path, test: Path) -> set[str]:
-        flags = ("--eval_dataset", test, "--no_near", "--json")
-        assert orpo("data", "audit", train, *flags, *limits) == 0, orpo.err
-        findings = json.loads(orpo.out)["findings"]
-        assert {finding["check"] for finding in findings} >= EXACT
-        return {f["check"] for f in findings if f["check"] in EXACT and f["count"]}
-
-    assert found(data, data) == EXACT
-    split = ("--held_out", 0.2, "--held_out_output", test)
-    assert orpo("data", "fix", data, train, *split, *limits) == 0, orpo.err
-    assert found(train, test) == set()
-
-
-def test_what_the_audit_counts_is_what_fix_drops(orpo: Orpo, tiny: Path, tmp_path: Path) -> None:
     pytest.importorskip("datasketch")
     rng, rows = random.Random(1), distinct_rows(120)
     for n in range(3):
@@ -231,13 +196,23 @@ def test_what_the_audit_counts_is_what_fix_drops(orpo: Orpo, tiny: Path, tmp_pat
     rows += [{**row, "chosen": row["rejected"], "rejected": row["chosen"]} for row in rows[30:36]]
     rows += [like(row, lambda text: reworded(text, rng, 8)) for row in rows[40:49]]
     rows += [{**rows[50], "chosen": 7}] * 2
-    data = write(tmp_path / "pairs.jsonl", rows, "{broken\n")
+    data = write(tmp_path / "pairs.jsonl", [*rows, "{broken"])
+    clean, test = tmp_path / "clean.jsonl", tmp_path / "test.jsonl"
     limits = ("--model", tiny, "--max_length", 2000, "--json")
-    assert orpo("data", "audit", data, *limits, "--truncation", "drop") == 0, orpo.err
-    found = {one["check"]: one["count"] for one in json.loads(orpo.out)["findings"]}
-    mend = ("--deduplicate", "near", "--min_score_margin", 0)
-    assert orpo("data", "fix", data, tmp_path / "clean.jsonl", *limits, *mend) == 0, orpo.err
+
+    def audit(data: Path, held: Path) -> dict[str, int]:
+        flags = ("--eval_dataset", held, "--truncation", "drop")
+        assert orpo("data", "audit", data, *limits, *flags) == 0, orpo.err
+        return {one["check"]: one["count"] for one in json.loads(orpo.out)["findings"]}
+
+    found = audit(data, data)
+    mend = ("--deduplicate", "near", "--min_score_margin", 0, "--held_out", 0.2)
+    split = ("--held_out_output", test)
+    assert orpo("data", "fix", data, clean, *limits, *mend, *split) == 0, orpo.err
     dropped = json.loads(orpo.out)["dropped"]
+    left = audit(clean, test)
+    assert all(found[check] for check in EXACT)
+    assert {check for check in EXACT if left.get(check)} == set()
     assert found["unreadable_rows"] == dropped["malformed"] + dropped["unreadable"] == 3
     assert found["empty_texts"] == dropped["empty_chosen"] == 3
     assert found["identical_answers"] == dropped["identical_answers"] == 5

@@ -18,14 +18,10 @@ from orpo.commands.data_show import LEGEND, draw_row, inert
 from orpo.data.token_text import TokenPiece
 from orpo.data.types import Dropped
 from tests.audit.faults import pair as chat
+from tests.audit.faults import write
 from tests.cli.conftest import Orpo
 
 Values = dict[str, Any]
-
-
-def write(path: Path, rows: list[Values]) -> Path:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return path
 
 
 def test_the_picture_is_on_stdout_and_json_is_one_object(

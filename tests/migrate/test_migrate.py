@@ -7,7 +7,6 @@ swift's examples/train/rlhf/orpo.sh; `expected.yaml` what they must come to.
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,10 +17,8 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from orpo.commands.options import resolve_settings
-from orpo.config import ORPOConfig
+from orpo.commands.options import ask
 from orpo.errors import ConfigError
-from orpo.jobs import TrainJob
 from orpo.migrate.convert import Conversion, convert, read_mapping, recipe_text
 from orpo.migrate.hints import suggestion
 from orpo.migrate.ledger import FILL_IN, Key, Ledger
@@ -50,11 +47,12 @@ def resolved(conversion: Conversion, folder: Path) -> Callable[[str], Any]:
     recipe = folder / "recipe.yaml"
     recipe.write_text(recipe_text(conversion), encoding="utf-8")
     flags = {name: f"the {name}" for name in conversion.missing}
-    made: tuple[TrainJob, ORPOConfig] = resolve_settings(str(recipe), argparse.Namespace(**flags))
-    return lambda name: plain(*(one for one in made if hasattr(one, name)), name=name)
+    asked = ask(str(recipe), flags)
+    made = (asked.job, asked.config())
+    return lambda name: plain(next(one for one in made if hasattr(one, name)), name)
 
 
-def plain(settings: Any, *_: Any, name: str) -> Any:
+def plain(settings: Any, name: str) -> Any:
     found = getattr(settings, name)
     return getattr(found, "value", found)
 
@@ -123,7 +121,7 @@ def test_trl_itself_understands_the_same(
     )
     ours = resolved(convert([str(command)], "trl"), tmp_path)
     for name in SAME.split():
-        assert ours(name) == plain(theirs, name=name), name
+        assert ours(name) == plain(theirs, name), name
     assert (ours("orpo_alpha"), ours("orpo_beta")) == (theirs.beta, 1.0)
     named = {n: n for n in ("lora_r", "lora_alpha", "lora_dropout")}
     named = {**named, "model": "model_name_or_path"} if model.use_peft else {}

@@ -130,11 +130,7 @@ class Audit:
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any], where: str = "audit") -> Audit:
-        """The audit that `as_dict` gave, also one that an earlier version wrote.
-
-        Raises:
-            DataError: It is not such an object; `where` is its file, for the message.
-        """
+        """The audit that `as_dict` gave, also one that an earlier version wrote."""
         found = typed(cls, {**plain, "rows": {}}, where=where)
         try:
             rows = Ledger.from_dict({**Ledger().as_dict(), **plain["rows"]})

@@ -106,15 +106,10 @@ class Conversion:
 
 
 def convert(files: Sequence[str], asked: str | None = None) -> Conversion:
-    """Convert the settings of one run, which may stand in several files.
+    """Convert the settings of one run, in YAML or JSON; of a key given twice the later one counts.
 
-    Args:
-        files: YAML or JSON; of a key given twice the later one counts. The configuration of
-            `accelerate launch` may be among them.
-        asked: A name of `PEERS`, where it cannot be seen.
-
-    Raises:
-        ConfigError: A file cannot be read, is of no known trainer, or trains something else.
+    The configuration of `accelerate launch` may be among the files. `asked` is a name of `PEERS`,
+    where it cannot be seen.
     """
     documents = [_read_document(Path(file), asked) for file in files]
     peers = list(dict.fromkeys(peer for peer, _ in documents if peer))
@@ -169,11 +164,7 @@ def _read_document(path: Path, asked: str | None) -> tuple[str, list[Key]]:
 
 
 def read_mapping(path: Path) -> list[Key]:
-    """The keys of a YAML or JSON file, in order.
-
-    Raises:
-        ConfigError: It is broken, or holds no settings; names the line.
-    """
+    """The keys of a YAML or JSON file, in order."""
     if not path.is_file():
         raise ConfigError("no such file", where=str(path), fix="Give a file with settings.")
     try:

@@ -6,8 +6,7 @@ The rules that convert whole files are asked for the one key, so that nothing is
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from orpo.errors import ConfigError, did_you_mean
 from orpo.migrate.ledger import Key, Ledger
@@ -19,45 +18,33 @@ _ASKED = ("trl", "llama-factory", "ms-swift", "axolotl")
 _SAMPLES: tuple[Any, ...] = (0.5, True, "lora")
 _NEEDLESS = "Leave it out"
 
+Hint: TypeAlias = tuple[tuple[str, ...], str]
+"""What a setting that orpo does not have is called here, or what to do instead."""
+
 
 def suggestion(name: str, known: Collection[str], value: Any = None) -> str:
-    """What to write in place of an unknown setting; empty where nobody knows.
-
-    Args:
-        name: The setting.
-        known: Names that may be suggested.
-        value: What it was set to, if that is known.
-    """
+    """What to write in place of an unknown setting, out of what is known; or empty."""
     plain = name.lower().replace("-", "_")
     found = None if plain in known else _hint(plain, value)
-    if found is not None and {*found.settings} <= {*known}:
-        if found.settings:
-            return f"Did you mean {' and '.join(map(repr, found.settings))}?"
-        return found.instead
+    if found is not None and {*found[0]} <= {*known}:
+        names, instead = found
+        return f"Did you mean {' and '.join(map(repr, names))}?" if names else instead
     return did_you_mean(plain, known, shown="'{}'")
 
 
-@dataclass(frozen=True)
-class _Hint:
-    """What a setting that orpo does not have is called here, or what to do instead."""
-
-    settings: tuple[str, ...]
-    instead: str = ""
-
-
-def _hint(name: str, value: Any) -> _Hint | None:
+def _hint(name: str, value: Any) -> Hint | None:
     """What other trainers' rules make of a setting; None if none of them has it."""
     for setting, words in TABLES["words"].items():
         if name in words:
-            return _Hint((setting,))
+            return (setting,), ""
     for samples in ([] if value is None else [value]), _SAMPLES:
         answers = [a for peer in _ASKED for one in samples if (a := _asked(peer, name, one))]
         if answers:  # a name says most, that it can be left out least
-            return min(answers, key=lambda a: (not a.settings, a.instead.startswith(_NEEDLESS)))
+            return min(answers, key=lambda answer: (not answer[0], answer[1].startswith(_NEEDLESS)))
     return None
 
 
-def _asked(peer: str, name: str, value: Any) -> _Hint | None:
+def _asked(peer: str, name: str, value: Any) -> Hint | None:
     """What one trainer's rules say to a value of the setting."""
     key = Key(name, value, "")
     marks = PEERS[peer].get("required", {}).items()
@@ -72,8 +59,8 @@ def _asked(peer: str, name: str, value: Any) -> _Hint | None:
     (outcome,) = [one for one in ledger.outcomes if one.key is key]
     made = [s.name for s in ledger.settings.values() if s.source.startswith(f"{name}, ")]
     if outcome.kind == "converted" and made:
-        return _Hint(tuple(made))
+        return tuple(made), ""
     said = outcome.said.rstrip(".")
     if outcome.kind == "not needed":
-        return _Hint((), f"{_NEEDLESS}: {said}.")
-    return None if repr(value) in said else _Hint((), f"{said[0].upper()}{said[1:]}.")
+        return (), f"{_NEEDLESS}: {said}."
+    return None if repr(value) in said else ((), f"{said[0].upper()}{said[1:]}.")

@@ -21,11 +21,7 @@ _BY_RANK = "lora_r decides whether an adapter is trained"
 
 
 def require_orpo(ledger: Ledger, peer: str) -> None:
-    """Make sure that it is ORPO that is trained.
-
-    Raises:
-        ConfigError: It is not; names the line.
-    """
+    """Make sure that it is ORPO that is trained."""
     for name, needed in rules.PEERS[peer].get("required", {}).items():
         value = ledger.get(name, "dpo" if peer == "ms-swift" else None)
         if value != needed:
