@@ -11,10 +11,8 @@ work.json         what training took: sequences, positions and operations, count
 README.md         the model card
 report.html       the pictures
 
-What models and data sets are called where others read it: a name, never a path of this machine.
-
-A recipe names them as the user did: a Hub id, or a path. Whoever reads a page, a card or a recipe
-elsewhere can do nothing with a path, and it tells of the machine and its user.
+Models and data sets are called by a name where others read of them, never by a path, which tells of
+the machine and its user.
 """
 
 from __future__ import annotations
@@ -34,16 +32,9 @@ from orpo.runs.typed import typed
 from orpo.runs.writing import write_text
 
 _DUMPER: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # ten times as fast, where it is
-AUDIT, RECIPE, METRICS, EVENTS, EVALUATION, SAMPLES, SCORES, REPORT = (
-    "audit.json",
-    "recipe.yaml",
-    "metrics.jsonl",
-    "events.jsonl",
-    "evaluation.json",
-    "samples.jsonl",
-    "scores.jsonl",
-    "report.html",
-)
+AUDIT, RECIPE, METRICS, EVENTS = "audit.json", "recipe.yaml", "metrics.jsonl", "events.jsonl"
+EVALUATION, SAMPLES, SCORES = "evaluation.json", "samples.jsonl", "scores.jsonl"
+REPORT = "report.html"
 
 
 @dataclass(frozen=True)

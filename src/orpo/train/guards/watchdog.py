@@ -8,7 +8,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -117,8 +117,14 @@ class Watchdog(TrainerCallback):
             if self._tell is not None:
                 self._tell("stall", f"{head}; the run was ended. The stacks are in {where}.")
 
+        def quietly() -> None:
+            with suppress(Exception):
+                write()
+
         written = threading.Event()
-        _within(_SECONDS_TO_WRITE, write)  # the disk may be what hangs
+        thread = threading.Thread(target=quietly, daemon=True)
+        thread.start()
+        thread.join(_SECONDS_TO_WRITE)  # the disk may be what hangs
         with suppress(OSError, ValueError):  # stderr may be closed
             if not written.is_set():
                 faulthandler.dump_traceback(sys.__stderr__ or 2, all_threads=True)
@@ -149,15 +155,3 @@ class Watchdog(TrainerCallback):
     def on_prediction_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """A batch was evaluated."""
         self.beat()
-
-
-def _within(seconds: float, task: Callable[[], None]) -> None:
-    """Do something in a thread of its own, and wait for it for a while at most."""
-
-    def quietly() -> None:
-        with suppress(Exception):
-            task()
-
-    thread = threading.Thread(target=quietly, daemon=True)
-    thread.start()
-    thread.join(seconds)
