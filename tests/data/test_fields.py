@@ -218,3 +218,15 @@ def test_a_function_call_is_a_tool_call(speaker: str) -> None:
         prompt = read(values).prompt or []
         assert prompt[1]["tool_calls"][0]["function"] == {"name": "add", "arguments": {"a": 1}}
         assert prompt[2] == {"role": "tool", "content": "2"}
+
+
+def test_calls_that_are_spelled_as_text() -> None:
+    """In JSON or as Python prints them; what spells no call stays what was said."""
+    call = {"name": "f", "arguments": {"a": -1, "b": None, "c": True}}
+    for spelled in ('[{"name": "f", "arguments": {"a": -1, "b": null, "c": true}}]', str(call)):
+        chosen = assistant("Look:", tool_calls=spelled)
+        answer = read({**TALK, "chosen": [chosen]}).chosen or {}
+        assert answer["tool_calls"] == [{"name": "f", "arguments": {"a": -1, "c": True}}]
+    assert read({**TALK, "chosen": [assistant("Yes.", tool_calls=" ")]}).chosen == YES
+    said = [ASK, {"role": "function_call", "content": "call me"}, {"role": "tool", "content": "2"}]
+    assert (read({**TALK, "prompt": said}).prompt or [])[1] == assistant("call me")
