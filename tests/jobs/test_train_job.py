@@ -55,6 +55,12 @@ def train(finished_run: Path) -> Train:
     return Train(finished_run.parent)
 
 
+@pytest.fixture
+def run(finished_run: Path, copied: Copied) -> Path:
+    """This test's own copy of a finished run."""
+    return copied(finished_run)
+
+
 def content(folder: Path) -> dict[str, bytes]:
     files = [path for path in folder.rglob("*") if path.is_file()]
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
@@ -68,10 +74,7 @@ def metrics(run: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("why", ["other settings", "damaged checkpoints"])
-def test_a_refused_resume_changes_nothing(
-    train: Train, finished_run: Path, copied: Copied, why: str
-) -> None:
-    run = copied(finished_run)
+def test_a_refused_resume_changes_nothing(train: Train, run: Path, why: str) -> None:
     if why == "damaged checkpoints":
         for checkpoint in checkpoints(run):
             flip(checkpoint / "model.safetensors")
@@ -136,12 +139,12 @@ def test_a_folder_with_a_model_is_kept(train: Train, tmp_path: Path, name: str) 
 
 def test_what_cannot_be_does_not_take_the_place_of_a_run(
     train: Train,
+    run: Path,
     finished_run: Path,
-    copied: Copied,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    run, elsewhere = copied(finished_run), str(finished_run / "checkpoint-2")
+    elsewhere = str(finished_run / "checkpoint-2")
     before = content(run)
     with pytest.raises(ConfigError, match="would delete the folder of --model, checkpoint-2"):
         train(run, overwrite=True, model=str(run / "checkpoint-2"))
@@ -158,10 +161,7 @@ def test_what_cannot_be_does_not_take_the_place_of_a_run(
 # Replaced
 
 
-def test_what_is_replaced_leaves_nothing_behind(
-    train: Train, finished_run: Path, copied: Copied
-) -> None:
-    run = copied(finished_run)
+def test_what_is_replaced_leaves_nothing_behind(train: Train, run: Path) -> None:
     for name in (
         *("nonfinite-step-3.json", "stall-rank0.txt", "model-00001-of-00002.safetensors"),
         *("model.safetensors.index.json", ".staging-checkpoint-9/x", ".replaced-checkpoint-8/x"),
@@ -180,10 +180,7 @@ def test_what_is_replaced_leaves_nothing_behind(
     assert not (run / "samples.jsonl").read_text()
 
 
-def test_overwrite_with_auto_goes_on_if_there_is_something(
-    train: Train, finished_run: Path, copied: Copied
-) -> None:
-    run = copied(finished_run)
+def test_overwrite_with_auto_goes_on_if_there_is_something(train: Train, run: Path) -> None:
     old = read_manifest(run).run
     train(run, resume="auto", overwrite=True, max_steps=5)
     assert read_manifest(run).run == old
@@ -226,10 +223,7 @@ def test_a_signal_before_the_first_step_advises_what_works(train: Train, tmp_pat
 # Gone on
 
 
-def test_the_name_of_transformers_means_the_same(
-    train: Train, finished_run: Path, copied: Copied
-) -> None:
-    run = copied(finished_run)
+def test_the_name_of_transformers_means_the_same(train: Train, run: Path) -> None:
     again: dict[str, Any] = {"resume_from_checkpoint": str(run / "checkpoint-2")}
     with pytest.raises(ConfigError, match="--resume_from_checkpoint"):
         train(run, resume="newest", **again)
@@ -241,8 +235,7 @@ def test_the_name_of_transformers_means_the_same(
     assert "resume_from_checkpoint: null" in (run / "recipe.yaml").read_text()
 
 
-def test_a_finished_run_is_left_as_it_is(train: Train, finished_run: Path, copied: Copied) -> None:
-    run = copied(finished_run)
+def test_a_finished_run_is_left_as_it_is(train: Train, run: Path) -> None:
     before = content(run)
     result = train(run, resume="newest")
     assert "the run is finished: 4 steps; nothing is left to do" in train.lines
