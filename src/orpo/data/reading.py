@@ -6,7 +6,7 @@ opens the file and converts each row once, and gives the rows with their pairs f
 
 from __future__ import annotations
 
-import pickle
+import marshal
 import tempfile
 import weakref
 from collections import defaultdict
@@ -22,7 +22,15 @@ from orpo.data.fields import weight_of
 from orpo.data.formats import to_pair
 from orpo.data.media import refuse_media, refuse_placeholders
 from orpo.data.sources import fingerprint_of
-from orpo.data.types import Converted, Dropped, PreferencePair, Refused, Row, TokenizedPair
+from orpo.data.types import (
+    Converted,
+    Dropped,
+    PreferencePair,
+    Refused,
+    Row,
+    TextPair,
+    TokenizedPair,
+)
 from orpo.errors import DataError
 
 _TOKENISED = (
@@ -210,7 +218,7 @@ class ReadOnce:
             piece = self._pieces[number]
             if isinstance(piece, int):
                 self._file.seek(piece)
-                piece = pickle.load(self._file)  # noqa: S301 - nobody else can write there
+                piece = [_restored(row) for row in marshal.load(self._file)]  # noqa: S302 - data only
             yield from piece
         if self._failure is not None:
             raise self._failure
@@ -230,8 +238,8 @@ class ReadOnce:
         if not rows:
             return False
         try:
-            written = pickle.dumps(rows, pickle.HIGHEST_PROTOCOL)
-        except Exception:  # whatever somebody's values bring about
+            written = marshal.dumps([_plain(row) for row in rows])
+        except ValueError:  # a date, say: nothing that stands for a text or a number
             self._pieces.append(rows)
             return True
         try:
@@ -255,6 +263,27 @@ class ReadOnce:
             # Of a row that is refused nobody reads the values, and they may be pictures.
             values = {} if isinstance(found, Refused) else row.values
             yield replace(row, values=values, known=known)
+
+
+_KEPT = (Row, Converted, PreferencePair, TextPair, Dropped, Refused, DataError)
+
+
+def _plain(value: Any) -> Any:
+    """A noun of the data path, as a marked tuple of its name and fields: no code is read back."""
+    if type(value) in _KEPT:
+        fields = ("what", "where", "fix") if type(value) is DataError else vars(value)
+        plain = {name: _plain(getattr(value, name)) for name in fields}
+        return (..., type(value).__name__, plain)
+    return dict(value) if isinstance(value, Mapping) and type(value) is not dict else value
+
+
+def _restored(value: Any) -> Any:
+    if not isinstance(value, tuple) or value[:1] != (...,):
+        return value
+    fields = {name: _restored(plain) for name, plain in value[2].items()}
+    if value[1] == "DataError":
+        return DataError(fields.pop("what"), **fields)
+    return {kind.__name__: kind for kind in _KEPT}[value[1]](**fields)
 
 
 def is_tokenised(values: Mapping[str, Any]) -> bool:
