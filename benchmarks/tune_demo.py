@@ -21,8 +21,8 @@ from orpo.commands.main import main as orpo
 from orpo.commands.tune import Options, job_of
 from orpo.demo.story import grade
 from orpo.experiments.choice import measures_of
+from orpo.experiments.results import Values
 from orpo.experiments.trials import Runs
-from orpo.experiments.tuning import Values
 from orpo.runs.files import write_json
 from orpo.runs.typed import plain
 

@@ -28,7 +28,7 @@ from orpo.experiments.claims import (
     level_interval,
     summarise,
 )
-from orpo.experiments.comparison import BASE, Arm, ComparisonResult, Cost, Outcome
+from orpo.experiments.results import BASE, Arm, ComparisonResult, Cost, Outcome
 from orpo.experiments.tasks import plan_arms
 from orpo.report.comparison import comparison_page
 from orpo.report.page import Page
@@ -187,13 +187,9 @@ def test_intervals_of_differences_cover(spread: float, seeds: int) -> None:
     assert covered / trials >= 0.91  # two standard errors below 0.95
 
 
-def test_a_base_model_stands_beside_every_seed_and_lengths_must_agree() -> None:
+def test_a_base_model_stands_beside_every_seed() -> None:
     runs = [[0.5 + n / 100 for n in range(60)], [1.0] * 60]
     assert change_interval([[0.0] * 60], runs, PROMPTS).value == pytest.approx(np.mean(runs))
-    with pytest.raises(ValueError, match="pairs"):
-        level_interval([[1.0, 0.0]], ["a"])
-    with pytest.raises(ValueError, match="runs"):
-        change_interval([[1.0]] * 2, [[1.0]] * 3, ["a"])
 
 
 # The page

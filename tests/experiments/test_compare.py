@@ -18,8 +18,8 @@ from orpo.errors import ConfigError, RunStopped, TrainingError
 from orpo.evaluate.settings import JudgeSettings
 from orpo.experiments.claims import ArmResult, Group
 from orpo.experiments.compare import JUDGMENTS, claim_comparison, judge_arms
-from orpo.experiments.comparison import METHODS, Arm, Outcome
-from orpo.experiments.plans import CompareJob, ComparePlan
+from orpo.experiments.plans import CompareJob, ComparePlan, load_checker
+from orpo.experiments.results import METHODS, Arm, Outcome
 from orpo.experiments.tasks import (
     CENTRE,
     HeldOut,
@@ -31,7 +31,6 @@ from orpo.experiments.tasks import (
     run_chains,
     train_command,
 )
-from orpo.experiments.workers import load_checker
 from orpo.jobs import TrainJob
 from orpo.runs.reading import read_object
 from orpo.runs.typed import typed

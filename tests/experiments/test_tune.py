@@ -23,10 +23,10 @@ from orpo.evaluate.results import Change
 from orpo.experiments import study as studies
 from orpo.experiments.choice import Choice, choose, pair_scores, verdict_of
 from orpo.experiments.plans import TuneJob, TunePlan
+from orpo.experiments.results import FinalTest, Measure, Space, TrialResult, Values, read_tuning
 from orpo.experiments.study import JOURNAL, Place, Study, Tried
 from orpo.experiments.trials import Runs, Speed
 from orpo.experiments.tune import Budget, run_tune
-from orpo.experiments.tuning import FinalTest, Measure, Space, TrialResult, Values, read_tuning
 from orpo.jobs import TrainJob, run_training
 from orpo.runs.files import read_run
 from orpo.runs.typed import plain

@@ -18,9 +18,8 @@ from orpo.commands.train import refuse_names
 from orpo.demo import story
 from orpo.errors import ConfigError
 from orpo.evaluate.settings import JudgeSettings
-from orpo.experiments.comparison import ComparisonResult
-from orpo.experiments.plans import CompareJob, ComparePlan
-from orpo.experiments.workers import cores, load_checker
+from orpo.experiments.plans import CompareJob, ComparePlan, load_checker
+from orpo.experiments.results import ComparisonResult
 from orpo.options import group, training_settings
 from orpo.runs.files import ensure_reachable
 from orpo.runs.typed import plain
@@ -107,6 +106,8 @@ def _job(options: Options) -> CompareJob:
         settings["orpo_alpha"] = asked.config().orpo_alpha
     if demo:
         import torch  # noqa: PLC0415
+
+        from orpo.experiments.tasks import cores  # noqa: PLC0415 - loads torch
 
         # The model is so small that one run does not fill two cores.
         at_once = 2 if cores() > 1 and not torch.accelerator.is_available() else 1

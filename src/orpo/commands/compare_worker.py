@@ -21,10 +21,10 @@ from orpo.config import ORPOConfig
 from orpo.data.sources import Source
 from orpo.errors import UserError
 from orpo.evaluate import Sampling
-from orpo.experiments.comparison import Outcome
 from orpo.experiments.measuring import StageClock, measure_outcomes
+from orpo.experiments.plans import load_checker
+from orpo.experiments.results import Outcome
 from orpo.experiments.tasks import COST, REFUSED, HeldOut, TaskSpec
-from orpo.experiments.workers import load_checker
 from orpo.jobs import run_training
 from orpo.runs.reading import read_object
 from orpo.runs.typed import plain, typed

@@ -19,7 +19,7 @@ from orpo.commands.train import refuse_names
 from orpo.demo import story
 from orpo.errors import ConfigError, RunStopped
 from orpo.experiments.plans import TuneJob, TunePlan
-from orpo.experiments.tuning import STATES, TrialResult, TuningResult, read_tuning
+from orpo.experiments.results import STATES, TrialResult, TuningResult, read_tuning
 from orpo.options import argument, group, training_settings
 from orpo.runs.files import RECIPE, ensure_reachable
 from orpo.runs.typed import plain

@@ -23,9 +23,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from orpo.config import ORPOConfig
 from orpo.errors import ConfigError, ModelError, RunStopped, TrainingError
 from orpo.experiments import bench_rows as rowing
-from orpo.experiments import workers
+from orpo.experiments import measuring
 from orpo.experiments.bench_rows import BenchRow, PairLengths, RowMaker, SideSpec
-from orpo.experiments.measuring import machine
 from orpo.experiments.plans import OURS, BenchJob
 from orpo.runs.processes import Supervisor, supervised
 from orpo.runs.typed import plain
@@ -45,12 +44,13 @@ Say = Callable[[str], None]
 
 
 def run_bench(job: BenchJob, *, say: Say) -> dict[str, Any]:
-    """Measure every cell of a job whose model, rows and batch sizes are given.
-
-    Returns the circumstances, and under "cells" the figures of each batch size, ready for JSON.
-    """
-    trl = importlib.util.find_spec("trl") is not None
-    job = job if trl else _without_trl(job, say)
+    """Measure every cell of a job that is given in full; what was found, ready for JSON."""
+    trl, own = importlib.util.find_spec("trl") is not None, job.against
+    if not trl:
+        own = tuple(peer for peer in own if not peer.startswith("trl")) or ("orpo-padded",)
+    if own != job.against:
+        say("TRL is not installed (pip install 'orpo[bench]'): our own engines are compared")
+        job = replace(job, against=own)
     tokenizer, size = load_tokenizer(job.model, ORPOConfig()), model_size(job.model)
     asked = job.max_length or (2048 if job.rows == "ultrafeedback-like" else 1024)
     max_length = min(asked, size.positions or asked)
@@ -82,7 +82,7 @@ def run_bench(job: BenchJob, *, say: Say) -> dict[str, Any]:
         )
         for note in ours.facts["notes"] if len(cells) == 1 else ():
             say(f"orpo: {note}")
-    where = plain(machine())
+    where = plain(measuring.machine())
     return {
         **plain(job),
         "max_length": max_length,
@@ -92,13 +92,6 @@ def run_bench(job: BenchJob, *, say: Say) -> dict[str, Any]:
         "matmul_flops_per_second": rate,
         "cells": cells,
     }
-
-
-def _without_trl(job: BenchJob, say: Say) -> BenchJob:
-    own = tuple(peer for peer in job.against if not peer.startswith("trl")) or ("orpo-padded",)
-    if own != job.against:
-        say("TRL is not installed (pip install 'orpo[bench]'): our own engines are compared")
-    return replace(job, against=own)
 
 
 def _rows(job: BenchJob, make: RowMaker, say: Say) -> list[BenchRow]:
@@ -168,7 +161,7 @@ class Side:
     def start(self, spec: SideSpec, group: Supervisor) -> None:
         """Its process begins; its folder receives what it writes, stderr included."""
         module, environment = "orpo.experiments.bench_worker", environment_of(self.name)
-        self.child = workers.start(group, module, spec, Path(spec.folder), environment)
+        self.child = measuring.start_worker(group, module, spec, Path(spec.folder), environment)
 
     def receive(self, kind: str) -> Any:
         """The content of the next message, which must be of this kind."""
@@ -192,7 +185,7 @@ class Side:
         return self.receive(kind)
 
     def _obituary(self) -> TrainingError:
-        _, how = workers.last_words(self.child)
+        _, how = measuring.last_words(self.child)
         return TrainingError(f"the {self.name} side stopped with {how}")
 
     @property
@@ -221,7 +214,7 @@ def take_turns(sides: Sequence[Side], rounds: int) -> None:
 
 def environment_of(side: str) -> dict[str, str]:
     """The variables of a side's process."""
-    environment = {**workers.QUIET, **os.environ}
+    environment = {**measuring.QUIET, **os.environ}
     if side.startswith("trl"):  # what importing orpo sets is not what TRL's users have
         environment |= _WITHOUT_ORPO
     if torch.cuda.device_count() > 1:  # Trainer would split the batch among all of them
@@ -240,11 +233,10 @@ class ModelSize:
     positions: int | None = None  # that the model was made for, if it says
 
     def useful_flops(self, pair: PairLengths, *, lora: bool) -> int:
-        """Floating-point operations that a pair needs if no token is computed twice.
+        """What a pair needs if no token is computed twice: 6 N (P+C+R) + 6 V d (P-1+C+R).
 
-        6 N (P + C + R) + 6 V d (P - 1 + C + R): two per parameter and token forward, four backward,
-        and the head wherever a token is predicted. Frozen weights need no gradient: 4 instead of 6.
-        Attention's products of tokens with tokens are left out, for every side alike.
+        Two per parameter and token forward, four backward, two where weights are frozen; the head
+        where a token is predicted. Attention's products of tokens are left out for all sides alike.
         """
         tokens = sum(pair)
         return (4 if lora else 6) * (
@@ -317,9 +309,8 @@ def side_figures(side: Side, size: ModelSize, matmul_rate: float, *, lora: bool)
 def against(ours: Side, peer: Side) -> dict[str, Any]:
     """Our side beside a peer: speed above 1 and memory below 1 are in our favour.
 
-    The ratio of a round is that of tokens per second, which is that of pairs per second where both
-    had the same rows in it; a peer whose rows are grouped by length had others, so that its first
-    loss says nothing about ours.
+    A round's ratio is of tokens per second: a peer whose rows are grouped had others in it, so that
+    its first loss says nothing about ours.
     """
     rounds = [a / b for a, b in zip(ours.rates(), peer.rates(), strict=True)]
     a, b = (side.memory["peak"] for side in (ours, peer))

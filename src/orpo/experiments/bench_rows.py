@@ -1,8 +1,4 @@
-"""The rows of the bench: plain texts that every side turns into the same token ids.
-
-They are those of a data set, or of lengths in tokens that follow a known one and of words that
-somebody else wrote.
-"""
+"""Rows of the bench, which every side turns into the same token ids: of a data set, or drawn."""
 
 from __future__ import annotations
 
@@ -114,12 +110,7 @@ def mean_lengths(rows: Sequence[BenchRow]) -> dict[str, float]:
 
 
 def grouped_by_length(rows: list[BenchRow], batch_size: int, warmup: int) -> list[BenchRow]:
-    """The same rows in batches of similar length, the batches in a random order.
-
-    The rows of the warm-up stay where they are, so that every side counts the same rows.
-    transformers' `group_by_length` sorts within a fourth of the data set at most, which for the few
-    batches of a bench is no sorting at all.
-    """
+    """The same rows in batches of similar length, shuffled; those of the warm-up stay in place."""
     first = warmup * batch_size
     ordered = sorted(rows[first:], key=lambda row: row.lengths.prompt + max(row.lengths[1:]))
     batches = [ordered[i : i + batch_size] for i in range(0, len(ordered), batch_size)]
@@ -141,10 +132,7 @@ def draw_lengths(shape: PairLengths, count: int) -> list[PairLengths]:
 def synthetic_pairs(
     lengths: Iterable[PairLengths], words: dict[str, int], max_length: int
 ) -> Iterator[TextPair]:
-    """Texts of these lengths in tokens; a prompt takes half of `max_length` at most.
-
-    `words` says how many tokens each adds to a text.
-    """
+    """Texts of so many tokens, of words and theirs; a prompt takes half of `max_length` at most."""
     draw = random.Random(_SEED)  # noqa: S311 - the same words every time
     known = list(words.items())
     for pair in lengths:
@@ -168,10 +156,7 @@ def _text(draw: random.Random, words: list[tuple[str, int]], tokens: int) -> str
 
 
 def words_of(texts: Iterable[TextPair], tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
-    """Words with their lengths in tokens: the first of some texts.
-
-    Where there are none, those that are tokens themselves, or a letter.
-    """
+    """Words of texts, each with its tokens; without texts those that are tokens, or a letter."""
 
     def tokens(text: str) -> int:
         return len(tokenizer(text, add_special_tokens=False)["input_ids"])

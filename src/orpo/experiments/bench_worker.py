@@ -1,9 +1,8 @@
 """`python -m orpo.experiments.bench_worker SPEC`: trains one side, a step when it is told "go".
 
-It speaks JSON, one object with one key per line: `ready` before the first step, `step` after each,
-`done` at the end, or `refused` with a message if the input was wrong. It speaks only when it is at
-rest, the next batch loaded or all of them trained on, so that nothing of it runs while another side
-is measured: for its end it waits to be told as well. It ends when nobody listens any more.
+JSON, an object with one key per line: `ready` before the first step, `step` after each, `done`, or
+`refused` with a message. It speaks only at rest, the next batch loaded or all of them trained on,
+so that nothing of it runs while another side is measured; it ends when nobody listens any more.
 """
 
 from __future__ import annotations
@@ -55,10 +54,7 @@ class Channel:
 
 
 class Pacemaker(StepClock):
-    """Stops the trainer before each step, and tells how long the last one took.
-
-    The meter is started at the first stop, when everything is loaded.
-    """
+    """Rests before each step and tells of the last; the meter starts at the first rest."""
 
     def __init__(self, channel: Channel, meter: MemoryMeter) -> None:
         super().__init__()

@@ -25,9 +25,16 @@ from numpy.typing import NDArray
 from orpo.evaluate.intervals import Interval, mean_interval, paired_interval
 from orpo.evaluate.preference.measures import change_of
 from orpo.experiments.claims import VALUES
-from orpo.experiments.comparison import Outcome
+from orpo.experiments.results import (
+    FinalTest,
+    Measure,
+    Outcome,
+    Recommendation,
+    Space,
+    TrialResult,
+    Values,
+)
 from orpo.experiments.study import Tried
-from orpo.experiments.tuning import FinalTest, Measure, Recommendation, Space, TrialResult, Values
 from orpo.objective.log_odds import log_odds
 
 WEIGHT = 0.1
@@ -41,10 +48,7 @@ Floats: TypeAlias = NDArray[np.float64]
 
 
 def pair_scores(chosen: Any, rejected: Any) -> Floats:
-    """l(y_w) + 0.1 log sigmoid(z) of each pair, in nats; at most 0, higher is better.
-
-    Both are length-averaged log-probabilities, of shape (pairs,).
-    """
+    """l(y_w) + 0.1 log sigmoid(z) of pairs of length-averaged log-probabilities; at most 0."""
     first, second = (np.asarray(one, dtype=np.float64) for one in (chosen, rejected))
     odds = [log_odds(torch.from_numpy(one)).numpy() for one in (first, second)]
     scores: Floats = first - WEIGHT * np.logaddexp(0.0, odds[1] - odds[0])
@@ -88,10 +92,7 @@ class Choice:
 
 
 def choose(tried: Sequence[Tried], prompts: Sequence[str]) -> Choice | None:
-    """The best trial, and its neighbours by a paired interval over the held-out pairs' prompts.
-
-    None where no trial came to its end.
-    """
+    """The best trial and its neighbours, by a paired interval over prompts; None if none ended."""
     whole = [
         one for one in tried if one.result.state == "complete" and one.result.score is not None
     ]
@@ -171,8 +172,8 @@ def recommend(
 def verdict_of(start: Values, choice: Choice, test: FinalTest | None) -> tuple[str, bool, str]:
     """The verdict, whether the start is recommended, and a sentence.
 
-    The recipe's own values stand unless the trials tell the best one apart from them, and the test
-    does not say that it is worse: chosen as the best of several it looks better than it is.
+    The start stands unless the trials tell the best one apart from it, and the test does not say
+    that it is worse: chosen as the best of several it looks better than it is.
     """
     best = choice.best.values
     if best == start:

@@ -16,12 +16,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from statistics import fmean
 from typing import Any
 
 from orpo.evaluate.intervals import Interval, is_share, mean_interval, paired_interval
-from orpo.experiments import comparison as types
-from orpo.experiments.comparison import BASE, Arm, Claim, Cost, Outcome
+from orpo.experiments import results as types
+from orpo.experiments.results import BASE, Arm, Claim, Cost, Outcome
 
 HOLDS, REFUTED, OPEN = "reproduced", "not reproduced", "undecided"
 _HALF = 0.505
@@ -39,14 +40,16 @@ VALUES: Mapping[str, Callable[[Outcome], float | None]] = {
 }
 """What is read from each held-out pair; the log-probabilities are per token."""
 
-_JUDGED = "the judge prefers ORPO's answers to the base model's more often than {}'s"
-_BOTH = "SFT alone makes the rejected answers more likely too"
-_LESS = "ORPO makes the rejected answers less likely"
-_PREFERS = "ORPO prefers the chosen answer more often than {}"
 _DIFFERENCES = (
     ("sft_raises_chosen", "chosen_logps", BASE, "sft", "SFT makes the chosen answers more likely"),
-    ("sft_raises_rejected", "rejected_logps", BASE, "sft", _BOTH),
-    ("orpo_lowers_rejected", "rejected_logps", BASE, "orpo", _LESS),
+    (
+        *("sft_raises_rejected", "rejected_logps", BASE, "sft"),
+        "SFT alone makes the rejected answers more likely too",
+    ),
+    (
+        *("orpo_lowers_rejected", "rejected_logps", BASE, "orpo"),
+        "ORPO makes the rejected answers less likely",
+    ),
     ("orpo_parts", "margin", BASE, "orpo", "ORPO parts the chosen from the rejected answers"),
     ("orpo_parts_more_than_sft", "margin", "sft", "orpo", "ORPO parts them further than SFT"),
     *(
@@ -54,12 +57,14 @@ _DIFFERENCES = (
         for method, title in (("sft", "SFT"), ("sft+dpo", "SFT+DPO"))
         for name, value, claim in (
             (
-                "accuracy",
-                "preference_accuracy",
+                *("accuracy", "preference_accuracy"),
                 "ORPO prefers the chosen answer more often than {}",
             ),
             ("answers", "correct_answers", "ORPO answers correctly more often than {}"),
-            ("judged", "judged", _JUDGED),
+            (
+                *("judged", "judged"),
+                "the judge prefers ORPO's answers to the base model's more often than {}'s",
+            ),
         )
     ),
 )
@@ -97,10 +102,7 @@ class Group:
     runs: Sequence[ArmResult]
 
     def values(self, name: str) -> tuple[Runs, list[str]] | None:
-        """(runs x pairs) of a value, and the pairs' prompts; None where there are none.
-
-        Only pairs that have the value in every run count, so that each run has the same.
-        """
+        """(runs x pairs) of a value that each run has, and the pairs' prompts; None without any."""
         found = [run.values(name) for run in self.runs]
         prompts = {one.row: one.prompt for one in self.runs[0].outcomes}
         rows = [row for row in prompts if all(row in run for run in found)]
@@ -120,37 +122,22 @@ class Group:
         ]
 
 
-def level_interval(runs: Runs, prompts: Sequence[Hashable], *, level: float = 0.95) -> Interval:
+def level_interval(runs: Runs, prompts: Sequence[Hashable]) -> Interval:
     """The mean over seeds and pairs, with its interval; pairs of one prompt are not independent."""
-    flat, clusters = _flat(runs, prompts)
-    over_prompts = mean_interval(flat, clusters, level=level)
+    flat = [*chain(*runs)]
+    over_prompts = mean_interval(flat, [*prompts] * len(runs))
     return _widened(over_prompts, [*map(fmean, runs)], (0.0, 1.0) if is_share(flat) else None)
 
 
-def change_interval(
-    before: Runs, after: Runs, prompts: Sequence[Hashable], *, level: float = 0.95
-) -> Interval:
-    """The mean of `after - before` on the same pairs and seeds, with its interval.
-
-    A single run, such as the base model's, stands beside every seed of the other.
-    """
+def change_interval(before: Runs, after: Runs, prompts: Sequence[Hashable]) -> Interval:
+    """The mean of `after - before`, with its interval; a single run stands beside every seed."""
     count = max(len(before), len(after))
     before, after = (list(runs) * count if len(runs) == 1 else runs for runs in (before, after))
-    if len(before) != len(after):
-        raise ValueError(f"{len(before)} runs before and {len(after)} after")
-    first, clusters = _flat(before, prompts)
-    second, _ = _flat(after, prompts)
-    over_prompts = paired_interval(first, second, clusters, level=level)
+    first, second = ([*chain(*runs)] for runs in (before, after))
+    over_prompts = paired_interval(first, second, [*prompts] * count)
     means = [fmean(b) - fmean(a) for a, b in zip(before, after, strict=True)]
     both = is_share(first) and is_share(second)
     return _widened(over_prompts, means, (-1.0, 1.0) if both else None)
-
-
-def _flat(runs: Runs, prompts: Sequence[Hashable]) -> tuple[list[float], list[Hashable]]:
-    for run in runs:
-        if len(run) != len(prompts):
-            raise ValueError(f"{len(run)} values for {len(prompts)} pairs")
-    return [value for run in runs for value in run], [*prompts] * len(runs)
 
 
 def _widened(found: Interval, means: Sequence[float], ends: tuple[float, float] | None) -> Interval:
@@ -169,7 +156,7 @@ def compared(before: Group, after: Group, name: str) -> Interval | None:
     first, second = before.values(name), after.values(name)
     if first is None or second is None or first[1] != second[1]:
         return None
-    return change_interval(first[0], second[0], first[1])
+    return change_interval(first[0], *second)
 
 
 def summarise(group: Group, base: Group) -> types.MethodResult:
@@ -204,10 +191,7 @@ def _cost(group: Group) -> types.MethodCost:
 
 
 def decide_claims(groups: Sequence[Group], base: Group) -> list[Claim]:
-    """Every claim that these runs can decide; ORPO's group stands in each budget.
-
-    A claim that has the same figures under both budgets is made once, without a budget.
-    """
+    """Every claim that these runs can decide; once where its figures are those of both budgets."""
     claims: list[Claim] = []
     for budget in dict.fromkeys(group.budget for group in groups):
         of = {group.method: group for group in groups if group.budget == budget} | {BASE: base}

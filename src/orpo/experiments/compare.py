@@ -13,14 +13,13 @@ from orpo.data.sources import Source
 from orpo.errors import ConfigError
 from orpo.evaluate import judge as judging
 from orpo.experiments import claims
-from orpo.experiments import comparison as types
+from orpo.experiments import results as types
 from orpo.experiments import tasks as work
 from orpo.experiments.claims import ArmResult, Group
-from orpo.experiments.comparison import BASE, KIND, Arm, ComparisonResult, Cost, Outcome
 from orpo.experiments.measuring import machine
-from orpo.experiments.plans import CompareJob
+from orpo.experiments.plans import CompareJob, load_checker
+from orpo.experiments.results import BASE, COMPARISON, Arm, ComparisonResult, Cost, Outcome
 from orpo.experiments.tasks import CENTRE, Tasks, TaskSpec
-from orpo.experiments.workers import load_checker
 from orpo.runs.claim import claim_folder
 from orpo.runs.files import EVALUATION, REPORT, read_run, write_json, write_jsonl
 from orpo.runs.lock import run_lock
@@ -38,21 +37,10 @@ Say = Callable[[str], None]
 
 
 def run_compare(job: CompareJob, *, say: Say, overwrite: bool = False) -> ComparisonResult:
-    """Train every method, and put every model to the same test.
+    """Train every method, and put every model to the same test; what evaluation.json holds.
 
     What is finished in the folder is not run again; what was cut off is run from its beginning.
-
-    Args:
-        job: What is compared.
-        say: Told, line by line, what happens.
-        overwrite: Replace another comparison that the folder holds.
-
-    Returns:
-        What evaluation.json holds: the table, the claims, curves, costs, runs and settings.
-
-    Raises:
-        UserError: Wrong input.
-        TrainingError: A run broke down.
+    `say` is told what happens; `overwrite` replaces another comparison that the folder holds.
     """
     started = time.perf_counter()
     if job.plan.checker:
@@ -84,15 +72,8 @@ def run_compare(job: CompareJob, *, say: Say, overwrite: bool = False) -> Compar
 
 def claim_comparison(folder: Path, settings: dict[str, Any], *, overwrite: bool) -> None:
     """Make the folder this comparison's, or go on with it."""
-    claim_folder(
-        folder,
-        KIND,
-        _WRITTEN,
-        settings=settings,
-        overwrite=overwrite,
-        costly=_WRITTEN,
-        mark={"settings": settings},
-    )
+    how: dict[str, Any] = {"settings": settings, "overwrite": overwrite, "costly": _WRITTEN}
+    claim_folder(folder, COMPARISON, _WRITTEN, mark={"settings": settings}, **how)
 
 
 class _Runs:
@@ -182,10 +163,7 @@ def _cell(spec: TaskSpec) -> types.Cell:
 def judge_arms(
     job: CompareJob, base: Sequence[Outcome], arms: Sequence[ArmResult], say: Say
 ) -> tuple[dict[str, Any], list[ArmResult]]:
-    """Have every run's answers compared with the base model's, in both orders.
-
-    Returns the judge's settings, canaries, bias and cost; and the results with its preferences.
-    """
+    """Compare every run's answers with the base model's: about the judge, and the results."""
     if job.judge is None:
         return {}, list(arms)
     before = {one.row: one.answer for one in base if one.answer is not None}

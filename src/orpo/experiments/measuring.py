@@ -1,10 +1,15 @@
-"""What is measured of a run: held-out pairs and answers; seconds, memory and counted work."""
+"""What is measured of a run: held-out pairs and answers; seconds, memory and counted work.
+
+Runs that are compared are processes of their own, so that time and memory are theirs alone. None
+outlives the one that started it. What each is told lies in its folder, with its stderr.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
 import gc
+import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,13 +22,27 @@ from transformers import TrainerCallback
 
 from orpo.data.types import Row
 from orpo.evaluate import Sampling, generate_answers
-from orpo.experiments.comparison import Cost, Machine, Outcome
-from orpo.experiments.workers import Grader
+from orpo.experiments.plans import Grader
+from orpo.experiments.results import Cost, Machine, Outcome
+from orpo.runs.files import write_json
+from orpo.runs.processes import Child, Supervisor, death_of
 from orpo.runs.reading import read_object
+from orpo.runs.typed import plain
+from orpo.runs.writing import make_way
 from orpo.train.clock import now
 from orpo.train.trainer import ORPOTrainer
 from orpo.train.work import WORK
 
+QUIET = {
+    "TRL_EXPERIMENTAL_SILENCE": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+LOG = "log.txt"
+_TAIL = 3
+_PATIENCE = 30  # seconds that a process may take to end once its pipe is closed
 _STATUS = Path("/proc/self/status")
 _CLEAR = Path("/proc/self/clear_refs")
 
@@ -36,11 +55,7 @@ def measure_outcomes(
     sampling: Sampling | None = None,
     grade: Grader | None = None,
 ) -> list[Outcome]:
-    """Score the held-out pairs that have both answers, and answer so many of their prompts.
-
-    Their rows are for the checker, if there is one. The trainer's evaluation data are those pairs,
-    its objective is "orpo".
-    """
+    """Score the trainer's held-out pairs, and answer so many prompts; `grade` sees their rows."""
     pairs, tokenizer = trainer.eval_dataset, trainer.processing_class
     scores = trainer.predict(pairs)
     columns = (scores.label_ids, *scores.predictions)
@@ -72,10 +87,9 @@ def machine() -> Machine:
 
 
 class MemoryMeter:
-    """Counts from its `start`: allocated memory on CUDA, resident memory of the process elsewhere.
+    """Memory from its `start`: allocated on CUDA, the process's resident elsewhere.
 
-    It is `exact` where the high-water mark counts from the start; where the system does not allow
-    that, loading the model counts too.
+    Where the system cannot forget an earlier high-water mark it is not `exact`: loading counts.
     """
 
     def __init__(self) -> None:
@@ -168,3 +182,29 @@ class StageClock(TrainerCallback):
             idle_bytes=self.meter.idle,
             peak_bytes=self.peak,
         )
+
+
+# Processes
+
+
+def start_worker(
+    group: Supervisor, module: str, told: Any, folder: Path, environment: Mapping[str, str]
+) -> Child:
+    """Start a worker: `python -m MODULE FILE`, where the file holds what it is told."""
+    folder.mkdir(parents=True, exist_ok=True)
+    spec, log = folder / "task.json", folder / LOG
+    write_json(spec, plain(told))
+    make_way(log)
+    command = [sys.executable, "-m", module, str(spec)]
+    return group.start(command, environment=environment, log=log, stdout=subprocess.PIPE)
+
+
+def last_words(child: Child) -> tuple[int, str]:
+    """The exit code of a worker that ended, and how, with its last lines."""
+    try:
+        code = child.process.wait(_PATIENCE)
+    except subprocess.TimeoutExpired:
+        child.process.kill()
+        code = child.process.wait()
+    tail = " | ".join([line.strip() for line in child.lines()][-_TAIL:])
+    return code, f"{death_of(code)}: {tail or 'said nothing'}"

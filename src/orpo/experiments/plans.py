@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 from argparse import ArgumentTypeError
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orpo.errors import ConfigError, refuse_first
 from orpo.evaluate.settings import JudgeSettings
-from orpo.experiments.comparison import BUDGETS, METHODS, STAGES
-from orpo.experiments.tuning import Space, Values
+from orpo.experiments.results import BUDGETS, METHODS, STAGES, Space, Values
 from orpo.options import option
 from orpo.runs.typed import plain
 from orpo.settings import training_settings
@@ -22,6 +23,8 @@ from orpo.train.job import TrainJob
 
 if TYPE_CHECKING:
     from orpo.config import ORPOConfig
+    from orpo.data.types import Row
+    from orpo.evaluate import Grade
 
 OURS = "orpo"
 PEERS = ("trl", "trl-grouped", "orpo-padded")
@@ -31,6 +34,8 @@ ROWS = ("dataset", "hh-like", "ultrafeedback-like")
 
 Wrong = tuple[object, str, str]
 """Whether something is wrong, where, and what."""
+Grader = Callable[["Row", str], "Grade"]
+"""Checks an answer to the prompt of a held-out row."""
 _JOIN = "Join them to one file first."
 _HOLD_OUT = "Add --eval_dataset NAME, or --held_out SHARE."
 _RANGE = "Give a lower and a higher end, both positive."
@@ -81,6 +86,21 @@ def _not_positive(**values: float | None) -> list[Wrong]:
 
 def _checker() -> Any:
     return option("", metavar="MODULE:FUNCTION", help="(row, answer) -> orpo.evaluate.Grade")
+
+
+def load_checker(name: str) -> Grader:
+    """The function that `module:function` names."""
+    module, _, function = name.partition(":")
+    where, fix, here = f"--checker {name}", "Give MODULE:FUNCTION", str(Path.cwd())
+    if here not in sys.path:  # as `python -m` has it, and the `orpo` script has not
+        sys.path.append(here)
+    try:
+        found: Grader = getattr(import_module(module), function)
+    except (ImportError, AttributeError, ValueError) as error:
+        fix += ", importable from here; it takes a row and an answer."
+        raise ConfigError(f"cannot be loaded ({error})", where=where, fix=fix) from error
+    refuse_first((not callable(found), where, "is no function", f"{fix}."))
+    return found
 
 
 @dataclass(frozen=True)
@@ -254,10 +274,7 @@ class TuneJob:
 
     @cached_property
     def config(self) -> ORPOConfig:
-        """The settings of the recipe that the search starts from, checked.
-
-        Made once: to make another one is to reset accelerate's state under a running trainer.
-        """
+        """The settings, checked; made once, for another would reset accelerate under a trainer."""
         from orpo.config import ORPOConfig  # noqa: PLC0415 - loads torch
 
         return ORPOConfig(**{**self.settings, "output_dir": str(self.folder)})

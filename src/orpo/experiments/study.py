@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 import psutil
 
 from orpo.errors import ConfigError, TrainingError
-from orpo.experiments.tuning import Space, TrialResult, Values
+from orpo.experiments.results import Space, TrialResult, Values
 from orpo.runs.typed import plain, typed
 
 if TYPE_CHECKING:
@@ -107,13 +107,12 @@ class Tried:
 
 
 class Study:
-    """Optuna's study of this tuning, which other processes may share.
+    """Optuna's study of this tuning; `details` are what the process that began it wrote down."""
 
-    `details` are what its first process wrote down: "settings" and "steps" among them.
-    """
-
-    def __init__(self, study: optuna.Study, details: Mapping[str, Any], *, ours: bool) -> None:
-        self._study, self.details = study, details
+    def __init__(
+        self, study: optuna.Study, place: Place, details: Mapping[str, Any], *, ours: bool
+    ) -> None:
+        self._study, self.place, self.details = study, place, details
         self.settings, self.steps = details["settings"], int(details["steps"])
         self.space = typed(Space, self.settings["space"], where="the study")
         self.start = typed(Values, self.settings["start"], where="the study")
@@ -143,7 +142,7 @@ class Study:
                     where, fix = f"--storage {place.public}", "Give another --study."
                     raise ConfigError(what, where=where, fix=fix)
                 time.sleep(_PAUSE)
-            return cls(study, study.user_attrs[_DETAILS], ours=False)
+            return cls(study, place, study.user_attrs[_DETAILS], ours=False)
 
     @classmethod
     def begin(cls, place: Place, settings: Mapping[str, Any], steps: int) -> Study:
@@ -159,14 +158,10 @@ class Study:
             details = {"settings": dict(settings), "steps": steps}
             study.enqueue_trial(settings["start"], user_attrs={"start": True})
             study.set_user_attr(_DETAILS, details)
-            return cls(study, details, ours=True)
+            return cls(study, place, details, ours=True)
 
     def run(self, train: Callable[[optuna.Trial, Values], float]) -> Tried:
-        """One trial, marked as this process's.
-
-        What breaks in training, or is pruned, is a trial like others. One that a signal cuts off is
-        to be run again with the same values, by whoever goes on.
-        """
+        """One trial; what breaks or is pruned counts, what a signal cuts off is to be run again."""
         library = require_optuna()
         numbers: list[int] = []
 

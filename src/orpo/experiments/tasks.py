@@ -19,9 +19,9 @@ from orpo.data.sources import Source
 from orpo.data.split import hold_out
 from orpo.data.types import Row
 from orpo.errors import ConfigError, DataError, RunStopped, TrainingError
-from orpo.experiments import workers
-from orpo.experiments.comparison import BASE, STAGES, Arm, Outcome, Stage
+from orpo.experiments import measuring
 from orpo.experiments.plans import CompareJob
+from orpo.experiments.results import BASE, STAGES, Arm, Outcome, Stage
 from orpo.runs.files import read_jsonl, write_json, write_jsonl
 from orpo.runs.processes import Supervisor, supervised
 from orpo.runs.reading import read_object
@@ -92,11 +92,7 @@ class TaskSpec:
 
 @dataclass(frozen=True)
 class Rows:
-    """Where the rows of a comparison lie, and how many there are.
-
-    Pairs for the curves and the grid are others than those of the table: a setting that looks best
-    on the former has not seen the latter.
-    """
+    """Where a comparison's rows lie, and how many; the grid's and curves' are not the table's."""
 
     place: Path
     train: str
@@ -168,11 +164,7 @@ def plan_arms(
     steps: int,
     costs: Mapping[str, float],
 ) -> list[Arm]:
-    """The runs of one budget, where ORPO's takes so many steps.
-
-    `costs` are each objective's floating-point operations of a step, all that belongs to it
-    included; with the budget "steps" they are not asked for.
-    """
+    """The runs of a budget where ORPO's takes so many steps; `costs` are FLOPs of a step."""
     arms = []
     for seed in seeds:
         for method in methods:
@@ -300,26 +292,29 @@ def _rounded(value: float) -> float:
     return float(f"{value:.3g}")
 
 
+def cores() -> int:
+    """Processor cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def threads_of_each(at_once: int) -> int:
     """Threads of a run where so many run at a time: they divide the cores, unless told."""
     asked = os.environ.get("OMP_NUM_THREADS", "")
-    return int(asked) if asked.isdigit() else max(1, workers.cores() // at_once)
+    return int(asked) if asked.isdigit() else max(1, cores() // at_once)
 
 
 def run_chains(
     chains: Sequence[Sequence[TaskSpec]], at_once: int, ended: Callable[[int], None]
 ) -> list[list[Found]]:
-    """Run so many chains of tasks at a time, within each one after the other; what they found.
-
-    `ended` is told in this thread which chain has ended. A task that refuses its input is a
-    ConfigError, a process that ends before its time a TrainingError, a signal RunStopped.
-    """
+    """Run chains of tasks, so many at a time; what they found. `ended` is told which has ended."""
 
     def run(chain: Sequence[TaskSpec]) -> list[Found]:
         return [spec.finished() or _run(spec, group, environment) for spec in chain]
 
     threads = {"OMP_NUM_THREADS": str(threads_of_each(at_once))}
-    environment = {**workers.QUIET, **threads, **os.environ}
+    environment = {**measuring.QUIET, **threads, **os.environ}
     with ThreadPoolExecutor(at_once) as pool, supervised() as group:
         waiting = {pool.submit(run, chain): number for number, chain in enumerate(chains)}
         try:
@@ -340,13 +335,13 @@ def _run(spec: TaskSpec, group: Supervisor, environment: Mapping[str, str]) -> F
     folder = Path(spec.folder)
     if group.received:
         raise ChildProcessError(f"{folder} was not begun")
-    child = workers.start(group, "orpo.commands.compare_worker", spec, folder, environment)
+    child = measuring.start_worker(group, "orpo.commands.compare_worker", spec, folder, environment)
     assert child.process.stdout is not None
     said = child.process.stdout.read().decode("utf-8", "replace").strip()
-    code, how = workers.last_words(child)
+    code, how = measuring.last_words(child)
     found = spec.finished()
     if code == 0 and found is not None:
         return found
     if code == REFUSED and said:
         raise ConfigError(said.removesuffix("."), where=folder.name)
-    raise TrainingError(f"{folder} stopped with {how}; see {folder / workers.LOG}")
+    raise TrainingError(f"{folder} stopped with {how}; see {folder / measuring.LOG}")

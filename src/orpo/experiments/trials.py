@@ -26,11 +26,9 @@ from orpo.errors import ConfigError, TrainingError
 from orpo.evaluate import Sampling
 from orpo.evaluate.preference.pairs import ScoredPairs, row_facts, token_counts
 from orpo.experiments.choice import pair_scores
-from orpo.experiments.comparison import Outcome
 from orpo.experiments.measuring import measure_outcomes
-from orpo.experiments.plans import TuneJob
-from orpo.experiments.tuning import Values
-from orpo.experiments.workers import Grader
+from orpo.experiments.plans import Grader, TuneJob
+from orpo.experiments.results import Outcome, Values
 from orpo.runs.typed import plain
 from orpo.train.clock import StepClock
 from orpo.train.identity import data_fingerprint
@@ -82,10 +80,7 @@ class Speed:
 
 
 class Runs:
-    """Trains and measures; answers of the final comparison are checked by `grade`.
-
-    `callbacks` makes callbacks for each run, such as a progress display.
-    """
+    """Trains and measures; `grade` checks answers, `callbacks` makes callbacks for each run."""
 
     def __init__(
         self,
@@ -136,10 +131,7 @@ class Runs:
     def run(
         self, values: Values, steps: int, seed: int, report: Report | None = None
     ) -> ScoredPairs:
-        """Train with the whole schedule, and score the pairs that trials are chosen by.
-
-        `report` is told at half and at three quarters of the steps.
-        """
+        """Train with the whole schedule, look twice on the way if told, and score the pairs."""
         looks = _Looks(steps, report)
         with self._trainer(values, steps, seed, self._train, self._choosing, [looks]) as trainer:
             trainer.compute_metrics = lambda prediction: looks.see(self._scored(prediction))

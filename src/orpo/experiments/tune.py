@@ -15,12 +15,11 @@ from transformers import TrainerCallback
 from orpo.errors import ConfigError, RunStopped, TrainingError, UserError
 from orpo.experiments import choice as choosing
 from orpo.experiments.measuring import machine
-from orpo.experiments.plans import TuneJob, TunePlan
+from orpo.experiments.plans import TuneJob, TunePlan, load_checker
+from orpo.experiments.results import STATES, TUNING, FinalTest, TuningResult, Values, read_tuning
 from orpo.experiments.study import JOURNAL, Place, Study, Tried, require_optuna
 from orpo.experiments.trials import Runs, Speed
-from orpo.experiments.tuning import KIND, STATES, FinalTest, TuningResult, Values, read_tuning
-from orpo.experiments.workers import load_checker
-from orpo.runs.claim import claim_folder, flat
+from orpo.runs.claim import changed, claim_folder
 from orpo.runs.files import EVALUATION, RECIPE, REPORT, write_json, yaml_text
 from orpo.runs.lock import run_lock
 from orpo.runs.typed import plain
@@ -66,10 +65,7 @@ class Budget:
         return foreseen + 2 * (foreseen + speed.testing) <= self.left
 
     def plan_steps(self, plan: TunePlan, speed: Speed, full: int) -> int:
-        """Optimizer steps of each trial; never more than the recipe itself, unless asked for.
-
-        Where there is no time for two trials and the test it says what one takes.
-        """
+        """Steps of a trial: the recipe's at most unless asked; says what is needed if too few."""
         shortest = min(_FEWEST_STEPS, full)
         steps = plan.steps
         if steps is None and self.minutes is None:
@@ -97,11 +93,7 @@ def run_tune(
     overwrite: bool = False,
     callbacks: Callable[[], list[TrainerCallback]] = list,
 ) -> TuningResult:
-    """Search, recommend, and compare with what the search started from; recipe.yaml says it.
-
-    `callbacks` makes callbacks for each run, such as a progress display. Where a signal arrives,
-    what was found so far is written.
-    """
+    """Search, recommend, and compare with the start; what is found stands, also after a signal."""
     require_optuna()
     grade = load_checker(job.plan.checker) if job.plan.checker else None
     place = Place(job.plan.storage, job.plan.study, job.folder)
@@ -110,15 +102,24 @@ def run_tune(
     with run_lock(job.folder):
         budget, mark = Budget(job.plan.limit), {"finished": False}
         ours = (*_OURS, "figures")
-        fresh = claim_folder(job.folder, KIND, ours, overwrite=overwrite, mark=mark)
+        fresh = claim_folder(job.folder, TUNING, ours, overwrite=overwrite, mark=mark)
         try:
             with stop, stop.noted():  # storage and files are written to their end
                 Study.find(place)  # out of reach, it is told of before anything loads
                 runs = Runs(job, grade=grade, callbacks=callbacks)
                 for line in runs.notes:
                     say(line)
-                speed, study = _begin(job, place, runs, budget, stop, say)
-                work = _Tuning(job, place, runs, budget, stop, say, speed, study)
+                with stop.at_once():
+                    speed = runs.speed()
+                say(
+                    f"a step takes {speed.step:.2f} s, a score {speed.around:.1f} s, "
+                    f"the test {speed.testing:.1f} s"
+                )
+                study = Study.find(place)
+                if study is None:
+                    steps = budget.plan_steps(job.plan, speed, runs.full_steps)
+                    study = Study.begin(place, job.identity(runs.digests), steps)
+                work = _Tuning(job, runs, budget, stop, say, speed, study)
                 work.search()
                 return work.conclude()
         except UserError:
@@ -137,29 +138,11 @@ def run_tune(
             raise RunStopped(words, stop.number) from None
 
 
-def _begin(
-    job: TuneJob, place: Place, runs: Runs, budget: Budget, stop: StopOnSignal, say: Say
-) -> tuple[Speed, Study]:
-    """See how fast it goes, and begin or join the study."""
-    with stop.at_once():
-        speed = runs.speed()
-    say(
-        f"a step takes {speed.step:.2f} s, a score {speed.around:.1f} s, "
-        f"the test {speed.testing:.1f} s"
-    )
-    found = Study.find(place)
-    if found is None:
-        steps = budget.plan_steps(job.plan, speed, runs.full_steps)
-        found = Study.begin(place, job.identity(runs.digests), steps)
-    return speed, found
-
-
 @dataclass
 class _Tuning:
     """One call of `orpo tune`."""
 
     job: TuneJob
-    place: Place
     runs: Runs
     budget: Budget
     stop: StopOnSignal
@@ -189,17 +172,13 @@ class _Tuning:
 
     def _require_same(self) -> None:
         """Refuse to put other trials beside those that the study holds."""
-        job, before = self.job, flat(self.study.settings)
-        now = flat(plain(job.identity(self.runs.digests)))
-        for name in {**before, **now}:
-            if before.get(name) != now.get(name):
-                ours = "--study NAME" if job.plan.storage else "--overwrite or another --output_dir"
-                held = f"has {name} {before.get(name)}, now it is {now.get(name)}"
-                raise ConfigError(
-                    f"study {job.plan.study!r} {held}",
-                    where=f"--storage {self.place.public}" if job.plan.storage else str(job.folder),
-                    fix=f"Use {ours} for other settings.",
-                )
+        job, now = self.job, plain(self.job.identity(self.runs.digests))
+        shared = f"--storage {self.study.place.public}" if job.plan.storage else ""
+        own = "--study NAME" if shared else "--overwrite or another --output_dir"
+        fix = f"Use {own} for other settings."
+        for name, (old, new) in changed(self.study.settings, now).items():
+            held = f"study {job.plan.study!r} has {name} {old}, now it is {new}"
+            raise ConfigError(held, where=shared or str(job.folder), fix=fix)
 
     def _train(self, trial: optuna.Trial, values: Values) -> float:
         """A trial of the study: its score."""
@@ -282,7 +261,7 @@ class _Tuning:
             settings=study.settings,
             model=str(job.train.model),
             dataset=(job.train.dataset or [""])[0],
-            storage=self.place.public,
+            storage=study.place.public,
             study=job.plan.study,
             command=job.command,
             steps=study.steps,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from matplotlib.ticker import MaxNLocator, NullLocator
 
-from orpo.experiments.comparison import Cell, Claim, ComparisonResult, Curve, MethodResult
+from orpo.experiments.results import Cell, Claim, ComparisonResult, Curve, MethodResult
 from orpo.report import style
 from orpo.report.page import Figure, Page, Passage, Words, told
 from orpo.report.style import COLOURS, SERIES, percent

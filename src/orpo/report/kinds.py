@@ -10,8 +10,7 @@ from typing import Any
 from orpo.errors import DataError
 from orpo.evaluate.results import KINDS as EVALUATIONS
 from orpo.evaluate.results import HarnessChange, HarnessResult, HarnessScore
-from orpo.experiments.comparison import ComparisonResult
-from orpo.experiments.tuning import TuningResult
+from orpo.experiments.results import ComparisonResult, TuningResult
 from orpo.report.comparison import comparison_page
 from orpo.report.mt_bench import mt_bench_page
 from orpo.report.page import Page, told

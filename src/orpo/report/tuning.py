@@ -12,7 +12,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from orpo.errors import DataError
-from orpo.experiments.tuning import STATES, Recommendation, TrialResult, TuningResult
+from orpo.experiments.results import STATES, Recommendation, TrialResult, TuningResult
 from orpo.report import style
 from orpo.report.page import Figure, Page, Words, told
 from orpo.report.style import COLOURS

@@ -71,11 +71,11 @@ def claim_folder(
     except OSError as error:
         reason = f"cannot be made ({error.strerror})"
         raise ConfigError(reason, where=where, fix="Name another one.") from error
-    changed = _changed(found.get("settings"), settings, among)
-    if changed and ours and not overwrite:
-        held = f"holds {'an' if what[0] in 'aeiou' else 'a'} {what} with {_listed(changed)}"
+    differing = changed(found.get("settings"), settings, among)
+    if differing and ours and not overwrite:
+        held = f"holds {'an' if what[0] in 'aeiou' else 'a'} {what} with {_listed(differing)}"
         raise ConfigError(held, where=where, fix="Name another folder, or give --overwrite.")
-    kept = costly if all(name.startswith("judge") for name in changed) else ()
+    kept = costly if all(name.startswith("judge") for name in differing) else ()
     gone = [name for name in written if name not in kept] if overwrite else []
     for name in gone:
         for path in list(folder.glob(name)):
@@ -217,23 +217,23 @@ def _nothing_there(where: Path) -> ConfigError:
     return ConfigError(what, where=str(where), fix=fix)
 
 
-def _changed(
-    before: Any, settings: Mapping[str, Any] | None, among: Collection[str] | None
+def changed(
+    before: Any, settings: Mapping[str, Any] | None, among: Collection[str] | None = None
 ) -> dict[str, tuple[Any, Any]]:
     """Name of each setting that differs -> what it was and is, inner ones by a dot."""
-    old = flat(before) if isinstance(before, dict) else {}
-    now = flat(json.loads(json.dumps(settings))) if settings is not None else old
+    old = _flat(before) if isinstance(before, dict) else {}
+    now = _flat(json.loads(json.dumps(settings))) if settings is not None else old
     pairs = {name: (old.get(name), now.get(name)) for name in {**old, **now}}
     wanted = pairs if among is None else [n for n in pairs if n.partition(".")[0] in among]
     return {name: pairs[name] for name in wanted if pairs[name][0] != pairs[name][1]}
 
 
-def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Settings within settings under names with dots."""
     found: dict[str, Any] = {}
     for name, value in values.items():
         if isinstance(value, dict) and value:
-            found |= flat(value, f"{prefix}{name}.")
+            found |= _flat(value, f"{prefix}{name}.")
         else:
             found[prefix + name] = value
     return found
