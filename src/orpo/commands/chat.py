@@ -1,7 +1,4 @@
-"""`orpo chat`: lines are edited where a terminal can, and answers shown as they are made.
-
-Answers are streamed, in two columns of a terminal, or in blocks with labels.
-"""
+"""`orpo chat`: lines are edited where a terminal can, answers shown as they are made."""
 
 from __future__ import annotations
 
@@ -207,10 +204,7 @@ def _streamed(chat: Chat, text: str) -> None:
 
 
 def _in_columns(chat: Chat, text: str) -> None:
-    """Two columns that grow as the models answer, one after the other.
-
-    While they grow, the last lines are shown that the terminal has room for.
-    """
+    """Two columns that grow as the models answer in turn; meanwhile the last lines that fit."""
     said = {side.name: Text() for side in chat.sides}
     console = Screen(highlight=False, emoji=False)
     width, room = (console.width - _FRAME) // 2, max(1, console.height - _ABOVE_AND_BELOW)

@@ -1,8 +1,7 @@
 """`orpo export`: a model as a GGUF file, through llama.cpp's own converter.
 
-The converter is a script of the llama.cpp repository, and knows models and tokenizers that nobody
-else keeps up with. What is ours is to hand it the committed model, whole and with its template,
-and to look at what came out before it gets its name.
+What is ours is to hand it the committed model, whole and with its template, and to look at what
+came out before it gets its name.
 """
 
 from __future__ import annotations

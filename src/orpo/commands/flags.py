@@ -27,14 +27,7 @@ def add_options(
     other: Mapping[str, Any] | None = None,
     without: Any = (),
 ) -> None:
-    """A flag or a word for every field of a dataclass that `orpo.options` made.
-
-    Args:
-        parser: Of the command.
-        kind: The dataclass.
-        other: Defaults of fields beside the dataclass's own.
-        without: Fields that are no flags.
-    """
+    """A flag or a word for every field made by `orpo.options`; `other` has defaults."""
     hints = get_type_hints(kind)
     for one in fields(kind):
         about = one.metadata
@@ -104,10 +97,7 @@ def _by_comma(text: str) -> tuple[str, ...]:
 
 
 def _add_settings(parser: argparse._ActionsContainer, names: tuple[str, ...]) -> None:
-    """Flags of some settings; those of the job and of the training all together if none is named.
-
-    All together they are read as transformers' own parser reads them.
-    """
+    """Flags of the named settings; of all, as transformers' own parser reads them, if none is."""
     groups = {"settings of the training": settings.settings_of(settings.OwnSettings)}
     if not names:
         every = "settings of the training (every TrainingArguments field)"
@@ -160,11 +150,7 @@ def options_from(
     other: Mapping[str, Any] | None = None,
     without: Any = (),
 ) -> T:
-    """The dataclass with what was given; its own defaults, and `other`, for the rest.
-
-    Raises:
-        ConfigError: What the dataclass itself refuses, or a setting that cannot be meant.
-    """
+    """The dataclass with what was given; its own defaults, and `other`, for the rest."""
     values, chosen = vars(given), dict(other or {})
     for one in fields(kind):  # type: ignore[arg-type]
         about = one.metadata

@@ -3,30 +3,15 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub as hub
 import yaml
-from huggingface_hub import (
-    CommitOperationAdd,
-    CommitOperationDelete,
-    HfApi,
-    ModelCard,
-    get_token,
-    is_offline_mode,
-    metadata_load,
-    try_to_load_from_cache,
-)
-from huggingface_hub.errors import (
-    EntryNotFoundError,
-    HfHubHTTPError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
+from huggingface_hub import errors
 
 from orpo.errors import ConfigError, OrpoError, refuse_first
 from orpo.runs.files import RECIPE, Run
@@ -35,7 +20,7 @@ from orpo.runs.reading import load_yaml
 
 # What a request that got no answer raises: of the HTTP library that huggingface_hub is built on,
 # which is another one from version to version.
-_UNANSWERED: type[BaseException] = HfHubHTTPError.__bases__[0]
+_UNANSWERED: type[BaseException] = errors.HfHubHTTPError.__bases__[0]
 _OF_THE_REPOSITORY = {".gitattributes", "README.md", "LICENSE"}
 _OF_A_MODEL = (".safetensors", ".safetensors.index.json", ".bin", ".gguf", ".pt", ".pth")
 _LICENCE = ("license", "license_name", "license_link")
@@ -51,21 +36,6 @@ _REFUSED = {
 """Status of an answer -> what it means, and what to do."""
 
 
-@dataclass(frozen=True)
-class PushFile:
-    """A file of the repository, by its path there."""
-
-    name: str
-    content: Path | bytes | None  # here, or made for it; None where merging is yet to make it
-
-    @property
-    def size(self) -> int | None:
-        """Bytes, if they are known."""
-        if isinstance(self.content, Path):
-            return self.content.stat().st_size
-        return None if self.content is None else len(self.content)
-
-
 def licence_in(header: Mapping[str, Any]) -> dict[str, str]:
     """The entries of a card's header that name a licence; none if there is none."""
     found = {name: header[name] for name in _LICENCE if isinstance(header.get(name), str)}
@@ -76,10 +46,10 @@ def licence_here(run: Run, base_model: str | None) -> dict[str, str]:
     """What the base model's card says of its licence, if it lies in its folder or in the cache."""
     folder = Path(str(run.recipe.get("model") or "")).expanduser()
     paths = [folder / "README.md"] if folder.is_dir() else []
-    cached = try_to_load_from_cache(base_model, "README.md") if base_model else None
+    cached = hub.try_to_load_from_cache(base_model, "README.md") if base_model else None
     for path in (*paths, *([Path(cached)] if isinstance(cached, str) else [])):
         with suppress(OSError, ValueError):  # a card that cannot be read says nothing
-            if path.is_file() and (found := licence_in(metadata_load(path) or {})):
+            if path.is_file() and (found := licence_in(hub.metadata_load(path) or {})):
                 return found
     return {}
 
@@ -88,35 +58,32 @@ class Hub:
     """The Hub that HF_ENDPOINT names, with the token that is set."""
 
     def __init__(self, repo: str, revision: str | None) -> None:
-        token = get_token() or ""
+        token = hub.get_token() or ""
         refuse_first(
-            (is_offline_mode(), "HF_HUB_OFFLINE", "is set: nothing can be sent", _UNSET),
+            (hub.is_offline_mode(), "HF_HUB_OFFLINE", "is set: nothing can be sent", _UNSET),
             (not token, "orpo push", "there is no Hub token", _LOG_IN),
         )
         self._repo, self._revision, self.token = repo, revision, token
-        self._api = HfApi(token=token)
+        self._api = hub.HfApi(token=token)
 
     def licence_of(self, base_model: str | None) -> dict[str, str]:
         """What the card of a model of the Hub says of its licence; nothing if it cannot be read."""
-        with suppress(OSError, ValueError, EntryNotFoundError, _UNANSWERED):
+        with suppress(OSError, ValueError, errors.EntryNotFoundError, _UNANSWERED):
             if base_model:
-                card: Any = ModelCard(self._file(base_model, "README.md"))
+                card: Any = hub.ModelCard(self._file(base_model, "README.md"))
                 return licence_in(card.data.to_dict())
         return {}
 
     def check(self, run_id: str, *, private: bool, overwrite: bool) -> set[str]:
-        """Make sure that the repository can take this run; the files that are there.
-
-        It may not hold another model, nor be public where a private one was asked for.
-        """
+        """The files that are there: no other model's, nor public where private was asked for."""
         with self._explained():
             try:
                 public = not self._api.repo_info(self._repo).private and private
                 refuse_first((public, self._repo, "is there already, and public", _PRIVATE))
                 files = set(self._api.list_repo_files(self._repo, revision=self._revision))
-            except RevisionNotFoundError:
+            except errors.RevisionNotFoundError:
                 return set()
-            except RepositoryNotFoundError as error:
+            except errors.RepositoryNotFoundError as error:
                 if error.response.status_code == HTTPStatus.UNAUTHORIZED:
                     self._api.whoami()  # of a token that it knows it hides what is not its
                 return set()
@@ -127,22 +94,16 @@ class Hub:
         return files
 
     def push(
-        self, files: Sequence[PushFile], message: str, there: set[str], *, private: bool
+        self, files: Mapping[str, Any], message: str, there: set[str], *, private: bool
     ) -> str:
-        """Make the repository where it is not there, and commit; gives the commit's address.
-
-        Of the files that are there those of another model are deleted.
-        """
+        """Make the repository if need be and commit, without another model's files; the address."""
         with self._explained():
             self._api.create_repo(self._repo, private=private or None, exist_ok=True)
             if self._revision:
                 self._api.create_branch(self._repo, branch=self._revision, exist_ok=True)
-            names = {one.name for one in files}
-            stale = sorted(n for n in there - names if n.endswith(_OF_A_MODEL))
-            operations: list[Any] = [CommitOperationDelete(path_in_repo=name) for name in stale]
-            for one in files:
-                assert one.content is not None
-                operations.append(CommitOperationAdd(one.name, one.content))
+            stale = sorted(n for n in there - files.keys() if n.endswith(_OF_A_MODEL))
+            operations: list[Any] = [hub.CommitOperationDelete(name) for name in stale]
+            operations += [hub.CommitOperationAdd(name, made) for name, made in files.items()]
             done = self._api.create_commit(
                 self._repo, operations, commit_message=message, revision=self._revision
             )
@@ -176,7 +137,7 @@ class Hub:
             raise self._told(cause or error) from None
 
     def _told(self, error: BaseException) -> OrpoError:
-        if isinstance(error, HfHubHTTPError):
+        if isinstance(error, errors.HfHubHTTPError):
             status = error.response.status_code
             said = scrubbed(error.server_message or str(error).splitlines()[0], self.token)
             what, fix = _REFUSED.get(status, (f"the Hub refused it ({status})", ""))

@@ -43,11 +43,7 @@ class Asked:
 def ask(
     recipe: str | None, given: Mapping[str, Any], defaults: Mapping[str, Any] | None = None
 ) -> Asked:
-    """Put a recipe, flags (other names are passed over) and defaults together.
-
-    Raises:
-        ConfigError: An unknown field or a value that cannot be meant; names file, line and field.
-    """
+    """Put a recipe, flags (other names are passed over) and defaults together; refuse by line."""
     of_job, of_training = settings.settings_of(TrainJob), settings.training_settings()
     flags = {name: v for name, v in given.items() if name in of_job or name in of_training}
     values, at = _read_recipe(recipe) if recipe else ({}, {})

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.markup import escape
 
@@ -25,9 +25,6 @@ from orpo.runs.manifest import MANIFEST, Manifest, read_manifest
 from orpo.runs.public import public_config, public_recipe, refuse_leaks
 from orpo.runs.reading import read_object
 from orpo.terminal import spelled_out
-
-if TYPE_CHECKING:
-    from orpo.commands.hub import PushFile
 
 EXAMPLES = """\
 examples:
@@ -117,7 +114,8 @@ class PushPlan:
     """What would be pushed."""
 
     options: Options
-    files: list[PushFile]  # everything that the repository is to hold
+    # everything that the repository is to hold; None for what merging is yet to make
+    files: dict[str, Path | bytes | None]
     card: str  # the text of README.md
     licence: str  # its id, or an empty string
     notes: list[str] = field(default_factory=list)  # what was decided, or is not known, in words
@@ -128,6 +126,14 @@ class PushPlan:
         name = Path(self.options.run).resolve().name
         return self.options.message or f"{name}, pushed with orpo"
 
+    @property
+    def sizes(self) -> dict[str, int | None]:
+        """Bytes of each file, if they are known."""
+        return {
+            name: one.stat().st_size if isinstance(one, Path) else None if one is None else len(one)
+            for name, one in self.files.items()
+        }
+
     def as_dict(self) -> dict[str, Any]:
         """The plan for JSON."""
         return {
@@ -136,7 +142,7 @@ class PushPlan:
             "revision": self.options.revision or "main",
             "message": self.message,
             "license": self.licence or None,
-            "files": [{"name": one.name, "size": one.size} for one in self.files],
+            "files": [{"name": name, "size": size} for name, size in self.sizes.items()],
             "card": self.card,
             "notes": self.notes,
         }
@@ -163,7 +169,7 @@ def run(options: Options) -> dict[str, Any]:
     plan = plan_push(what, hub.licence_of(what.base) if unknown else None)
     for note in plan.notes:
         say(note)
-    made = ((one.name, one.content) for one in plan.files if isinstance(one.content, bytes))
+    made = ((name, one) for name, one in plan.files.items() if isinstance(one, bytes))
     refuse_leaks(made, hub.token)
     url = hub.push(plan.files, plan.message, there, private=options.private)
     say(f"pushed: {url}")
@@ -176,9 +182,9 @@ def _show(plan: PushPlan) -> None:
     kind = "private repository" if options.private else "repository"
     branch = escape(options.revision or "main")
     console.print(f"[bold]{kind} {escape(options.repo)}, branch {branch}[/bold]")
-    for one in plan.files:
-        size = "after merging" if one.size is None else f"{one.size:,} bytes"
-        console.print(f"  {escape(spelled_out(one.name)):<32} {size}", highlight=False)
+    for name, size in plan.sizes.items():
+        shown = "after merging" if size is None else f"{size:,} bytes"
+        console.print(f"  {escape(spelled_out(name)):<32} {shown}", highlight=False)
     console.print(f"commit: {escape(plan.message)}", highlight=False)
     for note in (*plan.notes, "dry run: nothing was sent"):
         say(note)
@@ -209,12 +215,9 @@ def pushable(options: Options) -> Pushable:
 
 
 def plan_push(what: Pushable, licence: Mapping[str, str] | None = None) -> PushPlan:
-    """Decide what is sent, and make what has to be made for it.
-
-    `licence` is what the base model's card says, where it was asked; looked for here if absent.
-    """
+    """What is sent, and what is made for it; `licence` is that of the base model, if known."""
     options, run, base = what.options, what.run, what.base
-    from orpo.commands.hub import PushFile, licence_here  # noqa: PLC0415 - the Hub's library
+    from orpo.commands.hub import licence_here  # noqa: PLC0415 - the Hub's library
     from orpo.train.card import About, model_card  # noqa: PLC0415 - loads torch
 
     given = {"license": options.license} if options.license else licence
@@ -238,9 +241,8 @@ def plan_push(what: Pushable, licence: Mapping[str, str] | None = None) -> PushP
         **made,
         **{name: content for name, (_, content) in pictures.items()},
     }
-    files = [PushFile(name, contents[name]) for name in sorted(contents)]
     notes = _notes(what, known, merged=place != run.path)
-    return PushPlan(options, files, card, known.get("license", ""), notes)
+    return PushPlan(options, dict(sorted(contents.items())), card, known.get("license", ""), notes)
 
 
 def _made_public(folder: Path, names: list[str], base: str | None) -> dict[str, bytes]:
