@@ -130,7 +130,7 @@ def _measured(
 ) -> tuple[dict[str, float], str]:
     """A few training steps: how long an epoch takes, how much memory, and how that is known."""
     from orpo.train.before.memory import measure_memory  # noqa: PLC0415 - loads torch
-    from orpo.train.clock import StepClock  # noqa: PLC0415
+    from orpo.train.work import StepClock  # noqa: PLC0415
 
     clock, longest = StepClock(), int(budget["longest_positions"])
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:

@@ -28,8 +28,8 @@ from orpo.experiments.bench_rows import SideSpec
 from orpo.experiments.measuring import MemoryMeter
 from orpo.runs.reading import read_object
 from orpo.runs.typed import typed
-from orpo.train.clock import StepClock, now
 from orpo.train.trainer import ORPOTrainer
+from orpo.train.work import StepClock, now
 
 _ALPHA = 0.1
 

@@ -29,9 +29,8 @@ from orpo.runs.processes import Child, Supervisor, death_of
 from orpo.runs.reading import read_object
 from orpo.runs.typed import plain
 from orpo.runs.writing import make_way
-from orpo.train.clock import now
 from orpo.train.trainer import ORPOTrainer
-from orpo.train.work import WORK
+from orpo.train.work import WORK, now
 
 QUIET = {
     "TRL_EXPERIMENTAL_SILENCE": "1",

@@ -30,12 +30,12 @@ from orpo.experiments.measuring import measure_outcomes
 from orpo.experiments.plans import Grader, TuneJob
 from orpo.experiments.results import Outcome, Values
 from orpo.runs.typed import plain
-from orpo.train.clock import StepClock
 from orpo.train.identity import data_fingerprint
 from orpo.train.job import build_trainer
 from orpo.train.models import load_model
 from orpo.train.trainer import ORPOTrainer
 from orpo.train.weights import weights_digest
+from orpo.train.work import StepClock
 
 _CHOOSING = 0.5
 _MOST_CHOOSING = 256
