@@ -15,8 +15,7 @@ from peft import LoraConfig
 from orpo import ConfigError, ORPOConfig, ORPOTrainer
 from orpo.jobs import TrainJob
 from orpo.train import same_run
-from orpo.train.identity import data_fingerprint, identity
-from orpo.train.same_run import check_same_run, recipe_changes
+from orpo.train.same_run import check_same_run, data_fingerprint, identity, recipe_changes
 from tests.train.small import Stream, text_rows
 
 Make = Callable[..., ORPOTrainer]

@@ -30,9 +30,9 @@ from orpo.experiments.measuring import measure_outcomes
 from orpo.experiments.plans import Grader, TuneJob
 from orpo.experiments.results import Outcome, Values
 from orpo.runs.typed import plain
-from orpo.train.identity import data_fingerprint
 from orpo.train.job import build_trainer
 from orpo.train.models import load_model
+from orpo.train.same_run import data_fingerprint
 from orpo.train.trainer import ORPOTrainer
 from orpo.train.weights import weights_digest
 from orpo.train.work import StepClock

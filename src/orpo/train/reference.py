@@ -30,8 +30,8 @@ from orpo.objective.types import PairLogps
 from orpo.train.continuity import stop_of
 from orpo.train.datasets import named_sets
 from orpo.train.guards.watchdog import EVALUATING
-from orpo.train.identity import data_fingerprint
 from orpo.train.ranks import gathered, score_batch
+from orpo.train.same_run import data_fingerprint
 from orpo.train.weights import weights_digest
 from orpo.train.work import Work, scored
 from orpo.train.wrappers import scoring

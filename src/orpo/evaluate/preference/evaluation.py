@@ -28,7 +28,7 @@ from orpo.runs.files import EVALUATION, write_json
 from orpo.runs.reading import read_object
 from orpo.runs.typed import plain, typed
 from orpo.setting_types import as_declared
-from orpo.train.identity import data_fingerprint
+from orpo.train.same_run import data_fingerprint
 from orpo.train.trainer import ORPOTrainer
 from orpo.train.weights import weights_digest
 
