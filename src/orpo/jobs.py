@@ -25,8 +25,8 @@ from orpo.runs.lock import run_lock
 from orpo.runs.typed import plain
 from orpo.train import job as jobs
 from orpo.train.checkpoints import explain_write_error, read_state
+from orpo.train.continuity import StopOnSignal, StopRequested
 from orpo.train.job import TrainJob
-from orpo.train.signals import StopOnSignal, StopRequested
 from orpo.train.wrappers import scoring
 
 if TYPE_CHECKING:

@@ -28,7 +28,7 @@ from orpo.runs.checkpoints import checkpoints, newest_checkpoint
 from orpo.runs.files import read_run
 from orpo.runs.manifest import read_manifest
 from orpo.train.checkpoints import Progress, read_progress
-from orpo.train.signals import StopOnSignal
+from orpo.train.continuity import StopOnSignal
 from orpo.train.weights import frozen_weights
 from tests.train.jobs import on_two_ranks
 from tests.train.small import Stream, text_rows, tiny_llama

@@ -21,7 +21,7 @@ import pytest
 from transformers import TrainerCallback
 
 from orpo.runs.checkpoints import checkpoints
-from orpo.train.signals import StopOnSignal
+from orpo.train.continuity import StopOnSignal
 from tests.train.jobs import started
 from tests.train.small import byte_tokenizer, text_rows, tiny_llama
 from tests.train.whole_runs import differences, names, trainer_for

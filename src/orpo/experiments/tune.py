@@ -24,8 +24,8 @@ from orpo.runs.files import EVALUATION, RECIPE, REPORT, write_json, yaml_text
 from orpo.runs.lock import run_lock
 from orpo.runs.typed import plain
 from orpo.runs.writing import remove, write_text
+from orpo.train.continuity import StopOnSignal, StopRequested
 from orpo.train.recorder import versions
-from orpo.train.signals import StopOnSignal, StopRequested
 
 if TYPE_CHECKING:
     import optuna

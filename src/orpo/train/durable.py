@@ -26,13 +26,12 @@ from orpo.runs.lock import run_lock
 from orpo.runs.manifest import read_manifest
 from orpo.runs.writing import make_way
 from orpo.train import checkpoints, optimizers
-from orpo.train.continuity import Continuity, keep_randomness, stop_of
+from orpo.train.continuity import Continuity, StopRequested, keep_randomness, stop_of
 from orpo.train.guards.watchdog import EVALUATING, EXCHANGING, LOADING, SAVING, Watchdog
 from orpo.train.ranks import most_of_ranks
 from orpo.train.recorder import RunRecorder
 from orpo.train.safe_loading import as_data
 from orpo.train.same_run import check_same_run
-from orpo.train.signals import StopRequested
 from orpo.train.weights import check_weight_files, name_some, spoilt_weights
 
 
