@@ -13,7 +13,7 @@ from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
 from torch.distributed.checkpoint.metadata import _MEM_FORMAT_ENCODING, Metadata
 
 from orpo.errors import CheckpointError
-from orpo.train.safe_loading import as_data, usable
+from orpo.train.weights import as_data, usable
 
 
 class Reduced:

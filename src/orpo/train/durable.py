@@ -30,9 +30,8 @@ from orpo.train.continuity import Continuity, StopRequested, keep_randomness, st
 from orpo.train.guards.watchdog import EVALUATING, EXCHANGING, LOADING, SAVING, Watchdog
 from orpo.train.ranks import most_of_ranks
 from orpo.train.recorder import RunRecorder
-from orpo.train.safe_loading import as_data
 from orpo.train.same_run import check_same_run
-from orpo.train.weights import check_weight_files, name_some, spoilt_weights
+from orpo.train.weights import as_data, check_weight_files, name_some, spoilt_weights
 
 
 class DurableTrainer(Trainer):

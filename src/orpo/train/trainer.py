@@ -45,10 +45,10 @@ from orpo.train.metrics import MetricSums, PairTable, columns_of, pair_table, su
 from orpo.train.models import name_of, resolve_model, vocabulary_size
 from orpo.train.ranks import agreed_engine, deal, in_entries, score_batch
 from orpo.train.recorder import RunRecorder, model_facts
-from orpo.train.safe_loading import as_data, usable
 from orpo.train.same_run import identity
 from orpo.train.step_loss import StepLoss, count_items
 from orpo.train.tokenizer import padding_id, resolve_tokenizer
+from orpo.train.weights import as_data, usable
 from orpo.train.work import WORK, Work, WorkMeter, on_all_ranks
 
 if TYPE_CHECKING:
