@@ -27,7 +27,7 @@ from orpo.train import job as jobs
 from orpo.train.checkpoints import explain_write_error, read_state
 from orpo.train.continuity import StopOnSignal, StopRequested
 from orpo.train.job import TrainJob
-from orpo.train.wrappers import scoring
+from orpo.train.parallel import scoring
 
 if TYPE_CHECKING:
     from orpo.evaluate import Grade

@@ -29,7 +29,7 @@ from orpo.engine.backends import (
 from orpo.engine.padded import PaddedEngine
 from orpo.engine.select import select_engine
 from orpo.engine.shared import SharedEngine
-from orpo.train.ranks import agreed_engine
+from orpo.train.parallel import agreed_engine
 from tests.engine.emulated import (
     break_,
     emulate_kernels,

@@ -30,11 +30,10 @@ from orpo.objective.types import PairLogps
 from orpo.train.continuity import stop_of
 from orpo.train.datasets import named_sets
 from orpo.train.guards.watchdog import EVALUATING
-from orpo.train.ranks import gathered, score_batch
+from orpo.train.parallel import gathered, score_batch, scoring
 from orpo.train.same_run import data_fingerprint
 from orpo.train.weights import weights_digest
 from orpo.train.work import Work, scored
-from orpo.train.wrappers import scoring
 
 WITH_REFERENCE = ("reference_chosen", "reference_rejected")
 """Columns that hold the reference's summed log-probabilities of both answers."""

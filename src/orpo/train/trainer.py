@@ -29,7 +29,7 @@ from orpo.engine.noise import noise_columns
 from orpo.errors import ConfigError, DataError
 from orpo.objective.types import PairLogps
 from orpo.runs.files import RECIPE, write_json
-from orpo.train import reference, wrappers
+from orpo.train import parallel, reference
 from orpo.train.before import settings
 from orpo.train.before.memory import Plan, make_plan
 from orpo.train.before.saving import save_files, try_saving
@@ -43,7 +43,7 @@ from orpo.train.guards.nonfinite import NonFiniteGuard
 from orpo.train.guards.watchdog import Watchdog
 from orpo.train.metrics import MetricSums, PairTable, columns_of, pair_table, summarise
 from orpo.train.models import name_of, resolve_model, vocabulary_size
-from orpo.train.ranks import agreed_engine, deal, in_entries, score_batch
+from orpo.train.parallel import agreed_engine, deal, in_entries, score_batch
 from orpo.train.recorder import RunRecorder, model_facts
 from orpo.train.same_run import identity
 from orpo.train.step_loss import StepLoss, count_items
@@ -184,7 +184,7 @@ class ORPOTrainer(DurableTrainer):
         self.neftune_noise_alpha = None  # transformers' noise depends on what is beside a pair
         self.engine, notes = agreed_engine(self.args, self.model)
         self.notes += notes
-        wrappers.prepare_uneven_passes(self, self.engine, self.args)
+        parallel.prepare_uneven_passes(self, self.engine, self.args)
         self._planned_tokens, self._compiled = most_positions(self.args.device.type), False
         self._undo: Callable[[], None] = lambda: None
         # The loss of a micro-batch is its share of the whole step's: nothing is left to divide.
@@ -194,7 +194,7 @@ class ORPOTrainer(DurableTrainer):
     def create_accelerator_and_postprocess(self) -> None:
         """As in transformers; gradients are clipped by the norm that the guard has measured."""
         super().create_accelerator_and_postprocess()
-        wrappers.exchange_gradients(self, self._guard)
+        parallel.exchange_gradients(self, self._guard)
 
     # The data
 
@@ -294,7 +294,7 @@ class ORPOTrainer(DurableTrainer):
                 bool(resumed.compile_blocks) if asked is None else plan.compile_blocks,
             )
         self._planned_tokens, self._compiled = plan.max_tokens, plan.compile_blocks
-        self._undo = wrappers.speed_up(self, compiled=plan.compile_blocks)
+        self._undo = parallel.speed_up(self, compiled=plan.compile_blocks)
 
     @property
     def _max_tokens(self) -> int:
@@ -331,7 +331,7 @@ class ORPOTrainer(DurableTrainer):
         losses = [torch.zeros((), device=self.args.device)]
         for i, part in enumerate(parts):
             last = i == len(parts) - 1
-            with contextlib.nullcontext() if last else wrappers.gathering(self, model):
+            with contextlib.nullcontext() if last else parallel.gathering(self, model):
                 losses.append(super().training_step(model, part, num_items_in_batch))
         if self.accelerator.sync_gradients and not self.args.fp16:
             self._guard.look(model)
@@ -445,7 +445,7 @@ class ORPOTrainer(DurableTrainer):
         return None, score_batch(self, inputs, table), inputs["row"]
 
     def _prepare_for_training(self, *args: Any, **kwargs: Any) -> Any:
-        with wrappers.divided_once(self), as_data():
+        with parallel.divided_once(self), as_data():
             return super()._prepare_for_training(*args, **kwargs)
 
     def evaluation_loop(
@@ -473,7 +473,7 @@ class ORPOTrainer(DurableTrainer):
 
         self.compute_metrics = metrics
         try:
-            with wrappers.scoring(self):
+            with parallel.scoring(self):
                 output = super().evaluation_loop(
                     dataloader, description, False, ignore_keys, metric_key_prefix
                 )

@@ -22,7 +22,7 @@ from transformers import TrainerCallback, TrainingArguments
 from orpo.engine.types import EngineOutput
 from orpo.runs.typed import typed
 from orpo.train.checkpoints import Progress
-from orpo.train.ranks import gathered
+from orpo.train.parallel import gathered
 
 WORK = "work.json"
 """The file of a run folder that holds `Work.as_dict()`."""
