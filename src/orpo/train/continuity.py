@@ -1,4 +1,7 @@
-"""Where a run stands between two steps: random state, what was saved, whether it stops."""
+"""Where a run stands between two steps: random state, what was saved, whether it stops.
+
+SIGTERM and SIGINT finish the step, or leave at once what can be done again; then the run stops.
+"""
 
 from __future__ import annotations
 
@@ -100,11 +103,6 @@ class EpochBorders(TrainerCallback):
 
     def on_epoch_end(self, *_: Any, **__: Any) -> None:  # noqa: D102
         self._end()
-
-
-def stop_of(callbacks: list[TrainerCallback]) -> StopOnSignal | None:
-    """The callback that listens for signals, if there is one."""
-    return next((one for one in callbacks if isinstance(one, StopOnSignal)), None)
 
 
 class StopRequested(BaseException):  # no `except Exception` on the way may swallow it
@@ -228,3 +226,8 @@ def _give_back(handlers: dict[signal.Signals, Any]) -> None:
 
 def _nothing(number: int, frame: FrameType | None) -> None:
     """Take a signal, and go on."""
+
+
+def stop_of(callbacks: list[TrainerCallback]) -> StopOnSignal | None:
+    """The callback that listens for signals, if there is one."""
+    return next((one for one in callbacks if isinstance(one, StopOnSignal)), None)

@@ -1,4 +1,9 @@
-"""Many devices: what ranks agree on, and what wrappers of the model (FSDP2, DeepSpeed) need."""
+"""Many devices: what ranks agree on, and what wrappers of the model (FSDP2, DeepSpeed) need.
+
+The samplers give every rank as many pairs, not as many tokens. Every rank sees all pairs of the
+step (a few kilobytes of token ids) and comes to the same deal by itself; the loss is that of the
+whole step whoever computes which part.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,9 @@
-"""Weights: the files they may be read from, whether they are finite, their digest, what moves."""
+"""Weights: the files they may be read from, whether they are finite, their digest, what moves.
+
+`torch.distributed.checkpoint` (FSDP2) reads its index with `pickle.load`, and DeepSpeed its files
+with `torch.load(weights_only=False)`: both run whatever code a file names. What they have to read
+is plain, so within `as_data` it is read by name of what it may hold.
+"""
 
 from __future__ import annotations
 
