@@ -10,7 +10,7 @@ import pytest
 
 from orpo.report.diagnosis import RULES, Finding, diagnose, summary
 from orpo.report.series import Observed, Series, loss_spikes, read_curves
-from orpo.train.guards.curves import loss_spike
+from orpo.train.guards import loss_spike
 from tests.report.planted import DISEASED, HEALTHY, Logged, Truth, lines_of, seen
 
 SHORT, USUAL, LONG = Logged(12, 0.03, 0.0, 0), Logged(), Logged(400, 0.2, 0.3, 8)

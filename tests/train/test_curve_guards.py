@@ -11,7 +11,7 @@ import pytest
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from orpo import ORPOTrainer
-from orpo.train.guards.curves import HISTORY, CurveGuard, loss_spike, margin_collapse
+from orpo.train.guards import HISTORY, CurveGuard, loss_spike, margin_collapse
 from tests.train.small import text_rows
 
 Make = Callable[..., ORPOTrainer]

@@ -18,8 +18,8 @@ from torch.distributed.tensor import Shard, distribute_tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from orpo import ConfigError, NonFiniteError, ORPOConfig, ORPOTrainer
-from orpo.train.guards.nonfinite import NonFiniteGuard
 from orpo.train.metrics import COLUMNS
+from orpo.train.nonfinite import NonFiniteGuard
 from tests.train.jobs import on_two_ranks
 from tests.train.one_step import quiet_trainer
 from tests.train.small import byte_tokenizer, text_rows, tiny_llama

@@ -16,7 +16,7 @@ import torch
 from transformers import TrainerCallback
 
 from orpo import ConfigError, ORPOConfig, ORPOTrainer
-from orpo.train.guards.watchdog import Watchdog
+from orpo.train.guards import Watchdog
 from tests.train.jobs import started
 from tests.train.one_step import quiet_trainer
 from tests.train.small import text_rows

@@ -27,7 +27,7 @@ from orpo.runs.manifest import read_manifest
 from orpo.runs.writing import make_way
 from orpo.train import checkpoints, optimizers
 from orpo.train.continuity import Continuity, StopRequested, keep_randomness, stop_of
-from orpo.train.guards.watchdog import EVALUATING, EXCHANGING, LOADING, SAVING, Watchdog
+from orpo.train.guards import EVALUATING, EXCHANGING, LOADING, SAVING, Watchdog
 from orpo.train.parallel import most_of_ranks
 from orpo.train.recorder import RunRecorder
 from orpo.train.same_run import check_same_run

@@ -29,7 +29,7 @@ from orpo.errors import CheckpointError, ConfigError
 from orpo.objective.types import PairLogps
 from orpo.train.continuity import stop_of
 from orpo.train.datasets import named_sets
-from orpo.train.guards.watchdog import EVALUATING
+from orpo.train.guards import EVALUATING
 from orpo.train.parallel import gathered, score_batch, scoring
 from orpo.train.same_run import data_fingerprint
 from orpo.train.weights import weights_digest

@@ -38,11 +38,10 @@ from orpo.train.checkpoints import Progress
 from orpo.train.continuity import Continuity, EpochBorders
 from orpo.train.datasets import as_evaluated, as_trained, check_objective, reader_for
 from orpo.train.durable import DurableTrainer
-from orpo.train.guards.curves import CurveGuard
-from orpo.train.guards.nonfinite import NonFiniteGuard
-from orpo.train.guards.watchdog import Watchdog
+from orpo.train.guards import CurveGuard, Watchdog
 from orpo.train.metrics import MetricSums, PairTable, columns_of, pair_table, summarise
 from orpo.train.models import name_of, resolve_model, vocabulary_size
+from orpo.train.nonfinite import NonFiniteGuard
 from orpo.train.parallel import agreed_engine, deal, in_entries, score_batch
 from orpo.train.recorder import RunRecorder, model_facts
 from orpo.train.same_run import identity

@@ -16,7 +16,7 @@ from transformers import TrainerCallback, TrainerState, TrainingArguments
 
 from orpo.errors import NonFiniteError
 from orpo.runs.writing import write_text
-from orpo.train.guards.curves import Tell, log_warning
+from orpo.train.guards import Tell, log_warning
 from orpo.train.metrics import COLUMNS
 from orpo.train.parallel import gathered, most_of_ranks
 from orpo.train.weights import name_some, spoilt_weights
