@@ -20,7 +20,7 @@ from orpo import ConfigError, ORPOConfig, ORPOTrainer
 from orpo.engine.memory import MemoryEstimate
 from orpo.engine.padded import PaddedEngine
 from orpo.engine.shared import SharedEngine
-from orpo.train.before.memory import (
+from orpo.train.memory import (
     LongestPair,
     check_memory,
     longest_pair,

@@ -17,7 +17,7 @@ from orpo import ConfigError, ORPOConfig, ORPOTrainer
 from orpo.errors import CheckpointError
 from orpo.objective.types import PairLogps
 from orpo.settings import unused_strengths
-from orpo.train.before.memory import Plan
+from orpo.train.memory import Plan
 from orpo.train.reference import REFERENCE, Reference
 from orpo.train.step_loss import StepLoss
 from orpo.train.work import WORK

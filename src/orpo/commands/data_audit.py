@@ -129,7 +129,7 @@ def _measured(
     options: Options, rows: Sequence[Row], budget: Mapping[str, float]
 ) -> tuple[dict[str, float], str]:
     """A few training steps: how long an epoch takes, how much memory, and how that is known."""
-    from orpo.train.before.memory import measure_memory  # noqa: PLC0415 - loads torch
+    from orpo.train.memory import measure_memory  # noqa: PLC0415 - loads torch
     from orpo.train.work import StepClock  # noqa: PLC0415
 
     clock, longest = StepClock(), int(budget["longest_positions"])

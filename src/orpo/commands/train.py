@@ -16,12 +16,12 @@ from orpo.errors import ConfigError
 from orpo.options import argument, group, option, training_settings
 from orpo.runs import processes
 from orpo.runs.files import located
-from orpo.train.before.fleet import Assumptions
+from orpo.train.fleet import Assumptions
 from orpo.train.job import TrainJob
 
 if TYPE_CHECKING:
-    from orpo.train.before.dry_run import DryRun
-    from orpo.train.before.estimate import Plan
+    from orpo.train.dry_run import DryRun
+    from orpo.train.estimate import Plan
 
 EXAMPLES = """\
 examples:
@@ -151,7 +151,7 @@ def _train(asked: Asked, ranks: int) -> dict[str, Any] | None:
 
 
 def _dry_run(asked: Asked, assumed: Assumptions, ranks: int | None) -> dict[str, Any]:
-    from orpo.train.before.dry_run import run_dry_run  # noqa: PLC0415 - loads torch
+    from orpo.train.dry_run import run_dry_run  # noqa: PLC0415 - loads torch
 
     if ranks and not assumed.ranks:
         assumed = replace(assumed, ranks=ranks)

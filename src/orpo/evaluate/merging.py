@@ -22,9 +22,9 @@ from orpo.runs.files import require_adapter
 from orpo.runs.manifest import MANIFEST, read_manifest, verify
 from orpo.runs.writing import refuse_links
 from orpo.train.adapters import peft_quiet
-from orpo.train.before.saving import save_files
 from orpo.train.checkpoints import explain_write_error
 from orpo.train.models import UNREADABLE, unloadable
+from orpo.train.saving import save_files
 
 MERGED = "merged"
 """Where a run folder keeps its adapter merged, for what cannot load adapters."""

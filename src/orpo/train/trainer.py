@@ -29,22 +29,21 @@ from orpo.engine.noise import noise_columns
 from orpo.errors import ConfigError, DataError
 from orpo.objective.types import PairLogps
 from orpo.runs.files import RECIPE, write_json
-from orpo.train import parallel, reference
-from orpo.train.before import settings
-from orpo.train.before.memory import Plan, make_plan
-from orpo.train.before.saving import save_files, try_saving
+from orpo.train import foreseen, parallel, reference
 from orpo.train.card import write_model_card
 from orpo.train.checkpoints import Progress
 from orpo.train.continuity import Continuity, EpochBorders
 from orpo.train.datasets import as_evaluated, as_trained, check_objective, reader_for
 from orpo.train.durable import DurableTrainer
 from orpo.train.guards import CurveGuard, Watchdog
+from orpo.train.memory import Plan, make_plan
 from orpo.train.metrics import MetricSums, PairTable, columns_of, pair_table, summarise
 from orpo.train.models import name_of, resolve_model, vocabulary_size
 from orpo.train.nonfinite import NonFiniteGuard
 from orpo.train.parallel import agreed_engine, deal, in_entries, score_batch
 from orpo.train.recorder import RunRecorder, model_facts
 from orpo.train.same_run import identity
+from orpo.train.saving import save_files, try_saving
 from orpo.train.step_loss import StepLoss, count_items
 from orpo.train.tokenizer import padding_id, resolve_tokenizer
 from orpo.train.weights import as_data, usable
@@ -116,7 +115,7 @@ class ORPOTrainer(DurableTrainer):
         if args.n_gpu > 1:
             self.notes.append(f"one of {args.n_gpu} GPUs is used: start with torchrun to use all")
             args._n_gpu = 1  # transformers would split packed rows over all of them
-        settings.foresee(args, optimizers)
+        foreseen.foresee(args, optimizers)
         hf.set_seed(args.seed)  # an adapter's weights are drawn before Trainer seeds
         built, model_init = resolve_model(model, model_init, args, peft_config)
         if args.disable_dropout and getattr(peft_config, "lora_dropout", None):
@@ -132,7 +131,7 @@ class ORPOTrainer(DurableTrainer):
         if args.objective == "dpo":
             collator = reference.ReferenceCollator(collator, args.device)
         guards = self._guards(args)
-        with settings.as_settings():
+        with foreseen.as_settings():
             super().__init__(
                 model=None if model_init is not None else built,
                 args=args,
@@ -156,7 +155,7 @@ class ORPOTrainer(DurableTrainer):
         self.notes += self._read.settle_template()
         if isinstance(train_dataset, StreamedPairs) and args.dataloader_num_workers:
             self.notes.append("rows of a stream that worker processes read are not counted")
-        settings.foresee_data(args, train_dataset, eval_dataset, args.world_size, **own)
+        foreseen.foresee_data(args, train_dataset, eval_dataset, args.world_size, **own)
         self.notes += check_objective(args, train_dataset, eval_dataset)
         return train_dataset, eval_dataset
 
@@ -244,7 +243,7 @@ class ORPOTrainer(DurableTrainer):
                 self._meter.start(self.model, reference.begin_reference(self, checkpoint))
                 self._last_log = time.perf_counter()
                 begun = lambda: self.state.global_step > (self.committed_step or 0)  # noqa: E731
-                with settings.of_trackers(begun), usable(checkpoint):
+                with foreseen.of_trackers(begun), usable(checkpoint):
                     output = super().train(checkpoint, *args, **kwargs)
                 self._meter.whole = on_all_ranks(self.work, self.args.world_size)
                 if self.is_world_process_zero():
@@ -257,7 +256,7 @@ class ORPOTrainer(DurableTrainer):
     def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
         """As in transformers; what it cannot do with this model is said of `optim`."""
         fix = "See optim_target_modules and optim_args, or choose another optimizer."
-        with settings.told("optim", fix):
+        with foreseen.told("optim", fix):
             return super().create_optimizer(*args, **kwargs)
 
     def check_memory(self) -> Plan | None:

@@ -9,7 +9,7 @@ from typing import Any
 from orpo.config import ORPOConfig
 from orpo.engine.footprint import Counted, Footprint, ModelShape, Wrapper, footprint
 from orpo.engine.memory import most_positions
-from orpo.train.before.fleet import Fleet
+from orpo.train.fleet import Fleet
 from orpo.train.optimizers import steps_in_all, steps_per_epoch
 from orpo.train.work import ModelCost, Work
 

@@ -25,13 +25,13 @@ from orpo.data.split import Sample
 from orpo.data.types import Ledger, Row
 from orpo.errors import ConfigError, DataError, refuse_first
 from orpo.runs.lock import lock_holder
+from orpo.train import estimate, memory
 from orpo.train import job as jobs
-from orpo.train.before import estimate, memory
-from orpo.train.before.fleet import Assumptions, Fleet
-from orpo.train.before.saving import try_saving
-from orpo.train.before.settings import foresee, foresee_data
 from orpo.train.datasets import DatasetReader, check_objective, reader_for
+from orpo.train.fleet import Assumptions, Fleet
+from orpo.train.foreseen import foresee, foresee_data
 from orpo.train.job import TrainJob
+from orpo.train.saving import try_saving
 from orpo.train.tokenizer import load_tokenizer
 from orpo.train.work import ModelCost
 
