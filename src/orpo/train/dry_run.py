@@ -10,12 +10,10 @@ import copy
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
-
-from torch import nn
 
 from orpo.audit.findings import Audit
 from orpo.audit.lengths import truncation_of
@@ -52,7 +50,7 @@ class DryRun:
     fleet: Fleet
     memory: estimate.MemoryNeed
     plan: estimate.Plan
-    assumptions: list[str] = field(default_factory=list)
+    assumptions: list[str]
 
     @property
     def changed(self) -> dict[str, Any]:
@@ -133,16 +131,14 @@ def run_dry_run(
     assumed: Assumptions | None = None,
 ) -> DryRun:
     """Do all of a run but the run."""
-    assumed = assumed or Assumptions()
+    assumed, config = assumed or Assumptions(), copy.copy(config)
     _refuse(job, config)
     fleet = Fleet.of(assumed, config)
     assert job.model is not None
     model = memory.load_outline(job.model, config, jobs.adapter_of(job))
-    config = copy.copy(config)
-    config.data_cache, cached = "off", config.data_cache
     tokenizer = jobs.tokenizer_of(job, config) or load_tokenizer(job.model, config)
     reader, notes = reader_for(model, tokenizer, config)
-    config.data_cache = cached
+    reader.preparation = replace(reader.preparation, cache=None)
     config.max_length = reader.preparation.tokenize.lengths.max_length
     rows, held_out = job.split(config)
     given = {"train_dataset": rows, **({} if held_out is None else {"eval_dataset": held_out})}
@@ -155,18 +151,26 @@ def run_dry_run(
     notes += check_objective(config, None, None)
     for line in [*notes, *(seen.summary() for seen in data.values())]:
         say(line)
-    audit = audit_of(data["train_dataset"], rows, held_out, config)
-    for line in headlines(audit):
+    seen = data["train_dataset"]
+    audit = audit_of(seen, rows, held_out, config)
+    size, shape = seen.size_of(assumed, config), memory.shape_of(model)
+    known = [(counts[name], each.size_of(assumed, config)) for name, each in data.items()]
+    plan = estimate.plan_of(config, fleet, ModelCost.of(model), *known)  # training comes first
+    beyond = estimate.never_reached(config, plan.steps)
+    for line in [*headlines(audit), *beyond]:
         say(line)
-    dry = _estimate(job, config, assumed, model, fleet, data, audit, notes)
-    beyond = estimate.never_reached(config, dry.plan.steps)
-    dry.notes.extend(beyond)
-    for line in beyond:
-        say(line)
+    counted = memory.count_bytes(model, config)
+    need = estimate.MemoryNeed.of(shape, counted, config, fleet, size)
     jobs.refuse_if_strict(job, audit)
-    if job.strict and not dry.memory.fits:
-        raise ConfigError(dry.memory.verdict, where="--strict")
-    return dry
+    if job.strict and not need.fits:
+        raise ConfigError(need.verdict, where="--strict")
+    kind = str(getattr(getattr(model, "config", None), "model_type", ""))
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    told = {"kind": kind, "weights": shape.total, "trained": trained}
+    settings = {**job.facts(), **config.to_dict()}
+    assumptions = _say_assumptions(assumed, fleet, seen, size)
+    notes += beyond
+    return DryRun(settings, data, audit, notes, told, size, fleet, need, plan, assumptions)
 
 
 def _refuse(job: TrainJob, config: ORPOConfig) -> None:
@@ -184,39 +188,6 @@ def _refuse(job: TrainJob, config: ORPOConfig) -> None:
     writing, other = f"another run is writing here ({holder})", "or give another --output_dir."
     refuse_first((holder, str(folder), writing, f"Wait for it, stop it, {other}"))
     foresee(config)
-
-
-def _estimate(
-    job: TrainJob,
-    config: ORPOConfig,
-    assumed: Assumptions,
-    model: nn.Module,
-    fleet: Fleet,
-    data: dict[str, Seen],
-    audit: Audit,
-    notes: list[str],
-) -> DryRun:
-    counts = _counts(job, assumed, data)
-    sizes = {name: seen.size_of(assumed, config) for name, seen in data.items()}
-    size, shape = sizes["train_dataset"], memory.shape_of(model)
-    counted = memory.count_bytes(model, config)
-    given = [(counts[name], each) for name, each in sizes.items()]  # training comes first
-    return DryRun(
-        settings={**job.facts(), **config.to_dict()},
-        data=data,
-        audit=audit,
-        notes=notes,
-        model={
-            "kind": str(getattr(getattr(model, "config", None), "model_type", "")),
-            "weights": shape.total,
-            "trained": sum(p.numel() for p in model.parameters() if p.requires_grad),
-        },
-        pair=size,
-        fleet=fleet,
-        memory=estimate.MemoryNeed.of(shape, counted, config, fleet, size),
-        plan=estimate.plan_of(config, fleet, ModelCost.of(model), *given),
-        assumptions=_say_assumptions(assumed, fleet, data["train_dataset"], size),
-    )
 
 
 def _counts(job: TrainJob, assumed: Assumptions, data: dict[str, Seen]) -> dict[str, int]:
