@@ -33,7 +33,7 @@ from orpo.experiments.bench_rows import RowMaker
 from orpo.experiments.measuring import MemoryMeter
 from orpo.objective.log_odds import log_odds
 from orpo.objective.types import PairLogps
-from orpo.train.tokenizer import load_tokenizer
+from orpo.train.models import load_tokenizer
 
 _ALPHA = 0.1
 _IGNORED = -100

@@ -16,12 +16,13 @@ from orpo.engine.footprint import ADAPTER_RANK, Counted, ModelShape
 from orpo.errors import ConfigError, DataError, UserError
 from orpo.jobs import TrainJob, run_training
 from orpo.runs.lock import run_lock
+from orpo.train.adapters import add_adapter
 from orpo.train.dry_run import SAMPLED, DryRun, run_dry_run
 from orpo.train.estimate import MemoryNeed, never_reached
 from orpo.train.fleet import DEVICES, WRAPPERS, Assumptions, Fleet
 from orpo.train.job import adapter_of
 from orpo.train.memory import count_bytes, load_outline, shape_of
-from orpo.train.models import add_adapter, load_model
+from orpo.train.models import load_model
 from tests.cli.conftest import Orpo
 from tests.train.accelerate_configs import CONFIGS
 from tests.train.small import byte_tokenizer, text_rows, tiny_llama

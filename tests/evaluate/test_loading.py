@@ -17,7 +17,8 @@ from orpo.evaluate import load_answerer
 from orpo.jobs import merge_adapter
 from orpo.runs.commit import commit_files, stage
 from orpo.runs.manifest import MANIFEST, read_manifest, verify
-from orpo.train.models import add_adapter, load_model
+from orpo.train.adapters import add_adapter
+from orpo.train.models import load_model
 from tests.jobs.small_run import flip
 from tests.train.small import byte_tokenizer, tiny_llama
 

@@ -26,8 +26,7 @@ from orpo.evaluate import load_answerer
 from orpo.runs.commit import commit
 from orpo.runs.files import read_recipe
 from orpo.runs.manifest import read_manifest
-from orpo.train.models import load_model
-from orpo.train.tokenizer import load_tokenizer
+from orpo.train.models import load_model, load_tokenizer
 from tests.train.small import byte_tokenizer, text_rows, tiny_llama
 
 Make = Callable[..., ORPOTrainer]

@@ -29,7 +29,7 @@ from orpo.jobs import run_training
 from orpo.runs.reading import read_object
 from orpo.runs.typed import plain, typed
 from orpo.train.job import TrainJob, build_trainer
-from orpo.train.tokenizer import load_tokenizer
+from orpo.train.models import load_tokenizer
 from orpo.train.trainer import ORPOTrainer
 
 _ANSWERED_AT_ONCE = 32

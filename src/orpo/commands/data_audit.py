@@ -102,7 +102,7 @@ def audit_dataset(options: Options) -> Audit:
     from orpo.config import ORPOConfig  # noqa: PLC0415 - loads torch
     from orpo.data.lengths import LengthPolicy  # noqa: PLC0415
     from orpo.data.split import Sample  # noqa: PLC0415
-    from orpo.train.tokenizer import pair_tokenizer  # noqa: PLC0415 - loads transformers
+    from orpo.train.models import pair_tokenizer  # noqa: PLC0415 - loads transformers
 
     config = ORPOConfig(output_dir="unused", seed=options.seed, **options.settings)
     name = options.tokenizer or options.model or ""
@@ -163,7 +163,7 @@ def _trainer(options: Options, rows: Sequence[Row], folder: str) -> ORPOTrainer:
     from transformers import PrinterCallback  # noqa: PLC0415 - loads torch
 
     from orpo.config import ORPOConfig  # noqa: PLC0415
-    from orpo.train.tokenizer import named_tokenizer  # noqa: PLC0415
+    from orpo.train.models import named_tokenizer  # noqa: PLC0415
     from orpo.train.trainer import ORPOTrainer  # noqa: PLC0415
 
     config = ORPOConfig(output_dir=folder, seed=options.seed, **_STEPS, **options.settings)

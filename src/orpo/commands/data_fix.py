@@ -55,7 +55,7 @@ def run(options: Options) -> dict[str, Any]:
     from orpo.config import ORPOConfig  # noqa: PLC0415 - loads torch
     from orpo.data.lengths import LengthPolicy  # noqa: PLC0415
     from orpo.data.reading import PairReader  # noqa: PLC0415
-    from orpo.train.tokenizer import pair_tokenizer  # noqa: PLC0415 - loads transformers
+    from orpo.train.models import pair_tokenizer  # noqa: PLC0415 - loads transformers
 
     config = ORPOConfig(**{"max_length": None, **options.settings})
     name = options.tokenizer or options.model

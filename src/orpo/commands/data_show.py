@@ -93,7 +93,7 @@ def run(options: Options) -> dict[str, Any]:
     open_source(options.dataset)  # refuses what is not there before anything is loaded
     from orpo.audit.show import show_rows  # noqa: PLC0415 - loads transformers
     from orpo.config import ORPOConfig  # noqa: PLC0415 - loads torch
-    from orpo.train.tokenizer import named_tokenizer  # noqa: PLC0415
+    from orpo.train.models import named_tokenizer  # noqa: PLC0415
 
     config = ORPOConfig(**options.settings)
     name = options.tokenizer or options.model or ""

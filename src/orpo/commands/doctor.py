@@ -232,8 +232,7 @@ def _would_load(folder: Path, holds: str) -> tuple[str | None, str | None]:
 
     from orpo.config import ORPOConfig  # noqa: PLC0415 - loads torch
     from orpo.train.adapters import base_of_adapter  # noqa: PLC0415 - loads torch
-    from orpo.train.models import UNREADABLE  # noqa: PLC0415 - loads torch
-    from orpo.train.tokenizer import load_tokenizer  # noqa: PLC0415 - loads torch
+    from orpo.train.models import UNREADABLE, load_tokenizer  # noqa: PLC0415 - loads torch
 
     base: str | None = None
     try:

@@ -128,7 +128,7 @@ def _converter(named: Path | None) -> Path | None:
 def _convert(output: Path, staged: Path, model: Path, command: list[str]) -> dict[str, Any]:
     from orpo.config import ORPOConfig  # noqa: PLC0415 - loads torch
     from orpo.data.tokenize import answer_endings  # noqa: PLC0415
-    from orpo.train.tokenizer import load_tokenizer  # noqa: PLC0415
+    from orpo.train.models import load_tokenizer  # noqa: PLC0415
 
     output.parent.mkdir(parents=True, exist_ok=True)
     say(f"converting {model} with {command[1]}")

@@ -148,7 +148,7 @@ def _notes(options: Options) -> list[str]:
     from orpo.config import ORPOConfig  # noqa: PLC0415 - as below
     from orpo.data.asked import asked_otherwise  # noqa: PLC0415 - as below
     from orpo.data.rendering import has_chat_template  # noqa: PLC0415 - as below
-    from orpo.train.tokenizer import load_tokenizer  # noqa: PLC0415 - loads transformers
+    from orpo.train.models import load_tokenizer  # noqa: PLC0415 - loads transformers
 
     tokenizer = load_tokenizer(options.model, ORPOConfig(output_dir="unused"))
     untemplated = "the tokenizer has no chat template: ask /v1/completions, which continues a text"

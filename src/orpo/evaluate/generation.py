@@ -33,7 +33,7 @@ from orpo.evaluate.questions import Answered, Answers, Asked, Question
 from orpo.evaluate.settings import Sampling
 from orpo.runs.files import ADAPTER_FILE
 from orpo.runs.manifest import MANIFEST, describe, read_manifest
-from orpo.train.tokenizer import load_tokenizer
+from orpo.train.models import load_tokenizer
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,7 @@ from orpo.config import ORPOConfig
 from orpo.errors import ModelError
 from orpo.runs.files import ADAPTER_FILE, RECIPE, read_recipe
 from orpo.train.adapters import base_of_adapter, found_from
-from orpo.train.models import load_adapter, load_model
-from orpo.train.tokenizer import load_tokenizer
+from orpo.train.models import load_adapter, load_model, load_tokenizer
 
 
 @dataclass(frozen=True)

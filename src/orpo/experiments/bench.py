@@ -28,8 +28,8 @@ from orpo.experiments.bench_rows import BenchRow, PairLengths, RowMaker, SideSpe
 from orpo.experiments.plans import OURS, BenchJob
 from orpo.runs.processes import Supervisor, supervised
 from orpo.runs.typed import plain
+from orpo.train.models import load_tokenizer
 from orpo.train.recorder import versions
-from orpo.train.tokenizer import load_tokenizer
 from orpo.train.work import now
 
 _WITHOUT_ORPO = {

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from safetensors import safe_open
 from torch import nn
+from transformers import PreTrainedModel
 from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING
 
 from orpo.config import ORPOConfig
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 _SUFFIX = r"(?:modules_to_save\.|base_layer\.|original_module\.)*"
 _ROWS = ((f"{_SUFFIX}weight", 0), ("lora_embedding_A", -1))
+_FETCHING = ("revision", "token", "cache_dir", "local_files_only", "subfolder")
 _BITS_AND_BYTES = "quantization_config=BitsAndBytesConfig(...)"
 _NOT_THEMSELVES = "cannot be trained themselves"
 _ADAPT = "Train an adapter on them: add --lora_r 16 (peft_config in Python)."
@@ -215,6 +217,41 @@ def _frozen(kind: str, name: str) -> ConfigError:
 
 def is_quantized(args: ORPOConfig) -> bool:
     """Whether the layers are loaded in four bits, however that was asked for."""
-    given = args.model_init_kwargs
-    how = given.get("quantization_config") if isinstance(given, dict) else None
+    how = init_kwargs(args).get("quantization_config")
     return args.quantize != "none" or bool(isinstance(how, dict) and how.get("load_in_4bit"))
+
+
+def init_kwargs(args: ORPOConfig) -> dict[str, Any]:
+    """What `from_pretrained` is told beside our own settings."""
+    return args.model_init_kwargs if isinstance(args.model_init_kwargs, dict) else {}
+
+
+def fetching(args: ORPOConfig) -> dict[str, Any]:
+    """Those of the model's arguments that say where its files are."""
+    given = {"revision": args.model_revision, **init_kwargs(args)}
+    return {key: given[key] for key in _FETCHING if given.get(key) is not None}
+
+
+def add_adapter(model: PreTrainedModel, peft_config: PeftConfig, args: ORPOConfig) -> nn.Module:
+    """Wrap a model with a peft adapter."""
+    import peft  # noqa: PLC0415 - slow
+
+    if isinstance(model, peft.PeftModel):
+        what = "the model already carries an adapter"
+        fix = "Merge it first (model.merge_and_unload()), or leave peft_config out to train it."
+        raise ConfigError(what, where="peft_config", fix=fix)
+    if getattr(model, "is_quantized", False):
+        checkpointed = args.gradient_checkpointing
+        model = peft.prepare_model_for_kbit_training(model, use_gradient_checkpointing=checkpointed)
+    elif args.gradient_checkpointing:
+        model.enable_input_require_grads()
+    try:
+        check_names(model, peft_config)
+        with peft_quiet():
+            revision = fetching(args).get("revision")
+            adapted: nn.Module = peft.get_peft_model(model, peft_config, revision=revision)
+    except ConfigError:
+        raise
+    except (ValueError, re.error) as error:
+        raise ConfigError(str(error), where="peft_config") from error
+    return adapted

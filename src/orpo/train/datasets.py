@@ -26,8 +26,7 @@ from orpo.data.tokenize import PairTokenizer
 from orpo.data.types import COLUMNS, Ledger, Row
 from orpo.errors import ConfigError, DataError, ModelError
 from orpo.settings import unused_strengths
-from orpo.train.models import fit_positions, vocabulary_size
-from orpo.train.tokenizer import give_plain_template, prepare_tokenizer
+from orpo.train.models import fit_positions, give_plain_template, prepare_tokenizer, vocabulary_size
 from orpo.train.weights import rounding_notes
 
 _STREAMS = (torch.utils.data.IterableDataset, datasets.IterableDataset)

@@ -29,8 +29,8 @@ from orpo.train.datasets import DatasetReader, check_objective, reader_for
 from orpo.train.fleet import Assumptions, Fleet
 from orpo.train.foreseen import foresee, foresee_data
 from orpo.train.job import TrainJob
+from orpo.train.models import load_tokenizer
 from orpo.train.saving import try_saving
-from orpo.train.tokenizer import load_tokenizer
 from orpo.train.work import ModelCost
 
 SAMPLED = 2000

@@ -180,7 +180,7 @@ def tokenizer_of(job: TrainJob, config: ORPOConfig) -> Any:
     """The tokenizer that a job names, or None: then it is the model's."""
     if not job.tokenizer:
         return None
-    from orpo.train.tokenizer import load_tokenizer  # noqa: PLC0415 - loads torch
+    from orpo.train.models import load_tokenizer  # noqa: PLC0415 - loads torch
 
     return load_tokenizer(job.tokenizer, config, of_model=job.tokenizer == job.model)
 

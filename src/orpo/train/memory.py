@@ -167,7 +167,7 @@ def load_outline(name: str, args: ORPOConfig, peft_config: PeftConfig | None) ->
             raise models.unloadable("adapter", folder, error) from error
         adapter.inference_mode = False
         return load_outline(adapters.base_of_adapter(folder), args, adapter)
-    check_weight_files(folder, models.fetching(args))
+    check_weight_files(folder, adapters.fetching(args))
     adapters.check_quantize(args, adapter=peft_config is not None)
     config = models.read_config(folder, args)
     adapters.check_stored(config, name, adapter=peft_config is not None)
@@ -180,7 +180,7 @@ def load_outline(name: str, args: ORPOConfig, peft_config: PeftConfig | None) ->
             if settings is not None:
                 cast(Any, model).generation_config = settings
             if peft_config is not None:
-                model = models.add_adapter(cast(PreTrainedModel, model), peft_config, args)
+                model = adapters.add_adapter(cast(PreTrainedModel, model), peft_config, args)
             return model
     except models.UNREADABLE as error:
         raise models.unloadable("model", name, error) from error

@@ -1,11 +1,10 @@
-"""Loading, checking and preparing the model and its tokenizer."""
+"""A model and its tokenizer by name: loaded, checked, and given what they lack for training."""
 
 from __future__ import annotations
 
 import copy
 import inspect
 import json
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
@@ -16,10 +15,22 @@ from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from torch import nn
 from torch.nn.modules.dropout import _DropoutNd
-from transformers import AutoConfig, GenerationConfig, PretrainedConfig, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoTokenizer,
+    GenerationConfig,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.integrations.fsdp import is_fsdp_enabled
 from transformers.models.auto import modeling_auto as auto
 
+from orpo.config import ORPOConfig
+from orpo.data.asked import forget_asked
+from orpo.data.lengths import LengthPolicy
+from orpo.data.rendering import PLAIN_TEMPLATE
+from orpo.data.tokenize import PairTokenizer
 from orpo.engine.probing import has_last_position, positions_of_text
 from orpo.errors import ConfigError, ModelError, UserError
 from orpo.runs.checkpoints import ensure_as_committed
@@ -32,12 +43,12 @@ if TYPE_CHECKING:
 
     from orpo.config import ORPOConfig
 
+
 GENERATION = "generation_config.json"
 MEND = f"Mend the model's {GENERATION}, or delete it."
 ModelInit: TypeAlias = Callable[..., nn.Module]
 
 _DROPOUT_IN_CONFIG = ("blt", "falcon", "gpt_neo", "gptj", "persimmon")
-_FETCHING = ("revision", "token", "cache_dir", "local_files_only", "subfolder")
 _FIXES = {
     "model": "Give a folder with config.json and *.safetensors, or a Hub id.",
     "adapter": "Give a folder with adapter_config.json and adapter_model.safetensors.",
@@ -100,7 +111,7 @@ def _ready(model: nn.Module, args: ORPOConfig, peft_config: PeftConfig | None) -
         fix = "Pass the model itself; compile_blocks=True compiles what pays."
         raise ConfigError(what, where="model", fix=fix)
     if peft_config is not None:
-        model = add_adapter(cast(PreTrainedModel, model), peft_config, args)
+        model = adapters.add_adapter(cast(PreTrainedModel, model), peft_config, args)
     adapters.check_loaded(model, name_of(model) or "model")
     if args.disable_dropout:
         disable_dropout(model)
@@ -120,14 +131,14 @@ def load_model(name: str, args: ORPOConfig) -> PreTrainedModel:
     name = located(name)
     if Path(name, ADAPTER_FILE).is_file() and not Path(name, "config.json").is_file():
         return load_adapter(name, args, trained=True)
-    check_weight_files(name, fetching(args))
+    check_weight_files(name, adapters.fetching(args))
     ensure_as_committed(Path(name))
     kwargs: dict[str, Any] = {
         "dtype": args.model_dtype,
         "trust_remote_code": args.trust_remote_code,
         **adapters.in_four_bits(args),
-        **_init_kwargs(args),
-        **fetching(args),
+        **adapters.init_kwargs(args),
+        **adapters.fetching(args),
         "use_safetensors": True,
         "ignore_mismatched_sizes": True,  # then they are named; transformers points at its log
     }
@@ -148,7 +159,7 @@ def load_model(name: str, args: ORPOConfig) -> PreTrainedModel:
         raise ModelError(what, where=name, fix=complete)
     if not _is_filled_later():
         ensure_sound(model, name)
-    where = {key: fetching(args).get(key) for key in ("revision", "cache_dir")}
+    where = {key: adapters.fetching(args).get(key) for key in ("revision", "cache_dir")}
     found = None if Path(name).is_dir() else try_to_load_from_cache(name, "config.json", **where)
     commit = Path(found).parent.name if isinstance(found, str) else None
     cast(Any, model).loaded_commit = commit  # of a Hub id
@@ -166,9 +177,11 @@ def auto_class(config: Any) -> Any:
 
 def read_config(name: str, args: ORPOConfig) -> Any:
     """The configuration of a model that can be trained; `name` as `located` gives it."""
-    trusted = _init_kwargs(args).get("trust_remote_code", args.trust_remote_code)
+    trusted = adapters.init_kwargs(args).get("trust_remote_code", args.trust_remote_code)
     try:
-        config = AutoConfig.from_pretrained(name, trust_remote_code=trusted, **fetching(args))
+        config = AutoConfig.from_pretrained(
+            name, trust_remote_code=trusted, **adapters.fetching(args)
+        )
     except UNREADABLE as error:
         raise unloadable("model", name, error) from error
     ensure_trainable(config, name)
@@ -190,7 +203,7 @@ def read_config(name: str, args: ORPOConfig) -> Any:
 def read_generation_settings(name: str, args: ORPOConfig) -> GenerationConfig | None:
     """The settings of a model's folder or Hub id; None where it has none."""
     try:
-        found: GenerationConfig = GenerationConfig.from_pretrained(name, **fetching(args))
+        found: GenerationConfig = GenerationConfig.from_pretrained(name, **adapters.fetching(args))
         return found
     except OSError as error:
         if not isinstance(error.__context__, json.JSONDecodeError | UnicodeDecodeError):
@@ -228,16 +241,6 @@ def load_adapter(folder: str, args: ORPOConfig, *, trained: bool) -> PreTrainedM
 def _is_filled_later() -> bool:
     """FSDP may have one rank alone read the weights; the others get them as they are wrapped."""
     return is_fsdp_enabled() and not PartialState().is_local_main_process
-
-
-def _init_kwargs(args: ORPOConfig) -> dict[str, Any]:
-    return args.model_init_kwargs if isinstance(args.model_init_kwargs, dict) else {}
-
-
-def fetching(args: ORPOConfig) -> dict[str, Any]:
-    """Those of the model's arguments that say where its files are."""
-    given = {"revision": args.model_revision, **_init_kwargs(args)}
-    return {key: given[key] for key in _FETCHING if given.get(key) is not None}
 
 
 def ensure_trainable(config: Any, name: str) -> None:
@@ -283,31 +286,6 @@ def fit_positions(model: nn.Module, args: ORPOConfig) -> tuple[int | None, str |
     )
 
 
-def add_adapter(model: PreTrainedModel, peft_config: PeftConfig, args: ORPOConfig) -> nn.Module:
-    """Wrap a model with a peft adapter."""
-    import peft  # noqa: PLC0415 - slow
-
-    if isinstance(model, peft.PeftModel):
-        what = "the model already carries an adapter"
-        fix = "Merge it first (model.merge_and_unload()), or leave peft_config out to train it."
-        raise ConfigError(what, where="peft_config", fix=fix)
-    if getattr(model, "is_quantized", False):
-        checkpointed = args.gradient_checkpointing
-        model = peft.prepare_model_for_kbit_training(model, use_gradient_checkpointing=checkpointed)
-    elif args.gradient_checkpointing:
-        model.enable_input_require_grads()
-    try:
-        adapters.check_names(model, peft_config)
-        with adapters.peft_quiet():
-            revision = fetching(args).get("revision")
-            adapted: nn.Module = peft.get_peft_model(model, peft_config, revision=revision)
-    except ConfigError:
-        raise
-    except (ValueError, re.error) as error:
-        raise ConfigError(str(error), where="peft_config") from error
-    return adapted
-
-
 def disable_dropout(model: nn.Module) -> None:
     """Set every dropout probability of a model to zero.
 
@@ -333,3 +311,90 @@ def unloadable(what: str, name: str, error: Exception) -> UserError:
         what_to_do = "Read that code, and add --trust_remote_code true if you trust it."
         return ModelError(f"the {what} comes with code of its own", where=name, fix=what_to_do)
     return ModelError(f"the {what} cannot be loaded ({reason})", where=name, fix=_FIXES[what])
+
+
+def load_tokenizer(
+    name: str, args: ORPOConfig, *, of_model: bool = True
+) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model folder or Hub id."""
+    name = located(name, "tokenizer_config.json")
+    where = {k: v for k, v in adapters.fetching(args).items() if of_model or k != "revision"}
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            name, trust_remote_code=args.trust_remote_code, **where
+        )
+    except Exception as error:  # what tokenizers raises is no more than that
+        raise unloadable("tokenizer", name, error) from error
+    return tokenizer
+
+
+def named_tokenizer(name: str, config: ORPOConfig) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model, or of a folder that holds a tokenizer and no model."""
+    tokenizer = load_tokenizer(name, config)
+    prepare_tokenizer(tokenizer, config)
+    return tokenizer
+
+
+def pair_tokenizer(name: str, config: ORPOConfig) -> PairTokenizer:
+    """What turns pairs into the tokens of a named tokenizer, of any length."""
+    variables = config.chat_template_kwargs
+    assert isinstance(variables, dict)
+    return PairTokenizer(named_tokenizer(name, config), LengthPolicy(None), variables)
+
+
+def resolve_tokenizer(
+    processing_class: PreTrainedTokenizerBase | None,
+    tokenizer: PreTrainedTokenizerBase | None,
+    name: str,
+    args: ORPOConfig,
+) -> PreTrainedTokenizerBase:
+    """The tokenizer by whichever of its two names it was given, or else the model's own."""
+    if processing_class is not None and tokenizer is not None and tokenizer is not processing_class:
+        what = "processing_class and tokenizer are two names of one argument"
+        raise ConfigError(what, where="tokenizer", fix="Pass one of them.")
+    given: Any = processing_class if processing_class is not None else tokenizer
+    if isinstance(given, PreTrainedTokenizerBase):
+        return given
+    if given is not None:
+        inner = isinstance(getattr(given, "tokenizer", None), PreTrainedTokenizerBase)
+        own = "Pass processor.tokenizer."
+        what = f"expected a tokenizer, got {type(given).__name__}; orpo trains on text"
+        fix = own if inner else "Pass AutoTokenizer.from_pretrained(...)."
+        raise ConfigError(what, where="tokenizer", fix=fix)
+    if not name:
+        what = "no tokenizer was given, and the model does not know where it came from"
+        raise ModelError(what, where="tokenizer", fix="Pass tokenizer=...")
+    return load_tokenizer(name, args)
+
+
+def padding_id(tokenizer: PreTrainedTokenizerBase, vocabulary: int | None) -> int:
+    """A token id to fill padding with: masked, so any that the model has an embedding for."""
+    pad = tokenizer.pad_token_id
+    known = pad is not None and (vocabulary is None or pad < vocabulary)
+    return int(pad) if known else 0
+
+
+def prepare_tokenizer(tokenizer: PreTrainedTokenizerBase, args: ORPOConfig) -> list[str]:
+    """Give a tokenizer what training and chatting need; one line for each thing that was missing.
+
+    A padding token (the end-of-sequence token: padding is masked and never trained on) and the
+    chat template of `args.chat_template`.
+    """
+    said = []
+    if tokenizer.pad_token_id is None and tokenizer.eos_token is not None:
+        tokenizer.pad_token = tokenizer.eos_token
+        said.append(f"the tokenizer has no padding token: {tokenizer.eos_token!r} is used, masked")
+    if args.chat_template is not None:
+        tokenizer.chat_template = Path(args.chat_template).read_text(encoding="utf-8")
+        forget_asked(tokenizer)
+        said.append(f"chat template taken from {args.chat_template}")
+    return said
+
+
+def give_plain_template(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Give a tokenizer without chat template that of plain transcripts; says so in one line."""
+    tokenizer.chat_template = PLAIN_TEMPLATE
+    return (
+        "the tokenizer has no chat template: messages are written as "
+        "'Human: ... Assistant: ...' transcripts, and this template is saved with the model"
+    )

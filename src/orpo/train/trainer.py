@@ -38,14 +38,13 @@ from orpo.train.durable import DurableTrainer
 from orpo.train.guards import CurveGuard, Watchdog
 from orpo.train.memory import Plan, make_plan
 from orpo.train.metrics import MetricSums, PairTable, columns_of, pair_table, summarise
-from orpo.train.models import name_of, resolve_model, vocabulary_size
+from orpo.train.models import name_of, padding_id, resolve_model, resolve_tokenizer, vocabulary_size
 from orpo.train.nonfinite import NonFiniteGuard
 from orpo.train.parallel import agreed_engine, deal, in_entries, score_batch
 from orpo.train.recorder import RunRecorder, model_facts
 from orpo.train.same_run import identity
 from orpo.train.saving import save_files, try_saving
 from orpo.train.step_loss import StepLoss, count_items
-from orpo.train.tokenizer import padding_id, resolve_tokenizer
 from orpo.train.weights import as_data, usable
 from orpo.train.work import WORK, Work, WorkMeter, on_all_ranks
 
