@@ -15,9 +15,8 @@ from transformers import HfArgumentParser
 
 import orpo as package
 from orpo import ConfigError, ORPOConfig
-from orpo.commands.flags import add_options
+from orpo.commands.flags import add_options, ask
 from orpo.commands.main import COMMANDS, Parser
-from orpo.commands.options import ask
 from orpo.train.job import TrainJob
 from tests.cli.conftest import Orpo
 

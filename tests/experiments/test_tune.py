@@ -24,7 +24,7 @@ from orpo.experiments import study as studies
 from orpo.experiments.choice import Choice, choose, pair_scores, verdict_of
 from orpo.experiments.plans import TuneJob, TunePlan
 from orpo.experiments.results import FinalTest, Measure, Space, TrialResult, Values, read_tuning
-from orpo.experiments.study import JOURNAL, Place, Study, Tried
+from orpo.experiments.study import JOURNAL, Place, Study
 from orpo.experiments.trials import Runs, Speed
 from orpo.experiments.tune import Budget, run_tune
 from orpo.jobs import TrainJob, run_training
@@ -141,13 +141,13 @@ FAR = [level - 1.0 for level in LEVELS]
 
 def chosen(*levels: list[float], rates: tuple[float, ...] = (1e-3, 1e-4, 3e-4)) -> Choice | None:
     """Among whole trials whose chosen answers have these log-probabilities; the first starts."""
-    trials = [Tried(TrialResult(9, 1.0, 1.0, "failed", reason="NaN"))]
-    trials += [Tried(TrialResult(8, 1e-3, 0.5, "pruned", score=-1.0))]
+    trials = [TrialResult(9, 1.0, 1.0, "failed", reason="NaN")]
+    trials += [TrialResult(8, 1e-3, 0.5, "pruned", score=-1.0)]
     for number, (own, rate) in enumerate(zip(levels, rates, strict=False)):
         rejected = [level - 1.0 for level in own]
         score = float(pair_scores(own, rejected).mean())
         result = TrialResult(number, rate, 0.1, "complete", number == 0, score, 9)
-        trials.append(Tried(result, own, rejected))
+        trials.append(replace(result, chosen=own, rejected=rejected))
     return choose(trials, PROMPTS)
 
 
@@ -235,7 +235,7 @@ def begun(
 def drawn(study: Study, count: int = 1) -> list[Values]:
     """The values of so many trials, which score better the nearer they are to 3e-4."""
     return [
-        study.run(lambda _, values: -abs(math.log(values.learning_rate / 3e-4))).result.values
+        study.run(lambda _, values: -abs(math.log(values.learning_rate / 3e-4))).values
         for _ in range(count)
     ]
 
@@ -246,7 +246,7 @@ def test_the_first_trial_is_what_the_user_had_also_outside_of_the_range(tmp_path
     assert first == START
     assert all(1e-6 <= one.learning_rate <= 1e-5 for one in others)
     assert all(0.01 <= one.orpo_alpha <= 2.0 for one in others)
-    results = [one.result for one in study.tried()]
+    results = study.tried()
     assert [one.start for one in results] == [True] + [False] * 8
     assert results[0].values == START
 
@@ -271,12 +271,12 @@ def test_a_killed_process_loses_its_trial_for_a_while_only(tmp_path: Path) -> No
         os.waitpid(child, 0)
     found = Study.find(at)
     assert found is not None
-    before = [one.result for one in found.tried()]
+    before = found.tried()
     assert [one.state for one in before] == ["running", "running"]
     assert found.sweep() == 2
     assert found.sweep() == 0
     assert drawn(found, 2) == [one.values for one in before]
-    results = [one.result for one in found.tried()]
+    results = found.tried()
     assert [one.state for one in results] == ["cut off", "cut off", "complete", "complete"]
     assert [one.start for one in results] == [True, False, True, False]
 
@@ -290,7 +290,7 @@ def test_trials_that_run_elsewhere_are_left_alone(tmp_path: Path) -> None:
             assert study.sweep() == 0
         return 0.0
 
-    assert study.run(elsewhere).result.number == 0
+    assert study.run(elsewhere).number == 0
 
 
 @pytest.mark.parametrize("storage", ["", "shared.journal", "sqlite:///shared.db"])
@@ -302,7 +302,7 @@ def test_who_comes_second_joins(
     second = at if not storage else replace(at, folder=tmp_path / "two")
     joined = Study.begin(second, {"seed": 9, "never": "looked at"}, 99)
     assert (joined.steps, joined.details) == (STEPS, first.details)
-    numbers = {study.run(lambda *_: 0.0).result.number for study in (first, joined, first)}
+    numbers = {study.run(lambda *_: 0.0).number for study in (first, joined, first)}
     assert numbers == {0, 1, 2}
     assert (tmp_path / "one" / JOURNAL).is_file() == (storage == "")
 

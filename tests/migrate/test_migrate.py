@@ -17,7 +17,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from orpo.commands.options import ask
+from orpo.commands.flags import ask
 from orpo.errors import ConfigError
 from orpo.migrate.convert import Conversion, convert, read_mapping, recipe_text
 from orpo.migrate.hints import suggestion

@@ -8,24 +8,22 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from math import isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.table import Table
 
 from orpo.commands.console import console, figures_table, say
-from orpo.commands.options import ask
+from orpo.commands.flags import ask
 from orpo.commands.train import refuse_names
 from orpo.demo import story
 from orpo.errors import ConfigError
+from orpo.evaluate.intervals import Interval
 from orpo.evaluate.settings import JudgeSettings
 from orpo.experiments.plans import CompareJob, ComparePlan, load_checker
 from orpo.experiments.results import ComparisonResult
 from orpo.options import group, training_settings
 from orpo.runs.files import ensure_reachable
 from orpo.runs.typed import plain
-
-if TYPE_CHECKING:
-    from orpo.evaluate.intervals import Interval
 
 EXAMPLES = """\
 examples:
@@ -100,10 +98,7 @@ def _job(options: Options) -> CompareJob:
     if asked.job.eval_dataset or asked.job.held_out:  # without, more is wrong than a name
         refuse_names(asked.job)
         ensure_reachable(str(asked.job.model))
-    settings = dict(asked.settings)
-    if "beta" in settings:  # TRL's name for it, which SFT and DPO refuse
-        del settings["beta"]
-        settings["orpo_alpha"] = asked.config().orpo_alpha
+    settings = asked.as_ours()
     if demo:
         import torch  # noqa: PLC0415
 

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from orpo.commands.console import before_after_table, console, say
-from orpo.commands.options import Asked, ask
+from orpo.commands.flags import Asked, ask
 from orpo.errors import ConfigError
 from orpo.options import argument, group, option, training_settings
 from orpo.runs import processes

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 
 from orpo.commands.console import console, figures_table, say
-from orpo.commands.options import ask, given_settings
+from orpo.commands.flags import ask, given_settings
 from orpo.commands.train import refuse_names
 from orpo.demo import story
 from orpo.errors import ConfigError, RunStopped
+from orpo.evaluate.intervals import Interval
 from orpo.experiments.plans import TuneJob, TunePlan
 from orpo.experiments.results import STATES, TrialResult, TuningResult, read_tuning
 from orpo.options import argument, group, training_settings
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from transformers import TrainerCallback
 
     from orpo.commands.progress import TrainingProgress
-    from orpo.evaluate.intervals import Interval
 
 EXAMPLES = """\
 examples:
@@ -111,10 +111,7 @@ def job_of(options: Options) -> TuneJob:
     ensure_reachable(str(asked.job.model))
     if demo and not plan.checker:
         plan = replace(plan, checker=story.CHECKER)
-    settings = dict(asked.settings)
-    if "beta" in settings:  # TRL's name for it
-        del settings["beta"]
-        settings["orpo_alpha"] = asked.config().orpo_alpha
+    settings = asked.as_ours()
     command = shlex.join(["orpo", "tune", *_without_secrets(sys.argv[2:])])
     return TuneJob(asked.job, settings, Path(str(settings["output_dir"])), plan, recipe, command)
 

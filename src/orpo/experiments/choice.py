@@ -34,7 +34,6 @@ from orpo.experiments.results import (
     TrialResult,
     Values,
 )
-from orpo.experiments.study import Tried
 from orpo.objective.log_odds import log_odds
 
 WEIGHT = 0.1
@@ -91,36 +90,32 @@ class Choice:
         return found
 
 
-def choose(tried: Sequence[Tried], prompts: Sequence[str]) -> Choice | None:
+def choose(tried: Sequence[TrialResult], prompts: Sequence[str]) -> Choice | None:
     """The best trial and its neighbours, by a paired interval over prompts; None if none ended."""
-    whole = [
-        one for one in tried if one.result.state == "complete" and one.result.score is not None
-    ]
+    whole = [one for one in tried if one.state == "complete" and one.score is not None]
     if not whole:
         return None
-    best = max(whole, key=lambda one: (one.result.score or 0.0, -one.result.number))
-    scores = {one.result.number: pair_scores(one.chosen, one.rejected).tolist() for one in whole}
-    first = scores[best.result.number]
+    best = max(whole, key=lambda one: (one.score or 0.0, -one.number))
+    scores = {one.number: pair_scores(one.chosen, one.rejected).tolist() for one in whole}
+    first = scores[best.number]
     behind = {n: paired_interval(first, own, list(prompts)) for n, own in scores.items()}
-    near = [one.result for one in whole if behind[one.result.number].high >= 0]
-    return Choice(best.result, behind, near)
+    return Choice(best, behind, [one for one in whole if behind[one.number].high >= 0])
 
 
-def told_trials(tried: Sequence[Tried], choice: Choice) -> list[TrialResult]:
+def told_trials(tried: Sequence[TrialResult], choice: Choice) -> list[TrialResult]:
     """Every trial: the best first, then those that were given up, and what broke."""
     found = []
     for one in tried:
-        result = one.result
-        if result.state == "complete":
+        told: dict[str, Any] = {"chosen": (), "rejected": ()}
+        if one.state == "complete":
             chosen, rejected = np.array(one.chosen), np.array(one.rejected)
-            result = replace(
-                result,
-                preference_accuracy=float((chosen > rejected).mean()),
-                chosen_logps=float(chosen.mean()),
-                behind_the_best=choice.behind[result.number],
-                near=result in choice.near,
-            )
-        found.append(result)
+            told |= {
+                "preference_accuracy": float((chosen > rejected).mean()),
+                "chosen_logps": float(chosen.mean()),
+                "behind_the_best": choice.behind[one.number],
+                "near": one in choice.near,
+            }
+        found.append(replace(one, **told))
 
     def place(one: TrialResult) -> tuple[int, float, int]:
         score = -(one.score or 0.0) if one.state == "complete" else -one.steps

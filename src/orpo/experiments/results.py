@@ -6,7 +6,7 @@ ORPO's run takes. SFT+DPO divides either between its stages so that both take eq
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -331,6 +331,9 @@ class TrialResult:
     chosen_logps: float | None = sometimes(None)
     behind_the_best: Interval | None = sometimes(None)
     near: bool | None = sometimes(None)  # whether it cannot be told apart from the best
+    # of each held-out pair, where it came to its end; kept in the study alone
+    chosen: Sequence[float] = sometimes(())
+    rejected: Sequence[float] = sometimes(())
 
     @property
     def values(self) -> Values:

@@ -11,7 +11,7 @@ import os
 import socket
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -97,15 +97,6 @@ class Place:
             ) from error
 
 
-@dataclass(frozen=True)
-class Tried:
-    """A trial, and the log-probabilities of each held-out pair's answers if it came to its end."""
-
-    result: TrialResult
-    chosen: Sequence[float] = ()
-    rejected: Sequence[float] = ()
-
-
 class Study:
     """Optuna's study of this tuning; `details` are what the process that began it wrote down."""
 
@@ -160,7 +151,7 @@ class Study:
             study.set_user_attr(_DETAILS, details)
             return cls(study, place, details, ours=True)
 
-    def run(self, train: Callable[[optuna.Trial, Values], float]) -> Tried:
+    def run(self, train: Callable[[optuna.Trial, Values], float]) -> TrialResult:
         """One trial; what breaks or is pruned counts, what a signal cuts off is to be run again."""
         library = require_optuna()
         numbers: list[int] = []
@@ -187,7 +178,7 @@ class Study:
                 raise
 
         self._study.optimize(objective, n_trials=1, catch=(TrainingError,))
-        return next(one for one in self.tried() if one.result.number == numbers[0])
+        return next(one for one in self.tried() if one.number == numbers[0])
 
     def _values(self, trial: optuna.Trial | optuna.trial.FrozenTrial) -> Values:
         """What was drawn, to three figures; of the first trial what the user had, as it was."""
@@ -213,7 +204,7 @@ class Study:
             self._again(trial, self._values(one) if known else None, "its process ended")
         return len(gone)
 
-    def tried(self) -> list[Tried]:
+    def tried(self) -> list[TrialResult]:
         """Every trial that was begun, in order."""
         begun = [one for one in self._trials() if one.state.name != "WAITING"]
         return [self._tried(one) for one in begun if self._is_drawn(one)]
@@ -221,9 +212,9 @@ class Study:
     def _is_drawn(self, trial: optuna.trial.FrozenTrial) -> bool:
         return len(trial.params) == len(vars(self.space))
 
-    def _tried(self, trial: optuna.trial.FrozenTrial) -> Tried:
+    def _tried(self, trial: optuna.trial.FrozenTrial) -> TrialResult:
         marks = trial.user_attrs
-        result = TrialResult(
+        return TrialResult(
             number=trial.number,
             **vars(self._values(trial)),
             state="cut off" if marks.get("cut_off") else _STATES[trial.state.name],
@@ -232,8 +223,9 @@ class Study:
             steps=int(marks.get("steps", max(trial.intermediate_values, default=0))),
             seconds=marks.get("seconds"),
             reason=str(marks.get("reason", "")),
+            chosen=marks.get("chosen", ()),
+            rejected=marks.get("rejected", ()),
         )
-        return Tried(result, marks.get("chosen", ()), marks.get("rejected", ()))
 
     def _trials(self) -> list[optuna.trial.FrozenTrial]:
         trials: list[optuna.trial.FrozenTrial] = self._study.get_trials(deepcopy=False)

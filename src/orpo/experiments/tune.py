@@ -14,10 +14,11 @@ from transformers import TrainerCallback
 
 from orpo.errors import ConfigError, RunStopped, TrainingError, UserError
 from orpo.experiments import choice as choosing
+from orpo.experiments import results
 from orpo.experiments.measuring import machine
 from orpo.experiments.plans import TuneJob, TunePlan, load_checker
-from orpo.experiments.results import STATES, TUNING, FinalTest, TuningResult, Values, read_tuning
-from orpo.experiments.study import JOURNAL, Place, Study, Tried, require_optuna
+from orpo.experiments.results import FinalTest, TrialResult, TuningResult, Values
+from orpo.experiments.study import JOURNAL, Place, Study, require_optuna
 from orpo.experiments.trials import Runs, Speed
 from orpo.runs.claim import changed, claim_folder
 from orpo.runs.files import EVALUATION, RECIPE, REPORT, write_json, yaml_text
@@ -102,7 +103,7 @@ def run_tune(
     with run_lock(job.folder):
         budget, mark = Budget(job.plan.limit), {"finished": False}
         ours = (*_OURS, "figures")
-        fresh = claim_folder(job.folder, TUNING, ours, overwrite=overwrite, mark=mark)
+        fresh = claim_folder(job.folder, results.TUNING, ours, overwrite=overwrite, mark=mark)
         try:
             with stop, stop.noted():  # storage and files are written to their end
                 Study.find(place)  # out of reach, it is told of before anything loads
@@ -131,7 +132,7 @@ def run_tune(
             tried = work.study.tried() if work else []
             if work is not None:
                 work.conclude(stopped=True)
-            ended = [one for one in tried if one.result.score is not None]
+            ended = [one for one in tried if one.score is not None]
             kept = f"{len(ended)} trials are kept" if ended else "no trial had ended"
             name = stop.received.name if stop.received else "a signal"
             words = f"stopped by {name}: {kept}; the same command goes on from there."
@@ -165,7 +166,7 @@ class _Tuning:
             f"{sizes['choosing']} to choose by, {sizes['test']} others for the test"
         )
         wanted = math.inf if job.plan.trials is None else job.plan.trials
-        while sum(one.result.state != "cut off" for one in study.tried()) < wanted:
+        while sum(one.state != "cut off" for one in study.tried()) < wanted:
             if not self.budget.allows(self.speed, study.steps):
                 break
             self._tell(study.run(self._train))
@@ -200,8 +201,7 @@ class _Tuning:
         trial.set_user_attr("seconds", seconds)
         return float(choosing.pair_scores(pairs.chosen, pairs.rejected).mean())
 
-    def _tell(self, tried: Tried) -> None:
-        one = tried.result
+    def _tell(self, one: TrialResult) -> None:
         head = f"trial {one.number}, {self.budget.used:.0f} s: {one.values}"
         if one.state == "failed":
             self.say(f"{head}: broke: {one.reason}")
@@ -211,8 +211,8 @@ class _Tuning:
         if one.state == "pruned":
             self.say(f"{head}: given up at step {one.steps}, {scored}")
             return
-        results = [other.result for other in self.study.tried()]
-        best = max(r.score for r in results if r.state == "complete" and r.score is not None)
+        whole = (other for other in self.study.tried() if other.state == "complete")
+        best = max(other.score for other in whole if other.score is not None)
         self.say(f"{head}: {scored}{', the best so far' if one.score >= best else ''}")
 
     def conclude(self, *, stopped: bool = False) -> TuningResult:
@@ -221,7 +221,7 @@ class _Tuning:
         choice = choosing.choose(tried, self.runs.prompts)
         if choice is None:
             if not stopped:
-                broken = [one.result.reason for one in tried if one.result.state == "failed"]
+                broken = [one.reason for one in tried if one.state == "failed"]
                 said = broken[-1] if broken else "?"
                 raise TrainingError(f"no trial came to its end; the last broke: {said}")
             return TuningResult(finished=False)
@@ -232,17 +232,19 @@ class _Tuning:
         _write_recipe(self.job, result)
         return result
 
-    def _test(self, tried: list[Tried], choice: choosing.Choice, *, run: bool) -> FinalTest | None:
+    def _test(
+        self, tried: list[TrialResult], choice: choosing.Choice, *, run: bool
+    ) -> FinalTest | None:
         """The best beside the start on pairs that no trial has seen; None if there is nothing."""
         start, best = self.study.start, choice.best.values
-        states = {one.result.state for one in tried if one.result.start}
+        states = {one.state for one in tried if one.start}
         broken = "failed" in states and "complete" not in states
         if broken or any(one.start for one in choice.near):
             return None
         seed, steps = self.job.config.seed + _OF_THE_TEST, self.study.steps
         key = {"start": plain(start), "best": plain(best), "steps": steps, "seed": seed}
         key |= {"checker": self.job.plan.checker, "facts": self.runs.digests}
-        kept = read_tuning(self.job.folder).comparison
+        kept = results.read_tuning(self.job.folder).comparison
         if kept is not None and kept.key == json.loads(json.dumps(key)):
             return kept
         if not run:
@@ -253,7 +255,7 @@ class _Tuning:
         return FinalTest(key, seed, choosing.measures_of(before, after))
 
     def _result(
-        self, tried: list[Tried], choice: choosing.Choice, test: FinalTest | None
+        self, tried: list[TrialResult], choice: choosing.Choice, test: FinalTest | None
     ) -> TuningResult:
         job, runs, study = self.job, self.runs, self.study
         trials = choosing.told_trials(tried, choice)
@@ -272,7 +274,7 @@ class _Tuning:
             space=study.space,
             start=study.start,
             trials=trials,
-            account={state: sum(one.state == state for one in trials) for state in STATES},
+            account={state: sum(one.state == state for one in trials) for state in results.STATES},
             recommended=choosing.recommend(study.space, study.start, choice, test),
             comparison=test,
             checked=bool(job.plan.checker),
