@@ -20,7 +20,7 @@ from orpo.errors import ConfigError
 from orpo.evaluate.intervals import Interval
 from orpo.evaluate.settings import JudgeSettings
 from orpo.experiments.plans import CompareJob, ComparePlan, load_checker
-from orpo.experiments.results import ComparisonResult
+from orpo.experiments.results import BUDGETS, ComparisonResult
 from orpo.options import group, training_settings
 from orpo.runs.files import ensure_reachable
 from orpo.runs.typed import plain
@@ -43,7 +43,6 @@ _DEMO_RATE = 4e-5
 _DEFAULTS = {"output_dir": "orpo-compare", "samples": 200}
 _MIB = 2**20
 _NAMES = {"base": "base model", "orpo": "ORPO", "sft": "SFT", "sft+dpo": "SFT+DPO"}
-_BUDGETS = {"steps": "equal optimizer steps", "flops": "equal FLOPs"}
 _SHARES = {
     "preference_accuracy": "prefers chosen",
     "correct_answers": "answers right",
@@ -124,7 +123,7 @@ def _outcomes(result: ComparisonResult, budget: str) -> Table:
     shares = [name for name in _SHARES if any(getattr(row, name) for row in rows)]
     seeds = f"{len(result.seeds)} seed{'' if len(result.seeds) == 1 else 's'}"
     table = figures_table(
-        f"{_BUDGETS[budget]}, {seeds}; 95 % intervals, log-probabilities per token",
+        f"{BUDGETS[budget]}, {seeds}; 95 % intervals, log-probabilities per token",
         *(_SHARES[name] for name in shares),
         *("chosen", "rejected"),
     )
@@ -169,5 +168,5 @@ def _claims(result: ComparisonResult) -> Iterator[str]:
     """What the paper claims, and what these runs say."""
     yield "the paper's claims, decided by these runs:"
     for claim in result.claims:
-        at = f" [{_BUDGETS[claim.budget]}]" if claim.budget else ""
+        at = f" [{BUDGETS[claim.budget]}]" if claim.budget else ""
         yield f"  {claim.verdict}: {claim.claim}{at}: {claim.evidence}"

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from orpo.experiments.plans import load_checker
 from orpo.experiments.results import Outcome
 from orpo.experiments.tasks import COST, REFUSED, HeldOut, TaskSpec
 from orpo.jobs import run_training
+from orpo.runs.processes import follow_launcher
 from orpo.runs.reading import read_object
 from orpo.runs.typed import plain, typed
 from orpo.train.job import TrainJob, build_trainer
@@ -37,7 +37,7 @@ _ANSWERED_AT_ONCE = 32
 
 def main() -> int:
     """Do the task; the exit code is `REFUSED` where the input was wrong."""
-    threading.Thread(target=_end_with_the_parent, daemon=True).start()
+    follow_launcher(lambda: os._exit(1))
     spec = typed(TaskSpec, read_object(Path(sys.argv[1])), where=sys.argv[1])
     try:
         _TASKS[spec.kind](spec)
@@ -45,12 +45,6 @@ def main() -> int:
         print(error, flush=True)
         return REFUSED
     return 0
-
-
-def _end_with_the_parent() -> None:
-    while os.read(0, 1):
-        pass
-    os._exit(1)
 
 
 def _say(line: str) -> None:

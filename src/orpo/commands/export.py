@@ -77,7 +77,7 @@ def run(options: Options) -> dict[str, Any]:
     if (model / ADAPTER_FILE).is_file():
         from orpo.evaluate import merging  # noqa: PLC0415 - loads torch
 
-        folder = merging.merged_folder(model) or model / merging.MERGED
+        folder = model / merging.MERGED
         notes.append(f"the adapter is merged into {folder}")
         if not options.dry_run:
             merging.merge_once(model, say=say)

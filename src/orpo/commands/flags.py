@@ -214,11 +214,7 @@ class Asked:
     def as_ours(self) -> dict[str, Any]:
         """The settings, lambda by our name: TRL's `beta` is none that SFT and DPO take."""
         own = {name: value for name, value in self.settings.items() if name != "beta"}
-        return (
-            {**own, "orpo_alpha": self.config().orpo_alpha}
-            if len(own) < len(self.settings)
-            else own
-        )
+        return own if own == self.settings else {**own, "orpo_alpha": self.config().orpo_alpha}
 
 
 def ask(

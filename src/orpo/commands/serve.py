@@ -192,10 +192,10 @@ def _for_transformers(options: Options, notes: list[str]) -> str:
     if (folder / ADAPTER_FILE).is_file():
         from orpo.evaluate import merging  # noqa: PLC0415 - loads torch
 
-        model = str(merging.merged_folder(folder) or folder / merging.MERGED)
+        model = str(folder / merging.MERGED)
         notes.append(f"`transformers serve` knows no adapters: merged into {model}")
         if not options.dry_run:
-            model = str(merging.merge_once(folder, say=say))
+            merging.merge_once(folder, say=say)
     if any(sign in model for sign in _SAFE_NAME):
         raise ConfigError(
             f"`transformers serve` cannot take a name with {_SAFE_NAME[0]} or {_SAFE_NAME[1]}",

@@ -37,10 +37,21 @@ Say = Callable[[str], None]
 
 
 def run_compare(job: CompareJob, *, say: Say, overwrite: bool = False) -> ComparisonResult:
-    """Train every method, and put every model to the same test; what evaluation.json holds.
+    """Train every method, and put every model to the same test.
 
     What is finished in the folder is not run again; what was cut off is run from its beginning.
-    `say` is told what happens; `overwrite` replaces another comparison that the folder holds.
+
+    Args:
+        job: What is compared.
+        say: Told, line by line, what happens.
+        overwrite: Replace another comparison that the folder holds.
+
+    Returns:
+        What evaluation.json holds: the table, the claims, curves, costs, runs and settings.
+
+    Raises:
+        UserError: Wrong input.
+        TrainingError: A run broke down.
     """
     started = time.perf_counter()
     if job.plan.checker:
@@ -167,28 +178,24 @@ def judge_arms(
     if job.judge is None:
         return {}, list(arms)
     before = {one.row: one.answer for one in base if one.answer is not None}
-    items = [
-        judging.Comparison(
-            *(f"{arm.arm.name}/{one.row}", one.prompt, before[one.row], one.answer),
-            group=str(one.row),
-        )
+    compared = [
+        (arm, one.row, judging.Comparison(name, one.prompt, before[one.row], one.answer, group))
         for arm in arms
         for one in arm.outcomes
+        for name, group in [(f"{arm.arm.name}/{one.row}", str(one.row))]
         if one.answer is not None and one.row in before
     ]
-    if not items:
+    if not compared:
         what = "there is no answer to judge"
         raise ConfigError(what, where="--judge", fix="Give --samples above 0.")
-    found = judging.compare_pairs(job.judge, items, say)
+    found = judging.compare_pairs(job.judge, [item for _, _, item in compared], say)
     write_jsonl(job.folder / JUDGMENTS, [item.as_dict() for item in found.items])
     said = {item.id: item.preference for item in found.items}
-    judged = []
-    for arm in arms:
-        names = {one.row: f"{arm.arm.name}/{one.row}" for one in arm.outcomes}
-        judged.append(
-            replace(arm, judged={row: said[one] for row, one in names.items() if one in said})
-        )
-    return found.as_dict(), judged
+    judged = [
+        {row: said[item.id] for own, row, item in compared if own is arm and item.id in said}
+        for arm in arms
+    ]
+    return found.as_dict(), [replace(a, judged=b) for a, b in zip(arms, judged, strict=True)]
 
 
 def _join(runs: _Runs) -> ComparisonResult:

@@ -136,7 +136,7 @@ class ComparePlan:
     @property
     def budgets(self) -> tuple[str, ...]:
         """Those of `BUDGETS` that are asked for."""
-        return BUDGETS if self.budget == "both" else (self.budget,)
+        return tuple(BUDGETS) if self.budget == "both" else (self.budget,)
 
     @property
     def objectives(self) -> list[str]:

@@ -19,7 +19,8 @@ from orpo.runs.typed import sometimes, typed
 
 COMPARISON, TUNING = "comparison", "tuning"
 BASE = "base"
-BUDGETS = ("steps", "flops")
+BUDGETS = {"steps": "equal optimizer steps", "flops": "equal FLOPs"}
+"""In words."""
 STAGES: Mapping[str, tuple[str, ...]] = {
     "orpo": ("orpo",),
     "sft": ("sft",),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from matplotlib.ticker import MaxNLocator, NullLocator
 
-from orpo.experiments.results import Cell, Claim, ComparisonResult, Curve, MethodResult
+from orpo.experiments.results import BUDGETS, Cell, Claim, ComparisonResult, Curve, MethodResult
 from orpo.report import style
 from orpo.report.page import Figure, Page, Passage, Words, told
 from orpo.report.style import COLOURS, SERIES, percent
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Canvas
 
-BUDGETS = {"steps": "equal optimizer steps", "flops": "equal FLOPs"}
 _NAMES = {
     **{"base": "the base model", "orpo": "ORPO", "sft": "SFT"},
     **{"sft+dpo": "SFT+DPO", "dpo": "DPO"},

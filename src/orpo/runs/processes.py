@@ -18,7 +18,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -191,13 +191,15 @@ def lost_a_rank(error: BaseException) -> bool:
     return several and isinstance(error, RuntimeError) and any(w in text for w in _NETWORK)
 
 
-def follow_launcher() -> None:
-    """In a rank: stop with SIGTERM when the launcher is gone."""
+def follow_launcher(
+    stop: Callable[[], object] = lambda: os.kill(os.getpid(), signal.SIGTERM),
+) -> None:
+    """In a process that was started here: stop, a rank by SIGTERM, when the starter is gone."""
 
     def wait() -> None:
         while os.read(0, 1024):
             pass
-        os.kill(os.getpid(), signal.SIGTERM)
+        stop()
 
     threading.Thread(target=wait, name="launcher", daemon=True).start()
 
