@@ -217,24 +217,6 @@ def test_workers_step_when_told_and_end_with_their_reader(model: Path, tmp_path:
             refused.receive("ready")
 
 
-@pytest.mark.parametrize(
-    ("settings", "said"),
-    [
-        ({"against": ("trl", "trl")}, "--against"),
-        ({"batch_sizes": (0,)}, "--batch_size"),
-        ({"steps": 0}, "--steps"),
-        ({"warmup": -1}, "--warmup"),
-        ({"max_length": 8}, "--max_length"),
-        ({"gradient_checkpointing": "maybe"}, "--gradient_checkpointing"),
-    ],
-)
-def test_settings_are_checked_before_anything_is_loaded(
-    settings: dict[str, Any], said: str
-) -> None:
-    with pytest.raises(ConfigError, match=said):
-        BenchJob(**{"model": "m", "rows": "hh-like", **settings})
-
-
 def test_without_trl_our_engines_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
     real, said = importlib.util.find_spec, []
     there = lambda name, *how: None if name == "trl" else real(name, *how)  # noqa: E731

@@ -25,7 +25,7 @@ from orpo.errors import ConfigError, ModelError, RunStopped, TrainingError
 from orpo.experiments import bench_rows as rowing
 from orpo.experiments import measuring
 from orpo.experiments.bench_rows import BenchRow, PairLengths, RowMaker, SideSpec
-from orpo.experiments.plans import OURS, BenchJob
+from orpo.experiments.plans import OURS, BenchJob, Say
 from orpo.runs.processes import Supervisor, supervised
 from orpo.runs.typed import plain
 from orpo.train.models import load_tokenizer
@@ -39,8 +39,6 @@ _WITHOUT_ORPO = {
 }
 """What torch and oneDNN do by themselves."""
 _PRODUCTS = 7
-
-Say = Callable[[str], None]
 
 
 def run_bench(job: BenchJob, *, say: Say) -> dict[str, Any]:

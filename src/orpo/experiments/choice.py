@@ -16,24 +16,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from orpo.evaluate.intervals import Interval, mean_interval, paired_interval
+from orpo.evaluate.intervals import Floats, Interval, mean_interval, paired_interval
 from orpo.evaluate.preference.measures import change_of
+from orpo.experiments import results as types
 from orpo.experiments.claims import VALUES
-from orpo.experiments.results import (
-    FinalTest,
-    Measure,
-    Outcome,
-    Recommendation,
-    Space,
-    TrialResult,
-    Values,
-)
+from orpo.experiments.results import FinalTest, Measure, Outcome, TrialResult, Values
 from orpo.objective.log_odds import log_odds
 
 WEIGHT = 0.1
@@ -42,8 +34,6 @@ _AT_THE_EDGE = 1.2
 """As a factor: what lies as near to the end of a range may go on beyond it."""
 _ORDER = ("complete", "pruned", "running", "failed", "cut off")
 _BETTER, _WORSE, _UNTOLD, _SAME = "better", "worse", "cannot be told apart", "the same"
-
-Floats: TypeAlias = NDArray[np.float64]
 
 
 def pair_scores(chosen: Any, rejected: Any) -> Floats:
@@ -78,7 +68,7 @@ class Choice:
             parts.append(f"{label} {low:.3g}" + ("" if low == high else f" to {high:.3g}"))
         return f"{', '.join(parts)} ({len(self.near)} trials)"
 
-    def edges(self, space: Space) -> list[list[str]]:
+    def edges(self, space: types.Space) -> list[list[str]]:
         """(setting, "lowest" or "highest") where the best trial lies at the end of the range."""
         found = []
         for name, (low, high) in vars(space).items():
@@ -147,11 +137,11 @@ def measures_of(before: Sequence[Outcome], after: Sequence[Outcome]) -> dict[str
 
 
 def recommend(
-    space: Space, start: Values, choice: Choice, test: FinalTest | None
-) -> Recommendation:
+    space: types.Space, start: Values, choice: Choice, test: FinalTest | None
+) -> types.Recommendation:
     """Which of the two to take, and why."""
     verdict, keep_start, why = verdict_of(start, choice, test)
-    return Recommendation(
+    return types.Recommendation(
         trial=choice.best.number,
         near=[one.number for one in choice.near],
         band=choice.band,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
@@ -17,7 +17,7 @@ from orpo.experiments import results as types
 from orpo.experiments import tasks as work
 from orpo.experiments.claims import ArmResult, Group
 from orpo.experiments.measuring import machine
-from orpo.experiments.plans import CompareJob, load_checker
+from orpo.experiments.plans import CompareJob, Say, load_checker
 from orpo.experiments.results import BASE, COMPARISON, Arm, ComparisonResult, Cost, Outcome
 from orpo.experiments.tasks import CENTRE, Tasks, TaskSpec
 from orpo.runs.claim import claim_folder
@@ -32,8 +32,6 @@ _WRITTEN = (
     *(EVALUATION, REPORT, "judge-cache.jsonl", JUDGMENTS),
 )
 _SHOWN = 6
-
-Say = Callable[[str], None]
 
 
 def run_compare(job: CompareJob, *, say: Say, overwrite: bool = False) -> ComparisonResult:

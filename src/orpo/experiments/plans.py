@@ -32,6 +32,8 @@ PRECISIONS = ("bf16", "fp32", "bf16-pure")
 CHECKPOINTING = ("off", "on", "trl-default")
 ROWS = ("dataset", "hh-like", "ultrafeedback-like")
 
+Say = Callable[[str], None]
+"""Is told, line by line, what happens."""
 Wrong = tuple[object, str, str]
 """Whether something is wrong, where, and what."""
 Grader = Callable[["Row", str], "Grade"]

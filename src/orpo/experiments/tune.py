@@ -16,7 +16,7 @@ from orpo.errors import ConfigError, RunStopped, TrainingError, UserError
 from orpo.experiments import choice as choosing
 from orpo.experiments import results
 from orpo.experiments.measuring import machine
-from orpo.experiments.plans import TuneJob, TunePlan, load_checker
+from orpo.experiments.plans import Say, TuneJob, TunePlan, load_checker
 from orpo.experiments.results import FinalTest, TrialResult, TuningResult, Values
 from orpo.experiments.study import JOURNAL, Place, Study, require_optuna
 from orpo.experiments.trials import Runs, Speed
@@ -38,8 +38,6 @@ _TRIALS = 8
 """So many whole trials are to fit into the time, where the steps of a trial are not given."""
 _FEWEST_STEPS = 20
 _FEWEST_TRIALS = 2
-
-Say = Callable[[str], None]
 
 
 @dataclass
