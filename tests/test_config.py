@@ -25,7 +25,7 @@ def settings_of(ours: ORPOConfig) -> dict[str, Any]:
 
 
 def test_is_a_training_arguments_with_documented_defaults() -> None:
-    ours = config()
+    ours = ORPOConfig()  # no argument is needed
     assert isinstance(ours, TrainingArguments)
     assert (ours.orpo_alpha, ours.orpo_beta, ours.beta) == (0.1, 1.0, None)
     assert (ours.nll_scope, ours.engine, ours.truncation) == ("sequence", "auto", "truncate_answer")
@@ -36,10 +36,6 @@ def test_is_a_training_arguments_with_documented_defaults() -> None:
     assert ours.trust_remote_code is False
     assert ours.logging_nan_inf_filter is False
     assert ours.accelerator_config.dispatch_batches is False
-
-
-def test_no_argument_is_needed() -> None:
-    assert ORPOConfig().orpo_alpha == 0.1
 
 
 def test_beta_is_the_strength_as_in_trl() -> None:
@@ -82,7 +78,10 @@ INVALID: dict[str, tuple[Any, ...]] = {
     "batch_eval_metrics": (True,),
     "train_sampling_strategy": ("group_by_length",),
 }
+COMPILED = {"torch_compile": True, "torch_compile_backend": "inductor"}
+COMPILED |= {"torch_compile_mode": "reduce-overhead"}  # whole models are not compiled
 OTHERS = [("orpo_alpha", {"beta": -1}), ("fp16 and bf16", {"fp16": True, "bf16": True})]
+OTHERS += [(f"{name}: ", {name: value}) for name, value in COMPILED.items()]
 CASES = [(name, {name: value}) for name, values in INVALID.items() for value in values]
 
 
@@ -97,6 +96,16 @@ def test_a_value_that_cannot_be_meant_is_an_error_that_names_its_field(
     assert "\n" not in message
     assert isinstance(caught.value, UserError)
     assert isinstance(caught.value, ValueError)
+
+
+def test_a_launcher_that_asks_to_compile_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "NO")
+    config()
+    with pytest.raises(ConfigError, match="set compile_blocks instead"):
+        config(torch_compile=True)
+    monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "INDUCTOR")
+    with pytest.raises(ConfigError, match="dynamo_backend"):
+        config()
 
 
 @given(

@@ -67,6 +67,12 @@ def test_a_run_needs_nothing_else(tmp_path: Path, finished_run: Path, evaluate: 
             assert now[name]["value"] == pytest.approx(then[moment][name], abs=2e-5)
         assert now.keys() == then[moment]["intervals"].keys()
     assert found["results"]["after"]["changes"].keys() == then["after"]["changes"].keys()
+    change = then["after"]["changes"]["log_odds_chosen"]
+    expected = then["after"]["log_odds_chosen"] - then["before"]["log_odds_chosen"]
+    assert change["value"] == pytest.approx(expected, abs=1e-5)
+    assert change["low"] <= change["value"] <= change["high"]
+    assert then["after"]["verdict"].startswith("Prefers the chosen answer in ")
+    assert then["after"]["account"]["pairs"] == then["after"]["pairs"]
     assert found["settings"]["dataset"].startswith("20 % of ")
     assert json.loads((tmp_path / "eval" / "evaluation.json").read_text()) == found
     names = {path.name for path in (tmp_path / "eval").iterdir()}
@@ -219,18 +225,6 @@ def test_a_model_without_tokenizer_or_none_at_all(
     assert "tokenizer" in evaluate("bare", "--dataset", pairs, code=2)[1]
     says = evaluate("no-such-model", "--dataset", pairs, code=2)[1]
     assert "no-such-model: is no folder here" in says
-
-
-def test_a_run_tells_how_sure_it_is(finished_run: Path) -> None:
-    evaluation = json.loads((finished_run / "evaluation.json").read_text())
-    before, after = evaluation["before"], evaluation["after"]
-    assert after["preference_accuracy"] == after["intervals"]["preference_accuracy"]["value"]
-    change = after["changes"]["log_odds_chosen"]
-    expected = after["log_odds_chosen"] - before["log_odds_chosen"]
-    assert change["value"] == pytest.approx(expected, abs=1e-5)
-    assert change["low"] <= change["value"] <= change["high"]
-    assert after["verdict"].startswith("Prefers the chosen answer in ")
-    assert after["account"]["pairs"] == after["pairs"]
 
 
 def test_a_resumed_run_compares_with_what_was_scored_before(

@@ -69,9 +69,7 @@ def dpo(policy: nn.Module, reference: nn.Module, pairs: list[Pair], beta: float)
 SPLITS: dict[str, dict[str, Any]] = {
     "8 pairs at once": {"per_device_train_batch_size": 8},
     "1 pair, 8 times": {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 8},
-    "3 and 5": {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2},
     "by tokens": {"per_device_train_batch_size": 8, "max_tokens_per_microbatch": 120},
-    "padded": {"per_device_train_batch_size": 8, "engine": "padded"},
     "padded, by tokens": {
         "per_device_train_batch_size": 8,
         "engine": "padded",
@@ -190,24 +188,23 @@ def script() -> ModuleType:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
-@pytest.mark.parametrize("accumulate", [1, 2])
-def test_trl_takes_the_same_steps(script: ModuleType, tmp_path: Path, accumulate: int) -> None:
+def test_trl_takes_the_same_steps(script: ModuleType, tmp_path: Path) -> None:
     pytest.importorskip("trl", reason="the comparison needs the bench extra")
     tiny_llama(tie_word_embeddings=True).save_pretrained(tmp_path)
     byte_tokenizer(pad_token="</s>").save_pretrained(tmp_path)
     start = str(tmp_path)
-    setting = script.Setting(start, text_rows(16), 6, 4, accumulate, BETA, 1e-3)
+    setting = script.Setting(start, text_rows(16), 6, 4, 2, BETA, 1e-3)
     theirs = script.trl_side(setting)
     model, _ = script.parts(start)
     for engine in ("shared", "padded"):
         found = script.differences(script.orpo_side(setting, engine=engine), theirs, model)
-        print(f"{engine}, {accumulate} batches a step: {found}")
+        print(f"{engine}, two batches a step: {found}")
         assert found["same_token_ids"]
         assert found["loss"] < 1e-5
         assert found["margins"] < 1e-4
         assert found["weights"] < 1e-3
     assert theirs.steps[-1]["loss"] < 0.6  # they did learn
-    other = script.Setting(start, text_rows(16), 6, 4, accumulate, 1.1 * BETA, 1e-3)
+    other = script.Setting(start, text_rows(16), 6, 4, 2, 1.1 * BETA, 1e-3)
     wrong = script.differences(script.orpo_side(other), theirs, model)
     assert wrong["loss"] > 1e-3
     assert wrong["weights"] > 1e-2

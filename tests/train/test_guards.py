@@ -102,7 +102,7 @@ def read_offence(folder: Path, step: int) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    "settings", [{}, {"max_grad_norm": 0.01}, {"max_tokens_per_microbatch": 200}]
+    "settings", [{}, {"max_grad_norm": 0.01, "max_tokens_per_microbatch": 200}]
 )
 def test_clipping_with_the_guards_own_norm_is_the_usual_clipping(
     make_trainer: Make, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any]
@@ -175,7 +175,7 @@ def test_rows_are_numbered_as_in_the_data_set(make_trainer: Make) -> None:
     assert same(trainer.model.state_dict(), tiny_llama().state_dict())
 
 
-@pytest.mark.parametrize(("value", "clip"), [(NAN, 1.0), (NAN, 0.0), (INF, 1.0), (-INF, 0.0)])
+@pytest.mark.parametrize(("value", "clip"), [(NAN, 1.0), (-INF, 0.0)])
 def test_a_spoilt_gradient_names_the_step_its_rows_and_parameters(
     make_trainer: Make, tmp_path: Path, value: float, clip: float
 ) -> None:

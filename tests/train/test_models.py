@@ -46,11 +46,6 @@ def cut_off(folder: Path) -> None:
     weights.write_bytes(weights.read_bytes()[:5000])
 
 
-def pickled(folder: Path) -> None:
-    torch.save(tiny_llama().state_dict(), folder / "pytorch_model.bin")
-    (folder / "model.safetensors").unlink()
-
-
 def without_tokenizer(folder: Path) -> None:
     for file in folder.glob("tokenizer*"):
         file.unlink()
@@ -59,7 +54,6 @@ def without_tokenizer(folder: Path) -> None:
 BROKEN: list[tuple[Callable[[Path], Any], str]] = [
     (lambda f: (f / "config.json").unlink(), "holds no model (no config.json)"),
     (lambda f: (f / "model.safetensors").unlink(), "no file named model.safetensors"),
-    (pickled, "model.safetensors"),  # pickles are never loaded
     (without_tokenizer, "the tokenizer cannot be loaded"),
     (lambda f: (f / "config.json").write_text("{"), "not a valid JSON file"),
     (lambda f: (f / "config.json").write_text('{"model_type": "nonesuch"}'), "nonesuch"),
@@ -87,11 +81,9 @@ class TestLoading:
         assert str(model) in message
         assert said in message
 
-    @pytest.mark.parametrize("name", ["./none", "~/none/at/all", "some/where/else", "/no/such"])
-    def test_a_folder_that_is_not_there(self, make_config: Any, name: str) -> None:
-        self.refused(make_config, name, "no such model folder")
-
-    def test_a_hub_id_that_is_not_there(self, make_config: Any) -> None:
+    def test_a_folder_or_a_hub_id_that_is_not_there(self, make_config: Any) -> None:
+        for name in ("./none", "~/none/at/all", "some/where/else", "/no/such"):
+            self.refused(make_config, name, "no such model folder")
         self.refused(make_config, "nobody/nothing", "cannot be loaded")
 
     @pytest.mark.parametrize(("spoil", "said"), BROKEN, ids=[said for _, said in BROKEN])
@@ -158,6 +150,17 @@ class TestRefused:
             make_trainer(model=hf.BertForMaskedLM(config))
         config.is_decoder = True
         make_trainer(model=hf.BertLMHeadModel(config), train_dataset=text_rows()).train()
+
+
+@pytest.mark.parametrize("in_place", [True, False])
+def test_a_compiled_model_is_refused(make_trainer: Make, in_place: bool) -> None:
+    model: Any = tiny_llama()
+    if in_place:
+        model.compile(backend="eager")
+    else:
+        model = torch.compile(model, backend="eager")
+    with pytest.raises(ConfigError, match="a compiled model cannot be trained"):
+        make_trainer(model=model, train_dataset=text_rows())
 
 
 def logits_twice(model: nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
@@ -404,20 +407,43 @@ class TestMixtureOfExperts:
         assert "eval_aux_loss" not in metrics
 
 
-def test_learned_positions_bound_the_length_and_rotary_ones_only_warn(tmp_path: Path) -> None:
-    def fitted(model: nn.Module, length: int) -> tuple[int | None, str]:
-        limit, note = fit_positions(model, ORPOConfig(output_dir=str(tmp_path), max_length=length))
-        return limit, note or ""
+GPT: dict[str, Any] = {"vocab_size": 260, "n_embd": 32, "n_layer": 2, "n_head": 4}
+OPT: dict[str, Any] = {**WIDTHS, **DEEP, "ffn_dim": 48, "word_embed_proj_dim": 32}
+MPT: dict[str, Any] = {"vocab_size": 260, "d_model": 32, "n_layers": 2, "n_heads": 4}
+FEW_POSITIONS: dict[str, tuple[int, Callable[[int], hf.PretrainedConfig]]] = {
+    "hardly any": (20, lambda n: hf.GPT2Config(**GPT, n_positions=n)),
+    "one short": (223, lambda n: hf.GPT2Config(**GPT, n_positions=n)),
+    "learned, with an offset": (100, lambda n: hf.OPTConfig(**OPT, max_position_embeddings=n)),
+    "a table of sines": (64, lambda n: hf.GPTJConfig(**GPT, n_positions=n, rotary_dim=4)),
+    "sines in an attribute": (64, lambda n: hf.CTRLConfig(**GPT, dff=48, n_positions=n)),
+    "ALiBi": (64, lambda n: hf.MptConfig(**MPT, max_seq_len=n)),
+}
 
-    gpt2 = hf.GPT2LMHeadModel(hf.GPT2Config(n_embd=16, n_layer=1, n_head=2, n_positions=64))
-    limit, note = fitted(gpt2, 1024)
-    assert limit == 64
-    assert "64" in note
+
+@pytest.mark.parametrize("name", FEW_POSITIONS)
+def test_a_model_with_few_positions_is_trained_and_measured_within_them(
+    make_trainer: Make, name: str
+) -> None:
+    limit, config = FEW_POSITIONS[name]
+    torch.manual_seed(0)
+    model = hf.AutoModelForCausalLM.from_config(config(limit))
+    rows = [
+        {"prompt": "Q?", "chosen": " yes" * n, "rejected": " no" * (n + 1)}
+        for n in (1, 1, 1, 1, 1, 1, 1, 1, 90)
+    ]
+    trainer = make_trainer(model=model, train_dataset=rows, eval_dataset=rows, max_steps=2)
+    trainer.train()
+    trainer.evaluate()
+    said = f"max_length is {limit}: the model has no more positions"
+    assert any(said in note for note in trainer.notes)
+
+
+def test_rotary_positions_only_warn() -> None:
     llama = tiny_llama(max_position_embeddings=64)
-    limit, note = fitted(llama, 1024)
+    limit, note = fit_positions(llama, ORPOConfig(max_length=1024))
     assert limit == 1024
-    assert "--max_length 64" in note
-    assert fitted(llama, 64) == (64, "")
+    assert "--max_length 64" in (note or "")
+    assert fit_positions(llama, ORPOConfig(max_length=64)) == (64, None)
 
 
 # bitsandbytes' own kernels without a GPU have no autograd registration; torch says so.

@@ -22,7 +22,6 @@ SPLITS: dict[str, dict[str, Any]] = {
     "8 pairs at once": {"per_device_train_batch_size": 8},
     "1 pair, 8 times": {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 8},
     "2 pairs, 4 times": {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 4},
-    "by tokens": {"per_device_train_batch_size": 8, "max_tokens_per_microbatch": 120},
     "by tokens, 4 pairs, twice": {
         "per_device_train_batch_size": 4,
         "gradient_accumulation_steps": 2,
@@ -48,7 +47,7 @@ def test_every_split_has_the_gradient_of_the_whole_step(tmp_path: Path, nll_scop
         assert difference < 1e-5, split
 
 
-@pytest.mark.parametrize("split", ["8 pairs at once", "1 pair, 8 times", "2 pairs, 4 times"])
+@pytest.mark.parametrize("split", ["8 pairs at once", "2 pairs, 4 times"])
 def test_a_mean_of_means_would_be_caught(tmp_path: Path, split: str) -> None:
     wrong = step_gradients(str(tmp_path / "a"), kind=MeanOfMeans, **SPLITS[split])
     difference = relative_difference(wrong, exact_gradients(tmp_path))

@@ -44,7 +44,7 @@ from tests.train.whole_runs import (
     trainer_for,
 )
 
-STEPS = 8  # eleven pairs, two by two, twice: an epoch has three steps, the last one of three pairs
+STEPS = 6  # eleven pairs, two by two, twice: an epoch has three steps, the last one of three pairs
 PLAN: dict[str, Any] = {"max_steps": 6, "save_steps": 2, "logging_steps": 1}
 
 
@@ -94,31 +94,26 @@ def shuffled() -> Any:
 
 
 EVALUATE = {"eval_strategy": "steps", "eval_steps": 2}
-AT_EPOCHS = {"max_steps": -1, "num_train_epochs": 3, "eval_strategy": "epoch"}
+AT_EPOCHS = {"max_steps": -1, "num_train_epochs": 2, "eval_strategy": "epoch"}
+BY_EVALUATION = {
+    **{**EVALUATE, "lr_scheduler_type": "reduce_lr_on_plateau"},
+    "lr_scheduler_kwargs": {"patience": 0},
+}
 CASES: dict[str, tuple[list[int], Callable[[], dict[str, Any]]]] = {
     "every step": ([*range(1, STEPS + 1)], dict),
-    "no accumulation": ([5, 6], lambda: {"gradient_accumulation_steps": 1}),
-    "micro-batches": ([3], lambda: {"max_tokens_per_microbatch": 120}),
-    "padded": ([2], lambda: {"engine": "padded", "max_tokens_per_microbatch": 300}),
-    "bf16": ([5], lambda: {"bf16": True}),
-    "dropout and noise": ([1, 3, 5], dropout),
-    "LoRA with dropout": ([2, 3], lora),
-    "evaluation": ([3, 4], lambda: {**EVALUATE, "eval_on_start": True}),
-    "evaluation with dropout": ([3, 4], lambda: {**EVALUATE, **dropout()}),
+    "no accumulation": ([5], lambda: {"gradient_accumulation_steps": 1}),
+    "padded micro-batches": ([2], lambda: {"engine": "padded", "max_tokens_per_microbatch": 300}),
+    "bf16": ([4], lambda: {"bf16": True, "max_tokens_per_microbatch": 120}),
+    "LoRA with dropout": ([2], lora),
+    "evaluation": ([3], lambda: {**EVALUATE, "eval_on_start": True}),
+    "evaluation with dropout and noise": ([3, 4], lambda: {**EVALUATE, **dropout()}),
     "a mix": ([2], lambda: {"train_dataset": Mixture([text_rows(9), text_rows(7)[::-1]], [2, 1])}),
-    "a stream": ([2, 3, 5], lambda: {"train_dataset": Stream(text_rows(11))}),
-    "a shuffled stream": ([2, 4, 7], lambda: {"train_dataset": shuffled()}),
+    "a stream": ([2, 3], lambda: {"train_dataset": Stream(text_rows(11))}),
+    "a shuffled stream": ([2, 5], lambda: {"train_dataset": shuffled()}),
     "a worker process": ([4], lambda: {"dataloader_num_workers": 1}),
-    "learning rate by evaluation": (
-        [3, 5],
-        lambda: {
-            **EVALUATE,
-            "lr_scheduler_type": "reduce_lr_on_plateau",
-            "lr_scheduler_kwargs": {"patience": 0},
-        },
-    ),
-    "whole epochs": ([3, 4, 9], lambda: {**AT_EPOCHS, "logging_strategy": "epoch"}),
-    "evaluation at epochs": ([3, 9], lambda: AT_EPOCHS),
+    "learning rate by evaluation": ([3], lambda: BY_EVALUATION),
+    "whole epochs": ([3, 4], lambda: {**AT_EPOCHS, "logging_strategy": "epoch"}),
+    "evaluation at epochs": ([3, 6], lambda: AT_EPOCHS),
 }
 
 
@@ -150,7 +145,7 @@ def test_a_run_that_goes_on_twice_and_one_that_has_nothing_left_to_do(tmp_path: 
     output = trainer.train()
     trainer.save_model()
     interrupted(folder, 4, **plan)
-    interrupted(folder, 8, resume=True, **plan)
+    interrupted(folder, 6, resume=True, **plan)
     last = trainer_for(folder, **plan)
     assert last.train(resume_from_checkpoint=True).training_loss == output.training_loss
     last.save_model()
@@ -207,14 +202,13 @@ def test_the_best_checkpoint_is_kept_and_loaded(tmp_path: Path) -> None:
     best = finished(tmp_path / "whole", **plan).state.best_global_step
     assert best is not None
     assert best < STEPS
-    for stop in (3, 5):
-        folder = tmp_path / f"run-{stop}"
-        interrupted(folder, stop + 1, **plan)
-        resumed = finished(folder, resume=True, **plan)
-        assert not differences(folder, tmp_path / "whole")
-        assert resumed.state.best_global_step == best
-        assert resumed.state.best_model_checkpoint == str(folder / f"checkpoint-{best}")
-        assert names(folder) == [f"checkpoint-{best}", f"checkpoint-{STEPS}"]
+    folder = tmp_path / "run"
+    interrupted(folder, 6, **plan)
+    resumed = finished(folder, resume=True, **plan)
+    assert not differences(folder, tmp_path / "whole")
+    assert resumed.state.best_global_step == best
+    assert resumed.state.best_model_checkpoint == str(folder / f"checkpoint-{best}")
+    assert names(folder) == [f"checkpoint-{best}", f"checkpoint-{STEPS}"]
 
 
 # Damage
@@ -394,7 +388,6 @@ CONSTANT |= {"train_dataset": text_rows(8)}
 @pytest.mark.parametrize(
     "changed",
     [
-        {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2},
         {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 4},
         {"engine": "padded", "max_tokens_per_microbatch": 128},
         {"eval_strategy": "steps", "eval_steps": 1, "dataloader_num_workers": 0},
@@ -473,7 +466,7 @@ def stopped_and_gone_on(out: Path) -> dict[str, Any]:
 
     found = {}
     for kind, settings in KINDS.items():
-        plan = {"max_steps": 8, "save_steps": 3, "logging_steps": 3, **settings}
+        plan = {"max_steps": 6, "save_steps": 3, "logging_steps": 3, **settings}
         plan["per_device_train_batch_size"] = 1
         finished(out / f"{kind}-whole", **plan)
         trainer: ORPOTrainer = trainer_for(
@@ -492,6 +485,5 @@ def test_two_ranks_go_on_to_the_bit(tmp_path: Path) -> None:
     for found in on_two_ranks(stopped_and_gone_on, tmp_path):
         assert found == {kind: ["checkpoint-3", "checkpoint-5"] for kind in KINDS}
     for kind in KINDS:
-        last = ["checkpoint-3", "checkpoint-5", "checkpoint-6", "checkpoint-8"]
-        assert names(tmp_path / kind) == last
+        assert names(tmp_path / kind) == ["checkpoint-3", "checkpoint-5", "checkpoint-6"]
         assert not differences(tmp_path / kind, tmp_path / f"{kind}-whole")

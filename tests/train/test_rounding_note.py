@@ -27,8 +27,7 @@ def told(folder: Path, dtype: torch.dtype, rate: float, **given: Any) -> tuple[l
     return [line for line in trainer.notes if "rounded away" in line], share
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("rate", [1e-6, 1e-4])
+@pytest.mark.parametrize(("dtype", "rate"), [(torch.bfloat16, 1e-4), (torch.float16, 1e-6)])
 def test_the_share_is_that_of_a_step(tmp_path: Path, dtype: torch.dtype, rate: float) -> None:
     """Adam's first update is the learning rate in size, where there is a gradient."""
     (said,), share = told(tmp_path, dtype, rate)

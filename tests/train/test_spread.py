@@ -38,17 +38,18 @@ from tests.train.small import text_rows, tiny_llama
 from tests.train.whole_runs import losses_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
-STEPS = 25
-SCENARIOS = {
+STEPS = 12
+SCENARIOS = {  # every two of them meet
     f"{wrapper}, {engine}, {what}": {
-        "wrapper": wrapper,
-        "engine": engine,
-        "lora": what == "lora",
+        **{"wrapper": wrapper, "engine": engine, "lora": what == "lora"},
         "tied": (wrapper == "ddp") == (engine == "shared"),
     }
-    for wrapper in ("ddp", "fsdp2")
-    for engine in ("shared", "padded")
-    for what in ("full", "lora")
+    for wrapper, engine, what in (
+        ("ddp", "shared", "full"),
+        ("ddp", "padded", "lora"),
+        ("fsdp2", "shared", "lora"),
+        ("fsdp2", "padded", "full"),
+    )
 }
 
 
@@ -86,7 +87,7 @@ def trainer_of(
         "max_tokens_per_microbatch": 250,
         "max_steps": STEPS,
         "learning_rate": 1e-3,
-        "warmup_steps": 5,
+        "warmup_steps": 2,
         "weight_decay": 0.01,
         "max_grad_norm": 1.0,
         "logging_steps": 1,
@@ -145,15 +146,12 @@ def every_scenario(out: Path) -> dict[str, Any]:
 
 def test_two_ranks_take_the_steps_of_one(tmp_path: Path) -> None:
     both, _ = on_two_ranks(every_scenario, tmp_path)
-    runs: dict[str, Any] = {}
     for name, scenario in SCENARIOS.items():
         shape = {k: v for k, v in scenario.items() if k != "wrapper"}
-        if str(shape) not in runs:
-            trainer, capture = trainer_of(tmp_path / "one", 1, **shape), FirstGradients()
-            trainer.add_callback(capture)
-            trainer.train()
-            runs[str(shape)] = {**found_by(trainer), "gradients": capture.found}
-        alone, ours = runs[str(shape)], both[name]
+        trainer, capture = trainer_of(tmp_path / "one", 1, **shape), FirstGradients()
+        trainer.add_callback(capture)
+        trainer.train()
+        alone, ours = {**found_by(trainer), "gradients": capture.found}, both[name]
         losses, expected = ours["losses"], alone["losses"]
         apart = abs(losses[0] - expected[0])
         difference = relative_difference(ours["gradients"], alone["gradients"])
@@ -162,7 +160,7 @@ def test_two_ranks_take_the_steps_of_one(tmp_path: Path) -> None:
         furthest = max(float((one - other).abs().max()) for one, other in pairs)
         print(f"{name}: loss {apart:.1e}, gradients {difference:.1e}, weights {furthest:.1e}")
         assert len(losses) == STEPS
-        assert expected[-1] < expected[0] - 0.1, name  # something was learnt
+        assert expected[-1] < expected[0] - 0.05, name  # something was learnt
         assert apart <= 2e-6 * max(1.0, expected[0]), name
         assert difference < 1e-5, name
         assert furthest < 1e-4, name

@@ -140,22 +140,21 @@ def goes_on(command: Command, run: Path, whole: Path, *how: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("moment", PHASES)
+@pytest.mark.parametrize(("moment", "number"), [*zip(PHASES, (TERM, INT) * 3, strict=True)])
 def test_one_checkpoint_and_the_way_on(
-    command: Command, whole: Path, tmp_path: Path, moment: str
+    command: Command, whole: Path, tmp_path: Path, moment: str, number: signal.Signals
 ) -> None:
-    for number in (TERM, INT):
-        run = tmp_path / number.name
-        stopped = command(run, moment=moment, signals=(number,))
-        assert stopped.returncode == 128 + number, stopped.stderr
-        assert names(run) == PHASES[moment]
-        last = stopped.stderr.splitlines()[-1]
-        step = PHASES[moment][-1].removeprefix("checkpoint-")
-        assert last.startswith(f"stopped by {number.name} at step {step}; ")
-        assert str(run / PHASES[moment][-1]) in last
-        assert "--resume" in last
-        assert not [path.name for path in run.iterdir() if path.name.startswith(".")]
-    goes_on(command, tmp_path / "SIGINT", whole)
+    run = tmp_path / "run"
+    stopped = command(run, moment=moment, signals=(number,))
+    assert stopped.returncode == 128 + number, stopped.stderr
+    assert names(run) == PHASES[moment]
+    last = stopped.stderr.splitlines()[-1]
+    step = PHASES[moment][-1].removeprefix("checkpoint-")
+    assert last.startswith(f"stopped by {number.name} at step {step}; ")
+    assert str(run / PHASES[moment][-1]) in last
+    assert "--resume" in last
+    assert not [path.name for path in run.iterdir() if path.name.startswith(".")]
+    goes_on(command, run, whole)
 
 
 @pytest.mark.slow

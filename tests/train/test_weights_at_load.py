@@ -45,8 +45,7 @@ NAMES = ["model.embed_tokens.weight", "model.layers.1.mlp.up_proj.weight"]
 """The embedding's first row is met by no row of the data."""
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("name", "value"), [*zip(NAMES, (math.nan, -math.inf), strict=True)])
 def test_what_is_not_finite_is_named(base: Path, name: str, value: float) -> None:
     spoil(base / "model.safetensors", name, value)
     for load in (lambda: trainer(base.parent / "run", str(base)), lambda: load_answerer(str(base))):
