@@ -18,6 +18,7 @@ import copy
 import gc
 import gzip
 import json
+import shutil
 import sys
 import tarfile
 import tempfile
@@ -136,6 +137,36 @@ def real_tokenizer(
 ) -> PreTrainedTokenizerBase:
     """Each real tokenizer with its own chat template."""
     return load_tokenizer(request.param)
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    """A folder with a tiny model and its tokenizer."""
+    from tests.train.small import saved_llama
+
+    return saved_llama(tmp_path / "base")
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A real run of four steps with all that a run folder holds; never to be touched."""
+    from tests.jobs.small_run import train
+
+    return train(tmp_path_factory.mktemp("finished"))
+
+
+@pytest.fixture(scope="session")
+def adapter_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One with LoRA."""
+    from tests.jobs.small_run import train
+
+    return train(tmp_path_factory.mktemp("adapter"), lora_r=2)
+
+
+@pytest.fixture
+def copied(tmp_path: Path) -> Callable[[Path], Path]:
+    """Copies a run into this test's own folder."""
+    return lambda run: Path(shutil.copytree(run, tmp_path / "run"))
 
 
 @pytest.fixture(scope="session")

@@ -21,6 +21,7 @@ from transformers import (
 
 import orpo
 from orpo import ConfigError, DataError, ModelError, ORPOConfig, ORPOTrainer, orpo_loss
+from tests.train.one_step import any_trainer
 from tests.train.small import MapStyle, Stream, byte_tokenizer, text_rows, tiny_llama
 
 QUIET: dict[str, Any] = {"use_cpu": True, "report_to": "none", "disable_tqdm": True}
@@ -37,23 +38,7 @@ def config(folder: Path, **kwargs: Any) -> ORPOConfig:
 
 def make(folder: Path, **kwargs: Any) -> ORPOTrainer:
     """A trainer of a tiny model; settings and arguments by their names."""
-    own = {"model", "tokenizer", "processing_class", "train_dataset", "eval_dataset", "callbacks"}
-    own |= {"optimizers", "compute_metrics", "data_collator", "model_init"}
-    own |= {"preprocess_logits_for_metrics"}
-    settings = {name: value for name, value in kwargs.items() if name not in own}
-    given = {name: value for name, value in kwargs.items() if name in own}
-    given = {"model": tiny_llama(), "tokenizer": byte_tokenizer(), **given}
-    args = settings.pop("args", None) or config(folder, **settings)
-    return ORPOTrainer(args=args, **given)
-
-
-@pytest.fixture
-def model_folder(tmp_path: Path) -> Path:
-    """A model with its tokenizer, as save_pretrained writes them."""
-    folder = tmp_path / "model"
-    tiny_llama().save_pretrained(folder)
-    byte_tokenizer().save_pretrained(folder)
-    return folder
+    return any_trainer(**{"output_dir": str(folder / "run"), "max_steps": 2, **kwargs})
 
 
 def test_the_snippet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,28 +73,26 @@ class TestModel:
     def test_a_path(
         self,
         tmp_path: Path,
-        model_folder: Path,
+        base: Path,
         kind: Callable[[Path], Any],
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         monkeypatch.chdir(tmp_path)
         given = {"args": config(tmp_path), "train_dataset": dataset()}
-        trainer = ORPOTrainer(model=kind(model_folder), **given)
+        trainer = ORPOTrainer(model=kind(base), **given)
         assert trainer.train().global_step == 2
         assert trainer.processing_class.vocab_size == byte_tokenizer().vocab_size
 
-    def test_weights_are_float32_unless_asked(self, tmp_path: Path, model_folder: Path) -> None:
-        tiny_llama().to(torch.bfloat16).save_pretrained(model_folder)
+    def test_weights_are_float32_unless_asked(self, tmp_path: Path, base: Path) -> None:
+        tiny_llama().to(torch.bfloat16).save_pretrained(base)
         for dtype, expected in ((None, torch.float32), ("auto", torch.bfloat16)):
             kwargs = {} if dtype is None else {"model_dtype": dtype}
-            trainer = make(tmp_path, model=str(model_folder), **kwargs)
+            trainer = make(tmp_path, model=str(base), **kwargs)
             assert trainer.model.dtype == expected
 
-    def test_model_init_kwargs_are_for_from_pretrained(
-        self, tmp_path: Path, model_folder: Path
-    ) -> None:
+    def test_model_init_kwargs_are_for_from_pretrained(self, tmp_path: Path, base: Path) -> None:
         eager = {"attn_implementation": "eager"}
-        trainer = make(tmp_path, model=str(model_folder), model_init_kwargs=json.dumps(eager))
+        trainer = make(tmp_path, model=str(base), model_init_kwargs=json.dumps(eager))
         assert trainer.model.config._attn_implementation == "eager"
         with pytest.raises(ConfigError, match="model_init_kwargs"):
             make(tmp_path, model_init_kwargs=eager)
@@ -118,7 +101,7 @@ class TestModel:
     def test_neither_or_both_of_model_and_model_init(self, tmp_path: Path, init: Any) -> None:
         model = None if init is None else tiny_llama()
         with pytest.raises(ConfigError, match="exactly one of model and model_init"):
-            make(tmp_path, model=model, model_init=init)
+            ORPOTrainer(model=model, model_init=init, args=config(tmp_path))
 
 
 class TestTokenizer:
@@ -131,10 +114,10 @@ class TestTokenizer:
         trainer = ORPOTrainer(model=tiny_llama(), args=config(tmp_path), **given)
         assert trainer.processing_class is tokenizer
         with pytest.raises(ConfigError, match="two names of one argument"):
-            make(tmp_path, processing_class=byte_tokenizer())
+            make(tmp_path, tokenizer=tokenizer, processing_class=byte_tokenizer())
 
-    def test_found_by_the_name_of_a_loaded_model(self, tmp_path: Path, model_folder: Path) -> None:
-        model = AutoModelForCausalLM.from_pretrained(model_folder)
+    def test_found_by_the_name_of_a_loaded_model(self, tmp_path: Path, base: Path) -> None:
+        model = AutoModelForCausalLM.from_pretrained(base)
         trainer = make(tmp_path, model=model, train_dataset=dataset(), tokenizer=None)
         assert trainer.train().global_step == 2
         with pytest.raises(ModelError, match=r"no tokenizer was given.* Pass tokenizer="):
@@ -255,14 +238,6 @@ class TestEvaluation:
             make(tmp_path, train_dataset=dataset(), eval_strategy="steps", eval_steps=1)
         metrics = make(tmp_path).evaluate(text_rows(5), metric_key_prefix="later")
         assert metrics["later_loss"] > 0  # raw rows given later
-
-    def test_during_training(self, tmp_path: Path) -> None:
-        data = {"train_dataset": dataset(), "eval_dataset": {"a": dataset(2), "b": dataset(3)}}
-        trainer = make(tmp_path, **data, eval_strategy="steps", eval_steps=1)
-        trainer.train()
-        logged = [line for line in trainer.state.log_history if "eval_a_loss" in line]
-        assert [line["step"] for line in logged] == [1, 2]
-        assert logged[0]["eval_a_loss"] != logged[1]["eval_a_loss"]
 
     def test_the_best_model_is_kept(self, tmp_path: Path) -> None:
         every = {f"{what}_strategy": "steps" for what in ("eval", "save")}

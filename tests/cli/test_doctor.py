@@ -12,13 +12,12 @@ import pytest
 from orpo.commands.main import main
 from orpo.runs.manifest import read_manifest, verify
 from tests.cli.conftest import Orpo
-from tests.jobs.small_run import flip, train
+from tests.jobs.small_run import flip
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that is never touched."""
-    return train(tmp_path_factory.mktemp("doctor"))
+@pytest.fixture
+def run(finished_run: Path) -> Path:
+    return finished_run
 
 
 @pytest.fixture

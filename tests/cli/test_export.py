@@ -10,13 +10,14 @@ import json
 import os
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from orpo.commands.main import main
 from tests.cli.conftest import Orpo
-from tests.jobs.small_run import flip, train
+from tests.jobs.small_run import flip
 
 REAL = os.environ.get("LLAMA_CPP")
 
@@ -73,10 +74,9 @@ def test_what_goes_wrong_is_one_line_and_leaves_nothing(
 
 
 def test_an_adapter_is_merged_first(
-    orpo: Orpo, llama_cpp: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+    orpo: Orpo, llama_cpp: Path, tmp_path: Path, adapter_run: Path, copied: Callable[[Path], Path]
 ) -> None:
-    run = train(tmp_path_factory.mktemp("export"), lora_r=2, samples=0)
-    out = tmp_path / "model.gguf"
+    run, out = copied(adapter_run), tmp_path / "model.gguf"
     assert orpo("export", run, out, "--llama_cpp", llama_cpp, "--dry_run") == 0, orpo.err
     converter = llama_cpp / "convert_hf_to_gguf.py"
     command = f"{sys.executable} {converter} {run / 'merged'} --outfile"

@@ -15,20 +15,20 @@ from huggingface_hub import ModelCard
 
 from tests.cli.conftest import Orpo
 from tests.hub_server import READER, TOKEN, Hub, hub
-from tests.jobs.small_run import flip, train
+from tests.jobs.small_run import flip
 
 # huggingface_hub sends large files in a way that its HTTP library is about to drop.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return train(tmp_path_factory.mktemp("push"))
+@pytest.fixture
+def run(finished_run: Path) -> Path:
+    return finished_run
 
 
-@pytest.fixture(scope="module")
-def adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return train(tmp_path_factory.mktemp("push-adapter"), lora_r=2)
+@pytest.fixture
+def adapter(adapter_run: Path) -> Path:
+    return adapter_run
 
 
 @pytest.fixture

@@ -14,13 +14,13 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Orpo
-from tests.jobs.small_run import flip, train
+from tests.jobs.small_run import flip
 from tests.servers import free_port
 
 
-@pytest.fixture(scope="module")
-def adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return train(tmp_path_factory.mktemp("serve"), lora_r=2, samples=0)
+@pytest.fixture
+def adapter(adapter_run: Path) -> Path:
+    return adapter_run
 
 
 @pytest.fixture

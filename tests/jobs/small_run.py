@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
@@ -12,15 +11,13 @@ from transformers import TrainerCallback
 
 from orpo import ORPOConfig
 from orpo.jobs import TrainJob, TrainResult, run_training
-from tests.train.small import byte_tokenizer, text_rows, tiny_llama
+from tests.train.small import saved_llama, text_rows, write_rows
 
 
 def train(folder: Path, **told: Any) -> Path:
     """Train in `folder`/run; the model and the data lie beside it."""
-    tiny_llama().save_pretrained(folder / "base")
-    byte_tokenizer().save_pretrained(folder / "base")
-    text = "".join(json.dumps(row) + "\n" for row in text_rows(16))
-    (folder / "pairs.jsonl").write_text(text, encoding="utf-8")
+    saved_llama(folder / "base")
+    write_rows(folder / "pairs.jsonl", text_rows(16))
     run(folder, folder / "run", **told)
     return folder / "run"
 

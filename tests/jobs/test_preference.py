@@ -16,7 +16,7 @@ from orpo.evaluate.preference.pairs import recall_scores
 from orpo.jobs import Evidence
 from orpo.runs.files import read_recipe, write_yaml
 from tests.jobs.small_run import train
-from tests.train.small import byte_tokenizer, text_rows, tiny_llama
+from tests.train.small import byte_tokenizer, text_rows, tiny_llama, write_rows
 
 Copy = Callable[[Path], Path]
 Evaluate = Callable[..., tuple[dict[str, Any], str]]
@@ -28,9 +28,7 @@ def pairs(tmp_path: Path) -> Path:
     rows: list[dict[str, Any]] = [dict(row) for row in text_rows(20)]
     rows[5]["prompt"] = rows[4]["prompt"].upper()
     rows[9]["rejected"] = None
-    path = tmp_path / "held.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return path
+    return write_rows(tmp_path / "held.jsonl", rows)
 
 
 @pytest.fixture
@@ -91,7 +89,7 @@ def test_rows_in_are_rows_accounted_for_and_names_from_data_are_inert(
         row["source"] = ["\x1b[2Jclear", "[red]markup[/red]<script>"][i % 2]
     for row in rows[::4]:  # whatever the model prefers, some of the pairs are the wrong way round
         row["chosen"], row["rejected"] = row["rejected"], row["chosen"]
-    pairs.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_rows(pairs, rows)
     found, said = evaluate(finished_run, "--dataset", pairs, "--no_baseline", "--max-length", 64)
     account = found["account"]
     assert (account["rows_in"], account["kept"], account["dropped"]) == (20, 20, {})

@@ -120,21 +120,25 @@ def test_the_model_is_never_written_over(train: Train, tmp_path: Path) -> None:
     assert content(model) == before
 
 
-@pytest.mark.parametrize(
-    "name", ["config.json", "adapter_config.json", "model-00001-of-2.safetensors", "checkpoint-7/x"]
-)
-def test_a_folder_with_a_model_is_kept(train: Train, tmp_path: Path, name: str) -> None:
-    held = tmp_path / "run" / name
-    held.parent.mkdir(parents=True)
-    held.write_text("{}")
-    for resume in (None, "auto"):
-        if resume is None or not name.startswith("checkpoint"):
-            with pytest.raises(ConfigError, match="already holds"):
-                train(tmp_path / "run", resume=resume)
-    assert list(content(tmp_path / "run")) == [name]
-    train(tmp_path / "run", overwrite=True, max_steps=1, samples=0, held_out=0)
-    assert (tmp_path / "run" / "recipe.yaml").is_file()
-    assert name == "config.json" or not held.exists()
+def test_a_folder_with_a_model_is_kept(train: Train, tmp_path: Path) -> None:
+    def hold(folder: Path, name: str) -> None:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("{}")
+
+    names = ["config.json", "adapter_config.json", "model-00001-of-2.safetensors", "checkpoint-7/x"]
+    for number, name in enumerate(names):
+        run = tmp_path / str(number)
+        hold(run, name)
+        for resume in (None, "auto"):
+            if resume is None or not name.startswith("checkpoint"):
+                with pytest.raises(ConfigError, match="already holds"):
+                    train(run, resume=resume)
+        assert list(content(run)) == [name]
+    for name in names:
+        hold(run, name)
+    train(run, overwrite=True, max_steps=1, samples=0, held_out=0)
+    assert (run / "recipe.yaml").is_file()
+    assert not any((run / name).exists() for name in names[1:])
 
 
 def test_what_cannot_be_does_not_take_the_place_of_a_run(

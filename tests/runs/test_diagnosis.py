@@ -23,7 +23,6 @@ from orpo.runs.manifest import read_manifest
 from tests.jobs.small_run import flip
 from tests.train.small import byte_tokenizer, tiny_llama
 
-Copied = Callable[[Path], Path]
 MODEL = "model.safetensors"
 
 
@@ -39,6 +38,12 @@ def look(folder: Path) -> Diagnosis:
 def content(folder: Path) -> dict[str, str]:
     files = (path for path in folder.rglob("*") if path.is_file())
     return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+@pytest.fixture
+def run(finished_run: Path, copied: Callable[[Path], Path]) -> Path:
+    """This test's own copy of a finished run."""
+    return copied(finished_run)
 
 
 def cut(path: Path, *, by: int = 10) -> None:
@@ -134,13 +139,8 @@ def test_an_adapter_without_its_base_model_does_not_load(adapter_run: Path, tmp_
     ],
 )
 def test_damage_is_named_and_what_is_left_is_known(
-    finished_run: Path,
-    copied: Copied,
-    damage: Callable[[Path], None],
-    said: str,
-    resume: int,
+    run: Path, damage: Callable[[Path], None], said: str, resume: int
 ) -> None:
-    run = copied(finished_run)
     damage(run)
     found = look(run)
     assert len(found.problems) == 1
@@ -152,8 +152,7 @@ def test_damage_is_named_and_what_is_left_is_known(
     assert "is sound" in verdict(found)
 
 
-def test_what_a_kill_leaves_is_no_damage(finished_run: Path, copied: Copied) -> None:
-    run = copied(finished_run)
+def test_what_a_kill_leaves_is_no_damage(run: Path) -> None:
     interrupt(run)
     shutil.copytree(run / "checkpoint-2", run / ".staging-checkpoint-4" / "checkpoint-4")
     (run / ".lock").write_text('{"pid": 1, "host": "h"}', encoding="utf-8")
@@ -174,9 +173,8 @@ def test_what_a_kill_leaves_is_no_damage(finished_run: Path, copied: Copied) -> 
 
 
 def test_the_way_on_leads_to_the_folder_as_it_lies_now(
-    finished_run: Path, copied: Copied, monkeypatch: pytest.MonkeyPatch
+    run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = copied(finished_run)
     interrupt(run)
     recipe = run / "recipe.yaml"
     first, *_ = next_commands(look(run))
@@ -202,10 +200,7 @@ def test_the_way_on_leads_to_the_folder_as_it_lies_now(
     assert verdict(look(run)).startswith("there is no checkpoint to go on from")
 
 
-def test_a_model_whose_save_was_cut_off_is_not_called_sound(
-    finished_run: Path, copied: Copied
-) -> None:
-    run = copied(finished_run)
+def test_a_model_whose_save_was_cut_off_is_not_called_sound(run: Path) -> None:
     (run / ".staging-model").mkdir()
     (run / "manifest.json").rename(run / ".staging-model" / "manifest.json")
     found = look(run)
@@ -216,9 +211,8 @@ def test_a_model_whose_save_was_cut_off_is_not_called_sound(
 
 
 def test_weights_that_are_no_numbers_are_named_and_not_gone_on_from(
-    finished_run: Path, copied: Copied
+    finished_run: Path, run: Path
 ) -> None:
-    run = copied(finished_run)
     interrupt(run)
     shutil.copytree(finished_run / "checkpoint-4", run / "checkpoint-4")
     shutil.copy(finished_run / "metrics.jsonl", run)
@@ -232,10 +226,7 @@ def test_weights_that_are_no_numbers_are_named_and_not_gone_on_from(
     assert f"--resume {run / 'checkpoint-2'}" in next_commands(found)[0]
 
 
-def test_a_checkpoint_without_optimizer_or_of_another_run_is_passed_over(
-    finished_run: Path, copied: Copied
-) -> None:
-    run = copied(finished_run)
+def test_a_checkpoint_without_optimizer_or_of_another_run_is_passed_over(run: Path) -> None:
     for step, (name, resumable) in {6: ("other", True), 8: (look(run).run, False)}.items():
         shutil.copytree(run / "checkpoint-4", run / ".staging-c")
         (run / ".staging-c" / "manifest.json").unlink()
@@ -249,8 +240,7 @@ def test_a_checkpoint_without_optimizer_or_of_another_run_is_passed_over(
     assert any("another run" in line for line in found.notes)
 
 
-def test_a_run_that_is_being_written_is_left_alone(finished_run: Path, copied: Copied) -> None:
-    run = copied(finished_run)
+def test_a_run_that_is_being_written_is_left_alone(run: Path) -> None:
     code = (
         "import pathlib, sys; from orpo.runs.lock import run_lock\n"
         "with run_lock(pathlib.Path(sys.argv[1])):\n    print('held', flush=True); input()"
@@ -279,18 +269,14 @@ def test_a_run_that_is_being_written_is_left_alone(finished_run: Path, copied: C
         (3, '{"step": 3, "loss": NaN}\n', "the loss at step 3 is not a number"),
     ],
 )
-def test_oddities_of_the_metrics_are_noted(
-    finished_run: Path, copied: Copied, number: int, line: str, said: str
-) -> None:
-    run = copied(finished_run)
+def test_oddities_of_the_metrics_are_noted(run: Path, number: int, line: str, said: str) -> None:
     edit(run, lambda lines: [*lines[:number], line, *lines[number + 1 :]])
     found = look(run)
     assert found.problems == []
     assert any(said in note for note in found.notes)
 
 
-def test_a_checkpoint_is_understood_by_itself(finished_run: Path, copied: Copied) -> None:
-    run = copied(finished_run)
+def test_a_checkpoint_is_understood_by_itself(run: Path) -> None:
     found = look(run / "checkpoint-2")
     assert (found.kind, found.problems) == ("checkpoint", [])
     assert verdict(found).startswith("the checkpoint of step 2 is sound")
@@ -328,8 +314,7 @@ def test_a_model_without_manifest_is_judged_by_what_can_be_read(tmp_path: Path) 
     assert look(folder).problems == ["the model: holds no *.safetensors"]
 
 
-def test_a_checkpoint_without_optimizer_can_be_loaded(finished_run: Path, copied: Copied) -> None:
-    run = copied(finished_run)
+def test_a_checkpoint_without_optimizer_can_be_loaded(run: Path) -> None:
     (run / "checkpoint-4" / "manifest.json").unlink()
     (run / "checkpoint-4").rename(run / ".staging-c")
     commit(run / ".staging-c", run / "checkpoint-4", run="r", step=4, resumable=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,22 +20,19 @@ from orpo.runs.writing import refuse_links, write_text
 
 SECRET = b"precious"
 OUTSIDE = [
-    "../victim",
-    "../../victim",
-    "sub/../../victim",
-    "./../victim",
-    "/victim",
-    "..\\victim",
-    "C:victim",
-    "",
-    ".",
-    "sub//victim",
-    "sub/./victim",
-    "victim\x00",
-    "manifest.json",
-    "Manifest.json",
-    ".lock",
+    *("../victim", "../../victim", "sub/../../victim", "./../victim", "/victim", "..\\victim"),
+    *("C:victim", "", ".", "sub//victim", "sub/./victim", "victim\x00"),
+    *("manifest.json", "Manifest.json", ".lock"),
 ]
+PUT: dict[str, Callable[[Path, Path], object]] = {
+    "link": lambda path, target: path.symlink_to(target),
+    "broken link": lambda path, _: path.symlink_to(path.parent / "nowhere"),
+    "loop": lambda path, _: path.symlink_to(path),
+    "pipe": lambda path, _: os.mkfifo(path),
+    "hard link": lambda path, target: path.hardlink_to(target),
+    "file": lambda path, _: path.write_bytes(b"a file"),
+}
+"""What is no file of ours under the name of one."""
 
 
 @pytest.fixture
@@ -92,17 +90,10 @@ class TestManifests:
     @pytest.mark.parametrize(
         ("field", "value"),
         [
-            ("kind", 5),
-            ("run", None),
-            ("step", "1"),
-            ("step", 1.5),
-            ("step", True),
-            ("step", 10**30),
-            ("resumable", 1),
-            ("files", []),
-            ("files", {"a": 5}),
+            *(("kind", 5), ("run", None), ("resumable", 1)),
+            *(("step", value) for value in ("1", 1.5, True, 10**30)),
+            *(("files", value) for value in ([], {"a": 5}, {"a": {"size": 1}})),
             ("files", {"a": {"size": "1", "sha256": ""}}),
-            ("files", {"a": {"size": 1}}),
         ],
     )
     def test_of_wrong_types_name_the_field(self, folder: Path, field: str, value: Any) -> None:
@@ -177,8 +168,8 @@ class TestCommitting:
     @pytest.mark.parametrize("stood", ["link", "broken link", "file", "loop", "pipe"])
     def test_a_checkpoint_replaces_whatever_had_its_name(self, folder: Path, stood: str) -> None:
         final, outside = folder / "checkpoint-2", folder.parent / "outside"
-        _put(final, stood, outside)
-        _put(folder / ".replaced-checkpoint-2", stood, outside)
+        PUT[stood](final, outside)
+        PUT[stood](folder / ".replaced-checkpoint-2", outside)
         (stage(folder, "checkpoint-2") / "a").write_bytes(b"new")
         commit(staging(folder, "checkpoint-2"), final, run="r", step=2, resumable=True)
         assert is_untouched(folder)
@@ -189,13 +180,13 @@ class TestCommitting:
     @pytest.mark.parametrize("stood", ["link", "broken link", "file", "loop", "pipe"])
     def test_a_model_replaces_links_of_its_names(self, folder: Path, stood: str) -> None:
         outside = folder.parent / "outside"
-        _put(folder / ".staging-model", stood, outside)
+        PUT[stood](folder / ".staging-model", outside)
         staged = stage(folder, "model")
         (staged / "sub").mkdir()
         (staged / "sub/victim").write_bytes(b"new")
         (staged / "config.json").write_bytes(b"new")
-        _put(folder / "config.json", stood, outside / "victim")
-        _put(folder / MANIFEST, stood, outside / "victim")
+        PUT[stood](folder / "config.json", outside / "victim")
+        PUT[stood](folder / MANIFEST, outside / "victim")
         (folder / "sub").symlink_to(outside)
         commit_files(staged, folder, run="r", step=1)
         assert is_untouched(folder)
@@ -221,7 +212,7 @@ class TestCommitting:
 class TestLocks:
     @pytest.mark.parametrize("stood", ["link", "broken link", "loop", "pipe", "hard link"])
     def test_follow_nothing(self, folder: Path, stood: str) -> None:
-        _put(folder / ".lock", stood, folder.parent / "outside" / "victim")
+        PUT[stood](folder / ".lock", folder.parent / "outside" / "victim")
         assert lock_holder(folder) is None
         with run_lock(folder) as note:
             assert note is None
@@ -243,7 +234,7 @@ class TestWriting:
     @pytest.mark.parametrize("stood", ["link", "broken link", "loop", "pipe", "hard link"])
     @pytest.mark.parametrize("name", ["report.html", ".report.html.new"])
     def test_replaces_and_never_follows(self, folder: Path, name: str, stood: str) -> None:
-        _put(folder / name, stood, folder.parent / "outside" / "victim")
+        PUT[stood](folder / name, folder.parent / "outside" / "victim")
         write_text(folder / "report.html", "new")
         assert is_untouched(folder)
         assert (folder / "report.html").read_text() == "new"
@@ -258,23 +249,7 @@ class TestWriting:
 
     @pytest.mark.parametrize("stood", ["link", "broken link", "loop", "pipe"])
     def test_links_are_refused_by_name_where_others_write(self, folder: Path, stood: str) -> None:
-        _put(folder / "figures", stood, folder.parent / "outside")
+        PUT[stood](folder / "figures", folder.parent / "outside")
         refuse_links(folder, ("data", "figs*"))
         with pytest.raises(ConfigError, match="figures"):
             refuse_links(folder, ("data", "fig*"))
-
-
-def _put(path: Path, what: str, target: Path) -> None:
-    """Something that is no file of ours under the name of one."""
-    if what == "link":
-        path.symlink_to(target)
-    elif what == "broken link":
-        path.symlink_to(path.parent / "nowhere")
-    elif what == "loop":
-        path.symlink_to(path)
-    elif what == "pipe":
-        os.mkfifo(path)
-    elif what == "hard link":
-        path.hardlink_to(target)
-    else:
-        path.write_bytes(b"a file")

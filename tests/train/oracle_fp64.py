@@ -49,19 +49,24 @@ def orpo(
     alpha: float = 0.1,
     beta: float = 1.0,
     nll_scope: str = "sequence",
+    weights: Sequence[float] | None = None,
 ) -> Oracle:
-    """Every number of the method for some pairs, as one batch."""
-    nlls, chosen, rejected = [], [], []
-    for prompt, good, bad in pairs:
+    """Every number of the method for some pairs, as one batch.
+
+    A weight multiplies both losses of its pair; one without rejected answer has no preference.
+    """
+    nlls, chosen, rejected, compared = [], [], [], []
+    for weight, (prompt, good, bad) in zip(weights or [1.0] * len(pairs), pairs, strict=True):
         with_good = sequence_logps(model, prompt + good)
-        with_bad = sequence_logps(model, prompt + bad)
         answer = with_good[len(prompt) - 1 :]
-        nlls.append(-(with_good if nll_scope == "sequence" else answer))
-        chosen.append(answer.mean())
-        rejected.append(with_bad[len(prompt) - 1 :].mean())
+        nlls.append(-weight * (with_good if nll_scope == "sequence" else answer))
+        if bad:
+            compared.append(weight)
+            chosen.append(answer.mean())
+            rejected.append(sequence_logps(model, prompt + bad)[len(prompt) - 1 :].mean())
     l_w, l_l = torch.stack(chosen), torch.stack(rejected)
     log_odds = torch.log(l_w.exp() / (1 - l_w.exp())) - torch.log(l_l.exp() / (1 - l_l.exp()))
-    log_sigmoid = torch.log(1 / (1 + torch.exp(-beta * log_odds)))
+    log_sigmoid = torch.log(1 / (1 + torch.exp(-beta * log_odds))) * torch.tensor(compared)
     nll = torch.cat(nlls).mean()
     return Oracle(
         loss=nll - alpha * log_sigmoid.mean(),

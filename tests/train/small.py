@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -35,6 +38,19 @@ def tiny_llama(**kwargs: Any) -> LlamaForCausalLM:
         "eos_token_id": 2,
     }
     return LlamaForCausalLM(LlamaConfig(**{**sizes, **kwargs}))
+
+
+def saved_llama(folder: Path, **sizes: Any) -> Path:
+    """The tiny model with its tokenizer, as save_pretrained writes them."""
+    tiny_llama(**sizes).save_pretrained(folder)
+    byte_tokenizer().save_pretrained(folder)
+    return folder
+
+
+def write_rows(path: Path, rows: Iterable[Any]) -> Path:
+    """A JSON Lines file."""
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
 
 
 def text_rows(count: int = 8) -> list[dict[str, str]]:

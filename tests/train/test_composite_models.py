@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from orpo.train.card import _loader as loader_of
 from orpo.train.models import auto_class
 from tests.train.one_step import quiet_trainer, step_gradients
 from tests.train.oracle_fp64 import gradients, pairs_of, relative_difference
-from tests.train.small import byte_tokenizer, text_rows
+from tests.train.small import byte_tokenizer, text_rows, write_rows
 
 WIDTH: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 48}
 TEXT: dict[str, Any] = {
@@ -116,9 +115,7 @@ def model_of(name: str) -> hf.PreTrainedModel:
 
 @pytest.fixture
 def rows(tmp_path: Path) -> Path:
-    path = tmp_path / "rows.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in text_rows()), encoding="utf-8")
-    return path
+    return write_rows(tmp_path / "rows.jsonl", text_rows())
 
 
 @pytest.mark.parametrize("name", [name for name in CONFIGS if name.startswith(("Qwen2_", "M"))])

@@ -18,7 +18,7 @@ from orpo.commands.main import main
 from orpo.errors import SaveError
 from orpo.runs.checkpoints import checkpoints, newest_checkpoint
 from orpo.runs.manifest import read_manifest, verify
-from tests.train.small import byte_tokenizer, tiny_llama
+from tests.train.small import text_rows, write_rows
 from tests.train.test_resume import At
 from tests.train.whole_runs import differences, finished
 
@@ -102,7 +102,8 @@ def test_full_while_the_model_is_saved(disk: Path, whole: Path) -> None:
 
 
 def test_full_while_metrics_are_written(disk: Path, tmp_path: Path) -> None:
-    plan = {**SETTINGS, "max_steps": 40, "save_steps": 20}
+    plan = {**SETTINGS, "max_steps": 40, "save_steps": 20, "gradient_accumulation_steps": 1}
+    plan["per_device_train_batch_size"] = 1
     finished(tmp_path / "whole", **plan)
     with pytest.raises(SaveError, match=r"metrics\.jsonl could not be written: the disk is full"):
         finished(disk / "run", callbacks=[At(21, lambda: fill(disk, leave=0))], **plan)
@@ -137,13 +138,10 @@ def test_a_permission_that_is_lost(tmp_path: Path, whole: Path) -> None:
 
 
 def test_orpo_train_on_a_disk_that_is_full_or_read_only(
-    tmp_path: Path, disk: Path, capfd: pytest.CaptureFixture[str]
+    base: Path, tmp_path: Path, disk: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    tiny_llama().save_pretrained(tmp_path / "model")
-    byte_tokenizer().save_pretrained(tmp_path / "model")
-    rows = [f'{{"prompt": "Q{i}", "chosen": "yes {i}", "rejected": "no"}}\n' for i in range(9)]
-    (tmp_path / "pairs.jsonl").write_text("".join(rows))
-    given = ["--model", str(tmp_path / "model"), "--dataset", str(tmp_path / "pairs.jsonl")]
+    pairs = write_rows(tmp_path / "pairs.jsonl", text_rows(9))
+    given = ["--model", str(base), "--dataset", str(pairs)]
     given += ["--use_cpu", "true", "--report_to", "none", "--samples", "0", "--data_cache", "off"]
     given += ["--max_steps", "4", "--save_steps", "2", "--output_dir", str(disk / "run")]
 

@@ -105,38 +105,28 @@ def test_what_is_missing_is_said_ahead_of_the_model(
     assert "Exception ignored" not in capfd.readouterr().err
 
 
-@pytest.mark.parametrize("name", [name.value for name in SchedulerType])
+SCHEDULES: list[tuple[str, Any]] = [
+    *((name.value, None) for name in SchedulerType),
+    ("cosine_with_min_lr", {"min_lr": 1e-7}),
+    ("cosine_warmup_with_min_lr", '{"min_lr_rate": 0.1}'),
+    ("warmup_stable_decay", {"num_decay_steps": 1}),
+    ("polynomial", {"power": 2.0}),
+    ("cosine_with_restarts", {"num_cycles": 2}),
+]
+NEED_MORE = {"cosine_with_min_lr", "cosine_warmup_with_min_lr", "warmup_stable_decay"}
+
+
+@pytest.mark.parametrize(("name", "kwargs"), SCHEDULES)
 def test_a_schedule_is_followed_or_refused_ahead_of_the_model(
-    make_trainer: Make, make_config: Callable[..., ORPOConfig], name: str
+    make_trainer: Make, make_config: Callable[..., ORPOConfig], name: str, kwargs: Any
 ) -> None:
-    settings = {"lr_scheduler_type": name, "warmup_steps": 0.1, "max_steps": 2, "engine": "padded"}
-    given = EVALUATED if name in FOLLOWING else {}
-    try:
-        trainer = make_trainer(train_dataset=text_rows(), **settings, **given)
-    except ConfigError:
+    settings = {"lr_scheduler_type": name, "max_steps": 2, "engine": "padded"}
+    settings |= {"warmup_steps": 0.1} if kwargs is None else {"lr_scheduler_kwargs": kwargs}
+    if name in NEED_MORE and kwargs is None:
         assert name in refused(lambda: unloaded(make_config(**settings)), "lr_scheduler_type")
-        assert name in {"cosine_with_min_lr", "cosine_warmup_with_min_lr", "warmup_stable_decay"}
         return
-    trainer.train()
-    assert trainer.state.global_step == 2
-
-
-@pytest.mark.parametrize(
-    ("name", "kwargs"),
-    [
-        ("cosine_with_min_lr", {"min_lr": 1e-7}),
-        ("cosine_warmup_with_min_lr", '{"min_lr_rate": 0.1}'),
-        ("warmup_stable_decay", {"num_decay_steps": 1}),
-        ("polynomial", {"power": 2.0}),
-        ("cosine_with_restarts", {"num_cycles": 2}),
-    ],
-)
-def test_a_schedule_with_what_it_needs_is_followed(
-    make_trainer: Make, name: str, kwargs: Any
-) -> None:
-    trainer = make_trainer(
-        train_dataset=text_rows(), max_steps=2, lr_scheduler_type=name, lr_scheduler_kwargs=kwargs
-    )
+    given = EVALUATED if name in FOLLOWING else {}
+    trainer = make_trainer(train_dataset=text_rows(), **settings, **given)
     trainer.train()
     assert trainer.state.global_step == 2
 

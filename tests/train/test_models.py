@@ -28,14 +28,6 @@ def lora(**kwargs: Any) -> LoraConfig:
     return LoraConfig(**{"r": 4, "target_modules": ["q_proj", "v_proj"], **kwargs})
 
 
-@pytest.fixture
-def model_folder(tmp_path: Path) -> Path:
-    folder = tmp_path / "model"
-    tiny_llama().save_pretrained(folder)
-    byte_tokenizer().save_pretrained(folder)
-    return folder
-
-
 def change_config(folder: Path, **values: int) -> None:
     file = folder / "config.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), **values}))
@@ -88,17 +80,15 @@ class TestLoading:
 
     @pytest.mark.parametrize(("spoil", "said"), BROKEN, ids=[said for _, said in BROKEN])
     def test_a_folder_that_is_broken(
-        self, make_config: Any, model_folder: Path, spoil: Callable[[Path], Any], said: str
+        self, make_config: Any, base: Path, spoil: Callable[[Path], Any], said: str
     ) -> None:
-        spoil(model_folder)
-        self.refused(make_config, model_folder, said)
+        spoil(base)
+        self.refused(make_config, base, said)
 
-    def test_arguments_that_the_model_does_not_take(
-        self, make_config: Any, model_folder: Path
-    ) -> None:
+    def test_arguments_that_the_model_does_not_take(self, make_config: Any, base: Path) -> None:
         args = make_config(model_init_kwargs={"nonesuch": 1})
         with pytest.raises(ModelError, match="nonesuch"):
-            ORPOTrainer(model=str(model_folder), args=args)
+            ORPOTrainer(model=str(base), args=args)
 
 
 class TestTokenizer:
@@ -243,12 +233,12 @@ def test_model_init_gives_a_fresh_model_to_every_run(make_trainer: Make, with_tr
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 class TestAdapter:
     def test_only_the_adapter_is_trained_and_saved(self, make_trainer: Make) -> None:
-        base = tiny_llama()
-        before = {n: w.clone() for n, w in base.state_dict().items()}
+        llama = tiny_llama()
+        before = {n: w.clone() for n, w in llama.state_dict().items()}
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             data = {"train_dataset": text_rows(), "max_steps": 3}
-            trainer = make_trainer(model=base, peft_config=lora(), **data)
+            trainer = make_trainer(model=llama, peft_config=lora(), **data)
             trainable = {n for n, p in trainer.model.named_parameters() if p.requires_grad}
             assert trainable
             assert all("lora_" in name for name in trainable)
@@ -270,11 +260,11 @@ class TestAdapter:
             ours = trainer.model.eval()(input_ids=ids).logits
             assert torch.equal(reloaded(input_ids=ids).logits, ours)
 
-    def test_whose_base_is_gone(self, make_trainer: Make, model_folder: Path) -> None:
+    def test_whose_base_is_gone(self, make_trainer: Make, base: Path) -> None:
         data = {"train_dataset": text_rows(), "tokenizer": None}
-        trainer = make_trainer(model=str(model_folder), peft_config=lora(), **data)
+        trainer = make_trainer(model=str(base), peft_config=lora(), **data)
         trainer.save_model()
-        shutil.rmtree(model_folder)
+        shutil.rmtree(base)
         with pytest.raises(ModelError, match="no such model folder"):
             make_trainer(model=trainer.args.output_dir)
 

@@ -15,11 +15,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from orpo import ConfigError, ORPOConfig, ORPOTrainer
 from orpo.errors import CheckpointError
-from orpo.objective.types import PairLogps
 from orpo.settings import unused_strengths
 from orpo.train.memory import Plan
 from orpo.train.reference import REFERENCE, Reference
-from orpo.train.step_loss import StepLoss
 from orpo.train.work import WORK
 from tests.train.jobs import on_two_ranks
 from tests.train.one_step import quiet_trainer, step_gradients
@@ -129,42 +127,6 @@ def test_sft_is_orpo_without_preference(tmp_path: Path, engine: str, nll_scope: 
     )
     assert relative_difference(sft, exact) < 1e-5
     assert relative_difference(sft, preferred) > 1e-4  # the check would notice
-
-
-def test_the_same_numbers_give_sft_and_orpo_without_preference_the_same_gradient() -> None:
-    """To the bit, from the log-probabilities on."""
-
-    def share(parts: StepLoss) -> list[Tensor]:
-        torch.manual_seed(0)
-        sums = [(-50 * torch.rand(5, dtype=torch.float64)).requires_grad_() for _ in range(3)]
-        counts = torch.tensor([3, 9, 2, 7, 5])
-        logps = PairLogps(sums[0], counts, sums[1], counts.flip(0), -sums[2], counts + 4)
-        loss = parts.share(logps, torch.tensor([46, 5, 5]))
-        found = torch.autograd.grad(loss, sums, materialize_grads=True, allow_unused=True)
-        return [loss.detach(), *found]
-
-    sft, orpo = share(StepLoss(0.7, 1.0, objective="sft")), share(StepLoss(0.0, 1.0))
-    assert all(torch.equal(a, b) for a, b in zip(sft, orpo, strict=True))
-
-
-@pytest.mark.parametrize("objective", OBJECTIVES)
-def test_engines_and_splits_take_the_same_steps(tmp_path: Path, objective: str) -> None:
-    """Three steps each: one micro-batch or many, prompts shared or not."""
-    runs = []
-    for name, settings in {
-        "at once": {"per_device_train_batch_size": 4},
-        "split": {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 4},
-        "padded": {"engine": "padded", "max_tokens_per_microbatch": 60}
-        | {"per_device_train_batch_size": 4},
-    }.items():
-        plan = {"gradient_accumulation_steps": 1, "train_dataset": text_rows(12), **settings}
-        trained(tmp_path / name, objective, max_steps=3, logging_steps=1, **plan)
-        runs.append([line for line in lines_of(tmp_path / name) if "loss" in line])
-    for lines in runs[1:]:
-        for ours, expected in zip(lines, runs[0], strict=True):
-            if objective == "dpo" and ours["step"] == 1:  # rounding decides between equals
-                ours["rewards/accuracies"] = expected["rewards/accuracies"]
-            assert ours == pytest.approx(expected, rel=1e-3, abs=2e-5)
 
 
 COMMON = {"logps/chosen", "logps/rejected", "log_odds_chosen"}

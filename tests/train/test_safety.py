@@ -27,7 +27,7 @@ from orpo.runs.commit import commit
 from orpo.runs.files import read_recipe
 from orpo.runs.manifest import read_manifest
 from orpo.train.models import load_model, load_tokenizer
-from tests.train.small import byte_tokenizer, text_rows, tiny_llama
+from tests.train.small import byte_tokenizer, saved_llama, text_rows, write_rows
 
 Make = Callable[..., ORPOTrainer]
 
@@ -59,21 +59,8 @@ def no_pickle(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def base(tmp_path: Path) -> Path:
-    return save_base(tmp_path / "base")
-
-
-def save_base(folder: Path, **settings: Any) -> Path:
-    tiny_llama(**settings).save_pretrained(folder)
-    byte_tokenizer().save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture
 def pairs(tmp_path: Path) -> Path:
-    path = tmp_path / "pairs.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in text_rows(24)), encoding="utf-8")
-    return path
+    return write_rows(tmp_path / "pairs.jsonl", text_rows(24))
 
 
 class Bomb:
@@ -233,7 +220,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     home = tmp_path / "hub"
     repository = home / "models--org--name"
     for of, std in ((OLD, 0.05), (NEW, 0.02)):
-        folder = save_base(repository / "snapshots" / of, initializer_range=std)
+        folder = saved_llama(repository / "snapshots" / of, initializer_range=std)
         byte_tokenizer(pad_token="</s>" if of == OLD else "<unk>").save_pretrained(folder)
     (repository / "refs").mkdir()
     for name, of in (("main", NEW), ("v1", OLD)):

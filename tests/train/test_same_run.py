@@ -72,39 +72,24 @@ OTHER_DATA = {"data_fingerprint": "xyz"}
 SHUFFLED = {"accelerator_config": {"use_seedable_sampler": False}}
 PLANNED = {"eval_strategy": "steps", "save_strategy": "steps", "eval_steps": 1, "save_steps": 2}
 BEST = {**PLANNED, "load_best_model_at_end": True}
+ENGINES: list[Changes] = [{"engine": "padded"}, {"max_tokens_per_microbatch": 64}]
 SPLIT = {"gradient_accumulation_steps": 2, "per_device_train_batch_size": 4}
 
 OTHER_RUN: list[tuple[Changes, Changes]] = [
     *(
-        ({}, changed)
+        ({}, dict([changed]))
         for changed in (
-            {"learning_rate": 1e-4},
-            {"lr_scheduler_type": "linear"},
-            {"warmup_steps": 10},
-            {"per_device_train_batch_size": 4},
-            {"gradient_accumulation_steps": 2},
-            {"seed": 1},
-            {"data_seed": 1},
-            {"orpo_alpha": 0.2},
-            {"orpo_beta": 0.5},
-            {"nll_scope": "completion"},
-            {"model": "other"},
-            {"lora_r": 8},
-            {"bf16": True},
-            {"model_dtype": "bfloat16"},
-            {"model_revision": "v2"},
-            {"optim": "adamw_torch"},
-            {"disable_dropout": False},
-            {"dataloader_drop_last": True},
-            {"ignore_data_skip": True},
-            {"accelerator_config": {"split_batches": True}},
+            *(("learning_rate", 1e-4), ("lr_scheduler_type", "linear"), ("warmup_steps", 10)),
+            *(("per_device_train_batch_size", 4), ("gradient_accumulation_steps", 2)),
+            *(("seed", 1), ("data_seed", 1), ("orpo_alpha", 0.2), ("orpo_beta", 0.5)),
+            *(("nll_scope", "completion"), ("model", "other"), ("lora_r", 8), ("bf16", True)),
+            *(("model_dtype", "bfloat16"), ("model_revision", "v2"), ("optim", "adamw_torch")),
+            *(("disable_dropout", False), ("dataloader_drop_last", True)),
+            *(("ignore_data_skip", True), ("accelerator_config", {"split_batches": True})),
         )
     ),
     # Another engine, or other micro-batches, draw random numbers in another order.
-    ({"disable_dropout": False}, {"engine": "padded"}),
-    ({"disable_dropout": False}, {"max_tokens_per_microbatch": 64}),
-    (SHUFFLED, {"engine": "padded"}),
-    (SHUFFLED, {"max_tokens_per_microbatch": 64}),
+    *((given, how) for given in ({"disable_dropout": False}, SHUFFLED) for how in ENGINES),
     # Somebody watches the evaluations.
     (BEST, {"eval_steps": 2}),
     (BEST, {"save_steps": 4}),
@@ -119,35 +104,21 @@ OTHER_RUN: list[tuple[Changes, Changes]] = [
 ]
 SAME_RUN: list[tuple[Changes, Changes]] = [
     *(
-        ({}, changed)
+        ({}, dict([changed]))
         for changed in (
-            {"output_dir": "elsewhere"},
-            {"logging_steps": 3},
-            {"report_to": "tensorboard"},
-            {"eval_strategy": "steps", "eval_steps": 5},
-            {"save_steps": 7},
-            {"save_total_limit": 2},
-            {"push_to_hub": True},
-            {"max_tokens_per_microbatch": 64},
-            {"engine": "padded"},
-            {"compile_blocks": True},
-            {"activation_checkpointing": True},
-            {"dataloader_num_workers": 2},
-            {"run_name": "second"},
-            {"stall_timeout": 5.0},
-            {"dataset": "more.jsonl"},
-            {"mix": [3, 1]},
-            {"held_out": 0.1},
-            {"max_length": 512},
-            {"max_prompt_length": 64},
-            {"truncation": "drop"},
-            {"on_bad_row": "drop"},
-            SPLIT,
+            *(("output_dir", "elsewhere"), ("logging_steps", 3), ("report_to", "tensorboard")),
+            *(("save_steps", 7), ("save_total_limit", 2), ("push_to_hub", True)),
+            *(("max_tokens_per_microbatch", 64), ("engine", "padded"), ("compile_blocks", True)),
+            *(("activation_checkpointing", True), ("dataloader_num_workers", 2)),
+            *(("run_name", "second"), ("stall_timeout", 5.0), ("dataset", "more.jsonl")),
+            *(("mix", [3, 1]), ("held_out", 0.1), ("max_length", 512), ("max_prompt_length", 64)),
+            *(("truncation", "drop"), ("on_bad_row", "drop")),
         )
     ),
+    ({}, {"eval_strategy": "steps", "eval_steps": 5}),
+    ({}, SPLIT),
     # Noise on embeddings is of the pair and of nothing else; an evaluation gives back its own.
-    ({"neftune_noise_alpha": 5.0}, {"engine": "padded"}),
-    ({"neftune_noise_alpha": 5.0}, {"max_tokens_per_microbatch": 64}),
+    *(({"neftune_noise_alpha": 5.0}, how) for how in ENGINES),
     *(({"disable_dropout": False}, {name: 3}) for name in ("save_steps", "eval_steps")),
 ]
 

@@ -23,7 +23,7 @@ from transformers import TrainerCallback
 from orpo.runs.checkpoints import checkpoints
 from orpo.train.continuity import StopOnSignal
 from tests.train.jobs import started
-from tests.train.small import byte_tokenizer, text_rows, tiny_llama
+from tests.train.small import saved_llama, text_rows, write_rows
 from tests.train.whole_runs import differences, names, trainer_for
 
 SETTINGS = {
@@ -104,13 +104,9 @@ Command = Callable[..., "subprocess.CompletedProcess[str]"]
 def command(tmp_path_factory: pytest.TempPathFactory) -> Command:
     """`orpo train` on a tiny model."""
     folder = tmp_path_factory.mktemp("stop")
-    tiny_llama().save_pretrained(folder / "model")
-    byte_tokenizer().save_pretrained(folder / "model")
-    for name, count in (("train", 11), ("test", 5)):
-        lines = [json.dumps(row) + "\n" for row in text_rows(count)]
-        (folder / f"{name}.jsonl").write_text("".join(lines))
-    argv = ["--model", folder / "model", "--dataset", folder / "train.jsonl"]
-    argv += ["--eval_dataset", folder / "test.jsonl"]
+    argv = ["--model", saved_llama(folder / "model")]
+    argv += ["--dataset", write_rows(folder / "train.jsonl", text_rows(11))]
+    argv += ["--eval_dataset", write_rows(folder / "test.jsonl", text_rows(5))]
     argv += [word for name, value in SETTINGS.items() for word in (f"--{name}", value)]
 
     def run(out: Path, *more: str, moment: str = "", signals: tuple[int, ...] = ()) -> Any:

@@ -58,7 +58,7 @@ def run(out: Path, mode: str, timeout: str) -> None:
     trainer = quiet_trainer(
         ORPOTrainer,
         str(out / "run"),
-        train_dataset=BlockingStream() if mode in ("loader", "worker") else text_rows(),
+        train_dataset=BlockingStream() if mode == "worker" else text_rows(),
         eval_dataset=text_rows(12) if mode == "slow" else None,
         callbacks=[callback],
         per_device_train_batch_size=2,
@@ -74,10 +74,9 @@ def run(out: Path, mode: str, timeout: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mode", ["loader", "worker"])
-def test_a_loader_that_blocks_ends_the_run(tmp_path: Path, mode: str) -> None:
-    """Alike if a worker process blocks: it must not outlive the run and keep its pipes open."""
-    ended = started(run, tmp_path, mode, 2)
+def test_a_loader_that_blocks_ends_the_run(tmp_path: Path) -> None:
+    """The worker process that blocks must not outlive the run and keep its pipes open."""
+    ended = started(run, tmp_path, "worker", 2)
     assert ended.returncode == 1, ended.stderr[-4000:]
     stacks = tmp_path / "run" / "stall-rank0.txt"
     (line,) = [text for text in ended.stderr.splitlines() if text.startswith("orpo: ")]
@@ -85,9 +84,7 @@ def test_a_loader_that_blocks_ends_the_run(tmp_path: Path, mode: str) -> None:
     assert f"The stacks are in {stacks}." in line
     assert "stall_timeout (now 2 s)" in line
     assert "--resume" in line
-    text = stacks.read_text()
-    assert "get_batch_samples" in text
-    assert ("block_forever" in text) == (mode == "loader")
+    assert "get_batch_samples" in stacks.read_text()
     assert "done" not in ended.stdout
 
 

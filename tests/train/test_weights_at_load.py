@@ -19,14 +19,6 @@ from orpo.evaluate import load_answerer
 from tests.train.small import byte_tokenizer, text_rows, tiny_llama
 
 
-@pytest.fixture
-def base(tmp_path: Path) -> Path:
-    folder = tmp_path / "base"
-    tiny_llama().save_pretrained(folder)
-    byte_tokenizer().save_pretrained(folder)
-    return folder
-
-
 def spoil(path: Path, name: str, value: float, at: int = 5) -> None:
     weights = load_file(path)
     weights[name].view(-1)[at] = value
