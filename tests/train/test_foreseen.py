@@ -174,10 +174,8 @@ SETS = {"eval_dataset": {"easy": text_rows(4), "hard": text_rows(4)}}
 @pytest.mark.parametrize(
     ("metric", "several", "fix"),
     [
-        ("loss", {}, None),
         ("eval_rewards/accuracies", {}, None),
         (None, {}, None),
-        ("easy_loss", SETS, None),
         ("eval_hard_rewards/margins", SETS, None),
         ("bogus", {}, ""),
         ("eval_reward/accuracy", {}, "rewards/accuracies"),
