@@ -302,7 +302,7 @@ def _outcome(ranks: list[Child], ended: dict[int, int], received: list[int]) -> 
 
 
 def _rank_of_cause(code: int) -> int:
-    """0 for what cannot be a consequence of another rank's end, 2 for what always is."""
-    if code == LOST:
-        return 2
-    return 0 if code < 0 and code != -signal.SIGABRT else 1
+    """0 for what cannot be a consequence of another rank's end, 3 for what always is."""
+    if code < 0 and code != -signal.SIGABRT:
+        return 0
+    return 3 if code == LOST else 2 if code in _STOPS else 1
