@@ -32,20 +32,108 @@ def check(
     }
 
 
-ADD = check("add", "17 25")
-ADD_ZH = check("add", "17 25", language="zh")
-SUBTRACT = check("subtract", "50 25")
-LARGER = check("larger", "391 319")
-SORT = check("sort", "31 12 77", "ascending")
-REVERSE = check("reverse", "cat sun book")
-PICK = check("pick", "cat sun book", "last")
-COUNT = check("count", "cat sun book")
-REPEAT = check("repeat", "cat", "3")
-PARITY = check("parity", "137")
-CONTAINS = check("contains", "cat sun book", "sun")
-CONTAINS_ZH = check("contains", "猫 太阳 书", "牛奶", language="zh")
-TRANSLATE = check("translate", "cat milk")
-TRANSLATE_ZH = check("translate", "茶 老师", language="zh")
+NO, FORM = "wrong result", "wrong format"
+# What is asked -> answers that are right however they are worded, and bad ones with the reason.
+ANSWERS: list[tuple[Any, list[str], dict[str, list[str]]]] = [
+    (
+        check("add", "17 25"),
+        ["42", "42 is what you get.", "Sure! 17 and 25 make 42.", "Adding 25 to 17 gives 42."],
+        {
+            "empty": [""],
+            NO: ["43", "421", "17 + 25", "42 or 43.", "17 + 26 = 42."],
+            "refused": ["Sorry, I can't. 42", "I refuse to say."],
+            "rambling": [
+                *("42. I like sums. They are fun.", "42 " * 40),
+                "If you ask me, which you did, I would say that, everything considered, the "
+                "answer to this must be 42.",
+            ],
+        },
+    ),
+    (
+        check("add", "17 25", language="zh"),
+        ["答案是42。"],
+        {
+            "refused": ["抱歉，42。"],
+            "rambling": ["这个问题要看你怎么想也要看我怎么想反正大家都说是42。"],
+        },
+    ),
+    (check("subtract", "50 25"), ["50 - 25 = 25"], {NO: ["50 - 25"]}),
+    (
+        check("larger", "391 319"),
+        ["391 is larger than 319.", "Of 391 and 319, it is 391."],
+        {NO: ["319 is larger than 391."]},
+    ),
+    (check("smaller", "391 319"), [], {NO: ["391 and 319"]}),
+    (
+        check("sort", "31 12 77", "ascending"),
+        ["12 < 31 < 77", "31, 12, 77 sorted: 12, 31, 77."],
+        {NO: ["31, 12, 77", "12, 31"]},
+    ),
+    (
+        check("reverse", "cat sun book"),
+        ["Book, sun, cat!"],
+        {NO: ["cat, sun, book", "book, sun, cat, cat"]},
+    ),
+    (
+        check("pick", "cat sun book", "last"),
+        ["The last one is book."],
+        {NO: ["The last word is sun.", "It is either sun or book."]},
+    ),
+    (check("count", "cat sun book"), ["I count 3."], {NO: ["The list has many words."]}),
+    (check("repeat", "cat", "3"), ["cat cat cat"], {NO: ["cat cat", "cat cat cat cat"]}),
+    (check("parity", "137"), ["It is odd."], {NO: ["It is odd and even."]}),
+    (
+        check("contains", "cat sun book", "sun"),
+        ["The word sun is in it, yes."],
+        {NO: ["Sun is not in the list.", "Yes, sun is not in the list."]},
+    ),
+    (
+        check("contains", "猫 太阳 书", "牛奶", language="zh"),
+        ["没问题，没有牛奶。", "不包含。"],
+        {NO: ["没问题，有，里面包含牛奶。", "有，列表里没有牛奶。"]},
+    ),
+    (check("translate", "cat milk"), ["猫和牛奶。"], {NO: ["cat, milk", "猫、奶牛"]}),
+    (check("translate", "茶 老师", language="zh"), ["tea, teacher"], {}),
+    # The form that was asked for is required.
+    (
+        check("add", "17 25", form="value"),
+        ["42", "42.", " 42\n"],
+        {FORM: ["It is 42.", "17 + 25 = 42", "[42]", "42 coins"]},
+    ),
+    (
+        check("add", "17 25", form="brackets"),
+        ["[42]", "Sure: [42]", "Here: [ 42 ]."],
+        {FORM: ["42", "(42)", "[it is 42]"]},
+    ),
+    (
+        check("add", "17 25", form="sentence"),
+        ["It is 42.", "Sure! It is 42.", "17 + 25 = 42."],
+        {FORM: ["42", "42.", "It is 42"]},
+    ),
+    (check("contains", "cat sun", "sun", "value"), ["yes"], {FORM: ["yes, it is in the list"]}),
+    (check("parity", "137", form="value", language="zh"), ["奇数"], {FORM: ["137是奇数。"]}),
+    (
+        check("reverse", "cat sun", form="brackets"),
+        ["Gladly: [sun, cat]"],
+        {FORM: ["[sun], [cat]"]},
+    ),
+    (
+        check("translate", "茶 老师", "", "value", "zh"),
+        ["tea、teacher"],
+        {FORM: ["英文是tea、teacher。"]},
+    ),
+]
+
+
+@pytest.mark.parametrize("number", range(len(ANSWERS)))
+def test_right_answers_pass_in_any_wording_and_bad_ones_fail(number: int) -> None:
+    asked, right, wrong = ANSWERS[number]
+    for answer in right:
+        assert check_answer(answer, asked) == Verdict(correct=True, reason="correct"), answer
+    for reason, answers in wrong.items():
+        for answer in answers:
+            found = check_answer(answer, asked)
+            assert (found.correct, found.reason) == (False, reason), answer
 
 
 @pytest.fixture(scope="module")
@@ -72,117 +160,3 @@ def test_every_task_can_be_checked(task: str) -> None:
         for failure in possible_failures(form):
             answer = FAILURES[failure](ask, draw)
             assert check_answer(answer, check_of(ask)).reason == REASONS[failure], answer
-
-
-@pytest.mark.parametrize(
-    ("answer", "question"),
-    [
-        ("42", ADD),
-        ("42 is what you get.", ADD),
-        ("Sure! 17 and 25 make 42.", ADD),
-        ("Adding 25 to 17 gives 42.", ADD),
-        ("答案是42。", ADD_ZH),
-        ("50 - 25 = 25", SUBTRACT),
-        ("391 is larger than 319.", LARGER),
-        ("Of 391 and 319, it is 391.", LARGER),
-        ("12 < 31 < 77", SORT),
-        ("31, 12, 77 sorted: 12, 31, 77.", SORT),
-        ("Book, sun, cat!", REVERSE),
-        ("The last one is book.", PICK),
-        ("I count 3.", COUNT),
-        ("cat cat cat", REPEAT),
-        ("It is odd.", PARITY),
-        ("The word sun is in it, yes.", CONTAINS),
-        ("没问题，没有牛奶。", CONTAINS_ZH),
-        ("不包含。", CONTAINS_ZH),
-        ("猫和牛奶。", TRANSLATE),
-        ("tea, teacher", TRANSLATE_ZH),
-    ],
-)
-def test_right_answers_pass_in_any_wording(answer: str, question: Any) -> None:
-    assert check_answer(answer, question) == Verdict(correct=True, reason="correct")
-
-
-@pytest.mark.parametrize(
-    ("answer", "question", "reason"),
-    [
-        ("", ADD, "empty"),
-        ("43", ADD, "wrong result"),
-        ("421", ADD, "wrong result"),
-        ("17 + 25", ADD, "wrong result"),
-        ("42 or 43.", ADD, "wrong result"),
-        ("17 + 26 = 42.", ADD, "wrong result"),
-        ("50 - 25", SUBTRACT, "wrong result"),
-        ("319 is larger than 391.", LARGER, "wrong result"),
-        ("391 and 319", check("smaller", "391 319"), "wrong result"),
-        ("31, 12, 77", SORT, "wrong result"),
-        ("12, 31", SORT, "wrong result"),
-        ("cat, sun, book", REVERSE, "wrong result"),
-        ("book, sun, cat, cat", REVERSE, "wrong result"),
-        ("The last word is sun.", PICK, "wrong result"),
-        ("It is either sun or book.", PICK, "wrong result"),
-        ("The list has many words.", COUNT, "wrong result"),
-        ("cat cat", REPEAT, "wrong result"),
-        ("cat cat cat cat", REPEAT, "wrong result"),
-        ("It is odd and even.", PARITY, "wrong result"),
-        ("Sun is not in the list.", CONTAINS, "wrong result"),
-        ("Yes, sun is not in the list.", CONTAINS, "wrong result"),
-        ("没问题，有，里面包含牛奶。", CONTAINS_ZH, "wrong result"),
-        ("有，列表里没有牛奶。", CONTAINS_ZH, "wrong result"),
-        ("cat, milk", TRANSLATE, "wrong result"),
-        ("猫、奶牛", TRANSLATE, "wrong result"),
-        ("Sorry, I can't. 42", ADD, "refused"),
-        ("I refuse to say.", ADD, "refused"),
-        ("抱歉，42。", ADD_ZH, "refused"),
-        ("42. I like sums. They are fun.", ADD, "rambling"),
-        ("42 " * 40, ADD, "rambling"),
-        (
-            "If you ask me, which you did, I would say that, everything considered, the answer "
-            "to this must be 42.",
-            ADD,
-            "rambling",
-        ),
-        ("这个问题要看你怎么想也要看我怎么想反正大家都说是42。", ADD_ZH, "rambling"),
-    ],
-)
-def test_planted_bad_answers_fail(answer: str, question: Any, reason: str) -> None:
-    assert check_answer(answer, question) == Verdict(correct=False, reason=reason)  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize(
-    ("question", "good", "bad"),
-    [
-        (
-            check("add", "17 25", form="value"),
-            ["42", "42.", " 42\n"],
-            ["It is 42.", "17 + 25 = 42", "[42]", "42 coins"],
-        ),
-        (
-            check("add", "17 25", form="brackets"),
-            ["[42]", "Sure: [42]", "Here: [ 42 ]."],
-            ["42", "(42)", "[it is 42]"],
-        ),
-        (
-            check("add", "17 25", form="sentence"),
-            ["It is 42.", "Sure! It is 42.", "17 + 25 = 42."],
-            ["42", "42.", "It is 42"],
-        ),
-        (check("contains", "cat sun", "sun", "value"), ["yes"], ["yes, it is in the list"]),
-        (check("parity", "137", form="value", language="zh"), ["奇数"], ["137是奇数。"]),
-        (
-            check("reverse", "cat sun", form="brackets"),
-            ["Gladly: [sun, cat]"],
-            ["[sun], [cat]"],
-        ),
-        (
-            check("translate", "茶 老师", "", "value", "zh"),
-            ["tea、teacher"],
-            ["英文是tea、teacher。"],
-        ),
-    ],
-)
-def test_the_form_asked_for_is_required(question: Any, good: list[str], bad: list[str]) -> None:
-    for answer in good:
-        assert check_answer(answer, question).correct, answer
-    for answer in bad:
-        assert check_answer(answer, question) == Verdict(correct=False, reason="wrong format")
