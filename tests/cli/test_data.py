@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -300,15 +298,3 @@ def test_mistakes_are_one_line_and_leave_nothing(
     assert {path.name for path in pairs.parent.iterdir()} == left
     assert pairs.read_bytes() == before
     assert Path("other.jsonl").read_text(encoding="utf-8") == "mine"
-
-
-def test_overview_of_the_actions_imports_nothing_heavy() -> None:
-    code = (
-        "import sys; from orpo.commands.main import main; assert main(['data']) == 0; "
-        "heavy = {'torch', 'transformers', 'datasets', 'pyarrow', 'rich'} & set(sys.modules); "
-        "assert not heavy, heavy"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "audit" in done.stdout
-    assert "show" in done.stdout
