@@ -94,12 +94,7 @@ def scores(chosen: Callable[[int], float], rejected: Callable[[int], float]) -> 
         ("languages", SCRIPTS, (1, 40, "look"), {"prompts: Chinese": 1}),
         ("turns", asked(1, ("system", "Hm.")), (1, 40, "look"), {"single_turn": 1}),
         ("turns", asked(0, HM, SO), (0, 40, "ok"), {"single_turn": 39 / 40}),
-        (
-            "categories",
-            columns(source=web),
-            (36, 40, "look"),
-            {"web": 36},
-        ),
+        ("categories", columns(source=web), (36, 40, "look"), {"web": 36}),
         ("categories", columns(source=lambda n: f"s{n % 4}"), (10, 40, "ok"), {"s0": 10}),
         ("scores", scores(lambda n: 5, lambda n: 4), (0, 40, "ok"), {"tied": 0}),
         ("scores", scores(lambda n: max(n, 1), lambda n: min(n, 2)), (0, 40, "look"), {"tied": 2}),

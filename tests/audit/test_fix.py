@@ -107,11 +107,7 @@ rows = st.lists(
     st.integers(0, 3),
 )
 def test_rows_in_are_rows_out_and_fixing_twice_changes_nothing(
-    tmp_path_factory: pytest.TempPathFactory,
-    rows: list[Any],
-    balance: str,
-    suffix: str,
-    seed: int,
+    tmp_path_factory: pytest.TempPathFactory, rows: list[Any], balance: str, suffix: str, seed: int
 ) -> None:
     folder = tmp_path_factory.mktemp("fix")
     source = write(folder / "pairs.jsonl", [pair("q", "good", "bad", topic="x"), *rows])

@@ -87,9 +87,7 @@ def test_a_character_of_several_tokens_stands_where_it_starts(
 
 
 def test_the_tokens_are_those_of_the_training(
-    small_tokenizer: PreTrainedTokenizerBase,
-    chinese_rows: list[Values],
-    tmp_path: Path,
+    small_tokenizer: PreTrainedTokenizerBase, chinese_rows: list[Values], tmp_path: Path
 ) -> None:
     data = write(tmp_path / "pairs.jsonl", chinese_rows[:20])
     shown = show(data, small_tokenizer, count=20, max_length=900)

@@ -8,17 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.data.build import (
-    Values,
-    as_row,
-    assistant,
-    read,
-    refusal,
-    said,
-    spoken,
-    text_of,
-    user,
-)
+from tests.data.build import Values, as_row, assistant, read, refusal, said, spoken, text_of, user
 
 from orpo.data.columns import recognise
 from orpo.data.fields import PAIR_RULES

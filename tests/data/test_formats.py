@@ -9,21 +9,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.data.build import (
-    Values,
-    as_row,
-    assistant,
-    read,
-    refusal,
-    said,
-    spoken,
-    text_of,
-    user,
-)
+from tests.data.build import Values, as_row, assistant, read, refusal, said, spoken, text_of, user
 
 from orpo.data.columns import UndecidedError, recognise
 from orpo.data.reading import PairReader
-from orpo.data.types import Dropped, PreferencePair, TextPair
+from orpo.data.types import PreferencePair, TextPair
 from orpo.errors import DataError
 
 ASK, YES, NO = user("Is it?"), assistant("Yes."), assistant("No.")
@@ -366,70 +356,6 @@ def test_text_and_messages_of_one_transcript(
     assert pair.text == TextPair(opened, f" {chosen}", f" {rejected}")
     assert pair.prompt == [s[1](q) for s, q in zip(speakers, questions, strict=False)]
     assert spoken(pair)[1:] == (assistant(chosen.strip()), assistant(rejected.strip()))
-
-
-def test_real_rows_are_cut_and_never_changed(
-    hh_rows: list[Values], alpaca_rows: list[Values]
-) -> None:
-    for row in hh_rows:
-        pair = read(row)
-        assert pair.text is not None
-        assert pair.prompt is not None
-        assert pair.text.prompt + pair.text.chosen == row["chosen"]
-        assert pair.text.prompt + (pair.text.rejected or "") == row["rejected"]
-        assert pair.text.prompt.endswith("\n\nAssistant:")
-        assert pair.prompt[-1]["role"] == "user"
-        assert all(message["content"] in row["chosen"] for message in pair.prompt)
-    for row in alpaca_rows:
-        pair = read(row)
-        assert pair.text is not None
-        assert (pair.text.chosen, pair.text.rejected) == (row["chosen"], row["rejected"])
-        (asked,) = pair.prompt or ()
-        assert row["instruction"] in asked["content"]
-        assert row["input"] in asked["content"]
-
-
-json_values = st.recursive(
-    st.none() | st.booleans() | st.floats() | st.integers() | st.text(),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
-    max_leaves=8,
-)
-messages = st.lists(
-    st.fixed_dictionaries(
-        {"role": st.sampled_from(["user", "assistant", "system", "tool", ""])},
-        optional={"content": st.none() | st.text(), "tool_calls": json_values, "name": json_values},
-    ),
-    max_size=4,
-)
-NAMES = (
-    *("prompt", "chosen", "rejected", "instruction", "input", "messages", "conversations"),
-    *("rejected_response", "chosen_messages", "rejected_messages", "system", "tools", "weight"),
-    *("output", "history", "query", "context", "label", "answers", "completion", "score_chosen"),
-    "score_rejected",
-)
-
-
-@given(
-    st.dictionaries(
-        st.sampled_from(NAMES),
-        json_values | messages | st.just("\n\nHuman: a\n\nAssistant: b"),
-        max_size=8,
-    )
-)
-def test_any_row_is_a_pair_or_a_named_mistake(values: Values) -> None:
-    said, pair = "", None
-    try:
-        pair = PairReader()(as_row(values))
-    except DataError as error:
-        said = str(error)
-    if pair is None:
-        assert "\n" not in said
-        assert "pairs.jsonl:7" in said
-    elif isinstance(pair, Dropped):
-        assert pair.reason in {"single_answer", "tied_scores"}
-    else:
-        assert (pair.text is not None) or (pair.prompt and pair.chosen)
-        json.dumps(spoken(pair))
 
 
 def test_messages_keep_what_else_they_hold() -> None:

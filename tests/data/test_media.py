@@ -39,24 +39,15 @@ def refusal(values: Values) -> str:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("images", ["img/0.jpg"]),
-        ("image", "img/0.jpg"),
-        ("img", "aGVsbG8="),
-        ("image_path", "x"),
-        ("imageUrl", "https://example.org/x"),
-        ("image_1", "x"),
-        ("images", [{"bytes": b"\x89PNG", "path": None}]),
-        ("chosen_images", ["x.png"]),
-        ("video", "clip.mp4"),
-        ("videos", ["clip.mp4"]),
-        ("audio", {"array": [0.0, 0.1], "sampling_rate": 16000}),
-        ("audio_path", "x.wav"),
-        ("pixel_values", [[0.5]]),
-        ("image_id", "000012.jpg"),
+        ("images", ["img/0.jpg"]), ("image", "img/0.jpg"), ("img", "aGVsbG8="), ("image_path", "x"),
+        ("imageUrl", "https://example.org/x"), ("image_1", "x"), ("chosen_images", ["x.png"]),
+        ("images", [{"bytes": b"\x89PNG", "path": None}]), ("video", "clip.mp4"),
+        ("videos", ["clip.mp4"]), ("audio", {"array": [0.0, 0.1], "sampling_rate": 16000}),
+        ("audio_path", "x.wav"), ("pixel_values", [[0.5]]), ("image_id", "000012.jpg"),
         ("figure", {"bytes": b"\x89PNG", "path": None}),
         ("attachment", "data:image/png;base64,aGk="),
     ],
-)
+)  # fmt: skip
 def test_a_column_that_holds_some_is_named(name: str, value: Any) -> None:
     for row in (ROW, TEXTS):
         assert f"pairs.jsonl:7, field '{name}': holds pictures" in refusal({**row, name: value})
@@ -82,16 +73,11 @@ def test_a_part_of_a_message_is_named(part: Values, kind: str) -> None:
 @pytest.mark.parametrize(
     "said",
     [
-        "<image>What is it?",
-        "<image>\nWhat is it?",
-        "What is it?\n<image>",
-        "<image><image>Compare.",
-        "<video>\nWhat is it?",
-        "<|vision_start|><|image_pad|><|vision_end|>What is it?",
-        "<|image_1|>\nWhat is it?",
-        "<start_of_image>What is it?",
+        "<image>What is it?", "<image>\nWhat is it?", "What is it?\n<image>",
+        "<image><image>Compare.", "<video>\nWhat is it?", "<start_of_image>What is it?",
+        "<|vision_start|><|image_pad|><|vision_end|>What is it?", "<|image_1|>\nWhat is it?",
     ],
-)
+)  # fmt: skip
 def test_a_placeholder_that_stands_for_a_picture(said: str) -> None:
     answers = {"chosen": "c", "rejected": "r"}
     for row in (

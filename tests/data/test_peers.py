@@ -39,43 +39,39 @@ def conversations(q: str, c: str, r: str) -> dict[str, Values]:
         {"score": score, "completion": {"role": "model", "parts": [{"text": text}]}}
         for score, text in ((1.0, c), (0.0, r))
     ]
+    with_answers = {"chosen": c, "rejected": r}
+    messages = {"chosen": [bot(c)], "rejected": [bot(r)]}
+    named = {"chosen_response": c, "rejected_response": r}
+    openai = {"preferred_output": [bot(c)], "non_preferred_output": [bot(r)]}
+    call = {"messages": [user(q)], "tools": [], "parallel_tool_calls": True}
     return {
         "swift": swift,
         "swift, no turns before": {**swift, "history": [], "system": None},
-        "openai": {
-            "input": {"messages": [user(q)], "tools": [], "parallel_tool_calls": True},
-            "preferred_output": [bot(c)],
-            "non_preferred_output": [bot(r)],
-        },
+        "openai": {"input": call, **openai},
         "openai, as JSON": {
             "input": json.dumps({"messages": [user(q)]}),
-            "preferred_output": json.dumps([bot(c)]),
-            "non_preferred_output": json.dumps(bot(r)),
+            **{name: json.dumps(said) for name, said in openai.items()},
         },
         "whole conversations as JSON": {
             "chosen": json.dumps({"messages": whole, "tools": []}),
             "rejected": json.dumps({"messages": worse}),
         },
         "conversations as indented JSON": {
-            "prompt": json.dumps([user(q)], indent=2),
-            "chosen": json.dumps([bot(c)], indent=2),
-            "rejected": json.dumps([bot(r)], indent=2),
+            name: json.dumps(said, indent=2)
+            for name, said in {"prompt": [user(q)], **messages}.items()
         },
         "conversations as JSON twice": {
-            "messages": json.dumps(json.dumps([user(q)])),
-            "chosen": c,
-            "rejected": r,
+            "messages": json.dumps(json.dumps([user(q)])), **with_answers
         },
         "as Python": {"prompt": str([user(q)]), "chosen": str(bot(c)), "rejected": str([bot(r)])},
         "as numpy prints them": {"chosen": printed(whole), "rejected": printed(worse)},
-        "a list of JSON texts": {"messages": [json.dumps(user(q))], "chosen": c, "rejected": r},
+        "a list of JSON texts": {"messages": [json.dumps(user(q))], **with_answers},
         "parts with value": {
             "chosen_messages": [parts("user", q), parts("assistant", c)],
             "rejected_messages": [parts("user", q), parts("assistant", r)],
         },
         "parts with text": {
-            "prompt": [parts("user", q, "text")],
-            "chosen": [parts("assistant", c, "content")],
+            "prompt": [parts("user", q, "text")], "chosen": [parts("assistant", c, "content")],
             "rejected": [bot(r)],
         },
         "human and model": {
@@ -85,33 +81,22 @@ def conversations(q: str, c: str, r: str) -> dict[str, Values]:
         },
         "from and content, role and value": {
             "conversations": [{"from": "USER", "content": q}],
-            "chosen": {"role": "AI", "value": c},
-            "rejected": {"from": "ChatBot", "value": r},
+            "chosen": {"role": "AI", "value": c}, "rejected": {"from": "ChatBot", "value": r},
         },
-        "messages and texts": {"messages": [user(q)], "chosen": c, "rejected": r},
+        "messages and texts": {"messages": [user(q)], **with_answers},
         "messages and a message": {"messages": [user(q)], "chosen": bot(c), "rejected": bot(r)},
-        "messages and lists": {"messages": [user(q)], "chosen": [bot(c)], "rejected": [bot(r)]},
-        "messages with the chosen answer": {"messages": whole, "chosen": c, "rejected": r},
+        "messages and lists": {"messages": [user(q)], **messages},
+        "messages with the chosen answer": {"messages": whole, **with_answers},
         "messages and whole ones": {"messages": whole, "chosen": whole, "rejected": worse},
-        "messages and responses": {
-            "messages": [user(q)],
-            "chosen_response": c,
-            "rejected_response": r,
-        },
-        "argilla": {
-            "instruction": q,
-            "chosen_response": c,
-            "rejected_response": r,
-            "chosen_model": "x",
-        },
-        "instruction and messages": {"instruction": q, "chosen": [bot(c)], "rejected": [bot(r)]},
+        "messages and responses": {"messages": [user(q)], **named},
+        "argilla": {"instruction": q, **named, "chosen_model": "x"},
+        "instruction and messages": {"instruction": q, **messages},
         "nemo": {"context": [user(q)], "completions": ranked},
         "contents and parts": {
-            "contents": [{"role": "user", "parts": [{"text": q}]}],
-            "completions": scored,
+            "contents": [{"role": "user", "parts": [{"text": q}]}], "completions": scored
         },
         "torchtune": {"chosen_conversations": whole, "rejected_conversations": worse},
-    }
+    }  # fmt: skip
 
 
 def texts(q: str, c: str, r: str) -> dict[str, Values]:

@@ -213,11 +213,7 @@ class TestStrict:
         ("rows", "said"), [([], "no pair is left"), ([{}], "d row 0: 1 of 1 rows cannot be read")]
     )
     def test_nothing_at_all(
-        self,
-        rows: list[Values],
-        said: str,
-        drop: Preparation,
-        monkeypatch: pytest.MonkeyPatch,
+        self, rows: list[Values], said: str, drop: Preparation, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         with pytest.raises(DataError, match=said):
             account(drop, rows)
@@ -262,13 +258,3 @@ class TestStreaming:
         next(passing)
         next(passing)
         assert adds_up(streamed.ledger, 3)
-
-    def test_a_streaming_data_set_equals_the_map_style_one(self, drop: Preparation) -> None:
-        rows = [{**PROMPT, "chosen": f"answer {i}" * (i % 7 > 0)} for i in range(40)]
-        stream = datasets.Dataset.from_list(rows).to_iterable_dataset()
-        whole, ledger = drop(rows_of(rows), "d")
-        streamed = StreamedPairs(lambda: iterate_dataset(stream, "d"), drop, "d")
-        assert list(streamed) == [whole[i] for i in range(len(whole))]
-        assert streamed.ledger == ledger
-        loader = torch.utils.data.DataLoader(streamed, batch_size=20, collate_fn=list)
-        assert [pair["row"] for batch in loader for pair in batch] == whole["row"]

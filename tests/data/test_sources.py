@@ -216,14 +216,16 @@ def test_broken_files_are_named_by_place_and_reason(
             assert refusal(str(tmp_path / name)) == message
 
 
-@pytest.mark.parametrize("position", [10, -300, -200, -100, -40])
-def test_damaged_gzip_is_a_named_mistake(position: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("position", [10, -300, -200, -100, -40, None])
+def test_damaged_gzip_is_a_named_mistake(position: int | None, tmp_path: Path) -> None:
     noise = random.Random(0)
     content = bytearray(gzip.compress(lines([{"a": noise.randbytes(4000).hex()}]).encode()))
-    content[position] ^= 0xFF
-    content[10] |= 0x06 * (position == 10)  # a type of block that there is not
-    (tmp_path / "pairs.jsonl.gz").write_bytes(content)
-    assert "pairs.jsonl.gz" in refusal(str(tmp_path / "pairs.jsonl.gz"))
+    if position is not None:
+        content[position] ^= 0xFF
+        content[10] |= 0x06 * (position == 10)  # a type of block that there is not
+    for end in [None] if position is not None else [9, len(content) // 3, -1]:
+        (tmp_path / "pairs.jsonl.gz").write_bytes(content[:end])
+        assert "pairs.jsonl.gz" in refusal(str(tmp_path / "pairs.jsonl.gz"))
 
 
 def test_a_broken_line_leaves_the_others_alone(tmp_path: Path) -> None:
@@ -397,26 +399,6 @@ def test_rows_pass_as_they_are_and_what_is_no_dict_is_refused() -> None:
         next(mixed)
 
 
-def test_the_real_files(shared_data: Path) -> None:
-    sizes = {"hh_harmless.jsonl.gz": 1500, "alpaca_style.json": 1100, "sharegpt_zh.json": 300}
-    for name, size in sizes.items():
-        assert len(list(open_source(str(shared_data / "preferences" / name)))) == size
-
-
-@pytest.mark.parametrize("part", [1, 2, 7, 64])
-def test_a_list_is_read_in_parts(
-    part: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("orpo.data.files._PART", part)
-    rows = [
-        {"a": "x" * n, "b": [n, None, True, -1.5e-3], "中": {"🙂": "\n"}} for n in range(0, 90, 9)
-    ]
-    for indent in (None, 1):
-        path = tmp_path / "list.json"
-        path.write_text("\n \n" + json.dumps(rows, indent=indent, ensure_ascii=False) + "\n")
-        assert [row.values for row in open_source(str(path))] == rows
-
-
 def test_a_long_list_takes_no_more_memory_than_a_short_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -433,7 +415,7 @@ def test_a_long_list_takes_no_more_memory_than_a_short_one(
 
 
 SPOKEN: list[Values] = [
-    {"prompt": f"p{i} {{", "chosen": f'c"{i}\u2028', "rejected": [{"role": "assistant"}]}
+    {"prompt": f"p{i} {{", "chosen": f'c"{i}\u2028', "中": [{"🙂": "\n"}, i, None, True, -1.5e-3]}
     for i in range(3)
 ]
 
@@ -457,9 +439,13 @@ LAYOUTS = {
 }
 
 
+@pytest.mark.parametrize("part", [1, 2, 7, 64, 2**16])  # read at a time
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_the_rows_are_the_same_however_they_are_laid_out(layout: str, tmp_path: Path) -> None:
-    for name in ("pairs.json", "pairs.jsonl", "pairs.json.gz"):
+def test_the_rows_are_the_same_however_they_are_laid_out(
+    layout: str, part: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orpo.data.files._PART", part)
+    for name in ("pairs.json", "pairs.json.gz", *["pairs.jsonl"] * (part > 64)):
         path, content = tmp_path / name, LAYOUTS[layout].encode()
         path.write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
         rows = list(open_source(str(path)))
