@@ -54,7 +54,7 @@ def test_texts_of_tokens_join_to_the_text(
     assert {p.id for p in pieces if p.special} >= {i for i in ids if i in special}
 
 
-@hypothesis_settings(max_examples=100)
+@hypothesis_settings(max_examples=40)
 @given(st.text(max_size=20), st.integers(0, 8), st.integers(0, 8))
 def test_any_part_of_a_sequence_has_as_many_texts_as_tokens(
     small_tokenizer: PreTrainedTokenizerBase, text: str, start: int, drop: int

@@ -156,17 +156,6 @@ def test_reasons_with_markup_are_text() -> None:
     assert inert("a\nb c") == "a↵b c"
 
 
-def test_real_rows_with_a_real_tokenizer(
-    orpo: Orpo, tokenizer_folders: dict[str, Path], shared_data: Path
-) -> None:
-    data, tokenizer = shared_data / "preferences" / "hh_harmless.jsonl.gz", "llama-2-chat"
-    assert orpo("data", "show", data, "--tokenizer", tokenizer_folders[tokenizer], "-n", 2) == 0
-    assert "(hh, chat template)" in orpo.out
-    answers = [part for part in orpo.out.split("\n\n") if part[:2] in {"+ ", "- "}]
-    assert len(answers) == 4
-    assert all(answer.rstrip().endswith("⟨/s⟩") for answer in answers)
-
-
 def test_the_formats_of_the_guide_are_what_it_says(orpo: Orpo, tiny: Path, tmp_path: Path) -> None:
     guide = Path(__file__).parents[2] / "docs" / "preference-data.md"
     examples = re.findall(r"^\| (\w+)[^|]*\| `(\{.*\})` \|$", guide.read_text("utf-8"), re.M)
