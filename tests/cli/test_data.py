@@ -98,13 +98,6 @@ def test_strict_turns_a_stop_into_exit_code_2(orpo: Orpo, faulty: Path, pairs: P
     assert orpo("data", "audit", pairs, "--strict", "--no_near") == 0, orpo.err
 
 
-def test_leaked_prompts_stop(orpo: Orpo, pairs: Path, tmp_path: Path) -> None:
-    held = tmp_path / "held.jsonl"
-    write(held, read(pairs)[:1])
-    assert orpo("data", "audit", pairs, "--eval_dataset", held, "--strict") == 2
-    assert "Evaluation prompts in the training data" in orpo.err.splitlines()[-1]
-
-
 def test_a_page_is_written(orpo: Orpo, faulty: Path, tmp_path: Path) -> None:
     page = tmp_path / "audit.html"
     assert orpo("data", "audit", faulty, "--html", page) == 0, orpo.err
@@ -250,6 +243,13 @@ def test_near_duplicates_need_a_library(
         ("fix pairs.jsonl pairs.jsonl", "would overwrite the data set"),
         ("fix pairs.jsonl pairs.jsonl --overwrite", "never changed in place"),
         ("fix pairs.jsonl link.jsonl --overwrite", "never changed in place"),
+        ("fix link.jsonl pairs.jsonl --overwrite", "never changed in place"),
+        ("fix pairs.jsonl hard.jsonl --overwrite", "never changed in place"),
+        ("fix pairs.jsonl x.jsonl --ledger link.jsonl --overwrite", "never changed in place"),
+        (
+            "fix pairs.jsonl x.jsonl --held_out 0.5 --held_out_output hard.jsonl --overwrite",
+            "never changed in place",
+        ),
         ("fix pairs.jsonl x.csv", "x.csv"),
         ("fix pairs.jsonl x.jsonl --drop empty,typo", "typo"),
         ("fix pairs.jsonl x.jsonl --deduplicate fuzzy", "fuzzy"),
@@ -287,6 +287,7 @@ def test_mistakes_are_one_line_and_leave_nothing(
     Path("broken").mkdir()
     Path("broken", "tokenizer_config.json").write_text("{", encoding="utf-8")
     Path("link.jsonl").symlink_to(pairs)
+    Path("hard.jsonl").hardlink_to(pairs)
     Path("other.jsonl").write_text("mine", encoding="utf-8")
     before = pairs.read_bytes()
     assert orpo("data", *words.replace("TINY", str(tiny)).split(" ")) == 2
@@ -294,7 +295,7 @@ def test_mistakes_are_one_line_and_leave_nothing(
     (line,) = (line for line in orpo.err.splitlines() if line.startswith("error: "))
     assert orpo.err.endswith(f"{line}\n")
     assert said in line
-    left = {"link.jsonl", "other.jsonl", "pairs.jsonl", "broken"}
+    left = {"link.jsonl", "hard.jsonl", "other.jsonl", "pairs.jsonl", "broken"}
     assert {path.name for path in pairs.parent.iterdir()} == left
     assert pairs.read_bytes() == before
     assert Path("other.jsonl").read_text(encoding="utf-8") == "mine"
