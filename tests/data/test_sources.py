@@ -223,7 +223,8 @@ def test_damaged_gzip_is_a_named_mistake(position: int | None, tmp_path: Path) -
     if position is not None:
         content[position] ^= 0xFF
         content[10] |= 0x06 * (position == 10)  # a type of block that there is not
-    for end in [None] if position is not None else [9, len(content) // 3, -1]:
+    ends: list[int | None] = [None] if position is not None else [9, len(content) // 3, -1]
+    for end in ends:
         (tmp_path / "pairs.jsonl.gz").write_bytes(content[:end])
         assert "pairs.jsonl.gz" in refusal(str(tmp_path / "pairs.jsonl.gz"))
 
