@@ -40,7 +40,7 @@ CHECKER = "orpo.demo.story:grade"
 
 def grade(row: Row, answer: str) -> Grade:
     """Check an answer to a held-out instruction against the instruction's own operands."""
-    from orpo.evaluate.grading import Grade  # noqa: PLC0415 - loads torch
+    from orpo.evaluate.questions import Grade  # noqa: PLC0415 - loads torch
 
     verdict = check_answer(answer, row.values["check"])
     groups = {"language": str(row.values["language"]), "task": str(row.values["task"])}

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from orpo.evaluate.generation import generate_answers as generate_answers
     from orpo.evaluate.generation import generation_config as generation_config
     from orpo.evaluate.generation import stop_ids as stop_ids
-    from orpo.evaluate.grading import Grade as Grade
-    from orpo.evaluate.grading import grade_summary as grade_summary
     from orpo.evaluate.judge.pairwise import Comparison as Comparison
     from orpo.evaluate.judge.pairwise import compare_pairs as compare_pairs
     from orpo.evaluate.loading import Answerer as Answerer
@@ -25,6 +23,8 @@ if TYPE_CHECKING:
     from orpo.evaluate.mt_bench import read_judgments as read_judgments
     from orpo.evaluate.mt_bench_grading import mt_bench_scores as mt_bench_scores
     from orpo.evaluate.preference.measures import preference_summary as preference_summary
+    from orpo.evaluate.questions import Grade as Grade
+    from orpo.evaluate.questions import grade_summary as grade_summary
     from orpo.evaluate.results import Scores as Scores
     from orpo.evaluate.results import WinRate as WinRate
     from orpo.evaluate.settings import JudgeSettings as JudgeSettings
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "generation": ("encode_prompt", "generate_answers", "generation_config", "stop_ids"),
-    "grading": ("Grade", "grade_summary"),
+    "questions": ("Grade", "grade_summary"),
     "judge.pairwise": ("Comparison", "compare_pairs"),
     "loading": ("Answerer", "is_adapter", "load_answerer"),
     "mt_bench": ("parse_rating", "read_judgments"),

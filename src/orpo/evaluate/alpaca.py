@@ -7,6 +7,8 @@ in how Unicode writes a letter are the same instruction.
 from __future__ import annotations
 
 import csv
+import gzip
+import io
 import json
 import re
 import unicodedata
@@ -205,7 +207,7 @@ def _whole(value: Any) -> Any:
 def _difficulty(path: Path) -> dict[int, float]:
     found: dict[int, float] = {}
     try:
-        for row in _table(path):  # the official file's first column has no name
+        for row in read_table(path):  # the official file's first column has no name
             first, *_, last = row.values()
             found[int(first)] = float(row.get("instruction_difficulty") or last)
     except ValueError as error:
@@ -215,7 +217,7 @@ def _difficulty(path: Path) -> dict[int, float]:
 
 
 def _gamed(path: Path) -> dict[str, list[Any]]:
-    rows = _table(path)
+    rows = read_table(path)
     for name in _GAMED_COLUMNS:
         if not rows or name not in rows[0]:
             fix = f"Give the official file, with {', '.join(_GAMED_COLUMNS)}."
@@ -228,7 +230,7 @@ def _leaderboard(path: Path) -> tuple[Entry, ...]:
     try:
         entries = [
             Entry(next(iter(row.values())), *(float(row[name]) for name in columns))
-            for row in _table(path)
+            for row in read_table(path)
             if row[columns[0]]
         ]
     except (KeyError, ValueError, TypeError) as error:
@@ -237,11 +239,13 @@ def _leaderboard(path: Path) -> tuple[Entry, ...]:
     return tuple(sorted(entries, key=lambda entry: -entry.lc_win_rate))
 
 
-def _table(path: Path) -> list[dict[str, str]]:
+def read_table(path: Path) -> list[dict[str, Any]]:
+    """The rows of a CSV file, gz too."""
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            return list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        content = path.read_bytes()
+        text = (gzip.decompress(content) if path.suffix == ".gz" else content).decode("utf-8-sig")
+        return list(csv.DictReader(io.StringIO(text, newline="")))
+    except (OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"cannot be read ({error})", where=str(path)) from error
 
 

@@ -7,9 +7,6 @@ row keeps the instruction that it is of.
 
 from __future__ import annotations
 
-import csv
-import gzip
-import io
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from orpo.errors import DataError
-from orpo.evaluate.alpaca import OFFICIAL_ANNOTATOR, Baseline, places_of, read_rows
+from orpo.evaluate.alpaca import OFFICIAL_ANNOTATOR, Baseline, places_of, read_rows, read_table
 from orpo.evaluate.judge.suspicious import suspicions
 from orpo.evaluate.judged import JudgedPair
 
@@ -161,13 +158,7 @@ def _rows(path: Path) -> list[_Row]:
         raise DataError("no such file", where=str(path), fix=_FIX)
     if ".csv" not in path.suffixes:
         return read_rows(path)
-    try:
-        content = path.read_bytes()
-        text = (gzip.decompress(content) if path.suffix == ".gz" else content).decode("utf-8-sig")
-        rows: Iterable[dict[str, Any]] = list(csv.DictReader(io.StringIO(text)))
-    except (OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"cannot be read ({error})", where=str(path)) from error
-    return [(f"{path}:{number}", row) for number, row in enumerate(rows, 2)]
+    return [(f"{path}:{number}", row) for number, row in enumerate(read_table(path), 2)]
 
 
 def _of_model(rows: list[_Row], model: str, path: Path) -> list[_Row]:

@@ -114,17 +114,17 @@ def generation_config(
 
 
 @contextmanager
-def as_asked(model: nn.Module) -> Iterator[None]:
+def as_asked(model: nn.Module, settings: GenerationConfig | None = None) -> Iterator[None]:
     """`model.generate` does what it is told: nothing of the model's own settings, such as beams."""
     name = "generation_config"
     own = [(part, vars(part)[name]) for part in model.modules() if name in vars(part)]
     for part, _ in own:
-        setattr(part, name, GenerationConfig())
+        setattr(part, name, settings or GenerationConfig())
     try:
         yield
     finally:
-        for part, settings in own:
-            setattr(part, name, settings)
+        for part, before in own:
+            setattr(part, name, before)
 
 
 def generate_answers(

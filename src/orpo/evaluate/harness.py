@@ -13,7 +13,7 @@ import logging
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stderr, suppress
+from contextlib import AbstractContextManager, contextmanager, redirect_stderr, suppress
 from dataclasses import dataclass
 from logging.handlers import BufferingHandler
 from pathlib import Path
@@ -227,8 +227,7 @@ def _warnings() -> Iterator[list[str]]:
         notes += dict.fromkeys(line for line in lines if not line.startswith(_OUR_DOING))
 
 
-@contextmanager
-def _plain_settings(answerer: Answerer) -> Iterator[None]:
+def _plain_settings(answerer: Answerer) -> AbstractContextManager[None]:
     """Take a model's own settings for generating away for the time being.
 
     A `max_new_tokens` among them would be taken instead of what a task asks for, and a
@@ -236,23 +235,12 @@ def _plain_settings(answerer: Answerer) -> Iterator[None]:
     """
     from transformers import GenerationConfig  # noqa: PLC0415 - loads torch
 
-    from orpo.evaluate.generation import stop_ids  # noqa: PLC0415
+    from orpo.evaluate.generation import as_asked, stop_ids  # noqa: PLC0415
 
     model, tokenizer = answerer.model, answerer.tokenizer
-    models: list[Any] = [model, getattr(getattr(model, "base_model", None), "model", None)]
-    held = [(one, one.generation_config) for one in models if hasattr(one, "generation_config")]
-    plain = GenerationConfig(
-        eos_token_id=stop_ids(tokenizer, model),
-        bos_token_id=tokenizer.bos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    try:
-        for one, _ in held:
-            one.generation_config = plain
-        yield
-    finally:
-        for one, own in held:
-            one.generation_config = own
+    bos, pad = tokenizer.bos_token_id, tokenizer.pad_token_id
+    ends = stop_ids(tokenizer, model)
+    return as_asked(model, GenerationConfig(eos_token_id=ends, bos_token_id=bos, pad_token_id=pad))
 
 
 def _scores(found: Mapping[str, Any]) -> Iterator[HarnessScore]:

@@ -136,6 +136,42 @@ def paired_interval(
     return _interval(change, groups, ends, level)
 
 
+def auc_interval(
+    positives: Sequence[float], negatives: Sequence[float], *, level: float = 0.95
+) -> Interval | None:
+    """How often a positive is above a negative, a tie counting half; None if either is missing.
+
+    The area under the curve with Newcombe's score-like interval on Hanley and McNeil's variance
+    (Statistics in Medicine 25, 2006, method 5), which holds near 0 and 1 too.
+    """
+    wins, losses = len(positives), len(negatives)
+    if not wins or not losses:
+        return None
+    ordered = np.sort(negatives)
+    below = np.searchsorted(ordered, positives) + np.searchsorted(ordered, positives, "right")
+    value = float(below.sum() / (2 * wins * losses))
+    z = NormalDist().inv_cdf(0.5 + level / 2)
+
+    def outside(theta: float) -> bool:
+        half = (wins + losses) / 2 - 1
+        spread = theta * (1 - theta) / (wins * losses)
+        spread *= 1 + half * ((1 - theta) / (2 - theta) + theta / (1 + theta))
+        return abs(value - theta) > z * math.sqrt(spread)
+
+    def border(far: float) -> float:
+        """Where being outside begins between a point that may be and one that is not."""
+        near = value
+        if not outside(far):
+            return far
+        for _ in range(60):
+            middle = (far + near) / 2
+            far, near = (middle, near) if outside(middle) else (far, middle)
+        return near
+
+    ends = (border(0.0), border(1.0))
+    return Interval(value, *ends, n=wins + losses, clusters=wins + losses, level=level)
+
+
 def _interval(
     values: Floats, groups: NDArray[np.int64], ends: tuple[float, float], level: float
 ) -> Interval:

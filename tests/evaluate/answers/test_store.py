@@ -17,9 +17,8 @@ import pytest
 from orpo.commands.main import main
 from orpo.errors import ConfigError, DataError
 from orpo.evaluate import Sampling
-from orpo.evaluate.answers import answer_questions
+from orpo.evaluate.answers import answer_questions, open_store
 from orpo.evaluate.questions import Answered, Answers, Asked, Question
-from orpo.evaluate.store import open_store
 from tests import forked
 from tests.servers import BASE
 

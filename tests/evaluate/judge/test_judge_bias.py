@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
-from orpo.evaluate.judge.pair_result import auc_interval
+from orpo.evaluate.intervals import auc_interval
 
 VALUES = st.lists(st.integers(-5, 5).map(float), min_size=1, max_size=20)
 

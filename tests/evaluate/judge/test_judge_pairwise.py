@@ -11,8 +11,7 @@ import pytest
 
 from orpo.evaluate.intervals import Interval
 from orpo.evaluate.judge.canaries import CANARIES
-from orpo.evaluate.judge.pair_result import PairwiseResult
-from orpo.evaluate.judge.pairwise import Comparison, compare_pairs
+from orpo.evaluate.judge.pairwise import Comparison, PairwiseResult, compare_pairs
 from orpo.evaluate.judge.suspicious import CONSTANT, EMPTY, FORGED, TALKS
 from orpo.evaluate.settings import JudgeSettings
 from tests.evaluate.judge.server import (

@@ -1,28 +1,10 @@
 """A judge that can be trusted as far as it has been tested: both orders, canaries, intervals."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
-from orpo.lazy import loader
-
-if TYPE_CHECKING:
-    from orpo.evaluate.judge.canaries import judge_trust as judge_trust
-    from orpo.evaluate.judge.canaries import plant_canaries as plant_canaries
-    from orpo.evaluate.judge.pairwise import Comparison as Comparison
-    from orpo.evaluate.judge.pairwise import compare_pairs as compare_pairs
-    from orpo.evaluate.judge.replies import Request as Request
-    from orpo.evaluate.judge.replies import complete as complete
-    from orpo.evaluate.judge.suspicious import suspicions as suspicions
-    from orpo.evaluate.settings import JudgeSettings as JudgeSettings
-
-_HOMES = {
-    "judge.canaries": ("judge_trust", "plant_canaries"),
-    "judge.pairwise": ("Comparison", "compare_pairs"),
-    "judge.replies": ("Request", "complete"),
-    "judge.suspicious": ("suspicions",),
-    "settings": ("JudgeSettings",),
-}
-_EACH = {name: f"orpo.evaluate.{home}" for home, names in _HOMES.items() for name in names}
-__all__ = list(_EACH)
-__getattr__ = loader(__name__, _EACH)
+from orpo.evaluate.judge.canaries import judge_trust as judge_trust
+from orpo.evaluate.judge.canaries import plant_canaries as plant_canaries
+from orpo.evaluate.judge.pairwise import Comparison as Comparison
+from orpo.evaluate.judge.pairwise import compare_pairs as compare_pairs
+from orpo.evaluate.judge.replies import Request as Request
+from orpo.evaluate.judge.replies import complete as complete
+from orpo.evaluate.judge.suspicious import suspicions as suspicions
+from orpo.evaluate.settings import JudgeSettings as JudgeSettings

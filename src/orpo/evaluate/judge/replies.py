@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from orpo.errors import ConfigError, EvaluationError, OrpoError
+from orpo.evaluate.answers import Store, open_store
 from orpo.evaluate.asking import (
     Pacer,
     Refused,
@@ -21,7 +22,6 @@ from orpo.evaluate.asking import (
     silent,
 )
 from orpo.evaluate.settings import JudgeSettings
-from orpo.evaluate.store import Store, open_store
 
 Chat: TypeAlias = Sequence[Mapping[str, str]]
 """A conversation: [{"role", "content"}]."""
