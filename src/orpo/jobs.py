@@ -31,13 +31,13 @@ from orpo.train.parallel import scoring
 
 if TYPE_CHECKING:
     from orpo.evaluate import Grade
-    from orpo.evaluate.merging import merge_adapter
+    from orpo.evaluate.loading import merge_adapter
     from orpo.evaluate.preference.pairs import ScoredPairs
     from orpo.train.trainer import ORPOTrainer
 
 __all__ = ["TrainJob", "TrainResult", "merge_adapter", "run_training"]
 
-__getattr__ = loader(__name__, {"merge_adapter": "orpo.evaluate.merging"})
+__getattr__ = loader(__name__, {"merge_adapter": "orpo.evaluate.loading"})
 
 Say: TypeAlias = Callable[[str], None]
 Grader: TypeAlias = Callable[[Row, str], "Grade"]

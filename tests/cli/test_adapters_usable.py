@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from orpo import ConfigError, ModelError, ORPOConfig, ORPOTrainer
-from orpo.evaluate import load_answerer, merging
+from orpo.evaluate import load_answerer, loading
 from tests.cli.conftest import Orpo
 from tests.train.small import byte_tokenizer, text_rows, tiny_llama
 
@@ -171,7 +171,7 @@ class TestAMergeThatWouldBeAnotherModel:
         """As it was: a change of one of two tied matrices became one of both."""
         write_base(tmp_path / "base", tie_word_embeddings=True)
         train(tmp_path, lora(target))
-        monkeypatch.setattr(merging, "untie", lambda model: None)
+        monkeypatch.setattr(loading, "untie", lambda model: None)
         merged = tmp_path / "merged"
         assert orpo("merge", tmp_path / "run", merged) == 2
         assert "merged, the model would be another one (its logits differ by" in orpo.err

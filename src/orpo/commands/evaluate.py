@@ -13,11 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 from orpo.commands.console import console, rows_table, say
 from orpo.errors import ConfigError
+from orpo.evaluate.answers import answer_questions, open_source_of_answers
+from orpo.evaluate.questions import Answered, Question
 from orpo.evaluate.settings import CACHE, JudgeSettings, Sampling, positive
 from orpo.options import argument, group, option
+from orpo.runs.claim import claim_folder
+from orpo.runs.files import EVALUATION, REPORT, write_json
+from orpo.runs.typed import plain
+from orpo.runs.writing import refuse_links
 
 if TYPE_CHECKING:
-    from orpo.evaluate.questions import Answered, Question
     from orpo.evaluate.results import Result
     from orpo.report.page import Page
 
@@ -63,8 +68,6 @@ class Answering:
         ask: Callable[..., list[Answered]] | None = None,
     ) -> list[Answered]:
         """What the model answers, kept in a file, or in the files of another way to ask."""
-        from orpo.evaluate.answers import answer_questions, open_source_of_answers  # noqa: PLC0415
-
         source = open_source_of_answers(
             model,
             server=self.server,
@@ -154,10 +157,6 @@ def claim(
 
     `more` is written there, too; `among` are the settings that must be the same, all if absent.
     """
-    from orpo.runs.claim import claim_folder  # noqa: PLC0415
-    from orpo.runs.files import EVALUATION, REPORT  # noqa: PLC0415
-    from orpo.runs.writing import refuse_links  # noqa: PLC0415
-
     refuse_links(options.output_dir, (CACHE,))
     claim_folder(
         options.output_dir,
@@ -174,8 +173,6 @@ def finish(result: Result, folder: Path) -> tuple[dict[str, Any], Page]:
     """Write evaluation.json, the page and its figures; (what --json prints, the page)."""
     from orpo.report.kinds import page_of  # noqa: PLC0415 - matplotlib loads in seconds
     from orpo.report.write import write_page  # noqa: PLC0415
-    from orpo.runs.files import EVALUATION, write_json  # noqa: PLC0415
-    from orpo.runs.typed import plain  # noqa: PLC0415
 
     found: dict[str, Any] = plain(result)
     write_json(folder / EVALUATION, found)
@@ -193,7 +190,7 @@ def show(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str = "")
 
 def say_page(page: Page, folder: Path, begin: str = "", end: str = "") -> None:
     """The page's words, each once, and where it is."""
-    lines = (begin, page.verdict, *page.remarks, end, f"page: {folder / 'report.html'}")
+    lines = (begin, page.verdict, *page.remarks, end, f"page: {folder / REPORT}")
     for line in dict.fromkeys(line for line in lines if line):
         say(line)
 

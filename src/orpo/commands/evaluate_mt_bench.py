@@ -11,12 +11,13 @@ from orpo.commands import evaluate
 from orpo.commands.console import say
 from orpo.commands.evaluate import ANSWERS, JUDGMENTS
 from orpo.errors import ConfigError
+from orpo.evaluate import mt_bench
+from orpo.evaluate.mt_bench import Benchmark, Judgment
+from orpo.evaluate.questions import Answered, spread
 from orpo.evaluate.settings import JudgeSettings, Sampling
 from orpo.options import group, option
 
 if TYPE_CHECKING:
-    from orpo.evaluate.mt_bench import Benchmark, Judgment
-    from orpo.evaluate.questions import Answered
     from orpo.evaluate.results import MTBenchJudge
     from orpo.report.page import Page
 
@@ -109,7 +110,6 @@ class Options(evaluate.Judged):
 
 def run(options: Options) -> dict[str, Any]:
     """Answer, judge, score; show the scores by category."""
-    from orpo.evaluate import mt_bench  # noqa: PLC0415
     from orpo.evaluate.mt_bench_grading import compared, read_also  # noqa: PLC0415
     from orpo.evaluate.results import MTBenchResult  # noqa: PLC0415
 
@@ -168,20 +168,17 @@ def _show(page: Page, folder: Path, trust: str) -> None:
 
 def _recorded(options: Options) -> tuple[list[Judgment], list[Judgment]]:
     """(the model's judgments, those of other models in the same file)."""
-    from orpo.evaluate.mt_bench import read_judgments  # noqa: PLC0415
     from orpo.evaluate.mt_bench_grading import require_model  # noqa: PLC0415
 
-    every = read_judgments(str(options.judgments))
+    every = mt_bench.read_judgments(str(options.judgments))
     require_model(every, options.model, str(options.judgments))
     own = [replace(one, model=options.called) for one in every if one.model == options.model]
     return own, [one for one in every if one.model != options.model]
 
 
 def _benchmark(options: Options) -> Benchmark:
-    from orpo.evaluate.mt_bench import fetch_benchmark, read_benchmark  # noqa: PLC0415
-    from orpo.evaluate.questions import spread  # noqa: PLC0415
-
-    found = read_benchmark(options.data) if options.data else fetch_benchmark(say)
+    data = options.data
+    found = mt_bench.read_benchmark(data) if data else mt_bench.fetch_benchmark(say)
     return replace(found, questions=tuple(spread(found.questions, options.limit)))
 
 
@@ -189,7 +186,7 @@ def _judged(
     options: Options, judge: JudgeSettings, benchmark: Benchmark, settings: dict[str, Any]
 ) -> tuple[list[Judgment], MTBenchJudge, dict[str, int]]:
     """(the model's judgments, who judged, what became of how many)."""
-    from orpo.evaluate import mt_bench, mt_bench_grading  # noqa: PLC0415
+    from orpo.evaluate import mt_bench_grading  # noqa: PLC0415
 
     folder, called = options.output_dir, options.called
     left: dict[str, int] = {}

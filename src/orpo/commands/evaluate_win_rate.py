@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from orpo.commands import evaluate
 from orpo.commands.console import say
 from orpo.commands.evaluate import ANSWERS, JUDGMENTS
 from orpo.errors import ConfigError, DataError
+from orpo.evaluate.questions import Answered, Question, read_questions, spread
 from orpo.options import option
-
-if TYPE_CHECKING:
-    from orpo.evaluate.questions import Answered, Question
 
 EXAMPLES = """\
 examples:
@@ -100,8 +98,6 @@ def run(options: Options) -> dict[str, Any]:
 
 
 def _questions(options: Options) -> list[Question]:
-    from orpo.evaluate.questions import read_questions, spread  # noqa: PLC0415
-
     every = read_questions(options.prompts)
     for question in every:
         if len(question.turns) > 1:

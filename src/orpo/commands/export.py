@@ -75,12 +75,12 @@ def run(options: Options) -> dict[str, Any]:
             raise missing
         notes, converter = [str(missing)], Path(_SCRIPT)
     if (model / ADAPTER_FILE).is_file():
-        from orpo.evaluate import merging  # noqa: PLC0415 - loads torch
+        from orpo.evaluate import loading  # noqa: PLC0415 - loads torch
 
-        folder = model / merging.MERGED
+        folder = model / loading.MERGED
         notes.append(f"the adapter is merged into {folder}")
         if not options.dry_run:
-            merging.merge_once(model, say=say)
+            loading.merge_once(model, say=say)
         model = folder
     staged = options.output.with_name(f".{options.output.name}.new")  # until it was looked at
     how = ["--outfile", str(staged), "--outtype", options.outtype]

@@ -32,7 +32,7 @@ def run(options: Options) -> dict[str, Any]:
     """Merge and save."""
     require_adapter(options.run)
     claim_new(Path(options.out))
-    from orpo.evaluate.merging import merge_adapter  # noqa: PLC0415 - loads torch
+    from orpo.evaluate.loading import merge_adapter  # noqa: PLC0415 - loads torch
 
     folder = merge_adapter(options.run, options.out, dtype=options.dtype)
     say(f"merged model: {folder}")

@@ -100,7 +100,7 @@ class Pushable:
         names = list(self.manifest.files)
         if not self.options.merge:
             return self.run.path, names
-        from orpo.evaluate.merging import merged_folder  # noqa: PLC0415 - loads torch
+        from orpo.evaluate.loading import merged_folder  # noqa: PLC0415 - loads torch
 
         merged = merged_folder(self.run.path)
         if merged is not None:
@@ -162,7 +162,7 @@ def run(options: Options) -> dict[str, Any]:
     private, overwrite = options.private, options.overwrite
     there = hub.check(what.manifest.run, private=private, overwrite=overwrite)
     if options.merge:
-        from orpo.evaluate.merging import merge_once  # noqa: PLC0415 - loads torch
+        from orpo.evaluate.loading import merge_once  # noqa: PLC0415 - loads torch
 
         merge_once(what.run.path, say=say)
     unknown = not options.license and not licence_here(what.run, what.base)

@@ -190,12 +190,12 @@ def _for_transformers(options: Options, notes: list[str]) -> str:
     """The folder or id that `transformers serve` loads; requests must name it so."""
     model, folder = options.model, Path(options.model)
     if (folder / ADAPTER_FILE).is_file():
-        from orpo.evaluate import merging  # noqa: PLC0415 - loads torch
+        from orpo.evaluate import loading  # noqa: PLC0415 - loads torch
 
-        model = str(folder / merging.MERGED)
+        model = str(folder / loading.MERGED)
         notes.append(f"`transformers serve` knows no adapters: merged into {model}")
         if not options.dry_run:
-            merging.merge_once(folder, say=say)
+            loading.merge_once(folder, say=say)
     if any(sign in model for sign in _SAFE_NAME):
         raise ConfigError(
             f"`transformers serve` cannot take a name with {_SAFE_NAME[0]} or {_SAFE_NAME[1]}",

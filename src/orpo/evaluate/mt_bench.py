@@ -22,7 +22,7 @@ from orpo.errors import DataError
 from orpo.evaluate.published import from_address, from_hub, reason, source_of
 from orpo.evaluate.questions import Answered, Question
 from orpo.runs.files import write_jsonl
-from orpo.runs.reading import parse_json, read_json
+from orpo.runs.reading import parse_json, read_json, read_text
 from orpo.runs.writing import write_bytes
 
 CATEGORIES = (
@@ -198,13 +198,10 @@ def _paper(path: Path) -> dict[str, dict[str, float]]:
 
 def read_lines(path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """(place, object) of each line of a JSONL file."""
-    try:
-        text = Path(path).read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        why = "no such file" if isinstance(error, FileNotFoundError) else f"unreadable ({error})"
-        raise DataError(why, where=str(path), fix="Name a JSONL file.") from error
+    if not Path(path).exists():
+        raise DataError("no such file", where=str(path), fix="Name a JSONL file.")
     # Not splitlines: JSON leaves U+2028 and its like inside of a string as they are.
-    for number, line in enumerate(text.split("\n"), 1):
+    for number, line in enumerate(read_text(Path(path)).split("\n"), 1):
         if not line.strip():
             continue
         where = f"{path}:{number}"

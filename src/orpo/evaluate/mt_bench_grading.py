@@ -17,11 +17,12 @@ import re
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
 from orpo.errors import DataError
+from orpo.evaluate import mt_bench
 from orpo.evaluate.answers import answer_questions
 from orpo.evaluate.asking import Reply
 from orpo.evaluate.intervals import Interval, mean_interval, paired_interval
@@ -30,20 +31,7 @@ from orpo.evaluate.judge.fences import excerpt
 from orpo.evaluate.judge.fences import harmless as without_markup
 from orpo.evaluate.judge.replies import Request, complete, spend
 from orpo.evaluate.judge.suspicious import FORGED, TALKS, suspicions
-from orpo.evaluate.mt_bench import (
-    CATEGORIES,
-    HIGHEST,
-    LOWEST,
-    WITH_REFERENCE,
-    Benchmark,
-    JudgePrompt,
-    Judgment,
-    category_of,
-    named_ratings,
-    parse_rating,
-    read_judgments,
-    temperature_of,
-)
+from orpo.evaluate.mt_bench import Benchmark, JudgePrompt, Judgment, parse_rating
 from orpo.evaluate.questions import Answered, AnswerSource, Question
 from orpo.evaluate.results import FlaggedAnswer, MTBenchJudge, Scores
 from orpo.evaluate.settings import JudgeSettings, Sampling
@@ -89,31 +77,14 @@ def answer_benchmark(
     The folder keeps one file of finished answers for each temperature; a broken run goes on.
     """
     found: dict[str, Answered] = {}
-    for degree in sorted({temperature_of(question.category) for question in questions}):
-        group = [q for q in questions if temperature_of(q.category) == degree]
+    for degree in sorted({mt_bench.temperature_of(question.category) for question in questions}):
+        group = [q for q in questions if mt_bench.temperature_of(q.category) == degree]
         say(f"{len(group)} question{'s' * (len(group) > 1)} at temperature {degree:g}")
         store = folder / f"temperature-{degree:g}.jsonl"
         drawn = replace(sampling, temperature=degree)
         answered = answer_questions(source, group, drawn, store, say)
         found |= {one.question.id: one for one in answered}
     return [found[question.id] for question in questions]
-
-
-@dataclass(frozen=True)
-class _Task:
-    """One answer to be graded."""
-
-    question: Question
-    turn: int
-    prompt: JudgePrompt
-    text: str
-    flags: tuple[str, ...] = ()
-
-    @property
-    def request(self) -> Request:
-        """The protocol's messages to the judge."""
-        system, user = self.prompt.system, self.text
-        return Request(({"role": "system", "content": system}, {"role": "user", "content": user}))
 
 
 def grade_benchmark(
@@ -131,24 +102,21 @@ def grade_benchmark(
     questions = [one.question for one in answered]
     canaries = plant_canaries([one.id for one in questions], [True] * len(answered), settings.seed)
     canaries += [Canary(FORGED, c.index, _END_OF_ANSWER) for c in canaries if c.kind == FORGED]
-    tasks = _tasks(benchmark, answered)
-    lures = [_task(benchmark, questions[one.index], 1, (one.answer,)) for one in canaries]
-    replies = complete(settings, [task.request for task in (*tasks, *lures)], say)
-    own, others = replies[: len(tasks)], replies[len(tasks) :]
+    blanks = _blanks(benchmark, answered)
+    lures = [_blank(benchmark, questions[one.index], 1, (one.answer,)) for one in canaries]
+    requests = [_request(benchmark.prompts[one.prompt], one) for one in (*blanks, *lures)]
+    replies = complete(settings, requests, say)
+    own, others = replies[: len(blanks)], replies[len(blanks) :]
     judgments = [
-        Judgment(
-            question_id=benchmark.numbers[task.question.id],
+        replace(
+            blank,
             model=answered[0].model,
-            turn=task.turn,
-            score=parse_rating(reply.text),
             judge=settings.model,
-            prompt=task.prompt.name,
+            score=parse_rating(reply.text),
             judgment=reply.text or (_NO_REPLY if reply.error else ""),
-            user_prompt=task.text,
-            flags=task.flags,
             tstamp=time.time(),
         )
-        for task, reply in zip(tasks, own, strict=True)
+        for blank, reply in zip(blanks, own, strict=True)
     ]
     given = [(one, parse_rating(got.text)) for one, got in zip(canaries, others, strict=True)]
     said = [turn for one in answered for turn in one.turns]
@@ -196,11 +164,18 @@ def _outcome(score: float | None, beside: Judgment) -> Outcome:
     return "lost" if score <= _NOTHING or (real is not None and score < real) else "tied"
 
 
-def _tasks(benchmark: Benchmark, answered: Sequence[Answered]) -> list[_Task]:
+def _request(prompt: JudgePrompt, blank: Judgment) -> Request:
+    """The protocol's messages to the judge."""
+    said = (("system", prompt.system), ("user", blank.user_prompt))
+    return Request(tuple({"role": role, "content": text} for role, text in said))
+
+
+def _blanks(benchmark: Benchmark, answered: Sequence[Answered]) -> list[Judgment]:
+    """Of every turn, still without a score."""
     answers = [turn for one in answered for turn in one.turns]
     asked = [turn for one in answered for turn in one.question.turns]
     flags = iter(suspicions(answers, asked))
-    tasks = []
+    blanks = []
     for one in answered:
         carried: tuple[str, ...] = ()
         for turn, answer in enumerate(one.turns, 1):
@@ -208,19 +183,21 @@ def _tasks(benchmark: Benchmark, answered: Sequence[Answered]) -> list[_Task]:
             found = tuple(dict.fromkeys((*carried, *own)))
             carried = tuple(flag for flag in found if flag in _CARRIED)
             read = [harmless(text) for text in one.turns[:turn]]
-            tasks.append(_task(benchmark, one.question, turn, read, found))
-    return tasks
+            blanks.append(_blank(benchmark, one.question, turn, read, found))
+    return blanks
 
 
-def _task(
+def _blank(
     benchmark: Benchmark,
     question: Question,
     turn: int,
     answers: Sequence[str],
     flags: tuple[str, ...] = (),
-) -> _Task:
+) -> Judgment:
     prompt = judge_prompt(benchmark, question, turn)
-    return _Task(question, turn, prompt, user_prompt(prompt, question, answers, turn), flags)
+    asked = user_prompt(prompt, question, answers, turn)
+    number = benchmark.numbers[question.id]
+    return Judgment(number, "", turn, None, prompt=prompt.name, user_prompt=asked, flags=flags)
 
 
 def judge_prompt(benchmark: Benchmark, question: Question, turn: int) -> JudgePrompt:
@@ -229,7 +206,7 @@ def judge_prompt(benchmark: Benchmark, question: Question, turn: int) -> JudgePr
     Turn 1 is judged alone, turn 2 with the conversation before it; mathematics, reasoning and
     coding with a reference answer.
     """
-    math = "-math" if question.category in WITH_REFERENCE else ""
+    math = "-math" if question.category in mt_bench.WITH_REFERENCE else ""
     return benchmark.prompts[f"single{math}-v1{'-multi-turn' if turn == 2 else ''}"]
 
 
@@ -296,8 +273,8 @@ def _scores(rows: list[Judgment], categories: Categories) -> Scores:
     plain = [row for row in kept if not row.flags]
     unparsed = sum(row.score is None for row in rows)
     again = Counter((row.question_id, row.turn, row.judge) for row in rows)
-    found = _grouped(kept, lambda row: category_of(row.question_id, categories))
-    order = [*CATEGORIES, *sorted(found.keys() - set(CATEGORIES))]
+    found = _grouped(kept, lambda row: mt_bench.category_of(row.question_id, categories))
+    order = [*mt_bench.CATEGORIES, *sorted(found.keys() - set(mt_bench.CATEGORIES))]
     by_category = {name: found[name] for name in order if name in found}
     by_turn = _by_turn(kept)
     groups = {f"turn {turn}": some for turn, some in by_turn.items()} | found
@@ -327,7 +304,7 @@ def _scores(rows: list[Judgment], categories: Categories) -> Scores:
         disagreeing=sum(
             bool(row.judgment) and parse_rating(row.judgment) != row.score for row in rows
         ),
-        conflicting=sum(len(named_ratings(row.judgment)) > 1 for row in rows),
+        conflicting=sum(len(mt_bench.named_ratings(row.judgment)) > 1 for row in rows),
         judges=tuple(dict.fromkeys(row.judge for row in rows if row.judge)),
         rows=len(rows),
     )
@@ -335,7 +312,7 @@ def _scores(rows: list[Judgment], categories: Categories) -> Scores:
 
 def _counts(row: Judgment) -> bool:
     """On the scale, or zero: judges give it to empty answers, FastChat averages it."""
-    return row.score is not None and 0 <= row.score <= HIGHEST
+    return row.score is not None and 0 <= row.score <= mt_bench.HIGHEST
 
 
 def _grouped(rows: Iterable[Judgment], key: Callable[[Judgment], K]) -> dict[K, list[Judgment]]:
@@ -361,8 +338,8 @@ def _interval(rows: Sequence[Judgment]) -> Interval:
     """Questions are drawn; cut to the scale: what lies outside of it cannot be the truth."""
     values = _values(rows)
     found = mean_interval(values, [row.question_id for row in rows], share=False)
-    low = max(found.low, min(LOWEST, *values))
-    return replace(found, low=low, high=min(found.high, HIGHEST))
+    low = max(found.low, min(mt_bench.LOWEST, *values))
+    return replace(found, low=low, high=min(found.high, mt_bench.HIGHEST))
 
 
 def paired_difference(judgments: Sequence[Judgment], others: Sequence[Judgment]) -> Interval | None:
@@ -417,7 +394,7 @@ def compared(
 def read_also(given: str) -> list[Judgment]:
     """Judgments of other models: FILE, or FILE=NAME,NAME for some of its models."""
     path, _, names = given.partition("=") if not Path(given).exists() else (given, "", "")
-    found = read_judgments(path)
+    found = mt_bench.read_judgments(path)
     wanted = [name.strip() for name in names.split(",") if name.strip()]
     for name in wanted:
         require_model(found, name, path)

@@ -237,13 +237,13 @@ class PairwiseResult:
         place, length = bias["first_position_wins"], bias["length_auc"]
         if place is not None and not place.low <= 0.5 <= place.high:
             said.append(
-                f"The judge goes by the place: the answer shown first won {_shown(place)} of the "
-                "verdicts with a winner. Both orders were asked, so that this evens out."
+                f"The judge goes by the place: the answer shown first won {_in_words(place)} of "
+                "the verdicts with a winner. Both orders were asked, so that this evens out."
             )
         if length is not None and not length.low <= 0.5 <= length.high:
             said.append(
                 "Length and verdict go together: the difference in length alone tells wins from "
-                f"losses in {_shown(length)} of the cases."
+                f"losses in {_in_words(length)} of the cases."
             )
         return [*said, self.suspicion] if self.suspicion else said
 
@@ -265,7 +265,7 @@ class PairwiseResult:
         return share_interval([(value, one.group) for value, one in found if value is not None])
 
 
-def _shown(interval: Interval) -> str:
+def _in_words(interval: Interval) -> str:
     value, low, high = (100 * x for x in (interval.value, interval.low, interval.high))
     return f"{value:.0f} % (95 % interval {low:.0f} to {high:.0f})"
 
