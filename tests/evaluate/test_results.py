@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from orpo.errors import DataError
+from orpo.evaluate import Grade, grade_summary
 from orpo.evaluate.intervals import mean_interval
 from orpo.evaluate.results import AlpacaResult, PreferenceResult
 from orpo.runs.typed import plain, typed
@@ -47,3 +48,26 @@ def test_outputs_that_nobody_judged_have_no_rates() -> None:
     assert (found.rates, found.judged) == (None, None)
     with pytest.raises(DataError, match="lacks 'win_rate'"):
         typed(AlpacaResult, {**values, "by_length": []}, where="e")
+
+
+def test_groups_and_verdicts_add_up_to_the_whole() -> None:
+    grades = [
+        Grade(True, "correct", {"language": "en"}),
+        Grade(False, "refused", {"language": "zh"}),
+        Grade(False, "refused", {"language": "en"}),
+        Grade(False, "wrong"),
+    ]
+    assert grade_summary(grades) == {
+        "correct_answers": 0.25,
+        "prompts": 4,
+        "by_verdict": {
+            "refused": {"answers": 2},
+            "correct": {"answers": 1},
+            "wrong": {"answers": 1},
+        },
+        "by_language": {
+            "en": {"correct_answers": 0.5, "n": 2},
+            "zh": {"correct_answers": 0.0, "n": 1},
+        },
+    }
+    assert grade_summary([]) == {"correct_answers": 0.0, "prompts": 0, "by_verdict": {}}

@@ -131,7 +131,7 @@ def _annotated(
         "annotations": path.name,
         "annotator": given.annotator,
         "baseline": given.baseline or (benchmark.baseline.name if benchmark.baseline else ""),
-        "not_comparable": given.why_not_comparable(),
+        "not_comparable": " ".join(given.why_not_comparable()),
         "by_position": given.by_position,
         "contradicting": given.contradicting,
         "rates": rates,

@@ -43,9 +43,8 @@ class Annotations:
     placed: bool = True
     """Whether it is known which instruction a row is of. Rows that are counted, and that are not as
     many as the instructions, are of none: what is missing has shifted the rest."""
-    contradicting: int = (
-        0  # rows whose index is another instruction's than their text, which counts
-    )
+    contradicting: int = 0
+    """Rows whose index is another instruction's than their text, which counts."""
 
     @property
     def unjudged(self) -> int:
@@ -57,11 +56,8 @@ class Annotations:
         """Instructions without a row."""
         return self.size - len(self.pairs)
 
-    def why_not_comparable(self) -> str:
+    def why_not_comparable(self) -> Iterator[str]:
         """Why a win rate does not compare with the published leaderboard; nothing if it does."""
-        return " ".join(self._reasons())
-
-    def _reasons(self) -> Iterator[str]:
         if self.annotator != OFFICIAL_ANNOTATOR:
             who = self.annotator or "a judge that the file does not name"
             yield f"The verdicts are by {who}; published figures are by {OFFICIAL_ANNOTATOR}."

@@ -222,17 +222,15 @@ class _Round:
         return self.answered + self.refused
 
     def _take(self, result: Reply | Exception) -> None:
+        self.in_a_row = self.in_a_row + 1 if isinstance(result, Unanswered) else 0
         match result:
             case Reply(error=""):
                 self.answered.append(result)
-                self.in_a_row = 0
                 self._count()
             case Reply():
                 self.refused.append(result)
-                self.in_a_row = 0
             case Unanswered(all_are=False):
                 self.failures.append(result)
-                self.in_a_row += 1
             case Unanswered():
                 self.fatal = self.fatal or EvaluationError(f"the judge's server, {result}")
             case OrpoError():
