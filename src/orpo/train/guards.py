@@ -38,23 +38,15 @@ _WINDOW = 5  # logs over which a margin is smoothed
 
 
 @dataclass(frozen=True)
-class Spike:
-    """A loss far above those before it."""
-
-    before: float
-    now: float
-
-
-@dataclass(frozen=True)
-class MarginCollapse:
-    """A preference that was there and is gone."""
+class Turn:
+    """A figure that is far from what it was before."""
 
     name: str
     before: float
     now: float
 
 
-def loss_spike(losses: Sequence[float]) -> Spike | None:
+def loss_spike(losses: Sequence[float]) -> Turn | None:
     """Whether the last of some losses stands out above those before it.
 
     It must lie above their median by many times their spread (the median absolute deviation, which
@@ -67,10 +59,10 @@ def loss_spike(losses: Sequence[float]) -> Spike | None:
     middle = median(earlier)
     spread = 1.4826 * median(abs(loss - middle) for loss in earlier)
     rise = max(7 * (1 + 5 / len(earlier)) * spread, 0.3 * abs(middle), 0.1)
-    return Spike(middle, now) if now - middle > rise else None
+    return Turn("loss", middle, now) if now - middle > rise else None
 
 
-def margin_collapse(margins: Sequence[float], accuracies: Sequence[float]) -> MarginCollapse | None:
+def margin_collapse(margins: Sequence[float], accuracies: Sequence[float]) -> Turn | None:
     """Whether the preference for the chosen answers was clear and is gone.
 
     Compares the mean of the last five values with the mean of those before: a margin that was
@@ -90,7 +82,7 @@ def margin_collapse(margins: Sequence[float], accuracies: Sequence[float]) -> Ma
         else:
             gone = before >= 0.6 and now < 0.5
         if gone and before - now > 6 * noise / math.sqrt(_WINDOW):
-            return MarginCollapse(name, before, now)
+            return Turn(name, before, now)
     return None
 
 
