@@ -25,8 +25,7 @@ from orpo.runs.files import METRICS, read_jsonl, read_recipe
 from orpo.runs.lock import run_lock
 from orpo.runs.manifest import read_manifest
 from orpo.runs.writing import make_way
-from orpo.train import checkpoints, optimizers
-from orpo.train.continuity import Continuity, StopRequested, keep_randomness, stop_of
+from orpo.train import checkpoints, continuity
 from orpo.train.guards import EVALUATING, EXCHANGING, LOADING, SAVING, Watchdog
 from orpo.train.parallel import most_of_ranks
 from orpo.train.recorder import RunRecorder
@@ -39,7 +38,7 @@ class DurableTrainer(Trainer):
 
     args: ORPOConfig
     say: Callable[[str], None]  # told, in one line, what the user should know of
-    _continuity: Continuity
+    _continuity: continuity.Continuity
     _recorder: RunRecorder
     _watchdog: Watchdog
     _checked: tuple[str | bool, Path, str, list[tuple[str, str]]] | None = None
@@ -56,7 +55,7 @@ class DurableTrainer(Trainer):
         with run_lock(folder) if first else contextlib.nullcontext() as without_lock:
             if first:
                 sweep(folder)
-            self._continuity = Continuity()
+            self._continuity = continuity.Continuity()
             if without_lock:
                 self._tell("unlocked", without_lock)
             checkpoint = self._go_on_from(asked) if asked else None
@@ -104,7 +103,7 @@ class DurableTrainer(Trainer):
         for kind, line in lines:
             self._tell(kind, line)
         progress, step = checkpoints.read_progress(path), read_manifest(path).step
-        self._continuity = Continuity(run, resumed=progress, committed=step)
+        self._continuity = continuity.Continuity(run, resumed=progress, committed=step)
         self._recorder.go_on_from(path, self.args, progress.metric_lines)
         self._tell("resumed", f"going on from {path.name}", step=step)
         self._set_aside("what comes after it is set aside", after=step, run=run)
@@ -130,7 +129,7 @@ class DurableTrainer(Trainer):
     def _finalize_training(self, *args: Any, **kwargs: Any) -> Any:
         self._make_up()  # where the run went on from its very end, and no epoch has begun
         self._continuity.lines = self._recorder.lines
-        switches = optimizers.switching(self.optimizer)
+        switches = continuity.switching(self.optimizer)
         if switches is not None and self._as_trained:
             switches.eval()  # before the best weights are loaded, which are to be used as they are
         self._as_trained = False
@@ -171,16 +170,16 @@ class DurableTrainer(Trainer):
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         """As in transformers; settings that have changed knowingly are those given now."""
-        given = optimizers.settings_of(self.optimizer)
+        given = continuity.settings_of(self.optimizer)
         bases = list(getattr(self.lr_scheduler, "base_lrs", []))
         super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is not None and not self.is_deepspeed_enabled:
-            optimizers.follow(self.optimizer, self.lr_scheduler, given, bases)
-            self._as_trained = optimizers.put_back(Path(checkpoint), self.model, self.optimizer)
+            continuity.follow(self.optimizer, self.lr_scheduler, given, bases)
+            self._as_trained = continuity.put_back(Path(checkpoint), self.model, self.optimizer)
 
-    def _to_be_used(self) -> contextlib.AbstractContextManager[optimizers.Exact]:
+    def _to_be_used(self) -> contextlib.AbstractContextManager[continuity.Exact]:
         """Within it the model's weights are those that a switching optimizer wants to be used."""
-        return optimizers.to_be_used(self.optimizer if self._as_trained else None)
+        return continuity.to_be_used(self.optimizer if self._as_trained else None)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)
@@ -222,7 +221,7 @@ class DurableTrainer(Trainer):
 
     def _stopping_at_once(self) -> contextlib.AbstractContextManager[None]:
         """Work that a signal may cut off, because it is done again; ranks agree on it first."""
-        stop, alone = stop_of(self.callback_handler.callbacks), self.args.world_size == 1
+        stop, alone = continuity.stop_of(self.callback_handler.callbacks), self.args.world_size == 1
         return stop.at_once() if stop and alone and self.is_in_train else contextlib.nullcontext()
 
     def _agreed_to_stop(self, *, ends: bool = False) -> bool:
@@ -231,7 +230,7 @@ class DurableTrainer(Trainer):
 
     @property
     def _told_to_stop(self) -> bool:
-        stop = stop_of(self.callback_handler.callbacks)
+        stop = continuity.stop_of(self.callback_handler.callbacks)
         return stop is not None and stop.received is not None  # on this rank
 
     def _next_samples(self, fetch: Callable[[], list[Any]]) -> list[Any] | None:
@@ -243,7 +242,7 @@ class DurableTrainer(Trainer):
         try:
             with self._stopping_at_once():
                 samples = [] if ends else fetch()
-        except StopRequested:
+        except continuity.StopRequested:
             ends = True
         except RuntimeError:  # the signal has ended the loader's processes as well
             if not self._told_to_stop:
@@ -267,7 +266,7 @@ class DurableTrainer(Trainer):
             control.should_log = True
         try:
             super()._maybe_log_save_evaluate(*args, **kwargs)
-        except StopRequested:
+        except continuity.StopRequested:
             self._continuity.evaluate = True
             self._continuity.stop(control)
             self._maybe_log_save_evaluate(*args, **kwargs)
@@ -275,7 +274,7 @@ class DurableTrainer(Trainer):
     def evaluate(self, *args: Any, **kwargs: Any) -> Any:
         """As in transformers; what it draws at random does not change the training."""
         with (
-            keep_randomness(),
+            continuity.keep_randomness(),
             self._stopping_at_once(),
             self._watchdog.during(EVALUATING),
             self._to_be_used(),
@@ -285,7 +284,7 @@ class DurableTrainer(Trainer):
     def _leave_together(self) -> None:
         """Between two batches of an evaluation: several ranks can only leave it all at once."""
         if self.is_in_train and self.args.world_size > 1 and self._agreed_to_stop():
-            raise StopRequested
+            raise continuity.StopRequested
 
     def commit_here(self) -> None:
         """Commit a checkpoint of the steps taken, if there is none yet; every rank must call it."""
@@ -330,7 +329,7 @@ class DurableTrainer(Trainer):
                 inner, resumable = aside / checkpoint_name(step), not self.args.save_only_model
                 self._complete(folder, inner)
                 if resumable and self.args.should_save and not self._in_pieces:
-                    optimizers.write_trained(inner, self.model, exact)
+                    continuity.write_trained(inner, self.model, exact)
         self._continuity.committed = step if resumable else self._continuity.committed
         if self.args.should_save:
             self._rotate(folder)

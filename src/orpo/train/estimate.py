@@ -10,8 +10,7 @@ from orpo.config import ORPOConfig
 from orpo.engine.footprint import Counted, Footprint, ModelShape, Wrapper, footprint
 from orpo.engine.memory import most_positions
 from orpo.train.fleet import Fleet
-from orpo.train.optimizers import steps_in_all, steps_per_epoch
-from orpo.train.work import ModelCost, Work
+from orpo.train.work import ModelCost, Work, steps_in_all, steps_per_epoch
 
 _SHARE = 0.9
 """Part of a device that the formula may fill: it does not know fragmentation and buffers."""

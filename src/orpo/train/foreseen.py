@@ -31,8 +31,8 @@ from transformers.utils import is_liger_kernel_available
 from orpo.config import ORPOConfig
 from orpo.errors import ConfigError, OrpoError, refuse_first
 from orpo.train.metrics import PairTable, columns_of
-from orpo.train.optimizers import steps_in_all
 from orpo.train.step_loss import StepLoss
+from orpo.train.work import steps_in_all
 
 _LAYERWISE = "layerwise"
 _SEVERAL = "Add --nproc N, or start with torchrun or accelerate launch; or leave it out."

@@ -161,6 +161,21 @@ class WorkMeter:
         return replace(self._before, steps=steps, flops=flops)
 
 
+def steps_in_all(args: TrainingArguments, pairs: int, ranks: int) -> int:
+    """Optimizer steps of a run over so many pairs."""
+    an_epoch = steps_per_epoch(args, pairs, ranks)
+    by_epochs = math.ceil(args.num_train_epochs * an_epoch)
+    return int(args.max_steps) if args.max_steps > 0 else by_epochs
+
+
+def steps_per_epoch(args: TrainingArguments, pairs: int, ranks: int) -> int:
+    """As transformers counts them: batches of every rank, then accumulated."""
+    batch = args.per_device_train_batch_size * ranks
+    batches = pairs // batch if args.dataloader_drop_last else math.ceil(pairs / batch)
+    steps: int = math.ceil(batches / args.gradient_accumulation_steps)
+    return max(1, steps)
+
+
 def scored(output: EngineOutput) -> Work:
     """A micro-batch that went forward only."""
     sequences = len(output.logps.chosen_sum) + int(output.logps.has_rejected.sum())
