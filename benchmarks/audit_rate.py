@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from orpo.audit.views import view
+from orpo.audit.faults import view
 from orpo.data.reading import PairReader
 from orpo.data.sources import open_source
 from orpo.data.types import PreferencePair

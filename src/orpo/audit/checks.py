@@ -11,7 +11,7 @@ from difflib import get_close_matches
 
 import numpy as np
 
-from orpo.audit.faults import empty_parts, low_margin, same_answers
+from orpo.audit.faults import PairView, empty_parts, low_margin, same_answers
 from orpo.audit.findings import (
     EXAMPLES,
     Check,
@@ -24,7 +24,6 @@ from orpo.audit.findings import (
     percent,
 )
 from orpo.audit.texts import about_markup, markup_in, opening_of, refuses, script_of
-from orpo.audit.views import PairView
 
 CATEGORY_COLUMNS = ("category", "topic", "subset", "source", "task", "domain", "language")
 """Columns that say where a row belongs, if they hold a limited number of names."""

@@ -18,7 +18,7 @@ from orpo.errors import DataError
 from orpo.runs.typed import typed
 
 if TYPE_CHECKING:
-    from orpo.audit.views import PairView
+    from orpo.audit.faults import PairView
 
 VERDICTS = ("ok", "look", "stop")
 """From harmless to harmful: nothing to do, worth a look, do not train on this."""

@@ -18,10 +18,9 @@ from typing import TYPE_CHECKING, Any
 from pyarrow import ArrowException
 
 from orpo.audit.copies import JsonLines, Parquet, Staged, schema_of
-from orpo.audit.faults import check_of, faults
+from orpo.audit.faults import PairView, check_of, faults, opposite, view
 from orpo.audit.repair import Repair, Repaired, kind_of
 from orpo.audit.repeats import NearDuplicates, near_prompts
-from orpo.audit.views import PairView, opposite, view
 from orpo.data.lengths import LengthPolicy
 from orpo.data.reading import PairReader, is_tokenised
 from orpo.data.sources import open_source

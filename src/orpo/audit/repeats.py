@@ -11,9 +11,9 @@ from collections.abc import Iterable
 import numpy as np
 
 from orpo.audit import similar
+from orpo.audit.faults import PairView, opposite
 from orpo.audit.findings import Check, Told
 from orpo.audit.similar import Hashes, Signatures, WordStore, WordWeights
-from orpo.audit.views import PairView, opposite
 
 NEAR_ROWS = 300_000
 """Rows among which near duplicates are looked for: about 2 KB are kept of each."""

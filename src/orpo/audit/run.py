@@ -7,11 +7,10 @@ from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 
 from orpo.audit import checks, repeats
-from orpo.audit.faults import count_texts
+from orpo.audit.faults import PairView, count_texts, view
 from orpo.audit.findings import EXAMPLES, Audit, Check, Example, Finding, amount, clip, in_words
 from orpo.audit.lengths import Lengths, TokenCounts, truncation_of
 from orpo.audit.similar import minhash_available
-from orpo.audit.views import PairView, view
 from orpo.data.asked import CHANGES, decide, told_of_changes
 from orpo.data.lengths import LengthPolicy, TooLongError
 from orpo.data.reading import PairReaders, is_tokenised

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from transformers import PrinterCallback
 
+from orpo.audit.faults import view
 from orpo.audit.findings import amount
-from orpo.audit.views import view
 from orpo.config import ORPOConfig
 from orpo.data.reading import PairReaders, ReadOnce, is_tokenised
 from orpo.data.sources import Mixture, Source

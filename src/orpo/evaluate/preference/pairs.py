@@ -21,8 +21,8 @@ import torch
 from numpy.typing import NDArray
 from transformers import EvalPrediction
 
+from orpo.audit.faults import view
 from orpo.audit.texts import script_of
-from orpo.audit.views import view
 from orpo.data.reading import PairReaders, is_tokenised
 from orpo.data.types import Dropped, Row
 from orpo.errors import DataError
