@@ -14,11 +14,10 @@ from tests.audit.faults import plain as pair
 from tests.audit.faults import write
 from transformers import PreTrainedTokenizerBase
 
-from orpo.audit.show import ShownRow, show_rows
+from orpo.audit.show import ShownRow, TokenTexts, show_rows
 from orpo.config import ORPOConfig
 from orpo.data.lengths import LengthPolicy
 from orpo.data.pack import PairCollator
-from orpo.data.token_text import TokenTexts
 from orpo.data.tokenize import PairTokenizer
 from orpo.data.types import PreferencePair, Row, TokenizedPair
 from orpo.engine.layout import pair_lengths

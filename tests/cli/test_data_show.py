@@ -13,9 +13,8 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
 
-from orpo.audit.show import ShownPart, ShownRow
+from orpo.audit.show import ShownPart, ShownRow, TokenPiece
 from orpo.commands.data_show import LEGEND, draw_row, inert
-from orpo.data.token_text import TokenPiece
 from orpo.data.types import Dropped
 from tests.audit.faults import pair as chat
 from tests.audit.faults import write

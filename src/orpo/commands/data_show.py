@@ -22,8 +22,7 @@ from orpo.errors import ConfigError
 from orpo.options import argument, asked, option, training_settings
 
 if TYPE_CHECKING:
-    from orpo.audit.show import ShownPart, ShownRow
-    from orpo.data.token_text import TokenPiece
+    from orpo.audit.show import ShownPart, ShownRow, TokenPiece
 
 EXAMPLES = """\
 examples:
