@@ -165,7 +165,7 @@ class ORPOConfig(OwnSettings, TrainingArguments):
 
 def _meant_by(name: str, names: list[str], value: Any) -> str:
     """What to write in place of a name that is no setting."""
-    from orpo.migrate.hints import suggestion  # noqa: PLC0415 - only where it is needed
+    from orpo.migrate.convert import suggestion  # noqa: PLC0415 - only where it is needed
 
     found = suggestion(name, [*names, *_OF_THE_TRAINER], value)
     near = {f"Did you mean {own!r}?": argument for own, argument in _OF_THE_TRAINER.items()}

@@ -19,8 +19,7 @@ from hypothesis import strategies as st
 
 from orpo.commands.flags import ask
 from orpo.errors import ConfigError
-from orpo.migrate.convert import Conversion, convert, read_mapping, recipe_text
-from orpo.migrate.hints import suggestion
+from orpo.migrate.convert import Conversion, convert, read_mapping, recipe_text, suggestion
 from orpo.migrate.ledger import FILL_IN, Key, Ledger
 from orpo.migrate.rules import PEERS
 

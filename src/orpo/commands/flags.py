@@ -277,7 +277,7 @@ def _read_recipe(path: str) -> tuple[dict[str, Any], dict[str, int]]:
     known = {*settings.settings_of(TrainJob), *settings.training_settings()}
     for name, value in own.items():
         if name not in known:
-            from orpo.migrate.hints import suggestion  # noqa: PLC0415 - only where it is needed
+            from orpo.migrate.convert import suggestion  # noqa: PLC0415 - only where it is needed
 
             what = f"unknown setting {name!r}"
             fix = suggestion(str(name), known, value) or "See `orpo train --help`."

@@ -70,7 +70,7 @@ _OF_THE_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFIL
 
 def _suggestion(name: str, known: set[str], value: str) -> str:
     """What may be meant by an option; names of settings are spelled as options."""
-    from orpo.migrate.hints import suggestion  # noqa: PLC0415 - transformers comes with it
+    from orpo.migrate.convert import suggestion  # noqa: PLC0415 - transformers comes with it
 
     if "learning_rate" not in known:
         return did_you_mean(name, known, shown="--{}")

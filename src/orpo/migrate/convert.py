@@ -1,24 +1,25 @@
 """Settings of another trainer in, a recipe and an account of every key out; nothing is run.
 
 A file is read into keys and the rules of its trainer (`peers`, with the tables of names in
-`tables.yaml`) write settings into a `Ledger`, which holds that no key is passed over.
+`tables.yaml`) write settings into a `Ledger`, which holds that no key is passed over. They are
+asked for a single key, too: what a setting of another trainer, or an older name, is called here.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import yaml
 
-from orpo.errors import ConfigError, DataError
+from orpo.errors import ConfigError, DataError, did_you_mean
 from orpo.migrate.ledger import FILL_IN, Key, Kind, Ledger, Outcome, Setting
 from orpo.migrate.peers import require_orpo, settle
-from orpo.migrate.rules import PEERS, known_to_transformers
+from orpo.migrate.rules import PEERS, TABLES, known_to_transformers
 from orpo.runs import reading
 from orpo.terminal import spelled_out
 
@@ -48,6 +49,13 @@ _SCRIPTS = {
     ".py": ("a Python script", "A script for TRL runs with two changed imports"),
     **{".sh": _SHELL, ".bash": _SHELL},
 }
+_ASKED = ("trl", "llama-factory", "ms-swift", "axolotl")
+"""Of two that know a word, the first is followed: Axolotl's `batch_size` is that of a step."""
+_SAMPLES: tuple[Any, ...] = (0.5, True, "lora")
+_NEEDLESS = "Leave it out"
+
+Hint: TypeAlias = tuple[tuple[str, ...], str]
+"""What a setting that orpo does not have is called here, or what to do instead."""
 
 
 @dataclass(frozen=True)
@@ -248,3 +256,47 @@ def _value(value: Any) -> str:
 def _no_lines(text: str) -> str:
     """A text on one line, without what would steer a terminal or end a comment."""
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+def suggestion(name: str, known: Collection[str], value: Any = None) -> str:
+    """What to write in place of an unknown setting, out of what is known; or empty."""
+    plain = name.lower().replace("-", "_")
+    found = None if plain in known else _hint(plain, value)
+    if found is not None and {*found[0]} <= {*known}:
+        names, instead = found
+        return f"Did you mean {' and '.join(map(repr, names))}?" if names else instead
+    return did_you_mean(plain, known, shown="'{}'")
+
+
+def _hint(name: str, value: Any) -> Hint | None:
+    """What other trainers' rules make of a setting; None if none of them has it."""
+    for setting, words in TABLES["words"].items():
+        if name in words:
+            return (setting,), ""
+    for samples in ([] if value is None else [value]), _SAMPLES:
+        answers = [a for peer in _ASKED for one in samples if (a := _asked(peer, name, one))]
+        if answers:  # a name says most, that it can be left out least
+            return min(answers, key=lambda answer: (not answer[0], answer[1].startswith(_NEEDLESS)))
+    return None
+
+
+def _asked(peer: str, name: str, value: Any) -> Hint | None:
+    """What one trainer's rules say to a value of the setting."""
+    key = Key(name, value, "")
+    marks = PEERS[peer].get("required", {}).items()
+    ledger = Ledger(PEERS[peer]["called"], [*(Key(k, v, "") for k, v in marks), key])
+    try:
+        require_orpo(ledger, peer)
+        settle(ledger, peer, {})
+    except ConfigError:  # such as a file that is not there
+        return None
+    if ledger.has(name):
+        return None
+    (outcome,) = [one for one in ledger.outcomes if one.key is key]
+    made = [s.name for s in ledger.settings.values() if s.source.startswith(f"{name}, ")]
+    if outcome.kind == "converted" and made:
+        return tuple(made), ""
+    said = outcome.said.rstrip(".")
+    if outcome.kind == "not needed":
+        return (), f"{_NEEDLESS}: {said}."
+    return None if repr(value) in said else ((), f"{said[0].upper()}{said[1:]}.")
