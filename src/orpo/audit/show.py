@@ -27,7 +27,6 @@ from orpo.errors import DataError
 TERMS = ("nll", "odds_chosen", "odds_rejected")
 """Where a token may count: the NLL, and either answer's mean log-probability in the odds ratio."""
 
-_TOKENISED = "already tokenised"
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-F]{2})>")
 _SPACE = "\u2581"  # how SentencePiece writes a space
 _ALPHABET = {character: byte for byte, character in bytes_to_unicode().items()}
@@ -211,12 +210,7 @@ class _Shower:
     def _tokens(self, row: Row) -> tuple[str, TokenizedPair | Dropped]:
         """How the row is rendered, and all of its tokens."""
         if is_tokenised(row.values):
-            try:
-                found = self._whole.from_tokens(row)
-            except DataError as error:
-                return _TOKENISED, self.reader.refuse(row, error)
-            self.reader.accept(row)
-            return _TOKENISED, found
+            return "already tokenised", self.reader.tokens(row, self._whole.from_tokens)
         pair = self.reader(row)
         if isinstance(pair, Dropped):
             return "", pair

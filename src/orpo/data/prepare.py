@@ -27,7 +27,6 @@ import pyarrow as pa
 import torch
 from tqdm.auto import tqdm
 
-from orpo.data.lengths import TooLongError
 from orpo.data.reading import PairReader, PairReaders, is_tokenised
 from orpo.data.sources import fingerprint_of
 from orpo.data.tokenize import PairTokenizer
@@ -119,16 +118,7 @@ class Preparation:
         if reader.format or not is_tokenised(row.values):
             return reader(row)
         tokenised["already tokenised"] = None
-        try:
-            found = self.tokenize.from_tokens(row)
-        except TooLongError:
-            raise  # asked for by truncation="error"; nothing is wrong with the row's form
-        except DataError as error:
-            if self.on_bad_row == "error":
-                raise
-            return reader.refuse(row, error)
-        reader.accept(row)
-        return found
+        return reader.tokens(row, self.tokenize.from_tokens)
 
     def _required(self, rows: Iterable[Row], ledger: Ledger) -> Iterator[TokenizedPair]:
         yield from self.stream(rows, ledger, progress=True)

@@ -10,7 +10,7 @@ import marshal
 import tempfile
 import weakref
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -20,6 +20,7 @@ from typing import Any
 from orpo.data import columns
 from orpo.data.fields import weight_of
 from orpo.data.formats import to_pair
+from orpo.data.lengths import TooLongError
 from orpo.data.media import refuse_media, refuse_placeholders
 from orpo.data.sources import fingerprint_of
 from orpo.data.types import (
@@ -78,8 +79,8 @@ class PairReader:
         if isinstance(found, Refused):
             if found.fatal or self.on_bad_row == "error":
                 raise copy(found.error)
-            return self.refuse(row, found.error)
-        self.accept(row)
+            return self._refuse(row, found.error)
+        self._rows += not row.left_out
         return found
 
     def convert(self, row: Row) -> PreferencePair | Dropped | Refused:
@@ -95,12 +96,22 @@ class PairReader:
             # A copy has no traceback, which would hold on to the row and to the open file.
             return Refused(copy(error), undecided or self._strange >= _PATIENCE)
 
-    def accept(self, row: Row) -> None:
-        """Enter a row that can be read, by this reader or as token ids."""
+    def tokens(
+        self, row: Row, read: Callable[[Row], TokenizedPair | Dropped]
+    ) -> TokenizedPair | Dropped:
+        """What `read` makes of a row of token ids, entered as a row that this reader reads."""
+        try:
+            found = read(row)
+        except TooLongError:
+            raise  # asked for by truncation="error"; nothing is wrong with the row's form
+        except DataError as error:
+            if self.on_bad_row == "error":
+                raise
+            return self._refuse(row, error)
         self._rows += not row.left_out
+        return found
 
-    def refuse(self, row: Row, error: DataError) -> Dropped:
-        """Enter a row that cannot be read, for whatever reason."""
+    def _refuse(self, row: Row, error: DataError) -> Dropped:
         self._rows, self._bad = self._rows + 1, self._bad + 1
         self._first = self._first or error
         reason = "unreadable" if row.broken else "malformed"
