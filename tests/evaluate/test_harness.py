@@ -20,7 +20,7 @@ from orpo.evaluate import encode_prompt, load_answerer
 from orpo.evaluate.harness import Document, TaskResult, compared
 from orpo.evaluate.results import HarnessScore
 from orpo.evaluate.settings import HarnessPlan
-from orpo.report.kinds import read_page
+from orpo.report.write import read_page
 from tests.servers import BASE
 
 pytest.importorskip("lm_eval")

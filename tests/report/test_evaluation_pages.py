@@ -15,9 +15,8 @@ import pytest
 
 from orpo.commands.main import main
 from orpo.errors import ConfigError, DataError
-from orpo.report.kinds import RESULTS, read_page
 from orpo.report.page import render
-from orpo.report.write import write_report
+from orpo.report.write import RESULTS, read_page, write_report
 from orpo.runs.files import EVALUATION
 from tests.report.pages import HOSTILE, Page, assert_complete, poisoned
 

@@ -171,8 +171,7 @@ def claim(
 
 def finish(result: Result, folder: Path) -> tuple[dict[str, Any], Page]:
     """Write evaluation.json, the page and its figures; (what --json prints, the page)."""
-    from orpo.report.kinds import page_of  # noqa: PLC0415 - matplotlib loads in seconds
-    from orpo.report.write import write_page  # noqa: PLC0415
+    from orpo.report.write import page_of, write_page  # noqa: PLC0415 - matplotlib loads in seconds
 
     found: dict[str, Any] = plain(result)
     write_json(folder / EVALUATION, found)

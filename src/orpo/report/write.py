@@ -1,21 +1,38 @@
-"""Pages and their figures become files: of runs, audits, evaluations, comparisons and tunings."""
+"""Pages and their figures become files: of runs, audits, evaluations, comparisons and tunings.
+
+What draws loads matplotlib, which takes seconds, and is imported where a page is made.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orpo.errors import ConfigError
+from orpo.errors import ConfigError, DataError
+from orpo.evaluate.results import KINDS as EVALUATIONS
+from orpo.evaluate.results import HarnessChange, HarnessResult, HarnessScore
+from orpo.experiments.results import ComparisonResult, TuningResult
 from orpo.runs import writing
 from orpo.runs.files import EVALUATION, RECIPE, REPORT, read_run
 from orpo.runs.reading import read_object
+from orpo.runs.typed import typed
 
 if TYPE_CHECKING:
     from orpo.audit.findings import Audit
     from orpo.report.page import Figure, Page
 
 FIGURES = "figures"
+_MOST = 8
+_VERDICTS = ("better", "worse", "no difference seen", "undecided")
+
+RESULTS: dict[str, type[Any]] = {
+    **EVALUATIONS,
+    "comparison": ComparisonResult,
+    "tuning": TuningResult,
+}
+"""What stands as `kind` in evaluation.json -> what the file holds."""
 
 
 def write_report(
@@ -44,12 +61,10 @@ def write_report(
     if (folder / EVALUATION).is_file() and (
         not (folder / RECIPE).is_file() or "kind" in read_object(folder / EVALUATION)
     ):
-        from orpo.report.kinds import read_page  # noqa: PLC0415 - matplotlib loads in seconds
-
         return write_page(read_page(folder), folder, output, figures)
+    run = read_run(folder)
     from orpo.report.run import run_page  # noqa: PLC0415
 
-    run = read_run(folder)
     page = run_page(run)
     written = _write_html(output, run.path, page)
     if figures is not None:
@@ -59,15 +74,13 @@ def write_report(
 
 def write_audit_page(audit: Audit, path: Path) -> Path:
     """Write the page of a data audit; what the audit does not know is left out."""
-    from orpo.report.audit import audit_page  # noqa: PLC0415 - matplotlib loads in seconds
+    from orpo.report.audit import audit_page  # noqa: PLC0415
 
     return _write_html(path, Path(), audit_page(audit))
 
 
 def write_result_page(result: Any, folder: Path) -> Path:
     """Write the page of what an evaluation, a comparison or a tuning found, and its figures."""
-    from orpo.report.kinds import page_of  # noqa: PLC0415 - matplotlib loads in seconds
-
     return write_page(page_of(result, folder), folder)
 
 
@@ -109,3 +122,71 @@ def _write_html(output: Path | None, folder: Path, page: Page) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         write(path, text)
     return path
+
+
+def page_of(result: Any, folder: Path) -> Page:
+    """The page of one of `RESULTS`: its verdict, remarks and headlines are a terminal's, too.
+
+    Judgments may stand beside it in the folder, which is named where it is not finished: a
+    DataError.
+    """
+    from orpo.report import comparison, judged, preference, tuning  # noqa: PLC0415
+
+    pages: dict[str, Callable[[Any], Page]] = {
+        "preference": lambda r: preference.preference_page(r, folder),
+        "win-rate": judged.win_rate_page,
+        "alpaca": judged.alpaca_page,
+        "mt-bench": lambda r: judged.mt_bench_page(r, folder),
+        "harness": lambda r: harness_page(r, folder),
+        "comparison": comparison.comparison_page,
+        "tuning": lambda r: tuning.tuning_page(r, folder),
+    }
+    return pages[result.kind](result)
+
+
+def read_page(folder: Path) -> Page:
+    """The page of what a folder's evaluation.json holds, as any version wrote it.
+
+    A file that is broken, of a kind that has no page, or not finished is a DataError.
+    """
+    path = folder / EVALUATION
+    found = read_object(path)
+    kind = found.get("kind")
+    if not isinstance(kind, str) or kind not in RESULTS:
+        raise DataError(
+            f"is of kind {kind!r}, for which there is no page",
+            where=str(path),
+            fix=f"Kinds: {', '.join(RESULTS)}.",
+        )
+    return page_of(typed(RESULTS[kind], found, where=str(path)), folder)
+
+
+def harness_page(r: HarnessResult, folder: Path) -> Page:
+    """The page of what `orpo evaluate harness` found. An unfinished one is refused."""
+    scores, verdicts = r.results.after, [one.verdict for one in r.results.changes]
+    if not scores:
+        raise DataError(
+            "the evaluation is not finished", where=str(folder), fix="Run the same command again."
+        )
+
+    def name(one: HarnessScore | HarnessChange) -> tuple[str, str, str]:
+        return one.task, one.metric, one.filter
+
+    from orpo.report.page import told  # noqa: PLC0415
+
+    page = told(
+        "harness",
+        lambda _: (),
+        r.settings,
+        r=r,
+        scores=scores,
+        changes=verdicts,
+        headlines=[one for one in scores if one.task in (r.settings.get("tasks") or ())][:_MOST],
+        compared={name(one): one for one in r.results.changes},
+        befores={name(one): one for one in r.results.before or ()},
+        name=name,
+        tasks=len({one.task for one in scores}),
+        told=[f"{n} {word}" for word in _VERDICTS if (n := verdicts.count(word))],
+        cut=[name for name, one in r.account.items() if one.get("asked") != one.get("questions")],
+    )
+    return replace(page, remarks=page.remarks[:_MOST])
