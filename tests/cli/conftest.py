@@ -1,76 +1,75 @@
-"""A tiny chat model and a few pairs, for commands that run for real."""
+"""A tiny chat model, a few pairs, and the commands in this process."""
 
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
-import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from orpo.commands.main import main
+from tests.train.small import chat_tokenizer, saved_llama, write_rows
 
-CHAT = (
-    "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}<|end|>{% endfor %}"
-    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+QUIET = ("--use_cpu", "true", "--report_to", "none")
+SETTINGS = (
+    *("--max_steps", 4, "--save_steps", 2, "--logging_steps", 1, "--held_out", 0.2),
+    *("--per_device_train_batch_size", 4, "--max_length", 64, "--samples", 1),
+    *("--sample_tokens", 4, *QUIET),
 )
-
-
-def byte_tokenizer() -> PreTrainedTokenizerFast:
-    """One token per byte, and the special tokens of a small chat template."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    backend = Tokenizer(models.BPE({c: i for i, c in enumerate(alphabet)}, []))
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    backend.decoder = decoders.ByteLevel()
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=backend,
-        eos_token="<|end|>",
-        pad_token="<|pad|>",
-        additional_special_tokens=["<|user|>", "<|assistant|>", "<|system|>"],
-    )
-    tokenizer.chat_template = CHAT
-    return tokenizer
+"""Of the finished runs."""
 
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a two-layer Llama and its tokenizer."""
-    folder = tmp_path_factory.mktemp("tiny")
-    tokenizer = byte_tokenizer()
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=512,
-        eos_token_id=tokenizer.eos_token_id,
-        bos_token_id=None,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    LlamaForCausalLM(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+    return saved_llama(tmp_path_factory.mktemp("tiny"), chat_tokenizer())
 
 
 @pytest.fixture
-def pairs(tmp_path: Path) -> Path:
-    """Twenty-four pairs over twelve prompts."""
-    rows = [
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A new folder, in which commands are run."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def conversations(count: int) -> list[dict[str, Any]]:
+    """Pairs of which two have one prompt."""
+    return [
         {
             "prompt": [{"role": "user", "content": f"Say {n // 2}"}],
             "chosen": [{"role": "assistant", "content": f"{n // 2}, of course {n}."}],
             "rejected": [{"role": "assistant", "content": "no " * (n % 5 + 1)}],
         }
-        for n in range(24)
+        for n in range(count)
     ]
-    path = tmp_path / "pairs.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return path
+
+
+@pytest.fixture
+def pairs(tmp_path: Path) -> Path:
+    """Twenty-four pairs over twelve prompts."""
+    return write_rows(tmp_path / "pairs.jsonl", conversations(24))
+
+
+@pytest.fixture(scope="session")
+def runs(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `pairs.jsonl` and two finished runs, `run` and, with LoRA, `lora`."""
+    place = tmp_path_factory.mktemp("runs")
+    data = write_rows(place / "pairs.jsonl", conversations(24))
+    (place / "prompts.txt").write_text("hello\n")
+    for name, more in (("run", ()), ("lora", ("--lora_r", 2))):
+        told = ("--model", tiny, "--dataset", data, "--output_dir", place / name)
+        assert main([str(word) for word in ("train", *told, *SETTINGS, *more)]) == 0
+    event = {"time": "2026-12-01T00:00:00", "step": 2, "kind": "spike", "message": "m"}
+    write_rows(place / "run" / "events.jsonl", [event])
+    return place
+
+
+@pytest.fixture
+def copied(runs: Path, tmp_path: Path) -> Path:
+    """A copy of `runs`; whatever a command does is done in it."""
+    return Path(shutil.copytree(runs, tmp_path / "runs"))
 
 
 class Orpo:
@@ -85,6 +84,27 @@ class Orpo:
         code = main([str(a) for a in arguments])
         self.out, self.err = self._capfd.readouterr()
         return code
+
+    def does(self, *arguments: object) -> Any:
+        """What it says with `--json`, if that is in the arguments; it ends well."""
+        assert self(*arguments) == 0, self.err
+        return json.loads(self.out) if "--json" in arguments else None
+
+    def refuses(self, *arguments: object) -> str:
+        """The one line that ends a command whose input is wrong; nothing is on stdout."""
+        assert self(*arguments) == 2, (arguments, self.err)
+        lines = self.err.strip().splitlines()
+        assert [line.startswith("error: ") for line in lines].count(True) == 1, self.err
+        assert lines[-1].startswith("error: "), self.err
+        assert "Traceback" not in self.err
+        assert self.out == ""
+        return lines[-1]
+
+    def refuses_at_once(self, *arguments: object) -> str:
+        """The same, and nothing else was said."""
+        line = self.refuses(*arguments)
+        assert self.err.strip() == line
+        return line
 
 
 @pytest.fixture

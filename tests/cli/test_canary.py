@@ -19,59 +19,50 @@ CANARIES = {
 }
 
 
-class Watched:
-    """Runs commands, and keeps all that they said."""
-
-    def __init__(self, orpo: Orpo) -> None:
-        self._orpo, self.said = orpo, ""
-
-    def __call__(self, *arguments: object) -> int:
-        code = self._orpo(*arguments)
-        self.said += self._orpo.out + self._orpo.err
-        return code
-
-    @property
-    def last(self) -> str:
-        return self._orpo.out + self._orpo.err
-
-
 @pytest.fixture
 def watched(
-    orpo: Orpo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> Iterator[Watched]:
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Iterator[Orpo]:
     """Looks for canaries in the end: in what was said, and in every byte below `tmp_path`."""
     for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "WANDB_API_KEY"):
         monkeypatch.setenv(name, CANARIES[name])
     monkeypatch.setattr("orpo.data.prepare._WORTH_KEEPING", 1)
-    watched = Watched(orpo)
-    yield watched
+    said = []
+
+    class Watched(Orpo):
+        def __call__(self, *arguments: object) -> int:
+            code = super().__call__(*arguments)
+            said.append(self.out + self.err)
+            return code
+
+    yield Watched(capfd)
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     for name, canary in CANARIES.items():
-        assert canary not in watched.said, name
+        assert not [text for text in said if canary in text], name
         found = [str(path) for path in files if canary.encode() in path.read_bytes()]
         assert not found, (name, found)
 
 
-def test_in_the_life_of_a_run(watched: Watched, tiny: Path, pairs: Path, tmp_path: Path) -> None:
+def test_in_the_life_of_a_run(watched: Orpo, tiny: Path, pairs: Path, tmp_path: Path) -> None:
     run, cache = tmp_path / "run", tmp_path / "cache"
     settings = ("--model", tiny, "--dataset", pairs, "--held_out", 0.3, "--output_dir", run)
     settings += ("--max_steps", 2, "--save_steps", 1, "--samples", 1, "--sample_tokens", 4)
     settings += ("--data_cache", cache, "--hub_token", CANARIES["GIVEN"], "--logging_steps", 1)
     settings += ("--model_init_kwargs", json.dumps({"token": CANARIES["KWARGS"]}))
-    assert watched("train", *settings, "--json") == 0, watched.last
+    watched.does("train", *settings, "--json")
     assert list(cache.rglob("pairs.arrow"))
     shutil.rmtree(run / "checkpoint-2")
-    assert watched("train", *settings, "--resume") == 0, watched.last
-    assert watched("train", *settings, "--overwrite", "--learning_rate", "fast") == 2
-    assert watched("report", run) == 0
-    assert watched("doctor") == 0
+    watched.does("train", *settings, "--resume")
+    watched.refuses("train", *settings, "--overwrite", "--learning_rate", "fast")
+    watched.does("report", run)
+    watched.does("doctor")
     recipe = yaml.safe_load((run / "recipe.yaml").read_text())
     assert recipe["model_init_kwargs"] == {}
     names = {path.name for path in run.rglob("*")}
     assert {"optimizer.pt", "recipe.yaml", "metrics.jsonl", "trainer_state.json"} <= names
 
 
-def test_in_a_complaint(watched: Watched, tiny: Path, pairs: Path, tmp_path: Path) -> None:
+def test_in_a_complaint(watched: Orpo, tiny: Path, pairs: Path, tmp_path: Path) -> None:
     token = CANARIES["GIVEN"]
     address = f"https://user:{token}@huggingface.co/datasets/org/name"
     asked = f"https://huggingface.co/org/name?token={token}"
@@ -87,8 +78,7 @@ def test_in_a_complaint(watched: Watched, tiny: Path, pairs: Path, tmp_path: Pat
         ("--model", tiny, "--dataset", pairs, "--model_init_kwargs", f'{{"token": "{token}"'),
         ("--model", tiny, "--dataset", pairs, "--model_init_kwargs", f'{{"tokn": "{token}"}}'),
     ):
-        assert watched("train", *arguments, "--output_dir", run) == 2, watched.last
-        assert watched.last.startswith("error: ") or "\nerror: " in watched.last
+        watched.refuses("train", *arguments, "--output_dir", run)
         assert not (run / "recipe.yaml").exists()
 
 

@@ -110,19 +110,17 @@ def test_two_models_go_on_from_their_own_answers(
     expected = []
     for model in (tiny, adapter):
         say(monkeypatch, "Say 1", "Say 2")
-        assert orpo("chat", model, *how, "--json") == 0, orpo.err
-        expected.append(json.loads(orpo.out)["messages"])
+        expected.append(orpo.does("chat", model, *how, "--json")["messages"])
     assert expected[0] != expected[1]
     loaded.clear()
     say(monkeypatch, "Say 1", "Say 2")
-    assert orpo("chat", adapter, "--beside", "--json", *how) == 0, orpo.err
-    told = json.loads(orpo.out)
+    told = orpo.does("chat", adapter, "--beside", "--json", *how)
     assert told["model"] == str(adapter)
     assert told["beside"] == {"model": str(tiny), "messages": expected[0]}
     assert told["messages"] == expected[1]
     assert loaded == [str(adapter)], "an adapter and its base are one model in memory"
     say(monkeypatch, "Say 1")
-    assert orpo("chat", adapter, "--beside", tiny, *how) == 0, orpo.err
+    orpo.does("chat", adapter, "--beside", tiny, *how)
     first = [spelled_out(messages[2]["content"]) for messages in expected]
     assert orpo.out == f"[{tiny.name}]\n{first[0]}\n\n[adapter]\n{first[1]}\n\n"
 
@@ -145,14 +143,13 @@ def test_a_line_can_be_taken_back_asked_again_and_saved(
     lines = ("Say 1", "Say 2", "/undo", "/retry", "//etc", "/tmp or what?", "/undo", "/system Be.")
     say(monkeypatch, *lines, "Say 3", "/system", f"/save {saved}", "/help", "/quit", "never")
     how = ("--max_new_tokens", 4, "--temperature", 1)
-    assert orpo("chat", tiny, *how, "--json") == 0, orpo.err
-    turns = json.loads(orpo.out)["messages"]
+    turns = orpo.does("chat", tiny, *how, "--json")["messages"]
     assert [one["content"] for one in turns[::2]] == ["Say 1", "/etc", "Say 3"]
     assert json.loads(saved.read_text()) == {"model": str(tiny), "messages": turns}
     assert "taken back: Say 2" in orpo.err
     assert "/retry        ask the last question again" in orpo.err
     say(monkeypatch, "Say 1", "/retry")
-    assert orpo("chat", tiny, *how) == 0
+    orpo.does("chat", tiny, *how)
     first, second = orpo.out.splitlines()
     assert first != second, "another draw"
     say(monkeypatch, "Say 1", f"/save {saved}")
@@ -173,7 +170,7 @@ def test_a_terminal_is_not_steered_by_an_answer(
     monkeypatch.setattr("orpo.evaluate.conversation.Side.answer", answer)
     say(monkeypatch, "Say 1")
     monkeypatch.setattr("sys.stdout.isatty", lambda: terminal)
-    assert orpo("chat", tiny) == 0
+    orpo.does("chat", tiny)
     assert orpo.out == "a\\x1b[2Jb\\x9bc\\u202e\n👩‍👩‍👧\tد\n"
 
 
@@ -191,12 +188,7 @@ def test_a_terminal_is_not_steered_by_an_answer(
     ],
 )
 def test_wrong_input_is_one_line(
-    orpo: Orpo,
-    tiny: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    lines: tuple[str, ...],
-    arguments: tuple[object, ...],
-    words: str,
+    orpo: Orpo, tiny: Path, monkeypatch: pytest.MonkeyPatch, lines: Any, arguments: Any, words: str
 ) -> None:
     say(monkeypatch, *lines)
     assert orpo("chat", tiny, *(str(one).format(tiny=tiny) for one in arguments)) == 2
@@ -209,15 +201,14 @@ def test_chat_streams_what_generate_answers_and_keeps_nothing_that_is_piped(
     orpo: Orpo, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
-    assert orpo("generate", tiny, "Say 1", "--max_new_tokens", 5, "--json") == 0
-    answer = json.loads(orpo.out)["answers"][0]["answer"]
+    told = orpo.does("generate", tiny, "Say 1", "--max_new_tokens", 5, "--json")
+    answer = told["answers"][0]["answer"]
     say(monkeypatch, "Say 1")
-    assert orpo("chat", tiny, "--max_new_tokens", 5) == 0, orpo.err
+    orpo.does("chat", tiny, "--max_new_tokens", 5)
     assert orpo.out.strip().removeprefix("\\x0b") == spelled_out(answer)  # white space is kept
     assert not list(tmp_path.iterdir())
     say(monkeypatch, "Say 1", "", "Say 2", "/reset", "Say 2", "/exit", "never read")
-    how = ("--system", "Be short.", "--max_new_tokens", 5, "--json")
-    assert orpo("chat", tiny, *how) == 0, orpo.err
-    turns = json.loads(orpo.out)["messages"]
+    how = ("--system", "Be short.", "--max_new_tokens", 5)
+    turns = orpo.does("chat", tiny, *how, "--json")["messages"]
     assert [turn["role"] for turn in turns] == ["system", "user", "assistant"]
     assert turns[1]["content"] == "Say 2"

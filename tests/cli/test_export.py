@@ -47,7 +47,7 @@ def test_the_model_arrives_with_its_template(
     assert fields["tokenizer.chat_template"].contents() == template
     answer = json.loads(orpo.out)
     assert (answer["file"], answer["size"]) == (str(out), out.stat().st_size)
-    assert "261 tokens, its chat template, EOS <|end|>" in answer["checked"][0]
+    assert "264 tokens, its chat template, EOS <|end|>" in answer["checked"][0]
     assert list(out.parent.iterdir()) == [out]
 
 

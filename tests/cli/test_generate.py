@@ -10,6 +10,7 @@ import pytest
 from tests.cli.conftest import Orpo
 from tests.evaluate.judge.server import ScriptedServer
 from tests.servers import free_port
+from tests.train.small import write_rows
 
 
 @pytest.fixture
@@ -22,17 +23,17 @@ def prompts(tmp_path: Path) -> Path:
 def test_the_same_command_goes_on(orpo: Orpo, tiny: Path, prompts: Path, tmp_path: Path) -> None:
     out = tmp_path / "a.jsonl"
     drawn = ("--max_new_tokens", 8, "--temperature", 1, "--output", out)
-    assert orpo("generate", tiny, prompts, *drawn) == 0, orpo.err
+    orpo.does("generate", tiny, prompts, *drawn)
     whole = out.read_bytes()
     out.write_bytes(b"".join(whole.splitlines(keepends=True)[::2]) + b'{"id": "2", "pro')
-    assert orpo("generate", tiny, prompts, *drawn) == 0, orpo.err
+    orpo.does("generate", tiny, prompts, *drawn)
     assert out.read_bytes() == whole
     assert "the last line was cut off" in orpo.err
     assert "3 of 6 answers are in" in orpo.err
-    assert orpo("generate", tiny, prompts, *drawn, "--seed", 7) == 2
-    assert "with seed 42, now it is 7" in orpo.err
+    said = orpo.refuses("generate", tiny, prompts, *drawn, "--seed", 7)
+    assert "with seed 42, now it is 7" in said
     assert out.read_bytes() == whole
-    assert orpo("generate", tiny, prompts, *drawn, "--seed", 7, "--overwrite") == 0, orpo.err
+    orpo.does("generate", tiny, prompts, *drawn, "--seed", 7, "--overwrite")
     assert out.read_bytes() != whole
 
 
@@ -54,9 +55,7 @@ def test_wrong_options_are_one_line(
 ) -> None:
     given = [o.format(prompts=prompts, folder=prompts.parent) for o in options]
     before = prompts.read_bytes()
-    assert orpo("generate", tiny, prompts, *given, "--max-new-tokens", 2) == 2
-    assert words in orpo.err
-    assert len(orpo.err.strip().splitlines()) == 1
+    assert words in orpo.refuses_at_once("generate", tiny, prompts, *given, "--max-new-tokens", 2)
     assert prompts.read_bytes() == before
 
 
@@ -66,23 +65,19 @@ def test_a_server_is_asked_turn_after_turn_and_once(orpo: Orpo, tmp_path: Path) 
         {"id": "x", "instruction": "Add.", "input": "1 and 2", "system": "Be brief."},
         {"prompt": "Say 5"},
     ]
-    path, out = tmp_path / "p.jsonl", tmp_path / "a.jsonl"
-    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    path, out = write_rows(tmp_path / "p.jsonl", rows), tmp_path / "a.jsonl"
     with ScriptedServer(lambda asked: f"{len(asked.body['messages'])} messages") as server:
         run = ("generate", "my-model", path, "--server", server.url, "--output", out)
-        assert orpo(*run, "--json") == 0, orpo.err
-        two, one, text = json.loads(orpo.out)["answers"]
+        two, one, text = orpo.does(*run, "--json")["answers"]
         asked = len(server.asked)
-        assert orpo(*run) == 0
+        orpo.does(*run)
         assert (len(server.asked), orpo.out) == (asked, "")
     assert two == {"turns": ["One?", "Two?"], "answers": ["1 messages", "3 messages"]}
     assert one["prompt"][-1] == {"role": "user", "content": "Add.\n\n1 and 2"}
     assert text == {"prompt": "Say 5", "answer": "1 messages"}
     kept = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
-    assert [(line["id"], line.get("category")) for line in kept[:2]] == [
-        ("81", "math"),
-        ("x", None),
-    ]
+    own = [(line["id"], line.get("category")) for line in kept[:2]]
+    assert own == [("81", "math"), ("x", None)]
     assert kept[2]["model"] == "my-model"
 
 
@@ -91,15 +86,15 @@ def test_generate_reads_texts_lines_and_columns_alike(
 ) -> None:
     (tmp_path / "p.txt").write_text("Say 1\n\nSay 2\n", encoding="utf-8")
     rows = [{"prompt": "Say 1"}, {"messages": [{"role": "user", "content": "Say 2"}]}]
-    (tmp_path / "p.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
-    short = ("--max_new_tokens", 6, "--json")
-    assert orpo("generate", tiny, tmp_path / "p.txt", *short) == 0, orpo.err
-    from_lines = [row["answer"] for row in json.loads(orpo.out)["answers"]]
-    assert orpo("generate", tiny, tmp_path / "p.jsonl", *short) == 0, orpo.err
-    assert [row["answer"] for row in json.loads(orpo.out)["answers"]] == from_lines
-    assert orpo("generate", tiny, "Say 2", *short) == 0
-    assert json.loads(orpo.out)["answers"][0]["answer"] == from_lines[1]
-    assert len(from_lines) == 2
+    write_rows(tmp_path / "p.jsonl", rows)
+
+    def answers(prompts: object) -> list[str]:
+        told = orpo.does("generate", tiny, prompts, "--max_new_tokens", 6, "--json")
+        return [row["answer"] for row in told["answers"]]
+
+    _, second = of_lines = answers(tmp_path / "p.txt")
+    assert answers(tmp_path / "p.jsonl") == of_lines
+    assert answers("Say 2") == [second]
 
 
 @pytest.mark.parametrize(
@@ -122,6 +117,4 @@ def test_wrong_prompts_are_named(
 ) -> None:
     if content is not None:
         (tmp_path / name).write_text(content, encoding="utf-8", errors="surrogateescape")
-    assert orpo("generate", tiny, tmp_path / name) == 2
-    assert words in orpo.err
-    assert len(orpo.err.strip().splitlines()) == 1
+    assert words in orpo.refuses_at_once("generate", tiny, tmp_path / name)

@@ -11,7 +11,8 @@ import pytest
 
 from orpo.commands.data import ACTIONS as DATA
 from orpo.commands.evaluate import ACTIONS as EVALUATE
-from orpo.commands.main import COMMANDS, main
+from orpo.commands.main import COMMANDS
+from tests.cli.conftest import Orpo
 
 HEAVY = (
     *("torch", "torch._inductor", "transformers", "datasets", "peft", "accelerate", "bitsandbytes"),
@@ -93,7 +94,7 @@ def test_what_is_light_stays_light(name: str) -> None:
         (["train", "--model", "./none", "--dataset", "none.jsonl"], "none"),
         (["train", "--model", "m", "--dataset", "d", "--orpo_alpha", "-1"], "orpo_alpha"),
         (["train", "--model", "m", "--dataset", "d", "--nll_scope", "word"], "nll_scope"),
-        (["train", "--model", "m", "--dataset", "d", "--engine", "shared"], "none"),
+        (["train", "--model", "m", "--dataset", "./d", "--engine", "shared"], "./d"),
         (["train", "--model", "m", "--dataset", "d", "--held_out", "2"], "held_out"),
         (["generate", "./none", "hello"], "./none"),
         (["generate", "./none", "none.jsonl"], "none.jsonl"),
@@ -106,24 +107,10 @@ def test_what_is_light_stays_light(name: str) -> None:
     ],
 )
 def test_mistakes_give_one_line_and_exit_code_2(
-    arguments: list[str],
-    said: str,
-    capsys: pytest.CaptureFixture[str],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    orpo: Orpo, arguments: list[str], said: str, here: Path
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    if "shared" in arguments:
-        said = "d"  # the data set is missing first
-    assert main(arguments) == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    lines = err.strip().splitlines()
-    assert len(lines) == 1
-    assert lines[0].startswith("error: ")
-    assert said in lines[0]
-    assert list(tmp_path.iterdir()) == []
+    assert said in orpo.refuses_at_once(*arguments)
+    assert list(here.iterdir()) == []
 
 
 @pytest.mark.parametrize(
@@ -137,24 +124,12 @@ def test_mistakes_give_one_line_and_exit_code_2(
     ],
 )
 def test_unexpected_errors_exit_1(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], message: str, said: str
+    orpo: Orpo, monkeypatch: pytest.MonkeyPatch, message: str, said: str
 ) -> None:
     def broken(given: object) -> None:
         raise RuntimeError(message)
 
     monkeypatch.setattr("orpo.commands.report.run", broken)
-    assert main(["report", "x"]) == 1
-    err = capsys.readouterr().err
-    assert err.startswith(said)
-    assert ("--resume" in err) is said.startswith("error")
-
-
-def test_json_steers_no_terminal(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    said = {"where": "a\x9b31m\u202e\x7f中文"}
-    monkeypatch.setattr("orpo.commands.doctor.run", lambda given: said)
-    assert main(["doctor", "--json"]) == 0
-    out = capsys.readouterr().out
-    assert "\\u009b31m\\u202e\\u007f中文" in out
-    assert json.loads(out) == said
+    assert orpo("report", "x") == 1
+    assert orpo.err.startswith(said)
+    assert ("--resume" in orpo.err) is said.startswith("error")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import shutil
 import socket
 import subprocess
 from itertools import pairwise
@@ -16,11 +15,7 @@ import pytest
 from tests.cli.conftest import Orpo
 from tests.jobs.small_run import flip
 from tests.servers import free_port
-
-
-@pytest.fixture
-def adapter(adapter_run: Path) -> Path:
-    return adapter_run
+from tests.train.small import saved_llama
 
 
 @pytest.fixture
@@ -35,27 +30,25 @@ def vllm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_vllm_gets_the_base_the_adapter_and_the_template(
-    orpo: Orpo, vllm: Path, adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    orpo: Orpo, vllm: Path, tiny: Path, copied: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "execv", lambda program, command: subprocess.run(command, check=True))
-    mine = Path(shutil.copytree(adapter, tmp_path / "run"))
+    mine = copied / "lora"
     (mine / "manifest.json").unlink()
     (mine / "chat_template.jinja").write_text("{{ messages[0]['content'] }}")
-    assert orpo("serve", mine, "--port", free_port(), "--", "--seed", "7") == 0, orpo.err
+    orpo.does("serve", mine, "--port", free_port(), "--", "--seed", "7")
     told = vllm.read_text().splitlines()
-    base = str(adapter.parent / "base")
-    assert told[:4] == ["serve", base, "--tokenizer", str(mine)]
+    assert told[:4] == ["serve", str(tiny), "--tokenizer", str(mine)]
     flags = dict(pairwise(told))
     assert "--enable-lora" in told
-    assert flags["--lora-modules"] == f"run={mine}"
+    assert flags["--lora-modules"] == f"lora={mine}"
     assert flags["--max-lora-rank"] == "8", "the least that vLLM takes for rank 2"
     assert flags["--chat-template"] == str(mine / "chat_template.jinja")
     assert told[-2:] == ["--seed", "7"]
 
 
 def test_a_whole_model_keeps_its_name_in_vllm(orpo: Orpo, vllm: Path, tiny: Path) -> None:
-    assert orpo("serve", tiny, "--dry_run", "--json", "--host", "0.0.0.0") == 0, orpo.err
-    plan = json.loads(orpo.out)
+    plan = orpo.does("serve", tiny, "--dry_run", "--json", "--host", "0.0.0.0")
     assert plan["engine"] == "vllm", "it is there, so auto takes it"
     assert plan["command"][2:5] == [str(tiny), "--served-model-name", tiny.name]
     assert plan["curl"].startswith("curl http://localhost:8000/v1/chat/completions")
@@ -65,22 +58,23 @@ def test_a_whole_model_keeps_its_name_in_vllm(orpo: Orpo, vllm: Path, tiny: Path
 
 
 def test_transformers_gets_an_adapter_merged_once(
-    orpo: Orpo, adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    orpo: Orpo, copied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started = []
     monkeypatch.setattr("orpo.commands.serve.hand_over", started.append)
-    mine = Path(shutil.copytree(adapter, tmp_path / "run"))
+    mine = copied / "lora"
     run = ("serve", mine, "--engine", "transformers", "--port", free_port())
-    assert orpo(*run, "--dry_run") == 0, orpo.err
+    orpo.does(*run, "--dry_run")
     assert not (mine / "merged").exists()
+    orpo.does("serve", saved_llama(tmp_path / "bare"), *run[2:], "--dry_run")
     assert "has no chat template" in orpo.err
-    assert orpo(*run) == 0, orpo.err
+    orpo.does(*run)
     written = (mine / "merged" / "model.safetensors").stat().st_mtime_ns
-    assert orpo(*run) == 0, orpo.err
+    orpo.does(*run)
     assert (mine / "merged" / "model.safetensors").stat().st_mtime_ns == written
     assert [command[1:3] for command in started] == [["serve", str(mine / "merged")]] * 2
     flip(mine / "merged" / "model.safetensors")
-    assert orpo(*run) == 0, orpo.err
+    orpo.does(*run)
     assert "merging the adapter" in orpo.err, "what is damaged is made anew"
 
 
@@ -105,9 +99,8 @@ def test_wrong_input_is_one_line(
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         names = {"tiny": tiny, "folder": tmp_path, "taken": taken.getsockname()[1]}
-        assert orpo("serve", *(one.format(**names) for one in arguments)) == 2
-    assert words in orpo.err
-    assert len(orpo.err.strip().splitlines()) == 1
+        said = orpo.refuses_at_once("serve", *(one.format(**names) for one in arguments))
+    assert words in said
 
 
 def test_without_a_server_it_says_what_to_install(
@@ -115,8 +108,7 @@ def test_without_a_server_it_says_what_to_install(
 ) -> None:
     monkeypatch.setattr("orpo.commands.serve.find_spec", lambda name: None)
     monkeypatch.setenv("PATH", "")
-    assert orpo("serve", tiny) == 2
-    assert "pip install 'orpo[serve]'" in orpo.err
-    assert orpo("serve", tiny, "--engine", "vllm", "--dry_run") == 0, "a dry run goes on"
+    assert "pip install 'orpo[serve]'" in orpo.refuses("serve", tiny)
+    orpo.does("serve", tiny, "--engine", "vllm", "--dry_run")  # which goes on
     assert "pip install vllm" in orpo.err
     assert orpo.out.startswith("vllm serve ")

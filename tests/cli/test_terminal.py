@@ -21,6 +21,7 @@ from orpo.commands.main import COMMANDS, main
 from orpo.terminal import guarded, json_line, progress_stream, spelled_out
 from tests.cli.conftest import Orpo
 from tests.evaluate.judge.server import Fail, ScriptedServer
+from tests.train.small import write_rows
 
 EVIL = "\x1b]0;owned\x07\x1b[2J\x9b31m\r\u202e\u2066\u200b\x7f"
 """Sets a title, clears the screen, colours, goes back, turns around, hides, deletes."""
@@ -50,9 +51,7 @@ def changed(model: Path, folder: Path, name: str, **entries: Any) -> Path:
 def rows(path: Path, *changes: dict[str, Any]) -> Path:
     first = {"prompt": f"Say {EVIL}", "chosen": f"yes {EVIL}", "rejected": f"no {EVIL}"}
     lines = [{**first, "prompt": f"{n} {EVIL}", "source": EVIL} for n in range(8)]
-    text = "".join(json.dumps(row) + "\n" for row in [*lines, *changes])
-    path.write_text(text, encoding="utf-8")
-    return path
+    return write_rows(path, [*lines, *changes])
 
 
 @pytest.fixture(scope="module")
@@ -81,13 +80,8 @@ def strange(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, P
 
 @pytest.mark.parametrize("words", WORDS, ids=" ".join)
 def test_every_command_shows_what_it_refuses_as_text(
-    orpo: Orpo,
-    strange: dict[str, Path],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    words: list[str],
+    orpo: Orpo, strange: dict[str, Path], here: Path, words: list[str]
 ) -> None:
-    monkeypatch.chdir(tmp_path)
     place = str(strange["place"])
     for given in (
         (f"./{NAME}", f"./{NAME}"),
@@ -173,15 +167,14 @@ def test_a_strange_model_is_refused_in_words(
 
 
 def test_a_server_speaks_as_text(orpo: Orpo, tmp_path: Path) -> None:
-    prompts = tmp_path / "prompts.jsonl"
-    prompts.write_text(json.dumps({"prompt": "Hi"}) + "\n", encoding="utf-8")
+    prompts = write_rows(tmp_path / "prompts.jsonl", [{"prompt": "Hi"}])
     refusals = (Fail(400, EVIL), Fail(401, EVIL, EVIL), Fail(404, EVIL), Fail(200, raw=b"\x1b["))
     for answer in refusals:
         with ScriptedServer(lambda _, said=answer: said) as server:
             assert orpo("generate", EVIL, prompts, "--server", server.url) == 2
             assert_inert(orpo)
     with ScriptedServer(lambda _: f"yes {EVIL}") as server:
-        assert orpo("generate", "m", prompts, "--server", server.url) == 0
+        orpo.does("generate", "m", prompts, "--server", server.url)
         assert_inert(orpo)
         assert json.loads(orpo.out)["answer"] == f"yes {EVIL}".strip()
 
@@ -202,6 +195,7 @@ def test_letters_of_every_script_stay_and_json_says_the_same() -> None:
         assert STEERING.findall(json_line(character)) == []
     text = "é 中文 العربية עברית ไทย 👩‍👩‍👧 🏴󠁧󠁢󠁥󠁮󠁧󠁿 می‌خواهم ﷽\ta\nb"
     assert spelled_out(text) == text
+    assert json_line("é 中文") == '"é 中文"'
     assert spelled_out("a\r\nb\rc") == "a\nb\\x0dc"
     assert spelled_out(EVIL) == (
         "\\x1b]0;owned\\x07\\x1b[2J\\x9b31m\\x0d\\u202e\\u2066\\u200b\\x7f"

@@ -23,6 +23,21 @@ def byte_tokenizer(**kwargs: Any) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=backend, **names_of)
 
 
+CHAT = (
+    "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}<|end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+
+
+def chat_tokenizer() -> PreTrainedTokenizerFast:
+    """The same with a small chat template and its special tokens, and without BOS."""
+    names = {"bos_token": None, "eos_token": "<|end|>", "pad_token": "<|pad|>"}
+    more = ["<|user|>", "<|assistant|>", "<|system|>"]
+    tokenizer = byte_tokenizer(**names, extra_special_tokens=more)
+    tokenizer.chat_template = CHAT
+    return tokenizer
+
+
 def tiny_llama(**kwargs: Any) -> LlamaForCausalLM:
     """Two layers of width 32, the same weights every time."""
     torch.manual_seed(0)
@@ -40,10 +55,15 @@ def tiny_llama(**kwargs: Any) -> LlamaForCausalLM:
     return LlamaForCausalLM(LlamaConfig(**{**sizes, **kwargs}))
 
 
-def saved_llama(folder: Path, **sizes: Any) -> Path:
-    """The tiny model with its tokenizer, as save_pretrained writes them."""
+def saved_llama(
+    folder: Path, tokenizer: PreTrainedTokenizerFast | None = None, **sizes: Any
+) -> Path:
+    """The tiny model with its tokenizer, `byte_tokenizer` if not given, as they are saved."""
+    if tokenizer is not None:
+        names = ("bos_token_id", "eos_token_id", "pad_token_id")
+        sizes = {n: getattr(tokenizer, n) for n in names} | {"vocab_size": len(tokenizer)} | sizes
     tiny_llama(**sizes).save_pretrained(folder)
-    byte_tokenizer().save_pretrained(folder)
+    (tokenizer or byte_tokenizer()).save_pretrained(folder)
     return folder
 
 

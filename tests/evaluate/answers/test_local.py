@@ -16,8 +16,8 @@ from orpo.errors import CheckpointError, ConfigError, DataError, ModelError
 from orpo.evaluate import Sampling, encode_prompt, load_answerer
 from orpo.evaluate.answers import Answered, Question, answer_questions, open_source_of_answers
 from orpo.evaluate.generation import complete_prompts
-from tests.cli.conftest import byte_tokenizer
 from tests.servers import BASE
+from tests.train.small import chat_tokenizer, tiny_llama
 
 DRAWN = Sampling(max_new_tokens=8, temperature=1.0, top_p=0.95, seed=3, batch_size=4)
 
@@ -127,9 +127,7 @@ def test_a_model_s_own_settings_change_nothing(tiny: Path) -> None:
 
 
 def test_the_model_s_own_stop_tokens_end_an_answer_even_if_they_are_not_special() -> None:
-    from tests.train.small import tiny_llama
-
-    tokenizer, model = byte_tokenizer(), tiny_llama(vocab_size=270)
+    tokenizer, model = chat_tokenizer(), tiny_llama(vocab_size=270)
     prompt = [encode_prompt(tokenizer, [{"role": "user", "content": "Hi"}])]
     (free,) = complete_prompts(model, tokenizer, prompt, Sampling(8), ["k"])
     first = model.generate(torch.tensor(prompt), max_new_tokens=1, do_sample=False)[0, -1].item()
