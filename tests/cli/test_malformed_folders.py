@@ -1,7 +1,8 @@
 """Files of a run folder that anyone may have written: one line, and an honest exit code.
 
 Every file is put through the same mutations. Where a manifest would tell of the change, it is
-signed anew, as whoever prepares a folder would.
+signed anew, as whoever prepares a folder would. In a folder full of links a run ends well, and
+nothing beside it has changed.
 """
 
 from __future__ import annotations
@@ -18,14 +19,8 @@ from typing import Any
 
 import pytest
 
-from orpo.commands.main import main
-from tests.cli.conftest import Orpo
+from tests.cli.conftest import SETTINGS, Orpo
 
-SETTINGS = (
-    *("--max_steps", 4, "--save_steps", 2, "--logging_steps", 1, "--held_out", 0.2),
-    *("--per_device_train_batch_size", 4, "--max_length", 64, "--samples", 1),
-    *("--sample_tokens", 4, "--use_cpu", "true", "--report_to", "none"),
-)
 DEEP = 100_000
 LAUGHS = "a0: &a0 {x: 1}\n" + "".join(
     f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 9)}]}}\n" for n in range(1, 30)
@@ -53,30 +48,6 @@ OF_A_RUN = (
     *("samples.jsonl", "scores.jsonl", "work.json", "trainer_state.json", "manifest.json"),
 )
 OF_A_MODEL = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json")
-
-
-@pytest.fixture(scope="module")
-def runs(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with `pairs.jsonl` and two finished runs, `run` and, with LoRA, `lora`."""
-    place = tmp_path_factory.mktemp("runs")
-    rows = [
-        {"prompt": f"Say {n // 2}", "chosen": f"{n}, of course.", "rejected": "no " * (n % 5 + 1)}
-        for n in range(24)
-    ]
-    (place / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (place / "prompts.txt").write_text("hello\n")
-    for name, more in (("run", ()), ("lora", ("--lora_r", 2))):
-        told = ("--model", tiny, "--dataset", place / "pairs.jsonl", "--output_dir", place / name)
-        assert main([str(word) for word in ("train", *told, *SETTINGS, *more)]) == 0
-    events = '{"time": "2026-12-01T00:00:00", "step": 2, "kind": "spike", "message": "m"}\n'
-    (place / "run" / "events.jsonl").write_text(events)
-    return place
-
-
-@pytest.fixture
-def copied(runs: Path, tmp_path: Path) -> Path:
-    """A copy of `runs`; whatever a command does is done in it."""
-    return Path(shutil.copytree(runs, tmp_path / "runs"))
 
 
 def mutations(path: Path) -> Iterator[tuple[str, bytes | str]]:
@@ -195,7 +166,7 @@ def test_doctor_looks_at_anything(orpo: Orpo, copied: Path, runs: Path, name: st
 @pytest.mark.parametrize("name", OF_A_RUN[:8])
 def test_a_report_is_drawn_or_refused(orpo: Orpo, copied: Path, runs: Path, name: str) -> None:
     run = copied / "run"
-    for told, what in some(runs / "run" / name, 7):
+    for told, what in some(runs / "run" / name, 11):
         put(run / name, what)
         refused_or_done(orpo, told, "report", run)
         clear(run / name)
@@ -208,7 +179,7 @@ def test_a_run_does_not_go_on_from_nonsense(
     orpo: Orpo, tiny: Path, copied: Path, runs: Path, name: str
 ) -> None:
     """The checkpoint is refused before anything is written, or the run goes on and ends well."""
-    for told, what in some(runs / "run/checkpoint-2" / name, 9):
+    for told, what in some(runs / "run/checkpoint-2" / name, 13):
         run = copied / "going-on"
         (run / "checkpoint-2").mkdir(parents=True)
         for path in (runs / "run/checkpoint-2").iterdir():
@@ -253,7 +224,7 @@ def test_a_model_answers_or_is_refused(orpo: Orpo, copied: Path, runs: Path, nam
 @pytest.mark.parametrize("name", ["adapter_config.json", "adapter_model.safetensors"])
 def test_an_adapter_is_merged_or_refused(orpo: Orpo, copied: Path, runs: Path, name: str) -> None:
     run = copied / "lora"
-    for told, what in some(runs / "lora" / name, 2):
+    for told, what in some(runs / "lora" / name, 3):
         put(run / name, what)
         sign(run)
         refused_or_done(orpo, told, "merge", run, copied / "merged")
@@ -296,3 +267,99 @@ def test_a_recipe_may_name_a_value_and_use_it_again(orpo: Orpo, tmp_path: Path) 
     path.write_text("model: &model ./nowhere\ntokenizer: *model\ndataset: [a.jsonl]\n")
     assert orpo("train", path) == 2
     assert "nowhere" in orpo.err  # it was read, and the model is what is missing
+
+
+# What lies in the place of files
+
+WRITTEN = (
+    *("report.html", "README.md", "metrics.jsonl", "events.jsonl", "trainer_state.json"),
+    *("recipe.yaml", "evaluation.json", "samples.jsonl", "scores.jsonl", "audit.json", "work.json"),
+    *("config.json", "model.safetensors", "tokenizer.json", ".lock"),
+    *(".report.html.new", ".recipe.yaml.new", ".metrics.jsonl.new"),
+)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_run_goes_on_among_links(orpo: Orpo, tiny: Path, copied: Path, tmp_path: Path) -> None:
+    run, outside = copied / "run", tmp_path / "outside"
+    outside.mkdir()
+    (run / "manifest.json").unlink()  # its model is to be saved again
+    shutil.rmtree(run / "checkpoint-4")
+    for name in WRITTEN:
+        (outside / name).write_bytes((run / name).read_bytes() if (run / name).exists() else b"x")
+        (run / name).unlink(missing_ok=True)
+        (run / name).symlink_to(outside / name)
+    (run / "checkpoint-2").rename(outside / "checkpoint-2")
+    (run / "checkpoint-2").symlink_to(outside / "checkpoint-2")
+    (run / "checkpoint-4").symlink_to(outside / "nowhere")
+    (run / "checkpoint-3").write_text("a file")
+    before = contents(outside)
+    told = ("--model", tiny, "--dataset", copied / "pairs.jsonl", "--output_dir", run)
+    told += ("--save_total_limit", 1)
+    assert orpo("train", *told, *SETTINGS, "--resume") == 0, orpo.err
+    assert contents(outside) == before
+    assert not any(path.is_symlink() for path in run.iterdir())
+    assert not (run / "checkpoint-2").exists()  # one may stay, and the link was the older one
+    assert orpo("doctor", run, "--json") == 0, orpo.out
+
+
+@pytest.mark.parametrize("stood", ["link", "pipe", "broken link"])
+def test_a_report_is_drawn_over_what_is_no_file(
+    orpo: Orpo, copied: Path, tmp_path: Path, stood: str
+) -> None:
+    run = copied / "run"
+    page = run / "report.html"
+    page.unlink()
+    (tmp_path / "victim").write_text("precious")
+    if stood == "pipe":
+        os.mkfifo(page)
+    else:
+        page.symlink_to(tmp_path / ("victim" if stood == "link" else "nowhere"))
+    assert orpo("report", run) == 0, orpo.err
+    assert page.read_text().rstrip().endswith("</html>")
+    assert not page.is_symlink()
+    assert (tmp_path / "victim").read_text() == "precious"
+    assert not (tmp_path / "nowhere").exists()
+    # Where the user names the file, what a link points to is what was meant.
+    (tmp_path / "named.html").symlink_to(tmp_path / "victim")
+    assert orpo("report", run, "--output", tmp_path / "named.html") == 0
+    assert (tmp_path / "victim").read_text().rstrip().endswith("</html>")
+    assert orpo("report", run, "--output", "/dev/null") == 0
+    assert Path("/dev/null").is_char_device()
+
+
+@pytest.mark.parametrize("place", ["report.html", "recipe.yaml", "evaluation.json", ".lock"])
+def test_a_folder_in_the_place_of_a_file_is_said_before_training(
+    orpo: Orpo, tiny: Path, pairs: Path, tmp_path: Path, place: str
+) -> None:
+    (tmp_path / "run" / place).mkdir(parents=True)
+    told = ("--model", tiny, "--dataset", pairs, "--output_dir", tmp_path / "run")
+    assert orpo("train", *told, *SETTINGS, "--overwrite") == 2
+    assert orpo.err.count("\n") == 1
+    assert place in orpo.err or "run: " in orpo.err
+    assert [path.name for path in (tmp_path / "run").iterdir()] == [place]
+
+
+def test_an_evaluation_follows_no_link(orpo: Orpo, copied: Path, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "loss.svg").write_text("precious")
+    (tmp_path / "evaluation").mkdir()
+    (tmp_path / "evaluation" / "figures").symlink_to(outside)
+    told = ("--dataset", copied / "pairs.jsonl", "--output_dir", tmp_path / "evaluation")
+    assert orpo("evaluate", "preference", copied / "run", *told) == 2
+    assert "figures" in orpo.err
+    assert contents(outside) == {str(outside / "loss.svg"): b"precious"}
+
+
+def test_answers_are_not_added_to_a_text_of_someone_else(
+    orpo: Orpo, copied: Path, tmp_path: Path
+) -> None:
+    precious = tmp_path / "precious.txt"
+    precious.write_text("a line without an end")
+    told = ("--output", precious, "--max_new_tokens", 2)
+    assert orpo("generate", copied / "run", copied / "prompts.txt", *told) == 2
+    assert precious.read_text() == "a line without an end"
