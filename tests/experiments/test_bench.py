@@ -6,6 +6,7 @@ import importlib.util
 import os
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -118,8 +119,8 @@ def test_rows_that_a_side_would_drop_are_left_out_and_conversations_become_text(
 
 def side_of(seconds: list[float], rows: list[BenchRow], peak: int = 300) -> Side:
     facts = {"engine": "e", "gradient_checkpointing": False, "notes": [], "tokens": ["x", "y"]}
-    steps, memory = [Step(s, 0.0, 2.0) for s in seconds], {"peak": peak, "idle": 100, "exact": True}
-    return Side("orpo", rows, 1, 1, facts, steps, memory)
+    memory = {"peak": peak, "idle": 100, "exact": True}
+    return Side("orpo", rows, 1, 1, facts, [Step(s, 0.0, 2.0) for s in seconds], memory)
 
 
 def test_figures_and_ratios_by_hand() -> None:
@@ -163,19 +164,14 @@ def test_sides_take_turns_in_swapped_order() -> None:
 def test_a_side_is_at_rest_until_every_side_has_taken_its_last_step() -> None:
     happened: list[str] = []
 
-    class Recorder:
-        def send(self, kind: str, content: Any) -> None:
-            happened.append(kind)
-
-        def wait(self) -> None:
-            happened.append("rest")
-
     class Meter(MemoryMeter):
         def peak(self) -> int:
             happened.append("at work")
             return 0
 
-    channel: Any = Recorder()
+    channel: Any = SimpleNamespace(
+        send=lambda kind, content: happened.append(kind), wait=lambda: happened.append("rest")
+    )
     pacemaker = Pacemaker(channel, Meter())
     for _ in range(2):
         pacemaker.on_step_begin(None, None, None, model=torch.nn.Linear(1, 1))
@@ -209,7 +205,6 @@ def test_workers_step_when_told_and_end_with_their_reader(model: Path, tmp_path:
         assert first["seconds"] > 0
         assert first["loss"] is not None
         assert first["loss"] != second["loss"]
-        assert steady.child.process.stdin is not None
         steady.child.process.stdin.close()
         with pytest.raises(TrainingError, match=r"the orpo side stopped .* nobody is measuring"):
             steady.receive("step")

@@ -102,15 +102,11 @@ def groups(
 
 
 PROMPTS = [f"prompt {n}" for n in range(60)]
-TURNED = {
-    **AS_IN_THE_PAPER,
-    "orpo": AS_IN_THE_PAPER["sft"],
-    "sft": AS_IN_THE_PAPER["orpo"],
-}
+TURNED = AS_IN_THE_PAPER | {"orpo": AS_IN_THE_PAPER["sft"], "sft": AS_IN_THE_PAPER["orpo"]}
 
 
 def decided(effects: dict[str, Effect] | None = None, **how: object) -> dict[str, str]:
-    of = groups(effects or AS_IN_THE_PAPER, **how)  # type: ignore[arg-type]
+    of = groups(effects or AS_IN_THE_PAPER, **how)
     return {claim.name: claim.verdict for claim in decide_claims(of, base_group())}
 
 
@@ -119,11 +115,9 @@ def test_verdicts_follow_the_effects_that_were_put_in() -> None:
     assert set(found.values()) == {HOLDS}
     named = ("orpo_parts", "half_the_forward_passes", "fewer_flops", "less_memory")
     assert set(named) <= found.keys()
-    turned = (
-        *("sft_raises_rejected", "orpo_lowers_rejected", "orpo_parts_more_than_sft"),
-        *("orpo_accuracy_over_sft", "orpo_answers_over_sft"),
-    )
-    assert set(turned) <= found.keys()
+    turned = {"sft_raises_rejected", "orpo_lowers_rejected", "orpo_parts_more_than_sft"}
+    turned |= {"orpo_accuracy_over_sft", "orpo_answers_over_sft"}
+    assert turned <= found.keys()
     found = decided(TURNED)
     assert {found[name] for name in turned} == {REFUTED}
     same = decided({**AS_IN_THE_PAPER, "orpo": AS_IN_THE_PAPER["sft"]})
@@ -149,7 +143,6 @@ def test_a_claim_about_the_same_runs_is_made_once_and_none_about_absent_ones() -
 def test_figures_are_those_of_the_runs() -> None:
     found = {claim.name: claim for claim in decide_claims(groups(), base_group())}
     claim = found["orpo_lowers_rejected"]
-    assert claim.interval is not None
     assert claim.interval.value == pytest.approx(-0.5, abs=0.02)
     assert "−0.5" in claim.evidence
     assert found["half_the_forward_passes"].figures == "2.00 against 4.00"
@@ -262,7 +255,7 @@ def evaluation(effects: Any = AS_IN_THE_PAPER, **more: Any) -> dict[str, Any]:
     return written
 
 
-def test_the_verdict_comes_first_in_words() -> None:
+def test_the_verdict_comes_first_in_words_and_says_what_is_not_reproduced() -> None:
     page = page_of(evaluation())
     assert page.verdict.startswith("At equal optimizer steps")
     for name in ("ORPO on ", "SFT on ", "SFT+DPO on ", "the base model on "):
@@ -274,9 +267,7 @@ def test_the_verdict_comes_first_in_words() -> None:
     assert dict(page.facts)["Held-out pairs"] == (
         "123 read, 120 scored (left out: no_answer: 2; no rejected answer: 1)"
     )
-
-
-def test_what_is_not_reproduced_is_said_plainly() -> None:
+    # What is not reproduced is said plainly.
     page = page_of(evaluation(TURNED))
     said = [remark for remark in page.remarks if remark.startswith("Not reproduced")]
     assert any("ORPO prefers the chosen answer more often than SFT." in one for one in said)
@@ -296,12 +287,9 @@ def test_the_page_holds_everything_and_is_inert(tmp_path: Path) -> None:
         assert (tmp_path / "figures" / f"{name}.svg").is_file()
     assert "orpo compare --seeds 3" in text
     assert "orpo train --seed 1" in text
-
-
-def test_an_unfinished_comparison_has_a_page_too(tmp_path: Path) -> None:
-    page = page_of({"kind": "comparison", "settings": {}})
-    assert "not finished" in page.verdict
-    assert write_page(page, tmp_path).is_file()
+    unfinished = page_of({"kind": "comparison", "settings": {}})
+    assert "not finished" in unfinished.verdict
+    assert write_page(unfinished, tmp_path / "unfinished").is_file()
 
 
 def test_a_better_learning_rate_in_the_grid_is_named() -> None:

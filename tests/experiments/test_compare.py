@@ -32,6 +32,7 @@ from orpo.experiments.tasks import (
     train_command,
 )
 from orpo.jobs import TrainJob
+from orpo.runs.files import read_jsonl
 from orpo.runs.reading import read_object
 from orpo.runs.typed import typed
 from tests.evaluate.judge.server import ScriptedServer, fair
@@ -252,8 +253,7 @@ def test_a_signal_ends_the_tasks_and_is_passed_on(base: TaskSpec, tmp_path: Path
         time.sleep(0.2)
         os.kill(os.getpid(), signal.SIGTERM)
 
-    thread = threading.Thread(target=send)
-    thread.start()
+    (thread := threading.Thread(target=send)).start()
     with pytest.raises(RunStopped, match="the same command goes on") as stopped:
         run_chains([[base, replace(base, folder=str(tmp_path / "b"))]], 1, lambda *_: None)
     thread.join()
@@ -284,30 +284,25 @@ def test_preferences_are_for_the_method_and_land_on_its_rows(
     tmp_path: Path, pairs: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "none")
-    arms = [
-        ArmResult(Arm(f"{method}-steps-seed1", method, "steps", 1, []), (), answered(right))
-        for method, right in (("orpo", 12), ("sft", 3))
-    ]
+    made = [Arm(f"{method}-steps-seed1", method, "steps", 1, []) for method in ("orpo", "sft")]
+    arms = [ArmResult(arm, (), answered(right)) for arm, right in zip(made, (12, 3), strict=True)]
     with ScriptedServer(fair(worth)) as server:
         cache = tmp_path / "judge-cache.jsonl"
         settings = JudgeSettings(model="scripted", base_url=server.url, cache=cache)
-        made = replace(job(tmp_path, pairs, judge=settings), folder=tmp_path)
-        about, judged = judge_arms(made, answered(6), arms, lambda line: None)
+        told = replace(job(tmp_path, pairs, judge=settings), folder=tmp_path)
+        about, judged = judge_arms(told, answered(6), arms, lambda line: None)
         asked = len(server.asked)
-        _, again = judge_arms(made, answered(6), arms, lambda line: None)
+        _, again = judge_arms(told, answered(6), arms, lambda line: None)
         assert len(server.asked) == asked  # every reply was kept
     orpo, sft = (result.judged for result in judged)
     assert orpo == {row: 0.5 if row < 6 else 1.0 for row in range(12)}
     assert sft == {row: 0.0 if 3 <= row < 6 else 0.5 for row in range(12)}
     assert [result.judged for result in again] == [orpo, sft]
     values = Group("orpo", "steps", [judged[0]]).values("judged")
-    assert values is not None
     assert values[0] == [[0.5] * 6 + [1.0] * 6]
-    lines = (tmp_path / JUDGMENTS).read_text(encoding="utf-8").splitlines()
-    assert {json.loads(line)["id"] for line in lines} == {
-        f"{name}-steps-seed1/{row}" for name in ("orpo", "sft") for row in range(12)
-    }
+    ids = {line["id"] for line in read_jsonl(tmp_path / JUDGMENTS)}
+    assert ids == {f"{arm.name}/{row}" for arm in made for row in range(12)}
     assert about["remarks"]
     silent = [replace(one, answer=None) for one in answered(1)]
     with pytest.raises(ConfigError, match="--samples"):
-        judge_arms(made, silent, [ArmResult(arms[0].arm, (), silent)], lambda line: None)
+        judge_arms(told, silent, [ArmResult(arms[0].arm, (), silent)], lambda line: None)

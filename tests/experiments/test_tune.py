@@ -70,17 +70,6 @@ def study_prunes() -> None:
     raise optuna.TrialPruned
 
 
-class Losses(TrainerCallback):
-    """Writes down what a run logs."""
-
-    def __init__(self) -> None:
-        self.seen: list[tuple[int, float]] = []
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
-        if "loss" in logs:
-            self.seen.append((state.global_step, logs["loss"]))
-
-
 # The runs
 
 
@@ -89,13 +78,18 @@ def test_a_trial_computes_what_orpo_train_computes(
     place: Path, tmp_path: Path, lora_r: int | None
 ) -> None:
     """After other runs in the same process, and with its looks on the way."""
-    losses = Losses()
+    losses: list[tuple[int, float]] = []
+
+    class Losses(TrainerCallback):
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+            losses.extend([(state.global_step, logs["loss"])] if "loss" in logs else [])
+
     made = job(place, tmp_path / "out")
     made = replace(made, train=replace(made.train, lora_r=lora_r))
-    runs = Runs(made, callbacks=lambda: [losses])
+    runs = Runs(made, callbacks=lambda: [Losses()])
     with pytest.raises(optuna.TrialPruned):
         runs.run(Values(3e-2, 2.0), STEPS, 7, lambda *_: study_prunes())
-    losses.seen.clear()
+    losses.clear()
     looked: list[int] = []
     done = runs.run(START, STEPS, 42, lambda step, _: looked.append(step))
     assert looked == [3, 4]
@@ -104,12 +98,12 @@ def test_a_trial_computes_what_orpo_train_computes(
     )
     run_training(replace(made.train, samples=0), config, say=unheard)
     alone = [(one["step"], one["loss"]) for one in read_run(tmp_path / "run").training]
-    assert losses.seen == alone
+    assert losses == alone
     assert len(alone) == 3
     assert done.account["pairs"] == runs.sizes["choosing"]
     assert sum(runs.sizes.values()) == 40
-    sides = [{tuple(row["prompt_ids"]) for row in s} for s in (runs._train, runs._choosing)]
-    sides.append({tuple(row["prompt_ids"]) for row in runs._test})
+    rows = (runs._train, runs._choosing, runs._test)
+    sides = [{tuple(row["prompt_ids"]) for row in side} for side in rows]
     assert all(sides)
     assert len(set().union(*sides)) == sum(map(len, sides)), "a prompt is on one side alone"
     warm_up = [runs._warmup(steps) for steps in (3, 6, 60)]
@@ -153,7 +147,6 @@ def chosen(*levels: list[float], rates: tuple[float, ...] = (1e-3, 1e-4, 3e-4)) 
 
 def test_what_is_clearly_behind_is_not_near_and_of_equal_trials_the_first_is_the_best() -> None:
     choice = chosen([level - 0.1 for level in LEVELS], LEVELS, NOISE, rates=(1e-5, 1e-4, 3e-4))
-    assert choice is not None
     assert choice.best.number == 1
     assert [one.number for one in choice.near] == [1, 2]
     assert choice.band == {"learning_rate": [1e-4, 3e-4], "orpo_alpha": [0.1, 0.1]}
@@ -162,7 +155,6 @@ def test_what_is_clearly_behind_is_not_near_and_of_equal_trials_the_first_is_the
     edges = [["learning_rate", "lowest"], ["orpo_alpha", "highest"]]
     assert choice.edges(Space([9e-5, 1e-2], [0.01, 0.11])) == edges
     equal = chosen(LEVELS, LEVELS)
-    assert equal is not None
     assert (equal.best.number, len(equal.near)) == (0, 2)
     assert chosen() is None
 
@@ -180,17 +172,12 @@ def test_the_start_stands_where_the_test_says_that_the_best_is_worse(
     low: float, high: float, verdict: str, kept: bool
 ) -> None:
     change, choice = Change(0.0, low, high, 40, 40), chosen(FAR, LEVELS)
-    assert choice is not None
     test = FinalTest({}, 1, {"score": Measure(change, change, change)})
     assert verdict_of(START, choice, test)[:2] == (verdict, kept)
     assert verdict_of(START, choice, None)[0] == "not compared"
-
-
-def test_the_start_stands_where_the_trials_tell_nothing_apart_from_it() -> None:
-    choice = chosen(NOISE, LEVELS)
-    assert choice is not None
-    assert choice.best.number == 1
-    assert verdict_of(START, choice, None)[:2] == ("cannot be told apart", True)
+    near = chosen(NOISE, LEVELS)  # the trials tell nothing apart from the start
+    assert near.best.number == 1
+    assert verdict_of(START, near, None)[:2] == ("cannot be told apart", True)
 
 
 # The budget
@@ -270,7 +257,6 @@ def test_a_killed_process_loses_its_trial_for_a_while_only(tmp_path: Path) -> No
             study.run(lambda *_: os.kill(os.getpid(), signal.SIGKILL) or 0.0)
         os.waitpid(child, 0)
     found = Study.find(at)
-    assert found is not None
     before = found.tried()
     assert [one.state for one in before] == ["running", "running"]
     assert found.sweep() == 2
@@ -388,7 +374,6 @@ def test_what_breaks_is_counted_with_its_reason(place: Path, tmp_path: Path) -> 
     assert (result.account["failed"], result.account["complete"]) == (1, 1)
     (broken,) = [one for one in result.trials if one.state == "failed"]
     assert broken.reason
-    assert result.recommended is not None
     assert (result.recommended.values, result.recommended.verdict) == (START, "the same")
     made = job(place, tmp_path / "no", trials=1, settings={**SETTINGS, "learning_rate": 1e30})
     with pytest.raises(TrainingError, match="no trial came to its end"):
