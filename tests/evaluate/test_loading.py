@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -44,18 +43,13 @@ def adapter(tmp_path: Path, whole: Path) -> Path:
     return committed(tmp_path / "adapter", add_adapter(base, lora, settings))
 
 
-def load_to_train(folder: Path) -> object:
-    return load_model(str(folder), ORPOConfig(output_dir="unused", use_cpu=True))
+@pytest.mark.parametrize("how", ["to train", "to answer"])
+def test_a_changed_model_is_refused(whole: Path, adapter: Path, how: str) -> None:
+    def load(folder: Path) -> object:
+        if how == "to answer":
+            return load_answerer(str(folder))
+        return load_model(str(folder), ORPOConfig(output_dir="unused", use_cpu=True))
 
-
-def load_to_answer(folder: Path) -> object:
-    return load_answerer(str(folder))
-
-
-@pytest.mark.parametrize("load", [load_to_train, load_to_answer])
-def test_a_changed_model_is_refused(
-    whole: Path, adapter: Path, load: Callable[[Path], object]
-) -> None:
     load(whole)
     load(adapter)
     for name in ["model.safetensors", "config.json", "tokenizer.json"]:

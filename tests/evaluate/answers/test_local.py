@@ -33,12 +33,9 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def questions(count: int = 6) -> list[Question]:
+    turns = [(f"Which number is larger, {n} or {97 * n % 50}?", "Why?" * n) for n in range(count)]
     return [
-        Question(
-            f"q{n}",
-            (f"Which number is larger, {n} or {97 * n % 50}?", "Why?" * n)[: 1 + n % 2],
-            system="Be brief." if n % 3 == 0 else "",
-        )
+        Question(f"q{n}", turns[n][: 1 + n % 2], system="" if n % 3 else "Be brief.")
         for n in range(count)
     ]
 
@@ -79,9 +76,8 @@ def test_the_second_turn_sees_the_first_answer(tiny: Path) -> None:
         {"role": "user", "content": question.turns[1]},
     ]
     ids = encode_prompt(here.tokenizer, messages)
-    rendered = here.tokenizer.apply_chat_template(
-        messages, add_generation_prompt=True, tokenize=False
-    )
+    how: Any = {"add_generation_prompt": True, "tokenize": False}
+    rendered = here.tokenizer.apply_chat_template(messages, **how)
     assert ids == here.tokenizer.encode(rendered, add_special_tokens=False)
     model: Any = here.model
     output = model.generate(torch.tensor([ids]), do_sample=False, max_new_tokens=40)
@@ -99,10 +95,8 @@ def test_what_is_cut_off_is_marked(tiny: Path) -> None:
     cut, _ = ask(tiny, asked, Sampling(max_new_tokens=3), say=said.append)
     assert cut.truncated == (True,)
     assert whole.turns[0].startswith(cut.turns[0])
-    assert said == [
-        "2 of 2 answers were cut off at the limit of tokens",
-        "1 of 2 answers are empty",
-    ]
+    cut_off = "2 of 2 answers were cut off at the limit of tokens"
+    assert said == [cut_off, "1 of 2 answers are empty"]
 
 
 def test_a_model_s_own_settings_change_nothing(tiny: Path) -> None:

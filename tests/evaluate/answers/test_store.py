@@ -61,9 +61,8 @@ def test_a_broken_run_goes_on_and_ends_in_the_order_of_the_questions(tmp_path: P
     answered = answer_questions(second, questions(), SAMPLING, store, said.append)
     assert second.asked == ["1", "0"]
     assert [one.question for one in answered] == questions()
-    assert [one.turns for one in answered] == [
-        tuple(f"{turn}!" for turn in one.turns) for one in questions()
-    ]
+    expected = [tuple(f"{turn}!" for turn in one.turns) for one in questions()]
+    assert [one.turns for one in answered] == expected
     assert said == [f"3 of 5 answers are in {store} already"]
     lines = [json.loads(line) for line in store.read_text(encoding="utf-8").split("\n")[:-1]]
     assert [line["id"] for line in lines] == list("01234")
@@ -130,11 +129,8 @@ def test_two_processes_never_write_one_file(tmp_path: Path) -> None:
         return open_store(path, print, begins="{", strict=True, say=print)
 
     store = tmp_path / "a.jsonl"
-    with (
-        opened(store),
-        pytest.raises(ConfigError, match="another process is writing"),
-        opened(store),
-    ):
+    another = pytest.raises(ConfigError, match="another process is writing")
+    with opened(store), another, opened(store):
         pass
     with pytest.raises(ConfigError, match="is a folder"), opened(tmp_path):
         pass
