@@ -115,13 +115,10 @@ def test_groups_come_from_columns_files_and_texts() -> None:
     assert facts[2].groups["language"] == "chinese"
     assert facts[3].groups["language"] == "Chinese"
     assert [facts[i].groups["turns"] for i in (0, 3)] == ["1", "2"]
-
-
-def test_tokenised_rows_are_told_by_their_tokens() -> None:
-    ids = {"prompt_ids": [1, 2], "chosen_ids": [3], "rejected_ids": [4]}
-    facts = row_facts(
-        [Row(ids, "d:1", 0), Row(ids, "d:2", 1), Row({**ids, "prompt_ids": [9]}, "d:3", 2)]
-    )
+    # Tokenised rows are told by their tokens.
+    values = {"chosen_ids": [3], "rejected_ids": [4]}
+    ids = [Row({**values, "prompt_ids": one}, "d:1", n) for n, one in enumerate(([1], [1], [9]))]
+    facts = row_facts(ids)
     assert facts[0].prompt == facts[1].prompt != facts[2].prompt
 
 
@@ -178,15 +175,11 @@ def test_a_change_is_paired_and_by_prompt() -> None:
     assert found.compared == 60
     back = compared(scored(z + 0.1), scored(z))
     assert back.changes["log_odds_chosen"].verdict == "worse"
-    assert compared(scored(z).take([0, 1]), scored(z).take([2])).compared == 0
-
-
-def test_only_common_rows_are_compared_in_whatever_order() -> None:
-    z = np.arange(-5.0, 5.0)
-    before, after = scored(z).take([9, 1, 3, 5, 7]), scored(z + 1.0).take([1, 2, 3, 9])
-    found = compared(before, after)
+    # Only common rows are compared, in whatever order.
+    found = compared(scored(z).take([9, 1, 3, 5, 7]), scored(z + 1.0).take([1, 2, 3, 9]))
     assert found.compared == 3
     assert found.changes["log_odds_chosen"].value == pytest.approx(1.0)
+    assert compared(scored(z).take([0, 1]), scored(z).take([2])).compared == 0
 
 
 def test_the_pairs_that_are_needed_do_show_it() -> None:
@@ -195,11 +188,8 @@ def test_the_pairs_that_are_needed_do_show_it() -> None:
 
     def change(prompts: int) -> Change:
         values = random.normal(0.2, 1.0, prompts)
-        low = values.mean() - 1.96 * values.std() / math.sqrt(prompts)
-        high = values.mean() + 1.96 * values.std() / math.sqrt(prompts)
-        return change_of(
-            Interval(float(values.mean()), float(low), float(high), 2 * prompts, prompts)
-        )
+        mean, off = float(values.mean()), 1.96 * float(values.std()) / math.sqrt(prompts)
+        return change_of(Interval(mean, mean - off, mean + off, 2 * prompts, prompts))
 
     exact = change_of(Interval(0.2, 0.2 - 1.96 / 40**0.5, 0.2 + 1.96 / 40**0.5, 80, 40))
     assert exact.verdict == "cannot be told"
@@ -207,8 +197,7 @@ def test_the_pairs_that_are_needed_do_show_it() -> None:
     assert exact.prompts_needed == pytest.approx((2.8016 / 0.2) ** 2, rel=0.01)
     told_now = [change(exact.prompts_needed or 0).verdict == "better" for _ in range(600)]
     assert 0.74 < np.mean(told_now) < 0.86
-    nothing = change_of(Interval(0.0, -0.1, 0.1, 40, 40))
-    assert nothing.prompts_needed is None
+    assert change_of(Interval(0.0, -0.1, 0.1, 40, 40)).prompts_needed is None
 
 
 def test_the_verdict_in_words() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,11 @@ from orpo.commands.main import main
 from orpo.evaluate.preference.pairs import recall_scores
 from orpo.jobs import Evidence
 from orpo.runs.files import read_recipe, write_yaml
+from tests.evaluate.conftest import Run
 from tests.jobs.small_run import train
 from tests.train.small import byte_tokenizer, text_rows, tiny_llama, write_rows
 
 Copy = Callable[[Path], Path]
-Evaluate = Callable[..., tuple[dict[str, Any], str]]
 
 
 @pytest.fixture
@@ -32,33 +33,18 @@ def pairs(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def evaluate(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> Evaluate:
-    """What --json prints, and what is said; with a code other than 0, one line of complaint."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def run(model: object, *arguments: object, code: int = 0) -> tuple[dict[str, Any], str]:
-        words = [str(one) for one in ("evaluate", "preference", model, *arguments)]
-        capfd.readouterr()
-        assert main([words[0], words[1], "--json", "--output-dir", "eval", *words[2:]]) == code
-        out, err = capfd.readouterr()
-        assert "Traceback" not in err
-        if code:
-            assert out == ""
-            (complaint,) = (line for line in err.splitlines() if line.startswith("error: "))
-            return {}, complaint
-        (line,) = out.splitlines()
-        return json.loads(line), " ".join(err.split())
-
-    return run
+def run(evaluate: Run) -> Run:
+    return partial(evaluate, "preference", "--output-dir", "eval")
 
 
-def test_a_run_needs_nothing_else(tmp_path: Path, finished_run: Path, evaluate: Evaluate) -> None:
+def test_a_run_needs_nothing_else(tmp_path: Path, finished_run: Path, run: Run) -> None:
     """Its recipe names what was held out and the base model; the figures are those of the run."""
-    found, said = evaluate(finished_run)
+    found, said = run(finished_run)
     then = json.loads((finished_run / "evaluation.json").read_text())
+    change = then["after"]["changes"]["log_odds_chosen"]
+    expected = then["after"]["log_odds_chosen"] - then["before"]["log_odds_chosen"]
+    assert change["low"] <= change["value"] == pytest.approx(expected, abs=1e-5)
+    assert then["after"]["account"]["pairs"] == then["after"]["pairs"]
     for moment in ("before", "after"):
         now = found["results"][moment]["intervals"]
         for name in ("preference_accuracy", "log_odds_chosen", "logps/chosen", "logps/rejected"):
@@ -82,7 +68,7 @@ def test_a_run_needs_nothing_else(tmp_path: Path, finished_run: Path, evaluate: 
 
 
 def test_rows_in_are_rows_accounted_for_and_names_from_data_are_inert(
-    tmp_path: Path, finished_run: Path, pairs: Path, evaluate: Evaluate
+    tmp_path: Path, finished_run: Path, pairs: Path, run: Run
 ) -> None:
     rows = [json.loads(line) for line in pairs.read_text().splitlines()]
     for i, row in enumerate(rows):
@@ -90,7 +76,7 @@ def test_rows_in_are_rows_accounted_for_and_names_from_data_are_inert(
     for row in rows[::4]:  # whatever the model prefers, some of the pairs are the wrong way round
         row["chosen"], row["rejected"] = row["rejected"], row["chosen"]
     write_rows(pairs, rows)
-    found, said = evaluate(finished_run, "--dataset", pairs, "--no_baseline", "--max-length", 64)
+    found, said = run(finished_run, "--dataset", pairs, "--no_baseline", "--max-length", 64)
     account = found["account"]
     assert (account["rows_in"], account["kept"], account["dropped"]) == (20, 20, {})
     assert (account["pairs"], account["without_rejected"], account["prompts"]) == (19, 1, 18)
@@ -117,76 +103,74 @@ def test_rows_in_are_rows_accounted_for_and_names_from_data_are_inert(
 
 
 def test_the_same_again_scores_nothing_again(
-    tmp_path: Path, finished_run: Path, pairs: Path, evaluate: Evaluate
+    tmp_path: Path, finished_run: Path, pairs: Path, run: Run
 ) -> None:
-    first, said = evaluate(finished_run, "--dataset", pairs)
+    first, said = run(finished_run, "--dataset", pairs)
     assert said.count("scoring 20 pairs") == 2
-    again, said = evaluate(finished_run, "--dataset", pairs)
+    again, said = run(finished_run, "--dataset", pairs)
     assert again == first
     assert "scoring" not in said
     assert said.count("already scored") == 2
-    _, refused = evaluate(finished_run, "--dataset", pairs, "--no_baseline", code=2)
+    _, refused = run(finished_run, "--dataset", pairs, "--no_baseline", code=2)
     assert "holds an evaluation with baseline" in refused
     assert "--overwrite" in refused
-    alone, _ = evaluate(finished_run, "--dataset", pairs, "--no_baseline", "--overwrite")
+    alone, _ = run(finished_run, "--dataset", pairs, "--no_baseline", "--overwrite")
     assert "before" not in alone["results"]
 
 
 def test_a_broken_evaluation_goes_on(
-    tmp_path: Path, copied: Copy, finished_run: Path, evaluate: Evaluate
+    tmp_path: Path, copied: Copy, finished_run: Path, run: Run
 ) -> None:
     """The second model is not there at first: what the first one scored is kept."""
-    run, base = copied(finished_run), tmp_path / "base"
-    evaluate(run, "--baseline", base, code=2)
+    trained, base = copied(finished_run), tmp_path / "base"
+    run(trained, "--baseline", base, code=2)
     assert main(["report", str(tmp_path / "eval")]) == 2  # not finished
     shutil.copytree(finished_run.parent / "base", base)
-    found, said = evaluate(run, "--baseline", base)
+    found, said = run(trained, "--baseline", base)
     assert said.count("scoring") == 1
     assert found["finished"]
 
 
 def test_other_weights_and_data_under_the_same_name_are_seen(
-    tmp_path: Path, finished_run: Path, pairs: Path, evaluate: Evaluate
+    tmp_path: Path, finished_run: Path, pairs: Path, run: Run
 ) -> None:
     model = Path(shutil.copytree(finished_run.parent / "base", tmp_path / "model"))
-    evaluate(model, "--dataset", pairs)
+    run(model, "--dataset", pairs)
     other = tiny_llama()
     with torch.no_grad():
         other.lm_head.weight *= 1.01
     other.save_pretrained(model)
-    assert "with other weights" in evaluate(model, "--dataset", pairs, code=2)[1]
+    assert "with other weights" in run(model, "--dataset", pairs, code=2)[1]
     # One pair alone: no interval has an end, and JSON knows no infinity.
     pairs.write_text(pairs.read_text().splitlines()[0] + "\n")
-    found, _ = evaluate(model, "--dataset", pairs, "--baseline", model, "--overwrite")
+    found, _ = run(model, "--dataset", pairs, "--baseline", model, "--overwrite")
     after = found["results"]["after"]
     assert after["intervals"]["logps/margin"]["low"] is None
     assert after["changes"]["preference_accuracy"]["verdict"] == "cannot be told"
     assert "not known" in (tmp_path / "eval" / "report.html").read_text()
     pairs.write_text(json.dumps(text_rows(3)[2]) + "\n")
     again = ("--dataset", pairs, "--baseline", model)
-    assert "with other data" in evaluate(model, *again, code=2)[1]
+    assert "with other data" in run(model, *again, code=2)[1]
 
 
-def test_an_adapter_is_compared_with_its_base(
-    adapter_run: Path, pairs: Path, evaluate: Evaluate
-) -> None:
-    found, _ = evaluate(adapter_run, "--dataset", pairs)
+def test_an_adapter_is_compared_with_its_base(adapter_run: Path, pairs: Path, run: Run) -> None:
+    found, _ = run(adapter_run, "--dataset", pairs)
     assert found["models"]["before"]["name"] == str(adapter_run.parent / "base")
     assert found["models"]["before"]["weights"] != found["models"]["after"]["weights"]
 
 
 def test_a_base_that_is_gone_or_speaks_otherwise_is_told(
-    tmp_path: Path, copied: Copy, finished_run: Path, pairs: Path, evaluate: Evaluate
+    tmp_path: Path, copied: Copy, finished_run: Path, pairs: Path, run: Run
 ) -> None:
     other = tmp_path / "other"
     tiny_llama().save_pretrained(other)
     byte_tokenizer(pad_token="<pad>").save_pretrained(other)
-    found, _ = evaluate(finished_run, "--dataset", pairs, "--baseline", other)
+    found, _ = run(finished_run, "--dataset", pairs, "--baseline", other)
     assert "different tokenizers" in found["notes"][0]
     assert found["results"]["after"]["compared"] == 19
-    run = copied(finished_run)
-    write_yaml(run / "recipe.yaml", {**read_recipe(run), "model": str(tmp_path / "gone")})
-    found, said = evaluate(run, "--dataset", pairs, "--overwrite")
+    trained = copied(finished_run)
+    write_yaml(trained / "recipe.yaml", {**read_recipe(trained), "model": str(tmp_path / "gone")})
+    found, said = run(trained, "--dataset", pairs, "--overwrite")
     assert "before" not in found["results"]
     assert "nothing to compare with" in said
     assert any("nothing to compare with" in note for note in found["notes"])
@@ -195,34 +179,28 @@ def test_a_base_that_is_gone_or_speaks_otherwise_is_told(
 @pytest.mark.parametrize(
     ("text", "arguments", "says"),
     [
-        ("", (), "empty"),
-        ('{"prompt": "a", "chosen": "b"}\n', (), "no row has a rejected answer"),
-        ('{"a": 1}\n', (), "no column"),
-        (None, ("--dataset", "gone.jsonl"), "gone.jsonl: no such file"),
-        (None, (), "--dataset: is needed"),
-        (None, ("--dataset", "d.jsonl", "--batch_size", "x"), "--batch_size"),
-        (None, ("--dataset", "d.jsonl", "--baseline", "a", "--no_baseline"), "--no_baseline"),
-        (None, ("--dataset", "PAIRS", "--output_dir", "RUN"), "is the folder of a run"),
+        ("", ("BASE", "--dataset", "d.jsonl"), "empty"),
+        ('{"prompt": "a", "chosen": "b"}\n', ("BASE", "--dataset", "d.jsonl"), "no row has a rej"),
+        ('{"a": 1}\n', ("BASE", "--dataset", "d.jsonl"), "no column"),
+        ("", ("BASE", "--dataset", "gone.jsonl"), "gone.jsonl: no such file"),
+        ("", ("BASE",), "--dataset: is needed"),
+        ("", ("BASE", "--dataset", "d.jsonl", "--batch_size", "x"), "--batch_size"),
+        ("", ("BASE", "--dataset", "d.jsonl", "--baseline", "a", "--no_baseline"), "--no_baseline"),
+        ("", ("BASE", "--dataset", "PAIRS", "--output_dir", "RUN"), "is the folder of a run"),
+        ("", ("bare", "--dataset", "PAIRS"), "tokenizer"),
+        ("", ("no-such-model", "--dataset", "PAIRS"), "no-such-model: is no folder here"),
     ],
 )
 def test_one_line_for_what_is_wrong(
-    finished_run: Path, pairs: Path, evaluate: Evaluate, text: str | None, arguments: Any, says: str
+    finished_run: Path, pairs: Path, run: Run, text: str, arguments: tuple[str, ...], says: str
 ) -> None:
-    if text is not None:
-        (pairs.parent / "d.jsonl").write_text(text)
-        arguments = ("--dataset", "d.jsonl")
-    named = {"PAIRS": pairs, "RUN": finished_run}
-    words = [named.get(one, one) for one in arguments]
-    assert says in evaluate(finished_run.parent / "base", *words, code=2)[1]
-
-
-def test_a_model_without_tokenizer_or_none_at_all(
-    tmp_path: Path, pairs: Path, evaluate: Evaluate
-) -> None:
-    tiny_llama().save_pretrained(tmp_path / "bare")
-    assert "tokenizer" in evaluate("bare", "--dataset", pairs, code=2)[1]
-    says = evaluate("no-such-model", "--dataset", pairs, code=2)[1]
-    assert "no-such-model: is no folder here" in says
+    tiny_llama().save_pretrained("bare")
+    Path("d.jsonl").write_text(text)
+    named = {"PAIRS": pairs, "RUN": finished_run, "BASE": finished_run.parent / "base"}
+    result, said = run(*(named.get(one, one) for one in arguments), code=2)
+    assert result is None
+    assert said.count("error: ") == 1
+    assert says in said
 
 
 def test_a_resumed_run_compares_with_what_was_scored_before(
@@ -257,9 +235,7 @@ def test_damaged_scores_are_no_scores(tmp_path: Path) -> None:
     line = {"row": 0, "prompt": "p", "before": {"chosen": -1.0, "rejected": -2.0}}
     path = tmp_path / "scores.jsonl"
     path.write_text(json.dumps(line) + "\n")
-    found = recall_scores(tmp_path, "before", {}, data)
-    assert found is not None
-    assert len(found) == 1
+    assert len(recall_scores(tmp_path, "before", {}, data)) == 1
     assert recall_scores(tmp_path, "after", {}, data) is None
     for bad in ({**line, "row": 5}, {**line, "before": {"chosen": -1.0}}, {**line, "before": 3}):
         path.write_text(json.dumps(bad) + "\n")
