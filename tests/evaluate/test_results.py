@@ -1,4 +1,4 @@
-"""What evaluation.json holds becomes a result again, whichever evaluation wrote it."""
+"""What was found is counted; what evaluation.json holds becomes a result again."""
 
 from __future__ import annotations
 

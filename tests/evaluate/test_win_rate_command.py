@@ -6,19 +6,12 @@ import json
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from orpo.runs.files import read_jsonl
 from tests.evaluate.conftest import Run
-from tests.evaluate.judge.server import (
-    Asked,
-    Script,
-    ScriptedServer,
-    always_first,
-    fair,
-    longer,
-)
+from tests.evaluate.judge.server import Asked, Script, ScriptedServer, always_first, fair, longer
 from tests.train.small import byte_tokenizer, tiny_llama
 
 PROMPTS = [f"Say something about the number {n}." for n in range(40)]
@@ -76,15 +69,10 @@ def test_the_better_model_wins_and_another_judge_asks_no_model_again(run: Run) -
         assert servers.asked()[:2] == [45, 45]
     assert result["win_rate"]["win_rate"] == 100
     assert result["win_rate"]["interval"]["low"] > 85
-    assert result["account"] == {
-        "prompts": 40,
-        "different_prompts": 40,
-        "baseline_truncated_answers": 0,
-        "baseline_empty_answers": 0,
-        "model_truncated_answers": 0,
-        "model_empty_answers": 0,
-        "identical_answers": 0,
-    }
+    counts = {"prompts": 40, "different_prompts": 40, "identical_answers": 0}
+    for ends in ("truncated", "empty"):
+        counts |= {f"baseline_{ends}_answers": 0, f"model_{ends}_answers": 0}
+    assert result["account"] == counts
     assert "new answers better than old: new wins 100.0" in said
     assert [one["kind"] for one in result["examples"]] == ["win"] * 3
     page = Path("out/report.html").read_text()
@@ -97,7 +85,11 @@ def test_the_same_model_twice_is_even(run: Run) -> None:
         result, said = run("m", "--baseline", "m", *servers.words[3:], "--judge", "j")
     assert result["win_rate"]["win_rate"] == 50
     assert result["account"]["identical_answers"] == 40
-    assert result["bias"]["first_position_wins"]["value"] == 1.0
+    assert {line["preference"] for line in read_jsonl(Path("out/judgments.jsonl"))} == {0.5}
+    place = result["bias"]["first_position_wins"]
+    assert (place["value"], result["bias"]["consistency"]["value"]) == (1.0, 0.0)
+    assert place["low"] > 0.8
+    assert not result["trust"]["trusted"]  # it tells nothing from nothing
     assert "No difference between m and m can be told" in said
     assert "The judge goes by the place" in said
 
@@ -116,7 +108,7 @@ def test_a_suspicious_answer_counts_as_judged_and_is_named_by_its_question(run: 
     assert (found["pairs"], found["model"], found["baseline"]) == (4, 4, 0)  # 7, 17, 27 and 37
     numbers = [row["index"] for row in found["rows"]]
     assert len(set(numbers)) == 4
-    lines = [json.loads(line) for line in Path("out/judgments.jsonl").read_text().splitlines()]
+    lines = list(read_jsonl(Path("out/judgments.jsonl")))
     wins = [line["preference"] for line in lines]
     assert result["win_rate"]["win_rate"] == pytest.approx(100 * sum(wins) / 40)
     rest = [line["preference"] for line in lines if not line["flags_model"]]
@@ -142,18 +134,6 @@ def test_length_is_taken_out_and_few_prompts_say_so(run: Run) -> None:
     assert (few["win_rate"]["n"], few["win_rate"]["lc_win_rate"]) == (8, None)
     assert "length control needs 30 preferences" in said
     assert "8 prompts tell only large differences apart" in said
-
-
-def test_unreadable_verdicts_are_counted(run: Run) -> None:
-    def silent(asked: Asked) -> Any:
-        return "I would rather not say." if "number 7." in asked.last else fair(worth)(asked)
-
-    with Servers(good, poor, silent) as servers:
-        result, said = run(*servers.words, "--judge", "j")
-    assert result["verdicts"]["unparsed_verdicts"] == 2
-    assert result["win_rate"]["n"] == 40
-    assert result["win_rate"]["win_rate"] == pytest.approx(100 * 39.5 / 40)
-    assert "2 of 80 verdicts could not be read" in said
 
 
 def test_a_model_of_this_machine_answers(tmp_path: Path, run: Run) -> None:

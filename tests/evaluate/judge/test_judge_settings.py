@@ -48,14 +48,12 @@ def test_a_missing_key_is_said_before_anything_is_done(
 ) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
-    with pytest.raises(ConfigError, match=r"\$OPENAI_API_KEY: there is no API key"):
+    with pytest.raises(ConfigError, match=r"\$OPENAI_API_KEY: there is no API key.*--judge_url"):
         judge("--judge m", tmp_path)
     (tmp_path / CACHE).write_text("")  # all that is wanted may be there
     assert judge("--judge m", tmp_path) == JudgeSettings("m", cache=tmp_path / CACHE)
     monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:1/v1")
-    own = judge("--judge m", tmp_path / "other")
-    assert own is not None
-    assert own.base_url == "http://127.0.0.1:1/v1"
+    assert judge("--judge m", tmp_path / "other").base_url == "http://127.0.0.1:1/v1"
 
 
 def test_the_key_is_nowhere(
@@ -102,4 +100,4 @@ def test_the_key_is_nowhere(
 )
 def test_settings_that_cannot_be_meant(change: dict[str, object], flag: str) -> None:
     with pytest.raises(ConfigError, match=flag):
-        JudgeSettings(**{"model": "m", **change})  # type: ignore[arg-type]
+        JudgeSettings(**{"model": "m", **change})
