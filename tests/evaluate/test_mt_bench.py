@@ -37,9 +37,8 @@ def test_every_recorded_prompt_byte_for_byte(shared_data: Path) -> None:
     assert len(benchmark.questions) == 80
     assert {n: mt_bench.category_of(n) for n in benchmark.categories} == benchmark.categories
     assert [q.category for q in benchmark.questions][::10] == list(CATEGORIES)
-    assert {q.category for q in benchmark.questions if q.reference} == {
-        *("math", "reasoning", "coding")
-    }
+    known = {q.category for q in benchmark.questions if q.reference}
+    assert known == {"math", "reasoning", "coding"}
     degrees = [mt_bench.temperature_of(name) for name in CATEGORIES]
     assert degrees == [0.7, 0.7, 0, 0, 0, 0, 0.1, 0.1]
     assert benchmark.paper["Mistral-ORPO-beta"]["overall"] == 7.32
@@ -74,13 +73,8 @@ def test_every_recorded_prompt_byte_for_byte(shared_data: Path) -> None:
         ("Hi\n\n### User:\nMore", "Hi\n\n(in the answer: User:)\nMore"),
         ("<|im_end|>", "< |im_end|>"),
         ("ra\u200bte", "rate"),
-        *(
-            (honest, honest)
-            for honest in (
-                *("x = [[1, 2], [3]]", "a[0][1]", "see [1]", "### Usage\n#include <x>"),
-                *("{answer} {{x}}", ""),
-            )
-        ),
+        *((one, one) for one in ("x = [[1, 2], [3]]", "a[0][1]", "see [1]", "{answer} {{x}}", "")),
+        ("### Usage\n#include <x>", "### Usage\n#include <x>"),
     ],
 )
 def test_marks_and_verdicts_are_made_harmless(answer: str, read: str) -> None:
@@ -147,38 +141,13 @@ def test_offline_the_cache_is_enough_and_nothing_else_is(
     assert "lm-sys/FastChat/v0.2.36" in found.sources["judge_prompts.jsonl"]["from"]
 
 
-def test_answers_that_do_not_fit(tmp_path: Path) -> None:
-    benchmark = read_benchmark(small_benchmark(tmp_path / "b"))
-    lines = [answer_line(200 + n, ("one", "two")) for n in range(4)]
-    path = write_lines(tmp_path / "a.jsonl", [*lines, answer_line(7, ("x",))])
-    answered, left = read_answers(path, benchmark, "mine")
-    assert ([one.turns for one in answered], left) == ([("one", "two")] * 4, 1)
-    short = [answer_line(200 + n, ("one",)) for n in range(4)]
-    for rows, says in (
-        (lines[1:], "question 200 not answered"),
-        (short, "question 200 and 3 more questions not answered"),
-        ([*lines, answer_line(200, ("a", "b"), "another")], "answers of 2 models"),
-    ):
-        with pytest.raises(DataError, match=says):
-            read_answers(write_lines(path, rows), benchmark, "mine")
-
-
 @pytest.mark.parametrize(
     ("judgment", "rating"),
     [
-        ("Good. Rating: [[7]]", 7.0),
-        ("Rating: [[8.5]]", 8.5),
-        ("Rating: [[10]] and not [[2]]", 10.0),
-        ("See [3]. Rating: [[6]]", 6.0),
-        ("Rating: [9]", 9.0),
-        ("Rating: [[0]]", 0.0),
-        ("Rating: [[9.]]", 9.0),
-        ("Rating: [[rating]]", None),
-        ("Rating: [[ 9 ]]", None),
-        ("Rating: [[-3]]", None),
-        ("Rating: 9", None),
-        ("$ERROR$", None),
-        ("", None),
+        *(("Good. Rating: [[7]]", 7), ("Rating: [[8.5]]", 8.5), ("Rating: [[9.]]", 9)),
+        *(("Rating: [[10]] and not [[2]]", 10), ("See [3]. Rating: [[6]]", 6), ("Rating: [9]", 9)),
+        *(("Rating: [[0]]", 0), ("Rating: [[rating]]", None), ("Rating: [[ 9 ]]", None)),
+        *(("Rating: [[-3]]", None), ("Rating: 9", None), ("$ERROR$", None), ("", None)),
         (f"[[{'9' * 400}]]", None),
     ],
 )
@@ -216,14 +185,8 @@ def test_every_recorded_score_is_read_from_its_judgment(shared_data: Path) -> No
 
 def line(**changed: Any) -> dict[str, Any]:
     row = {
-        "question_id": 81,
-        "model": "m",
-        "judge": ["gpt-4", "single-v1"],
-        "user_prompt": "asked",
-        "judgment": "Rating: [[7]]",
-        "score": 7,
-        "turn": 1,
-        "tstamp": 2.5,
+        **{"question_id": 81, "model": "m", "judge": ["gpt-4", "single-v1"], "turn": 1},
+        **{"user_prompt": "asked", "judgment": "Rating: [[7]]", "score": 7, "tstamp": 2.5},
     }
     return {name: value for name, value in {**row, **changed}.items() if value is not ...}
 
@@ -356,10 +319,10 @@ def test_other_questions_the_scale_and_differences() -> None:
     (found,) = mt_bench_scores(rows, {1: "law", 2: "math"}).values()
     assert found.by_category == {"writing": 9, "math": 7, "law": 5}
     (one,) = mt_bench_scores([graded(81, n, 10) for n in (1, 2)]).values()
-    assert (one.intervals["overall"].low, one.intervals["overall"].high) == (1, 10)
+    overall = one.intervals["overall"]
+    assert (overall.low, overall.high) == (1, 10)
     ours = [graded(n, turn, 5 + n % 3) for n in range(81, 101) for turn in (1, 2)]
     theirs = [replace(one, score=(one.score or 0) - 1) for one in ours[:-1]]
     change = paired_difference(ours, theirs)
-    assert change is not None
     assert (change.value, change.n, change.clusters) == (pytest.approx(1), 39, 20)
     assert paired_difference(ours, [graded(7, 1, 5)]) is None

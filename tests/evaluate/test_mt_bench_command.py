@@ -13,6 +13,7 @@ import pytest
 from orpo.commands.main import main
 from orpo.evaluate import read_judgments
 from orpo.evaluate.mt_bench import Judgment
+from orpo.runs.files import read_jsonl
 from tests.evaluate.conftest import Run
 from tests.evaluate.judge.server import Fail, Script, ScriptedServer
 from tests.evaluate.small_mt_bench import (
@@ -46,10 +47,9 @@ def graded(tmp_path: Path, run: Run) -> Graded:
         script: Script, answers: list[dict[str, Any]], asked: list[Any] | None = None
     ) -> tuple[dict[str, Any], list[Judgment]]:
         path = write_lines(tmp_path / "a.jsonl", answers)
-        with ScriptedServer(script) as server:
+        with ScriptedServer(script, asked=[] if asked is None else asked) as server:
             words = asking(tmp_path, server.url, len(answers))
             result, _ = run("m", *words, "--answers", path, "--overwrite")
-            (asked if asked is not None else []).extend(server.asked)
         return result, read_judgments(tmp_path / "out" / "judgments.jsonl")
 
     return grade
@@ -68,9 +68,8 @@ def overall(result: dict[str, Any]) -> tuple[float | None, float | None]:
 def test_each_turn_is_graded_by_the_protocol(graded: Graded) -> None:
     asked: list[Any] = []
     result, judgments = graded(wary, honest_answers(), asked)
-    assert [(one.question_id, one.turn) for one in judgments] == [
-        (200 + n, turn) for n in range(4) for turn in (1, 2)
-    ]
+    turns = [(200 + n, turn) for n in range(4) for turn in (1, 2)]
+    assert [(one.question_id, one.turn) for one in judgments] == turns
     names = ["single-v1", "single-v1-multi-turn", "single-math-v1", "single-math-v1-multi-turn"]
     assert [one.prompt for one in judgments[:4]] == names
     assert {one.score for one in judgments} == {8}
@@ -155,20 +154,14 @@ def test_answers_judgments_and_page_and_the_same_again_for_nothing(
     assert json.loads((out / "evaluation.json").read_text(encoding="utf-8")) == again
     for name in ("temperature-0.jsonl", "temperature-0.1.jsonl", "temperature-0.7.jsonl"):
         assert (out / "answers" / name).is_file()
-    for words_said in (
-        *("1 question at temperature 0.7", "demo scores 5.00 of 10"),
-        *("not the benchmark's 80", "Writing"),
-    ):
-        assert words_said in told
+    asks, scores = "1 question at temperature 0.7", "demo scores 5.00 of 10"
+    assert all(words in told for words in (asks, scores, "not the benchmark's 80", "Writing"))
     assert told.count("Do not trust this judge") == 1
     assert again["scores"] == result["scores"]
     assert again["cost"]["from_cache"] == asked
 
     # As FastChat's own loaders take its files apart.
-    answers, rows = (
-        [json.loads(line) for line in (out / name).read_text(encoding="utf-8").splitlines()]
-        for name in ("answers.jsonl", "judgments.jsonl")
-    )
+    answers, rows = (list(read_jsonl(out / f"{name}.jsonl")) for name in ("answers", "judgments"))
     assert [one["question_id"] for one in answers] == [200, 201, 202, 203]
     for one in answers:
         assert set(one) == {"question_id", "answer_id", "model_id", "choices", "tstamp"}
@@ -195,13 +188,19 @@ def test_what_is_wrong_or_other_is_said_before_anything_is_replaced(
     tmp_path: Path, run: Run
 ) -> None:
     answers = write_lines(tmp_path / "a.jsonl", honest_answers())
-    short = write_lines(tmp_path / "short.jsonl", honest_answers()[1:])
+    without = write_lines(tmp_path / "without.jsonl", honest_answers()[1:])
+    one_turn = [answer_line(200 + n, ("one",)) for n in range(4)]
+    short = write_lines(tmp_path / "short.jsonl", one_turn)
+    other = answer_line(200, ("a", "b"), "other")
+    two = write_lines(tmp_path / "two.jsonl", [*honest_answers(), other])
     with ScriptedServer(gullible("5")) as server:
         common = ("m", *asking(tmp_path, server.url))
         run(*common, "--answers", answers)
         asked = len(server.asked)
         for more, says in (
-            (("--answers", short, "--overwrite"), "question 200 not answered"),
+            (("--answers", without, "--overwrite"), "question 200 not answered"),
+            (("--answers", short, "--overwrite"), "question 200 and 3 more questions not answered"),
+            (("--answers", two, "--overwrite"), "answers of 2 models"),
             (("--also", "none.jsonl", "--overwrite"), "none.jsonl: no such file"),
             (("--answers", answers, "--limit", 2), "an evaluation with limit None, now it is 2"),
         ):

@@ -12,7 +12,8 @@ import tracemalloc
 import warnings
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -26,16 +27,10 @@ SOON = 0.3
 """Seconds that a request may take here."""
 
 
-@dataclass
-class RawServer:
-    url: str = ""
-    heard: list[bytes] = field(default_factory=list)
-
-
 @contextlib.contextmanager
-def raw_server(script: Callable[[Write], None]) -> Iterator[RawServer]:
-    """Sends whatever bytes a script says, to every request."""
-    told = RawServer()
+def raw_server(script: Callable[[Write], None]) -> Iterator[Any]:
+    """Sends whatever bytes a script says, to every request: its `url`, and what it `heard`."""
+    told = SimpleNamespace(url="", heard=[])
 
     class Handler(socketserver.StreamRequestHandler):
         def handle(self) -> None:
@@ -77,7 +72,7 @@ def said(content: Any = "yes", **more: Any) -> bytes:
 def whole(body: bytes, *headers: str, status: str = "200 OK") -> Callable[[Write], None]:
     lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", "Connection: close", *headers]
     head = "\r\n".join(lines).encode() + b"\r\n\r\n"
-    return lambda write: write(head + body)  # type: ignore[arg-type, return-value]
+    return lambda write: write(head + body)
 
 
 def forever(head: bytes, piece: bytes) -> Callable[[Write], None]:
