@@ -179,7 +179,7 @@ def test_a_base_that_is_gone_or_speaks_otherwise_is_told(
 @pytest.mark.parametrize(
     ("text", "arguments", "says"),
     [
-        ("", ("BASE", "--dataset", "d.jsonl"), "empty"),
+        ("", ("BASE", "--dataset", "d.jsonl"), "d.jsonl: the data set is empty"),
         ('{"prompt": "a", "chosen": "b"}\n', ("BASE", "--dataset", "d.jsonl"), "no row has a rej"),
         ('{"a": 1}\n', ("BASE", "--dataset", "d.jsonl"), "no column"),
         ("", ("BASE", "--dataset", "gone.jsonl"), "gone.jsonl: no such file"),
