@@ -4,8 +4,6 @@ Real data and real tokenizers lie outside of the repository, in `../shared/data`
 that ORPO_SHARED_DATA names; what needs them is skipped with a reason where they are absent.
 """
 
-from __future__ import annotations
-
 import os
 import signal
 

@@ -5,8 +5,6 @@ published columns and splits, and rows made here. `python -m tests.hub_cache FOL
 HF_HOME.
 """
 
-from __future__ import annotations
-
 import json
 import random
 import shutil

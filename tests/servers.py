@@ -1,7 +1,5 @@
 """A real OpenAI-compatible server: what `orpo serve` becomes, in a process of its own."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import signal

@@ -1,7 +1,5 @@
 """ORPOConfig: what its settings mean, and what it says about those that mean nothing."""
 
-from __future__ import annotations
-
 from dataclasses import fields
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The site builds without a warning, and what README and docs/ say to type runs as printed."""
 
-from __future__ import annotations
-
 import re
 import shutil
 import subprocess

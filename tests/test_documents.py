@@ -1,7 +1,5 @@
 """What a document says is done, in order; a block that fails is said with its place."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

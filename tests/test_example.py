@@ -1,7 +1,5 @@
 """The flat example is the whole method: it reaches the numbers of ORPOTrainer, line by line."""
 
-from __future__ import annotations
-
 import ast
 import gzip
 import importlib.util

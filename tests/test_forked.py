@@ -1,7 +1,5 @@
 """Forked commands are what new processes would be: their input, output, end, and signals."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

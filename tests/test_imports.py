@@ -1,7 +1,5 @@
 """No two modules import each other, however long the way round, not even for types."""
 
-from __future__ import annotations
-
 import grimp
 
 

@@ -1,7 +1,5 @@
 """The tutorial: both notebooks come from one source, are what is on disk, and run to their end."""
 
-from __future__ import annotations
-
 import ast
 import re
 import sys

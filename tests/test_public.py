@@ -1,7 +1,5 @@
 """The public names: they are there, they are typed, and `import orpo` costs nothing."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path

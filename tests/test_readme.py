@@ -1,7 +1,5 @@
 """The two READMEs say the same; tests/test_docs.py runs their commands."""
 
-from __future__ import annotations
-
 import re
 
 from tests.documents import ROOT, blocks_of

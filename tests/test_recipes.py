@@ -3,8 +3,6 @@
 The Hub's cache that this needs has the published configurations and columns; see `hub_cache`.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -15,8 +15,6 @@ Every message says what happened, where (file, line, field), and what to do abou
     └── RunStopped          a signal stopped the run after a checkpoint
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 from difflib import get_close_matches

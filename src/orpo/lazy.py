@@ -1,7 +1,5 @@
 """Names of a package that are loaded when they are first used: `orpo --help` answers at once."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any

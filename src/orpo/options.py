@@ -9,8 +9,6 @@
 can describe its own settings once, for the command line and for whoever builds them in Python.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, field
 from typing import Any

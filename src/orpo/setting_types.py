@@ -5,8 +5,6 @@ indented one below it is a mapping. Python checks nothing either. What is meant 
 rest is refused by the field's name, in one line.
 """
 
-from __future__ import annotations
-
 import math
 import os
 from collections.abc import Mapping

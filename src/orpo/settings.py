@@ -6,8 +6,6 @@ Neither torch nor transformers is loaded. Our own settings are a dataclass, thos
 is held against them before anything is loaded.
 """
 
-from __future__ import annotations
-
 import ast
 import os
 from collections.abc import Iterator, Mapping

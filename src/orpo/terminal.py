@@ -6,8 +6,6 @@ no encoding can hold are spelled out (`\\x1b`, `\\u202e`). Letters of every scri
 joiners within them stay. Only what orpo draws itself (`rich`, through `unguarded`) is let through.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import re

@@ -1,7 +1,5 @@
 """Data with known faults: rows that are clean for sure, and what spoils them."""
 
-from __future__ import annotations
-
 import gzip
 import json
 import random

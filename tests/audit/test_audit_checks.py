@@ -1,7 +1,5 @@
 """Each check on a few rows whose faults are known exactly."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Near duplicates: what is found, what is not, and what is said when it cannot be looked for."""
 
-from __future__ import annotations
-
 import random
 from typing import Any
 

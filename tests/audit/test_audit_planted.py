@@ -1,7 +1,5 @@
 """Faults that are planted into real rows are found, and nothing is said of rows without them."""
 
-from __future__ import annotations
-
 import copy
 import random
 from typing import Any

@@ -1,7 +1,5 @@
 """The whole pass: the account of rows, hostile rows, what comes out, and its quick part."""
 
-from __future__ import annotations
-
 import copy
 import json
 from dataclasses import replace

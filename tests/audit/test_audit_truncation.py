@@ -1,7 +1,5 @@
 """What limits would do and what an epoch costs, against the code that does it."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from hypothesis import given

@@ -1,7 +1,5 @@
 """What the model will see of a row: the tokens of the training, and what each is for."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """A tiny chat model, a few pairs, and the commands in this process."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path

@@ -4,8 +4,6 @@ It takes the arguments of the real one, writes them down beside itself, and does
 `does` beside it says: "well", or one of the ways in which the real one goes wrong.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import sys

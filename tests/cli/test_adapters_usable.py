@@ -1,7 +1,5 @@
 """A trained adapter is found from anywhere, and merged it is the model that was trained."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

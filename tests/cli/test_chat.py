@@ -1,7 +1,5 @@
 """`orpo chat` as a user has it: in a terminal, piped, and two models side by side."""
 
-from __future__ import annotations
-
 import io
 import json
 import os

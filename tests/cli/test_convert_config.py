@@ -1,7 +1,5 @@
 """`orpo convert-config`, and `orpo train` with what it wrote."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

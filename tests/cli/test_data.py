@@ -1,7 +1,5 @@
 """`orpo data audit|fix`, as they are typed; and what is wrong input to any action."""
 
-from __future__ import annotations
-
 import json
 import random
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`orpo data show`: a picture that reads without colours, and in which data can do nothing."""
 
-from __future__ import annotations
-
 import json
 import re
 import unicodedata

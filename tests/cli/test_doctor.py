@@ -1,7 +1,5 @@
 """`orpo doctor RUN`: what it prints, its exit codes, and that its advice works."""
 
-from __future__ import annotations
-
 import json
 import shlex
 import shutil

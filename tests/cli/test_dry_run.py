@@ -1,7 +1,5 @@
 """A dry run: its estimate against real runs and real models, and what it refuses."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from pathlib import Path

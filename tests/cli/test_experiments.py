@@ -1,7 +1,5 @@
 """`orpo compare`, `orpo tune` and `orpo bench`: runs of tiny models, and what is refused."""
 
-from __future__ import annotations
-
 import contextlib
 import importlib.util
 import json

@@ -4,8 +4,6 @@ The converter stands in for the real one, `converter.py`; the real one is asked 
 names a folder of llama.cpp.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -1,7 +1,5 @@
 """What a run leaves can be saved, loaded and used: what would not let it is known before step 1."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path

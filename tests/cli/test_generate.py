@@ -1,7 +1,5 @@
 """`orpo generate` with a store and with a server."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The command line as a whole: help, errors, exit codes, and that they come at once."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

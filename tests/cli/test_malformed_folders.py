@@ -5,8 +5,6 @@ signed anew, as whoever prepares a folder would. In a folder full of links a run
 nothing beside it has changed.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import itertools

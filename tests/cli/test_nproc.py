@@ -1,7 +1,5 @@
 """`orpo train --nproc 2`, and the same under torchrun and accelerate: real ranks, real signals."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

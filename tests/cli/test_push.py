@@ -1,7 +1,5 @@
 """`orpo push` against a Hub that is really there: what it sends, what it shows, what it refuses."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """`orpo serve`: the commands that servers are started with; what they answer is tested there."""
 
-from __future__ import annotations
-
 import json
 import os
 import shlex

@@ -1,7 +1,5 @@
 """Recipes and flags: what is written there is meant, or refused by file, line and name."""
 
-from __future__ import annotations
-
 import argparse
 import ast
 import re

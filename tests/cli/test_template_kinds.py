@@ -1,7 +1,5 @@
 """A run says, keeps and honours the prompt that its template was trained with."""
 
-from __future__ import annotations
-
 import io
 import json
 import shutil

@@ -1,7 +1,5 @@
 """Whatever strangers wrote, and wherever it enters, the terminal shows it as text."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

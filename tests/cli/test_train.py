@@ -1,7 +1,5 @@
 """`orpo train` and what can be done with its run folder."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """`orpo train` and its data: several at once, shares, what is held out, what cannot be read."""
 
-from __future__ import annotations
-
 import json
 import sys
 from collections import Counter

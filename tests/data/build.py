@@ -1,7 +1,5 @@
 """Rows and pairs as the tests of this folder write them."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """Lists of scored answers, and the columns that every format may have."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Every format becomes the same kind of pair; what is in no format is refused by name."""
 
-from __future__ import annotations
-
 import json
 from types import MappingProxyType
 from typing import Any

@@ -1,7 +1,5 @@
 """Over-long pairs: what each policy keeps, cuts and drops, for every combination of lengths."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple

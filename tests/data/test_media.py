@@ -1,7 +1,5 @@
 """Rows that need pictures, sound or video are refused by name; words about them are text."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Batches: every token of every pair in its place, and nothing but padding beside it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """The same pairs in the formats of other tools: they give the same pairs, and nothing else."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Every row is accounted for: rows in = kept + dropped by a named reason, whatever the rows are."""
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from collections.abc import Iterator

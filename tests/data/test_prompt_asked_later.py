@@ -4,8 +4,6 @@ The oracle is the tokenizer as anybody loads it from the saved folder: the token
 prompt must be those that our commands make, and those of `apply_chat_template` unless it was said.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

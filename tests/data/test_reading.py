@@ -1,7 +1,5 @@
 """What is said of a whole data set, and that each row of it is read once."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from pathlib import Path
 

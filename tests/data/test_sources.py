@@ -1,7 +1,5 @@
 """Rows come out of every kind of file as they are in it; what is broken is named by its place."""
 
-from __future__ import annotations
-
 import csv
 import gzip
 import io

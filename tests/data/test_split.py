@@ -1,7 +1,5 @@
 """Several data sets as one, and one rule for holding out rows by prompt."""
 
-from __future__ import annotations
-
 from collections import Counter
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Tokenised data are kept, found again, and made anew when anything about them changed."""
 
-from __future__ import annotations
-
 import dataclasses
 import gc
 import os

@@ -1,7 +1,5 @@
 """What a template makes of a pair: one prompt, two answers, and the same prompt when generating."""
 
-from __future__ import annotations
-
 import copy
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Templates that never end, or ask for everything, end in one line, and soon."""
 
-from __future__ import annotations
-
 import copy
 import resource
 import signal

@@ -1,7 +1,5 @@
 """Rows that hold token ids already: our columns and TRL's, and what is wrong with others."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

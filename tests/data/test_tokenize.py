@@ -3,8 +3,6 @@
 The check below is the user's promise in words; common ways to do it wrong are shown to fail it.
 """
 
-from __future__ import annotations
-
 import copy
 import unicodedata
 from typing import Any

@@ -1,7 +1,5 @@
 """Plain torch in the place of the kernels that need a GPU: what their documentation promises."""
 
-from __future__ import annotations
-
 import functools
 import inspect
 import sys

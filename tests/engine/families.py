@@ -1,7 +1,5 @@
 """Tiny random models of many families, pairs to score with them, and the scores by definition."""
 
-from __future__ import annotations
-
 import contextlib
 import copy
 import functools

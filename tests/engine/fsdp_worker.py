@@ -3,8 +3,6 @@
 python -m torch.distributed.run --standalone --nproc_per_node 2 -m tests.engine.fsdp_worker OUT
 """
 
-from __future__ import annotations
-
 import json
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The shared engine with what surrounds a model: adapters, checkpointed layers, experts."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import peft

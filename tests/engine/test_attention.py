@@ -1,7 +1,5 @@
 """Attention over packed rows: every back end against each sequence alone, in float64."""
 
-from __future__ import annotations
-
 import types
 from collections.abc import Callable
 from typing import Any

@@ -1,7 +1,5 @@
 """Cheaper steps with the same numbers: one cast where there were several, compiled blocks."""
 
-from __future__ import annotations
-
 import functools
 from typing import Any
 

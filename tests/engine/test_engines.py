@@ -1,7 +1,5 @@
 """Both engines against one sequence at a time in float64, with either head; nothing is leaked."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

@@ -4,8 +4,6 @@ The kernels are emulated, and a processor is made to offer them: what they compu
 tested here.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -3,8 +3,6 @@
 The oracle puts each sequence alone through a copy of the model that has seen nothing, in float64.
 """
 
-from __future__ import annotations
-
 import copy
 import functools
 from collections.abc import Callable

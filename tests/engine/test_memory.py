@@ -1,7 +1,5 @@
 """What a step takes: measured on the model itself, by formula, and kept between steps."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import gc

@@ -1,7 +1,5 @@
 """Micro-batches: every pair in exactly one, within the limit, evenly filled."""
 
-from __future__ import annotations
-
 import math
 from itertools import pairwise
 

@@ -1,7 +1,5 @@
 """A prepared model does with ordinary inputs what it did before."""
 
-from __future__ import annotations
-
 import copy
 import json
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What tests of evaluations share: no long waits, and a command that is run."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A small evaluation set in the official format, with questions and answers of this project."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """A small benchmark in FastChat's format, written for tests; none of FastChat's texts is in it."""
 
-from __future__ import annotations
-
 import json
 import re
 from pathlib import Path

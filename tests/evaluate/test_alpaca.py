@@ -1,7 +1,5 @@
 """The official files: read where they are, missed by name where they are not, refused if broken."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -4,8 +4,6 @@ Rows that are missing, doubled, moved or written otherwise count for their own i
 against the verdicts on a published model, fitted anew by their index, and the published figures.
 """
 
-from __future__ import annotations
-
 import csv
 import gzip
 import json

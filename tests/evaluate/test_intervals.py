@@ -1,7 +1,5 @@
 """Intervals: known values from elsewhere, exact coverage, and a thousand simulated evaluations."""
 
-from __future__ import annotations
-
 import importlib.util
 import math
 import sys

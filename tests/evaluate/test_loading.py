@@ -1,7 +1,5 @@
 """Models are loaded as they were committed, or not at all."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path

@@ -1,7 +1,5 @@
 """MT-Bench's files, the protocol's prompts byte for byte, and scores held against pandas."""
 
-from __future__ import annotations
-
 import ast
 import json
 import math

@@ -1,7 +1,5 @@
 """`orpo evaluate mt-bench`: answers of a small real model, a judge behind real HTTP, a folder."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from functools import partial

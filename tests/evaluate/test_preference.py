@@ -1,7 +1,5 @@
 """Preference metrics: against a count by hand, and with a model whose truth is known."""
 
-from __future__ import annotations
-
 import json
 import math
 from pathlib import Path

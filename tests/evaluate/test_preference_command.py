@@ -1,7 +1,5 @@
 """`orpo evaluate preference`: held-out pairs scored by real models; and the evidence of a run."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Callable

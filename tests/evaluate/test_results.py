@@ -1,7 +1,5 @@
 """What was found is counted; what evaluation.json holds becomes a result again."""
 
-from __future__ import annotations
-
 import json
 import math
 from typing import Any

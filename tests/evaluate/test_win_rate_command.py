@@ -1,7 +1,5 @@
 """`orpo evaluate win-rate`: two models on one's own prompts, over real HTTP."""
 
-from __future__ import annotations
-
 import json
 from contextlib import ExitStack
 from functools import partial

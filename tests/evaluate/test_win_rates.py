@@ -1,7 +1,5 @@
 """Win rates: the published AlpacaEval 2 results from the annotations behind them, known answers."""
 
-from __future__ import annotations
-
 import math
 import sys
 from pathlib import Path

@@ -4,8 +4,6 @@ Intervals over prompts and seeds cover, and widen where seeds disagree; the page
 says in words, tables and figures what its JSON holds.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from dataclasses import replace

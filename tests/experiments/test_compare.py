@@ -1,7 +1,5 @@
 """A comparison: the plan, the folder and its rows, the tasks, their processes, and the judge."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

@@ -8,8 +8,6 @@ output, passes signals on, and ends as the process does; if it is killed, so is 
 there `sys.executable` is this `python` again. The process is in a group of its own.
 """
 
-from __future__ import annotations
-
 import os
 import shlex
 import subprocess

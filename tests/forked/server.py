@@ -6,8 +6,6 @@ It has one thread, because only the thread that forks goes on in the process tha
 ends, and ends all that it has forked, when its stdin does.
 """
 
-from __future__ import annotations
-
 import atexit
 import contextlib
 import gc

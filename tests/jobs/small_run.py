@@ -1,7 +1,5 @@
 """A real run of four steps with everything that a run folder holds."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path

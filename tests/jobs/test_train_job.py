@@ -1,7 +1,5 @@
 """What a training job does to a folder that holds something, and when it is stopped."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

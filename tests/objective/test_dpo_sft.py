@@ -1,7 +1,5 @@
 """The two objectives that ORPO is compared with."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 

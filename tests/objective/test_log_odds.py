@@ -1,7 +1,5 @@
 """The log-odds: right and finite for every log-probability a that a model can give."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 

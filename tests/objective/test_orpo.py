@@ -3,8 +3,6 @@
 Every check runs on planted mistakes too and must reject them.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from collections.abc import Callable

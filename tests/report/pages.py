@@ -1,7 +1,5 @@
 """Pages as a browser reads them, texts that would do harm there, and an audit that holds both."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Curves of runs with a known disease, and of healthy ones, their noise from a seed."""
 
-from __future__ import annotations
-
 import math
 import random
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """What a run folder holds when `orpo train` leaves it, its numbers drawn from a fixed seed."""
 
-from __future__ import annotations
-
 import json
 import math
 import random

@@ -1,7 +1,5 @@
 """The page of a data audit: every part of it, and none of what is not known."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math

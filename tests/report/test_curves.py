@@ -1,7 +1,5 @@
 """The curves of a run: which points are read, how they are drawn, and what is said of them."""
 
-from __future__ import annotations
-
 import math
 import random
 import re

@@ -1,7 +1,5 @@
 """Planted diseases are found, healthy noise is left alone, and every word has its number."""
 
-from __future__ import annotations
-
 import math
 import random
 from dataclasses import replace

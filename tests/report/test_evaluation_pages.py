@@ -1,7 +1,5 @@
 """Pages of evaluations, comparisons and tunings, drawn from folders that version 0.1.0 wrote."""
 
-from __future__ import annotations
-
 import json
 import math
 import shutil

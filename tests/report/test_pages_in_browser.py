@@ -1,7 +1,5 @@
 """Pages in headless Chromium: nothing planted runs, nothing is asked for, all of it fits."""
 
-from __future__ import annotations
-
 import html
 import json
 import re

@@ -1,7 +1,5 @@
 """The page of a run: what it says, from whatever lies in the folder."""
 
-from __future__ import annotations
-
 import copy
 import math
 import random

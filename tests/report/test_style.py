@@ -1,7 +1,5 @@
 """One style for all pictures: texts stay texts, colours are the page's, series are told apart."""
 
-from __future__ import annotations
-
 import io
 import re
 from itertools import combinations

@@ -3,8 +3,6 @@
 Damage of every kind is named, and the checkpoint before is taken.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import random

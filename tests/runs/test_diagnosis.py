@@ -1,7 +1,5 @@
 """What `orpo doctor RUN` finds in a real run, whole and damaged in every way."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import shutil

@@ -1,7 +1,5 @@
 """Two runs on one folder are kept apart, and a lock never outlives its process."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import fcntl

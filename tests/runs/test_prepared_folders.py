@@ -1,7 +1,5 @@
 """A folder that a stranger has prepared: what is written, moved and deleted stays inside it."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -1,7 +1,5 @@
 """Ranks that are small programs: who is heard, what their end means, which signals they get."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

@@ -1,7 +1,5 @@
 """What leaves this machine names no path of it, and holds no secret."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

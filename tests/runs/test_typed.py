@@ -1,7 +1,5 @@
 """What is read from a file becomes a dataclass, or one line says what is wrong with it."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal

@@ -3,8 +3,6 @@
 Written for the tests; a file's name says which family its kind is known from.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 __all__ = ["KINDS"]

@@ -1,7 +1,5 @@
 """The shipped accelerate configs, as `accelerate launch --config_file` reads them."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 from typing import Any

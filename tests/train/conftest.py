@@ -1,7 +1,5 @@
 """Trainers for short, quiet runs on the CPU."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

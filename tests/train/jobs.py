@@ -6,8 +6,6 @@ A job is a function that stands beside its test; it may give back tensors and pl
 Two ranks talk over gloo.
 """
 
-from __future__ import annotations
-
 import importlib
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """Quiet trainers, and the gradient of one optimizer step, however its eight pairs are dealt out."""
 
-from __future__ import annotations
-
 import inspect
 from typing import Any
 

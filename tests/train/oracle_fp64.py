@@ -4,8 +4,6 @@ No batch, no padding, no library code: each sequence goes through the model alon
 log-probabilities come from a log-softmax in float64, and the loss is eqs. 3-7 as written.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Small models, a byte tokenizer, and rows of very different lengths."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable
 from pathlib import Path

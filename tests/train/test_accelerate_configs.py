@@ -1,7 +1,5 @@
 """The shipped accelerate configs mean what their comments say, as accelerate itself reads them."""
 
-from __future__ import annotations
-
 import os
 from unittest.mock import patch
 

@@ -1,7 +1,5 @@
 """Models that also see or hear, trained on text as a whole; what they see with stays as it is."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -4,8 +4,6 @@ The moments lie around every kind of operation on a file: a run of six steps tha
 times, deletes an old checkpoint and commits its model does more than two hundred of them.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import random

@@ -1,7 +1,5 @@
 """A loss that jumps and a margin that collapses are said in words; ordinary curves are not."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any

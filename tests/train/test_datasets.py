@@ -1,7 +1,5 @@
 """Data sets on their way into the trainer: messages without a template, streams, accounts."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path

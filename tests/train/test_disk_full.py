@@ -3,8 +3,6 @@
 The disks are real ones, of memory and of a few megabytes; where none can be mounted, tests skip.
 """
 
-from __future__ import annotations
-
 import contextlib
 import shutil
 import subprocess

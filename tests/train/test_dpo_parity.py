@@ -3,8 +3,6 @@
 `pytest tests/train/test_dpo_parity.py -rP` prints the differences.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import sys
 from pathlib import Path

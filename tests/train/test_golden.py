@@ -4,8 +4,6 @@ The curve changes only where the objective, the order of the data, or the optimi
 Where that is meant: `ORPO_NEW_GOLDEN=1 pytest tests/train/test_golden.py`, and say why.
 """
 
-from __future__ import annotations
-
 import json
 import os
 from pathlib import Path

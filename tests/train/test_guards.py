@@ -1,7 +1,5 @@
 """A loss or a gradient that is not finite stops the run before it spoils the weights."""
 
-from __future__ import annotations
-
 import contextlib
 import copy
 import json

@@ -1,7 +1,5 @@
 """What is logged: TRL's names, and exact means over accumulation and logging intervals."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Models: how they are loaded, adapted and prepared, and which are refused."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import warnings

@@ -3,8 +3,6 @@
 Noise, pair weights and rows without rejected answer are held against oracles of their own.
 """
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 from typing import Any

@@ -3,8 +3,6 @@
 `pytest tests/train/test_normalisation.py -rP` prints the relative differences.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What is trained, what is logged of it, what it costs, and that a stop changes nothing."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

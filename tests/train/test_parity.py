@@ -3,8 +3,6 @@
 `pytest tests/train/test_parity.py -rP` prints the largest relative differences.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

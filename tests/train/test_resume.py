@@ -4,8 +4,6 @@ A folder that looks as if the process had been killed is a copy of a whole run's
 checkpoints.
 """
 
-from __future__ import annotations
-
 import math
 import shutil
 import signal

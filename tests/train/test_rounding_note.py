@@ -1,7 +1,5 @@
 """Full fine-tuning of 16-bit weights is said to leave most of them where they are."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The run folder: recipe, metrics, weights and model card."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from dataclasses import fields

@@ -1,7 +1,5 @@
 """Checkpoints in pieces: what they hold comes back, and nothing that they name is run."""
 
-from __future__ import annotations
-
 import pickle
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Which changes of a recipe make another run, and what is said about them."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Callable
 from dataclasses import fields

@@ -7,8 +7,6 @@ nothing else) calls the processors an accelerator while the Accelerator is made:
 are run where it is installed.
 """
 
-from __future__ import annotations
-
 import io
 import os
 import pickle

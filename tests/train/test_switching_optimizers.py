@@ -1,7 +1,5 @@
 """Optimizers whose weights to be used are others than those that are trained (schedule-free)."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

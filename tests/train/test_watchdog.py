@@ -1,7 +1,5 @@
 """A process in which nothing moves any more ends, and says where it hung."""
 
-from __future__ import annotations
-
 import os
 import signal
 import threading

@@ -1,7 +1,5 @@
 """Weights that a run could not be saved with are named before its first step."""
 
-from __future__ import annotations
-
 import json
 import math
 import os

@@ -1,7 +1,5 @@
 """Runs to compare to the bit: one that was never interrupted, and one that went on."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import shutil

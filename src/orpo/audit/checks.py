@@ -3,8 +3,6 @@
 Why a share of rows is worth a look, and what is said, stands in `checks.toml`.
 """
 
-from __future__ import annotations
-
 from array import array
 from collections import Counter
 from difflib import get_close_matches

@@ -5,8 +5,6 @@ are told by `PairView.key` and `PairView.opposite`, those that nearly do by `orp
 and what a template or a limit does by the tokenizer.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -5,8 +5,6 @@ much both answers share at their beginning, by the rules of `orpo.data.lengths`;
 be tried after one pass.
 """
 
-from __future__ import annotations
-
 import math
 from array import array
 from collections.abc import Mapping

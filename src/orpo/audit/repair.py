@@ -1,7 +1,5 @@
 """What `orpo data fix` is asked for, and what came of it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path

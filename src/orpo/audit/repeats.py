@@ -3,8 +3,6 @@
 Exact ones are told by hashes, those that nearly are by `orpo.audit.similar`.
 """
 
-from __future__ import annotations
-
 from array import array
 from collections.abc import Iterable
 

@@ -1,7 +1,5 @@
 """An audit: one pass over the rows, whose texts are not kept."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice

@@ -4,8 +4,6 @@ The texts of the tokens of a sequence join to what the model reads. A character 
 several tokens (Chinese, emoji) belongs to the one it starts in.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterator, Sequence

@@ -7,8 +7,6 @@ compared in full, by words. Rare words count more than common ones, so that two 
 pattern ("convert 5 km to m", "convert 8 kg to g") are not taken for each other's copy.
 """
 
-from __future__ import annotations
-
 import re
 import zlib
 from array import array

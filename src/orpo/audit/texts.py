@@ -3,8 +3,6 @@
 The expressions that tell are data, in `texts.toml`.
 """
 
-from __future__ import annotations
-
 import re
 import tomllib
 from pathlib import Path

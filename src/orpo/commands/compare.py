@@ -1,7 +1,5 @@
 """`orpo compare`."""
 
-from __future__ import annotations
-
 import shlex
 import sys
 from collections.abc import Iterator

@@ -5,8 +5,6 @@ its input. It ends when its parent does: a run that was cut off is run again, so
 memory are those of one whole run.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 import tempfile

@@ -1,7 +1,5 @@
 """What a person sees: prose, tables and progress on stderr, so that stdout stays for results."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from typing import IO, Any
 

@@ -1,7 +1,5 @@
 """`orpo convert-config`: another trainer's settings become a recipe that `orpo train` takes."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any

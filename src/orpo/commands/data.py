@@ -1,7 +1,5 @@
 """`orpo data audit|show|fix`."""
 
-from __future__ import annotations
-
 ACTIONS = {
     "audit": "what is wrong with a data set, with a verdict for each check",
     "show": "what the model will see, token by token, and what counts in the loss",

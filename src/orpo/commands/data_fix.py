@@ -1,7 +1,5 @@
 """`orpo data fix`."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

@@ -1,7 +1,5 @@
 """`orpo demo`."""
 
-from __future__ import annotations
-
 import time
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """`orpo evaluate harness`: benchmarks of a model, and of the one that it is compared with."""
 
-from __future__ import annotations
-
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """`orpo evaluate preference`."""
 
-from __future__ import annotations
-
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

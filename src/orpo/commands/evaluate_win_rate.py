@@ -1,7 +1,5 @@
 """`orpo evaluate win-rate`: two models on prompts of one's own, judged in both orders."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any

@@ -4,8 +4,6 @@ What is ours is to hand it the committed model, whole and with its template, and
 came out before it gets its name.
 """
 
-from __future__ import annotations
-
 import os
 import shlex
 import shutil

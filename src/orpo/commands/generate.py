@@ -1,7 +1,5 @@
 """`orpo generate`."""
 
-from __future__ import annotations
-
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The Hub, as `orpo push` asks it: whether a repository can take a run, and one commit of it."""
 
-from __future__ import annotations
-
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress

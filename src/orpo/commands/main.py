@@ -6,8 +6,6 @@ Exit codes: 0 done, 2 the user's input was wrong, 128 + N stopped by signal N af
 exit code; or `ACTIONS` and examples, where it has several.
 """
 
-from __future__ import annotations
-
 import argparse
 import errno
 import logging

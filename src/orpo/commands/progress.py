@@ -1,7 +1,5 @@
 """Training as it happens: loss, margin, accuracy, tokens per second and the time left."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from rich import progress as bars

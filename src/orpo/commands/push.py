@@ -4,8 +4,6 @@ What is committed is made fit to be read by all, looked through for what must no
 machine, and sent in one commit: all of it or nothing.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Mapping

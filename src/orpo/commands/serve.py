@@ -4,8 +4,6 @@ The server is another program: `transformers serve`, or vLLM. What is ours is to
 model that was committed, with the chat template of the training, and to say where it answers.
 """
 
-from __future__ import annotations
-
 import errno
 import json
 import os

@@ -4,8 +4,6 @@ Rows of other tools are brought under our columns, so that each is read by the f
 Names that are nearly ours ("reject", " rejected", "promt") are refused where they lose something.
 """
 
-from __future__ import annotations
-
 import difflib
 import re
 from collections.abc import Mapping

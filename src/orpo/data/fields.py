@@ -3,8 +3,6 @@
 Anything else is refused by file, line and field.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math

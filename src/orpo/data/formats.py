@@ -4,8 +4,6 @@ docs/preference-data.md shows a row of each. A new one is a function here, a lin
 one in `orpo.data.columns`.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace

@@ -4,8 +4,6 @@ A pair that fits is never touched. An answer that was cut has lost its end-of-tu
 model is not taught to stop there.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 
 from orpo.data.types import Dropped, TokenizedPair

@@ -4,8 +4,6 @@ A column that is named after them and holds something, a value that is a picture
 whatever its column is called, a picture of a message, and a placeholder that stands for one.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Mapping, ValuesView
 from functools import lru_cache

@@ -5,8 +5,6 @@ contents in parts into one text, arguments of tool calls into objects. `unspelle
 that somebody wrote into a text: JSON, Python, or an array as numpy prints it, without commas.
 """
 
-from __future__ import annotations
-
 import ast
 import json
 import re

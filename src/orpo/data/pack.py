@@ -1,7 +1,5 @@
 """From token ids to batches. Shapes: B pairs, L positions of the longest sequence."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -4,8 +4,6 @@ It lies in a file that is mapped into memory. Where a cache is named it is kept 
 folder of pairs.arrow and ledger.json, written under another name and renamed when it is whole.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -4,8 +4,6 @@ A run goes through its data several times, to split, tokenise, audit and score t
 opens the file and converts each row once, and gives the rows with their pairs from then on.
 """
 
-from __future__ import annotations
-
 import marshal
 import tempfile
 import weakref

@@ -6,8 +6,6 @@ a folder written by `datasets.Dataset.save_to_disk`, or a folder of such files
 a Hub id, optionally with a revision and a split: "owner/name", "owner/name@commit:train"
 """
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence

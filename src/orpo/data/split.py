@@ -4,8 +4,6 @@ The side of a prompt depends on its words and the seed alone: it stays when rows
 out, reordered or written in another format, and `data fix` agrees with `train` about it.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import unicodedata

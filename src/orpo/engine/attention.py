@@ -10,8 +10,6 @@ layers asked for in a trial without kernels: neither the model nor its memory is
 longer than a kernel's tiles, windows shorter than the rows, soft caps as low as scores are large.
 """
 
-from __future__ import annotations
-
 import contextlib
 import sys
 from collections.abc import Callable, Iterable, Iterator

@@ -12,8 +12,6 @@ faster way knows one (soft-capped scores, attention sinks).
 Shapes: H query heads in K groups of G that share a key head, D per head, q queries, k keys.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 

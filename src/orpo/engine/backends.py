@@ -1,7 +1,5 @@
 """The ways to compute attention over a packed row, and which one a device and a model get."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar

@@ -7,8 +7,6 @@ changes no number and is left out. Whole models are not compiled: packed rows ch
 with every micro-batch, and nearly all that there is to gain lies in norms and gated MLPs.
 """
 
-from __future__ import annotations
-
 import functools
 import warnings
 from collections.abc import Callable, Iterator

@@ -11,8 +11,6 @@ what it returns is an empty tensor that hangs on the loss, so that wrappers (DDP
 the loss depends on. Shapes: U predictions, d hidden size, V vocabulary.
 """
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass

@@ -9,8 +9,6 @@ on the output layer, quantised weights), which is called and differentiated as i
 Shapes: U predictions, d hidden size, V vocabulary.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass

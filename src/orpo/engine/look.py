@@ -6,8 +6,6 @@
 * Which weights of a model that also sees or hears are reached by no text.
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager

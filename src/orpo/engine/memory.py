@@ -8,8 +8,6 @@ On a processor freed memory serves the next step: glibc hands large blocks back 
 clears each page anew when it is touched. Told to keep what is freed, it takes the pages once.
 """
 
-from __future__ import annotations
-
 import contextlib
 import ctypes
 import sys

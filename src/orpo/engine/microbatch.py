@@ -3,8 +3,6 @@
 The loss does not depend on how: `orpo.train.step_loss` normalises by the whole step.
 """
 
-from __future__ import annotations
-
 import heapq
 import math
 from collections.abc import Sequence

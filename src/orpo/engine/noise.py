@@ -7,8 +7,6 @@ noise before both answers, which the same network thus scores. So it makes no di
 which other pairs, by which engine or on which rank a pair is computed.
 """
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TypeAlias

@@ -9,8 +9,6 @@ without gradient first, which gives dL/dl of each answer; then every sequence ha
 that weight.
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace

@@ -1,7 +1,5 @@
 """One forward pass of a model whose output layer is taken over by the fused head."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -6,8 +6,6 @@ own for every length beyond, and keeps the longest that it has seen. What a sequ
 only beside sequences on the same side of the border, and after those seen before are forgotten.
 """
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Which engine takes the pairs through this model, and why."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any

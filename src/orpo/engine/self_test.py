@@ -6,8 +6,6 @@ log-probabilities and the gradient of a few of the model's own parameters; of te
 kept for a backward pass, the log-probabilities of the answers only.
 """
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Mapping
 

@@ -1,7 +1,5 @@
 """The shared engine: every pair once, without padding, the prompt computed for both answers."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar

@@ -1,7 +1,5 @@
 """The seam between training and the engines: a model and a batch in, the loss out."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol

@@ -4,8 +4,6 @@ Outputs are joined to instructions by text: texts that differ in white space, in
 in how Unicode writes a letter are the same instruction.
 """
 
-from __future__ import annotations
-
 import csv
 import gzip
 import io

@@ -5,8 +5,6 @@ takes the difficulty of the row's position, so that a missing row shifts all beh
 row keeps the instruction that it is of.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field

@@ -3,8 +3,6 @@
 Several requests go at once, not too many in a minute, and all wait when a server asks them to.
 """
 
-from __future__ import annotations
-
 import os
 import threading
 import time

@@ -3,8 +3,6 @@
 With two side by side, both hear the same questions; each goes on from its own answers.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext

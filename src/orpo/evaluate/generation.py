@@ -1,7 +1,5 @@
 """A model that answers here: batched, deterministic, rendered and stopped as in training."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections import Counter, defaultdict

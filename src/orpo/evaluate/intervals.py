@@ -15,8 +15,6 @@ Two methods, because no single one covers everywhere:
   with one pair a prompt it is Wilson's interval (1927).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field

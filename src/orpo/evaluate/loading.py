@@ -4,8 +4,6 @@ And an adapter and its base model as one model folder: `merge_adapter` compares 
 adapter with those of what was written, on a few rows.
 """
 
-from __future__ import annotations
-
 import contextlib
 import shutil
 from collections.abc import Callable, Mapping

@@ -5,8 +5,6 @@ The protocol is that of Zheng et al., "Judging LLM-as-a-Judge with MT-Bench and 
 text is part of this library.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math

@@ -1,7 +1,5 @@
 """The files of a benchmark, from where its authors keep them; none of their text is in here."""
 
-from __future__ import annotations
-
 import hashlib
 import urllib.request
 from pathlib import Path

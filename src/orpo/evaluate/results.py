@@ -4,8 +4,6 @@ One dataclass for each kind of evaluation, made of smaller ones; `orpo.runs.type
 JSON and back. Nothing here is computed, and nothing heavy is imported.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any

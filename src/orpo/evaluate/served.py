@@ -6,8 +6,6 @@ packed and unpacked; and none is taken from another address than the one that wa
 get to see what is asked and perhaps the key.
 """
 
-from __future__ import annotations
-
 import re
 import time
 import zlib

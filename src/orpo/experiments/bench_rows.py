@@ -1,7 +1,5 @@
 """Rows of the bench, which every side turns into the same token ids: of a data set, or drawn."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass

@@ -5,8 +5,6 @@ JSON, an object with one key per line: `ready` before the first step, `step` aft
 so that nothing of it runs while another side is measured; it ends when nobody listens any more.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math

@@ -12,8 +12,6 @@ clearly, is no measure by itself: it goes on rising where the answers have long 
 `benchmarks/tune_criterion.py` measures how well this and other criteria pick recipes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any

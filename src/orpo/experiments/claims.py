@@ -11,8 +11,6 @@ where it lies on the other, and is open where it holds zero. A claim about cost 
 memory, decided by whether the runs' ranges are apart.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace

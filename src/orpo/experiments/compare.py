@@ -1,7 +1,5 @@
 """ORPO beside SFT and SFT+DPO from the same start: every run, and what they say joined."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace

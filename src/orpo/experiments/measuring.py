@@ -4,8 +4,6 @@ Runs that are compared are processes of their own, so that time and memory are t
 outlives the one that started it. What each is told lies in its folder, with its stderr.
 """
 
-from __future__ import annotations
-
 import contextlib
 import ctypes
 import gc

@@ -4,8 +4,6 @@ Two budgets of a comparison: as many optimizer steps, or as many floating-point 
 ORPO's run takes. SFT+DPO divides either between its stages so that both take equally many steps.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path

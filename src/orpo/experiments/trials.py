@@ -5,8 +5,6 @@ trainer takes the same steps from the same weights. Its held-out evaluations dra
 that the training would have drawn.
 """
 
-from __future__ import annotations
-
 import copy
 import gc
 import math

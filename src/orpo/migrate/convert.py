@@ -5,8 +5,6 @@ A file is read into keys and the rules of its trainer (`peers`, with the tables 
 asked for a single key, too: what a setting of another trainer, or an older name, is called here.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Collection, Iterator, Sequence

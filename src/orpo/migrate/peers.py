@@ -5,8 +5,6 @@ all keys are settled. Facts are from the sources of the releases that `tables.ya
 docs/migrate.md says from which files, and what differs in the numbers.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from pathlib import Path

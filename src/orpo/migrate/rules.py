@@ -4,8 +4,6 @@ Facts are from the sources of the releases that `tables.yaml` names; docs/migrat
 files. All four train every weight that has dropout without it, and have lambda without temperature.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import fields
 from functools import cache

@@ -1,7 +1,5 @@
 """Direct Preference Optimization (Rafailov et al., arXiv 2305.18290, eq. 7), sigmoid form."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch.nn.functional as F  # noqa: N812

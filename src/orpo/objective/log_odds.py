@@ -9,8 +9,6 @@ Automatic differentiation through a `torch.where` of two branches gives NaN near
 infinity from the branch that was not taken, times zero), so the derivative is written down.
 """
 
-from __future__ import annotations
-
 import math
 
 import torch

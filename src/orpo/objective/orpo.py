@@ -1,7 +1,5 @@
 """The ORPO objective (Hong, Lee, Thorne, arXiv 2403.07691, eqs. 3-8)."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch.nn.functional as F  # noqa: N812

@@ -4,8 +4,6 @@ Slow, obvious and only meant for float64 and moderate log-probabilities: the tes
 stable versions to it. Nothing in the library calls it.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -1,7 +1,5 @@
 """Supervised fine-tuning on the chosen answers alone: ORPO with alpha = 0."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from torch import Tensor

@@ -5,8 +5,6 @@ where the run logged too little; always with the numbers that say so. What to tr
 templates/diagnosis.txt.jinja.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

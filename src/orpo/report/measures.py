@@ -1,7 +1,5 @@
 """Numbers before and after training, from a run's evaluation.json and its samples."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass

@@ -5,8 +5,6 @@ text, for a page and for a terminal alike; the HTML templates escape it, as they
 but the figures that we drew ourselves.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence

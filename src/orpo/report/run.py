@@ -1,7 +1,5 @@
 """The page of a run: what was gained, how it went, what went in and what it cost."""
 
-from __future__ import annotations
-
 import json
 import math
 import re

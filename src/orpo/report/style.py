@@ -5,8 +5,6 @@ become the variables of the style sheet, so that it is legible on light and on d
 that data could have named (a model, a category, a task) go through `plain`.
 """
 
-from __future__ import annotations
-
 import io
 import re
 import unicodedata

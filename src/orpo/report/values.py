@@ -1,7 +1,5 @@
 """Numbers and texts as a reader likes them, and values out of files that anyone may have edited."""
 
-from __future__ import annotations
-
 import json
 import math
 import re

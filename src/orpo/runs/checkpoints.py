@@ -3,8 +3,6 @@
 What is about to be loaded is what was committed, or it is refused.
 """
 
-from __future__ import annotations
-
 import os
 import re
 from dataclasses import dataclass, field

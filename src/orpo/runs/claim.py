@@ -4,8 +4,6 @@
 or a tuning, `claim_new` for one that has to be empty.
 """
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence

@@ -6,8 +6,6 @@ A process may be killed between any two of these: what stands under the final na
 there before, or all of the new.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import re

@@ -1,7 +1,5 @@
 """What a run folder, a checkpoint or a model folder is good for; nothing in it is changed."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from contextlib import suppress

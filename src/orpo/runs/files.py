@@ -15,8 +15,6 @@ Models and data sets are called by a name where others read of them, never by a 
 the machine and its user.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterable

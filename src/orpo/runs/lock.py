@@ -1,7 +1,5 @@
 """Two runs never write to one folder: a lock that the system lets go of when its process ends."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import json

@@ -7,8 +7,6 @@
 A folder without it was never committed. Files that it does not name are nobody's promise.
 """
 
-from __future__ import annotations
-
 import errno
 import hashlib
 import json

@@ -7,8 +7,6 @@ a process group of its own. They hold the end of a pipe whose other end this pro
 stop when it is gone as if they had received SIGTERM (`follow_launcher`).
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import signal

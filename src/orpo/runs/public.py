@@ -1,7 +1,5 @@
 """What may leave this machine: settings without its paths and without secrets."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Iterable

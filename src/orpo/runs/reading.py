@@ -3,8 +3,6 @@
 JSON and YAML are read to a size and a depth that none of our files comes near.
 """
 
-from __future__ import annotations
-
 import json
 from contextlib import suppress
 from pathlib import Path

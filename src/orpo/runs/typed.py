@@ -8,8 +8,6 @@ missing has its default; a name that the dataclass does not know is left out, so
 version's file can be read.
 """
 
-from __future__ import annotations
-
 import math
 import typing
 from collections.abc import Mapping, Sequence

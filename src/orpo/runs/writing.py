@@ -5,8 +5,6 @@ file of ours and is a link, a pipe or a device is replaced: neither what it poin
 its other end has anything to do with this run.
 """
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import os

@@ -1,7 +1,5 @@
 """A card: its header, which the Hub reads, and its text."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Checkpoints of a run: written aside and committed by all ranks, found again, gone on from."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import functools

@@ -1,7 +1,5 @@
 """From what a user passes as a data set to token ids, with an account of every row."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import itertools

@@ -4,8 +4,6 @@ Checkpoints are committed by all ranks together, a signal ends a run at a step's
 that goes on computes, draws and logs what the run would have that was never interrupted.
 """
 
-from __future__ import annotations
-
 import contextlib
 import time
 from collections.abc import Callable, Iterator

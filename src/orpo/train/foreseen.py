@@ -5,8 +5,6 @@ made for a model of two weights; a tracker or the Hub is asked what the run will
 Whatever they say becomes a `ConfigError` that names the setting.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import sys

@@ -1,7 +1,5 @@
 """What looks on while a run trains: at the curves, and whether anything moves at all."""
 
-from __future__ import annotations
-
 import faulthandler
 import logging
 import math

@@ -1,7 +1,5 @@
 """The file that shows an optimizer step whose loss or gradient was not finite, row by row."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Callable

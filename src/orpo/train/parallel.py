@@ -5,8 +5,6 @@ step (a few kilobytes of token ids) and comes to the same deal by itself; the lo
 whole step whoever computes which part.
 """
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any

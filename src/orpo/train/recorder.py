@@ -1,7 +1,5 @@
 """Writes the run folder while training: the recipe, the metrics and what else happened."""
 
-from __future__ import annotations
-
 import json
 import os
 import platform

@@ -6,8 +6,6 @@ does. They lie in every checkpoint, under its manifest: from the weights of a ru
 could not be computed again.
 """
 
-from __future__ import annotations
-
 import contextlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -5,8 +5,6 @@ transformers adds, is taken to make another run. Beside the settings, facts of `
 the prepared pairs by their content, the adapter, the number of processes, versions.
 """
 
-from __future__ import annotations
-
 import hashlib
 import math
 import re

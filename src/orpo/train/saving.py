@@ -4,8 +4,6 @@ Published models come with what transformers refuses to write again, such as a t
 do_sample in generation_config.json. A run must not find that out when its steps are taken.
 """
 
-from __future__ import annotations
-
 import contextlib
 import copy
 import tempfile

@@ -5,8 +5,6 @@ with `torch.load(weights_only=False)`: both run whatever code a file names. What
 is plain, so within `as_data` it is read by name of what it may hold.
 """
 
-from __future__ import annotations
-
 import contextlib
 import enum
 import hashlib

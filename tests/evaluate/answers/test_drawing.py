@@ -1,7 +1,5 @@
 """Drawn tokens follow the model's distribution, each row with random numbers of its own."""
 
-from __future__ import annotations
-
 import math
 from types import SimpleNamespace
 

@@ -1,7 +1,5 @@
 """Answers of a model here depend on the question, not on what is asked beside it."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Answers from servers: a scripted one over real HTTP, and the one that `orpo serve` becomes."""
 
-from __future__ import annotations
-
 import json
 import threading
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Finished answers survive whatever ends the process, and are not taken for others."""
 
-from __future__ import annotations
-
 import contextlib
 import fcntl
 import json

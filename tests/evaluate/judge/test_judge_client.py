@@ -1,7 +1,5 @@
 """Asking a judge's server: nothing twice, nothing lost, and one line for what goes wrong."""
 
-from __future__ import annotations
-
 import fcntl
 import signal
 import subprocess

@@ -1,7 +1,5 @@
 """Pairs in both orders, against judges that are fair, gullible, biased or mad."""
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """A judge's settings and flags: what cannot be meant, and the key, which is nowhere."""
 
-from __future__ import annotations
-
 import argparse
 import json
 from dataclasses import dataclass, replace

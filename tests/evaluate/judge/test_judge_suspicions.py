@@ -1,7 +1,5 @@
 """Answers made for the judge are caught; honest ones are not."""
 
-from __future__ import annotations
-
 import csv
 import gzip
 import json

@@ -1,7 +1,5 @@
 """What is a verdict, and what only looks like one."""
 
-from __future__ import annotations
-
 import re
 
 from hypothesis import given

@@ -3,8 +3,6 @@
 They stand beside the real answers, in the same prompts, and count in no result but their own.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections import Counter
 from collections.abc import Sequence

@@ -9,8 +9,6 @@ other alphabets that look like Latin ones, digits for letters, letters set apart
 nobody sees, marks of emphasis. A language model reads through all of them.
 """
 
-from __future__ import annotations
-
 import hashlib
 import re
 import unicodedata

@@ -4,8 +4,6 @@ The prompts are this project's own. Only a line that begins with the request's o
 verdict, and the last such line counts: what an answer says, or what the judge quotes of it, is not.
 """
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence

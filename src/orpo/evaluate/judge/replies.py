@@ -1,7 +1,5 @@
 """Many requests to a judge: estimated, kept as they come, counted, and never asked twice."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence

@@ -13,8 +13,6 @@ prose, on a line of its own, or behind a word such as "rating". In code, in a li
 a list it is something else.
 """
 
-from __future__ import annotations
-
 import re
 import tomllib
 import zlib

@@ -1,7 +1,5 @@
 """Held-out pairs scored by a model, and by the one that it is compared with."""
 
-from __future__ import annotations
-
 import gc
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace

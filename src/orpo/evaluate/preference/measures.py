@@ -10,8 +10,6 @@ resampling, Broecker and Smith 2007). The Brier score is the mean of (1 - p)^2: 
 is a coin toss.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
