@@ -8,7 +8,6 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -72,9 +71,9 @@ def test_what_goes_wrong_is_one_line_and_leaves_nothing(
 
 
 def test_an_adapter_is_merged_first(
-    orpo: Orpo, llama_cpp: Path, tmp_path: Path, adapter_run: Path, copied: Callable[[Path], Path]
+    orpo: Orpo, llama_cpp: Path, tmp_path: Path, copied: Path
 ) -> None:
-    run, out = copied(adapter_run), tmp_path / "model.gguf"
+    run, out = copied / "lora", tmp_path / "model.gguf"
     assert orpo("export", run, out, "--llama_cpp", llama_cpp, "--dry_run") == 0, orpo.err
     converter = llama_cpp / "convert_hf_to_gguf.py"
     command = f"{sys.executable} {converter} {run / 'merged'} --outfile"
