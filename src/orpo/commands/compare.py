@@ -20,7 +20,6 @@ from orpo.evaluate.settings import JudgeSettings
 from orpo.experiments.plans import CompareJob, ComparePlan, load_checker
 from orpo.experiments.results import BUDGETS, ComparisonResult
 from orpo.options import group, training_settings
-from orpo.runs.files import ensure_reachable
 from orpo.runs.typed import plain
 
 EXAMPLES = """\
@@ -93,8 +92,7 @@ def _job(options: Options) -> CompareJob:
         defaults.pop("eval_dataset", None)
     asked = ask(None, given, defaults)
     if asked.job.eval_dataset or asked.job.held_out:  # without, more is wrong than a name
-        refuse_names(asked.job)
-        ensure_reachable(str(asked.job.model))
+        refuse_names(asked)
     settings = asked.as_ours()
     if demo:
         import torch  # noqa: PLC0415

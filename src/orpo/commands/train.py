@@ -15,9 +15,8 @@ from orpo.commands.flags import Asked, ask
 from orpo.errors import ConfigError
 from orpo.options import argument, group, option, training_settings
 from orpo.runs import processes
-from orpo.runs.files import located
+from orpo.runs.files import ensure_reachable, located
 from orpo.train.fleet import Assumptions
-from orpo.train.job import TrainJob
 
 if TYPE_CHECKING:
     from orpo.train.dry_run import DryRun
@@ -77,7 +76,7 @@ def run(options: Options) -> dict[str, Any] | int | None:
     if not dry and recipe is None and resume.endswith((".yaml", ".yml")):
         recipe, given = resume, {**given, "resume": "newest"}  # `orpo train --resume RECIPE.yaml`
     asked = ask(recipe, given, _DEFAULTS)
-    refuse_names(asked.job)
+    refuse_names(asked)
     if dry:
         return _dry_run(asked, options.assumed, ranks)
     return _launch(ranks) if ranks is not None and begins else _train(asked, ranks or 1)
@@ -89,14 +88,17 @@ def _ranks(given: str | None) -> int | None:
     return None if given is None else int(given)
 
 
-def refuse_names(job: TrainJob) -> None:
+def refuse_names(asked: Asked) -> None:
     """A name under which nothing lies, before what loads it is loaded."""
+    job, settings = asked.job, asked.settings
     located(str(job.model))
     for spec in filter(None, [*(job.dataset or []), job.eval_dataset]):
         if not Path(spec).exists():
             from orpo.data.sources import check_source  # noqa: PLC0415 - loads torch
 
             check_source(spec)
+    if not settings.get("model_revision") and not settings.get("model_init_kwargs"):
+        ensure_reachable(str(job.model))  # else only loading it knows where it may be
 
 
 def _launch(count: int) -> int:

@@ -22,7 +22,7 @@ from orpo.evaluate.intervals import Interval
 from orpo.experiments.plans import TuneJob, TunePlan
 from orpo.experiments.results import STATES, TrialResult, TuningResult, read_tuning
 from orpo.options import argument, group, training_settings
-from orpo.runs.files import RECIPE, ensure_reachable
+from orpo.runs.files import RECIPE
 from orpo.runs.typed import plain
 
 if TYPE_CHECKING:
@@ -107,8 +107,7 @@ def job_of(options: Options) -> TuneJob:
         recipe["held_out"] = _HELD_OUT
     defaults = {**_DEFAULTS, **(story.TEST if demo else {}), **recipe}
     asked = ask(options.recipe, options.settings, defaults)
-    refuse_names(asked.job)
-    ensure_reachable(str(asked.job.model))
+    refuse_names(asked)
     if demo and not plan.checker:
         plan = replace(plan, checker=story.CHECKER)
     settings = asked.as_ours()
