@@ -214,21 +214,18 @@ class ReadOnce:
         self._rows, self._remaining = rows, iter(self._converted())
         self._read = PairReaders(data_format, "drop", pair_rule)
         self._file = tempfile.SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115 - lives as long
-        # Where each piece lies in the file, or the piece itself if it cannot be written there.
-        self._pieces: list[int | list[Row]] = []
+        # Where each piece lies in the file and its size, or itself if it cannot be written there.
+        self._pieces: list[tuple[int, int] | list[Row]] = []
         self._failure: Exception | None = None
         self._identity: list[Any] | None = None
         weakref.finalize(self, self._file.close)
 
     def __iter__(self) -> Iterator[Row]:
         for number in count():
-            if number == len(self._pieces) and not self._keep_more():
+            rows = self._kept(number) if number < len(self._pieces) else self._more()
+            if not rows:
                 break
-            piece = self._pieces[number]
-            if isinstance(piece, int):
-                self._file.seek(piece)
-                piece = [_restored(row) for row in marshal.load(self._file)]  # noqa: S302 - data only
-            yield from piece
+            yield from rows
         if self._failure is not None:
             raise self._failure
 
@@ -237,20 +234,28 @@ class ReadOnce:
         self._identity = self._identity or fingerprint_of(self._rows)
         return self._identity
 
-    def _keep_more(self) -> bool:
-        """Read some further rows; False at the end."""
+    def _kept(self, number: int) -> list[Row]:
+        piece = self._pieces[number]
+        if isinstance(piece, list):
+            return piece
+        start, size = piece
+        self._file.seek(start)
+        return [_restored(row) for row in marshal.loads(self._file.read(size))]  # noqa: S302 - data
+
+    def _more(self) -> list[Row]:
+        """Some further rows, which are kept; none at the end."""
         rows: list[Row] = []
         try:
             rows += islice(self._remaining, _TOGETHER)
         except Exception as error:
             self._failure = error
         if not rows:
-            return False
+            return []
         try:
             written = marshal.dumps([_plain(row) for row in rows])
         except ValueError:  # a date, say: nothing that stands for a text or a number
             self._pieces.append(rows)
-            return True
+            return rows
         try:
             start = self._file.seek(0, 2)
             self._file.write(written)
@@ -258,8 +263,8 @@ class ReadOnce:
             what = f"the rows cannot be kept ({error.strerror or error})"
             fix = "Make room there, or name another folder with TMPDIR."
             raise DataError(what, where=tempfile.gettempdir(), fix=fix) from error
-        self._pieces.append(start)
-        return True
+        self._pieces.append((start, len(written)))
+        return rows
 
     def _converted(self) -> Iterator[Row]:
         for row in self._rows:
@@ -274,25 +279,32 @@ class ReadOnce:
             yield replace(row, values=values, known=known)
 
 
-_KEPT = (Row, Converted, PreferencePair, TextPair, Dropped, Refused, DataError)
+_KEPT = {
+    kind.__name__: kind
+    for kind in (Row, Converted, PreferencePair, TextPair, Dropped, Refused, DataError)
+}
+_DATA = frozenset((str, int, float, bool, type(None), dict, list, tuple))  # marshal's as they are
 
 
 def _plain(value: Any) -> Any:
     """A noun of the data path, as a marked tuple of its name and fields: no code is read back."""
-    if type(value) in _KEPT:
-        fields = ("what", "where", "fix") if type(value) is DataError else vars(value)
-        plain = {name: _plain(getattr(value, name)) for name in fields}
-        return (..., type(value).__name__, plain)
-    return dict(value) if isinstance(value, Mapping) and type(value) is not dict else value
+    kind = type(value)
+    if kind in _DATA:
+        return value
+    if kind is DataError:
+        return (..., "DataError", {"what": value.what, "where": value.where, "fix": value.fix})
+    if _KEPT.get(kind.__name__) is kind:
+        return (..., kind.__name__, {name: _plain(one) for name, one in vars(value).items()})
+    return dict(value) if isinstance(value, Mapping) else value
 
 
 def _restored(value: Any) -> Any:
-    if not isinstance(value, tuple) or value[:1] != (...,):
+    if type(value) is not tuple or value[:1] != (...,):
         return value
-    fields = {name: _restored(plain) for name, plain in value[2].items()}
+    fields = {name: _restored(one) for name, one in value[2].items()}
     if value[1] == "DataError":
         return DataError(fields.pop("what"), **fields)
-    return {kind.__name__: kind for kind in _KEPT}[value[1]](**fields)
+    return _KEPT[value[1]](**fields)
 
 
 def is_tokenised(values: Mapping[str, Any]) -> bool:
