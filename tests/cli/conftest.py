@@ -65,7 +65,7 @@ def runs(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def copied(runs: Path, tmp_path: Path) -> Path:
+def copied_runs(runs: Path, tmp_path: Path) -> Path:
     """A copy of `runs`; whatever a command does is done in it."""
     return Path(shutil.copytree(runs, tmp_path / "runs"))
 

@@ -71,9 +71,9 @@ def test_what_goes_wrong_is_one_line_and_leaves_nothing(
 
 
 def test_an_adapter_is_merged_first(
-    orpo: Orpo, llama_cpp: Path, tmp_path: Path, copied: Path
+    orpo: Orpo, llama_cpp: Path, tmp_path: Path, copied_runs: Path
 ) -> None:
-    run, out = copied / "lora", tmp_path / "model.gguf"
+    run, out = copied_runs / "lora", tmp_path / "model.gguf"
     assert orpo("export", run, out, "--llama_cpp", llama_cpp, "--dry_run") == 0, orpo.err
     converter = llama_cpp / "convert_hf_to_gguf.py"
     command = f"{sys.executable} {converter} {run / 'merged'} --outfile"

@@ -148,8 +148,8 @@ def refused_or_done(orpo: Orpo, told: str, *words: object, codes: tuple[int, ...
 
 
 @pytest.mark.parametrize("name", [*OF_A_RUN, *OF_A_MODEL, "model.safetensors"])
-def test_doctor_looks_at_anything(orpo: Orpo, copied: Path, runs: Path, name: str) -> None:
-    run = copied / "run"
+def test_doctor_looks_at_anything(orpo: Orpo, copied_runs: Path, runs: Path, name: str) -> None:
+    run = copied_runs / "run"
     shutil.rmtree(run / "checkpoint-2")
     for told, what in some(runs / "run" / name, 3):
         put(run / name, what)
@@ -162,8 +162,8 @@ def test_doctor_looks_at_anything(orpo: Orpo, copied: Path, runs: Path, name: st
 
 
 @pytest.mark.parametrize("name", OF_A_RUN[:8])
-def test_a_report_is_drawn_or_refused(orpo: Orpo, copied: Path, runs: Path, name: str) -> None:
-    run = copied / "run"
+def test_a_report_is_drawn_or_refused(orpo: Orpo, copied_runs: Path, runs: Path, name: str) -> None:
+    run = copied_runs / "run"
     for told, what in some(runs / "run" / name, 11):
         put(run / name, what)
         refused_or_done(orpo, told, "report", run)
@@ -174,17 +174,17 @@ def test_a_report_is_drawn_or_refused(orpo: Orpo, copied: Path, runs: Path, name
     "name", ["progress.json", "trainer_state.json", "manifest.json", "recipe.yaml", "metrics.jsonl"]
 )
 def test_a_run_does_not_go_on_from_nonsense(
-    orpo: Orpo, tiny: Path, copied: Path, runs: Path, name: str
+    orpo: Orpo, tiny: Path, copied_runs: Path, runs: Path, name: str
 ) -> None:
     """The checkpoint is refused before anything is written, or the run goes on and ends well."""
     for told, what in some(runs / "run/checkpoint-2" / name, 13):
-        run = copied / "going-on"
+        run = copied_runs / "going-on"
         (run / "checkpoint-2").mkdir(parents=True)
         for path in (runs / "run/checkpoint-2").iterdir():
             shutil.copy(path, run / "checkpoint-2" / path.name)
         put(run / "checkpoint-2" / name, what)
         sign(run / "checkpoint-2")
-        data = ("--model", tiny, "--dataset", copied / "pairs.jsonl", "--output_dir", run)
+        data = ("--model", tiny, "--dataset", copied_runs / "pairs.jsonl", "--output_dir", run)
         code = refused_or_done(orpo, told, "train", *data, *SETTINGS, "--resume")
         written = {path.name for path in run.iterdir()}
         assert code == 0 or written == {"checkpoint-2"}, (told, orpo.err)
@@ -194,40 +194,51 @@ def test_a_run_does_not_go_on_from_nonsense(
 @pytest.mark.parametrize("name", ["optimizer.pt", "scheduler.pt", "rng_state.pth", "config.json"])
 @pytest.mark.parametrize("what", ["list", "binary"])
 def test_a_state_that_cannot_be_loaded(
-    orpo: Orpo, tiny: Path, copied: Path, name: str, what: str
+    orpo: Orpo, tiny: Path, copied_runs: Path, name: str, what: str
 ) -> None:
-    checkpoint = copied / "run/checkpoint-4"
-    (copied / "run/manifest.json").unlink()
+    checkpoint = copied_runs / "run/checkpoint-4"
+    (copied_runs / "run/manifest.json").unlink()
     put(checkpoint / name, WHOLE[what])
     sign(checkpoint)
-    data = ("--model", tiny, "--dataset", copied / "pairs.jsonl", "--output_dir", copied / "run")
+    data = (
+        "--model",
+        tiny,
+        "--dataset",
+        copied_runs / "pairs.jsonl",
+        "--output_dir",
+        copied_runs / "run",
+    )
     changed = ("--resume", "--resume_changed", "true")
     refused_or_done(orpo, name, "train", *data, *SETTINGS, *changed)
 
 
 @pytest.mark.parametrize("name", [*OF_A_MODEL, "model.safetensors"])
-def test_a_model_answers_or_is_refused(orpo: Orpo, copied: Path, runs: Path, name: str) -> None:
-    run = copied / "run"
+def test_a_model_answers_or_is_refused(
+    orpo: Orpo, copied_runs: Path, runs: Path, name: str
+) -> None:
+    run = copied_runs / "run"
     for told, what in some(runs / "run" / name):
         if name == "tokenizer.json" and not isinstance(what, bytes):
             continue
         put(run / name, what)
         sign(run)
-        words = ("generate", run, copied / "prompts.txt", "--max_new_tokens", 1)
+        words = ("generate", run, copied_runs / "prompts.txt", "--max_new_tokens", 1)
         refused_or_done(orpo, told, *words)
         clear(run / name)
 
 
 @pytest.mark.filterwarnings("ignore")  # peft's advice on what it can make sense of
 @pytest.mark.parametrize("name", ["adapter_config.json", "adapter_model.safetensors"])
-def test_an_adapter_is_merged_or_refused(orpo: Orpo, copied: Path, runs: Path, name: str) -> None:
-    run = copied / "lora"
+def test_an_adapter_is_merged_or_refused(
+    orpo: Orpo, copied_runs: Path, runs: Path, name: str
+) -> None:
+    run = copied_runs / "lora"
     for told, what in some(runs / "lora" / name, 3):
         put(run / name, what)
         sign(run)
-        refused_or_done(orpo, told, "merge", run, copied / "merged")
+        refused_or_done(orpo, told, "merge", run, copied_runs / "merged")
         clear(run / name)
-        shutil.rmtree(copied / "merged", ignore_errors=True)
+        shutil.rmtree(copied_runs / "merged", ignore_errors=True)
 
 
 @pytest.mark.parametrize(
@@ -281,8 +292,10 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_a_run_goes_on_among_links(orpo: Orpo, tiny: Path, copied: Path, tmp_path: Path) -> None:
-    run, outside = copied / "run", tmp_path / "outside"
+def test_a_run_goes_on_among_links(
+    orpo: Orpo, tiny: Path, copied_runs: Path, tmp_path: Path
+) -> None:
+    run, outside = copied_runs / "run", tmp_path / "outside"
     outside.mkdir()
     (run / "manifest.json").unlink()  # its model is to be saved again
     shutil.rmtree(run / "checkpoint-4")
@@ -295,7 +308,7 @@ def test_a_run_goes_on_among_links(orpo: Orpo, tiny: Path, copied: Path, tmp_pat
     (run / "checkpoint-4").symlink_to(outside / "nowhere")
     (run / "checkpoint-3").write_text("a file")
     before = contents(outside)
-    told = ("--model", tiny, "--dataset", copied / "pairs.jsonl", "--output_dir", run)
+    told = ("--model", tiny, "--dataset", copied_runs / "pairs.jsonl", "--output_dir", run)
     told += ("--save_total_limit", 1)
     assert orpo("train", *told, *SETTINGS, "--resume") == 0, orpo.err
     assert contents(outside) == before
@@ -306,9 +319,9 @@ def test_a_run_goes_on_among_links(orpo: Orpo, tiny: Path, copied: Path, tmp_pat
 
 @pytest.mark.parametrize("stood", ["link", "pipe", "broken link"])
 def test_a_report_is_drawn_over_what_is_no_file(
-    orpo: Orpo, copied: Path, tmp_path: Path, stood: str
+    orpo: Orpo, copied_runs: Path, tmp_path: Path, stood: str
 ) -> None:
-    run = copied / "run"
+    run = copied_runs / "run"
     page = run / "report.html"
     page.unlink()
     (tmp_path / "victim").write_text("precious")
@@ -341,23 +354,23 @@ def test_a_folder_in_the_place_of_a_file_is_said_before_training(
     assert [path.name for path in (tmp_path / "run").iterdir()] == [place]
 
 
-def test_an_evaluation_follows_no_link(orpo: Orpo, copied: Path, tmp_path: Path) -> None:
+def test_an_evaluation_follows_no_link(orpo: Orpo, copied_runs: Path, tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "loss.svg").write_text("precious")
     (tmp_path / "evaluation").mkdir()
     (tmp_path / "evaluation" / "figures").symlink_to(outside)
-    told = ("--dataset", copied / "pairs.jsonl", "--output_dir", tmp_path / "evaluation")
-    assert orpo("evaluate", "preference", copied / "run", *told) == 2
+    told = ("--dataset", copied_runs / "pairs.jsonl", "--output_dir", tmp_path / "evaluation")
+    assert orpo("evaluate", "preference", copied_runs / "run", *told) == 2
     assert "figures" in orpo.err
     assert contents(outside) == {str(outside / "loss.svg"): b"precious"}
 
 
 def test_answers_are_not_added_to_a_text_of_someone_else(
-    orpo: Orpo, copied: Path, tmp_path: Path
+    orpo: Orpo, copied_runs: Path, tmp_path: Path
 ) -> None:
     precious = tmp_path / "precious.txt"
     precious.write_text("a line without an end")
     told = ("--output", precious, "--max_new_tokens", 2)
-    assert orpo("generate", copied / "run", copied / "prompts.txt", *told) == 2
+    assert orpo("generate", copied_runs / "run", copied_runs / "prompts.txt", *told) == 2
     assert precious.read_text() == "a line without an end"

@@ -28,10 +28,10 @@ def vllm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_vllm_gets_the_base_the_adapter_and_the_template(
-    orpo: Orpo, vllm: Path, tiny: Path, copied: Path, monkeypatch: pytest.MonkeyPatch
+    orpo: Orpo, vllm: Path, tiny: Path, copied_runs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "execv", lambda program, command: subprocess.run(command, check=True))
-    mine = copied / "lora"
+    mine = copied_runs / "lora"
     (mine / "manifest.json").unlink()
     (mine / "chat_template.jinja").write_text("{{ messages[0]['content'] }}")
     orpo.does("serve", mine, "--port", free_port(), "--", "--seed", "7")
@@ -56,11 +56,11 @@ def test_a_whole_model_keeps_its_name_in_vllm(orpo: Orpo, vllm: Path, tiny: Path
 
 
 def test_transformers_gets_an_adapter_merged_once(
-    orpo: Orpo, copied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    orpo: Orpo, copied_runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started = []
     monkeypatch.setattr("orpo.commands.serve.hand_over", started.append)
-    mine = copied / "lora"
+    mine = copied_runs / "lora"
     run = ("serve", mine, "--engine", "transformers", "--port", free_port())
     orpo.does(*run, "--dry_run")
     assert not (mine / "merged").exists()
