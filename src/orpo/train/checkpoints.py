@@ -135,17 +135,24 @@ def _room(folder: Path) -> str:
 
 def find_checkpoint(asked: str | Path | bool, folder: Path) -> tuple[Path, str, list[str]]:
     """The checkpoint to go on from, the same on all ranks."""
+    return told_by_the_first_rank(
+        lambda: _named(Path(str(asked))) if asked is not True else _newest(folder)
+    )
+
+
+def told_by_the_first_rank(find: Callable[[], T]) -> T:
+    """What the first rank finds, on all ranks; what it refuses, all refuse."""
     answer: list[Any] = [None]
     if PartialState().is_main_process:
         try:
-            answer = [_named(Path(str(asked))) if asked is not True else _newest(folder)]
+            answer = [find()]
         except OrpoError as error:
             answer = [error]
     broadcast_object_list(answer)
     if isinstance(answer[0], OrpoError):
         raise answer[0]
-    path, written_by, lines = answer[0]
-    return path, written_by, lines
+    found: T = answer[0]
+    return found
 
 
 def _named(path: Path) -> tuple[Path, str, list[str]]:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
-from accelerate.utils import DistributedType, broadcast_object_list
+from accelerate.utils import DistributedType
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule, register_fsdp_forward_method
 from torch.nn.utils import clip_grads_with_norm_
@@ -26,7 +26,8 @@ from orpo.engine.microbatch import cut, even_bins, pack_bins, positions_of
 from orpo.engine.padded import ApartEngine
 from orpo.engine.select import select_engine
 from orpo.engine.types import Engine
-from orpo.errors import ConfigError, ModelError, OrpoError
+from orpo.errors import ConfigError, ModelError
+from orpo.train.checkpoints import told_by_the_first_rank
 
 
 def exchange_gradients(trainer: Trainer, guard: Any) -> None:
@@ -219,16 +220,7 @@ def agreed_engine(args: ORPOConfig, model: Any) -> tuple[Engine, list[str]]:
     if args.world_size == 1 or is_deepspeed_zero3_enabled():
         look, engine, note = choose()
     else:
-        found: list[Any] = [None]
-        if args.process_index == 0:
-            try:
-                found = [choose()]
-            except OrpoError as error:
-                found = [error]
-        broadcast_object_list(found)
-        if isinstance(found[0], OrpoError):
-            raise found[0]
-        look, engine, note = found[0]
+        look, engine, note = told_by_the_first_rank(choose)
         if args.process_index != 0:
             _make_ready(model, look, args)
     return engine, [*_said(model, look, args), note]
