@@ -76,7 +76,8 @@ def run(options: Options) -> dict[str, Any] | int | None:
     if not dry and recipe is None and resume.endswith((".yaml", ".yml")):
         recipe, given = resume, {**given, "resume": "newest"}  # `orpo train --resume RECIPE.yaml`
     asked = ask(recipe, given, _DEFAULTS)
-    refuse_names(asked)
+    if not processes.launched():  # who launched the ranks has looked already
+        refuse_names(asked)
     if dry:
         return _dry_run(asked, options.assumed, ranks)
     return _launch(ranks) if ranks is not None and begins else _train(asked, ranks or 1)
