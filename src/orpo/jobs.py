@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
-from accelerate.utils import broadcast_object_list
 from transformers import TrainerCallback
 
 from orpo.audit.run import headlines
@@ -23,25 +22,23 @@ from orpo.runs.claim import clear_run
 from orpo.runs.commit import sweep
 from orpo.runs.lock import run_lock
 from orpo.runs.typed import plain
+from orpo.terminal import Say
 from orpo.train import job as jobs
-from orpo.train.checkpoints import explain_write_error, read_state
+from orpo.train.checkpoints import explain_write_error, read_state, told_by_the_first_rank
 from orpo.train.continuity import StopOnSignal, StopRequested
 from orpo.train.job import TrainJob
 from orpo.train.parallel import scoring
 
 if TYPE_CHECKING:
-    from orpo.evaluate import Grade
     from orpo.evaluate.loading import merge_adapter
     from orpo.evaluate.preference.pairs import ScoredPairs
+    from orpo.evaluate.questions import Grader
     from orpo.train.trainer import ORPOTrainer
 
 __all__ = ["TrainJob", "TrainResult", "merge_adapter", "run_training"]
 
 __getattr__ = loader(__name__, {"merge_adapter": "orpo.evaluate.loading"})
 
-Say: TypeAlias = Callable[[str], None]
-Grader: TypeAlias = Callable[[Row, str], "Grade"]
-"""Checks an answer to the prompt of a held-out row."""
 _DECIDE_THE_END = ("max_steps", "num_train_epochs", "eval_dataset", "samples", "sample_tokens")
 
 
@@ -206,9 +203,7 @@ def _write_pages(folder: Path) -> None:
 
 def _is_finished(trainer: ORPOTrainer, checkpoint: Path, evidence: Evidence) -> bool:
     """Whether nothing is left to do, and all of it is there and sound; the first rank looks."""
-    answer = [trainer.is_world_process_zero() and _is_whole(trainer, checkpoint, evidence)]
-    broadcast_object_list(answer)
-    return bool(answer[0])
+    return told_by_the_first_rank(lambda: _is_whole(trainer, checkpoint, evidence))
 
 
 def _is_whole(trainer: ORPOTrainer, checkpoint: Path, evidence: Evidence) -> bool:

@@ -10,10 +10,11 @@ import contextlib
 import json
 import re
 import sys
-from collections.abc import Iterator
-from typing import Any, TextIO, cast
+from collections.abc import Callable, Iterator
+from typing import Any, TextIO, TypeAlias, cast
 
-__all__ = ["guarded", "json_line", "progress_stream", "spelled_out", "unguarded"]
+Say: TypeAlias = Callable[[str], None]
+"""Is told, line by line and in prose, what happens."""
 
 _STEERING = (
     "\x00-\x08\x0b-\x1f\x7f-\x9f"  # C0 but tab and line feed, DEL, C1
@@ -21,6 +22,10 @@ _STEERING = (
     "\ud800-\udfff"
 )
 _UNSAFE = re.compile(f"[{_STEERING}]")
+
+
+def silent(line: str) -> None:
+    """A `Say` that says nothing."""
 
 
 def spelled_out(text: str) -> str:

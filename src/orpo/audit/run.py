@@ -1,6 +1,6 @@
 """An audit: one pass over the rows, whose texts are not kept."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 
@@ -15,6 +15,7 @@ from orpo.data.reading import PairReaders, is_tokenised
 from orpo.data.tokenize import PairTokenizer
 from orpo.data.types import Dropped, Ledger, PreferencePair, Row, TokenizedPair
 from orpo.errors import DataError
+from orpo.terminal import Say
 
 CONTENT_ROWS = 20_000
 """Rows whose texts a quick audit looks at: what is true of a data set shows in so many. Repeated
@@ -52,7 +53,7 @@ def audit_rows(
     plan: AuditPlan,
     rows: Iterable[Row],
     eval_rows: Iterable[Row] | None = None,
-    say: Callable[[str], None] | None = None,
+    say: Say | None = None,
 ) -> Audit:
     """Audit a data set, whose rows are read once; `eval_rows` are looked for leaked prompts."""
     first, remaining = _peek(rows)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orpo.demo.checks import check_answer
 from orpo.runs.files import RECIPE, read_run
+from orpo.terminal import Say
 
 if TYPE_CHECKING:  # the command line names the demo's folders without loading torch
     from transformers import TrainerCallback
@@ -50,7 +50,7 @@ def grade(row: Row, answer: str) -> Grade:
 def run_demo(
     output_dir: str,
     *,
-    say: Callable[[str], None],
+    say: Say,
     callbacks: list[TrainerCallback] | None = None,
     **settings: Any,
 ) -> TrainResult:

@@ -21,12 +21,13 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from orpo.errors import ConfigError, DataError
-from orpo.evaluate.asking import Say, endpoint_at, silent
+from orpo.evaluate.asking import endpoint_at
 from orpo.evaluate.questions import Answered, AnswerSource, Asked, Question, keyed
 from orpo.evaluate.settings import Sampling
 from orpo.runs.files import ensure_reachable
 from orpo.runs.reading import parse_json
 from orpo.runs.writing import write_text
+from orpo.terminal import Say, silent
 
 try:
     import fcntl

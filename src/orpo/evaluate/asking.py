@@ -11,22 +11,17 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from multiprocessing.pool import ThreadPool
-from typing import TypeAlias, TypeVar
+from typing import TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
 from orpo.errors import ConfigError, DataError
 from orpo.evaluate.settings import JudgeSettings
+from orpo.terminal import Say, silent
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-Say: TypeAlias = Callable[[str], None]  # takes one line of prose
-
 PATIENCE = 120.0  # seconds that a server may ask us to wait; the client waits no longer, either
-
-
-def silent(line: str) -> None:
-    """Says nothing."""
 
 
 class Refused(DataError):  # noqa: N818 - the error is what the server said

@@ -12,7 +12,7 @@ import hashlib
 import logging
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, redirect_stderr, suppress
 from dataclasses import dataclass
 from logging.handlers import BufferingHandler
@@ -28,7 +28,7 @@ from orpo.evaluate.settings import HarnessPlan
 from orpo.runs.files import write_json
 from orpo.runs.reading import read_object
 from orpo.runs.typed import plain, typed
-from orpo.terminal import progress_stream
+from orpo.terminal import Say, progress_stream
 
 if TYPE_CHECKING:
     from orpo.evaluate.loading import Answerer
@@ -103,7 +103,7 @@ def measure(
     name: str,
     parts: tuple[Path, str],
     how: Mapping[str, Any],
-    say: Callable[[str], None],
+    say: Say,
 ) -> TaskResult:
     """All tasks by one model; a task that it has finished is kept, and not run again.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from orpo.evaluate.judge.pairwise import Comparison, compare_pairs
 from orpo.evaluate.settings import JudgeSettings
 from orpo.evaluate.win_rates import Columns, in_percent, length_controlled_win_rate, win_rate
 from orpo.runs.files import write_jsonl
+from orpo.terminal import Say
 
 _EXAMPLES = 3
 _LONGEST = 4000  # characters of an example
@@ -64,7 +65,7 @@ def judge_pairs(
     judge: JudgeSettings,
     items: Sequence[Comparison],
     known: Sequence[tuple[Any, str, str]],
-    say: Callable[[str], None],
+    say: Say,
 ) -> tuple[list[JudgedPair], results.PairJudge]:
     """Let the judge compare the baseline's answers (first) with the model's, in both orders.
 

@@ -6,7 +6,7 @@ adapter with those of what was written, on a few rows.
 
 import contextlib
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from orpo.runs.commit import commit_files, stage
 from orpo.runs.files import ADAPTER_FILE, RECIPE, read_recipe, require_adapter
 from orpo.runs.manifest import MANIFEST, read_manifest, verify
 from orpo.runs.writing import refuse_links
+from orpo.terminal import Say
 from orpo.train.adapters import base_of_adapter, found_from, peft_quiet
 from orpo.train.checkpoints import explain_write_error
 from orpo.train.models import UNREADABLE, load_adapter, load_model, load_tokenizer, unloadable
@@ -159,7 +160,7 @@ def merged_folder(run: Path) -> Path | None:
     return folder if same and merged.kind == "model" else None
 
 
-def merge_once(run: Path, *, say: Callable[[str], None]) -> Path:
+def merge_once(run: Path, *, say: Say) -> Path:
     """The adapter of a run as a whole model in its folder, `merged`; made where it is not there."""
     found = merged_folder(run)
     if found is not None:

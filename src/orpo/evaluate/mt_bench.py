@@ -10,7 +10,7 @@ import json
 import math
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from orpo.evaluate.questions import Answered, Question
 from orpo.runs.files import write_jsonl
 from orpo.runs.reading import parse_json, read_json, read_text
 from orpo.runs.writing import write_bytes
+from orpo.terminal import Say
 
 CATEGORIES = (
     *("writing", "roleplay", "reasoning", "math"),
@@ -109,7 +110,7 @@ def read_benchmark(folder: Path, *, origin: Mapping[str, str] | None = None) -> 
     )
 
 
-def fetch_benchmark(say: Callable[[str], None]) -> Benchmark:
+def fetch_benchmark(say: Say) -> Benchmark:
     """The benchmark from where its authors keep it; fetched once, then from the cache.
 
     Questions come from a Space of the Hub, which has neither reference answers nor judge prompts:

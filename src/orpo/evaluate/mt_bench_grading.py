@@ -35,6 +35,7 @@ from orpo.evaluate.mt_bench import Benchmark, JudgePrompt, Judgment, parse_ratin
 from orpo.evaluate.questions import Answered, AnswerSource, Question
 from orpo.evaluate.results import FlaggedAnswer, MTBenchJudge, Scores
 from orpo.evaluate.settings import JudgeSettings, Sampling
+from orpo.terminal import Say
 
 K = TypeVar("K")
 Categories = Mapping[int | str, str] | None  # question -> category
@@ -70,7 +71,7 @@ def answer_benchmark(
     questions: Sequence[Question],
     sampling: Sampling,
     folder: Path,
-    say: Callable[[str], None],
+    say: Say,
 ) -> list[Answered]:
     """Answers at the protocol's temperature for each category, in the order of the questions.
 
@@ -91,7 +92,7 @@ def grade_benchmark(
     benchmark: Benchmark,
     answered: Sequence[Answered],
     settings: JudgeSettings,
-    say: Callable[[str], None],
+    say: Say,
 ) -> tuple[list[Judgment], dict[str, int], MTBenchJudge]:
     """Every turn of each of one model's answers graded; (judgments, what became of how many, who).
 

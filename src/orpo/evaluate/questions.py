@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter, defaultdict
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
 from orpo.errors import DataError
 from orpo.evaluate.settings import Sampling
@@ -17,6 +17,8 @@ from orpo.runs.reading import read_text
 if TYPE_CHECKING:
     from orpo.data.types import Message, Row
 
+Grader: TypeAlias = Callable[["Row", str], "Grade"]
+"""Checks an answer to the prompt of a held-out row."""
 _T = TypeVar("_T")
 
 _TABLES = {".json", ".jsonl", ".ndjson", ".csv", ".parquet", ".gz"}

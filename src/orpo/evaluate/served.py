@@ -20,6 +20,7 @@ from orpo.errors import ConfigError, OrpoError
 from orpo.evaluate import asking
 from orpo.evaluate.questions import Answered, Answers, Asked
 from orpo.evaluate.settings import Sampling
+from orpo.terminal import Say, silent
 
 try:
     import openai
@@ -71,7 +72,7 @@ class Client:
         endpoint: asking.Endpoint,
         pacer: asking.Pacer | None = None,
         optional: Sequence[str] = (),
-        say: asking.Say = asking.silent,
+        say: Say = silent,
     ) -> None:
         self._endpoint, self._optional, self._say = endpoint, optional, say
         self._renamed: dict[str, str] = {}

@@ -25,9 +25,10 @@ from orpo.errors import ConfigError, ModelError, RunStopped, TrainingError
 from orpo.experiments import bench_rows as rowing
 from orpo.experiments import measuring
 from orpo.experiments.bench_rows import BenchRow, PairLengths, RowMaker, SideSpec
-from orpo.experiments.plans import OURS, BenchJob, Say
+from orpo.experiments.plans import OURS, BenchJob
 from orpo.runs.processes import Supervisor, supervised
 from orpo.runs.typed import plain
+from orpo.terminal import Say
 from orpo.train.models import load_tokenizer
 from orpo.train.recorder import versions
 from orpo.train.work import now

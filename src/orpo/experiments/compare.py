@@ -15,13 +15,14 @@ from orpo.experiments import results as types
 from orpo.experiments import tasks as work
 from orpo.experiments.claims import ArmResult, Group
 from orpo.experiments.measuring import machine
-from orpo.experiments.plans import CompareJob, Say, load_checker
+from orpo.experiments.plans import CompareJob, load_checker
 from orpo.experiments.results import BASE, COMPARISON, Arm, ComparisonResult, Cost, Outcome
 from orpo.experiments.tasks import CENTRE, Tasks, TaskSpec
 from orpo.runs.claim import claim_folder
 from orpo.runs.files import EVALUATION, REPORT, read_run, write_json, write_jsonl
 from orpo.runs.lock import run_lock
 from orpo.runs.typed import plain, typed
+from orpo.terminal import Say
 from orpo.train.recorder import versions
 
 JUDGMENTS = "judgments.jsonl"

@@ -20,7 +20,7 @@ from transformers import TrainerCallback
 
 from orpo.data.types import Row
 from orpo.evaluate import Sampling, generate_answers
-from orpo.experiments.plans import Grader
+from orpo.evaluate.questions import Grader
 from orpo.experiments.results import Cost, Machine, Outcome
 from orpo.runs.files import write_json
 from orpo.runs.processes import Child, Supervisor, death_of

@@ -6,7 +6,7 @@ import math
 import os
 import sys
 from argparse import ArgumentTypeError
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import import_module
@@ -23,8 +23,7 @@ from orpo.train.job import TrainJob
 
 if TYPE_CHECKING:
     from orpo.config import ORPOConfig
-    from orpo.data.types import Row
-    from orpo.evaluate import Grade
+    from orpo.evaluate.questions import Grader
 
 OURS = "orpo"
 PEERS = ("trl", "trl-grouped", "orpo-padded")
@@ -32,12 +31,8 @@ PRECISIONS = ("bf16", "fp32", "bf16-pure")
 CHECKPOINTING = ("off", "on", "trl-default")
 ROWS = ("dataset", "hh-like", "ultrafeedback-like")
 
-Say = Callable[[str], None]
-"""Is told, line by line, what happens."""
 Wrong = tuple[object, str, str]
 """Whether something is wrong, where, and what."""
-Grader = Callable[["Row", str], "Grade"]
-"""Checks an answer to the prompt of a held-out row."""
 _JOIN = "Join them to one file first."
 _HOLD_OUT = "Add --eval_dataset NAME, or --held_out SHARE."
 _RANGE = "Give a lower and a higher end, both positive."

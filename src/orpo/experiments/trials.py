@@ -23,9 +23,10 @@ from orpo.data.split import hold_out
 from orpo.errors import ConfigError, TrainingError
 from orpo.evaluate import Sampling
 from orpo.evaluate.preference.pairs import ScoredPairs, row_facts, token_counts
+from orpo.evaluate.questions import Grader
 from orpo.experiments.choice import pair_scores
 from orpo.experiments.measuring import measure_outcomes
-from orpo.experiments.plans import Grader, TuneJob
+from orpo.experiments.plans import TuneJob
 from orpo.experiments.results import Outcome, Values
 from orpo.runs.typed import plain
 from orpo.train.job import build_trainer

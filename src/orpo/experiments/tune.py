@@ -16,7 +16,7 @@ from orpo.errors import ConfigError, RunStopped, TrainingError, UserError
 from orpo.experiments import choice as choosing
 from orpo.experiments import results
 from orpo.experiments.measuring import machine
-from orpo.experiments.plans import Say, TuneJob, TunePlan, load_checker
+from orpo.experiments.plans import TuneJob, TunePlan, load_checker
 from orpo.experiments.results import FinalTest, TrialResult, TuningResult, Values
 from orpo.experiments.study import JOURNAL, Place, Study, require_optuna
 from orpo.experiments.trials import Runs, Speed
@@ -25,6 +25,7 @@ from orpo.runs.files import EVALUATION, RECIPE, REPORT, write_json, yaml_text
 from orpo.runs.lock import run_lock
 from orpo.runs.typed import plain
 from orpo.runs.writing import remove, write_text
+from orpo.terminal import Say
 from orpo.train.continuity import StopOnSignal, StopRequested
 from orpo.train.recorder import versions
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from itertools import takewhile
 from pathlib import Path
@@ -23,6 +23,7 @@ from orpo.data.split import Sample
 from orpo.data.types import Ledger, Row
 from orpo.errors import ConfigError, DataError, refuse_first
 from orpo.runs.lock import lock_holder
+from orpo.terminal import Say
 from orpo.train import estimate, memory
 from orpo.train import job as jobs
 from orpo.train.datasets import DatasetReader, check_objective, reader_for
@@ -127,7 +128,7 @@ def run_dry_run(
     job: TrainJob,
     config: ORPOConfig,
     *,
-    say: Callable[[str], None],
+    say: Say,
     assumed: Assumptions | None = None,
 ) -> DryRun:
     """Do all of a run but the run."""

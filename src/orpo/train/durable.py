@@ -23,6 +23,7 @@ from orpo.runs.files import METRICS, read_jsonl, read_recipe
 from orpo.runs.lock import run_lock
 from orpo.runs.manifest import read_manifest
 from orpo.runs.writing import make_way
+from orpo.terminal import Say
 from orpo.train import checkpoints, continuity
 from orpo.train.guards import EVALUATING, EXCHANGING, LOADING, SAVING, Watchdog
 from orpo.train.parallel import most_of_ranks
@@ -35,7 +36,7 @@ class DurableTrainer(Trainer):
     """Saves, stops and goes on."""
 
     args: ORPOConfig
-    say: Callable[[str], None]  # told, in one line, what the user should know of
+    say: Say  # told, in one line, what the user should know of
     _continuity: continuity.Continuity
     _recorder: RunRecorder
     _watchdog: Watchdog

@@ -9,17 +9,9 @@ from typing import Any, TypeAlias
 
 from orpo.errors import ConfigError, EvaluationError, OrpoError
 from orpo.evaluate.answers import Store, open_store
-from orpo.evaluate.asking import (
-    Pacer,
-    Refused,
-    Reply,
-    Say,
-    Unanswered,
-    endpoint_of,
-    in_threads,
-    silent,
-)
+from orpo.evaluate.asking import Pacer, Refused, Reply, Unanswered, endpoint_of, in_threads
 from orpo.evaluate.settings import JudgeSettings
+from orpo.terminal import Say, silent
 
 Chat: TypeAlias = Sequence[Mapping[str, str]]
 """A conversation: [{"role", "content"}]."""

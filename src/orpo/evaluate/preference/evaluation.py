@@ -1,7 +1,7 @@
 """Held-out pairs scored by a model, and by the one that it is compared with."""
 
 import gc
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -26,6 +26,7 @@ from orpo.runs.files import EVALUATION, write_json
 from orpo.runs.reading import read_object
 from orpo.runs.typed import plain, typed
 from orpo.setting_types import as_declared
+from orpo.terminal import Say
 from orpo.train.same_run import data_fingerprint
 from orpo.train.trainer import ORPOTrainer
 from orpo.train.weights import weights_digest
@@ -70,7 +71,7 @@ class PreferenceEvaluation:
     rows: Iterable[Row]
     settings: dict[str, Any]  # what the result depends on, "model" and "baseline" among it
     folder: Path  # keeps what each model scored: the same evaluation goes on there
-    say: Callable[[str], None]
+    say: Say
     must_compare: bool = False  # whether a baseline that cannot be loaded is an error
     notes: list[str] = field(default_factory=list, init=False)
     told: list[str] = field(default_factory=list, init=False)
