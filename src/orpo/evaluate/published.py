@@ -1,9 +1,9 @@
 """The files of a benchmark, from where its authors keep them; none of their text is in here."""
 
-import hashlib
 import urllib.request
 from pathlib import Path
 
+from orpo.runs.manifest import describe
 from orpo.runs.writing import write_bytes
 
 _LARGEST = 8 * 2**20  # bytes; the largest has some hundred thousand
@@ -42,5 +42,4 @@ def reason(error: Exception) -> str:
 
 def source_of(path: Path, origin: str = "") -> dict[str, str]:
     """What a result says of a file that it was made with."""
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return {"from": origin or path.name, "sha256": digest}
+    return {"from": origin or path.name, "sha256": describe(path).sha256}
