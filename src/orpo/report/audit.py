@@ -337,4 +337,4 @@ def _paint_limits(
     if max_length:
         mark = {"linewidth": 1, "linestyle": DOTTED, "label": f"max_length {max_length:,}"}
         axes.axvline(max_length, color=COLOURS["ink"], **mark)
-    axes.legend()
+    style.legend(canvas, axes.get_legend_handles_labels()[0])

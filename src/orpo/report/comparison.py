@@ -19,7 +19,6 @@ from orpo.report.values import as_number, as_percent
 from orpo.runs.files import short_name
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Canvas
 
 _NAMES = {
@@ -164,25 +163,30 @@ def _figures(r: ComparisonResult, budgets: Sequence[str], words: Words) -> Itera
         curves = _curves(r, budget)
         if curves:
             title = f"Held-out answers during training, at {BUDGETS[budget]}"
-            size, paint = (3.1 * len(curves) + 0.6, 3.5), partial(_paint_curves, curves)
+            size, paint = (5.8, 1.7 * len(curves) + 0.9), partial(_paint_curves, curves)
             yield Figure(f"curves-{budget}", title, words["curves_figure"], size, paint)
     # The base model, and each method at each budget; ORPO's runs once.
     orpo = next((row for row in r.table if row.method == "orpo"), None)
     lines = [row for row in r.table if row.method != "orpo" or row is orpo]
     shares = [name for name in _SHARES if any(getattr(row, name) for row in lines)]
     if shares:
-        size = (3.4 * len(shares) + 1.4, 0.42 * len(lines) + 1.3)
+        size = (5.8, (0.34 * len(lines) + 0.9) * len(shares))
         title, paint = "What the models prefer and answer", partial(_paint_outcomes, lines, shares)
         yield Figure("outcomes", title, words["outcomes_figure"], size, paint)
     for budget in budgets:
         of = [row for row in r.table if row.budget == budget and row.cost]
         if of:
-            title, size = f"What a run cost, at {BUDGETS[budget]}", (9.2, 0.42 * len(of) + 1.1)
+            title, size = f"What a run cost, at {BUDGETS[budget]}", (5.8, 0.68 * len(of) + 1.6)
             paint = partial(_paint_costs, of)
             yield Figure(f"costs-{budget}", title, words["costs_figure"], size, paint)
     if len(r.sensitivity) > 1:
-        title, paint = "Sensitivity to learning rate and lambda", partial(_paint_sensitivity, r)
-        yield Figure("sensitivity", title, words["sensitivity_figure"], (8.6, 3.5), paint)
+        ours = [cell for cell in r.sensitivity if cell.objective == "orpo"]
+        title, paint = "Sensitivity to the learning rate", partial(_paint_rates, r)
+        if ours:
+            used = r.learning_rates.get("orpo"), r.orpo_alpha
+            grid, both = partial(_paint_grid, ours, used), "ORPO: learning rate and lambda"
+            yield Figure("sensitivity", both, words["grid_figure"], (5.8, 3.5), grid)
+        yield Figure("rates", title, words["rates_figure"], (5.8, 3.5), paint)
 
 
 def _curves(r: ComparisonResult, budget: str) -> dict[str, list[Curve]]:
@@ -198,7 +202,7 @@ def _curves(r: ComparisonResult, budget: str) -> dict[str, list[Curve]]:
 
 def _paint_curves(curves: Mapping[str, Sequence[Curve]], canvas: Canvas) -> None:
     """Of each answer a thin line for each seed, a thick one for their mean."""
-    grid = canvas.subplots(1, len(curves), sharey=True, squeeze=False)[0]
+    grid = canvas.subplots(len(curves), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
     for axes, (method, own) in zip(grid, curves.items(), strict=True):
         axes.set_title(_named(method))
         for answer, look in _ANSWERS.items():
@@ -218,9 +222,9 @@ def _paint_curves(curves: Mapping[str, Sequence[Curve]], canvas: Canvas) -> None
         if method == "sft+dpo" and border:
             dotted = {"linewidth": 0.9, "linestyle": style.DOTTED}
             axes.axvline(border[0], color=COLOURS["muted"], **dotted)
-        style.dress(axes.xaxis, "optimizer step", MaxNLocator(4, integer=True))
-    grid[0].set_ylabel("log-probability per token")
-    grid[0].legend()
+    style.dress(grid[-1].xaxis, "optimizer step", MaxNLocator(4, integer=True))
+    canvas.supylabel("log-probability per token", color=COLOURS["muted"], fontsize=11)
+    style.legend(canvas, grid[0].get_legend_handles_labels()[0])
 
 
 def _paint_outcomes(lines: Sequence[MethodResult], shares: Sequence[str], canvas: Canvas) -> None:
@@ -231,9 +235,9 @@ def _paint_outcomes(lines: Sequence[MethodResult], shares: Sequence[str], canvas
         else f"{_named(row.method)}, equal {'steps' if row.budget == 'steps' else 'FLOPs'}"
         for row in lines
     ]
-    grid = canvas.subplots(1, len(shares), squeeze=False)[0]
-    for place, (axes, name) in enumerate(zip(grid, shares, strict=True)):
-        style.rows(axes, labels, labelled=place == 0)
+    grid = canvas.subplots(len(shares), 1, squeeze=False)[:, 0]
+    for axes, name in zip(grid, shares, strict=True):
+        style.rows(axes, labels)
         axes.set_title(_SHARES[name])
         style.dress(axes.xaxis, "", MaxNLocator(4), percent)
         for y, row in enumerate(lines):
@@ -246,9 +250,9 @@ def _paint_outcomes(lines: Sequence[MethodResult], shares: Sequence[str], canvas
 
 
 def _paint_costs(of: Sequence[MethodResult], canvas: Canvas) -> None:
-    grid = canvas.subplots(1, len(_COSTS))
+    grid = canvas.subplots(2, 2).flat
     for place, (axes, (name, (title, scale))) in enumerate(zip(grid, _COSTS.items(), strict=True)):
-        style.rows(axes, [_named(row.method) for row in of], labelled=place == 0)
+        style.rows(axes, [_named(row.method) for row in of], labelled=place % 2 == 0)
         axes.grid(visible=False, axis="x")
         axes.set_title(title)
         axes.set_xticks([])
@@ -261,16 +265,11 @@ def _paint_costs(of: Sequence[MethodResult], canvas: Canvas) -> None:
             axes.annotate(f" {text}", (value, y), va="center", fontsize=9.5)
 
 
-def _paint_sensitivity(r: ComparisonResult, canvas: Canvas) -> None:
-    ours = [cell for cell in r.sensitivity if cell.objective == "orpo"]
-    grid = canvas.subplots(1, 2 if ours else 1, squeeze=False)[0]
-    if ours:
-        _paint_grid(grid[0], ours, (r.learning_rates.get("orpo"), r.orpo_alpha))
-    _paint_rates(grid[-1], r)
-
-
-def _paint_grid(axes: Axes, cells: Sequence[Cell], used: tuple[float | None, float | None]) -> None:
+def _paint_grid(
+    cells: Sequence[Cell], used: tuple[float | None, float | None], canvas: Canvas
+) -> None:
     """A square for each setting, darker where the accuracy is higher."""
+    axes = canvas.add_subplot()
     values = {(c.learning_rate, c.orpo_alpha or 0.0): c.preference_accuracy or 0.0 for c in cells}
     columns, lines = (sorted({key[i] for key in values}) for i in (0, 1))
     low, high = min(values.values()), max(values.values())
@@ -286,11 +285,11 @@ def _paint_grid(axes: Axes, cells: Sequence[Cell], used: tuple[float | None, flo
     axes.set_yticks(range(len(lines)), [as_number(value) for value in lines])
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)
-    axes.set(xlabel="learning rate", ylabel="λ", title="ORPO")
+    axes.set(xlabel="learning rate", ylabel="λ")
 
 
-def _paint_rates(axes: Axes, r: ComparisonResult) -> None:
-    axes.set_xscale("log")
+def _paint_rates(r: ComparisonResult, canvas: Canvas) -> None:
+    axes = canvas.add_subplot(xscale="log")
     for objective, look in zip(("orpo", "sft", "dpo"), SERIES, strict=False):
         own = sorted((c.learning_rate, c.preference_accuracy or 0.0) for c in _tried(r, objective))
         if not own:
@@ -308,5 +307,5 @@ def _paint_rates(axes: Axes, r: ComparisonResult) -> None:
             ticks.append(rate)
     axes.set_xticks(ticks, [as_number(tick) for tick in ticks], rotation=45)
     axes.yaxis.set_major_formatter(percent)
-    axes.set(xlabel="learning rate", title="by objective")
-    axes.legend()
+    axes.set_xlabel("learning rate")
+    style.legend(canvas, axes.get_legend_handles_labels()[0])

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import statistics
+from bisect import bisect, bisect_left
 from collections.abc import Iterator, Sequence
 from functools import partial
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from matplotlib import ticker
@@ -69,9 +71,7 @@ def run_figures(curves: Curves) -> list[Figure]:
         size = (5.8, 2.3 if plot.name in _SMALL else 3.5)
         paint, reading = partial(_paint, plot, drawn, shown), words[f"{plot.name}_reading"]
         text = " ".join(filter(None, seen))
-        figure = Figure(
-            plot.name, plot.title, text, size, paint, reading, small=plot.name in _SMALL
-        )
+        figure = Figure(plot.name, plot.title, text, size, paint, reading)
         found += [figure] if series else []
     return found
 
@@ -143,7 +143,7 @@ def _paint(plot: _Plot, series: Sequence[Series], sources: Sequence[str], canvas
     _dress_heights(axes, plot, [value for one in series for value in one.values])
     handles = list(_legend(series, sources))
     if len(handles) > 1:
-        canvas.legend(handles=handles, loc="outside upper left", ncols=3)
+        style.legend(canvas, handles)
 
 
 def _legend(series: Sequence[Series], sources: Sequence[str]) -> Iterator[Line2D]:
@@ -153,7 +153,7 @@ def _legend(series: Sequence[Series], sources: Sequence[str]) -> Iterator[Line2D
         yield Line2D([], [], color=COLOURS[colour], linewidth=1.9, linestyle=line, label=name)
     look: dict[str, Any] = {"linestyle": "none", "markerfacecolor": COLOURS["paper"]}
     for source, marker in zip(sources, MARKERS, strict=False):
-        name = style.plain(f"held out: {source}" if source else "held out", 44)
+        name = style.plain(f"held out: {source}" if source else "held out", 34)
         yield Line2D([], [], color=COLOURS["muted"], marker=marker, label=name, **look)
 
 
@@ -163,16 +163,28 @@ def _paint_series(axes: Axes, series: Series, sources: Sequence[str]) -> None:
     if series.source is not None:
         look |= {"marker": MARKERS[sources.index(series.source)], "markersize": 6.5, "zorder": 3}
         look |= {"linewidth": 0.9, "linestyle": (0, (1, 2)), "markerfacecolor": COLOURS["paper"]}
-        points = zip(*thinned(series.points, 60), strict=True)
-        axes.plot(*points, markeredgewidth=1.5, **look)
+        axes.plot(*_with_gaps(series, thinned(series.points, 60)), markeredgewidth=1.5, **look)
         return
     smooth = None if series.metric == "learning_rate" else smoothed(series)
     if smooth is not None:
         faint = look | {"linewidth": 0.8, "linestyle": "solid", "alpha": 0.28}
-        axes.plot(*zip(*thinned(series.points), strict=True), **faint)
-    if len(series.points) == 1:
-        look |= {"marker": "o", "markersize": 6}
-    axes.plot(*zip(*thinned((smooth or series).points), strict=True), **look)
+        axes.plot(*_with_gaps(series, thinned(series.points)), **faint)
+    if len(series.points) == 1 or series.broken:  # a point between two gaps is seen, too
+        look |= {"marker": "o", "markersize": 2 if series.broken else 6, "markeredgewidth": 0}
+    axes.plot(*_with_gaps(series, thinned((smooth or series).points)), **look)
+
+
+def _with_gaps(
+    series: Series, points: Sequence[tuple[float, float]]
+) -> tuple[list[float], list[float]]:
+    """Steps and heights; NaN parts those between which more is missing than was logged."""
+    steps, found = list(series.points), [points[0]]
+    usual = statistics.median(b - a for a, b in pairwise(steps)) if steps[1:] else 0.0
+    for (first, _), (last, height) in pairwise(points):
+        lost, kept = (bisect_left(of, last) - bisect(of, first) for of in (series.broken, steps))
+        left_out = series.source is not None and not kept and last - first > 1.5 * usual
+        found += [(last, math.nan)] * (lost > kept or left_out) + [(last, height)]
+    return [step for step, _ in found], [height for _, height in found]
 
 
 def _shade_distance(axes: Axes, training: dict[str, Series]) -> None:
@@ -181,9 +193,15 @@ def _shade_distance(axes: Axes, training: dict[str, Series]) -> None:
     if len(both) == 2:
         chosen, rejected = ((smoothed(one) or one).points for one in both)
         steps = [step for step in chosen if step in rejected]
-        steps = steps[:: math.ceil(len(steps) / 200)] if steps else steps
-        heights = ([points[step] for step in steps] for points in (chosen, rejected))
-        axes.fill_between(steps, *heights, color=COLOURS["chosen"], alpha=0.09, linewidth=0)
+        steps = steps[:: math.ceil(len(steps) / 200) or 1]
+        if not steps:
+            return
+        places, heights = _with_gaps(
+            training["logps/chosen"], [(step, chosen[step]) for step in steps]
+        )
+        others = [rejected[s] + 0 * height for s, height in zip(places, heights, strict=True)]
+        look: dict[str, Any] = {"color": COLOURS["chosen"], "alpha": 0.09, "linewidth": 0}
+        axes.fill_between(places, heights, others, **look)
 
 
 def _dress_heights(axes: Axes, plot: _Plot, values: Sequence[float]) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
+from matplotlib.ticker import FixedLocator
 
 from orpo.errors import DataError
 from orpo.evaluate import results
@@ -174,9 +175,9 @@ def _paint_turns(main: Scores, canvas: Canvas) -> None:
             look = {"linestyle": "none", "marker": marker, "color": COLOURS["ink"]}
             with mpl.rc_context({"text.parse_math": True}):  # the marker is a number
                 axes.plot(*zip(*known, strict=True), markersize=6, label=f"turn {turn}", **look)
-    axes.set_xlim(0, 10.3)
+    axes.set_xlim(-0.2, 10.3)
     axes.set_ylim(len(means) - 0.4, -0.7)
-    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
+    style.legend(canvas, axes.get_legend_handles_labels()[0])
 
 
 def win_rate_page(r: results.WinRateResult) -> Page:
@@ -205,7 +206,7 @@ def alpaca_page(r: results.AlpacaResult) -> Page:
     def figures(words: Words) -> Iterator[Figure]:
         if near and rate:
             bars = [(name, lc) for name, lc, *_ in near]
-            title, size = "Among its neighbours on the leaderboard", (7.2, 1.2 + 0.36 * len(bars))
+            title, size = "Among its neighbours on the leaderboard", (5.8, 1.2 + 0.34 * len(bars))
             paint = partial(_paint_bars, bars, place, rate.lc_interval)
             yield Figure("leaderboard", title, words["leaderboard"], size, paint)
         yield from _by_length(r.rates, words)
@@ -260,7 +261,7 @@ def _by_length(rates: results.JudgedRates | None, words: Words) -> Iterator[Figu
     """The win rate by how much longer the model's answer is; nothing for few prompts."""
     if rates is not None and len(rates.by_length) >= 3:
         title, paint = "Win rate by difference in length", partial(_paint_lengths, rates.by_length)
-        yield Figure("by-length", title, words["by_length"], (7.2, 3.6), paint)
+        yield Figure("by-length", title, words["by_length"], (5.8, 3.5), paint)
 
 
 def _paint_lengths(groups: Sequence[results.LengthRate], canvas: Canvas) -> None:
@@ -271,8 +272,8 @@ def _paint_lengths(groups: Sequence[results.LengthRate], canvas: Canvas) -> None
     axes.vlines(x, [one.low for one in rate], [one.high for one in rate], color=colour, lw=1.6)
     look = {"linewidth": 2, "marker": "o", "markersize": 6, "clip_on": False}
     axes.plot(x, [one.value for one in rate], color=colour, **look)
-    axes.set_ylim(0, 100)
-    axes.yaxis.set_major_formatter("{x:.0f} %")
+    axes.set_ylim(-3, 103)
+    style.dress(axes.yaxis, "", FixedLocator([0, 25, 50, 75, 100]), "{x:.0f} %")
     more = "characters more than the baseline's answer"
     style.dress(axes.xaxis, more, None, lambda value, _: minus(f"{value:+,.0f}"))
 
@@ -283,7 +284,7 @@ def _paint_bars(
     axes = canvas.add_subplot()
     style.rows(axes, [name for name, _ in bars])
     published = [(y, value) for y, (_, value) in enumerate(bars) if y != own]
-    grey = {"color": COLOURS["muted"], "alpha": 0.35, "label": "published"}
+    grey = {"color": COLOURS["muted"], "alpha": 0.6, "label": "published"}
     axes.barh(*zip(*published, strict=True), height=0.62, **grey)
     axes.barh([own], [bars[own][1]], height=0.62, color=COLOURS["chosen"], label="here")
     ends = [value for _, value in bars]
@@ -295,4 +296,4 @@ def _paint_bars(
         axes.annotate(f"{value:.1f}", (end, y), **place)
     axes.set_xlim(0, 1.12 * max(*ends, 1.0))
     axes.xaxis.set_major_formatter("{x:.0f} %")
-    canvas.legend(loc="outside lower center", ncols=2)
+    style.legend(canvas, axes.get_legend_handles_labels()[0])

@@ -51,7 +51,6 @@ class Figure:
     paint: style.Paint
     reading: str = ""  # how to read it
     numbers: Table | None = None  # what lies behind it
-    small: bool = False
 
     @cached_property
     def svg(self) -> str:
@@ -130,6 +129,7 @@ class Words:
         """The sentences of a block: an empty line ends one."""
         parts = (" ".join(part.split("\n")) for part in re.split(r"\n\s*\n", self._text(block)))
         lines = (re.sub(r"[ \t\n]+", " ", _opened(part)).strip() for part in parts)
+        lines = (re.sub(r"(?<=\d) %", "\u00a0%", line) for line in lines)
         return tuple(line for line in lines if line)
 
     def __getitem__(self, block: str) -> str:

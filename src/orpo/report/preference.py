@@ -8,6 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from matplotlib.ticker import FixedLocator
+
 from orpo.errors import DataError
 from orpo.evaluate import results
 from orpo.evaluate.intervals import Interval
@@ -79,7 +81,7 @@ def _figures(
             for group, found in groups.items()
         ]
     if "after" in lines[0][1]:
-        size, paint = (7.6, 1.1 + 0.34 * len(lines[:_MOST])), partial(_accuracies, lines[:_MOST])
+        size, paint = (5.8, 1.1 + 0.34 * len(lines[:_MOST])), partial(_accuracies, lines[:_MOST])
         yield Figure("accuracy", "Prefers the chosen answer", words["accuracy"], size, paint)
     sides = {"before": before.calibration if before else None, "after": after.calibration}
     known = {moment: one for moment, one in sides.items() if one and one.bins}
@@ -107,10 +109,9 @@ def _accuracies(lines: Sequence[tuple[str, Mapping[str, Interval]]], canvas: Can
         found = [(y + shift, one[moment]) for y, (_, one) in enumerate(lines) if moment in one]
         _whiskers(axes, moment, found, flat=True)
     axes.axvline(0.5, color=COLOURS["muted"], linewidth=1, linestyle=DOTTED)
-    axes.set_xlim(0, 1)
-    axes.xaxis.set_major_formatter(percent)
-    if "before" in lines[0][1]:
-        axes.legend(loc="lower left")
+    axes.set_xlim(-0.02, 1.02)
+    style.dress(axes.xaxis, "", FixedLocator([0, 0.25, 0.5, 0.75, 1]), percent)
+    _legend(canvas, axes)
 
 
 def _reliability(sides: Mapping[str, results.Calibration], canvas: Canvas) -> None:
@@ -119,11 +120,11 @@ def _reliability(sides: Mapping[str, results.Calibration], canvas: Canvas) -> No
     for moment, one in sides.items():
         found = [(each.confidence, each.right) for each in one.bins if _known(each.right)]
         _whiskers(axes, moment, found, flat=False)
-    axes.set(xlim=(0.49, 1.01), ylim=(0, 1.02))
+    axes.set(xlim=(0.49, 1.01))
+    style.shares(axes)
     style.dress(axes.xaxis, "how sure the model is of its preference", None, percent)
-    style.dress(axes.yaxis, "how often it is right", None, percent)
-    if "before" in sides:
-        axes.legend(loc="lower right")
+    axes.set_ylabel("how often it is right")
+    _legend(canvas, axes)
 
 
 def _odds(spread: results.Distribution, canvas: Canvas) -> None:
@@ -136,8 +137,13 @@ def _odds(spread: results.Distribution, canvas: Canvas) -> None:
             axes.stairs(counts, spread.edges, label=moment, **line)
     axes.axvline(0, color=COLOURS["muted"], linewidth=1, linestyle=DOTTED)
     axes.set(xlabel="log odds ratio", ylabel="pairs")
-    if spread.before:
-        axes.legend()
+    _legend(canvas, axes)
+
+
+def _legend(canvas: Canvas, axes: Axes) -> None:
+    handles, labels = axes.get_legend_handles_labels()
+    if "before" in labels:
+        style.legend(canvas, handles)
 
 
 def _whiskers(

@@ -10,6 +10,7 @@ import re
 import unicodedata
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import matplotlib as mpl
@@ -43,6 +44,7 @@ STYLE: dict[str, Any] = {
     "axes.labelcolor": COLOURS["muted"],
     **{f"axes.spines.{side}": False for side in ("left", "right", "top")},
     "axes.titlesize": 11,
+    "figure.constrained_layout.h_pad": 0.07,
     "figure.facecolor": COLOURS["paper"],
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans", "Noto Sans", "Segoe UI", "Helvetica Neue", "Arial"],
@@ -96,9 +98,29 @@ def plain(text: object, limit: int = 40) -> str:
         " " if c.isspace() else "" if unicodedata.category(c) in _UNSEEN else c for c in str(text)
     )
     line = " ".join("".join(kept).split())
-    if len(line) > limit:
-        line = line[: limit - 1].rstrip() + "…"
+    if width(line) > limit:
+        while width(line) >= limit:
+            line = line[:-1].rstrip()
+        line += "…"
     return "‗" + line[1:] if line.startswith("_") else line
+
+
+def width(text: str) -> int:
+    """How many letters fit into its place: Chinese ones take two."""
+    return sum(1 + (unicodedata.east_asian_width(c) in "WF") for c in text)
+
+
+def legend(canvas: Canvas, handles: Sequence[Any]) -> None:
+    """Above the plots, in as many columns as there is room for."""
+    for columns in range(min(len(handles), 3), 0, -1):
+        rows, left = divmod(len(handles), columns)
+        ends = [i * rows + min(i, left) for i in range(columns + 1)]
+        parts = [handles[first:last] for first, last in pairwise(ends)]
+        if sum(max(5.5 * width(one.get_label()) for one in part) + 48 for part in parts) < (
+            72 * canvas.get_figwidth()
+        ):
+            break
+    canvas.legend(handles=handles, loc="outside upper left", ncols=columns)
 
 
 def svg(name: str, size: tuple[float, float], paint: Paint, title: str) -> str:

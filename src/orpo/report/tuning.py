@@ -74,15 +74,18 @@ def _figures(r: TuningResult, best: Recommendation, words: Words) -> tuple[Figur
     if not trials:
         return ()
     whole = sum(one.state == "complete" for one in trials)
-    size = (9.2, max(3.9, 0.26 * min(whole, _MOST) + 1.2))
-    title, paint = "Where the trials lie, and what they reached", partial(_paint, r, best, trials)
-    return (Figure("trials", title, words["figure"], size, paint),)
+    size = (5.8, max(3.9, 0.26 * min(whole, _MOST) + 1.2))
+    where, behind = partial(_paint, r, best, trials), partial(_paint_lines, best, trials)
+    return (
+        Figure("trials", "Where the trials lie", words["where"], size, where),
+        Figure("behind", "How far each is behind the best", words["behind"], size, behind),
+    )
 
 
 def _paint(
     r: TuningResult, best: Recommendation, trials: Sequence[TrialResult], canvas: Canvas
 ) -> None:
-    left, right = canvas.subplots(1, 2, width_ratios=(1.25, 1))
+    left = canvas.add_subplot()
     left.set(xscale="log", yscale="log")
     ends = [best.band.get(name, []) for name in _KNOBS]
     if all(len(pair) == 2 and min(pair) > 0 for pair in ends):
@@ -95,7 +98,7 @@ def _paint(
         seen = [getattr(one, name) for one in trials]
         seen += [end for end in getattr(r.space, name, ()) if end > 0]
         limits(min(seen) / _MARGIN, max(seen) * _MARGIN)
-    _paint_lines(right, best, trials)
+    style.legend(canvas, left.get_legend_handles_labels()[0])
 
 
 def _paint_trials(axes: Axes, best: Recommendation, trials: Sequence[TrialResult]) -> None:
@@ -123,10 +126,10 @@ def _paint_trials(axes: Axes, best: Recommendation, trials: Sequence[TrialResult
     for axis, label in ((axes.xaxis, "learning rate"), (axes.yaxis, "λ")):
         axis.set_minor_formatter(NullFormatter())
         style.dress(axis, label, None, lambda value, _: as_number(value))
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, markerscale=0.7)
 
 
-def _paint_lines(axes: Axes, best: Recommendation, trials: Sequence[TrialResult]) -> None:
+def _paint_lines(best: Recommendation, trials: Sequence[TrialResult], canvas: Canvas) -> None:
+    axes = canvas.add_subplot()
     whole = [one for one in trials if one.state == "complete"]
     shown = whole[:_MOST] + [one for one in whole[_MOST:] if one.start]
     labels = [f"{as_number(one.learning_rate)}, λ {as_number(one.orpo_alpha)}" for one in shown]
