@@ -11,10 +11,39 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from contextvars import ContextVar
 from typing import Any, TextIO, TypeAlias, cast
 
 Say: TypeAlias = Callable[[str], None]
 """Is told, line by line and in prose, what happens."""
+Advance: TypeAlias = Callable[[float], None]
+"""Is told how much more of a piece of work is done."""
+Bars: TypeAlias = Callable[[str, float | None], AbstractContextManager[Advance]]
+"""Shows how far a piece of work is: what it is, and how much there is of it if that is known."""
+
+
+def unseen(_done: float) -> None:
+    """An `Advance` that nobody sees."""
+
+
+_BARS: ContextVar[Bars] = ContextVar("bars", default=lambda *_: nullcontext(unseen))
+
+
+def under_way(what: str, total: float | None = None) -> AbstractContextManager[Advance]:
+    """Around a long piece of work: a command shows it as a bar, a library call shows nothing."""
+    return _BARS.get()(what, total)
+
+
+@contextlib.contextmanager
+def showing(bars: Bars) -> Iterator[None]:
+    """Within the block what is `under_way` is shown."""
+    before = _BARS.set(bars)
+    try:
+        yield
+    finally:
+        _BARS.reset(before)
+
 
 _STEERING = (
     "\x00-\x08\x0b-\x1f\x7f-\x9f"  # C0 but tab and line feed, DEL, C1
@@ -78,14 +107,15 @@ class _Guarded:
 def guarded() -> Iterator[None]:
     """Within the block whatever is printed, logged or raised is shown as text."""
     before = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = (cast(TextIO, _shown_as_text(one)) for one in before)
+    sys.stdout, sys.stderr = (shown_as_text(one) for one in before)
     try:
         yield
     finally:
         sys.stdout, sys.stderr = before
 
 
-def _shown_as_text(stream: Any) -> Any:
+def shown_as_text(stream: Any) -> Any:
+    """A stream on which everything is shown as text."""
     if stream is None or isinstance(stream, _Guarded):
         return stream
     with contextlib.suppress(AttributeError, OSError):  # a terminal may not have every letter

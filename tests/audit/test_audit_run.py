@@ -157,13 +157,6 @@ def test_what_the_template_does_to_rows(
     assert twice.figures == {"two beginning-of-sequence tokens": 9}
 
 
-def test_progress_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("orpo.audit.run._NEWS", 256)
-    said: list[str] = []
-    audit_rows(AuditPlan("data", near=False), made(distinct_rows(600)), say=said.append)
-    assert said == ["256 rows read", "512 rows read"]
-
-
 def test_the_quick_part_leaves_out_what_takes_long() -> None:
     rows = distinct_rows(600)
     audit = quick_audit("train", made([*rows, *rows[:60]]), eval_rows=made(rows[:30]))

@@ -15,7 +15,7 @@ from orpo.data.reading import PairReaders, is_tokenised
 from orpo.data.tokenize import PairTokenizer
 from orpo.data.types import Dropped, Ledger, PreferencePair, Row, TokenizedPair
 from orpo.errors import DataError
-from orpo.terminal import Say
+from orpo.terminal import under_way
 
 CONTENT_ROWS = 20_000
 """Rows whose texts a quick audit looks at: what is true of a data set shows in so many. Repeated
@@ -31,7 +31,6 @@ _BY_TEMPLATE = {
 _NOT_IN_MIX, _BROKEN = "not_in_mix", ("unreadable", "malformed")
 _SAMPLED = "looked at in a sample: lengths,"
 _CHUNK = 256
-_NEWS = 20_000
 
 
 @dataclass(frozen=True)
@@ -50,10 +49,7 @@ class AuditPlan:
 
 
 def audit_rows(
-    plan: AuditPlan,
-    rows: Iterable[Row],
-    eval_rows: Iterable[Row] | None = None,
-    say: Say | None = None,
+    plan: AuditPlan, rows: Iterable[Row], eval_rows: Iterable[Row] | None = None
 ) -> Audit:
     """Audit a data set, whose rows are read once; `eval_rows` are looked for leaked prompts."""
     first, remaining = _peek(rows)
@@ -66,11 +62,10 @@ def audit_rows(
     auditor = _Auditor(plan, leakage=eval_rows is not None)
     if eval_rows is not None:
         auditor.hold(eval_rows)
-    while chunk := list(islice(remaining, _CHUNK)):
-        before = auditor.ledger.rows_in
-        auditor.add(chunk)
-        if say and before // _NEWS < auditor.ledger.rows_in // _NEWS:
-            say(f"{amount(auditor.ledger.rows_in, 'row')} read")
+    with under_way("auditing") as advance:
+        while chunk := list(islice(remaining, _CHUNK)):
+            auditor.add(chunk)
+            advance(len(chunk))
     return auditor.audit()
 
 

@@ -1,11 +1,14 @@
 """What a person sees: prose, tables and progress on stderr, so that stdout stays for results."""
 
+import re
+import webbrowser
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import IO, Any
 
 from rich.box import SIMPLE
+from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderableType
-from rich.markup import escape
 from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
@@ -24,6 +27,10 @@ class Screen(Console):
     @file.setter
     def file(self, new_file: IO[str]) -> None:
         self._file = new_file
+
+    def show_cursor(self, show: bool = True) -> bool:
+        """The cursor is never hidden: whatever kills the process leaves the terminal as it was."""
+        return show
 
     def render_str(self, text: str, **how: Any) -> Text:
         """As in rich, of a text that is spelled out: before it is laid out, so that it fits."""
@@ -52,9 +59,42 @@ _LABELS = {
 _SHARES = {"preference_accuracy", "correct_answers"}
 
 
+_WIDE, _OPENING, _CLOSING = (
+    "\u3040-\u30ff\u3400-\u9fff",
+    "（「『【《“",
+    "、。，．：；！？）」』】》”",
+)
+_PIECE = re.compile(rf"\s*[{_OPENING}]*(?:[{_WIDE}]|[^\s{_WIDE}{_OPENING}]+)[{_CLOSING}]*|\s*\S")
+"""What is not broken: a word, a path, a Chinese or Japanese letter with its punctuation."""
+
+
 def say(line: str) -> None:
-    """One line of prose; nothing in it is taken for markup."""
-    console.print(escape(line), soft_wrap=True)
+    """One line of prose; in a terminal it breaks between words, elsewhere it stays one line."""
+    text = spelled_out(line)
+    if console.is_terminal:
+        text = "\n".join(_wrapped(one, console.width) for one in text.split("\n"))
+    console.print(Text(text), soft_wrap=True)
+
+
+def _wrapped(line: str, width: int) -> str:
+    rows, indent = [""], line[: len(line) - len(line.lstrip())]
+    for piece in _PIECE.findall(line):
+        if rows[-1].strip() and cell_len(rows[-1] + piece) > width:
+            rows.append(indent)
+            piece = piece.lstrip()  # noqa: PLW2901 - the space is where the line breaks
+        rows[-1] += piece
+    return "\n".join(rows)
+
+
+def open_page(page: Path) -> None:
+    """In the browser; where there is no display, a line says so."""
+    try:
+        found = webbrowser.get()
+        if not isinstance(found, webbrowser.GenericBrowser) and found.open(page.resolve().as_uri()):
+            return
+    except webbrowser.Error:
+        pass
+    say(f"no browser can be opened here; the page is {page}")
 
 
 def before_after_table(before: Mapping[str, Any], after: Mapping[str, Any], title: str) -> Table:

@@ -118,7 +118,7 @@ def audit_dataset(options: Options) -> Audit:
         pair_rule=config.pair_rule,
     )
     sample = Sample(_SAMPLED, config.seed)
-    audit = audit_rows(plan, sample.passing(rows), held, say)
+    audit = audit_rows(plan, sample.passing(rows), held)
     if not options.measure or not audit.budget.get("pairs"):
         return audit
     measured, note = _measured(options, sample.rows, audit.budget)

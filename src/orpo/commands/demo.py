@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from orpo.commands.console import before_after_table, console, rows_table, say
@@ -22,25 +23,23 @@ class Options:
     output_dir: str = option("orpo-demo", help="default orpo-demo")
     max_steps: int = option(-1, help="stop earlier")
     seed: int = option(42, help="default 42")
+    open: bool = option(False, help="open the report in the browser, from the first log on")
 
 
 def run(options: Options) -> dict[str, Any]:
     """Tell the whole story."""
-    from orpo.commands.progress import TrainingProgress  # noqa: PLC0415 - loads torch
+    from orpo.commands.progress import watched  # noqa: PLC0415 - loads torch
     from orpo.demo.story import run_demo  # noqa: PLC0415 - loads torch
 
     started = time.perf_counter()
-    progress = TrainingProgress()
-    try:
+    with watched(Path(options.output_dir), say, shown=options.open) as callbacks:
         result = run_demo(
             options.output_dir,
             say=say,
-            callbacks=[progress],
+            callbacks=callbacks,
             max_steps=options.max_steps,
             seed=options.seed,
         )
-    finally:
-        progress.close()
     before, after = result.evaluation["before"], result.evaluation["after"]
     title = f"{after['pairs']:.0f} held-out prompts, none of them seen in training"
     console.print(before_after_table(before, after, title))
@@ -50,7 +49,6 @@ def run(options: Options) -> dict[str, Any]:
         "some of them, evenly spaced:"
     )
     console.print(rows_table(["prompt", "before", "after"], _side_by_side(result.samples)))
-    say(result.verdict.says)
     seconds = time.perf_counter() - started
     say(f"{result.steps} steps of ORPO; the whole demo took {seconds:.0f} s")
     say(f"aligned model and report: {result.output_dir}, {result.report}")

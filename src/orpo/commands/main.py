@@ -15,6 +15,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from importlib import import_module
 from itertools import pairwise
 from typing import Any, NoReturn
@@ -22,7 +23,7 @@ from typing import Any, NoReturn
 from orpo import __version__
 from orpo.errors import ConfigError, OrpoError, RunStopped, UserError, did_you_mean
 from orpo.runs.processes import LOST, launched, lost_a_rank, rank
-from orpo.terminal import guarded, json_line
+from orpo.terminal import guarded, json_line, showing
 
 COMMANDS = {
     "demo": "the whole story on an embedded model and data: no network, no settings",
@@ -107,7 +108,7 @@ def main(argv: list[str] | None = None) -> int:
         try:
             return _dispatch(arguments)
         except KeyboardInterrupt:
-            print("interrupted", file=sys.stderr)
+            _say("interrupted")
             return 130
         except Exception as error:
             return _explain(error)
@@ -121,7 +122,7 @@ def _explain(error: Exception) -> int:
         return 1
     if isinstance(error, RunStopped):
         if rank() == 0:
-            print(error, file=sys.stderr)
+            _say(str(error))
         return 128 + error.signal_number
     if isinstance(error, OrpoError):
         code = 2 if isinstance(error, UserError) else 1
@@ -143,8 +144,14 @@ def _explain(error: Exception) -> int:
     else:
         traceback.print_exc()
         return 1
-    print(f"{speaker}error: {' '.join(said.split())}", file=sys.stderr)
+    _say(f"{speaker}error: {' '.join(said.split())}")
     return code
+
+
+def _say(line: str) -> None:
+    from orpo.commands.console import say  # noqa: PLC0415 - not where nothing is said
+
+    say(line)
 
 
 def run() -> NoReturn:
@@ -211,7 +218,10 @@ def _run(command: Any, parser: Parser, arguments: list[str]) -> int:
         arguments, passed_on = arguments[:at], arguments[at + 1 :]
     given = parser.parse_args(arguments)
     given.passed_on = passed_on
-    result = command.run(options_from(given, command.Options))
+    from orpo.commands.bars import BARS  # noqa: PLC0415 - not for a refusal
+
+    with showing(BARS.around) if rank() == 0 else nullcontext():
+        result = command.run(options_from(given, command.Options))
     if isinstance(result, int):  # of the processes that it has started
         return result
     if given.json and result is not None:

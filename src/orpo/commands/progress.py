@@ -1,67 +1,147 @@
-"""Training as it happens: loss, margin, accuracy, tokens per second and the time left."""
+"""Training as it happens: a bar with the time left, a line for each evaluation, a live report."""
 
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib import import_module
+from math import ceil
+from pathlib import Path
+from statistics import fmean, median
 from typing import Any
 
-from rich import progress as bars
 from transformers import TrainerCallback
 
-from orpo.commands.console import console, say
+from orpo.commands.bars import BARS, Bar, drawn
+from orpo.commands.console import open_page, say
+from orpo.errors import OrpoError
+from orpo.report.write import write_report
+from orpo.runs.files import REPORT
+from orpo.terminal import Say, silent
 
 _WORDS = {
-    "loss": "loss",
-    "rewards/accuracies": "accuracy",
-    "rewards/margins": "margin",
-    "tokens_per_second": "tokens/s",
-    "log_odds_chosen": "log-odds",
+    "loss": ("loss", "loss"),
+    "rewards/accuracies": ("acc", "accuracy"),
+    "log_odds_chosen": ("log-odds", "log-odds"),
+    "tokens_per_second": ("tok/s", "tokens/s"),
 }
-_BAR = 10
-_BESIDE = _BAR + 27
-"""Columns that the step counter, the bar and the time left take at most."""
+"""Metric -> its name beside a bar, and in a line of its own."""
+_OF_HELD_OUT = {
+    **{name: _WORDS[name] for name in ("loss", "rewards/accuracies")},
+    "logps/chosen": ("", "answer NLL"),  # of the answer alone, whatever the loss counts
+}
+_WINDOW = 100  # steps that tell how long one takes
+_LINES, _SELDOM = 50, 10.0  # so many lines at once, then one in so many seconds
+_SPARING = 20  # times as long as it took to draw the report it is left as it is
+
+
+class _Steps(Bar):
+    """Steps of a training, between which there are evaluations and saves."""
+
+    def __init__(self, args: Any, state: Any, look: float | None) -> None:
+        super().__init__("", state.max_steps, state.global_step)
+        self._seconds: deque[float] = deque(maxlen=_WINDOW)
+        self._look, self._first = look, True
+        self._took: dict[str, dict[int, float]] = {"eval": {}, "save": {}}  # by step
+        self._planned = {name: _moments(name, args, state) for name in self._took}
+
+    def step(self) -> None:
+        """One more is done."""
+        before = self.at
+        self.advance()
+        if not self._first:  # it compiles and warms up
+            self._seconds.append(self.at - before)
+        self._first = False
+
+    def paused(self, what: str, step: int) -> None:
+        """An evaluation or a save has ended; several evaluation sets are one."""
+        before, self.at = self.at, time.monotonic()
+        self._took[what][step] = self._took[what].get(step, 0.0) + self.at - before
+
+    @property
+    def ahead(self) -> float | None:
+        """Seconds from `at` on, with what comes between the steps."""
+        if not self._seconds:
+            return None
+        usual = 4 * median(self._seconds)  # beyond that something was compiled, or waited for
+        seconds = fmean(one for one in self._seconds if one <= usual)
+        seconds *= (self.total or 0) - self.done
+        for what, took in self._took.items():
+            each = fmean(took.values()) if took else (self._look or 0.0) * (what == "eval")
+            seconds += each * max(0, self._planned[what] - len(took))
+        return seconds
+
+
+def _moments(what: str, args: Any, state: Any) -> int:
+    """How many evaluations or saves are still to come."""
+    strategy = str(getattr(getattr(args, f"{what}_strategy"), "value", "no"))
+    if strategy == "epoch":
+        return int(ceil(state.num_train_epochs) - (state.epoch or 0))
+    every = getattr(state, f"{what}_steps")
+    if strategy != "steps" or not every:
+        return 0
+    at_start = what == "eval" and args.eval_on_start
+    return int(state.max_steps // every - state.global_step // every + at_start)
 
 
 class TrainingProgress(TrainerCallback):
-    """A live bar in a terminal, one line per log elsewhere."""
+    """A live bar in a terminal, a line now and then elsewhere; a line for each evaluation."""
 
-    def __init__(self) -> None:
-        self._progress: bars.Progress | None = None
+    def __init__(self, *, told: bool = True) -> None:
+        self._tell = told  # else there is a bar and no line
+        self._bar: _Steps | None = None
+        self._look: float | None = None  # seconds of an evaluation before training
+        self._told = (0, 0.0)  # how many lines, and when the newest was
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Open the bar at the step that the run starts from."""
-        if not (state.is_world_process_zero and console.is_terminal):
-            return
-        self._progress = bars.Progress(
-            bars.MofNCompleteColumn(),
-            bars.BarColumn(bar_width=_BAR),
-            bars.TextColumn("{task.fields[numbers]}"),
-            bars.TimeRemainingColumn(elapsed_when_finished=True),
-            bars.TextColumn("left"),
-            console=console,
-            redirect_stdout=False,  # rich would take escapes in it for colours
-            redirect_stderr=False,
-        )
-        self._task = self._progress.add_task(
-            "training", total=state.max_steps, completed=state.global_step, numbers=""
-        )
-        self._progress.start()
+        if state.is_world_process_zero:
+            self._bar = _Steps(args, state, self._look)
+            BARS.add(self._bar)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Move the bar."""
-        if self._progress is not None:
-            self._progress.update(self._task, completed=state.global_step)
+        if self._bar is not None:
+            self._bar.step()
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """What a save takes is no part of a step."""
+        if self._bar is not None:
+            self._bar.paused("save", state.global_step)
+
+    def on_evaluate(
+        self, args: Any, state: Any, control: Any, metrics: Mapping[str, float], **_: Any
+    ) -> None:
+        """One line, and what it took."""
+        name = next((key for key in metrics if key.endswith("_runtime")), "eval_runtime")
+        prefix = name.removesuffix("runtime")
+        if self._bar is not None:
+            self._bar.paused("eval", state.global_step)
+        else:
+            self._look = metrics.get(name)
+        ended = self._bar is None and state.global_step
+        if ended or not self._tell or not state.is_world_process_zero:
+            return
+        of = f" ({prefix[5:-1]})" if len(prefix) > 5 else ""
+        when = f"step {state.global_step}/{state.max_steps}" if self._bar else "before training"
+        own = {key.removeprefix(prefix): value for key, value in metrics.items()}
+        numbers = [_number(own, n, 1) for n in _OF_HELD_OUT if n in own]
+        say(f"{when}, held out{of}: {' · '.join(numbers)}")
 
     def on_log(
         self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any
     ) -> None:
         """Show the newest numbers."""
-        if not logs or "loss" not in logs or not state.is_world_process_zero:
+        bar, now = self._bar, time.monotonic()
+        if not logs or "loss" not in logs or bar is None:
             return
-        numbers = [f"{word} {_short(logs[name])}" for name, word in _WORDS.items() if name in logs]
-        if self._progress is not None:
-            while len(" · ".join(numbers)) > max(console.width - _BESIDE, 0):
-                numbers.pop()
-            self._progress.update(self._task, numbers=" · ".join(numbers))
-        else:
-            say(f"step {state.global_step}/{state.max_steps}: {' · '.join(numbers)}")
+        bar.numbers, numbers = ([_number(logs, n, i) for n in _WORDS if n in logs] for i in (0, 1))
+        step, total, (lines, at) = state.global_step, state.max_steps, self._told
+        due = not drawn() and (lines < _LINES or now - at >= _SELDOM)
+        if self._tell and (due or step >= total):
+            self._told = lines + 1, now
+            left = [bar.left] if step < total and bar.left else []
+            say(f"step {step}/{total}: {' · '.join([*numbers, *left])}")
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Close the bar."""
@@ -69,10 +149,77 @@ class TrainingProgress(TrainerCallback):
 
     def close(self) -> None:
         """Give the terminal back, also after an error."""
-        if self._progress is not None:
-            self._progress.stop()
-            self._progress = None
+        if self._bar is not None:
+            BARS.remove(self._bar)
+            self._bar = None
 
 
-def _short(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3f}"
+def _number(logs: Mapping[str, float], name: str, column: int) -> str:
+    """Its short name in column 0, and its long one in column 1."""
+    word, value = {**_WORDS, **_OF_HELD_OUT}[name][column], logs[name]
+    if name == "logps/chosen":
+        value = -value
+    if name == "rewards/accuracies":
+        return f"{word} {100 * value:.1f} %" if column else f"{word} {100 * value:.0f}%"
+    if name == "log_odds_chosen":
+        return f"{word} {value:.2f}"
+    if name == "tokens_per_second":
+        return f"{value / 1000:.1f}k {word}" if value >= 1e4 else f"{value:,.0f} {word}"
+    return f"{word} {value:,.0f}" if abs(value) >= 1000 else f"{word} {value:.3g}"
+
+
+class LiveReport(TrainerCallback):
+    """The report of a run that is going on: there from the first log on, drawn anew with the next.
+
+    Seldom enough that drawing costs a twentieth of the time. It reads the run folder and nothing
+    else; one that cannot be drawn is told of once, and the run goes on.
+    """
+
+    def __init__(self, folder: Path, say: Say, *, shown: bool = False) -> None:
+        self._folder, self._say, self._shown = folder, say, shown
+        self._next = 0.0
+        self._drawn = False
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Say where it will be."""
+        self._say(f"report, from the first log on: {self._folder / REPORT}")
+
+    def on_log(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Draw it, if it is time."""
+        begun = state.is_world_process_zero and state.global_step
+        if begun and time.monotonic() >= self._next:
+            self.draw(state.max_steps)
+
+    def draw(self, live: int = 0) -> None:
+        """Draw it as it is, or as that of a run that is going on, of so many steps."""
+        import_module("orpo.report.run")  # matplotlib loads once, whoever draws first
+        begun = time.monotonic()
+        try:
+            page = write_report(self._folder, live=live)
+            if self._shown and not self._drawn:
+                open_page(page)
+            self._drawn = True
+        except Exception as error:  # of whatever kind: a run is worth more than its page
+            why = str(error) if isinstance(error, OrpoError | OSError) else repr(error)
+            self._say(f"the report cannot be drawn while the run goes on: {why}")
+            self._say = silent
+        now = time.monotonic()
+        self._next = now + _SPARING * (now - begun)
+
+    def end(self) -> None:
+        """A run that ends early leaves a page that does not wait for more."""
+        if self._drawn:
+            self.draw()
+
+
+@contextmanager
+def watched(folder: Path, say: Say, *, shown: bool = False) -> Iterator[list[TrainerCallback]]:
+    """What shows a training: on the terminal, and on the report while it grows."""
+    progress, report = TrainingProgress(), LiveReport(folder, say, shown=shown)
+    try:
+        yield [progress, report]
+    except BaseException:
+        report.end()
+        raise
+    finally:
+        progress.close()

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orpo.commands.console import say
+from orpo.commands.console import open_page, say
 from orpo.options import argument, option
 from orpo.runs.files import require_folder
 
@@ -24,6 +24,7 @@ class Options:
         "RUN", help="the output_dir of `orpo train`, `orpo evaluate` or `orpo compare`"
     )
     output: Path | None = option(None, help="HTML file; default RUN/report.html")
+    open: bool = option(False, help="open it in the browser")
     figures: Path | None = option(
         None,
         metavar="DIR",
@@ -39,6 +40,8 @@ def run(options: Options) -> dict[str, Any]:
 
     page = write_report(options.run, options.output, options.figures)
     say(f"report: {page}")
+    if options.open:
+        open_page(page)
     if options.figures is None:
         return {"report": str(page)}
     say(f"figures: {options.figures}")

@@ -16,6 +16,7 @@ from orpo.errors import ConfigError
 from orpo.options import argument, group, option, training_settings
 from orpo.runs import processes
 from orpo.runs.files import ensure_reachable, located
+from orpo.terminal import silent
 from orpo.train.fleet import Assumptions
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ class Options:
         None, metavar="N", help="ranks to start on this machine, one per GPU"
     )
     settings: dict[str, Any] = training_settings()
+    open: bool = option(False, help="open the report in the browser, from the first log on")
     dry_run: bool = option(
         False,
         help="resolve the settings, look at the data, build the model without weights, "
@@ -80,7 +82,9 @@ def run(options: Options) -> dict[str, Any] | int | None:
         refuse_names(asked)
     if dry:
         return _dry_run(asked, options.assumed, ranks)
-    return _launch(ranks) if ranks is not None and begins else _train(asked, ranks or 1)
+    if ranks is not None and begins:
+        return _launch(ranks)
+    return _train(asked, ranks or 1, shown=options.open)
 
 
 def _ranks(given: str | None) -> int | None:
@@ -106,32 +110,25 @@ def _launch(count: int) -> int:
     """Run this very command as ranks, say which one failed, and give the exit code."""
     outcome = processes.launch(processes.program(sys.argv[1:]), count)
     for line in [*outcome.said, *([f"error: {outcome.message}"] if outcome.message else [])]:
-        print(line, file=sys.stderr)
+        say(line)
     return outcome.code
 
 
-def _train(asked: Asked, ranks: int) -> dict[str, Any] | None:
+def _train(asked: Asked, ranks: int, *, shown: bool) -> dict[str, Any] | None:
     launched, first = processes.launched(), processes.rank() == 0
     if launched:
         processes.follow_launcher()
     import torch  # noqa: PLC0415 - slow
 
-    from orpo.commands.progress import TrainingProgress  # noqa: PLC0415 - loads torch
+    from orpo.commands.progress import watched  # noqa: PLC0415 - loads torch
     from orpo.jobs import run_training  # noqa: PLC0415
 
     gpus = torch.cuda.device_count() if launched else 0
     if gpus and ranks > gpus and not asked.settings.get("use_cpu", False):
         raise ConfigError(f"{ranks} ranks for {gpus} GPUs", where="--nproc")
-    progress = TrainingProgress()
-    try:
-        result = run_training(
-            asked.job,
-            asked.config(),
-            say=say if first else lambda _line: None,
-            callbacks=[progress],
-        )
-    finally:
-        progress.close()
+    config, tell = asked.config(), say if first else silent
+    with watched(Path(str(config.output_dir)), tell, shown=shown) as callbacks:
+        result = run_training(asked.job, config, say=tell, callbacks=callbacks)
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
     if not first:
@@ -140,12 +137,13 @@ def _train(asked: Asked, ranks: int) -> dict[str, Any] | None:
     if evaluation:
         title = f"{evaluation['after']['pairs']:.0f} held-out pairs"
         console.print(before_after_table(evaluation.get("before", {}), evaluation["after"], title))
-    say(result.verdict.says)
-    say(f"{result.steps} steps, mean loss {result.train_loss:.4f}")
-    say(f"model and run folder: {result.output_dir}")
-    say(f"report: {result.report}")
-    if result.verdict.word != "worse":
-        say(f"next: orpo chat {result.output_dir}")
+    for line in (
+        f"{result.steps} steps, mean loss {result.train_loss:.4f}",
+        f"model and run folder: {result.output_dir}",
+        f"report: {result.report}",
+        f"next: orpo chat {result.output_dir}",
+    ):
+        say(line)
     return result.as_dict()
 
 

@@ -71,7 +71,9 @@ def run(options: Options) -> dict[str, Any]:
     shown: list[TrainingProgress] = []
 
     def progress() -> list[TrainerCallback]:
-        shown[:] = [TrainingProgress()] if console.is_terminal else []
+        for one in shown:
+            one.close()  # of a trial that was given up
+        shown[:] = [TrainingProgress(told=False)]
         return [*shown]
 
     overwrite = bool(options.settings.get("overwrite", False))

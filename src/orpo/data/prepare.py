@@ -23,7 +23,6 @@ from typing import Any
 import datasets
 import pyarrow as pa
 import torch
-from tqdm.auto import tqdm
 
 from orpo.data.reading import PairReader, PairReaders, is_tokenised
 from orpo.data.sources import fingerprint_of
@@ -33,10 +32,9 @@ from orpo.errors import DataError
 from orpo.runs.manifest import describe
 from orpo.runs.reading import read_object
 from orpo.runs.writing import remove
-from orpo.terminal import progress_stream
+from orpo.terminal import under_way
 
 _TOGETHER = 256  # rows that are tokenised at once
-_QUIET_SECONDS = 2  # that preparation may take before it shows progress
 
 _SCHEMA = pa.schema(
     [
@@ -76,38 +74,26 @@ class Preparation:
         ledger = Ledger(name)
         return _save(self._required(rows, ledger), ledger, home), ledger
 
-    def stream(
-        self, rows: Iterable[Row], ledger: Ledger, *, progress: bool = False
-    ) -> Iterator[TokenizedPair]:
+    def stream(self, rows: Iterable[Row], ledger: Ledger) -> Iterator[TokenizedPair]:
         """The kept pairs one by one; the ledger counts along."""
         readers = PairReaders(self.data_format, self.on_bad_row, self.pair_rule)
         renderings: dict[str, None] = {}
         tokenised: dict[str, None] = {}
         ahead, together = iter(rows), 1
-        bar = tqdm(
-            desc=f"reading {ledger.name}",
-            unit=" rows",
-            delay=_QUIET_SECONDS,
-            leave=False,
-            disable=None if progress else True,
-            file=progress_stream(),
-        )
-        with bar:
-            while chunk := list(islice(ahead, together)):
-                read = [self._read(row, readers.of(row), tokenised) for row in chunk]
-                pairs = [pair for pair in read if isinstance(pair, PreferencePair)]
-                spoken = map(self.tokenize.template.renders_messages, pairs)
-                renderings |= {"chat template" if chat else "plain text": None for chat in spoken}
-                tokens = iter(self.tokenize.batch(pairs))
-                ledger.format = " + ".join([*readers.formats, *tokenised])
-                ledger.rendering = " + ".join(renderings)
-                for found in read:
-                    outcome = next(tokens) if isinstance(found, PreferencePair) else found
-                    ledger.count(outcome)
-                    if isinstance(outcome, TokenizedPair):
-                        yield outcome
-                bar.update(len(chunk))
-                together = min(2 * together, _TOGETHER)
+        while chunk := list(islice(ahead, together)):
+            read = [self._read(row, readers.of(row), tokenised) for row in chunk]
+            pairs = [pair for pair in read if isinstance(pair, PreferencePair)]
+            spoken = map(self.tokenize.template.renders_messages, pairs)
+            renderings |= {"chat template" if chat else "plain text": None for chat in spoken}
+            tokens = iter(self.tokenize.batch(pairs))
+            ledger.format = " + ".join([*readers.formats, *tokenised])
+            ledger.rendering = " + ".join(renderings)
+            for found in read:
+                outcome = next(tokens) if isinstance(found, PreferencePair) else found
+                ledger.count(outcome)
+                if isinstance(outcome, TokenizedPair):
+                    yield outcome
+            together = min(2 * together, _TOGETHER)
         readers.require_readable()
 
     def _read(
@@ -119,7 +105,10 @@ class Preparation:
         return reader.tokens(row, self.tokenize.from_tokens)
 
     def _required(self, rows: Iterable[Row], ledger: Ledger) -> Iterator[TokenizedPair]:
-        yield from self.stream(rows, ledger, progress=True)
+        with under_way(f"reading {ledger.name}") as advance:
+            for pair in self.stream(rows, ledger):
+                advance(1)
+                yield pair
         _require_pairs(ledger)
 
     def _home(self, rows: Iterable[Row]) -> Path | None:

@@ -31,6 +31,7 @@ from orpo.evaluate.questions import Answered, Answers, Asked, Question
 from orpo.evaluate.settings import Sampling
 from orpo.runs.files import ADAPTER_FILE
 from orpo.runs.manifest import MANIFEST, describe, read_manifest
+from orpo.terminal import Advance, under_way, unseen
 from orpo.train.models import load_tokenizer
 
 
@@ -71,6 +72,23 @@ class SeededDraws(LogitsProcessor):
         drawn = torch.searchsorted(cumulated, heights * cumulated[:, -1:], right=True)
         drawn = drawn.clamp(max=scores.shape[-1] - 1)
         return torch.full_like(scores, -torch.inf).scatter(-1, drawn, 0.0)
+
+
+class _Counted(LogitsProcessor):
+    """Tells how much of a batch is done: with each token its share of the longest answers."""
+
+    def __init__(self, prompts: int, room: int, advance: Advance) -> None:
+        self._left, self._share, self._advance = float(prompts), prompts / room, advance
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """The scores as they are."""
+        self._left -= self._share
+        self._advance(self._share)
+        return scores
+
+    def end(self) -> None:
+        """All answers of the batch have ended."""
+        self._advance(self._left)
 
 
 def encode_prompt(
@@ -142,7 +160,14 @@ def generate_answers(
     Returns:
         Decoded answers without special tokens and without white space around them.
     """
-    return [done.text for done in complete_prompts(model, tokenizer, prompts, sampling)]
+    seen: Counter[str] = Counter()
+    keys = []
+    for content in map(str, prompts):
+        keys.append(f"{seen[content]}:{content}")  # a prompt that is given twice is drawn twice
+        seen[content] += 1
+    with under_way("answering", len(prompts)) as advance:
+        found = complete_prompts(model, tokenizer, prompts, sampling, keys, advance)
+    return [done.text for done in found]
 
 
 @torch.no_grad()
@@ -151,18 +176,15 @@ def complete_prompts(
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[list[int]],
     sampling: Sampling,
-    keys: Sequence[str] = (),
+    keys: Sequence[str],
+    advance: Advance = unseen,
 ) -> list[Completion]:
     """The same as `generate_answers`, with what became of each answer.
 
     An answer ends where the model's positions end (`max_position_embeddings`), and counts as cut
     off then; a prompt that leaves no position gets an empty one. The random numbers of each come
-    from its key (without any, from the prompt), together with the seed.
+    from its key, together with the seed.
     """
-    seen, own = Counter[str](), list(keys)
-    for content in map(str, () if keys else prompts):
-        own.append(f"{seen[content]}:{content}")  # a prompt that is given twice is drawn twice
-        seen[content] += 1
     done = [Completion("", truncated=True)] * len(prompts)
     limit = most_positions(model)
     by_room: dict[int, list[int]] = defaultdict(list)
@@ -176,14 +198,16 @@ def complete_prompts(
         for room, members in by_room.items():
             for start in range(0, len(members) if room > 0 else 0, sampling.batch_size):
                 chosen = members[start : start + sampling.batch_size]
-                processors = LogitsProcessorList()
+                counted = _Counted(len(chosen), room, advance)
+                processors = LogitsProcessorList([counted])
                 if sampling.temperature > 0:
-                    draws = [Random(f"{sampling.seed}/{own[i]}") for i in chosen]  # noqa: S311
+                    draws = [Random(f"{sampling.seed}/{keys[i]}") for i in chosen]  # noqa: S311
                     processors.append(SeededDraws(draws, sampling.temperature, sampling.top_p))
                 batch = [prompts[i] for i in chosen]
                 found = _complete(model, tokenizer, batch, room, processors)
                 for i, one in zip(chosen, found, strict=True):
                     done[i] = one
+                counted.end()
     finally:
         model.train(was_training)
     return done
@@ -261,10 +285,14 @@ class LocalSource:
         """(key, answer) of the wanted questions, in batches of similar length."""
         lengths = {one.key: len(self._encode(one.question, ())) for one in asked}
         ordered = sorted(asked, key=lambda one: (lengths[one.key], one.key))
+        batches = []
         for start in range(0, len(ordered), sampling.batch_size):
             batch = ordered[start : start + sampling.batch_size]
             if any(one.wanted for one in batch):
-                yield from self._answer(batch, sampling)
+                batches.append(batch)
+        with under_way("answering", sum(map(_turns, batches))) as advance:
+            for batch in batches:
+                yield from self._answer(batch, sampling, advance)
 
     def close(self) -> None:
         """Let go of the model."""
@@ -278,7 +306,7 @@ class LocalSource:
             )
         return self._loaded
 
-    def _answer(self, batch: list[Asked], sampling: Sampling) -> Answers:
+    def _answer(self, batch: list[Asked], sampling: Sampling, advance: Advance) -> Answers:
         said: dict[str, list[Completion]] = {one.key: [] for one in batch}
         here = self.answerer()
         for turn in range(max(len(one.question.turns) for one in batch)):
@@ -287,7 +315,7 @@ class LocalSource:
                 self._encode(one.question, [done.text for done in said[one.key]]) for one in members
             ]
             keys = [f"{one.key}/{turn}" for one in members]
-            found = complete_prompts(here.model, here.tokenizer, prompts, sampling, keys)
+            found = complete_prompts(here.model, here.tokenizer, prompts, sampling, keys, advance)
             for one, done in zip(members, found, strict=True):
                 said[one.key].append(done)
         for one in batch:
@@ -311,6 +339,10 @@ class LocalSource:
         if not ids:
             raise DataError("the prompt has no tokens", where=where, fix="Write something.")
         return ids
+
+
+def _turns(batch: Sequence[Asked]) -> int:
+    return sum(len(one.question.turns) for one in batch)
 
 
 def weights_digest(folder: str | Path) -> str | None:

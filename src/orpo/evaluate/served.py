@@ -20,7 +20,7 @@ from orpo.errors import ConfigError, OrpoError
 from orpo.evaluate import asking
 from orpo.evaluate.questions import Answered, Answers, Asked
 from orpo.evaluate.settings import Sampling
-from orpo.terminal import Say, silent
+from orpo.terminal import Say, silent, under_way
 
 try:
     import openai
@@ -172,7 +172,8 @@ class ServedSource:
         """Where one question fails for good, those under way are waited for before the error."""
         wanted, stop = [one for one in asked if one.wanted], Event()
         failed: Exception | None = None
-        with closing(Client(self._endpoint)) as client:
+        bar = under_way("answering", len(wanted))
+        with closing(Client(self._endpoint)) as client, bar as advance:
 
             def work(one: Asked) -> Answered:
                 try:
@@ -186,6 +187,7 @@ class ServedSource:
                 if isinstance(found, Exception):
                     failed = failed or found
                 else:
+                    advance(1)
                     yield one.key, found
         if failed is not None:
             raise failed

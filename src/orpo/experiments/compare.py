@@ -22,7 +22,7 @@ from orpo.runs.claim import claim_folder
 from orpo.runs.files import EVALUATION, REPORT, read_run, write_json, write_jsonl
 from orpo.runs.lock import run_lock
 from orpo.runs.typed import plain, typed
-from orpo.terminal import Say
+from orpo.terminal import Say, under_way
 from orpo.train.recorder import versions
 
 JUDGMENTS = "judgments.jsonl"
@@ -131,6 +131,7 @@ class _Runs:
         def tell(number: int) -> None:
             nonlocal ended
             ended += 1
+            advance(1)
             first = chains[number][0]
             folder = Path(first.folder).relative_to(self.job.folder)
             what = {
@@ -140,7 +141,8 @@ class _Runs:
             seconds = time.perf_counter() - self.begun
             self.say(f"{ended} of {len(chains)}, {seconds:.0f} s: {what}")
 
-        found = work.run_chains(chains, at_once, tell)
+        with under_way("runs", len(chains)) as advance:
+            found = work.run_chains(chains, at_once, tell)
         for arm, stages in zip(arms, found[len(others) :], strict=True):
             costs = [typed(Cost, facts["cost"], where=arm.name) for facts, _ in stages]
             self.results.append(ArmResult(arm, costs, stages[-1][1]))

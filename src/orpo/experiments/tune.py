@@ -25,7 +25,7 @@ from orpo.runs.files import EVALUATION, RECIPE, REPORT, write_json, yaml_text
 from orpo.runs.lock import run_lock
 from orpo.runs.typed import plain
 from orpo.runs.writing import remove, write_text
-from orpo.terminal import Say
+from orpo.terminal import Say, under_way
 from orpo.train.continuity import StopOnSignal, StopRequested
 from orpo.train.recorder import versions
 
@@ -165,10 +165,12 @@ class _Tuning:
             f"{sizes['choosing']} to choose by, {sizes['test']} others for the test"
         )
         wanted = math.inf if job.plan.trials is None else job.plan.trials
-        while sum(one.state != "cut off" for one in study.tried()) < wanted:
-            if not self.budget.allows(self.speed, study.steps):
-                break
-            self._tell(study.run(self._train))
+        tried = sum(one.state != "cut off" for one in study.tried())
+        with under_way("trials", None if job.plan.trials is None else wanted - tried) as advance:
+            while tried < wanted and self.budget.allows(self.speed, study.steps):
+                self._tell(study.run(self._train))
+                advance(1)
+                tried = sum(one.state != "cut off" for one in study.tried())
 
     def _require_same(self) -> None:
         """Refuse to put other trials beside those that the study holds."""

@@ -93,6 +93,7 @@ class Page:
     settings: Sequence[tuple[str, str]] = ()  # make the same page again
     more: dict[str, Any] = field(default_factory=dict)  # what the template shows beside
     template: str = "evaluation.html.jinja"
+    again: int = 0  # seconds until it loads itself anew
 
 
 def render(page: Page) -> str:

@@ -5,10 +5,9 @@ import math
 import re
 from collections import Counter
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
-from orpo.evaluate import verdict as verdicts
-from orpo.evaluate.verdict import Verdict
 from orpo.report import diagnosis, measures
 from orpo.report.curves import run_figures, trend_told
 from orpo.report.page import Headline, Page, Words
@@ -38,16 +37,20 @@ _TURNED = {
 _HEADLINES = ("preference_accuracy", "rewards/accuracies", "correct_answers")
 
 
-def run_page(run: Run) -> Page:
-    """The page of a run; the same run gives the same page."""
+_AGAIN = 10
+
+
+def run_page(run: Run, live: int = 0) -> Page:
+    """The page of a run; the same run gives the same page, unless it is going on.
+
+    `live` are the steps that it is to take then.
+    """
     curves, table, facts = read_curves(run.metrics), measures.changes(run), _facts(run)
     found = diagnosis.diagnose(observed(run, curves))
     look = [one for one in found if one.verdict == "look"]
     summary = diagnosis.summary(found)
-    verdict = verdicts.verdict(run)
-    words = _words(run, curves, verdict, summary if look else "")
+    words = _words(run, curves, summary if look else "", live)
     more = {
-        "good": verdict.good,
         **{"changes": table, "summary": summary, "look": look, "recipe": RECIPE},
         **{"turns": _turns, "tag": _language, "counted": _counted, "places": _places},
         "datasets": {name: mapping(one) for name, one in mapping(facts.get("data")).items()},
@@ -71,21 +74,19 @@ def run_page(run: Run) -> Page:
         title=shortened(str(run.recipe.get("run_name") or run.path.resolve().name), 120),
         verdict=words["verdict"],
         remarks=words.all("remarks"),
-        headlines=[
-            _headline(one, good=verdict.good) for one in table if one.name in _HEADLINES and one.bar
-        ],
+        headlines=[_headline(one) for one in table if one.name in _HEADLINES and one.bar],
         facts=[(label, shortened(value, 200)) for label, value in words.facts()],
         figures=run_figures(curves),
         settings=[(k, _setting(v)) for k, v in mapping(run.recipe).items() if k != "_run"],
         more=more,
         template="run.html.jinja",
+        again=_AGAIN if live else 0,
     )
 
 
-def _headline(one: measures.Change, *, good: bool) -> Headline:
+def _headline(one: measures.Change) -> Headline:
     sure = f"{one.change}, 95 % interval {one.interval}" if one.interval else ""
-    tone = one.verdict if good or one.verdict == "worse" else ""
-    return Headline(one.label, one.after, sure, tone, one.before, one.bar)
+    return Headline(one.label, one.after, sure, one.verdict, one.before, one.bar)
 
 
 def _facts(run: Run) -> dict[str, Any]:
@@ -93,8 +94,8 @@ def _facts(run: Run) -> dict[str, Any]:
     return mapping(run.recipe.get("_run"))
 
 
-def _words(run: Run, curves: Curves, found: Verdict, summary: str) -> Words:
-    before, after = (measures.side(run, moment) for moment in ("before", "after"))
+def _words(run: Run, curves: Curves, summary: str, live: int) -> Words:
+    shares, after = measures.compared(run), measures.side(run, "after")
     tested = next(
         (one for one in curves.held_out.get("rewards/accuracies", []) if one.points), None
     )
@@ -105,6 +106,7 @@ def _words(run: Run, curves: Curves, found: Verdict, summary: str) -> Words:
     kept = count(mapping(accounts.get("train_dataset")).get("kept"))
     pairs = as_count(kept, "pair") if kept else ""
     times = (number(mapping(line).get("train_runtime")) for line in reversed(run.metrics))
+    said = after.get("verdict")
     return Words(
         "run",
         model=short_name(run.recipe.get("model")),
@@ -118,10 +120,13 @@ def _words(run: Run, curves: Curves, found: Verdict, summary: str) -> Words:
         engine=str(_facts(run).get("engine") or ""),
         curves=curves,
         state=progress(run),
-        found=found,
-        after=bool(after),
-        before=number(before.get("preference_accuracy")),
-        compared=found.word != "unmeasured",
+        live=live,
+        now=f"{datetime.now().astimezone():%H:%M:%S}",
+        told=said.strip() if isinstance(said, str) else "",
+        shares=shares,
+        measured=[one for one in shares if one.after is not None],
+        answered=[one for one in shares if one.unit == "prompt" and one.after is not None],
+        evaluated=bool(after),
         tested=tested,
         pairs=count(mapping(accounts.get(where)).get("kept")) if tested else None,
         diagnosis=summary,

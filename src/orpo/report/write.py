@@ -36,7 +36,11 @@ RESULTS: dict[str, type[Any]] = {
 
 
 def write_report(
-    folder: str | Path, output: Path | None = None, figures: Path | None = None
+    folder: str | Path,
+    output: Path | None = None,
+    figures: Path | None = None,
+    *,
+    live: int = 0,
 ) -> Path:
     """Write the report of a run: one HTML file that needs nothing beside itself.
 
@@ -48,6 +52,8 @@ def write_report(
         output: The file to write; `report.html` in the folder if absent.
         figures: Where the figures go as NAME.svg and NAME.png; if absent, nowhere for a run, and
             `figures/` beside its page for an evaluation that is drawn again.
+        live: The steps that a run is to take which is going on: the page says so, with the time,
+            and loads itself anew.
 
     Returns:
         The HTML file written.
@@ -65,7 +71,7 @@ def write_report(
     run = read_run(folder)
     from orpo.report.run import run_page  # noqa: PLC0415
 
-    page = run_page(run)
+    page = run_page(run, live)
     written = _write_html(output, run.path, page)
     if figures is not None:
         _save(page.figures, figures)

@@ -180,6 +180,7 @@ class Watchdog(TrainerCallback):
     def __init__(self, timeout: float | None, tell: Tell | None = None) -> None:
         self._timeout, self._tell = timeout or 0.0, tell
         self._phase = "starting"
+        self.apart = 0.0  # seconds of phases within others, for whoever times the others
         self._step = 0
         self._moves = 0
 
@@ -195,12 +196,13 @@ class Watchdog(TrainerCallback):
     @contextmanager
     def during(self, phase: str) -> Iterator[None]:
         """A phase within another one, which goes on afterwards."""
-        before = self._phase
+        before, begun = self._phase, time.perf_counter()
         self.enter(phase)
         try:
             yield
         finally:
             self.enter(before)
+            self.apart += time.perf_counter() - begun
 
     @contextmanager
     def watching(self, folder: Path, rank: int) -> Iterator[None]:

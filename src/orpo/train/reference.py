@@ -25,6 +25,7 @@ from orpo.engine.shared import SharedEngine
 from orpo.engine.types import Engine
 from orpo.errors import CheckpointError, ConfigError
 from orpo.objective.types import PairLogps
+from orpo.terminal import under_way
 from orpo.train.continuity import stop_of
 from orpo.train.datasets import named_sets
 from orpo.train.guards import EVALUATING
@@ -198,12 +199,14 @@ def ask(trainer: Any, dataset: datasets.Dataset) -> tuple[Tensor, Work]:
         return torch.stack([output.logps.chosen_sum, output.logps.rejected_sum], dim=1)
 
     own: list[tuple[list[int], Tensor]] = []
-    with scoring(trainer), on_trial(trainer.model):
+    bar = under_way("asking the reference", len(dataset))
+    with scoring(trainer), on_trial(trainer.model), bar as advance:
         model = trainer.model_wrapped
         for indices in _shares(len(dataset), rank, ranks):
             batch = trainer.data_collator([dataset[i] for i in indices])
             found = score_batch(trainer, trainer._prepare_inputs(batch), score)
             own.append((indices, found.double().cpu()))
+            advance(len(indices) * ranks)
     sums = torch.empty(len(dataset), 2, dtype=torch.float64)
     for indices, found in (part for parts in gathered(own, ranks) for part in parts):
         sums[indices] = found

@@ -29,6 +29,7 @@ from orpo.engine.noise import noise_columns
 from orpo.errors import ConfigError, DataError
 from orpo.objective.types import PairLogps
 from orpo.runs.files import RECIPE, write_json
+from orpo.terminal import under_way
 from orpo.train import foreseen, parallel, reference
 from orpo.train.card import write_model_card
 from orpo.train.checkpoints import Progress
@@ -240,7 +241,7 @@ class ORPOTrainer(DurableTrainer):
             self._metric_sums = MetricSums()
             try:
                 self._meter.start(self.model, reference.begin_reference(self, checkpoint))
-                self._last_log = time.perf_counter()
+                self._last_log, self._watchdog.apart = time.perf_counter(), 0.0
                 begun = lambda: self.state.global_step > (self.committed_step or 0)  # noqa: E731
                 with foreseen.of_trackers(begun), usable(checkpoint):
                     output = super().train(checkpoint, *args, **kwargs)
@@ -402,7 +403,9 @@ class ORPOTrainer(DurableTrainer):
                 total = self.accelerator.reduce(sums, reduction="sum").tolist()
                 columns = dict(zip(columns_of(self.args.objective), total, strict=False))
                 now = time.perf_counter()
-                seconds, self._last_log = now - self._last_log, now
+                # Evaluations and saves in between are no part of the training's speed.
+                seconds = now - self._last_log - self._watchdog.apart
+                self._last_log, self._watchdog.apart = now, 0.0
                 logs |= summarise(columns, total[-1], self._parts)
                 logs["tokens_per_second"] = columns["tokens"] / seconds
             self._guard.add_to(logs)
@@ -439,7 +442,9 @@ class ORPOTrainer(DurableTrainer):
             pairs: Tensor = outputs["pairs"]
             return pairs
 
-        return None, score_batch(self, inputs, table), inputs["row"]
+        found = score_batch(self, inputs, table)
+        self._scored(len(found) * self.args.world_size)
+        return None, found, inputs["row"]
 
     def _prepare_for_training(self, *args: Any, **kwargs: Any) -> Any:
         with parallel.divided_once(self), as_data():
@@ -469,8 +474,9 @@ class ORPOTrainer(DurableTrainer):
             return result
 
         self.compute_metrics = metrics
+        count = None if once or not has_length(dataloader) else self.num_examples(dataloader)
         try:
-            with parallel.scoring(self):
+            with parallel.scoring(self), under_way("scoring", count) as self._scored:
                 output = super().evaluation_loop(
                     dataloader, description, False, ignore_keys, metric_key_prefix
                 )

@@ -11,7 +11,7 @@ from orpo.errors import ConfigError, EvaluationError, OrpoError
 from orpo.evaluate.answers import Store, open_store
 from orpo.evaluate.asking import Pacer, Refused, Reply, Unanswered, endpoint_of, in_threads
 from orpo.evaluate.settings import JudgeSettings
-from orpo.terminal import Say, silent
+from orpo.terminal import Say, silent, under_way
 
 Chat: TypeAlias = Sequence[Mapping[str, str]]
 """A conversation: [{"role", "content"}]."""
@@ -204,10 +204,12 @@ class _Round:
                 self.failures.append(error)
                 self._conclude()
             items = list(self.missing.items())
-            for _, result in in_threads(work, items, settings.concurrency, pacer.stop):
-                self._take(result)
-                if self._hopeless():
-                    pacer.stop.set()
+            with under_way("judging", len(items)) as advance:
+                for _, result in in_threads(work, items, settings.concurrency, pacer.stop):
+                    self._take(result)
+                    advance(1)
+                    if self._hopeless():
+                        pacer.stop.set()
         self._conclude()
         return self.answered + self.refused
 
@@ -229,15 +231,13 @@ class _Round:
                 raise result
 
     def _count(self) -> None:
-        """What the answers have cost, and how many there are: now and then."""
-        limit, done, total = self.settings.max_cost, len(self.answered), len(self.missing)
+        """What the answers have cost."""
+        limit = self.settings.max_cost
         paid = (_cost(self.settings, *_tokens(self.answered)) or 0) + (self.spent.cost or 0)
         if limit is not None and paid > limit:
             self.fatal = self.fatal or EvaluationError(
                 f"--max_cost: {money(paid)} are spent, and the limit is {money(limit)}"
             )
-        if done % max(-(-total // 10), 10) == 0 and done < total:
-            self.say(f"judge: {done:,} of {total:,} replies")
 
     def _hopeless(self) -> bool:
         """Whether nothing will come of the rest: the server is gone, or refuses everything."""
