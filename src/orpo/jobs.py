@@ -22,7 +22,7 @@ from orpo.runs.claim import clear_run
 from orpo.runs.commit import sweep
 from orpo.runs.lock import run_lock
 from orpo.runs.typed import plain
-from orpo.terminal import Say
+from orpo.terminal import Say, under_way
 from orpo.train import job as jobs
 from orpo.train.checkpoints import explain_write_error, read_state, told_by_the_first_rank
 from orpo.train.continuity import StopOnSignal, StopRequested
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from orpo.evaluate.loading import merge_adapter
     from orpo.evaluate.preference.pairs import ScoredPairs
     from orpo.evaluate.questions import Grader
+    from orpo.evaluate.verdict import Verdict
     from orpo.train.trainer import ORPOTrainer
 
 __all__ = ["TrainJob", "TrainResult", "merge_adapter", "run_training"]
@@ -54,6 +55,7 @@ class TrainResult:
         samples: Prompts with the answers before and after.
         data: Data set -> its account of rows.
         report: The page.
+        verdict: What the training made of the model, by all that was measured.
     """
 
     output_dir: Path
@@ -63,10 +65,12 @@ class TrainResult:
     samples: list[dict[str, Any]]
     data: dict[str, Any]
     report: Path
+    verdict: Verdict
 
     def as_dict(self) -> dict[str, Any]:
         """The result for JSON."""
         told = {n: str(v) if isinstance(v, Path) else v for n, v in vars(self).items()}
+        told["verdict"] = plain(self.verdict)
         return {name: value for name, value in told.items() if name != "samples"}
 
 
@@ -178,11 +182,13 @@ def _train(
                 trainer.commit_here()
             raise
         steps = trainer.state.global_step
+        told_by_the_first_rank(evidence.conclude)
         if first:
             _write_pages(folder)
     data = {name: account.as_dict() for name, account in trainer.ledgers.items()}
     found = evidence.evaluation, evidence.samples
-    return TrainResult(folder, steps, loss, *found, data, folder / files.REPORT)
+    verdict = told_by_the_first_rank(evidence.verdict)
+    return TrainResult(folder, steps, loss, *found, data, folder / files.REPORT, verdict)
 
 
 def _write_pages(folder: Path) -> None:
@@ -286,7 +292,7 @@ class Evidence:
         if not (self.folder / files.RECIPE).is_file():
             return
         run = files.read_run(self.folder)
-        self.evaluation = {m: found for m, found in run.evaluation.items() if m != "after"}
+        self.evaluation = {m: found for m, found in run.evaluation.items() if m == "before"}
         if len(run.samples) == len(self.pairs):  # else another number was asked for
             self.samples = [
                 {name: value for name, value in sample.items() if not name.endswith("after")}
@@ -306,8 +312,20 @@ class Evidence:
             both <= sample.keys() for sample in run.samples
         )
         if scored and answered:
-            self.evaluation, self.samples = run.evaluation, run.samples
+            self.evaluation = {m: run.evaluation[m] for m in both if m in run.evaluation}
+            self.samples = run.samples
         return scored and answered
+
+    def verdict(self) -> Verdict:
+        """What the training made of the model, from what the folder holds by now."""
+        from orpo.evaluate import verdict as verdicts  # noqa: PLC0415
+
+        return verdicts.verdict(files.read_run(self.folder))
+
+    def conclude(self) -> None:
+        """Keep the verdict beside the numbers."""
+        told = {**self.evaluation, "verdict": plain(self.verdict())}
+        files.write_json(self.folder / files.EVALUATION, told)
 
     def collect(self, moment: str, say: Say) -> None:
         """Score and answer "before" or "after"; what is on record is left as it is."""
@@ -351,16 +369,18 @@ class Evidence:
         return {**{n: text.strip() for n, text in texts.items()}, "held_out": self.held_out}
 
     def _answer(self, moment: str) -> None:
-        from orpo.evaluate import generate_answers, grade_summary  # noqa: PLC0415
+        from orpo.evaluate import grade_summary  # noqa: PLC0415
+        from orpo.evaluate.generation import complete_prompts  # noqa: PLC0415
 
         model, tokenizer = self.trainer.model, self.trainer.processing_class
         prompts = [pair["prompt_ids"] for pair in self.pairs]
-        answers = generate_answers(model, tokenizer, prompts, self.sampling)
+        with under_way("answering", len(prompts)) as advance:
+            answers = complete_prompts(model, tokenizer, prompts, self.sampling, advance=advance)
         grades = []
         for sample, pair, answer in zip(self.samples, self.pairs, answers, strict=True):
-            sample[moment] = answer
+            sample |= {moment: answer.text, f"cut_{moment}": answer.truncated}
             if self.grade is not None and self.held_out:
-                grades.append(grade := self.grade(self.rows[pair["row"]], answer))
+                grades.append(grade := self.grade(self.rows[pair["row"]], answer.text))
                 word = {f"correct_{moment}": grade.correct, f"reason_{moment}": grade.reason}
                 sample.update({**word, **grade.groups})
         if grades:

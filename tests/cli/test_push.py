@@ -75,7 +75,8 @@ def test_the_card_has_the_numbers_and_the_hub_can_read_its_header(orpo: Orpo, ru
     assert (header["library_name"], header["pipeline_tag"]) == ("transformers", "text-generation")
     assert (header["base_model"], header["base_model_relation"]) == ("org/base", "finetune")
     assert "license" not in header
-    after = json.loads((run / "evaluation.json").read_text())["after"]
+    evaluation = json.loads((run / "evaluation.json").read_text())
+    after = evaluation["after"]
     (result,) = card.data.eval_results
     assert result.metric_value == round(after["preference_accuracy"], 4)
     assert (result.dataset_type, result.dataset_name) == (
@@ -84,7 +85,7 @@ def test_the_card_has_the_numbers_and_the_hub_can_read_its_header(orpo: Orpo, ru
     )
     share = after["intervals"]["preference_accuracy"]
     assert f"({share['low']:.4g} to {share['high']:.4g})" in card.text
-    assert after["verdict"] in card.text
+    assert evaluation["verdict"]["says"] in card.text
     account = yaml.safe_load((run / "recipe.yaml").read_text())["_run"]["data"]["train_dataset"]
     assert f"{account['rows_in']} rows, {account['kept']} kept" in card.text
     assert "`orpo data audit`, quick part" in card.text

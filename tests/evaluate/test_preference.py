@@ -167,12 +167,12 @@ def test_a_change_is_paired_and_by_prompt() -> None:
     z = np.random.default_rng(0).normal(0, 3, 60)
     found = compared(scored(z), scored(z + 0.1))
     change = found.changes["log_odds_chosen"]
-    assert change.verdict == "better"
+    assert change.verdict == "higher"
     assert (change.low, change.high) == pytest.approx((0.1, 0.1), abs=1e-6)
     assert found.changes["logps/rejected"].verdict == "lower"
     assert found.compared == 60
     back = compared(scored(z + 0.1), scored(z))
-    assert back.changes["log_odds_chosen"].verdict == "worse"
+    assert back.changes["log_odds_chosen"].verdict == "lower"
     # Only common rows are compared, in whatever order.
     found = compared(scored(z).take([9, 1, 3, 5, 7]), scored(z + 1.0).take([1, 2, 3, 9]))
     assert found.compared == 3
@@ -198,14 +198,9 @@ def test_the_pairs_that_are_needed_do_show_it() -> None:
     assert change_of(Interval(0.0, -0.1, 0.1, 40, 40)).prompts_needed is None
 
 
-def test_the_verdict_in_words() -> None:
+def test_one_model_in_words() -> None:
     shares = measure(scored([1.0] * 90 + [-1.0] * 10)).intervals["preference_accuracy"]
     assert told(shares) == (
         "Prefers the chosen answer in 90.0 % of 100 held-out pairs (95 % interval 82.6 to 94.5): "
         "more often than a coin would."
     )
-    found = compared(scored([-1.0] * 40 + [1.0] * 60), scored([1.0] * 90 + [-1.0] * 10))
-    assert ", before in 60.0 %: better by 30.0 points (95 % interval +" in found.verdict
-    few = compared(scored([1.0, -1.0] * 10), scored([1.0, -1.0] * 9 + [1.0, 1.0]))
-    assert "whether it is better cannot be told at this size, +5.0 points" in few.verdict
-    assert "pairs would show such a change" in few.verdict

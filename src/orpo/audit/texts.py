@@ -1,10 +1,12 @@
-"""What single texts look like: markup of chat templates, refusals, first words, scripts.
+"""What single texts look like: markup of chat templates, refusals, first words, scripts, breakage.
 
 The expressions that tell are data, in `texts.toml`.
 """
 
 import re
 import tomllib
+import unicodedata
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -105,3 +107,48 @@ def script_of(text: str) -> Script:
 
 def _count(letters: re.Pattern[str], text: str) -> int:
     return sum(map(len, letters.findall(text)))
+
+
+_LEAST_UNITS = 12  # words, or characters where words have no spaces: shorter texts may repeat
+_NOTHING_NEW = 0.5  # share of distinct runs of three
+_LEGIBLE = 0.4  # share of letters, digits and spaces
+_MIXED = 0.35  # share of neighbouring letters in different scripts
+
+
+def broken(answer: str) -> str:
+    """What of an answer is no text, such as "repetition"; empty if it reads as one."""
+    text = answer.strip().removesuffix("\ufffd")  # a limit may cut through the last character
+    if not text:
+        return "no text"
+    kinds = [unicodedata.category(c) for c in text if c not in "\n\t\r"]
+    if "\ufffd" in text or not _NO_TEXT.isdisjoint(kinds):
+        return "invalid characters"
+    if markup_in(text):
+        return "a chat template's markup"
+    if _repeats(text):
+        return "repetition"
+    legible = sum(kind[0] in "LMNZ" for kind in kinds)
+    letters = [_script_of_letter(c) for c in text if c.isalpha()]
+    mixed = sum(a != b for a, b in pairwise(letters))
+    if legible < _LEGIBLE * len(kinds) or mixed > max(3, _MIXED * len(letters)):
+        return "jumbled characters"
+    return ""
+
+
+_NO_TEXT = {"Cc", "Co", "Cs"}  # control, private use, surrogates
+
+
+def _repeats(text: str) -> bool:
+    """Whether most of a text was in it before: loops, of words or of characters."""
+    words = text.split()
+    units = words if len(words) > len(text) / 20 and len(words) > 1 else list(text)
+    if len(units) < _LEAST_UNITS:
+        return len(units) >= 5 and 2 * len(set(units)) < len(units)
+    runs = list(zip(units, units[1:], units[2:], strict=False))
+    return len(set(runs)) < _NOTHING_NEW * len(runs)
+
+
+def _script_of_letter(letter: str) -> str:
+    """The script of a letter; Japanese is written in two."""
+    name = next((name for name, found in _LETTERS.items() if found.match(letter)), "other")
+    return _CHINESE if name == _JAPANESE else name

@@ -49,6 +49,7 @@ def run(options: Options) -> dict[str, Any]:
         "some of them, evenly spaced:"
     )
     console.print(rows_table(["prompt", "before", "after"], _side_by_side(result.samples)))
+    say(result.verdict.says)
     seconds = time.perf_counter() - started
     say(f"{result.steps} steps of ORPO; the whole demo took {seconds:.0f} s")
     say(f"aligned model and report: {result.output_dir}, {result.report}")

@@ -137,13 +137,12 @@ def _train(asked: Asked, ranks: int, *, shown: bool) -> dict[str, Any] | None:
     if evaluation:
         title = f"{evaluation['after']['pairs']:.0f} held-out pairs"
         console.print(before_after_table(evaluation.get("before", {}), evaluation["after"], title))
-    for line in (
-        f"{result.steps} steps, mean loss {result.train_loss:.4f}",
-        f"model and run folder: {result.output_dir}",
-        f"report: {result.report}",
-        f"next: orpo chat {result.output_dir}",
-    ):
-        say(line)
+    say(result.verdict.says)
+    say(f"{result.steps} steps, mean loss {result.train_loss:.4f}")
+    say(f"model and run folder: {result.output_dir}")
+    say(f"report: {result.report}")
+    if result.verdict.word != "worse":
+        say(f"next: orpo chat {result.output_dir}")
     return result.as_dict()
 
 

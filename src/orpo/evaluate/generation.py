@@ -160,13 +160,8 @@ def generate_answers(
     Returns:
         Decoded answers without special tokens and without white space around them.
     """
-    seen: Counter[str] = Counter()
-    keys = []
-    for content in map(str, prompts):
-        keys.append(f"{seen[content]}:{content}")  # a prompt that is given twice is drawn twice
-        seen[content] += 1
     with under_way("answering", len(prompts)) as advance:
-        found = complete_prompts(model, tokenizer, prompts, sampling, keys, advance)
+        found = complete_prompts(model, tokenizer, prompts, sampling, advance=advance)
     return [done.text for done in found]
 
 
@@ -176,15 +171,19 @@ def complete_prompts(
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[list[int]],
     sampling: Sampling,
-    keys: Sequence[str],
+    keys: Sequence[str] = (),
     advance: Advance = unseen,
 ) -> list[Completion]:
     """The same as `generate_answers`, with what became of each answer.
 
     An answer ends where the model's positions end (`max_position_embeddings`), and counts as cut
     off then; a prompt that leaves no position gets an empty one. The random numbers of each come
-    from its key, together with the seed.
+    from its key (without any, from the prompt), together with the seed.
     """
+    seen, own = Counter[str](), list(keys)
+    for content in map(str, () if keys else prompts):
+        own.append(f"{seen[content]}:{content}")  # a prompt that is given twice is drawn twice
+        seen[content] += 1
     done = [Completion("", truncated=True)] * len(prompts)
     limit = most_positions(model)
     by_room: dict[int, list[int]] = defaultdict(list)
@@ -201,7 +200,7 @@ def complete_prompts(
                 counted = _Counted(len(chosen), room, advance)
                 processors = LogitsProcessorList([counted])
                 if sampling.temperature > 0:
-                    draws = [Random(f"{sampling.seed}/{keys[i]}") for i in chosen]  # noqa: S311
+                    draws = [Random(f"{sampling.seed}/{own[i]}") for i in chosen]  # noqa: S311
                     processors.append(SeededDraws(draws, sampling.temperature, sampling.top_p))
                 batch = [prompts[i] for i in chosen]
                 found = _complete(model, tokenizer, batch, room, processors)

@@ -67,56 +67,9 @@ class Breakdown:
     left_out: int = 0
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """A share of pairs or prompts before and after training; None where it was not measured."""
-
-    what: str
-    before: float | None
-    after: float | None
-    count: int | None
-    unit: str
-
-    @property
-    def outcome(self) -> str:
-        """One of "better", "worse", "same", "unclear" (chance could explain it), "unknown".
-
-        Chance: 1.96 standard errors of the difference of two independent shares. The same pairs
-        are scored twice, which as a rule makes the true error smaller: "unclear" errs on that side.
-        """
-        if self.before is None or self.after is None:
-            return "unknown"
-        change = self.after - self.before
-        if change == 0:
-            return "same"
-        spread = sum(p * (1 - p) for p in (self.before, self.after) if 0 <= p <= 1)
-        if self.count and abs(change) <= 1.96 * math.sqrt(spread / self.count):
-            return "unclear"
-        return "better" if change > 0 else "worse"
-
-
 def side(run: Run, moment: str) -> dict[str, Any]:
     """What was measured "before" or "after" training."""
     return mapping(mapping(run.evaluation).get(moment))
-
-
-def compared(run: Run) -> list[Comparison]:
-    """The two shares that a reader asks for first, as far as they were measured."""
-    before, after = side(run, "before"), side(run, "after")
-    found = []
-    for what, names, unit in (
-        ("preference accuracy", ("preference_accuracy", "rewards/accuracies"), "pair"),
-        ("share of correct answers", ("correct_answers",), "prompt"),
-    ):
-        size = count(after.get(f"{unit}s")) or count(before.get(f"{unit}s")) or None
-        keys = [key for name in names for key in (name, f"eval_{name}")]
-        measured = [[number(one.get(key)) for key in keys] for one in (before, after)]
-        first, last = (
-            next((n for n in some if n is not None and math.isfinite(n)), None) for some in measured
-        )
-        if (first, last) != (None, None):
-            found.append(Comparison(what, first, last, size, unit))
-    return found
 
 
 def changes(run: Run) -> list[Change]:

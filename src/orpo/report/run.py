@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from orpo.evaluate import verdict as verdicts
+from orpo.evaluate.verdict import Verdict
 from orpo.report import diagnosis, measures
 from orpo.report.curves import run_figures, trend_told
 from orpo.report.page import Headline, Page, Words
@@ -49,8 +51,10 @@ def run_page(run: Run, live: int = 0) -> Page:
     found = diagnosis.diagnose(observed(run, curves))
     look = [one for one in found if one.verdict == "look"]
     summary = diagnosis.summary(found)
-    words = _words(run, curves, summary if look else "", live)
+    verdict = verdicts.verdict(run)
+    words = _words(run, curves, verdict, summary if look else "", live)
     more = {
+        "good": verdict.good,
         **{"changes": table, "summary": summary, "look": look, "recipe": RECIPE},
         **{"turns": _turns, "tag": _language, "counted": _counted, "places": _places},
         "datasets": {name: mapping(one) for name, one in mapping(facts.get("data")).items()},
@@ -74,7 +78,9 @@ def run_page(run: Run, live: int = 0) -> Page:
         title=shortened(str(run.recipe.get("run_name") or run.path.resolve().name), 120),
         verdict=words["verdict"],
         remarks=words.all("remarks"),
-        headlines=[_headline(one) for one in table if one.name in _HEADLINES and one.bar],
+        headlines=[
+            _headline(one, good=verdict.good) for one in table if one.name in _HEADLINES and one.bar
+        ],
         facts=[(label, shortened(value, 200)) for label, value in words.facts()],
         figures=run_figures(curves),
         settings=[(k, _setting(v)) for k, v in mapping(run.recipe).items() if k != "_run"],
@@ -84,9 +90,10 @@ def run_page(run: Run, live: int = 0) -> Page:
     )
 
 
-def _headline(one: measures.Change) -> Headline:
+def _headline(one: measures.Change, *, good: bool) -> Headline:
     sure = f"{one.change}, 95 % interval {one.interval}" if one.interval else ""
-    return Headline(one.label, one.after, sure, one.verdict, one.before, one.bar)
+    tone = one.verdict if good or one.verdict == "worse" else ""
+    return Headline(one.label, one.after, sure, tone, one.before, one.bar)
 
 
 def _facts(run: Run) -> dict[str, Any]:
@@ -94,8 +101,8 @@ def _facts(run: Run) -> dict[str, Any]:
     return mapping(run.recipe.get("_run"))
 
 
-def _words(run: Run, curves: Curves, summary: str, live: int) -> Words:
-    shares, after = measures.compared(run), measures.side(run, "after")
+def _words(run: Run, curves: Curves, found: Verdict, summary: str, live: int) -> Words:
+    before, after = (measures.side(run, moment) for moment in ("before", "after"))
     tested = next(
         (one for one in curves.held_out.get("rewards/accuracies", []) if one.points), None
     )
@@ -106,7 +113,6 @@ def _words(run: Run, curves: Curves, summary: str, live: int) -> Words:
     kept = count(mapping(accounts.get("train_dataset")).get("kept"))
     pairs = as_count(kept, "pair") if kept else ""
     times = (number(mapping(line).get("train_runtime")) for line in reversed(run.metrics))
-    said = after.get("verdict")
     return Words(
         "run",
         model=short_name(run.recipe.get("model")),
@@ -122,11 +128,10 @@ def _words(run: Run, curves: Curves, summary: str, live: int) -> Words:
         state=progress(run),
         live=live,
         now=f"{datetime.now().astimezone():%H:%M:%S}",
-        told=said.strip() if isinstance(said, str) else "",
-        shares=shares,
-        measured=[one for one in shares if one.after is not None],
-        answered=[one for one in shares if one.unit == "prompt" and one.after is not None],
-        evaluated=bool(after),
+        found=found,
+        after=bool(after),
+        before=number(before.get("preference_accuracy")),
+        compared=found.word != "unmeasured",
         tested=tested,
         pairs=count(mapping(accounts.get(where)).get("kept")) if tested else None,
         diagnosis=summary,

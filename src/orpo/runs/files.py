@@ -4,7 +4,8 @@ recipe.yaml       every setting as resolved; `_run` holds versions, engine, data
 metrics.jsonl     one JSON object per logged step, flushed as it is written
 events.jsonl      {"time", "step", "kind", "message", ...}: what happened beside the steps
 audit.json        what the quick audit of the training data found
-evaluation.json   {"before": {...}, "after": {...}} on held-out pairs, if there were any
+evaluation.json   {"before": {...}, "after": {...}} on held-out pairs, if there were any, and the
+                  {"verdict": {"word", "says", ...}}
 samples.jsonl     {"prompt", "before", "after", ...}: answers to held-out prompts
 scores.jsonl      {"row", "prompt", "before", "after"}: log-probabilities of held-out pairs
 work.json         what training took: sequences, positions and operations, counted

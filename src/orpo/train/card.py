@@ -150,6 +150,7 @@ def card_body(run: Run, about: About, name: str) -> str:
         name=name,
         objective=objective,
         base=about.base_model or base_model_id(run) or short_name(run.recipe.get("model")),
+        verdict=run.evaluation.get("verdict", {}).get("says"),
         before=run.evaluation.get("before", {}),
         after=run.evaluation.get("after", {}),
         adapter=adapter,

@@ -50,7 +50,7 @@ class TrainJob:
         "Modules to adapt: all-linear, or names by comma.", "all-linear"
     )
     strict: bool = setting("Refuse to train where the audit of the data says stop.", False)
-    samples: int = setting("Held-out prompts to answer before and after, for the report.", 5)
+    samples: int = setting("Held-out prompts to answer before and after: for the verdict.", 16)
     sample_tokens: int = setting("Longest sample answer in tokens.", 128)
     resume: str | None = setting(
         "Go on from the newest checkpoint of output_dir that verifies; auto: if there is one; "

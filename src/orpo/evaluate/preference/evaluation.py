@@ -22,7 +22,8 @@ from orpo.evaluate import results
 from orpo.evaluate.loading import Answerer, load_answerer
 from orpo.evaluate.preference import pairs as scoring
 from orpo.evaluate.preference.measures import compare, measure, told
-from orpo.runs.files import EVALUATION, write_json
+from orpo.evaluate.verdict import judge, of_pairs
+from orpo.runs.files import EVALUATION, short_name, write_json
 from orpo.runs.reading import read_object
 from orpo.runs.typed import plain, typed
 from orpo.setting_types import as_declared
@@ -188,14 +189,17 @@ class PreferenceEvaluation:
     def _results(self) -> dict[str, results.Preferences]:
         pairs = self.scored["after"]
         after = measure(pairs)
-        after = replace(after, verdict=told(after.intervals["preference_accuracy"]))
         if "before" not in self.scored:
-            return {"after": after}
+            return {"after": replace(after, verdict=told(after.intervals["preference_accuracy"]))}
+        before = measure(self.scored["before"])
         after = compare(after, self.scored["before"], pairs)
+        than = short_name(self.settings["baseline"])
+        found = judge(of_pairs(plain(before), plain(after)), than)
+        after = replace(after, verdict=found.says)
         lost = len(pairs) - (after.compared or 0)
         if lost:
             self._note(f"{lost} pairs were scored by one of the models only")
-        return {"after": after, "before": measure(self.scored["before"])}
+        return {"after": after, "before": before}
 
     def _worst(self) -> tuple[results.WorstPair, ...]:
         """The pairs whose rejected answer is preferred most strongly, with their texts."""

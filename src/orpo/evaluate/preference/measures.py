@@ -72,10 +72,9 @@ def compare(found: Preferences, before: ScoredPairs, after: ScoredPairs) -> Pref
     if not len(rows):
         return replace(found, compared=0)
     old, new = before.of_rows(rows), after.of_rows(rows)
-    changes = _changes(old, new, METRICS, _DRAWS)
     return replace(
         found,
-        changes=changes,
+        changes=_changes(old, new, METRICS, _DRAWS),
         changes_by={
             kind: {
                 name: _changes(old.of_rows(part.rows), part, _OF_GROUPS, _DRAWS_OF_A_GROUP)
@@ -83,7 +82,6 @@ def compare(found: Preferences, before: ScoredPairs, after: ScoredPairs) -> Pref
             }
             for kind in new.groups
         },
-        verdict=told(_intervals(new, (_ACCURACY,), _DRAWS)[_ACCURACY], changes[_ACCURACY]),
         compared=len(rows),
     )
 
@@ -133,9 +131,7 @@ def _changes(
         before, after = (METRICS[name](pairs).tolist() for pairs in (old, new))
         how: dict[str, Any] = {"draws": draws, "share": name == _ACCURACY}
         interval = paired_interval(before, after, list(new.prompts), **how)
-        # A log-probability that rises is neither good nor bad.
-        words = ("higher", "lower") if name in {"logps/chosen", "logps/rejected"} else ()
-        found[name] = change_of(interval, *words)
+        found[name] = change_of(interval, "higher", "lower")  # none is good or bad by itself
     return found
 
 
@@ -218,24 +214,12 @@ def _words(found: Calibration) -> str:
     return f"{said}: it is {way} (by {100 * found.ece:.0f} points in the mean over the bins)."
 
 
-def told(share: Interval, change: Change | None = None) -> str:
-    """One sentence on the share of pairs whose chosen answer is preferred, and how it changed."""
+def told(share: Interval) -> str:
+    """One sentence on the share of pairs whose chosen answer is preferred."""
     pairs = f"{share.n:,} held-out pair{'s' * (share.n != 1)}"
     over = "" if share.n == share.clusters else f" over {share.clusters:,} prompts"
     ends = f"95 % interval {100 * share.low:.1f} to {100 * share.high:.1f}"
     said = f"Prefers the chosen answer in {100 * share.value:.1f} % of {pairs}{over} ({ends})"
-    if change is None and share.low <= 0.5 <= share.high:
+    if share.low <= 0.5 <= share.high:
         return f"{said}: that cannot be told from a coin at this size."
-    if change is None:
-        return f"{said}: {'more' if share.low > 0.5 else 'less'} often than a coin would."
-    points, (low, high) = 100 * change.value, (100 * change.low, 100 * change.high)
-    size = f"{points:+.1f} points (95 % interval {low:+.1f} to {high:+.1f})".replace("-", "−")
-    head = f"{said}, before in {100 * (share.value - change.value):.1f} %: "
-    if change.verdict != _UNTOLD:
-        return f"{head}{change.verdict} by {size.lstrip('+−')}."
-    needed = ""
-    if change.prompts_needed is not None and change.pairs_needed is not None:
-        same = change.pairs_needed == change.prompts_needed
-        prompts = "" if same else f" ({change.prompts_needed:,} prompts)"
-        needed = f"; about {change.pairs_needed:,} pairs{prompts} would show such a change"
-    return f"{head}whether it is better cannot be told at this size, {size}{needed}."
+    return f"{said}: {'more' if share.low > 0.5 else 'less'} often than a coin would."

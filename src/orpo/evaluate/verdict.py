@@ -1,0 +1,386 @@
+"""What a training made of a model: one verdict from what was measured, wherever it is told.
+
+That a model ranks held-out pairs rightly proves nothing alone: a ruined model can rank. So it is
+"better" only if the ranking rose beyond its interval, the chosen answers did not become
+improbable, and what the model writes still reads as text and, where it was checked, is not worse.
+Whatever speaks against it is said first.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import takewhile
+from statistics import fmean, median
+from typing import Any, Literal
+
+from orpo.audit.texts import broken
+from orpo.evaluate.intervals import paired_interval
+from orpo.runs.files import Run
+
+Word = Literal["better", "ranks better", "doubtful", "worse", "undecided", "unmeasured"]
+
+FEWEST_PAIRS = 20
+"""Held-out prompts without which nothing is decided."""
+_IMPROBABLE = math.log(1.5)  # nats per token: half as much perplexity again
+_LESS_PROBABLE = 0.05  # nats per token; a smaller loss is no one's concern
+_NO_SENSE = 4.0  # nats per token: a perplexity of 55, far from any text that a model knows
+_ODD = 0.2  # share of answers
+_SWAPPED = 0.4  # ranked right less often than that, the labels may be the wrong way round
+_LONGER, _SHORTER = 1.5, 1 / 3  # times the length of before
+_BY_LENGTH = 0.75  # of the pairs prefer the longer answer
+_MOMENTS = ("before", "after")
+
+_HEADS: dict[Word, str] = {
+    "better": "Better than {than}",
+    "ranks better": "It ranks held-out pairs better than {than}; what it writes was not looked at",
+    "doubtful": "Not shown to be better than {than}",
+    "worse": "This model is worse than {than}",
+    "undecided": "No clear difference from {than}",
+    "unmeasured": "Nothing was measured that could show a gain over {than}",
+}
+THE_START = "the one it started from"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What was found, in a word, in a sentence, and point by point."""
+
+    word: Word
+    says: str
+    against: tuple[str, ...] = ()  # what broke, or speaks against it
+    gained: tuple[str, ...] = ()
+
+    @property
+    def good(self) -> bool:
+        """Whether anything of it may be called better or healthy."""
+        return self.word in ("better", "ranks better")
+
+
+@dataclass(frozen=True)
+class Moved:
+    """A mean before and after; `low` and `high` are the ends of the change, where it is known."""
+
+    after: float
+    before: float | None = None
+    low: float = -math.inf
+    high: float = math.inf
+    n: int = 0  # prompts
+    needed: int | None = None  # pairs that would show such a change
+
+    @property
+    def change(self) -> float:
+        """`after - before`; 0 where nothing was measured before."""
+        return 0.0 if self.before is None else self.after - self.before
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model wrote before and after training."""
+
+    before: str
+    after: str
+    chosen: str = ""  # the preferred answer in the data
+    endless: tuple[bool, bool] = (False, False)  # cut off at the limit, before and after
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Everything that a verdict looks at; None where it was not measured."""
+
+    ranking: Moved | None = None  # share of pairs whose chosen answer is more probable per token
+    chosen: Moved | None = None  # log-probability per token of the chosen answers
+    checked: Moved | None = None  # share of answers that pass their check
+    answers: Sequence[Answer] | None = None  # None: of no concern here
+    longer_chosen: float | None = None  # share of pairs whose chosen answer is the longer one
+    trained: tuple[float, float] | None = None  # `chosen` on training pairs: first, last
+    broke: int | None = None  # a step at which the loss was NaN or infinite, and none was later
+
+
+@dataclass
+class _Case:
+    """What speaks for and against a model: `ruin` makes it worse, `doubts` leave it open."""
+
+    ruin: list[str] = field(default_factory=list)
+    doubts: list[str] = field(default_factory=list)
+    gained: list[str] = field(default_factory=list)
+    open: list[str] = field(default_factory=list)
+
+
+def verdict(run: Run) -> Verdict:
+    """The verdict on a run, from its folder."""
+    return judge(measured(run))
+
+
+def judge(seen: Measured, than: str = THE_START) -> Verdict:
+    """The verdict on what was measured, `than` being the model that is compared with."""
+    case = _Case()
+    ranks = _judge_ranking(seen.ranking, case)
+    _judge_checks(seen.checked, case)
+    _judge_probability(seen, case)
+    _judge_answers(seen.answers or (), seen, case)
+    word: Word = "undecided"
+    if case.ruin:
+        word = "worse"
+    elif seen.ranking is None and seen.checked is None:
+        word = "doubtful" if case.doubts else "unmeasured"
+    elif case.doubts:
+        word = "doubtful"
+    elif ranks:
+        word = "better" if seen.answers else "ranks better"
+    against = (*case.ruin, *case.doubts)
+    told = [*against, *case.open] if word not in ("better", "ranks better") else case.gained
+    head = _HEADS[word].format(than=than)
+    though = f". Though {_joined(case.gained)}" if case.gained and against else ""
+    says = f"{head}: {'; '.join(told)}{though}." if told else f"{head}."
+    return Verdict(word, says, against, tuple(case.gained))
+
+
+def _judge_probability(seen: Measured, case: _Case) -> None:
+    """The chosen answers must not become improbable."""
+    one = seen.chosen
+    if seen.broke is not None:
+        case.ruin.append(f"the loss is no number since step {seen.broke:,}")
+    if one is None:
+        if seen.trained is not None and seen.trained[0] - seen.trained[1] >= _IMPROBABLE:
+            told = _nll(Moved(seen.trained[1], seen.trained[0]))
+            case.ruin.append(f"the chosen answers of its training pairs became improbable ({told})")
+        return
+    if not math.isfinite(one.after):
+        case.ruin.append("the chosen answers have no finite probability")
+        return
+    lost, sure = -one.change, one.high < 0 or not math.isfinite(one.high)
+    if lost >= _IMPROBABLE and sure:
+        case.ruin.append(f"the chosen answers became improbable ({_nll(one)})")
+    elif lost > _LESS_PROBABLE and sure:
+        case.doubts.append(f"the chosen answers became less probable ({_nll(one)})")
+    elif -one.after > _NO_SENSE:
+        case.doubts.append(f"the chosen answers are improbable to it ({_nll(one)})")
+    elif one.before is not None:
+        kept = "became more probable" if one.low > 0 else "stayed as probable"
+        case.gained.append(f"the chosen answers {kept} ({_nll(one)})")
+
+
+def _judge_ranking(one: Moved | None, case: _Case) -> bool:
+    """Whether the ranking rose beyond its interval."""
+    if one is None:
+        case.open.append("no held-out pairs were scored (`--held_out 0.05` keeps some back)")
+        return False
+    now = f"{_percent(one.after)} of {one.n:,} held-out prompts" if one.n else _percent(one.after)
+    if one.before is None:
+        case.open.append(f"it prefers the chosen answer in {now}, and before was not measured")
+        return False
+    shown = f"it prefers the chosen answer in {now}, before in {_percent(one.before)}{_ends(one)}"
+    if one.n < FEWEST_PAIRS:
+        few = f"{one.n} held-out prompt{'s' * (one.n != 1)}"
+        case.open.append(f"{few} decide nothing, {FEWEST_PAIRS} are the least; {shown}")
+    elif one.high < 0:
+        case.ruin.append(f"it ranks worse: {shown}")
+    elif one.low <= 0:
+        same = "its ranking is the same" if one.change == 0 else "chance may explain its ranking"
+        needed = f"; about {one.needed:,} pairs would show such a change" if one.needed else ""
+        case.open.append(f"{same}: {shown}{needed}")
+    elif one.before < _SWAPPED:
+        case.doubts.append(
+            f"{shown}: it preferred the rejected answers before, so see whether chosen and "
+            "rejected are the wrong way round"
+        )
+    else:
+        case.gained.append(shown)
+        return True
+    return False
+
+
+def _judge_checks(one: Moved | None, case: _Case) -> None:
+    """Answers that were checked must not be wrong more often."""
+    if one is None or one.before is None:
+        return
+    shown = f"{_percent(one.after)} of {one.n:,} checked answers are right, before "
+    shown += f"{_percent(one.before)}{_ends(one)}"
+    fell, rose = one.high < 0, one.low > 0
+    (case.ruin if fell else case.gained if rose else case.open).append(shown)
+
+
+def _judge_answers(answers: Sequence[Answer], seen: Measured, case: _Case) -> None:
+    """What is written must still read as text, come to an end, and differ from prompt to prompt."""
+    n, least = len(answers), max(2, math.ceil(_ODD * len(answers)))
+    if not n:
+        return
+    sound = True
+    faults = [[broken(getattr(one, moment)) for one in answers] for moment in _MOMENTS]
+    before, after = ([fault for fault in some if fault] for some in faults)
+    if len(after) - len(before) >= least or len(after) >= max(1, n / 2):
+        kinds = ", ".join(f"{kind} in {count}" for kind, count in Counter(after).most_common())
+        told = f"answers that do not read as text: {len(after)} of {n} ({kinds}; "
+        told += f"before: {len(before)})"
+        (case.ruin if len(after) > len(before) else case.doubts).append(told)
+        sound = False
+    same = [Counter(getattr(one, m) for one in answers).most_common(1)[0][1] for m in _MOMENTS]
+    if n >= 5 and same[1] >= max(3, n / 2) and same[1] > same[0]:
+        case.ruin.append(f"answers that are word for word the same: {same[1]} of {n}")
+        sound = False
+    # An answer that the data would have ended long before; others are just long.
+    endless = [
+        sum(one.endless[i] and len(getattr(one, m)) > 1.5 * len(one.chosen) for one in answers)
+        for i, m in enumerate(_MOMENTS)
+    ]
+    if endless[1] - endless[0] >= least:
+        told = f"answers that do not come to an end: {endless[1]} of {n} (before: {endless[0]})"
+        case.doubts.append(told)
+        sound = False
+    grown = _times([(len(one.before), len(one.after)) for one in answers])
+    wanted = _times([(len(one.before), len(one.chosen)) for one in answers if one.chosen])
+    right = seen.checked is not None and seen.checked.low > 0
+    if grown >= _LONGER and (seen.longer_chosen or 0) >= _BY_LENGTH and not right:
+        case.doubts.append(
+            f"its answers are {grown:.1f} times as long, and the longer answer is the chosen one "
+            f"in {_percent(seen.longer_chosen or 0)} of the pairs: length may be all it learned"
+        )
+    elif grown <= _SHORTER and grown < wanted / 2 and not right:
+        case.doubts.append(f"its answers shrank to {_percent(grown)} of their length")
+    if sound:
+        case.gained.append(f"its {n} answer{'s read' if n > 1 else ' reads'} as text")
+
+
+def _times(lengths: Sequence[tuple[int, int]]) -> float:
+    """The geometric mean of how many times as long; 1 where there is nothing to compare."""
+    ratios = [math.log(after / before) for before, after in lengths if before and after]
+    return math.exp(fmean(ratios)) if ratios else 1.0
+
+
+# What is said
+
+
+def _nll(one: Moved) -> str:
+    """The answers' own NLL, and what it means as a perplexity."""
+    now = f"{-one.after:.2f}, a perplexity of {_size(math.exp(min(-one.after, 700)))}"
+    if one.before is None:
+        return f"NLL per token {now}"
+    then = f"{-one.before:.2f}, {_size(math.exp(min(-one.before, 700)))}"
+    return f"NLL per token {now}; before {then}"
+
+
+def _size(value: float) -> str:
+    return f"{value:,.1f}" if value < 100 else f"{value:,.0f}" if value < 1e6 else "over a million"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def _ends(one: Moved) -> str:
+    """The ends of a change of shares, in points."""
+    if not (math.isfinite(one.low) and math.isfinite(one.high)):
+        return ""
+    low, high = (f"{100 * end:+.1f}".replace("-", "−") for end in (one.low, one.high))
+    return f" (change {low} to {high} points)"
+
+
+def _joined(parts: Sequence[str]) -> str:
+    return ", ".join(parts[:-1]) + (" and " if len(parts) > 1 else "") + "".join(parts[-1:])
+
+
+# What was measured
+
+
+def measured(run: Run) -> Measured:
+    """What a run folder holds for the verdict."""
+    before, after = (_dict(_dict(run.evaluation).get(moment)) for moment in _MOMENTS)
+    logged = [n for line in run.training if (n := _number(line.get("logps/chosen"))) is not None]
+    part = max(1, len(logged) // 10)
+    since = takewhile(lambda line: _number(line.get("loss")) is None, reversed(run.training))
+    broke = [int(_number(line.get("step")) or 0) for line in since]
+    checked, all_checked = (
+        _checked(run.samples),
+        _moved(before, after, "correct_answers", share=True),
+    )
+    if checked is None or (all_checked is not None and checked.n < all_checked.n):
+        checked = all_checked  # answers to some prompts only were kept
+    return replace(
+        of_pairs(before, after),
+        checked=checked,
+        answers=[
+            Answer(
+                str(row["before"]),
+                str(row["after"]),
+                str(row.get("chosen") or ""),
+                (row.get("cut_before") is True, row.get("cut_after") is True),
+            )
+            for row in run.samples
+            if row.get("before") is not None and row.get("after") is not None
+        ],
+        trained=(median(logged[:part]), median(logged[-part:])) if len(logged) > 1 else None,
+        broke=broke[-1] if broke else None,
+    )
+
+
+def of_pairs(before: Mapping[str, Any], after: Mapping[str, Any]) -> Measured:
+    """What both sides of an evaluation.json hold for the verdict; nothing was answered."""
+    sizes = {
+        name: _number(_dict(group).get("n")) or 0
+        for name, group in _dict(_dict(after.get("groups")).get("longer answer")).items()
+    }
+    longer, shorter = (sizes.get(f"{name} is longer", 0) for name in ("chosen", "rejected"))
+    return Measured(
+        ranking=_moved(before, after, "preference_accuracy", share=True),
+        chosen=_moved(before, after, "logps/chosen"),
+        longer_chosen=longer / (longer + shorter) if longer + shorter else None,
+    )
+
+
+def _moved(
+    before: Mapping[str, Any], after: Mapping[str, Any], name: str, *, share: bool = False
+) -> Moved | None:
+    """A metric with the change that was measured pair by pair.
+
+    Of folders that hold no such change, a share's ends are those of two shares drawn apart.
+    """
+    old, new = (
+        next(
+            (n for n in map(_any_number, (one.get(name), _value(one, name))) if n is not None), None
+        )
+        for one in (before, after)
+    )
+    if new is None or (share and not math.isfinite(new)):
+        return None
+    told = _dict(_dict(after.get("changes")).get(name))
+    change, low, high = (_number(told.get(key)) for key in ("value", "low", "high"))
+    if old is None or not math.isfinite(old):
+        old = None if change is None else new - change
+    sizes = (told.get("clusters"), after.get("prompts"), after.get("pairs"))
+    size = int(next((n for n in map(_number, sizes) if n), 0))
+    if not told and share and size and old is not None:
+        error = 1.96 * math.sqrt(sum(p * (1 - p) for p in (old, new) if 0 <= p <= 1) / size)
+        low, high = new - old - error, new - old + error
+    ends = -math.inf if low is None else low, math.inf if high is None else high
+    needed = _number(told.get("pairs_needed"))
+    return Moved(new, old, *ends, size, None if needed is None else int(needed))
+
+
+def _value(side: Mapping[str, Any], name: str) -> float | None:
+    known = side.get(name), _dict(_dict(side.get("intervals")).get(name)).get("value")
+    return next((n for n in map(_any_number, known) if n is not None), None)
+
+
+def _checked(samples: Sequence[Mapping[str, Any]]) -> Moved | None:
+    pairs = [[row.get(f"correct_{moment}") for moment in _MOMENTS] for row in samples]
+    judged = [[float(bool(o)) for o in one] for one in pairs if all(type(o) is bool for o in one)]
+    if not judged:
+        return None
+    before, after = (list(side) for side in zip(*judged, strict=True))
+    one = paired_interval(before, after, share=True)
+    return Moved(fmean(after), fmean(before), one.low, one.high, one.n)
+
+
+def _dict(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _any_number(value: object) -> float | None:
+    """What is a number, NaN among them."""
+    return float(value) if isinstance(value, int | float) else None
+
+
+def _number(value: object) -> float | None:
+    found = _any_number(value)
+    return found if found is not None and math.isfinite(found) else None

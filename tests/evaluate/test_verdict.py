@@ -1,0 +1,158 @@
+"""The verdict: what may be called better, and what may not."""
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from orpo.audit.texts import broken
+from orpo.evaluate.intervals import paired_interval
+from orpo.evaluate.verdict import Answer, Measured, Moved, Verdict, judge
+
+TEXT = "The capital of France is Paris, which lies on the river Seine, and {} is a number."
+LONG = (
+    f"{TEXT} It is old, and its name comes from a tribe; Rome called it Lutetia. Many go to see "
+    "its tower, which was built for a fair, and its bread is good, so that few of them ever leave."
+)
+ANSWERS = [Answer(TEXT.format(i), TEXT.format(i + 50), TEXT.format(7)) for i in range(16)]
+GOOD = Measured(
+    ranking=Moved(0.9, 0.7, 0.12, 0.28, 100),
+    chosen=Moved(-1.0, -1.3, 0.2, 0.4, 100),
+    checked=Moved(0.8, 0.5, 0.1, 0.5, 40),
+    answers=ANSWERS,
+)
+
+
+def answers(after: Any, before: Any = None, **more: Any) -> list[Answer]:
+    """Sixteen answers, `after` and `before` being texts with the number in braces."""
+    return [
+        Answer(
+            *((TEXT if text is None else text).replace("{}", str(i)) for text in (before, after)),
+            **more,
+        )
+        for i in range(16)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "word", "said"),
+    [
+        ({}, "better", "90.0 % of 100 held-out prompts, before in 70.0 % (change +12.0 to +28.0"),
+        ({}, "better", "NLL per token 1.00, a perplexity of 2.7; before 1.30, 3.7"),
+        ({"checked": None}, "better", "its 16 answers read as text."),
+        ({"answers": None}, "ranks better", "what it writes was not looked at"),
+        ({"answers": []}, "ranks better", "what it writes was not looked at"),
+        # The chosen answers.
+        ({"chosen": Moved(-106.0, -12.6, -95, -91, 100)}, "worse", "became improbable (NLL per"),
+        ({"chosen": Moved(-106.0, -12.6)}, "worse", "a perplexity of over a million"),
+        ({"chosen": Moved(-1.5, -1.3, -0.3, -0.1, 100)}, "doubtful", "became less probable"),
+        ({"chosen": Moved(-1.5, -1.3, -0.5, 0.1, 100)}, "better", "stayed as probable"),
+        ({"chosen": Moved(-1.33, -1.3, -0.04, -0.02, 100)}, "better", "stayed as probable"),
+        ({"chosen": Moved(-4.96, -9.0, 3, 5, 100)}, "doubtful", "improbable to it"),
+        ({"chosen": Moved(math.nan, -1.3)}, "worse", "no finite probability"),
+        ({"broke": 40}, "worse", "the loss is no number since step 40"),
+        # The ranking.
+        ({"ranking": Moved(0.6, 0.7, -0.18, -0.02, 100)}, "worse", "it ranks worse"),
+        ({"ranking": Moved(0.75, 0.7, -0.02, 0.12, 100)}, "undecided", "chance may explain"),
+        ({"ranking": Moved(0.7, 0.7, -0.02, 0.02, 100)}, "undecided", "its ranking is the same"),
+        ({"ranking": Moved(1.0, 0.0, 0.4, 1.0, 6)}, "undecided", "6 held-out prompts decide noth"),
+        ({"ranking": Moved(0.9, 0.2, 0.5, 0.8, 100)}, "doubtful", "the wrong way round"),
+        ({"ranking": Moved(0.9, None, n=100)}, "undecided", "before was not measured"),
+        ({"ranking": None, "checked": None}, "unmeasured", "no held-out pairs were scored"),
+        (
+            {"ranking": None, "checked": None, "chosen": None, "trained": (-1.3, -2.0)},
+            "worse",
+            "of its training pairs became improbable",
+        ),
+        # What it writes.
+        ({"checked": Moved(0.3, 0.5, -0.3, -0.1, 40)}, "worse", "30.0 % of 40 checked answers"),
+        (
+            {"answers": answers("")},
+            "worse",
+            "do not read as text: 16 of 16 (no text in 16; before: 0)",
+        ),
+        (
+            {"answers": answers("Sure, the reply\ufffd for {}.")},
+            "worse",
+            "invalid characters in 16",
+        ),
+        ({"answers": answers("thank you {} " * 20)}, "worse", "repetition in 16; before: 0"),
+        ({"answers": answers("no " * 9, "no " * 9)}, "doubtful", "repetition in 16; before: 16"),
+        (
+            {"answers": answers("Thank you.")},
+            "worse",
+            "word for word the same: 16 of 16",
+        ),
+        ({"answers": answers("{} a", TEXT)}, "better", "read as text"),  # what was checked decides
+        ({"answers": answers("{} a", TEXT), "checked": None}, "doubtful", "shrank to"),
+        ({"answers": answers("{} a", TEXT, chosen="b c"), "checked": None}, "better", ""),
+        (
+            {"answers": answers(LONG), "longer_chosen": 0.9, "checked": None},
+            "doubtful",
+            "its answers are 3.2 times as long, and the longer answer is the chosen one in 90.0 %",
+        ),
+        (
+            {"answers": answers(LONG, chosen="short", endless=(False, True))},
+            "doubtful",
+            "do not come to an end: 16 of 16",
+        ),
+        ({"answers": answers(LONG, chosen=LONG, endless=(False, True))}, "better", ""),
+    ],
+)
+def test_one_thing_is_enough(change: dict[str, Any], word: str, said: str) -> None:
+    found = judge(replace(GOOD, **change))
+    assert found.word == word, found.says
+    assert said in found.says
+    assert found.good == (word in ("better", "ranks better"))
+    assert ("etter" in found.says.replace("Not shown to be better", "")) == found.good
+    assert bool(found.against and found.gained) == (". Though " in found.says)
+
+
+def test_it_is_never_better_by_chance_more_often_than_said() -> None:
+    """Two thousand runs in which nothing changed: at most the 2.5 % that the interval allows."""
+    draw = np.random.default_rng(0)
+    better = 0
+    for _ in range(2000):
+        before, after = ((draw.random(60) < 0.7).astype(float).tolist() for _ in range(2))
+        one = paired_interval(before, after, share=True)
+        moved = Moved(float(np.mean(after)), float(np.mean(before)), one.low, one.high, 60)
+        better += judge(replace(GOOD, ranking=moved)).good
+    assert 0 < better / 2000 < 0.035
+
+
+def test_real_kinds_of_text_are_text() -> None:
+    for text in (
+        "```python\nfor i in range(10):\n    print(i ** 2)\n```\n",
+        "| a | b |\n|---|---|\n| 1 | 2 |\n| 3 | 4 |",
+        "∑ x² = 1/(2π) · ∫ f(x) dx ≤ 4 ⇒ x ∈ [0, 1]",
+        "我们使用 T1w 参考空间和 FLIRT（FSL）刚性配准方法，将 T2w 图像对齐。",
+        "नमस्ते, आप कैसे हैं? मैं ठीक हूँ।",
+        "これはテストです。カタカナとひらがなを混ぜた文章。",
+        "Yes 👍🏽 — voilà: “naïve” façade…",
+        "1. Apples\n2. Pears\n3. Plums\n4. Cherries\n5. Figs\n6. Dates",
+        "No.",
+        "Cut through the last 字\ufffd",
+    ):
+        assert broken(text) == "", text
+    for text, what in {
+        "": "no text",
+        " \n": "no text",
+        "the \x07 bell": "invalid characters",
+        "<|im_start|>user": "a chat template's markup",
+        "THE FINITE, THE FINITE, THE FINITE, THE FINITE, THE FINITE, ": "repetition",
+        "好好好好好好好好好好好好好好好": "repetition",
+        "no no no no no no": "repetition",
+        "$$#@@!!((**&&^^%%~~": "jumbled characters",
+        "aбcдeжfзgиhкl": "jumbled characters",
+    }.items():
+        assert broken(text) == what, text
+
+
+def test_a_verdict_is_one_sentence_that_names_what_it_is_compared_with() -> None:
+    found = judge(replace(GOOD, answers=None), "base-model")
+    assert isinstance(found, Verdict)
+    assert found.says.startswith("It ranks held-out pairs better than base-model; what it writes")
+    assert found.says.endswith(".")
+    assert "\n" not in found.says
