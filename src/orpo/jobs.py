@@ -230,8 +230,8 @@ def _is_whole(trainer: ORPOTrainer, checkpoint: Path, evidence: Evidence) -> boo
 
 
 def _finished(folder: Path, first: bool) -> float:
-    """The loss of a run that was finished; its report is drawn if it was not."""
-    if first and not (folder / files.REPORT).exists():
+    """The loss of a run that was finished; it may have been killed before its last report."""
+    if first:
         from orpo.report.write import write_report  # noqa: PLC0415 - seldom
 
         write_report(folder)
