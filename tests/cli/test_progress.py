@@ -213,13 +213,16 @@ def test_the_report_grows_with_the_run(tmp_path: Path, monkeypatch: pytest.Monke
             pages.append(page.read_text(encoding="utf-8") if page.exists() else "")
 
     said: list[str] = []
-    small_run.train(tmp_path, callbacks=[Looking(page.parent, said.append, shown=True)])
-    first, fourth = pages[1], pages[4]  # the evaluation before training has no page
+    looks = {"eval_strategy": "steps", "eval_steps": 2}
+    small_run.train(tmp_path, callbacks=[Looking(page.parent, said.append, shown=True)], **looks)
+    first, fourth = pages[1], pages[-2]  # the evaluation before training has no page
     assert (pages[0], said) == ("", [f"report, from the first log on: {page}"])
     assert all(REFRESH in one for one in pages[1:])
     assert "The run is going on, at step 1 of 4" in first
     assert "The run is going on, at step 4 of 4" in fourth
     assert "not come to its end" not in first
+    assert "before training; there is no evaluation after training yet" in first
+    assert re.search(r"At step 4 the model preferred .* held-out pairs \(before: ", fourth)
     assert opened == [page.as_uri()]
     last = page.read_text(encoding="utf-8")
     assert REFRESH not in last
