@@ -222,7 +222,7 @@ def test_the_report_grows_with_the_run(tmp_path: Path, monkeypatch: pytest.Monke
     assert "The run is going on, at step 4 of 4" in fourth
     assert "not come to its end" not in first
     assert "before training; there is no evaluation after training yet" in first
-    assert re.search(r"At step 4 the model preferred .* held-out pairs \(before: ", fourth)
+    assert re.search(r"At step 4 the model preferred .* held-out pairs \(before training: ", fourth)
     assert opened == [page.as_uri()]
     last = page.read_text(encoding="utf-8")
     assert REFRESH not in last
