@@ -3,19 +3,21 @@
 README.md, its translation, CONTRIBUTING.md and CHANGELOG.md are pages of the site too; links
 between them and docs/ are right on GitHub, and are turned here. A fenced block `math` holds LaTeX,
 as GitHub reads it, and becomes MathML, which browsers draw by themselves: nothing is fetched.
-The table of settings is read out of orpo/config.py.
+The table of settings and the page of all commands are made from the package itself.
 """
 
 from __future__ import annotations
 
-import ast
 import re
 from pathlib import Path, PurePosixPath
 from posixpath import normpath, relpath
 from typing import Any
 
+from command_reference import markdown as commands
 from latex2mathml.converter import convert
 from mkdocs.structure.files import File
+
+from orpo.settings import _STRENGTHS, OwnSettings, settings_of
 
 ROOT = Path(__file__).parent.parent
 PAGES = {
@@ -68,33 +70,21 @@ def on_page_markdown(markdown: str, *, page: Any, **_others: Any) -> str:
         found = PAGES.get(target, target.removeprefix("docs/"))
         return relpath(found, str(PurePosixPath(place).parent))
 
-    return _LINK.sub(turned, markdown).replace("<!-- settings -->", _settings())
+    text = _LINK.sub(turned, markdown)
+    for mark, made in (("<!-- settings -->", _settings), ("<!-- commands -->", commands)):
+        text = text.replace(mark, made()) if mark in text else text
+    return text
 
 
 def _settings() -> str:
-    """A table of our own fields of `ORPOConfig`, read without importing it."""
-    tree = ast.parse((ROOT / "src" / "orpo" / "settings.py").read_text(encoding="utf-8"))
-    config = next(n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == "OwnSettings")
-    strengths = _strengths(tree)
+    """A table of our own fields of `ORPOConfig`; some defaults depend on the objective."""
+    strengths = {name: value for one in _STRENGTHS.values() for name, value in one.items()}
     rows = ["| setting | type | default |", "|---|---|---|"]
-    for field in config.body:
-        if isinstance(field, ast.AnnAssign) and isinstance(field.value, ast.Call):
-            name, given = ast.unparse(field.target), field.value.args[1:]
-            default = ast.unparse(given[0]).strip("'") if given else strengths.get(name)
-            kind = ast.unparse(field.annotation).replace("|", "or")
-            rows.append(f"| `{name}` | `{kind}` | `{default}` |")
+    for one in settings_of(OwnSettings).values():
+        kind = one.type.__name__ if isinstance(one.type, type) else str(one.type)
+        default = strengths.get(one.name, one.default)
+        rows.append(f"| `{one.name}` | `{kind.replace('|', 'or')}` | `{default}` |")
     return "\n".join(rows)
-
-
-def _strengths(tree: ast.Module) -> dict[str, float]:
-    """Defaults that depend on the objective: `_STRENGTHS` of orpo.settings."""
-    for node in tree.body:
-        if isinstance(node, ast.AnnAssign | ast.Assign) and node.value is not None:
-            targets = [node.target] if isinstance(node, ast.AnnAssign) else node.targets
-            if ast.unparse(targets[0]) == "_STRENGTHS":
-                of: dict[str, dict[str, float]] = ast.literal_eval(node.value)
-                return {name: value for one in of.values() for name, value in one.items()}
-    raise LookupError("orpo.settings has no _STRENGTHS")
 
 
 def _formula(source: str, *_args: Any, **_options: Any) -> str:

@@ -3,25 +3,31 @@
 import re
 import shutil
 import subprocess
+import warnings
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from orpo.commands import data, evaluate
+from orpo.commands.main import COMMANDS, main
 from tests.documents import ROOT, Workplace, blocks_of, workplace
 from tests.evaluate.judge.server import Asked, ScriptedServer, longer
 from tests.evaluate.small_alpaca import write_set
 from tests.evaluate.small_mt_bench import small_benchmark
+from tests.report.test_pages_in_browser import Browser, browser
+
+__all__ = ["browser"]
 
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
 TO_RUN = [page for page in PAGES if {b.kind for b in blocks_of(page)} & {"sh", "python"}]
 KINDS = {"sh", "python", "yaml", "json", "text", "math", "bash", "diff"}
 BESIDE = ("benchmarks", "examples", "notebooks", "recipes", "scripts", "src")
-NEEDS_MORE = ("TOKENIZER", "postgresql://host")
-"""In what is shown and not run: another tokenizer, several machines."""
+NEEDS_MORE = ("TOKENIZER", "postgresql://host", "pip install")
+"""In what is shown and not run: another tokenizer, several machines, the network."""
 _COMMAND = re.compile(r"^(orpo|python|pip|make|accelerate|torchrun) ", re.M)
 _INDENTED = re.compile(r"^    (orpo|python|pip|make|accelerate|torchrun) ", re.M)
 
@@ -83,30 +89,60 @@ def test_nothing_to_type_hides_from_the_tests(page: Path) -> None:
             subprocess.run(["bash", "-n"], input=block.text.encode(), check=True)
 
 
-@pytest.fixture
-def site(tmp_path: Path) -> Any:
-    """A build's settings, strict: a broken link or a page outside of the navigation is an error."""
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a strict build: a broken link, or a page that is not in `nav`, is an error."""
     config = pytest.importorskip("mkdocs.config")
-    return config.load_config(
-        str(ROOT / "mkdocs.yml"), site_dir=str(tmp_path / "site"), docs_dir=str(DOCS), strict=True
-    )
-
-
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # mkdocs' and its plugins' own
-def test_the_site_builds_without_a_warning_and_asks_nobody(site: Any) -> None:
     from mkdocs.commands.build import build
 
-    build(site)
-    pages = sorted(Path(site.site_dir).rglob("*.html"))
+    folder = tmp_path_factory.mktemp("site")
+    where = {"site_dir": str(folder), "docs_dir": str(DOCS)}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # mkdocs' and its plugins' own
+        build(config.load_config(str(ROOT / "mkdocs.yml"), strict=True, **where))
+    return folder
+
+
+def test_the_site_builds_without_a_warning_and_asks_nobody(site: Path) -> None:
+    pages = sorted(site.rglob("*.html"))
     assert len(pages) > len(PAGES)
     fetched = re.compile(r'<(?:script|link|img|iframe)\b[^>]*\b(?:src|href)="(?:https?:)?//[^"]*"')
     for page in pages:
         text = page.read_text(encoding="utf-8")
         assert not fetched.search(text), page.name
         assert "Traceback" not in text
-    reference = (Path(site.site_dir) / "api" / "objective.html").read_text(encoding="utf-8")
+    reference = (site / "api" / "objective.html").read_text(encoding="utf-8")
     assert 'id="orpo.orpo_loss"' in reference
-    assert "<math" in (Path(site.site_dir) / "how-it-works.html").read_text(encoding="utf-8")
+    assert "<math" in (site / "how-it-works.html").read_text(encoding="utf-8")
+
+
+def test_the_search_works_on_a_page_that_was_opened_from_a_file(
+    site: Path, browser: Browser
+) -> None:
+    address = (site / "api" / "objective.html").as_uri()
+    shown = browser(f"{address}?q=lambda", "--virtual-time-budget=60000")
+    assert re.search(r"\d+ matching documents", shown.dom)
+    assert '<mark data-md-highlight="">' in shown.dom or "<mark>" in shown.dom
+    assert shown.requests == []
+
+
+def test_every_command_and_option_is_in_the_reference(
+    site: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = (site / "api" / "commands.html").read_text(encoding="utf-8")
+    told = {part.split('"', 1)[0]: part for part in text.split('<h2 id="')[1:]}
+    actions = {"data": data.ACTIONS, "evaluate": evaluate.ACTIONS}
+    for name in COMMANDS:
+        for words in [[name, action] for action in actions.get(name, ())] or [[name]]:
+            with suppress(SystemExit):
+                main([*words, "--help", "all"])
+            flags = re.findall(r"^ +(?:-\w, )?(--\w+)(?![\w-])", capsys.readouterr().out, re.M)
+            assert len(flags) > 1
+            section = told["-".join(("orpo", *words))]
+            if "Every setting of" in section:
+                section += told["orpo-train"]
+            shown = re.findall(r"<dt><code>(--\w+)", section)
+            assert set(flags) - {"--help", "--json"} <= set(shown), words
 
 
 @pytest.mark.parametrize("name", ["demo", "pipelines"])

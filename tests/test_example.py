@@ -45,8 +45,8 @@ NAMES = {
 }
 BUGS = {
     "a mean of means": (
-        ("nll.sum() / tokens", "nll.mean() / len(batches)"),
-        (".sum() / len(all_pairs)", ".mean() / len(batches)"),
+        ("nll.sum() / tokens", "nll.mean() / 2"),
+        (".sum() / pairs", ".mean() / 2"),
     ),
     "the NLL of other tokens": (("texts_w if scope", "answers_w if scope"),),
     "sums instead of means": (("answer.mean()", "answer.sum() / 8"),),
@@ -147,21 +147,20 @@ def test_a_planted_bug_is_seen(rows: Path, curves: dict[str, list[float]], bug: 
     assert losses != pytest.approx(curves["as in the paper"][:6], rel=0, abs=1e-5)
 
 
-def test_main_prints_each_loss_and_what_it_changed(
+def test_main_prints_a_loss_that_falls(
     example: ModuleType,
     rows: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    flags = ["--steps", "4", "--accumulation", "1", "--data", str(rows), "--unseen", str(rows)]
+    flags = ["--steps", "10", "--accumulation", "1", "--data", str(rows), "--unseen", str(rows)]
     monkeypatch.setattr(sys, "argv", [str(SOURCE), *flags])
     example.main()
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[:3] for line in lines[:4]] == [
-        ["step", str(n), "loss"] for n in range(1, 5)
-    ]
-    before, after = lines[4].rpartition(": ")[2].split(" -> ")
-    assert float(before) < float(after)
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert [line[:3] for line in lines] == [["step", n, "loss"] for n in ("0", "5", "10")]
+    losses, ratios = ([float(line[at]) for line in lines] for at in (3, -1))
+    assert losses == sorted(losses, reverse=True) != sorted(losses)
+    assert ratios == sorted(ratios) != sorted(ratios, reverse=True)
 
 
 def test_it_is_a_hundred_lines_of_code_and_imports_nothing_of_orpo() -> None:

@@ -84,8 +84,8 @@ class Shown:
         return html.unescape(found[1]) if found else ""
 
 
-Browser = Callable[[str], Shown]
-"""Loads a page from a file, runs its scripts, and tells what came of it."""
+Browser = Callable[..., Shown]
+"""Loads a page, or the address of one, runs its scripts, and tells what came of it."""
 
 
 @pytest.fixture(scope="session")
@@ -99,11 +99,14 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
         server.daemon_threads = True
         proxy = f"--proxy-server=127.0.0.1:{server.server_address[1]}"
 
-        def show(page: str) -> Shown:
-            path = folder / f"page-{len(list(folder.iterdir()))}.html"
-            path.write_text(page, encoding="utf-8")
+        def show(page: str, *flags: str) -> Shown:
+            address = page
+            if not page.startswith("file:"):
+                path = folder / f"page-{len(list(folder.iterdir()))}.html"
+                path.write_text(page, encoding="utf-8")
+                address = path.as_uri()
             before, own = len(KNOCKS), f"--user-data-dir={folder / 'profile'}"
-            command = [program, *_QUIET, proxy, own, path.as_uri()]
+            command = [program, *_QUIET, *flags, proxy, own, address]
             done = subprocess.run(command, capture_output=True, check=True, timeout=60)
             asked = [line for line in KNOCKS[before:] if not _ERRANDS.search(line)]
             return Shown(done.stdout.decode("utf-8", "replace"), asked)
