@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 from tests.audit.faults import audited, distinct_rows, found, pair
 
-from orpo.audit.findings import EXAMPLES, Finding, clip, grade, percent
+from orpo.audit.findings import EXAMPLES, Finding, clip, grade
 from orpo.audit.texts import markup_in, refuses, script_of
 from orpo.data.split import key_of, normalised
+from orpo.quantities import as_share
 
 Values = list[dict[str, Any]]
 Change = Callable[[Values], Values]
@@ -332,7 +333,7 @@ def test_words_and_grades() -> None:
     assert normalised("ＡＢＣ") == "abc"
     assert key_of("half \ud800") == key_of("half \ud800") != key_of("b")
     assert clip("a\n\nb") == "a b"
-    assert [percent(share) for share in (0.0, 0.0004, 0.5)] == ["0.0 %", "under 0.1 %", "50.0 %"]
+    assert [as_share(share) for share in (0.0, 0.0004, 0.5)] == ["0.0 %", "under 0.1 %", "50.0 %"]
     shares = {0.0: "ok", 0.009: "ok", 0.01: "look", 0.19: "look", 0.2: "stop", 1.0: "stop"}
     assert {share: grade(share, 0.01, 0.2) for share in shares} == shares
     assert grade(1e-9, 0.0, 0.5) == "look"

@@ -34,13 +34,12 @@ WORDS = (
     "says how well the model remembers, not how well it answers.",
     "→ orpo data fix helpful-pairs/train.jsonl --without helpful-pairs/test.jsonl",
     "train.jsonl:640 test.jsonl:3 如果明天下雨，我们还去爬山吗？",
-    "longer chosen 0.8126 auc 0.77",
-    "Special tokens in texts < 0.1 % 2 of 10,112",
+    "Special tokens in texts under 0.1 % 2 of 10,112",
     "<|im_end|> means that a turn is over.",
     "Empty answers none of 10,112",
     "The median length in tokens is about 64 in prompts",
     "The longer answer is chosen in 80.6 % of 10,021 pairs, and in 96.0 % of the 324 in which it "
-    "is at least 5 times as long. Length alone tells the chosen answer with an AUC of 0.77",
+    "is at least 5 times as long.",
     "1.5 to 2 2,390 88.0 %",
     "At a max_length of 1,024, 6.9 % of the pairs are cut and 0.4 % dropped. From 2,048 on, less "
     "than 1 % of the pairs lose anything.",

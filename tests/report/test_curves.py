@@ -171,7 +171,7 @@ def test_a_gradient_norm_with_spikes_gets_a_logarithmic_axis() -> None:
     lines = [{"step": step, "grad_norm": 1.0 + step % 3} for step in range(1, 40)]
     figure = drawn([*lines, {"step": 40, "grad_norm": 5000.0}])["norm"]
     assert {"1", "10", "100", "1000"} & set(texts(figure))
-    assert "highest 5000 at step 40" in figure.seen
+    assert "highest 5,000 at step 40" in figure.seen
 
 
 # What is said of them

@@ -228,7 +228,7 @@ def test_a_tuning_says_how_sure_it_is(tmp_path: Path) -> None:
     for words in ("`--alphas`", "the recipe takes", "was stopped", "has the same seed"):
         assert words in said
     test, every = page.tables
-    assert test.rows[1][3] == "+2.0 pp (+1.0 to +3.0)"
+    assert test.rows[1][3] == "+2.0\u00a0pp (+1.0 to +3.0)"
     assert test.rows[2][4] == "–"
     assert every.rows[0][-1].startswith("best")
     assert every.rows[-1][-1].endswith("broken: why")

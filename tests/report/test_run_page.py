@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from orpo.errors import ConfigError, DataError
+from orpo.quantities import as_change, as_count, as_number, as_pair, as_percent, joined
 from orpo.report.measures import changes, intervals
 from orpo.report.run import run_page
-from orpo.report.values import as_change, as_count, as_number, as_pair, as_percent, joined
 from orpo.report.write import write_report
 from orpo.runs.files import METRICS, Run, read_run
 from tests.report.pages import HOSTILE, Page, assert_complete, assert_inert, poisoned
@@ -59,7 +59,7 @@ def test_what_a_run_folder_holds_is_there(full_run: Path, tmp_path: Path) -> Non
     assert_complete(page)
     for text in (
         "ORPO, α = 0.5, β = 1",
-        "Log-probability, rejected per token, mean −1.97 −2.41 −0.44",
+        "NLL of the rejected answers, per token prompts are not counted 1.97 2.41 +0.44",
         "mean_answer_length 21.4 9.8 −11.6",
         "形容词 150 37.0 % 89.0 % +52.0 pp +42.8 to +61.2 pp better",
         "✗ not correct rambling",
@@ -232,7 +232,7 @@ def test_uncertainty_stands_beside_the_numbers(build_run: BuildRun) -> None:
     page = page_of(folder)
     assert "before in 61.5 % (change +26.0 to +37.0 points)" in page.text
     assert "+31.6 pp, 95 % interval +26.0 to +37.0 pp" in page.text
-    assert "Preference accuracy , by language" in page.text
+    assert "Prefers the chosen answer , by language" in page.text
     assert "en 200 65.0 % 95.0 % +30.0 pp +20.0 to +40.0 pp better" in page.text
     assert "zh 200 – 91.0 % –" in page.text
     verdicts = {row.name: row.verdict for row in changes(read_run(folder))}
@@ -259,14 +259,14 @@ def test_what_was_counted_and_what_was_not(build_run: BuildRun) -> None:
     metrics = [*training_lines(), TOTALS | {"total_flos": 5.5e11}]
     page = page_of(build_run(name="plain", metrics=metrics))
     assert (
-        "Cost Training time 4 min 20 s Operations about 550 GFLOP Tokens per second 5000"
+        "Cost Training time 4 min 20 s Operations about 550 GFLOP Tokens per second 5,000"
         in page.text
     )
     work = {"flops": 1.234e15, "pairs": 3200, "passes_per_pair": 2.0, "peak_bytes": 2**31}
     folder = build_run(metrics=metrics, work=work)
     text = page_of(folder).text
-    assert "Operations 1.23 PFLOP Pairs 3,200 pairs Forward passes per pair 2" in text
-    assert "Peak memory 2.00 GiB" in text
+    assert "Operations 1.2 PFLOP Pairs 3,200 pairs Forward passes per pair 2" in text
+    assert "Peak memory 2 GiB" in text
     (folder / "work.json").write_text("{broken", encoding="utf-8")
     assert "Forward passes" not in page_of(folder).text
 
@@ -439,8 +439,8 @@ def test_the_run_in_a_sentence(
 
 def test_numbers_as_a_reader_likes_them() -> None:
     for value, shown in {
-        **{0.021312: "0.02131", -1.23456: "−1.235", 12345.6: "12,346", 8e-6: "8e-06", None: "–"},
-        **{math.nan: "NaN", -math.inf: "−∞", 2e300: "2e+300", -8e-6: "−8e-06"},
+        **{0.021312: "0.0213", -1.23456: "−1.23", 12345.6: "12,346", 8e-6: "8e-6", None: "–"},
+        **{math.nan: "NaN", -math.inf: "−∞", 2e300: "2e300", -8e-6: "−8e-6", 999.7: "1,000"},
     }.items():
         assert as_number(value) == shown
     for (first, last), shown_two in {
@@ -448,8 +448,8 @@ def test_numbers_as_a_reader_likes_them() -> None:
         **{(1.00001, 1.00002): ("1", "1"), (0.0, 0.0): ("0", "0")},
     }.items():
         assert as_pair(first, last) == shown_two
-    assert (as_percent(0.931), as_percent(1.7)) == ("93.1\u00a0%", "1.7")
-    assert as_change(0.615, 0.931, share=True) == "+31.6\u00a0pp"
+    assert (as_percent(0.931), as_percent(1.7)) == ("93.1 %", "1.7")
+    assert as_change(0.615, 0.931, share=True) == "+31.6 pp"
     assert as_change(2.0, 1.5, share=False) == "−0.5"
     assert (as_count(1, "pair"), as_count(1200, "reply")) == ("1 pair", "1,200 replies")
     assert (joined(["a"]), joined(["a", "b", "c"]), joined([])) == ("a", "a, b and c", "")

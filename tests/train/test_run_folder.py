@@ -12,6 +12,7 @@ import yaml
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
 from orpo import ORPOConfig, ORPOTrainer
+from orpo.quantities import as_number
 from orpo.runs.files import read_run
 from orpo.train.recorder import versions
 from tests.train.small import Stream, text_rows, tiny_llama
@@ -168,10 +169,11 @@ class TestModelCard:
         last = losses_of(trainer)[2]
         for said in (
             "## Training metrics at step 3",
-            f"| loss | {last['loss']:.4g} |",
-            f"| rewards/margins | {last['rewards/margins']:.4g} |",
+            f"| Loss | {as_number(last['loss'])} |",
+            f"| Reward margin, mean | {as_number(last['rewards/margins'])} |",
+            f"| NLL of the chosen answers, per token | {as_number(-last['logps/chosen'])} |",
             "## Evaluation metrics at step 3",
-            f"| eval_loss | {evaluation['eval_loss']:.4g} |",
+            f"| Loss | {as_number(evaluation['eval_loss'])} |",
             "| orpo_alpha | 0.35 |",
             "train_dataset: 9 rows, 8 kept, dropped: 1 identical_answers",
             f"torch {torch.__version__}",
@@ -186,7 +188,7 @@ class TestModelCard:
         assert header["base_model"] == "org/base"
         assert header["tags"] == ["orpo", "preference-optimization", "test"]
         assert "# mine" in body
-        assert "| accuracy | 0.5 | 0.75 |" in body
+        assert "| accuracy | 0.50 | 0.75 |" in body
         assert "## Training metrics" not in body
 
     def test_of_an_adapter(self, make_trainer: Make, run: Path) -> None:

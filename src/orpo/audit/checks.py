@@ -19,9 +19,9 @@ from orpo.audit.findings import (
     clip,
     grade,
     in_words,
-    percent,
 )
 from orpo.audit.texts import about_markup, markup_in, opening_of, refuses, script_of
+from orpo.quantities import as_share
 
 CATEGORY_COLUMNS = ("category", "topic", "subset", "source", "task", "domain", "language")
 """Columns that say where a row belongs, if they hold a limited number of names."""
@@ -218,7 +218,7 @@ class Languages(Check):
 
     def _told(self) -> Told:
         rows = max(1, self.kinds.total())
-        told = ", ".join(f"{name} {percent(n / rows)}" for name, n in self.kinds.most_common(3))
+        told = ", ".join(f"{name} {as_share(n / rows)}" for name, n in self.kinds.most_common(3))
         return {f"prompts: {name}": n for name, n in self.kinds.most_common(8)}, {"told": told}
 
 

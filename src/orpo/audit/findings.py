@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from orpo.data.types import Ledger
 from orpo.errors import DataError
+from orpo.quantities import as_count, as_share
 from orpo.runs.typed import typed
 
 if TYPE_CHECKING:
@@ -145,14 +146,14 @@ class Count(int):
     def __format__(self, form: str) -> str:
         if "|" in form:
             return form.split("|")[self != 1]
-        return amount(self, form) if form.isidentifier() or " " in form else f"{int(self):,}"
+        return as_count(self, form) if form.isidentifier() or " " in form else f"{int(self):,}"
 
 
 class Share(float):
     """A number that is a share unless its format says otherwise."""
 
     def __format__(self, form: str) -> str:
-        return format(float(self), form) if form else percent(self)
+        return format(float(self), form) if form else as_share(self)
 
 
 Told: TypeAlias = tuple[Mapping[str, float], Mapping[str, Any]]
@@ -250,16 +251,6 @@ def grade(share: float, look: float, stop: float) -> str:
 def worst(*verdicts: str) -> str:
     """The worst of some verdicts."""
     return max(verdicts, key=VERDICTS.index, default="ok")
-
-
-def percent(share: float) -> str:
-    """A share in words; what is not 0 does not look like 0."""
-    return "under 0.1 %" if 0 < share < 0.001 else f"{100 * share:.1f} %"
-
-
-def amount(count: int, noun: str) -> str:
-    """A number with its noun: "1 row", "1,200 rows"."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def clip(text: str) -> str:

@@ -84,7 +84,7 @@ class Lengths(Check):
         sure = _lower_bound(self.share, unequal) if unequal else 0.0
         return self.outcome(
             {"longer_chosen": share, "auc": auc, "equal_length": pairs - unequal},
-            {"which": which, "most": max(share, 1 - share), "unit": self.unit, "auc": auc},
+            {"which": which, "most": max(share, 1 - share), "unit": self.unit},
             verdict=grade(sure, self.rule["look"], self.rule["stop"]),
         )
 

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from orpo.audit.faults import CHECKS
-from orpo.audit.findings import amount
 from orpo.audit.similar import minhash_available
 from orpo.errors import ConfigError
 from orpo.options import argument, option
+from orpo.quantities import as_count
 
 KINDS = (".jsonl", ".jsonl.gz", ".parquet")
 """Kinds of files that a copy can be."""
@@ -141,7 +141,7 @@ class Repaired:
         held = f" + {self.held_out} held out" if "held_out_output" in self.targets else ""
         yield (
             f"{self.dataset}{f' ({self.format})' if self.format else ''}: "
-            f"{amount(self.rows_in, 'row')} = {self.written} written{held} + "
+            f"{as_count(self.rows_in, 'row')} = {self.written} written{held} + "
             f"{sum(self.dropped.values())} dropped"
         )
         for reason, count in self.dropped.items():
@@ -152,7 +152,7 @@ class Repaired:
         if self.prompts:
             aside, prompts = int(self.prompts["held_out"]), int(self.prompts["all"])
             yield (
-                f"  held out: {aside:,} of {amount(prompts, 'prompt')} ({aside / prompts:.1%}; "
+                f"  held out: {aside:,} of {as_count(prompts, 'prompt')} ({aside / prompts:.1%}; "
                 f"asked for {self.prompts['asked']:.1%})"
             )
         for name, path in self.targets.items():

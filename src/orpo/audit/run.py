@@ -6,7 +6,7 @@ from itertools import chain, islice
 
 from orpo.audit import checks, repeats
 from orpo.audit.faults import PairView, count_texts, view
-from orpo.audit.findings import EXAMPLES, Audit, Check, Example, Finding, amount, clip, in_words
+from orpo.audit.findings import EXAMPLES, Audit, Check, Example, Finding, clip, in_words
 from orpo.audit.lengths import Lengths, TokenCounts, truncation_of
 from orpo.audit.similar import minhash_available
 from orpo.data.asked import CHANGES, decide, told_of_changes
@@ -15,6 +15,7 @@ from orpo.data.reading import PairReaders, is_tokenised
 from orpo.data.tokenize import PairTokenizer
 from orpo.data.types import Dropped, Ledger, PreferencePair, Row, TokenizedPair
 from orpo.errors import DataError
+from orpo.quantities import as_count
 from orpo.terminal import under_way
 
 CONTENT_ROWS = 20_000
@@ -153,7 +154,7 @@ class _Auditor:
                     check.hold(seen)
         read.require_readable()
         if bad:
-            self._notes.append(f"{self._plan.eval_name}: {amount(bad, 'row')} cannot be read")
+            self._notes.append(f"{self._plan.eval_name}: {as_count(bad, 'row')} cannot be read")
 
     def add(self, rows: Sequence[Row]) -> None:
         """Look at some rows."""

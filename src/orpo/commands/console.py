@@ -13,6 +13,7 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
+from orpo.quantities import beside
 from orpo.terminal import spelled_out, unguarded
 
 
@@ -46,17 +47,6 @@ class Screen(Console):
 
 
 console = Screen(stderr=True, highlight=False, emoji=False)
-
-_LABELS = {
-    "preference_accuracy": "prefers the chosen answer",
-    "correct_answers": "greedy answers checked correct",
-    "log_odds_chosen": "log odds ratio, mean",
-    "logps/chosen": "log-probability per token, chosen",
-    "logps/rejected": "log-probability per token, rejected",
-    "nll_loss": "NLL of the chosen text",
-    "loss": "ORPO loss",
-}
-_SHARES = {"preference_accuracy", "correct_answers"}
 
 
 _WIDE, _OPENING, _CLOSING = (
@@ -97,15 +87,18 @@ def open_page(page: Path) -> None:
     say(f"no browser can be opened here; the page is {page}")
 
 
-def before_after_table(before: Mapping[str, Any], after: Mapping[str, Any], title: str) -> Table:
+def before_after_table(
+    evaluation: Mapping[str, Mapping[str, Any]],
+    title: str,
+    recipe: Mapping[str, Any] | None = None,
+) -> Table:
     """Held-out metrics before and after training, one row each."""
     table = Table(title=title, title_justify="left", title_style="bold")
     table.add_column("")
     for name in ("before", "after"):
         table.add_column(name, justify="right")
-    for name, label in _LABELS.items():
-        if name in after:
-            table.add_row(label, _shown(name, before.get(name)), _shown(name, after[name]))
+    for _, *cells in beside(evaluation.get("before", {}), evaluation["after"], recipe):
+        table.add_row(*cells)
     return table
 
 
@@ -129,9 +122,3 @@ def rows_table(columns: list[str], rows: list[list[str]], *, lines: bool = True)
     for row in rows:
         table.add_row(*(Text(spelled_out(cell)) for cell in row))
     return table
-
-
-def _shown(name: str, value: Any) -> str:
-    if value is None:
-        return "–"
-    return f"{100 * value:.1f} %" if name in _SHARES else f"{value:.3f}"

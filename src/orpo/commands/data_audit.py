@@ -12,12 +12,13 @@ from rich.box import SIMPLE
 from rich.table import Table
 from rich.text import Text
 
-from orpo.audit.findings import Audit, Finding, amount
+from orpo.audit.findings import Audit, Finding
 from orpo.commands.console import console, say
 from orpo.commands.main import print_json
 from orpo.data.sources import open_source
 from orpo.errors import ConfigError, DataError
 from orpo.options import argument, asked, option, training_settings
+from orpo.quantities import as_count
 from orpo.runs.writing import ensure_writable
 
 if TYPE_CHECKING:
@@ -190,7 +191,7 @@ def _tokens(pair: Mapping[str, Any]) -> int:
 def _show(audit: Audit) -> None:
     rows, table = audit.rows, Table(box=SIMPLE, padding=(0, 1, 0, 0))
     format_name = rows.format or "no format"
-    read = amount(rows.rows_in, "row")
+    read = as_count(rows.rows_in, "row")
     say(f"{audit.dataset} ({format_name}): {read}, {rows.kept:,} kept")
     for name in ("", "check", "found", "of", "share"):
         right = name in ("found", "of", "share")

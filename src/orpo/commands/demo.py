@@ -7,6 +7,7 @@ from typing import Any
 
 from orpo.commands.console import before_after_table, console, rows_table, say
 from orpo.options import option
+from orpo.quantities import as_count, as_duration
 
 EXAMPLES = """\
 examples:
@@ -40,9 +41,9 @@ def run(options: Options) -> dict[str, Any]:
             max_steps=options.max_steps,
             seed=options.seed,
         )
-    before, after = result.evaluation["before"], result.evaluation["after"]
-    title = f"{after['pairs']:.0f} held-out prompts, none of them seen in training"
-    console.print(before_after_table(before, after, title))
+    pairs = as_count(result.evaluation["after"]["pairs"], "held-out prompt")
+    title = f"{pairs}, none of them seen in training"
+    console.print(before_after_table(result.evaluation, title))
     better, worse = _turned(result.samples, "after"), _turned(result.samples, "before")
     say(
         f"{len(better)} answers turned from wrong to right, {len(worse)} from right to wrong; "
@@ -51,7 +52,7 @@ def run(options: Options) -> dict[str, Any]:
     console.print(rows_table(["prompt", "before", "after"], _side_by_side(result.samples)))
     say(result.verdict.says)
     seconds = time.perf_counter() - started
-    say(f"{result.steps} steps of ORPO; the whole demo took {seconds:.0f} s")
+    say(f"{result.steps} steps of ORPO; the whole demo took {as_duration(seconds)}")
     say(f"aligned model and report: {result.output_dir}, {result.report}")
     say("type next:")
     say(f"  orpo chat {result.output_dir}")

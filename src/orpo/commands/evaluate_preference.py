@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orpo.audit.findings import amount
 from orpo.commands.console import say
 from orpo.commands.evaluate import claim, finish, show
 from orpo.data.sources import open_source
 from orpo.errors import ConfigError, DataError
 from orpo.options import argument, option, training_settings
+from orpo.quantities import as_count
 from orpo.runs.files import RECIPE, REPORT, SCORES, ensure_reachable, read_recipe
 from orpo.setting_types import as_declared
 
@@ -91,7 +91,9 @@ def run(options: Options) -> dict[str, Any]:
         ).run()
     found, page = finish(result, folder)
     account = result.results["after"].account
-    title = f"{amount(account['pairs'], 'held-out pair')}, {amount(account['prompts'], 'prompt')}"
+    title = (
+        f"{as_count(account['pairs'], 'held-out pair')}, {as_count(account['prompts'], 'prompt')}"
+    )
     first, *groups = page.tables
     show(first.columns, [_short(row) for row in first.rows], title)
     rows_of_groups: list[Sequence[str]] = []  # all kinds; what was before is on the page

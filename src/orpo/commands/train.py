@@ -14,6 +14,7 @@ from orpo.commands.console import before_after_table, console, say
 from orpo.commands.flags import Asked, ask
 from orpo.errors import ConfigError
 from orpo.options import argument, group, option, training_settings
+from orpo.quantities import as_amount, as_bytes, as_count, as_duration, as_flops, as_number
 from orpo.runs import processes
 from orpo.runs.files import ensure_reachable, located
 from orpo.terminal import silent
@@ -135,10 +136,10 @@ def _train(asked: Asked, ranks: int, *, shown: bool) -> dict[str, Any] | None:
         return None
     evaluation = result.evaluation
     if evaluation:
-        title = f"{evaluation['after']['pairs']:.0f} held-out pairs"
-        console.print(before_after_table(evaluation.get("before", {}), evaluation["after"], title))
+        title = as_count(evaluation["after"]["pairs"], "held-out pair")
+        console.print(before_after_table(evaluation, title, asked.settings))
     say(result.verdict.says)
-    say(f"{result.steps} steps, mean loss {result.train_loss:.4f}")
+    say(f"{result.steps} steps, mean loss {as_number(result.train_loss)}")
     say(f"model and run folder: {result.output_dir}")
     say(f"report: {result.report}")
     if result.verdict.word != "worse":
@@ -177,40 +178,30 @@ def _table(title: str, rows: list[tuple[str, str]]) -> Table:
 
 def _memory(dry: DryRun) -> list[tuple[str, str]]:
     parts, tokens = dry.memory.parts, f"{dry.memory.tokens:,} positions at a time"
-    rows = [(words, _gib(getattr(parts, name))) for name, words in _PARTS.items()]
-    return [*rows, ("together", _gib(parts.total)), ("micro-batches", tokens)]
+    rows = [(words, as_bytes(getattr(parts, name))) for name, words in _PARTS.items()]
+    return [*rows, ("together", as_bytes(parts.total)), ("micro-batches", tokens)]
 
 
 def _plan(dry: DryRun) -> list[tuple[str, str]]:
     plan, pair, model = dry.plan, dry.pair, dry.model
     shared = "" if dry.fleet.wrapper == "one" else f", {dry.fleet.wrapper}"
     scored = plan.evaluation_flops
-    looks = f" and {_flops(scored)} for the held-out pairs" if scored else ""
+    looks = f" and {as_flops(scored)} for the held-out pairs" if scored else ""
     return [
-        ("model", f"{model['weights']:,} weights, {model['trained']:,} trained"),
+        ("model", f"{as_amount(model['weights'])} weights, {as_amount(model['trained'])} trained"),
         ("devices", f"{dry.fleet.ranks} x {dry.fleet.device.name}{shared}"),
         ("tokens of a pair", f"{pair.prompt:.0f} + {pair.chosen:.0f} + {pair.rejected:.0f}"),
         ("pairs of a step", f"{plan.pairs_per_step:,}"),
-        ("steps", f"{plan.steps:,} ({plan.epochs:.2f} epochs, {plan.pairs:,} pairs)"),
+        ("steps", f"{plan.steps:,} ({as_number(plan.epochs)} epochs, {plan.pairs:,} pairs)"),
         ("positions", f"{plan.positions:,.0f}"),
-        ("operations", f"{_flops(plan.flops)}{looks}"),
+        ("operations", f"{as_flops(plan.flops)}{looks}"),
         ("time", _time(plan)),
         ("cost", "give --price_per_hour" if plan.cost is None else f"{plan.cost:,.2f}"),
     ]
 
 
-def _flops(count: float) -> str:
-    unit, name = (1e15, "PFLOP") if count >= 1e15 else (1e12, "TFLOP")
-    return f"{count / unit:,.3g} {name}"
-
-
 def _time(plan: Plan) -> str:
     if plan.hours is None or plan.device_hours is None:
         return "not known: give --device_tflops"
-    if plan.hours < 1:
-        return f"{60 * plan.hours:.1f} minutes"
-    return f"{plan.hours:,.1f} hours ({plan.device_hours:,.1f} device hours)"
-
-
-def _gib(size: int) -> str:
-    return f"{size / 2**30:.2f} GiB"
+    hours = f" ({plan.device_hours:,.0f} device hours)" if plan.device_hours >= 10 else ""
+    return f"{as_duration(3600 * plan.hours)}{hours}"

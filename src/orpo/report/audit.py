@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from matplotlib import ticker
 
+from orpo.quantities import as_percent, joined, lowered, thousands
 from orpo.report import style
 from orpo.report.page import Figure, Page, Table, Words
 from orpo.report.style import COLOURS, DASHED, DOTTED, percent
-from orpo.report.values import as_percent, joined, lowered, shortened, thousands
+from orpo.report.values import shortened
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -151,8 +152,7 @@ def _figures(audit: Audit) -> Iterator[Figure]:
     if spreads:
         yield _lengths(spreads, "tokens" if audit.unit == "tokens" else "characters")
     if any(one.longer_chosen is not None for one in audit.length_bias):
-        aucs = [one.figures["auc"] for one in audit.findings if "auc" in one.figures]
-        yield _bias(audit.length_bias, aucs[0] if len(aucs) == 1 else None)
+        yield _bias(audit.length_bias)
     counted = max((sum(one.counts) for one in spreads.values()), default=audit.rows.kept)
     total = max([counted, *(one.cut + one.dropped for one in audit.truncation)])
     if audit.truncation and total:
@@ -183,11 +183,11 @@ def _lengths(spreads: Mapping[str, Histogram], unit: str) -> Figure:
     return _figure("lengths", "Lengths", height, paint, numbers, unit=unit, middles=middles)
 
 
-def _bias(every: Sequence[Bias], auc: float | None) -> Figure:
+def _bias(every: Sequence[Bias]) -> Figure:
     told = [one for one in every if one.longer_chosen is not None]
     pairs = sum(one.pairs for one in told)
     given = {
-        **{"told": told, "pairs": pairs, "auc": auc},
+        **{"told": told, "pairs": pairs},
         "overall": sum(one.pairs * (one.longer_chosen or 0) for one in told) / pairs,
     }
     lines = [

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 from matplotlib.ticker import MaxNLocator, NullLocator
 
 from orpo.experiments.results import BUDGETS, Cell, Claim, ComparisonResult, Curve, MethodResult
+from orpo.quantities import as_number, as_percent
 from orpo.report import style
 from orpo.report.page import Figure, Page, Passage, Words, told
 from orpo.report.style import COLOURS, SERIES, percent
-from orpo.report.values import as_number, as_percent
 from orpo.runs.files import short_name
 
 if TYPE_CHECKING:

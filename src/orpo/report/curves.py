@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from matplotlib import ticker
 from matplotlib.lines import Line2D
 
+from orpo.quantities import as_count, as_pair, as_percent, thousands
 from orpo.report import style
 from orpo.report.page import Figure, Words
 from orpo.report.series import FEWEST, Curves, Series, Trend, smoothed, thinned
 from orpo.report.style import COLOURS, DASHED, DOTTED
-from orpo.report.values import as_count, as_pair, as_percent, shortened, thousands
+from orpo.report.values import shortened
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

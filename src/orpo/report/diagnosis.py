@@ -11,19 +11,11 @@ from dataclasses import dataclass
 from statistics import fmean, median, stdev
 from typing import Any
 
+from orpo.quantities import as_count, as_number, as_pair, as_percent, joined, lowered, sentence
 from orpo.report import series as curves_of
 from orpo.report.page import Words
 from orpo.report.series import FEWEST, Curves, Observed, Series, Shift, shift
-from orpo.report.values import (
-    as_count,
-    as_number,
-    as_pair,
-    as_percent,
-    joined,
-    lowered,
-    sentence,
-    shortened,
-)
+from orpo.report.values import shortened
 
 _STILL_LOSS, _STILL_LOSS_HELD_OUT = 0.05, 0.01  # of its size
 _STILL_ODDS, _STILL_ODDS_HELD_OUT = 0.3, 0.05

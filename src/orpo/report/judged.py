@@ -15,10 +15,11 @@ from orpo.errors import DataError
 from orpo.evaluate import results
 from orpo.evaluate.intervals import Interval
 from orpo.evaluate.results import MTBenchResult, Scores
+from orpo.quantities import as_count, minus, number
 from orpo.report import style
 from orpo.report.page import Figure, Page, Passage, Words, ends_of, span, told
 from orpo.report.style import COLOURS, SERIES
-from orpo.report.values import as_count, entries, minus, number, shortened
+from orpo.report.values import entries, shortened
 from orpo.runs.files import read_jsonl
 
 if TYPE_CHECKING:

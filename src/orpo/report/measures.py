@@ -3,10 +3,11 @@
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
-from orpo.report import values
-from orpo.report.values import as_number, as_percent, count, mapping, number, records
+from orpo import quantities
+from orpo.quantities import as_pair, as_percent, number
+from orpo.report.values import count, mapping, records
 from orpo.runs.files import Run
 
 _COUNTS = ("pairs", "prompts", "n", "compared")
@@ -17,29 +18,6 @@ Ends = tuple[float, float]
 """Of a 95 % interval."""
 Row = tuple[str, str, "Change"]
 """A group, its size, and what changed in it."""
-
-
-class _Known(NamedTuple):
-    label: str
-    meaning: str
-    better: int = 0  # +1: more is better, -1: less is better, 0: neither
-    share: bool = False
-
-
-_PREFERS = _Known(
-    "Preference accuracy", "pairs whose chosen answer is more probable per token", 1, True
-)
-_KNOWN = {
-    "preference_accuracy": _PREFERS,
-    "correct_answers": _Known("Correct answers", "greedy answers that pass the check", 1, True),
-    "log_odds_chosen": _Known("Log odds ratio", "chosen over rejected, mean", 1),
-    "logps/chosen": _Known("Log-probability, chosen", "per token, mean"),
-    "logps/rejected": _Known("Log-probability, rejected", "per token, mean"),
-    "loss": _Known("Loss", "NLL + orpo_alpha × odds-ratio term", -1),
-    "nll_loss": _Known("NLL", "of the chosen answers, per token", -1),
-    "rewards/accuracies": _PREFERS,
-    "rewards/margins": _Known("Reward margin", "chosen minus rejected, mean", 1),
-}
 
 
 @dataclass(frozen=True)
@@ -74,12 +52,13 @@ def side(run: Run, moment: str) -> dict[str, Any]:
 
 def changes(run: Run) -> list[Change]:
     """Every number of evaluation.json, the known ones first and in a fixed order."""
-    before, after = side(run, "before"), side(run, "after")
-    names = [name for name in {**after, **before} if _is_shown(name, before, after)]
-    order = {name: i for i, name in enumerate(_KNOWN)}
-    names.sort(key=lambda name: order.get(name.removeprefix("eval_"), len(order)))
-    known = intervals(run)
-    return [_change(name, before.get(name), after.get(name), known.get(name)) for name in names]
+    before, after = (quantities.told_of(side(run, moment)) for moment in ("before", "after"))
+    ends, recipe = intervals(run), mapping(run.recipe)
+    return [
+        _change(name, before.get(name), after.get(name), ends.get(name), recipe)
+        for name in quantities.told_of({**after, **before})
+        if _is_shown(name, before, after)
+    ]
 
 
 def counts(run: Run) -> str:
@@ -87,7 +66,7 @@ def counts(run: Run) -> str:
     before, after = side(run, "before"), side(run, "after")
     sizes = {noun: after.get(f"{noun}s", before.get(f"{noun}s")) for noun in ("pair", "prompt")}
     told = ((count(size), noun) for noun, size in sizes.items())
-    return ", ".join(values.as_count(n, noun) for n, noun in told if n is not None)
+    return ", ".join(quantities.as_count(n, noun) for n, noun in told if n is not None)
 
 
 def breakdowns(run: Run) -> list[Breakdown]:
@@ -125,9 +104,8 @@ def _grouped(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[Br
 
 
 def _breakdown(title: str, metric: str, rows: list[Row]) -> Breakdown:
-    known = _KNOWN.get(metric.removeprefix("eval_"))
     left = max(0, len(rows) - _ROWS)
-    return Breakdown(title, known.label if known else metric, rows[:_ROWS], left)
+    return Breakdown(title, quantities.measure(metric).label, rows[:_ROWS], left)
 
 
 def _part(groups: Mapping[str, Any], group: str) -> dict[str, Any]:
@@ -177,7 +155,8 @@ def intervals(run: Run) -> dict[str, Ends]:
         error = 1.96 * math.sqrt(right + wrong - (right - wrong) ** 2 / n) / n
         found["correct_answers"] = mean - error, mean + error
     told = mapping(side(run, "after").get("changes"))
-    return found | {name: ends for name, one in told.items() if (ends := _ends(one))}
+    found |= {name: ends for name, one in told.items() if (ends := _ends(one))}
+    return quantities.told_ends(found)
 
 
 def _ends(one: object) -> Ends | None:
@@ -187,11 +166,17 @@ def _ends(one: object) -> Ends | None:
     return low, high
 
 
-def _change(name: str, before: object, after: object, interval: Ends | None) -> Change:
+def _change(
+    name: str,
+    before: object,
+    after: object,
+    interval: Ends | None,
+    recipe: Mapping[str, Any] | None = None,
+) -> Change:
     """A number before and after, judged where more or less of it is better and no accident."""
     old, new = number(before), number(after)
-    known = _KNOWN.get(name.removeprefix("eval_"), _Known(name, ""))
-    shown = as_percent if known.share else as_number
+    known = quantities.measure(name, recipe)
+    shown = (as_percent(old), as_percent(new)) if known.share else as_pair(old, new)
     verdict, told, bar = "", "", None
     if old is not None and new is not None:
         by_chance = interval is not None and interval[0] <= 0 <= interval[1]
@@ -200,9 +185,8 @@ def _change(name: str, before: object, after: object, interval: Ends | None) -> 
         if known.share and 0 <= old <= 1 and 0 <= new <= 1:
             bar = round(100 * old, 2), round(100 * new, 2)
     if interval is not None:
-        low, high = (values.as_change(0.0, end, share=known.share) for end in interval)
-        told = f"{low.removesuffix(values.POINTS)} to {high}"
-    change = values.as_change(old, new, share=known.share)
-    return Change(
-        *(name, known.label, known.meaning, shown(old), shown(new), change), verdict, told, bar
-    )
+        low, high = (quantities.as_change(0.0, end, share=known.share) for end in interval)
+        low = low.removesuffix(" pp")
+        told = f"{low} to {high}"
+    change = quantities.as_change(old, new, share=known.share)
+    return Change(*(name, known.label, known.meaning, *shown, change), verdict, told, bar)

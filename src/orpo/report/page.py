@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from orpo import quantities
 from orpo.report import style, values
 
 LONGEST = 4000
@@ -195,6 +196,10 @@ def told(
 _GUARDS: dict[str, str | int | None] = {"\n": "\ue000", "|": "\ue001", "#": "\ue002", ">": "\ue003"}
 
 
+_UNIT = re.compile(r"(?<=\d) (?=%|(?:pp|[kMGTPEZ]?FLOP|(?:[KMGT]i)?B)\b)")
+"""Between a number and its unit no line breaks."""
+
+
 class _Laid(str):
     """Text whose lines and bars are meant."""
 
@@ -209,7 +214,7 @@ def _guarded(value: object) -> object:
 def _opened(text: str) -> str:
     for sign, guard in _GUARDS.items():
         text = text.replace(str(guard), sign)
-    return text
+    return _UNIT.sub("\u00a0", text)
 
 
 def _paragraphs(sentences: Iterable[object]) -> _Laid:
@@ -227,12 +232,12 @@ def ends_of(interval: Any, decimals: int = 1) -> str:
     low, high = interval.low, interval.high
     if low is None or high is None or math.isinf(low) or math.isinf(high):
         return ""
-    return values.minus(f"{low:.{decimals}f} to {high:.{decimals}f}")
+    return quantities.minus(f"{low:.{decimals}f} to {high:.{decimals}f}")
 
 
 def pct(value: float | None) -> str:
     """What is in percent already: 14.7 %."""
-    return "–" if value is None else f"{value:.1f}\u00a0%"
+    return "–" if value is None else f"{value:.1f} %"
 
 
 def _coded(text: str) -> Markup:
@@ -256,25 +261,28 @@ def _environment(*, html: bool) -> Environment:
         finalize=None if html else _guarded,
     )
     made.filters |= {
-        "amount": values.as_count,
+        "amount": quantities.as_count,
+        "brief": quantities.as_amount,
+        "bytes": quantities.as_bytes,
         "coded": _coded,
         "comma": "{:,}".format,
-        "digits": lambda value, decimals: values.minus(f"{value:.{decimals}f}"),
-        "duration": values.as_duration,
+        "digits": lambda value, decimals: quantities.minus(f"{value:.{decimals}f}"),
+        "duration": quantities.as_duration,
         "ends": ends_of,
-        "joined": values.joined,
+        "flops": quantities.as_flops,
+        "joined": quantities.joined,
         "laid": _Laid,
-        "lowered": values.lowered,
+        "lowered": quantities.lowered,
         "listed": lambda given, sign: ", ".join(f"{k}{sign}{v}" for k, v in given.items()),
-        "number": values.as_number,
+        "number": quantities.as_number,
         "paragraphs": _paragraphs,
         "pct": pct,
-        "percent": values.as_percent,
-        "plus": lambda value, decimals: values.minus(f"{value:+.{decimals}f}"),
-        "sentence": values.sentence,
-        "share": values.as_share,
+        "percent": quantities.as_percent,
+        "plus": lambda value, decimals: quantities.minus(f"{value:+.{decimals}f}"),
+        "sentence": quantities.sentence,
+        "share": quantities.as_share,
         "shortened": values.shortened,
-        "signed": values.signed,
+        "signed": quantities.signed,
         "span": span,
         "text": values.text_of,
         "two": lambda value: "–" if value is None else f"{value:.2f}",

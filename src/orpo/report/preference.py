@@ -13,10 +13,10 @@ from matplotlib.ticker import FixedLocator
 from orpo.errors import DataError
 from orpo.evaluate import results
 from orpo.evaluate.intervals import Interval
+from orpo.quantities import as_count, minus
 from orpo.report import style
 from orpo.report.page import Figure, Page, Passage, Words, told
 from orpo.report.style import COLOURS, DOTTED, SERIES, percent
-from orpo.report.values import as_count, minus
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -10,25 +10,16 @@ from typing import Any
 
 from orpo.evaluate import verdict as verdicts
 from orpo.evaluate.verdict import Verdict
+from orpo.quantities import as_count, number
 from orpo.report import diagnosis, measures
 from orpo.report.curves import run_figures, trend_told
 from orpo.report.page import Headline, Page, Words
 from orpo.report.series import Curves, observed, progress, read_curves
-from orpo.report.values import (
-    as_count,
-    count,
-    entries,
-    mapping,
-    number,
-    records,
-    shortened,
-    visible,
-)
+from orpo.report.values import count, entries, mapping, records, shortened, visible
 from orpo.runs.files import AUDIT, RECIPE, Run, short_name
 from orpo.runs.reading import read_object
 
 _LONGEST = 400
-_SPACE = "\u00a0"
 _SHOWN = {"samples": 20, "failures": 8}
 _TURNED = {
     (False, True): "turned from wrong to right",
@@ -122,7 +113,6 @@ def _words(run: Run, curves: Curves, found: Verdict, summary: str, live: int) ->
         took=next((time for time in times if time is not None and 0 <= time < 1e9), None),
         parameters=count(_facts(run).get("parameters")),
         trained=count(_facts(run).get("trainable_parameters")),
-        short=lambda amount: _short(amount, "kMB", " "),
         engine=str(_facts(run).get("engine") or ""),
         curves=curves,
         state=progress(run),
@@ -209,12 +199,6 @@ def _object(run: Run, name: str) -> dict[str, Any]:
         return {}
 
 
-def _short(amount: float, units: str, space: str) -> str:
-    """135 M: three digits and a unit."""
-    power = min(len(units), max(0, int(math.log10(amount) // 3))) if amount >= 1 else 0
-    return f"{amount / 1000**power:.3g}{space}{units[power - 1] if power else ''}".rstrip(" ")
-
-
 def _setting(value: object) -> str:
     if value is None:
         return "–"
@@ -240,7 +224,6 @@ def _costs(run: Run) -> list[tuple[str, str]]:
         speed=round(speeds[len(speeds) // 2]) if speeds else None,
         peak=next(filter(None, peaks), None),
         ranks=count(_facts(run).get("world_size")),
-        short=lambda value: _short(value, "kMGTPE", _SPACE),
         **{name: count(work.get(name)) for name in counted},
     )
     return [(label, value) for label, value in words.lines("costs") if value]

@@ -10,7 +10,8 @@ from itertools import accumulate, pairwise
 from operator import itemgetter
 from statistics import fmean, median, pstdev
 
-from orpo.report.values import as_pair, as_percent, count, mapping, number, records, text_of
+from orpo.quantities import as_pair, as_percent, number
+from orpo.report.values import count, mapping, records, text_of
 from orpo.runs.files import Run
 
 METRICS = (

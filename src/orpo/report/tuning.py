@@ -13,10 +13,10 @@ from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from orpo.errors import DataError
 from orpo.experiments.results import STATES, Recommendation, TrialResult, TuningResult
+from orpo.quantities import as_number
 from orpo.report import style
 from orpo.report.page import Figure, Page, Words, told
 from orpo.report.style import COLOURS
-from orpo.report.values import as_number
 from orpo.runs.files import short_name
 
 if TYPE_CHECKING:

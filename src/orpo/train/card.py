@@ -10,6 +10,7 @@ import jinja2
 from huggingface_hub import EvalResult, ModelCardData
 
 from orpo.errors import DataError
+from orpo.quantities import as_number, as_percent, beside, measure, number, told_ends
 from orpo.runs.files import AUDIT, Run, base_model_id, hub_datasets, hub_id, read_run, short_name
 from orpo.runs.reading import read_object, read_text
 from orpo.runs.writing import write_text
@@ -138,12 +139,9 @@ def card_body(run: Run, about: About, name: str) -> str:
         "plain": _plain,
         "code": _code,
         "quoted": lambda value: _code(repr(value)),
-        "numbers": lambda line: [
-            n for n, v in line.items() if isinstance(v, int | float) and n != "step"
-        ],
-        "shown": _shown,
-        "range": _range,
+        "told": lambda line: beside({}, line, run.recipe),
     }
+    before, after = (run.evaluation.get(moment, {}) for moment in ("before", "after"))
     said = made.get_template("card.md.jinja").render(
         run=run,
         about=about,
@@ -151,8 +149,9 @@ def card_body(run: Run, about: About, name: str) -> str:
         objective=objective,
         base=about.base_model or base_model_id(run) or short_name(run.recipe.get("model")),
         verdict=run.evaluation.get("verdict", {}).get("says"),
-        before=run.evaluation.get("before", {}),
-        after=run.evaluation.get("after", {}),
+        after=after,
+        results=beside(before, after, run.recipe),
+        ranges=_ranges(after.get("intervals")),
         adapter=adapter,
         loader="AutoPeftModelForCausalLM" if adapter else _loader(run.path),
         in_turns=(run.path / "chat_template.jinja").is_file()
@@ -188,16 +187,17 @@ def _audit(run: Run) -> dict[str, Any] | None:
         return None
 
 
-def _shown(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, int | float) else "–"
-
-
-def _range(intervals: Any, name: str) -> str:
-    found = intervals.get(name) if isinstance(intervals, dict) else None
-    low, high = (found.get(end) for end in ("low", "high")) if isinstance(found, dict) else (0, 0)
-    if not isinstance(found, dict) or low is None or high is None:
-        return ""
-    return f" ({_shown(low)} to {_shown(high)})"
+def _ranges(intervals: Any) -> dict[str, str]:
+    """Metric, by the name that it is told under -> its 95 % interval."""
+    found = {}
+    for name, one in intervals.items() if isinstance(intervals, dict) else ():
+        ends = [number(one.get(end)) for end in ("low", "high")] if isinstance(one, dict) else []
+        if ends and ends[0] is not None and ends[1] is not None:
+            found[name] = ends[0], ends[1]
+    return {
+        name: f" ({' to '.join(map(as_percent if measure(name).share else as_number, ends))})"
+        for name, ends in told_ends(found).items()
+    }
 
 
 def _plain(text: object) -> str:

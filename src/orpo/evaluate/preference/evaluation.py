@@ -11,7 +11,6 @@ import numpy as np
 from transformers import PrinterCallback
 
 from orpo.audit.faults import view
-from orpo.audit.findings import amount
 from orpo.config import ORPOConfig
 from orpo.data.reading import PairReaders, ReadOnce, is_tokenised
 from orpo.data.sources import Mixture, Source
@@ -23,6 +22,7 @@ from orpo.evaluate.loading import Answerer, load_answerer
 from orpo.evaluate.preference import pairs as scoring
 from orpo.evaluate.preference.measures import compare, measure, told
 from orpo.evaluate.verdict import judge, of_pairs
+from orpo.quantities import as_count
 from orpo.runs.files import EVALUATION, short_name, write_json
 from orpo.runs.reading import read_object
 from orpo.runs.typed import plain, typed
@@ -153,7 +153,7 @@ class PreferenceEvaluation:
         model = results.ScoredModel(name, *digests, trainer.engine.name)
         found = self._recalled(moment, model, trainer.eval_dataset)
         if found is None:
-            self.say(f"scoring {amount(account['kept'], 'pair')} with {name}")
+            self.say(f"scoring {as_count(account['kept'], 'pair')} with {name}")
             _, found = scoring.score_pairs(trainer, self.facts)
             # What is scored stays, whatever happens to the next model.
             self.models = {**self.models, moment: model}
@@ -183,7 +183,7 @@ class PreferenceEvaluation:
             )
         found = scoring.recall_scores(self.folder, moment, self.facts, data)
         if found is not None:
-            self.say(f"{amount(len(found), 'pair')} already scored with {model.name}")
+            self.say(f"{as_count(len(found), 'pair')} already scored with {model.name}")
         return found
 
     def _results(self) -> dict[str, results.Preferences]:
