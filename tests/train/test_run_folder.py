@@ -188,7 +188,7 @@ class TestModelCard:
         assert header["base_model"] == "org/base"
         assert header["tags"] == ["orpo", "preference-optimization", "test"]
         assert "# mine" in body
-        assert "| accuracy | 0.50 | 0.75 |" in body
+        assert "| accuracy | 0.500 | 0.750 |" in body
         assert "## Training metrics" not in body
 
     def test_of_an_adapter(self, make_trainer: Make, run: Path) -> None:
