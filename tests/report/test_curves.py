@@ -216,7 +216,7 @@ def test_what_is_seen_of_loss_odds_and_accuracy() -> None:
     assert "clearly" not in healthy["odds"].seen + healthy["accuracy"].seen
     seen = healthy["accuracy"].seen.replace("\u00a0", " ")
     assert "Held out, steps 10 to 20: 50.0 % → 75.0 %." in seen
-    assert "Held out, steps 10 to 20: chosen −2.00 → −1.00." in healthy["logps"].seen
+    assert "Held out, steps 10 to 20: chosen −2 → −1." in healthy["logps"].seen
 
 
 def test_matplotlib_and_jinja_are_loaded_only_to_write() -> None:
