@@ -56,6 +56,7 @@ class TrainResult:
         data: Data set -> its account of rows.
         report: The page.
         verdict: What the training made of the model, by all that was measured.
+        was_finished: Whether nothing was left to do.
     """
 
     output_dir: Path
@@ -66,6 +67,7 @@ class TrainResult:
     data: dict[str, Any]
     report: Path
     verdict: Verdict
+    was_finished: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """The result for JSON."""
@@ -161,7 +163,8 @@ def _train(
 ) -> TrainResult:
     folder, first = evidence.folder, trainer.is_world_process_zero()
     checkpoint = trainer.check_resume(resume_from) if resume_from else None
-    if checkpoint is not None and _is_finished(trainer, checkpoint, evidence):
+    finished = checkpoint is not None and _is_finished(trainer, checkpoint, evidence)
+    if checkpoint is not None and finished:
         steps = manifest.read_manifest(checkpoint).step
         say(f"the run is finished: {steps} steps; nothing is left to do")
         loss = _finished(folder, first)
@@ -188,7 +191,7 @@ def _train(
     data = {name: account.as_dict() for name, account in trainer.ledgers.items()}
     found = evidence.evaluation, evidence.samples
     verdict = told_by_the_first_rank(evidence.verdict)
-    return TrainResult(folder, steps, loss, *found, data, folder / files.REPORT, verdict)
+    return TrainResult(folder, steps, loss, *found, data, folder / files.REPORT, verdict, finished)
 
 
 def _write_pages(folder: Path) -> None:
@@ -213,7 +216,8 @@ def _is_finished(trainer: ORPOTrainer, checkpoint: Path, evidence: Evidence) -> 
 
 
 def _is_whole(trainer: ORPOTrainer, checkpoint: Path, evidence: Evidence) -> bool:
-    before, now = files.read_recipe(checkpoint), {**trainer.args.to_dict(), **trainer.run_facts}
+    now = {**trainer.args.to_dict(), **trainer.run_facts}
+    before = files.spelled_as(now, files.read_recipe(checkpoint), checkpoint)
     same = all(before.get(name) == now.get(name) for name in _DECIDE_THE_END)
     state = read_state(checkpoint)
     if trainer.args.resume_changed or not same or state.global_step < state.max_steps:
@@ -246,7 +250,7 @@ def _stopped(job: TrainJob, stop: StopOnSignal, trainer: ORPOTrainer | None, fol
     if step is not None:
         return (
             f"{head} at step {step}; the checkpoint is {folder / checkpoint_name(step)}. "
-            "Go on with the same command and --resume."
+            f"Go on with the same command{'' if job.resume == 'auto' else ' and --resume'}."
         )
     taken = 0 if trainer is None else trainer.state.global_step
     when = f"after step {taken}, of which nothing was saved" if taken else "before training began"

@@ -12,7 +12,9 @@ from orpo.quantities import as_count, as_duration
 EXAMPLES = """\
 examples:
   orpo demo
-  orpo demo --output_dir my-demo --json"""
+  orpo demo --output_dir my-demo --json
+
+A demo that was stopped goes on with the same command."""
 
 _SHOWN = 5
 
@@ -25,6 +27,7 @@ class Options:
     max_steps: int = option(-1, help="stop earlier")
     seed: int = option(42, help="default 42")
     open: bool = option(False, help="open the report in the browser, from the first log on")
+    overwrite: bool = option(False, help="start anew where a demo is finished or was stopped")
 
 
 def run(options: Options) -> dict[str, Any]:
@@ -40,6 +43,7 @@ def run(options: Options) -> dict[str, Any]:
             callbacks=callbacks,
             max_steps=options.max_steps,
             seed=options.seed,
+            overwrite=options.overwrite,
         )
     pairs = as_count(result.evaluation["after"]["pairs"], "held-out prompt")
     title = f"{pairs}, none of them seen in training"
@@ -52,7 +56,10 @@ def run(options: Options) -> dict[str, Any]:
     console.print(rows_table(["prompt", "before", "after"], _side_by_side(result.samples)))
     say(result.verdict.says)
     seconds = time.perf_counter() - started
-    say(f"{result.steps} steps of ORPO; the whole demo took {as_duration(seconds)}")
+    took = f"the whole demo took {as_duration(seconds)}"
+    if result.was_finished:
+        took = "this demo was finished before: add --overwrite to see it done"
+    say(f"{result.steps} steps of ORPO; {took}")
     say(f"aligned model and report: {result.output_dir}, {result.report}")
     say("type next:")
     say(f"  orpo chat {result.output_dir}")

@@ -12,7 +12,7 @@ from orpo.data.sources import open_source
 from orpo.errors import ConfigError, DataError
 from orpo.options import argument, option, training_settings
 from orpo.quantities import as_count
-from orpo.runs.files import RECIPE, REPORT, SCORES, ensure_reachable, read_recipe
+from orpo.runs.files import RECIPE, REPORT, SCORES, ensure_reachable, found_names, read_recipe
 from orpo.setting_types import as_declared
 
 EXAMPLES = """\
@@ -67,7 +67,7 @@ class Options:
 def run(options: Options) -> dict[str, Any]:
     """Score, and show tables."""
     model, folder = Path(options.model), options.output_dir
-    recipe = read_recipe(model) if (model / RECIPE).is_file() else {}
+    recipe = found_names(read_recipe(model), model) if (model / RECIPE).is_file() else {}
     names, share = _held_out(recipe, options.dataset)  # said before torch is loaded
     ensure_reachable(options.model)
     from orpo.evaluate.loading import started_from  # noqa: PLC0415

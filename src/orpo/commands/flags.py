@@ -19,6 +19,7 @@ import yaml
 
 from orpo import settings
 from orpo.errors import ConfigError, DataError
+from orpo.runs.files import found_names
 from orpo.runs.reading import load_yaml, read_text
 from orpo.train.job import TrainJob
 
@@ -273,6 +274,7 @@ def _read_recipe(path: str) -> tuple[dict[str, Any], dict[str, int]]:
     if not isinstance(values, dict) or not isinstance(node, yaml.MappingNode):
         raise ConfigError("holds no settings", where=path, fix="Write one `name: value` per line.")
     lines = {str(key.value): key.start_mark.line + 1 for key, _ in node.value}
+    values = found_names(values, file.parent)
     own = {name: value for name, value in values.items() if not str(name).startswith("_")}
     known = {*settings.settings_of(TrainJob), *settings.training_settings()}
     for name, value in own.items():

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +18,8 @@ from orpo.errors import ConfigError
 from orpo.options import argument, group, option, training_settings
 from orpo.quantities import as_amount, as_bytes, as_count, as_duration, as_flops, as_number
 from orpo.runs import processes
-from orpo.runs.files import ensure_reachable, located
+from orpo.runs.files import ensure_reachable, located, read_recipe, run_of_recipe
+from orpo.runs.manifest import MANIFEST
 from orpo.terminal import silent
 from orpo.train.fleet import Assumptions
 
@@ -78,14 +81,38 @@ def run(options: Options) -> dict[str, Any] | int | None:
     resume = str(given.get("resume"))
     if not dry and recipe is None and resume.endswith((".yaml", ".yml")):
         recipe, given = resume, {**given, "resume": "newest"}  # `orpo train --resume RECIPE.yaml`
+    place = None if dry or recipe is None or processes.launched() else _place(recipe, given)
+    if place is not None:
+        given = {**given, "output_dir": place}
     asked = ask(recipe, given, _DEFAULTS)
     if not processes.launched():  # who launched the ranks has looked already
         refuse_names(asked)
     if dry:
         return _dry_run(asked, options.assumed, ranks)
     if ranks is not None and begins:
-        return _launch(ranks)
+        return _launch(ranks, [] if place is None else ["--output_dir", place])
     return _train(asked, ranks or 1, shown=options.open)
+
+
+def _place(recipe: str, given: Mapping[str, Any]) -> str | None:
+    """The output_dir of the recipe of a run, where no flag says it: that run is never written over.
+
+    What goes on, or replaces, does so where the recipe lies; what is trained again, beside it.
+    """
+    run = run_of_recipe(recipe)
+    if run is None or "output_dir" in given:
+        return None
+    if given.get("resume") or given.get("resume_from_checkpoint") or given.get("overwrite"):
+        return str(run)
+    if not (run / MANIFEST).is_file():
+        what, fix = "the run of this recipe is not finished", "Add --resume to go on, --overwrite"
+        raise ConfigError(what, where=str(run), fix=f"{fix} to begin anew, or an --output_dir.")
+    named = str(read_recipe(run).get("output_dir") or _DEFAULTS["output_dir"])
+    named = str(run) if Path(named).resolve() == run.resolve() else named
+    names = chain([named], (f"{named}-{number}" for number in count(2)))
+    free = next(name for name in names if not Path(name).exists())
+    say(f"{run} holds the finished run of this recipe; it is trained again, in {free}")
+    return free
 
 
 def _ranks(given: str | None) -> int | None:
@@ -107,9 +134,9 @@ def refuse_names(asked: Asked) -> None:
         ensure_reachable(str(job.model))  # else only loading it knows where it may be
 
 
-def _launch(count: int) -> int:
+def _launch(ranks: int, more: list[str]) -> int:
     """Run this very command as ranks, say which one failed, and give the exit code."""
-    outcome = processes.launch(processes.program(sys.argv[1:]), count)
+    outcome = processes.launch(processes.program([*sys.argv[1:], *more]), ranks)
     for line in [*outcome.said, *([f"error: {outcome.message}"] if outcome.message else [])]:
         say(line)
     return outcome.code

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orpo.demo.checks import check_answer
-from orpo.runs.files import RECIPE, read_run
+from orpo.errors import ConfigError
+from orpo.runs.claim import holds
+from orpo.runs.files import RECIPE, read_recipe
 from orpo.terminal import Say
 
 if TYPE_CHECKING:  # the command line names the demo's folders without loading torch
@@ -52,24 +54,34 @@ def run_demo(
     *,
     say: Say,
     callbacks: list[TrainerCallback] | None = None,
+    overwrite: bool = False,
     **settings: Any,
 ) -> TrainResult:
     """Train on the embedded pairs and check greedy answers to all held-out prompts.
 
-    `settings` are fields of `ORPOConfig` that replace the demo's.
+    `settings` are fields of `ORPOConfig` that replace the demo's. A demo with the same ones goes
+    on where it was stopped, unless it is to be overwritten.
     """
+    folder = Path(output_dir)
+    before = read_recipe(folder) if (folder / RECIPE).is_file() else {}
+    if holds(folder) and not _is_demo(before):
+        what, fix = f"holds {holds(folder)} that is no demo", "Give another --output_dir."
+        raise ConfigError(what, where=f"--output_dir {folder}", fix=fix)
     from orpo.config import ORPOConfig  # noqa: PLC0415 - loads torch
     from orpo.jobs import TrainJob, run_training  # noqa: PLC0415 - loads torch
 
-    job = TrainJob(**JOB, **TEST, overwrite=_holds_demo(Path(output_dir)))
-    own = {"num_train_epochs": 1, "logging_steps": 25, "save_strategy": "no"}
-    config = ORPOConfig(output_dir=output_dir, **{**SETTINGS, **own, **settings})
+    own = {"num_train_epochs": 1, "save_steps": 25, "save_total_limit": 1}
+    settings = {**SETTINGS, **own, **settings}
+    changed = [name for name, value in settings.items() if before.get(name) != value]
+    if before and (changed or overwrite):
+        told = f" with another {', '.join(changed)}" if changed else ""
+        say(f"{folder} holds a demo{told}: it is replaced")
+    resume = None if changed or overwrite else "auto"
+    job = TrainJob(**JOB, **TEST, overwrite=bool(before), resume=resume)
+    config = ORPOConfig(output_dir=output_dir, logging_steps=25, **settings)
     return run_training(job, config, say=say, callbacks=callbacks, grade=grade)
 
 
-def _holds_demo(folder: Path) -> bool:
+def _is_demo(recipe: dict[str, Any]) -> bool:
     """An earlier demo may be replaced; somebody's own run may not."""
-    if not (folder / RECIPE).is_file():
-        return False
-    model = Path(str(read_run(folder).recipe.get("model")))
-    return model.parts[-3:] == (ASSETS / "base").parts[-3:]
+    return Path(str(recipe.get("model"))).parts[-3:] == (ASSETS / "base").parts[-3:]

@@ -19,7 +19,7 @@ from orpo.config import ORPOConfig
 from orpo.errors import CheckpointError, ModelError, SaveError
 from orpo.runs.claim import claim_new
 from orpo.runs.commit import commit_files, stage
-from orpo.runs.files import ADAPTER_FILE, RECIPE, read_recipe, require_adapter
+from orpo.runs.files import ADAPTER_FILE, RECIPE, found_names, read_recipe, require_adapter
 from orpo.runs.manifest import MANIFEST, read_manifest, verify
 from orpo.runs.writing import refuse_links
 from orpo.terminal import Say
@@ -80,7 +80,8 @@ def load_answerer(name: str, *, dtype: str = "auto", trust_remote_code: bool = F
 def started_from(model: str) -> str | None:
     """The model that a run or an adapter started from, by name; None if it is neither."""
     folder = Path(model)
-    recipe = read_recipe(folder) if (folder / RECIPE).is_file() else {}
+    there = (folder / RECIPE).is_file()
+    recipe = found_names(read_recipe(folder), folder) if there else {}
     if recipe.get("model"):
         return found_from(model, str(recipe["model"]))
     try:

@@ -302,8 +302,8 @@ def _write_recipe(job: TuneJob, result: TuningResult) -> None:
             "with its whole schedule. The best learning rate tends to fall as runs grow longer: "
             "if the loss is restless, halve it."
         )
-    words.append("Names of files are as seen from where it was tuned.")
     lines = [line for text in words for line in (*textwrap.wrap(text, 96), "")]
     comments = "\n".join(f"# {line}".rstrip() for line in lines[:-1])
     settings = {**job.kept(), **plain(found.values), "output_dir": str(job.folder / "run")}
+    settings["_run"] = {"started_in": str(Path.cwd())}  # from where files are named
     write_text(path, f"{comments}\n{yaml_text(settings)}")

@@ -107,7 +107,7 @@ def claim_run(
         return True
     if resume == "newest":
         raise _nothing_there(folder)
-    held = _held(folder)
+    held = holds(folder)
     if held is None or overwrite or (resume == "auto" and _only_begun(folder)):
         return False
     way = "--resume to go on, --overwrite to replace it" if held == "a run" else "--overwrite"
@@ -170,7 +170,7 @@ def _named(folder: Path, path: Path) -> str:
     if not path.is_dir():
         raise _nothing_there(path)
     inside = _real(path).parent == _real(folder)
-    held = _held(folder)
+    held = holds(folder)
     if inside or held is None or _begun_from(folder, path):
         return str(path)
     raise ConfigError(
@@ -201,7 +201,7 @@ def _holds_model(folder: Path) -> bool:
     return any(path for name in (MANIFEST, *_MODEL) for path in folder.glob(name))
 
 
-def _held(folder: Path) -> str | None:
+def holds(folder: Path) -> str | None:
     """What the folder holds that would be lost, in words."""
     if (folder / RECIPE).exists():
         return "a run"

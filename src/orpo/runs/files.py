@@ -1,6 +1,7 @@
 """The files of a run folder: what they are called, what is in them, how they are read.
 
-recipe.yaml       every setting as resolved; `_run` holds versions, engine, data accounts
+recipe.yaml       every setting as resolved; `_run` holds versions, engine, data accounts, and the
+                  working directory, from which the settings name what they name
 metrics.jsonl     one JSON object per logged step, flushed as it is written
 events.jsonl      {"time", "step", "kind", "message", ...}: what happened beside the steps
 audit.json        what the quick audit of the training data found
@@ -17,8 +18,9 @@ the machine and its user.
 """
 
 import json
+import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,6 +36,11 @@ _DUMPER: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # ten times as fas
 AUDIT, RECIPE, METRICS, EVENTS = "audit.json", "recipe.yaml", "metrics.jsonl", "events.jsonl"
 EVALUATION, SAMPLES, SCORES = "evaluation.json", "samples.jsonl", "scores.jsonl"
 REPORT = "report.html"
+NAMES = (
+    *("model", "tokenizer", "dataset", "eval_dataset", "chat_template"),
+    *("deepspeed", "fsdp_config"),
+)
+"""Settings that may name a file or a folder which is read."""
 
 
 @dataclass(frozen=True)
@@ -128,6 +135,60 @@ def read_recipe(folder: Path) -> dict[str, Any]:
     return recipe
 
 
+def run_of_recipe(file: str | Path) -> Path | None:
+    """The run folder that a recipe lies in, itself or in a checkpoint; None if it is another's."""
+    folder = _run_folder(Path(file).parent)
+    own = Path(file).name == RECIPE and (folder / RECIPE).is_file()
+    return Path(os.path.relpath(folder)) if own and "_run" in read_recipe(folder) else None
+
+
+def _run_folder(folder: Path) -> Path:
+    """The folder of the run, of its own or of a checkpoint's folder."""
+    whole = folder.resolve()
+    return whole.parent if whole.name.startswith("checkpoint-") else whole
+
+
+def found_names(recipe: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """The recipe that lies in a folder, with what it names as it is found from here.
+
+    The names of a run are meant from where it was started: so many folders above its own as its
+    output_dir says, or else the working directory on record. Others are meant from here, or from
+    the recipe's own folder. What is found nowhere, such as a Hub id, stays as it is.
+    """
+    run, places = recipe.get("_run"), [Path(), folder]
+    if isinstance(run, dict):
+        own, out = _run_folder(folder), Path(str(recipe.get("output_dir") or ".")).parts
+        beside = 0 < len(out) < len(own.parts) and own.parts[-len(out) :] == out
+        recorded = Path(str(run.get("started_in") or "."))
+        places = [own.parents[len(out) - 1], recorded] if beside else [recorded]
+    found = {name: _from(places, recipe[name]) for name in NAMES if name in recipe}
+    return {**recipe, **found}
+
+
+def spelled_as(now: Mapping[str, Any], recipe: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """The recipe of a folder, in which the names of what is meant now as well are spelled so."""
+    found = {**found_names(recipe, folder), "output_dir": str(folder.resolve().parent)}
+    shared = {*NAMES, "output_dir"} & now.keys() & found.keys()
+    same = {name: now[name] for name in shared if _place(found[name]) == _place(now[name])}
+    return {**recipe, **same}
+
+
+def _from(places: Iterable[Path], name: Any) -> Any:
+    if isinstance(name, list):
+        return [_from(places, one) for one in name]
+    if not isinstance(name, str) or not name or name.startswith(("/", "~")):
+        return name
+    there = next((place for place in places if os.path.exists(place / name)), Path())
+    return name if there.resolve() == Path.cwd() else str(there / name)
+
+
+def _place(name: Any) -> Any:
+    if isinstance(name, list):
+        return [_place(one) for one in name]
+    there = isinstance(name, str) and os.path.exists(Path(name).expanduser())
+    return os.path.realpath(Path(name).expanduser()) if there else name
+
+
 def write_yaml(path: Path, value: Any) -> None:
     """Write settings in the order given."""
     write_text(path, yaml_text(value))
@@ -207,7 +268,8 @@ def base_model_id(run: Run) -> str | None:
     name = str(run.recipe.get("model") or "")
     if run.facts.get("model_commit"):  # only what came from the Hub has one
         return name
-    return hub_id(name) if not (run.path.parent / name).exists() else None
+    found = str(found_names(run.recipe, run.path).get("model") or "")
+    return hub_id(found) if not (run.path.parent / name).exists() else None
 
 
 def hub_datasets(names: Iterable[object]) -> list[str]:

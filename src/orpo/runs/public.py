@@ -15,7 +15,7 @@ _NAMED = {
     *("data_cache", "logging_dir", "deepspeed", "fsdp_config", "resume_from_checkpoint"),
     *("base_model_name_or_path", "_name_or_path", "name_or_path", "cache_dir"),
 }
-_OF_THE_ROWS = {"dropped_examples"}
+_PRIVATE = {"dropped_examples", "started_in"}
 _SECRET_NAME = re.compile(r"(^|_)(token|password|passwd|secret|api_key)$")
 _TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{20,}")
 _CREDENTIALS = re.compile(r"(?<=://)[^/\s@]+@")
@@ -82,7 +82,7 @@ def _public(value: Any, name: str) -> Any:
         return {
             key: _public(one, str(key))
             for key, one in value.items()
-            if key not in _OF_THE_ROWS
+            if key not in _PRIVATE
             and not (isinstance(one, str) and _SECRET_NAME.search(str(key).lower()))
         }
     if isinstance(value, list):

@@ -19,7 +19,7 @@ from orpo.config import ORPOConfig
 from orpo.errors import CheckpointError, NonFiniteError, OrpoError, TrainingError
 from orpo.runs.checkpoints import checkpoint_name, rotate, set_aside
 from orpo.runs.commit import sweep
-from orpo.runs.files import METRICS, read_jsonl, read_recipe
+from orpo.runs.files import METRICS, read_jsonl, read_recipe, spelled_as
 from orpo.runs.lock import run_lock
 from orpo.runs.manifest import read_manifest
 from orpo.runs.writing import make_way
@@ -89,7 +89,8 @@ class DurableTrainer(Trainer):
         checkpoints.read_progress(path)
         read_jsonl(path / METRICS)
         now = self._recorder.recipe(self.args)
-        changed = check_same_run(read_recipe(path), now, allow=self.args.resume_changed)
+        before = spelled_as(now, read_recipe(path), path)
+        changed = check_same_run(before, now, allow=self.args.resume_changed)
         lines = [("passed_over", line) for line in passed_over]
         self._checked = asked, path, run, [*lines, *(("changed", line) for line in changed)]
         return path

@@ -56,7 +56,7 @@ class RunRecorder(TrainerCallback):
     """Keeps recipe.yaml, metrics.jsonl and events.jsonl of a run."""
 
     def __init__(self, facts: Callable[[], dict[str, Any]]) -> None:
-        self._facts = facts
+        self._facts, self._started_in = facts, os.getcwd()
         self._before: list[str] = []  # lines logged ahead of the first step
         self.lines = 0
         self._resumed: list[str] | None = None  # lines up to the checkpoint; None in a fresh run
@@ -76,6 +76,8 @@ class RunRecorder(TrainerCallback):
         """Every setting as resolved, and what was found out while running; no secrets."""
         facts = self._facts()
         run = {"versions": versions(), **facts.pop("_run", {})}
+        if not args.push_to_hub:  # which sends the recipe as it is
+            run["started_in"] = self._started_in
         left_out = {"hub_token", *facts}
         settings = {key: value for key, value in args.to_dict().items() if key not in left_out}
         return {**_plain(facts), **_plain(settings), "_run": _plain(run)}
