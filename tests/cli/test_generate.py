@@ -70,6 +70,13 @@ def test_a_server_is_asked_turn_after_turn_and_once(orpo: Orpo, tmp_path: Path) 
         asked = len(server.asked)
         orpo.does(*run)
         assert (len(server.asked), orpo.out) == (asked, "")
+        orpo.does(*run[:-2])
+        assert orpo.out.split("\n\n") == [
+            "user: One?\nassistant: 1 messages\nuser: Two?\nassistant: 3 messages",
+            "system: Be brief.\nuser: Add.",  # the prompt's own empty line
+            "1 and 2\nassistant: 2 messages",
+            "user: Say 5\nassistant: 1 messages\n",
+        ]
     assert two == {"turns": ["One?", "Two?"], "answers": ["1 messages", "3 messages"]}
     assert one["prompt"][-1] == {"role": "user", "content": "Add.\n\n1 and 2"}
     assert text == {"prompt": "Say 5", "answer": "1 messages"}

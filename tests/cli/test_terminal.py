@@ -174,7 +174,9 @@ def test_a_server_speaks_as_text(orpo: Orpo, tmp_path: Path) -> None:
     with ScriptedServer(lambda _: f"yes {EVIL}") as server:
         orpo.does("generate", "m", prompts, "--server", server.url)
         assert_inert(orpo)
-        assert json.loads(orpo.out)["answer"] == f"yes {EVIL}".strip()
+        assert orpo.out.startswith("user: Hi\nassistant: yes ")
+        told = orpo.does("generate", "m", prompts, "--server", server.url, "--json")
+        assert told["answers"][0]["answer"] == f"yes {EVIL}".strip()
 
 
 def test_a_bug_is_told_as_text(orpo: Orpo, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,7 +37,7 @@ ACTIONS = {
 EXAMPLES = """\
 examples:
   orpo evaluate preference run --dataset heldout.jsonl
-  orpo evaluate win-rate run --baseline base-model --prompts prompts.jsonl --judge gpt-4o
+  orpo evaluate win-rate run --prompts prompts.jsonl --judge gpt-4o
   orpo evaluate alpaca run --data alpaca_eval --judge gpt-4o
   orpo evaluate mt-bench run --data mt_bench --judge gpt-4o
   orpo evaluate harness run --tasks ifeval
@@ -130,6 +130,17 @@ def refuse_beside(what: str, flag: str, given: Mapping[str, object]) -> None:
                 where=name,
                 fix=f"Leave out {name} or {flag}.",
             )
+
+
+def baseline_of(model: str, given: str | None) -> str:
+    """The model to compare with: what is given, or what the run or the adapter started from."""
+    from orpo.evaluate.loading import started_from  # noqa: PLC0415 - loads torch
+
+    found = given or started_from(model)
+    if found is None:
+        what, fix = f"is needed: {model} is no run that says what it started from", "Name a model."
+        raise ConfigError(what, where="--baseline", fix=fix)
+    return found
 
 
 def named(model: str) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 
 from orpo.commands.console import say
 from orpo.commands.evaluate import ANSWERS, claim, finish, show
+from orpo.errors import ModelError
 from orpo.evaluate.settings import HarnessPlan
 from orpo.options import argument, group, option
 from orpo.runs.files import EVALUATION, REPORT, ensure_reachable, write_json, write_jsonl
@@ -14,11 +15,12 @@ from orpo.runs.typed import plain
 EXAMPLES = """\
 examples:
   orpo evaluate harness run --tasks ifeval --apply_chat_template
-  orpo evaluate harness run --tasks arc_easy,hellaswag --num_fewshot 5 --baseline base-model
+  orpo evaluate harness run --tasks arc_easy,hellaswag --num_fewshot 5 --no_baseline
   orpo evaluate harness run --tasks my_task --include_path my-tasks --limit 100 --json
 
-Needs the extra: pip install 'orpo[harness]'. Most tasks load their data from the Hub; those in
---include_path may use files of your own. The same command goes on where it was broken off."""
+A run is compared with the model that it started from. Needs the extra: pip install
+'orpo[harness]'. Most tasks load their data from the Hub; those in --include_path may use files of
+your own. The same command goes on where it was broken off."""
 
 _FOLDER = Path("orpo-eval-harness")
 
@@ -28,7 +30,10 @@ class Options:
     """The model, the tasks, and what to compare with."""
 
     model: str = argument("MODEL", help="run folder, model folder, adapter folder or Hub id")
-    baseline: str | None = option(None, metavar="MODEL", help="compare with this model")
+    baseline: str | None = option(
+        None, metavar="MODEL", help="compare with this; default what the run started from"
+    )
+    no_baseline: bool = option(False, help="compare with nothing")
     output_dir: Path = option(_FOLDER, help=f"default {_FOLDER}")
     overwrite: bool = option(False, help="replace another evaluation in output_dir")
     dtype: str = option("auto", help="dtype of the weights")
@@ -41,10 +46,11 @@ def run(options: Options) -> dict[str, Any]:
     from orpo.evaluate.harness import PARTS, compared, find_tasks, measure  # noqa: PLC0415
     from orpo.evaluate.results import HarnessResult  # noqa: PLC0415
 
-    names = {"after": options.model, **({"before": options.baseline} if options.baseline else {})}
-    for name in names.values():
+    for name in filter(None, (options.model, options.baseline)):
         ensure_reachable(name)
     manager = find_tasks(options.plan)
+    baseline = None if options.no_baseline else options.baseline or _own_base(options.model)
+    names = {"after": options.model, **({"before": baseline} if baseline else {})}
     from orpo.evaluate.generation import weights_digest  # noqa: PLC0415 - loads torch
     from orpo.train.recorder import versions  # noqa: PLC0415
 
@@ -53,7 +59,7 @@ def run(options: Options) -> dict[str, Any]:
     del plan["batch_size"]
     settings = {
         "model": options.model,
-        "baseline": options.baseline,
+        "baseline": baseline,
         **plan,
         "tasks": list(options.plan.tasks),
         "dtype": options.dtype,
@@ -86,3 +92,16 @@ def run(options: Options) -> dict[str, Any]:
     show(page.tables[0].columns, page.tables[0].rows)
     say(f"page: {folder / REPORT}")
     return found
+
+
+def _own_base(model: str) -> str | None:
+    """What a run started from, if it is still there."""
+    from orpo.evaluate.loading import started_from  # noqa: PLC0415 - loads torch
+
+    base = started_from(model)
+    try:
+        ensure_reachable(base or model)
+    except ModelError as error:
+        say(f"compared with nothing, --baseline names another: {error}")
+        return None
+    return base

@@ -13,13 +13,13 @@ from orpo.options import option
 
 EXAMPLES = """\
 examples:
-  orpo evaluate win-rate run --baseline base-model --prompts prompts.jsonl --judge gpt-4o
-  orpo evaluate win-rate run --baseline base-model --prompts prompts.txt --limit 100 \\
+  orpo evaluate win-rate run --prompts prompts.jsonl --judge gpt-4o
+  orpo evaluate win-rate run --baseline another --prompts prompts.txt --limit 100 \\
       --judge judge --judge_url http://127.0.0.1:8000/v1
   orpo evaluate win-rate tuned --server http://127.0.0.1:8001/v1 \\
       --baseline base --baseline_server http://127.0.0.1:8002/v1 --prompts p.jsonl --judge gpt-4o
 
-Both models answer each prompt, the judge compares in both orders. 50 % is no difference. The same
+A run is compared with the model that it started from. Both models answer each prompt, the judge compares in both orders. 50 % is no difference. The same
 command goes on where it broke off."""
 
 BASELINE_ANSWERS = "answers-baseline.jsonl"
@@ -30,7 +30,9 @@ class Options(evaluate.Judged):
     """Which model is compared with which, on what, and by whom it is judged."""
 
     output_dir: Path = option(Path("orpo-eval-win-rate"), help="default orpo-eval-win-rate")
-    baseline: str = option(metavar="MODEL", help="compare with this, such as the base")
+    baseline: str | None = option(
+        None, metavar="MODEL", help="compare with this; default what the run started from"
+    )
     prompts: str = option(metavar="FILE", help="prompts, as for `orpo generate`")
     baseline_server: str | None = option(None, metavar="URL", help="one for the baseline")
 
@@ -56,7 +58,10 @@ def run(options: Options) -> dict[str, Any]:
     assert options.judge is not None
     judge = options.judge.kept_in(folder)
     options.sampling.checked()
-    questions, settings = _questions(options), options.settings()
+    questions = _questions(options)
+    options = replace(options, baseline=evaluate.baseline_of(options.model, options.baseline))
+    assert options.baseline is not None
+    settings = options.settings()
     evaluate.claim(options, settings, (ANSWERS, BASELINE_ANSWERS))
     theirs = replace(options.answering, server=options.baseline_server)
     asked: list[list[Answered]] = []

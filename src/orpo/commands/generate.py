@@ -8,11 +8,10 @@ from typing import Any
 from orpo.commands.console import say
 from orpo.errors import ConfigError
 from orpo.evaluate.answers import answer_questions, open_source_of_answers
-from orpo.evaluate.questions import read_questions
+from orpo.evaluate.questions import Answered, read_questions
 from orpo.evaluate.settings import Sampling
 from orpo.options import argument, asked, group, option
 from orpo.setting_types import as_mapping
-from orpo.terminal import json_line
 
 EXAMPLES = """\
 examples:
@@ -35,7 +34,7 @@ class Options:
         "PROMPTS",
         help=".txt (a prompt a line), .jsonl/.json/.csv/.parquet with a column `prompt`, or a text",
     )
-    output: Path | None = option(None, help="JSONL file, kept up to date; default stdout")
+    output: Path | None = option(None, help="JSONL file, kept up to date; default: shown as text")
     overwrite: bool = option(False, help="answer anew what --output holds")
     server: str | None = option(
         None, metavar="URL", help="an OpenAI-compatible server, such as vLLM, with the model"
@@ -76,10 +75,17 @@ def run(options: Options) -> dict[str, Any]:
     if output is not None and options.overwrite:
         output.unlink(missing_ok=True)
     with closing(source):
-        rows = [one.row() for one in answer_questions(source, questions, sampling, output, say)]
+        answered = answer_questions(source, questions, sampling, output, say)
     if output is not None:
-        say(f"{len(rows)} answers: {output}")
+        say(f"{len(answered)} answers: {output}")
     elif not options.json:
-        for row in rows:
-            print(json_line(row))
-    return {"answers": rows}
+        print("\n\n".join(_told(one, raw=options.raw) for one in answered))
+    return {"answers": [one.row() for one in answered]}
+
+
+def _told(one: Answered, *, raw: bool) -> str:
+    """A conversation up to its last answer, a line or more for each turn."""
+    names = {"user": "text", "assistant": "goes on"} if raw else {}
+    last = {"role": "assistant", "content": one.turns[-1]}
+    turns = [*one.question.conversation(one.turns), last]
+    return "\n".join(f"{names.get(t['role'], t['role'])}: {t['content']}" for t in turns)
