@@ -1,6 +1,7 @@
 """`orpo train` and what can be done with its run folder."""
 
 import json
+import shutil
 from pathlib import Path
 
 import torch
@@ -64,6 +65,35 @@ def test_the_recipe_of_a_run_makes_the_same_run_again(
     assert ours["_run"].pop("id") != theirs["_run"].pop("id")
     differing = {key for key in ours if ours[key] != theirs[key]}
     assert differing <= {"output_dir", "logging_dir", "run_name"}
+
+
+def test_the_recipe_of_a_run_is_run_again_from_anywhere(
+    orpo: Orpo, tiny: Path, pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, elsewhere = tmp_path / "place", tmp_path / "elsewhere"
+    shutil.copytree(tiny, place / "base")
+    pairs.rename(place / "pairs.jsonl")
+    (elsewhere / "base").mkdir(parents=True)  # is not what the run meant
+    monkeypatch.chdir(place)
+    told = ("--model", "base", "--dataset", "pairs.jsonl", "--max_steps", 2, *SHORT)
+    orpo.does("train", *told, "--samples", 0, "--save_steps", 1, "--output_dir", "runs/a")
+    orpo.does("train", "runs/a/recipe.yaml", "--max_steps", 1)
+    assert "it is trained again, in runs/a-2" in orpo.err
+    assert (len(losses(place / "runs/a")), len(losses(place / "runs/a-2"))) == (2, 1)
+    monkeypatch.chdir(elsewhere)
+    recipe = Path("../place/runs/a/recipe.yaml")
+    before = recipe.read_bytes()
+    assert orpo.does("train", recipe, "--resume", "--json")["was_finished"] is True
+    assert "changed" not in orpo.err
+    assert recipe.read_bytes() == before
+    (place / "runs" / "a").rename(tmp_path / "moved")
+    orpo.does("train", "../moved/recipe.yaml", "--overwrite", "--max_steps", 1)
+    assert len(losses(tmp_path / "moved")) == 1
+    place.rename(tmp_path / "as a whole")
+    orpo.does("train", "../as a whole/runs/a-2/recipe.yaml", "--dry_run")
+    (tmp_path / "as a whole/runs/a-2/manifest.json").unlink()
+    said = orpo.refuses_at_once("train", "../as a whole/runs/a-2/recipe.yaml")
+    assert "runs/a-2: the run of this recipe is not finished. Add --resume" in said
 
 
 def test_rows_are_dropped_by_name_if_asked(

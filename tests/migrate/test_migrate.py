@@ -64,6 +64,8 @@ def dumped(values: Mapping[str, Any]) -> str:
 def converted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Conversion]:
     """`converted("name.yaml", text)`: the conversion of a file that is written for it."""
     monkeypatch.chdir(tmp_path)
+    Path("registry").mkdir()
+    Path("registry", "dataset_info.json").write_text(json.dumps(EXPECTED["registry"]))
 
     def run(name: str, text: str, asked: str | None = None) -> Conversion:
         Path(name).write_text(text, encoding="utf-8")

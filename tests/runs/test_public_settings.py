@@ -22,6 +22,7 @@ def test_paths_become_names_and_secrets_are_left_out() -> None:
         "pad_token": None,
         "_run": {
             "id": "abc",
+            "started_in": "/home/jo/secret",
             "notes": [f"chat template taken from /srv/t/x.jinja and/or {TOKEN}"],
             "data": {
                 "train_dataset": {"kept": 3, "dropped_examples": {"empty": [{"where": "/a"}]}}

@@ -55,7 +55,9 @@ def run(options: Options) -> dict[str, Any]:
     _tell(found)
     if path is not None:
         say(f"recipe: {path}")
-        say(f"next: orpo train {path}")
+        blanks = f"fill in {', '.join(found.blanks)} there, then " if found.blanks else ""
+        more = "".join(f" --{name} {name.upper()}" for name in found.missing)
+        say(f"next: {blanks}orpo train {path}{more}")
     elif not options.json:
         print(recipe, end="")
     return {**found.as_dict(), "recipe": None if path is None else str(path)}

@@ -234,6 +234,10 @@ def ask(
     if not held and not told.get("load_best_model_at_end"):  # a recipe may be used without
         told = {k: v for k, v in told.items() if k not in {"eval_strategy", "eval_steps"}}
     lines = {name: f"{recipe}:{line}" for name, line in at.items() if name not in flags}
+    for name, line in lines.items():
+        if told.get(name) == "FILL_IN":  # as `orpo convert-config` leaves it
+            fix = "Write what the line beside it asks for, or give it as a flag."
+            raise ConfigError("is still to be filled in", where=f"{line}, {name}", fix=fix)
     own = {name: value for name, value in told.items() if name not in of_job}
     _placed(lambda: settings.check_given(own), lines)
     rest = {name: value for name, value in told.items() if name in of_job}

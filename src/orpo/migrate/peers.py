@@ -16,6 +16,7 @@ from orpo.migrate.ledger import FILL_IN, Ledger
 from orpo.runs.reading import read_json
 
 _BY_RANK = "lora_r decides whether an adapter is trained"
+_PART = "{} is a part of a data set: write its rows to a file and name that"
 
 
 def require_orpo(ledger: Ledger, peer: str) -> None:
@@ -100,14 +101,27 @@ def _data_of_trl(ledger: Ledger) -> None:
         if ledger.given(name):
             rules.data_sets(ledger, name, rules.listed(ledger.get(name)), setting)
     name = "dataset_name" if ledger.has("dataset_name") else "dataset"
+    if any(one.startswith("datasets[") for one in ledger.names):
+        _entries(ledger, "datasets", "dataset")
+        ledger.not_needed(name, "datasets count there")
+    rules.held_out(ledger, "test_split_size", "nothing is held out")
     value, split = ledger.get(name), ledger.get("dataset_train_split", "train")
     if not isinstance(value, str):
         return
+    wrong = rules.cut_out(value, split)
+    if wrong:
+        rules.fill_in(ledger, name, wrong, "dataset")
+        ledger.not_supported("dataset_train_split", wrong)
     ledger.converted(name, {"dataset": value if split == "train" else f"{value}:{split}"})
     ledger.not_needed("dataset_train_split", "is part of dataset")
-    if ledger.get("eval_strategy", "no") not in ("no", False):
-        spec = f"{value}:{ledger.get('dataset_test_split', 'test')}"
-        ledger.default("the split that TRL evaluates", {"eval_dataset": spec})
+    when = ledger.get("eval_strategy", ledger.get("evaluation_strategy", "no"))
+    if when not in ("no", False) and not {"eval_dataset", "held_out"} & ledger.settings.keys():
+        split, name = ledger.get("dataset_test_split", "test"), "dataset_test_split"
+        if rules.cut_out(value, "["):
+            why = f"{split} of {value} is evaluated there: name the file of its rows"
+            rules.fill_in(ledger, name, why, "eval_dataset")
+        rules.data_sets(ledger, name, [f"{value}:{split}"], "eval_dataset")
+        ledger.default("the split that TRL evaluates", {"eval_dataset": f"{value}:{split}"})
 
 
 def _llama_factory(ledger: Ledger, source: str) -> Callable[[], None]:
@@ -153,16 +167,15 @@ def _data_of_llama_factory(ledger: Ledger) -> None:
         specs = {n: _located(entries.get(n), where) for n in rules.listed(ledger.get(name))}
         unknown = ", ".join(one for one, spec in specs.items() if not spec)
         if specs and not unknown:
-            asked = rules.listed(ledger.get(name))
-            rules.data_sets(ledger, name, [specs[one] or "" for one in asked], name)
+            rules.data_sets(ledger, name, [str(spec) for spec in specs.values()], name)
         elif specs:
-            source = f"a name in {where.name}: put the file or Hub id here"
-            ledger.default(source, {name: next(iter(specs))})
-            ledger.not_supported(
-                name,
-                f"{unknown} is a name in {where}, which is not there or says more than a file or "
-                f"Hub id: put that into the recipe as {name}",
-            )
+            why = f"{unknown} is a name in {where}, which is not there or says more than a file or "
+            why += f"Hub id: put that into the recipe as {name}"
+            if name == "dataset":
+                ledger.default(f"a name in {where.name}", {name: next(iter(specs))})
+                ledger.not_supported(name, why)
+            else:
+                rules.fill_in(ledger, name, why, name)
     rules.held_out(ledger, "val_size", "is 0: nothing is held out")
 
 
@@ -174,10 +187,11 @@ def _located(entry: Any, path: Path) -> str | None:
     usual = {"instruction", "input", "prompt", "chosen", "rejected", "conversations", "system"}
     if columns - usual or entry.keys() & {"subset", "num_samples", "folder", "tags"}:
         return None
-    if isinstance(entry.get("file_name"), str):
-        return str(path.parent / entry["file_name"])
-    split, hub = entry.get("split", "train"), entry.get("hf_hub_url")
-    return hub if split == "train" or hub is None else f"{hub}:{split}"
+    split, hub, file = entry.get("split", "train"), entry.get("hf_hub_url"), entry.get("file_name")
+    if isinstance(hub, str):
+        return hub if split == "train" else f"{hub}:{split}"
+    spec = str(path.parent / file) if isinstance(file, str) else None
+    return None if spec and rules.cut_out(spec, split) else spec
 
 
 def _axolotl(ledger: Ledger, source: str) -> Callable[[], None]:
@@ -201,7 +215,7 @@ def _axolotl(ledger: Ledger, source: str) -> Callable[[], None]:
         rules.four_bits(ledger, ("load_in_4bit",), "nf4", True)
     ledger.not_needed("load_in_4bit", "is off")
     for block, setting in (("datasets", "dataset"), ("test_datasets", "eval_dataset")):
-        _data_of_axolotl(ledger, block, setting)
+        _entries(ledger, block, setting)
     rules.held_out(ledger, "val_set_size", "nothing is held out")
     _steps_of_axolotl(ledger, builder)
     _loggers_of_axolotl(ledger)
@@ -239,23 +253,25 @@ def _precision_of_axolotl(ledger: Ledger, source: str) -> str:
     return "bfloat16" if on else "float16" if fp16 else "float32"
 
 
-def _data_of_axolotl(ledger: Ledger, block: str, setting: str) -> None:
+def _entries(ledger: Ledger, block: str, setting: str) -> None:
+    """Data sets of TRL and Axolotl that are a list of entries, each with keys of its own."""
     names = [name for name in ledger.names if name.startswith(f"{block}[")]
     paths = [name for name in names if name.endswith("].path")]
-    specs = [_spec(ledger, name.removesuffix("path")) for name in paths]
-    for i, name in enumerate(paths):
-        if i == 0 and (setting == "dataset" or len(specs) == 1):
-            rules.data_sets(ledger, name, specs, setting)
-        elif setting == "dataset":
-            ledger.converted(name, {"dataset": ledger.settings["dataset"].value})
-        else:
-            ledger.not_supported(name, "eval_dataset is one data set")
+    found = [_specs(ledger, name.removesuffix("path")) for name in paths]
+    wrong = next((why for _, why in found if why), "")
+    specs = [spec for some, _ in found for spec in some]
+    if paths and wrong:
+        rules.fill_in(ledger, paths[0], wrong, setting)
+    elif paths:
+        rules.data_sets(ledger, paths[0], specs, setting)
+    for name in paths[1:]:
+        ledger.not_needed(name, f"is with {paths[0]}")
     for name in names:
         own, value = name.rpartition(".")[2], ledger.get(name)
-        if own == "data_files" and isinstance(value, list) and len(value) > 1:
-            ledger.not_supported(name, "name the files as dataset, one after the other")
-        elif own in ("split", "revision", "ds_type", "data_files"):
+        if own in ("split", "revision", "ds_type", "data_files"):
             ledger.not_needed(name, "is part of dataset, or seen from the file")
+        elif own in ("name", "data_dir", "shards", "preprocess_shards"):
+            ledger.not_supported(name, _PART.format(f"{own} {value}"))
         elif own == "type" and value == "chat_template.argilla":
             why = "the columns are recognised: chosen and rejected conversations"
             ledger.not_needed(name, why)
@@ -267,17 +283,19 @@ def _data_of_axolotl(ledger: Ledger, block: str, setting: str) -> None:
             ledger.not_supported(name, "columns are recognised by name: rename them in the file")
 
 
-def _spec(ledger: Ledger, prefix: str) -> str:
-    """A data set by file, or by Hub id with revision and split."""
-    files = ledger.get(f"{prefix}data_files")
-    files = files[0] if isinstance(files, list) and len(files) == 1 else files
-    if isinstance(files, str):
-        return files
-    path, split = str(ledger.get(f"{prefix}path")), ledger.get(f"{prefix}split", "train")
-    revision = ledger.get(f"{prefix}revision")
+def _specs(ledger: Ledger, prefix: str) -> tuple[list[str], str]:
+    """(an entry's files, or Hub id with revision and split; what of it cannot be said so)."""
+    files, split = ledger.get(f"{prefix}data_files"), ledger.get(f"{prefix}split", "train")
+    path, revision = str(ledger.get(f"{prefix}path")), ledger.get(f"{prefix}revision")
+    given = files if isinstance(files, list) else [files] if files else []
+    specs = [str(file) for file in given] or [path]
+    part = next((n for n in ("name", "data_dir", "shards") if ledger.given(prefix + n)), None)
+    wrong = _PART.format(f"{part} {ledger.get(f'{prefix}{part}')} of {path}") if part else ""
+    wrong = wrong or next(filter(None, (rules.cut_out(spec, split) for spec in specs)), "")
+    if given or rules.cut_out(path, "["):
+        return specs, wrong
     pinned = f"{path}@{revision}" if revision else path
-    is_file = path.startswith((".", "/")) or path.endswith((".json", ".jsonl", ".csv", ".parquet"))
-    return path if is_file else pinned if split == "train" else f"{pinned}:{split}"
+    return [pinned if split == "train" else f"{pinned}:{split}"], wrong
 
 
 def _steps_of_axolotl(ledger: Ledger, builder: str) -> None:
@@ -381,25 +399,20 @@ def _precision_of_ms_swift(ledger: Ledger) -> None:
 
 def _data_of_ms_swift(ledger: Ledger) -> None:
     for name, setting in (("dataset", "dataset"), ("val_dataset", "eval_dataset")):
-        specs = rules.listed(ledger.get(name))
-        sampled = next((spec for spec in specs if "#" in spec), None)
-        if sampled is not None:
-            ledger.default(f"of {sampled} a part is drawn: cut the file", {setting: FILL_IN})
-            ledger.not_supported(name, f"of {sampled} a part is drawn: cut the file, and name it")
-        elif setting == "eval_dataset" and len(specs) > 1:
-            ledger.not_supported(name, "eval_dataset is one data set")
-        elif ledger.given(name):
-            named = [spec.removeprefix("hf::") for spec in specs]
+        given = rules.listed(ledger.get(name))
+        specs = [spec.removeprefix("hf::").removeprefix("ms::") for spec in given]
+        part = next((spec for spec in specs if "#" in spec or ":" in spec), None)
+        if part is not None:
+            rules.fill_in(ledger, name, f"of {part} a part is drawn: write it to a file", setting)
+        elif specs:
             # Ids are ModelScope's unless something else is said.
-            foreign = [s for s in specs if "/" in s and not Path(s).suffix and s[:4] != "hf::"]
+            foreign = [s for s in given if "/" in s and not Path(s).suffix and s[:4] != "hf::"]
             note = "an id of ModelScope there: see that the Hugging Face Hub has it"
             told = note if foreign and ledger.get("use_hf") is not True else ""
-            ledger.converted(name, {setting: named[0] if len(named) == 1 else named}, told)
-    share = ledger.get("split_dataset_ratio")
-    if isinstance(share, float) and 0 < share < 1:
-        ledger.converted("split_dataset_ratio", {"held_out": share}, "held out by prompt")
-    elif share is not None:
-        ledger.not_needed("split_dataset_ratio", "nothing is held out")
+            rules.data_sets(ledger, name, specs, setting, told)
+    if "eval_dataset" in ledger.settings:
+        ledger.not_needed("split_dataset_ratio", "val_dataset counts there")
+    rules.held_out(ledger, "split_dataset_ratio", "nothing is held out")
     ledger.not_needed("use_hf", "ids are those of the Hugging Face Hub")
 
 

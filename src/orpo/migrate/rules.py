@@ -4,13 +4,14 @@ Facts are from the sources of the releases that `tables.yaml` names; docs/migrat
 files. All four train every weight that has dropout without it, and have lambda without temperature.
 """
 
+import os
 from collections.abc import Iterable
 from dataclasses import fields
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from orpo.migrate.ledger import Ledger
+from orpo.migrate.ledger import FILL_IN, Ledger, Setting
 from orpo.runs.reading import load_yaml, read_text
 
 TABLES: dict[str, Any] = load_yaml(read_text(Path(__file__).with_name("tables.yaml")))
@@ -19,6 +20,8 @@ PEERS: dict[str, Any] = {name: table for name, table in TABLES.items() if "calle
 
 TARGETS = "peft's own choice for Llama, Mistral and Qwen; look it up for other models"
 KWARGS = "model_init_kwargs: {quantization_config: ...} takes what transformers takes"
+_HOLD_OUT = "hold prompts out (held_out: 0.05)"
+_DATA_FILES = {".json", ".jsonl", ".ndjson", ".csv", ".parquet", ".gz"}
 LORA = {
     "lora_r": "lora_rank",
     "lora_alpha": "lora_alpha",
@@ -138,13 +141,53 @@ def four_bits(
         ledger.converted(name, {"model_init_kwargs": {"quantization_config": config}}, note)
 
 
-def data_sets(ledger: Ledger, name: str, specs: list[str], setting: str) -> None:
+def data_sets(
+    ledger: Ledger, name: str, specs: list[str], setting: str, note: str = ""
+) -> None:
     """A key that names data sets which orpo reads as well; held-out pairs are one data set."""
-    if len(specs) == 1 or setting == "dataset":
-        ledger.converted(name, {setting: specs[0] if len(specs) == 1 else specs})
+    trained = listed(ledger.settings["dataset"].value) if "dataset" in ledger.settings else []
+    if setting == "dataset" or (len(specs) == 1 and not _trained_on(specs[0], trained)):
+        ledger.converted(name, {setting: specs[0] if len(specs) == 1 else specs}, note)
+    elif len(specs) > 1:
+        ledger.not_supported(name, f"eval_dataset is one data set: give one, or {_HOLD_OUT}")
     else:
-        instead = "give one data set as eval_dataset, or hold prompts out: held_out"
-        ledger.not_supported(name, instead)
+        fill_in(ledger, name, f"{specs[0]} is trained on as well: name other pairs", setting)
+
+
+def fill_in(ledger: Ledger, name: str, why: str, setting: str) -> None:
+    """A data set that cannot be carried over: the recipe says so, and is refused until it is."""
+    why += f", or {_HOLD_OUT}" * (setting == "eval_dataset")
+    ledger.settings[setting] = Setting(setting, FILL_IN, why)
+    ledger.not_supported(name, why)
+
+
+def cut_out(spec: str, split: Any) -> str:
+    """What is wrong with a split of a data set that is a file or a folder here; empty if nothing.
+
+    Of a file only a slice is a part of it: what is read of it has one split.
+    """
+    is_file = Path(spec).suffix.lower() in _DATA_FILES
+    local = is_file or spec.startswith((".", "/", "~")) or Path(spec).exists()
+    if not local or split == "train" or (is_file and "[" not in str(split)):
+        return ""
+    return f"{split} is a part of {spec}: write its rows to a file and name that"
+
+
+def _trained_on(spec: str, trained: list[str]) -> bool:
+    """Whether a data set is one of the others, or a part of it; two slices are taken for apart."""
+    name, splits = _splits(spec)
+    for other, theirs in map(_splits, trained):
+        shared = splits.keys() & theirs.keys() if name == other else ()
+        if any(splits[one] == theirs[one] or "" in (splits[one], theirs[one]) for one in shared):
+            return True
+    return False
+
+
+def _splits(spec: str) -> tuple[str, dict[str, str]]:
+    """(the name of a data set without its revision, split -> the slice of it or "")."""
+    name, _, split = spec.partition(":")
+    parts = (part.partition("[") for part in (split or "train").split("+"))
+    return os.path.normpath(name.partition("@")[0]), {part[0]: part[2] for part in parts}
 
 
 def held_out(ledger: Ledger, name: str, nothing: str) -> None:
