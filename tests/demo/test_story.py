@@ -7,10 +7,10 @@ import signal
 from pathlib import Path
 
 import pytest
-
-from orpo.demo import story
 from tests.cli.conftest import Orpo, orpo
 from tests.train.small import byte_tokenizer
+
+from orpo.demo import story
 
 __all__ = ["orpo"]
 

@@ -138,8 +138,9 @@ def test_a_model_of_this_machine_answers(tmp_path: Path, run: Run) -> None:
     for name in ("one", "two"):
         tiny_llama().save_pretrained(tmp_path / name)
         byte_tokenizer().save_pretrained(tmp_path / name)
+    (tmp_path / "one" / "recipe.yaml").write_text("model: two\n")  # of which it is a run
     with ScriptedServer(longer) as judge:
-        words = ("one", "--baseline", "two", "--prompts", "prompts.txt", "--limit", "3")
+        words = ("one", "--prompts", "prompts.txt", "--limit", "3")
         asking = ("--max_new_tokens", "4", "--judge", "j", "--judge_url", judge.url)
         result, _ = run(*words, *asking)
     assert (result["model"], result["baseline"]) == ("one", "two")

@@ -19,8 +19,8 @@ examples:
   orpo evaluate win-rate tuned --server http://127.0.0.1:8001/v1 \\
       --baseline base --baseline_server http://127.0.0.1:8002/v1 --prompts p.jsonl --judge gpt-4o
 
-A run is compared with the model that it started from. Both models answer each prompt, the judge compares in both orders. 50 % is no difference. The same
-command goes on where it broke off."""
+Both models answer each prompt, the judge compares in both orders. 50 % is no difference. A run is
+compared with the model that it started from. The same command goes on where it broke off."""
 
 BASELINE_ANSWERS = "answers-baseline.jsonl"
 

@@ -72,7 +72,7 @@ def run_demo(
 
     own = {"num_train_epochs": 1, "save_steps": 25, "save_total_limit": 1}
     settings = {**SETTINGS, **own, **settings}
-    changed = [name for name, value in settings.items() if before.get(name) != value]
+    changed = [n for n, value in settings.items() if before and before.get(n) != value]
     if before and (changed or overwrite):
         told = f" with another {', '.join(changed)}" if changed else ""
         say(f"{folder} holds a demo{told}: it is replaced")

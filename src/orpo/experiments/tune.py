@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import textwrap
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from transformers import TrainerCallback
@@ -306,5 +306,5 @@ def _write_recipe(job: TuneJob, result: TuningResult) -> None:
     lines = [line for text in words for line in (*textwrap.wrap(text, 96), "")]
     comments = "\n".join(f"# {line}".rstrip() for line in lines[:-1])
     settings = {**job.kept(), **plain(found.values), "output_dir": str(job.folder / "run")}
-    settings["_run"] = {"started_in": os.getcwd()}  # from where files are named
+    settings["_run"] = {"started_in": str(Path.cwd())}  # from where files are named
     write_text(path, f"{comments}\n{yaml_text(settings)}")

@@ -141,9 +141,7 @@ def four_bits(
         ledger.converted(name, {"model_init_kwargs": {"quantization_config": config}}, note)
 
 
-def data_sets(
-    ledger: Ledger, name: str, specs: list[str], setting: str, note: str = ""
-) -> None:
+def data_sets(ledger: Ledger, name: str, specs: list[str], setting: str, note: str = "") -> None:
     """A key that names data sets which orpo reads as well; held-out pairs are one data set."""
     trained = listed(ledger.settings["dataset"].value) if "dataset" in ledger.settings else []
     if setting == "dataset" or (len(specs) == 1 and not _trained_on(specs[0], trained)):

@@ -139,7 +139,8 @@ def run_of_recipe(file: str | Path) -> Path | None:
     """The run folder that a recipe lies in, itself or in a checkpoint; None if it is another's."""
     folder = _run_folder(Path(file).parent)
     own = Path(file).name == RECIPE and (folder / RECIPE).is_file()
-    return Path(os.path.relpath(folder)) if own and "_run" in read_recipe(folder) else None
+    known = own and "id" in (read_recipe(folder).get("_run") or {})
+    return Path(os.path.relpath(folder)) if known else None
 
 
 def _run_folder(folder: Path) -> Path:
@@ -178,15 +179,22 @@ def _from(places: Iterable[Path], name: Any) -> Any:
         return [_from(places, one) for one in name]
     if not isinstance(name, str) or not name or name.startswith(("/", "~")):
         return name
-    there = next((place for place in places if os.path.exists(place / name)), Path())
+    there = next((place for place in places if _exists(place / name)), Path())
     return name if there.resolve() == Path.cwd() else str(there / name)
 
 
 def _place(name: Any) -> Any:
     if isinstance(name, list):
         return [_place(one) for one in name]
-    there = isinstance(name, str) and os.path.exists(Path(name).expanduser())
+    there = isinstance(name, str) and _exists(Path(name).expanduser())
     return os.path.realpath(Path(name).expanduser()) if there else name
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # too long, or no path at all
+        return False
 
 
 def write_yaml(path: Path, value: Any) -> None:

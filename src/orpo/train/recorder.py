@@ -56,7 +56,7 @@ class RunRecorder(TrainerCallback):
     """Keeps recipe.yaml, metrics.jsonl and events.jsonl of a run."""
 
     def __init__(self, facts: Callable[[], dict[str, Any]]) -> None:
-        self._facts, self._started_in = facts, os.getcwd()
+        self._facts, self._started_in = facts, str(Path.cwd())
         self._before: list[str] = []  # lines logged ahead of the first step
         self.lines = 0
         self._resumed: list[str] | None = None  # lines up to the checkpoint; None in a fresh run
