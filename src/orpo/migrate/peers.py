@@ -97,25 +97,28 @@ def _trl(ledger: Ledger, source: str) -> Callable[[], None]:
 
 
 def _data_of_trl(ledger: Ledger) -> None:
-    for name, setting in (("train_dataset", "dataset"), ("eval_dataset", "eval_dataset")):
-        if ledger.given(name):
-            rules.data_sets(ledger, name, rules.listed(ledger.get(name)), setting)
     name = "dataset_name" if ledger.has("dataset_name") else "dataset"
+    value, split = ledger.get(name), ledger.get("dataset_train_split", "train")
+    rules.data_sets(ledger, "train_dataset", rules.listed(ledger.get("train_dataset")), "dataset")
     if any(one.startswith("datasets[") for one in ledger.names):
         _entries(ledger, "datasets", "dataset")
         ledger.not_needed(name, "datasets count there")
-    rules.held_out(ledger, "test_split_size", "nothing is held out")
-    value, split = ledger.get(name), ledger.get("dataset_train_split", "train")
-    if not isinstance(value, str):
-        return
-    wrong = rules.cut_out(value, split)
-    if wrong:
-        rules.fill_in(ledger, name, wrong, "dataset")
-        ledger.not_supported("dataset_train_split", wrong)
-    ledger.converted(name, {"dataset": value if split == "train" else f"{value}:{split}"})
-    ledger.not_needed("dataset_train_split", "is part of dataset")
+    elif isinstance(value, str):
+        wrong = rules.cut_out(value, split)
+        if wrong:
+            rules.fill_in(ledger, name, wrong, "dataset")
+            ledger.not_supported("dataset_train_split", wrong)
+        ledger.converted(name, {"dataset": value if split == "train" else f"{value}:{split}"})
+        ledger.not_needed("dataset_train_split", "is part of dataset")
+    if ledger.given("eval_dataset"):
+        given = rules.listed(ledger.get("eval_dataset"))
+        rules.data_sets(ledger, "eval_dataset", given, "eval_dataset")
+    if ledger.given("test_split_size"):
+        ledger.not_needed("dataset_test_split", "is what is held out")
+        rules.held_out(ledger, "test_split_size", "nothing is held out")
     when = ledger.get("eval_strategy", ledger.get("evaluation_strategy", "no"))
-    if when not in ("no", False) and not {"eval_dataset", "held_out"} & ledger.settings.keys():
+    found = {"eval_dataset", "held_out"} & ledger.settings.keys()
+    if isinstance(value, str) and when not in ("no", False) and not found:
         split, name = ledger.get("dataset_test_split", "test"), "dataset_test_split"
         if rules.cut_out(value, "["):
             why = f"{split} of {value} is evaluated there: name the file of its rows"
