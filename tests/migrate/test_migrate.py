@@ -275,9 +275,7 @@ def test_a_blank_is_no_value_that_a_run_would_take(converted: Converted, tmp_pat
     conversion = converted("a.yaml", dumped(values))
     assert conversion.values["learning_rate"] == FILL_IN
     assert conversion.blanks == ["learning_rate"]
-    with pytest.raises(
-        ConfigError, match=r":17, learning_rate: is still to be filled in"
-    ):
+    with pytest.raises(ConfigError, match=r":17, learning_rate: is still to be filled in"):
         resolved(conversion, tmp_path)
 
 
