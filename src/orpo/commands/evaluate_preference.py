@@ -106,7 +106,7 @@ def run(options: Options) -> dict[str, Any]:
     if groups:
         columns = [name for name in groups[0].columns if name != "Before"]
         show(columns, rows_of_groups, "prefers the chosen answer, by group")
-    for line in (page.remarks[0], page.verdict, f"page: {folder / REPORT}"):
+    for line in (page.verdict, page.remarks[0], f"page: {folder / REPORT}"):
         say(line)
     return found
 
