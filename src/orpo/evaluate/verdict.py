@@ -172,8 +172,7 @@ def _judge_ranking(one: Moved | None, case: _Case) -> bool:
         return False
     shown = f"it prefers the chosen answer in {now}, before in {_percent(one.before)}{_ends(one)}"
     if one.n < FEWEST_PAIRS:
-        few = f"{one.n} held-out prompt{'s' * (one.n != 1)}"
-        case.open.append(f"{few} decide nothing, {FEWEST_PAIRS} are the least; {shown}")
+        case.open.append(f"fewer than {FEWEST_PAIRS} held-out prompts decide nothing; {shown}")
     elif one.high < 0:
         case.ruin.append(f"it ranks worse: {shown}")
     elif one.low <= 0:
