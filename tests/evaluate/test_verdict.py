@@ -58,7 +58,8 @@ def answers(after: Any, before: Any = None, **more: Any) -> list[Answer]:
         ({"ranking": Moved(0.75, 0.7, -0.02, 0.12, 100)}, "undecided", "chance may explain"),
         ({"ranking": Moved(0.7, 0.7, -0.02, 0.02, 100)}, "undecided", "its ranking is the same"),
         ({"ranking": Moved(1.0, 0.0, 0.4, 1.0, 6)}, "undecided", "fewer than 20 held-out prompts"),
-        ({"ranking": Moved(0.9, 0.2, 0.5, 0.8, 100)}, "doubtful", "the wrong way round"),
+        ({"ranking": Moved(0.9, 0.2, 0.5, 0.8, 100), "checked": None}, "doubtful", "wrong way rou"),
+        ({"ranking": Moved(0.9, 0.2, 0.5, 0.8, 100)}, "better", "before in 20.0 %"),  # it was meant
         ({"ranking": Moved(0.9, None, n=100)}, "undecided", "before was not measured"),
         ({"ranking": None, "checked": None}, "unmeasured", "no held-out pairs were scored"),
         (

@@ -115,10 +115,11 @@ def verdict(run: Run) -> Verdict:
 def judge(seen: Measured, than: str = THE_START) -> Verdict:
     """The verdict on what was measured, `than` being the model that is compared with."""
     case = _Case()
-    ranks = _judge_ranking(seen.ranking, case)
+    right = seen.checked is not None and seen.checked.low > 0
+    ranks = _judge_ranking(seen.ranking, case, right=right)
     _judge_checks(seen.checked, case)
     _judge_probability(seen, case)
-    _judge_answers(seen.answers or (), seen, case)
+    _judge_answers(seen.answers or (), seen.longer_chosen or 0.0, case, right=right)
     word: Word = "undecided"
     if case.ruin:
         word = "worse"
@@ -161,8 +162,8 @@ def _judge_probability(seen: Measured, case: _Case) -> None:
         case.gained.append(f"the chosen answers {kept} ({_nll(one)})")
 
 
-def _judge_ranking(one: Moved | None, case: _Case) -> bool:
-    """Whether the ranking rose beyond its interval."""
+def _judge_ranking(one: Moved | None, case: _Case, *, right: bool) -> bool:
+    """Whether the ranking rose beyond its interval; `right` if more checked answers are right."""
     if one is None:
         case.open.append("no held-out pairs were scored (`--held_out 0.05` keeps some back)")
         return False
@@ -179,7 +180,7 @@ def _judge_ranking(one: Moved | None, case: _Case) -> bool:
         same = "its ranking is the same" if one.change == 0 else "chance may explain its ranking"
         needed = f"; about {one.needed:,} pairs would show such a change" if one.needed else ""
         case.open.append(f"{same}: {shown}{needed}")
-    elif one.before < _SWAPPED:
+    elif one.before < _SWAPPED and not right:
         case.doubts.append(
             f"{shown}: it preferred the rejected answers before, so see whether chosen and "
             "rejected are the wrong way round"
@@ -200,7 +201,7 @@ def _judge_checks(one: Moved | None, case: _Case) -> None:
     (case.ruin if fell else case.gained if rose else case.open).append(shown)
 
 
-def _judge_answers(answers: Sequence[Answer], seen: Measured, case: _Case) -> None:
+def _judge_answers(answers: Sequence[Answer], longer: float, case: _Case, *, right: bool) -> None:
     """What is written must still read as text, come to an end, and differ from prompt to prompt."""
     n, least = len(answers), max(2, math.ceil(_ODD * len(answers)))
     if not n:
@@ -229,11 +230,10 @@ def _judge_answers(answers: Sequence[Answer], seen: Measured, case: _Case) -> No
         sound = False
     grown = _times([(len(one.before), len(one.after)) for one in answers])
     wanted = _times([(len(one.before), len(one.chosen)) for one in answers if one.chosen])
-    right = seen.checked is not None and seen.checked.low > 0
-    if grown >= _LONGER and (seen.longer_chosen or 0) >= _BY_LENGTH and not right:
+    if grown >= _LONGER and longer >= _BY_LENGTH and not right:
         case.doubts.append(
             f"its answers are {grown:.1f} times as long, and the longer answer is the chosen one "
-            f"in {_percent(seen.longer_chosen or 0)} of the pairs: length may be all it learned"
+            f"in {_percent(longer)} of the pairs: length may be all it learned"
         )
     elif grown <= _SHORTER and grown < wanted / 2 and not right:
         case.doubts.append(f"its answers shrank to {_percent(grown)} of their length")
