@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytest
-
 from scripts.ruined_runs import GOOD, RUINED, claims, run_case
 
 
