@@ -20,7 +20,6 @@ Say: TypeAlias = Callable[[str], None]
 Advance: TypeAlias = Callable[[float], None]
 """Is told how much more of a piece of work is done."""
 Bars: TypeAlias = Callable[[str, float | None], AbstractContextManager[Advance]]
-"""Shows how far a piece of work is: what it is, and how much there is of it if that is known."""
 
 
 def unseen(_done: float) -> None:

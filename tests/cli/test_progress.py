@@ -134,12 +134,12 @@ def test_loss_accuracy_log_odds_speed_and_time_left_are_shown(
         if width and bar.done in {3, 19999}:
             plain = Console(width=width, color_system=None)
             seen += plain.render_lines(bar, pad=False)
-    numbers = ("loss 0.726", "acc 83%", "log-odds 0.46", "12.3k tok/s", " left")
+    numbers = ("loss 0.7263", "acc 83 %", "log-odds 0.46", "12,346 tok/s", " left")
     if width is None:
         said = capsys.readouterr().err.splitlines()
         assert len(said) < 60 + 20000 * 2 / 10, "now and then"
         assert said[2] == (
-            "step 3/20000: loss 0.726 · accuracy 82.5 % · log-odds 0.46 · 12.3k tokens/s · "
+            "step 3/20000: loss 0.7263 · accuracy 82.5 % · log-odds 0.46 · 12,346 tokens/s · "
             "11:06:34 left"
         )
         held_out = "held out (b): loss 0.71 · accuracy 75.0 % · answer NLL 0.279"

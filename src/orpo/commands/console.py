@@ -49,11 +49,8 @@ class Screen(Console):
 console = Screen(stderr=True, highlight=False, emoji=False)
 
 
-_WIDE, _OPENING, _CLOSING = (
-    "\u3040-\u30ff\u3400-\u9fff",
-    "（「『【《“",
-    "、。，．：；！？）」』】》”",
-)
+_WIDE, _OPENING = "\u3040-\u30ff\u3400-\u9fff", "（「『【《“"
+_CLOSING = "、。，．：；！？）」』】》”"
 _PIECE = re.compile(rf"\s*[{_OPENING}]*(?:[{_WIDE}]|[^\s{_WIDE}{_OPENING}]+)[{_CLOSING}]*|\s*\S")
 """What is not broken: a word, a path, a Chinese or Japanese letter with its punctuation."""
 

@@ -19,17 +19,20 @@ from orpo.report.write import write_report
 from orpo.runs.files import REPORT
 from orpo.terminal import Say, silent
 
-_WORDS = {
-    "loss": ("loss", "loss"),
-    "rewards/accuracies": ("acc", "accuracy"),
-    "log_odds_chosen": ("log-odds", "log-odds"),
-    "tokens_per_second": ("tok/s", "tokens/s"),
+_BESIDE = {
+    "loss": "loss {:.4g}",
+    "rewards/accuracies": "acc {:.0%}",
+    "log_odds_chosen": "log-odds {:.2f}",
+    "tokens_per_second": "{:,.0f} tok/s",
 }
-"""Metric -> its name beside a bar, and in a line of its own."""
-_OF_HELD_OUT = {
-    **{name: _WORDS[name] for name in ("loss", "rewards/accuracies")},
-    "logps/chosen": ("", "answer NLL"),  # of the answer alone, whatever the loss counts
+"""Metric -> how it is shown beside a bar; in a line there is more room."""
+_IN_A_LINE = {
+    **_BESIDE,
+    "rewards/accuracies": "accuracy {:.1%}",
+    "tokens_per_second": "{:,.0f} tokens/s",
+    "answer_nll": "answer NLL {:.3g}",
 }
+_OF_HELD_OUT = ("loss", "rewards/accuracies", "logps/chosen")
 _WINDOW = 100  # steps that tell how long one takes
 _LINES, _SELDOM = 50, 10.0  # so many lines at once, then one in so many seconds
 _SPARING = 20  # times as long as it took to draw the report it is left as it is
@@ -124,9 +127,10 @@ class TrainingProgress(TrainerCallback):
             return
         of = f" ({prefix[5:-1]})" if len(prefix) > 5 else ""
         when = f"step {state.global_step}/{state.max_steps}" if self._bar else "before training"
-        own = {key.removeprefix(prefix): value for key, value in metrics.items()}
-        numbers = [_number(own, n, 1) for n in _OF_HELD_OUT if n in own]
-        say(f"{when}, held out{of}: {' · '.join(numbers)}")
+        own = {name: metrics[prefix + name] for name in _OF_HELD_OUT if prefix + name in metrics}
+        if "logps/chosen" in own:  # of the answer alone, whatever the loss counts
+            own["answer_nll"] = -own["logps/chosen"]
+        say(f"{when}, held out{of}: {' · '.join(_numbers(own, _IN_A_LINE))}")
 
     def on_log(
         self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any
@@ -135,13 +139,13 @@ class TrainingProgress(TrainerCallback):
         bar, now = self._bar, time.monotonic()
         if not logs or "loss" not in logs or bar is None:
             return
-        bar.numbers, numbers = ([_number(logs, n, i) for n in _WORDS if n in logs] for i in (0, 1))
+        bar.numbers, numbers = _numbers(logs, _BESIDE), _numbers(logs, _IN_A_LINE)
         step, total, (lines, at) = state.global_step, state.max_steps, self._told
         due = not drawn() and (lines < _LINES or now - at >= _SELDOM)
         if self._tell and (due or step >= total):
             self._told = lines + 1, now
-            left = [bar.left] if step < total and bar.left else []
-            say(f"step {step}/{total}: {' · '.join([*numbers, *left])}")
+            left = bar.left if step < total else ""
+            say(f"step {step}/{total}: {' · '.join(filter(None, [*numbers, left]))}")
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Close the bar."""
@@ -154,18 +158,9 @@ class TrainingProgress(TrainerCallback):
             self._bar = None
 
 
-def _number(logs: Mapping[str, float], name: str, column: int) -> str:
-    """Its short name in column 0, and its long one in column 1."""
-    word, value = {**_WORDS, **_OF_HELD_OUT}[name][column], logs[name]
-    if name == "logps/chosen":
-        value = -value
-    if name == "rewards/accuracies":
-        return f"{word} {100 * value:.1f} %" if column else f"{word} {100 * value:.0f}%"
-    if name == "log_odds_chosen":
-        return f"{word} {value:.2f}"
-    if name == "tokens_per_second":
-        return f"{value / 1000:.1f}k {word}" if value >= 1e4 else f"{value:,.0f} {word}"
-    return f"{word} {value:,.0f}" if abs(value) >= 1000 else f"{word} {value:.3g}"
+def _numbers(logs: Mapping[str, float], forms: Mapping[str, str]) -> list[str]:
+    shown = (form.format(logs[name]) for name, form in forms.items() if name in logs)
+    return [one.replace("%", " %") for one in shown]
 
 
 class LiveReport(TrainerCallback):

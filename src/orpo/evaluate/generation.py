@@ -289,7 +289,8 @@ class LocalSource:
             batch = ordered[start : start + sampling.batch_size]
             if any(one.wanted for one in batch):
                 batches.append(batch)
-        with under_way("answering", sum(map(_turns, batches))) as advance:
+        turns = sum(len(one.question.turns) for batch in batches for one in batch)
+        with under_way("answering", turns) as advance:
             for batch in batches:
                 yield from self._answer(batch, sampling, advance)
 
@@ -338,10 +339,6 @@ class LocalSource:
         if not ids:
             raise DataError("the prompt has no tokens", where=where, fix="Write something.")
         return ids
-
-
-def _turns(batch: Sequence[Asked]) -> int:
-    return sum(len(one.question.turns) for one in batch)
 
 
 def weights_digest(folder: str | Path) -> str | None:
