@@ -13,7 +13,7 @@ from transformers.trainer_pt_utils import AcceleratorConfig
 from transformers.trainer_utils import SchedulerType
 
 from orpo.errors import ConfigError
-from orpo.setting_types import as_mapping
+from orpo.setting_types import as_columns, as_mapping
 from orpo.settings import SCHEDULE, OwnSettings, check, setting, with_deepspeed
 
 _REFUSALS = (
@@ -67,6 +67,7 @@ class ORPOConfig(OwnSettings, TrainingArguments):
         engine: "auto", "shared" or "padded".
         on_bad_row: "error" stops at a malformed row, "drop" leaves it out and counts it.
         data_format: "auto" recognises the columns; else a name out of `orpo.data.formats`.
+        columns: Our names of columns -> the data's, as a dict or "prompt=question,chosen=good".
         pair_rule: How a pair is chosen from a list of scored answers: "best_worst", "best_second"
             or "best_random".
         data_cache: Folder that keeps tokenised data sets, by what they were made of; None for
@@ -135,6 +136,11 @@ class ORPOConfig(OwnSettings, TrainingArguments):
     def format_name(self) -> str:
         """The name of the data's format; empty where it is to be recognised."""
         return "" if self.data_format == "auto" else self.data_format
+
+    @property
+    def column_names(self) -> dict[str, str]:
+        """Our names of columns -> the data's, where they are not ours."""
+        return as_columns(self.columns)
 
     @property
     def holds_secrets(self) -> bool:

@@ -18,6 +18,7 @@ Every message says what happened, where (file, line, field), and what to do abou
 import re
 from collections.abc import Iterable
 from difflib import get_close_matches
+from importlib.util import find_spec
 
 from orpo.terminal import spelled_out
 
@@ -101,6 +102,22 @@ def refuse_first(*wrong: tuple[object, str, str] | tuple[object, str, str, str])
     for is_so, where, what, *fix in wrong:
         if is_so:
             raise ConfigError(what, where=where, fix="".join(fix))
+
+
+EXTRAS = {
+    **{"bitsandbytes": "qlora", "optuna": "tune", "openai": "evaluate", "sklearn": "evaluate"},
+    **{"lm_eval": "harness", "datasketch": "data"},
+}
+"""Package -> the extra of orpo that brings it."""
+
+
+def require_package(*names: str, where: str, fix: str = "") -> None:
+    """Refuse what needs a package, or one of several, before any work; nothing is imported."""
+    if not any(find_spec(name) for name in names):
+        first = names[0]
+        install = f"'orpo[{EXTRAS[first]}]'" if first in EXTRAS else first.replace("_", "-")
+        what = f"needs the package {first}, which is not installed"
+        raise ConfigError(what, where=where, fix=f"pip install {install}{fix}")
 
 
 def did_you_mean(name: str, known: Iterable[str], *, shown: str = "{}", most: int = 1) -> str:

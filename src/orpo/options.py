@@ -14,7 +14,7 @@ from dataclasses import MISSING, field
 from typing import Any
 
 
-def option(
+def option(  # noqa: PLR0913 - as many as argparse has
     default: Any = MISSING,
     *,
     help: str,  # noqa: A002 - argparse's own name
@@ -24,6 +24,7 @@ def option(
     parse: Callable[[str], Any] | None = None,  # in place of the type; a ValueError refuses
     bare: Any = None,  # the value of the flag without one, where it may stand alone
     repeat: bool = False,  # it may be given again; the field is a tuple of all values
+    rare: bool = False,  # `--help all` shows it, `--help` does not
 ) -> Any:
     """A field that is a flag, spelled with `_` or `-`; required if it has no default.
 
@@ -31,8 +32,9 @@ def option(
     commas, `list[str]` several words, a tuple of a length so many, `dict` JSON; `X | None`
     reads X.
     """
-    given = {"flag": flag, "metavar": metavar, "choices": choices, "parse": parse}
-    about = {name: value for name, value in {**given, "repeat": repeat}.items() if value}
+    given: dict[str, Any] = {"flag": flag, "metavar": metavar, "choices": choices, "parse": parse}
+    given |= {"repeat": repeat, "rare": rare}
+    about = {name: value for name, value in given.items() if value}
     if bare is not None:
         about["bare"] = bare
     return field(default=default, metadata={"help": help, **about})
@@ -57,25 +59,33 @@ def group(
     *,
     without: Sequence[str] = (),  # fields that are no flags here
     unless: str = "",  # a required field of it: without its flag, the field here is None
+    rare: bool = False,  # as of an option, for all of them
     **other: Any,
 ) -> Any:
     """A field that is a dataclass with options of its own, shown under a title.
 
     Only its fields made by `option` are flags; `other` are defaults that differ from its own here.
     """
-    about = {"title": title, "text": text, "without": without, "unless": unless, "other": other}
+    about: dict[str, Any] = {
+        "title": title,
+        "text": text,
+        "without": without,
+        "unless": unless,
+        "other": other,
+    }
+    about["rare"] = rare
     return field(
         default_factory=lambda: None if unless else kind(**other), metadata={"group": kind, **about}
     )
 
 
-def training_settings(*names: str, **other: Any) -> Any:
+def training_settings(*names: str, first: int = 4) -> Any:
     """A field of type `dict` that holds those of `ORPOConfig`'s settings that were given.
 
-    The named ones are flags, or all of the job and of the training where none is named; `other`
-    hold where no flag says otherwise.
+    The named ones are flags, or all of the job and of the training where none is named; then
+    `--help` shows so many groups of `orpo.settings.FIRST`.
     """
-    return field(default_factory=lambda: dict(other), metadata={"settings": names, "other": other})
+    return field(default_factory=dict, metadata={"settings": names, "first": first})
 
 
 def asked(name: str) -> Any:

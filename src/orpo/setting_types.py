@@ -7,12 +7,12 @@ rest is refused by the field's name, in one line.
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from enum import Enum
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin
 
-from orpo.errors import ConfigError
+from orpo.errors import ConfigError, did_you_mean
 from orpo.runs.reading import parse_json
 
 CHOICES: dict[str, tuple[str, ...]] = {
@@ -32,6 +32,13 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "train_sampling_strategy": ("random", "sequential"),
 }
 """Settings of a training with a few values, and those."""
+
+COLUMNS = (
+    *("prompt", "chosen", "rejected", "system", "tools", "weight", "history"),
+    *("instruction", "input", "messages", "conversations", "chosen_messages", "rejected_messages"),
+    *("answers", "scores", "ranks", "score_chosen", "score_rejected", "split"),
+)
+"""Names that columns of the data can be given with `columns`."""
 
 
 def as_declared(value: Any, declared: Any, name: str) -> Any:
@@ -54,14 +61,20 @@ def as_declared(value: Any, declared: Any, name: str) -> Any:
     enums = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Enum)]
     if enums and isinstance(value, str):
         choices = [str(member.value) for member in enums[0]]
-        if value not in choices:
-            raise ConfigError(f"{value!r} is none of {', '.join(choices)}", where=name)
-        return value
+        return one_of(choices, value, name)
     for kind in kinds:
         found = _fitting(value, kind, name)
         if found is not None:
             return found
     return _read_or_refused(value, kinds, name)
+
+
+def one_of(choices: Collection[str], value: Any, name: str) -> Any:
+    """The value, refused where it is none of the choices."""
+    if value not in choices:
+        near = did_you_mean(str(value), choices)
+        raise ConfigError(f"{value!r} is none of {', '.join(choices)}", where=name, fix=near)
+    return value
 
 
 def as_number(value: Any, name: str, *, whole: bool) -> int | float:
@@ -91,6 +104,34 @@ def as_mapping(value: Any, name: str) -> dict[str, Any]:
     if not isinstance(value, Mapping):
         raise ConfigError(f"must be an object, is {_shown(value)}", where=name)
     return dict(value)
+
+
+def as_columns(value: Any) -> dict[str, str]:
+    """Our names of columns -> the data's, out of a mapping, its JSON or prompt=question,...
+
+    A name of the data's keeps its blanks: there are headers with some.
+    """
+    where, way = "columns", "Write OURS=THEIRS, such as prompt=question,chosen=good,rejected=bad."
+    if isinstance(value, str) and not value.lstrip().startswith("{"):
+        parts = [part.partition("=") for part in value.split(",") if part.strip()]
+        wrong = next((name for name, equals, _ in parts if not equals), None)
+        if wrong is not None:
+            raise ConfigError(f"{wrong.strip()!r} names one column", where=where, fix=way)
+        names = {ours.strip(): theirs for ours, _, theirs in parts}
+        if len(names) < len(parts):
+            raise ConfigError("names one of ours twice", where=where, fix=way)
+    else:
+        names = as_mapping(value, where)
+    theirs: Any
+    for ours, theirs in names.items():
+        if not (theirs and type(theirs) is str):
+            raise ConfigError(f"{ours!r} must be the name of a column", where=where, fix=way)
+        if ours not in COLUMNS:
+            near = did_you_mean(ours, COLUMNS, shown="{}=" + theirs)
+            turned = f"Did you mean {theirs}={ours}?" if theirs in COLUMNS else ""
+            what = f"{ours!r} is none of ours: {', '.join(COLUMNS[:7])}, ..."
+            raise ConfigError(what, where=where, fix=turned or near or way)
+    return names
 
 
 def _as_switch(value: Any, name: str) -> bool:

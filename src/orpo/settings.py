@@ -8,6 +8,7 @@ is held against them before anything is loaded.
 
 import ast
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from enum import Enum
@@ -18,8 +19,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal, cast, get_type_hints
 
-from orpo.errors import ConfigError, refuse_first
-from orpo.setting_types import CHOICES, as_declared, as_mapping
+from orpo.errors import ConfigError, refuse_first, require_package
+from orpo.setting_types import CHOICES, as_columns, as_declared, as_mapping, one_of
 
 _STRENGTHS = {"orpo": {"orpo_alpha": 0.1, "orpo_beta": 1.0}, "sft": {}, "dpo": {"dpo_beta": 0.1}}
 """Settings that belong to one objective, with their defaults."""
@@ -48,6 +49,24 @@ _TWICE = (
     "Use orpo_alpha (strength) and orpo_beta (temperature), or beta alone.",
 )
 _ENGINE_STEPS = "skip is not possible with DeepSpeed, whose engine takes the step itself"
+_TRACKERS = {
+    "tensorboard": ("tensorboard", "tensorboardX"),
+    **{n: (n,) for n in ("wandb", "trackio", "swanlab", "mlflow", "comet_ml", "clearml")},
+    **{n: (n,) for n in ("codecarbon", "dvclive", "neptune", "dagshub")},
+}
+_OPTIMIZERS = {
+    "(.*_)?(8bit|bnb|paged).*": "bitsandbytes",
+    "galore": "galore_torch",
+    "apollo": "apollo_torch",
+    "(ada)?lomo": "lomo_optim",
+    "schedule_free": "schedulefree",
+    "grokadamw": "grokadamw",
+}
+_PACKAGES = {
+    **{"quantize": "bitsandbytes", "deepspeed": "deepspeed"},
+    "use_liger_kernel": "liger_kernel",
+}
+"""What is needed beside orpo's own dependencies: by loggers, optimizers and other settings."""
 ALSO: dict[str, Any] = {"fsdp": bool | list[str], "debug": None}
 """What transformers takes beyond the types that it declares."""
 
@@ -90,6 +109,9 @@ class OwnSettings:
     engine: str = setting("How pairs go through the model: auto, shared or padded.", "auto")
     on_bad_row: str = setting("Malformed rows: error or drop.", "error")
     data_format: str = setting(f"Columns of the data: {_ANY['data_format']}.", "auto")
+    columns: dict[str, str] | str | None = setting(
+        "Names of the data's columns: prompt=question,chosen=good,rejected=bad."
+    )
     pair_rule: str = setting(f"Pair out of scored answers: {_ANY['pair_rule']}.", "best_worst")
     data_cache: str | None = setting("Folder that keeps tokenised data; off for none.")
     chat_template: str | None = setting("Jinja file that replaces the tokenizer's chat template.")
@@ -116,6 +138,48 @@ class OwnSettings:
 
 
 # What there is
+
+FIRST: dict[str, dict[str, str]] = {
+    "model and data": {
+        "model": "Folder or Hub id of the model to start from.",
+        "dataset": "Pairs: files, folders or Hub ids.",
+        "columns": "prompt=question,chosen=good,rejected=bad",
+        "eval_dataset": "Held-out pairs, scored before and after.",
+        "held_out": "Or the share of `dataset` to hold out.",
+        "output_dir": "Folder to write; default orpo-COMMAND.",
+    },
+    "the training": {
+        "learning_rate": "Maximum; higher for LoRA.",
+        "orpo_alpha": "Lambda, of the preference term. Default 0.1.",
+        "num_train_epochs": "Passes over the data.",
+        "max_steps": "Optimizer steps, in place of epochs.",
+        "per_device_train_batch_size": "Pairs at a time on each device.",
+        "gradient_accumulation_steps": "Batches of one optimizer step.",
+        "warmup_steps": "Warm-up, or its share of steps.",
+        "max_length": "Tokens of prompt and answer.",
+        "seed": "Of all that is random.",
+    },
+    "LoRA, memory and speed": {
+        "lora_r": "Train an adapter of this rank, such as 16.",
+        "lora_target_modules": "Names by comma. Default all-linear.",
+        "quantize": "none, or 4bit under an adapter (QLoRA).",
+        "bf16": "Compute in bfloat16.",
+        "gradient_checkpointing": "Less memory, a quarter slower.",
+        "max_tokens_per_microbatch": "Less memory, the same result.",
+    },
+    "what is scored, kept and shown": {
+        "eval_strategy": "Score on the way: no, steps or epoch.",
+        "eval_steps": "Every so many steps.",
+        "save_steps": "A checkpoint every so many steps.",
+        "logging_steps": "A line every so many steps.",
+        "report_to": "none, tensorboard, wandb, trackio, swanlab.",
+        "resume": "Go on from the newest checkpoint, or this one.",
+        "overwrite": "Replace the run that output_dir holds.",
+    },
+}
+"""What people change first, in the groups of `--help`, and what it says of each.
+
+No other list says so; `--help all` has the fields' own words, and the rest of them."""
 
 
 @dataclass(frozen=True)
@@ -199,6 +263,7 @@ def check_given(given: Mapping[str, Any]) -> None:
     draft = SimpleNamespace(**{name: one.default for name, one in known.items()} | {**given})
     types = {name: known[name].type for name in given}
     check(draft, types, {name: one.about.get("choices") for name, one in known.items()})
+    _check_installed(draft)
 
 
 def check(settings: Any, types: Mapping[str, Any], described: Mapping[str, Any]) -> None:
@@ -222,6 +287,7 @@ def check(settings: Any, types: Mapping[str, Any], described: Mapping[str, Any])
     _resolve_strength(settings)
     _check_limits(settings)
     _check_json(settings)
+    _check_packages(settings)
 
 
 def with_deepspeed(settings: Any) -> bool:
@@ -239,8 +305,8 @@ def unused_strengths(settings: Any) -> list[str]:
 def _check_choices(settings: Any, described: Mapping[str, Any]) -> None:
     for name, choices in {**described, **CHOICES}.items():
         value = getattr(settings, name, None)
-        if choices and value is not None and value not in choices:
-            raise ConfigError(f"{value!r} is none of {', '.join(choices)}", where=name)
+        if choices and value is not None:
+            one_of(choices, value, name)
     compiled = os.environ.get("ACCELERATE_DYNAMO_BACKEND", "no").lower() not in ("", "no")
     given = {name: why for name, why in _MEANINGLESS.items() if getattr(settings, name, None)}
     refuse_first(
@@ -288,6 +354,7 @@ def _check_limits(settings: Any) -> None:
 
 
 def _check_json(settings: Any) -> None:
+    settings.columns = as_columns(settings.columns)
     for name in ("chat_template_kwargs", "model_init_kwargs"):
         setattr(settings, name, as_mapping(getattr(settings, name), name))
     for name in ("chat_template", *_JSON, *_JSON_OR_FILE):
@@ -298,5 +365,22 @@ def _check_json(settings: Any) -> None:
             setattr(settings, name, as_mapping(value, name))
         elif not Path(value).is_file():
             raise ConfigError(f"no such file: {value}", where=name, fix="Give its path.")
-    if settings.deepspeed and find_spec("deepspeed") is None:
-        raise ConfigError("needs the package deepspeed", where="deepspeed", fix="Install it.")
+
+
+def _check_packages(settings: Any) -> None:
+    for name, package in _PACKAGES.items():
+        if getattr(settings, name) not in (None, False, "none"):
+            require_package(package, where=name)
+
+
+def _check_installed(settings: Any) -> None:
+    """Loggers and optimizers that are asked for by name are there, before ranks are started."""
+    named = settings.report_to or ()
+    for name in [named] if isinstance(named, str) else named:
+        if name in _TRACKERS:
+            instead = ", or leave it out (report_to: none)."
+            require_package(*_TRACKERS[name], where="report_to", fix=instead)
+    optim = str(getattr(settings.optim, "value", settings.optim))
+    for pattern, package in _OPTIMIZERS.items():
+        if re.match(pattern, optim):
+            require_package(package, where="optim", fix=", or choose another optimizer.")

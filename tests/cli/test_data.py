@@ -219,7 +219,7 @@ def test_what_the_audit_counts_is_what_fix_drops_and_then_there_is_none(
 def test_near_duplicates_need_a_library(
     orpo: Orpo, pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("orpo.audit.repair.minhash_available", lambda: False)
+    monkeypatch.setattr("orpo.errors.find_spec", lambda _: None)
     assert orpo("data", "fix", pairs, tmp_path / "x.jsonl", "--deduplicate", "near") == 2
     assert "datasketch" in orpo.err
 
@@ -274,8 +274,8 @@ def test_near_duplicates_need_a_library(
         ("show pairs.jsonl --model TINY -n two", "two"),
         ("show pairs.jsonl --model TINY --max_length 1", "max_length"),
         ("show pairs.jsonl --model TINY --truncation half", "half"),
-        ("show pairs.jsonl --frob", "orpo data show: unrecognized arguments: --frob"),
-        ("frob", "invalid choice: 'frob'"),
+        ("show pairs.jsonl --frob", "orpo data show: there is no option --frob"),
+        ("frob", "'frob' is none of audit, show, fix"),
     ],
 )
 def test_mistakes_are_one_line_and_leave_nothing(

@@ -94,7 +94,7 @@ def test_an_adapter_is_merged_first(
         (("{model}/..", "{folder}/a.gguf"), "the folder holds no model"),
         (("nowhere", "{folder}/a.gguf"), "no such model folder"),
         (("{model}", "{folder}/a.gguf", "--llama_cpp", "nowhere"), "there is no convert_hf"),
-        (("{model}", "{folder}/a.gguf", "--outtype", "q4"), "invalid choice"),
+        (("{model}", "{folder}/a.gguf", "--outtype", "q4"), "is none of"),
         (("{folder}/own", "{folder}/a.gguf"), "comes with code of its own"),
     ],
 )

@@ -80,14 +80,14 @@ def test_transformers_gets_an_adapter_merged_once(
     ("arguments", "words"),
     [
         (("nowhere/",), "no such model folder"),
-        (("nowhere",), "no model that the Hub gives"),
+        (("nowhere",), "keeps from asking the Hub"),
         (("{folder}",), "holds no model"),
         (("{tiny}", "--engine", "vllm"), "pip install vllm"),
         (("{tiny}", "--port", "70000"), "must be 1 to 65535"),
         (("{tiny}", "--host", " "), "--host: is empty"),
         (("{tiny}", "--host", "no.such.host.invalid", "--engine", "transformers"), "--host"),
         (("{tiny}", "--host", "127.0.0.1", "--port", "{taken}"), "is taken by another program"),
-        (("{tiny}", "--engine", "other"), "invalid choice"),
+        (("{tiny}", "--engine", "other"), "is none of auto, transformers, vllm"),
     ],
 )
 def test_wrong_input_is_one_line(

@@ -3,6 +3,8 @@
 import argparse
 import ast
 import re
+import tomllib
+from collections.abc import Mapping
 from dataclasses import fields
 from importlib import import_module
 from pathlib import Path
@@ -14,7 +16,9 @@ from transformers import HfArgumentParser
 import orpo as package
 from orpo import ConfigError, ORPOConfig
 from orpo.commands.flags import add_options, ask
-from orpo.commands.main import COMMANDS, Parser
+from orpo.commands.main import COMMANDS, Parser, main
+from orpo.errors import EXTRAS
+from orpo.settings import FIRST
 from orpo.train.job import TrainJob
 from tests.cli.conftest import Orpo
 
@@ -132,29 +136,97 @@ def test_a_flag_of_another_trainer_is_answered_with_what_is_meant(orpo: Orpo, sa
         assert said in line
 
 
-def test_a_misspelt_option_of_any_command_is_answered(orpo: Orpo) -> None:
-    for command, said in (
-        (("chat", "m", "--temprature", "1"), "--temperature"),
-        (("data", "audit", "d", "--modle", "m"), "--model"),
-        (("train", "--hub_tokn", "secret"), "--hub_token"),
-    ):
-        line = orpo.refuses_at_once(*command)
-        assert f"Did you mean {said}?" in line
-        assert "secret" not in line
+MISTAKES = {
+    "chat m --temprature 1": "Did you mean --temperature?",
+    "data audit d --modle m": "Did you mean --model?",
+    "train --hub_tokn secret": "Did you mean --hub_token?",
+    "evaluate preference m --batchsize 3": "Did you mean --batch_size?",
+    "merge a b --zzz": "there is no option --zzz. See",
+    "trian": "Did you mean `orpo train`?",
+    "eval": "Did you mean `orpo evaluate`?",
+    "audit d": "Did you mean `orpo data audit`?",
+    "convert config": "Did you mean `orpo convert-config`?",
+    "recipe.yaml": "Did you mean `orpo train recipe.yaml`?",
+    "evaluate preferance m": "Did you mean preference?",
+    "train --model m --dataset d --objective opro": "Did you mean orpo?",
+    "train --lr_scheduler_type cosin": "Did you mean cosine?",
+    "train --model m --dataset d --columns promt=q": "Did you mean prompt=q?",
+    "train --model m --dataset d --columns question=prompt": "Did you mean prompt=question?",
+    "train --model m --dataset d --columns prompt": "names one column",
+    "train --model m --dataset d --lora_target_modules q_prj": "without lora_r",
+}
 
 
-def known_options() -> set[str]:
-    """Every option of every command."""
-    found = {"version", "json"}
+@pytest.mark.parametrize("words", MISTAKES)
+def test_what_is_nearly_right_is_answered_with_what_is_meant(orpo: Orpo, words: str) -> None:
+    line = orpo.refuses_at_once(*words.split())
+    assert MISTAKES[words] in line
+    assert "secret" not in line
+
+
+JUDGED = "evaluate win-rate m --baseline b --prompts p --judge g --judge_url http://h"
+PACKAGES = {
+    "wandb": ("train --model m --dataset d --report_to wandb", "pip install wandb"),
+    "trackio": ("tune --model m --dataset d --report_to trackio", "install trackio"),
+    "bitsandbytes": ("train --model m --dataset d --quantize 4bit", "'orpo[qlora]'"),
+    "lomo_optim": ("compare --model m --dataset d --optim adalomo", "install lomo-optim"),
+    "openai": ("evaluate mt-bench m --judge gpt", "pip install 'orpo[evaluate]'"),
+    "sklearn": (JUDGED, "pip install 'orpo[evaluate]'"),
+    "optuna": ("tune --model m --dataset d", "pip install 'orpo[tune]'"),
+    "lm_eval": ("evaluate harness {tiny} --tasks ifeval", "pip install 'orpo[harness]'"),
+}
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_missing_package_is_found_before_any_work(
+    orpo: Orpo, package: str, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words, install = PACKAGES[package]
+    monkeypatch.setattr("orpo.errors.find_spec", lambda name: None if name == package else name)
+    line = orpo.refuses_at_once(*words.format(tiny=tiny).split())
+    assert f"needs the package {package}, which is not installed. pip install" in line
+    assert install in line
+
+
+def test_an_extra_brings_the_package_that_a_message_asks_it_for() -> None:
+    told = tomllib.loads(Path("pyproject.toml").read_text("utf-8"))["project"]
+    for name, extra in EXTRAS.items():
+        brought = " ".join(told["optional-dependencies"][extra]).replace("-", "_")
+        assert {"sklearn": "scikit_learn"}.get(name, name) in brought
+
+
+def options() -> dict[str, set[str]]:
+    """The options of every command, by its words."""
+    found = {}
     for name in COMMANDS:
         command: Any = import_module(f"orpo.commands.{name.replace('-', '_')}")
         for action in getattr(command, "ACTIONS", {"": ""}):
             module = f"{command.__name__}_{action.replace('-', '_')}".removesuffix("_")
             parser = Parser(prog=name, allow_abbrev=False)
             add_options(parser, import_module(module).Options)
-            for one in parser._actions:
-                found.update(o[2:].replace("-", "_") for o in one.option_strings)
+            flags = {o[2:].replace("-", "_") for a in parser._actions for o in a.option_strings}
+            found[f"{name} {action}".strip()] = flags | {"json", "help"}
     return found
+
+
+@pytest.mark.parametrize("words", options())
+def test_help_is_a_page_and_all_of_it_is_to_be_had(
+    words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = {}
+    for more in ([], ["all"], ["overwrite"]):
+        with pytest.raises(SystemExit) as stopped:
+            main([*words.split(), "--help", *more])
+        assert stopped.value.code == 0
+        said["".join(more)] = capsys.readouterr().out
+    page = said[""].partition("\nexamples:")[0]
+    assert said[""].count("\n") <= 60
+    assert max(map(len, page.splitlines())) <= 80
+    assert all(f"--{name}" in said["all"] for name in options()[words] if len(name) > 1)
+    assert "--learning_rate" not in said["overwrite"]
+    if words in {"train", "compare", "tune"}:
+        shown = [name for group in list(FIRST.values())[:2] for name in group]
+        assert all(f"  --{name} " in page or f"  --{name}\n" in page for name in shown)
 
 
 def said_in(tree: ast.Module) -> list[str]:
@@ -165,18 +237,49 @@ def said_in(tree: ast.Module) -> list[str]:
     return [node.value for node in texts if isinstance(node.value, str)]
 
 
-def test_every_option_that_a_message_speaks_of_exists() -> None:
-    of_others = {"config_file"}  # accelerate launch
-    of_others |= {"enable_lora", "lora_modules", "max_lora_rank", "served_model_name"}  # vLLM
-    of_others |= {"outfile"}  # llama.cpp
-    known = known_options() | of_others
-    unknown: dict[str, str] = {}
-    for path in Path(str(package.__file__)).parent.rglob("*.py"):
-        for text in said_in(ast.parse(path.read_text(encoding="utf-8"))):
-            for name in re.findall(r"(?<![\w-])--(?!no$)([a-z][\w-]*)", text):
-                if name.replace("-", "_") not in known:
-                    unknown[name] = path.name
-    assert unknown == {}
+OF_OTHERS = {"config_file"}  # accelerate launch
+OF_OTHERS |= {"enable_lora", "lora_modules", "max_lora_rank", "served_model_name"}  # vLLM
+OF_OTHERS |= {"outfile"}  # llama.cpp
+_COMMAND = r"orpo ([a-z][\w-]*)(?: ([a-z][\w-]*))?((?:\\\n|[^`\n])*)"
+
+
+def unheard_of(text: str, known: Mapping[str, set[str]], *, code: bool) -> set[str]:
+    """Options and commands that a text names and that there are not."""
+    every = set().union(*known.values(), {"version"}, OF_OTHERS)
+    named = re.findall(r"(?<![\w-])--(?!no$)([a-z][\w-]*)(?![\w:-])", text) if code else []
+    found = {f"--{name}" for name in named if name.replace("-", "_") not in every}
+    before = "(?:`|^ {2,})" if code else "(?:`|^)"
+    for command, action, rest in re.findall(before + _COMMAND, text, re.MULTILINE):
+        words = f"{command} {action}" if command in {"data", "evaluate"} and action else command
+        if words not in known and words not in {"data", "evaluate"}:
+            found.add(f"orpo {words}")
+            continue
+        flags = re.findall(r"(?<![\w-])--([a-z]\w*)", re.split(r" (?:-- |[|#&]| )", rest)[0])
+        found |= {f"orpo {words} --{f}" for f in flags if f not in known.get(words, every)}
+    return found
+
+
+def test_every_option_and_command_that_is_spoken_of_exists() -> None:
+    known, home = options(), Path(str(package.__file__)).parent
+    assert unheard_of("Add --lora_rank", known, code=True) == {"--lora_rank"}
+    for planted in ("`orpo trian`", "`orpo train --lora`", "  orpo data adit x", "`orpo chat --r`"):
+        assert unheard_of(planted, known, code=planted[0] == " ")
+    texts = {
+        path: path.read_text("utf-8")
+        for kind in ("jinja", "toml")
+        for path in home.rglob(f"*.{kind}")
+    }
+    for path in home.rglob("*.py"):
+        texts[path] = "\n".join(said_in(ast.parse(path.read_text("utf-8"))))
+    code = set(texts)
+    pages = [
+        *Path("docs").rglob("*.md"),
+        *Path("recipes").rglob("*.yaml"),
+        *Path().glob("README*.md"),
+    ]
+    texts |= {path: path.read_text("utf-8") for path in pages}
+    wrong = {str(path): unheard_of(text, known, code=path in code) for path, text in texts.items()}
+    assert {path: names for path, names in wrong.items() if names} == {}
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Every format becomes the same kind of pair; what is in no format is refused by name."""
 
 import json
+from shlex import quote
 from types import MappingProxyType
 from typing import Any
 
@@ -305,15 +306,36 @@ class TestNearMisses:
         }.items():
             for name in names:
                 values = {**{k: v for k, v in self.ROW.items() if k != meant}, name: "x"}
-                assert f"{name!r} to {meant!r}" in refusal(values)
+                assert f"--columns {quote(f'{meant}={name}')}" in refusal(values)
         row = {"chosen": [YES], "rejected": [NO]}
         for name in ("promt", "Prompt", "prompts"):
-            assert f"Rename {name!r} to 'prompt'." in refusal({name: [ASK], **row})
+            assert f"--columns prompt={name} if" in refusal({name: [ASK], **row})
         for name in ("System", " tools", "WEIGHT"):
-            told = f"Rename {name!r} to {name.strip().lower()!r}"
+            told = f"--columns {quote(f'{name.strip().lower()}={name}')}, or leave it out"
             assert told in refusal({**self.ROW, name: "2"})
         message = refusal({name.capitalize(): value for name, value in self.ROW.items()})
-        assert all(f"{name.capitalize()!r} to '{name}'" in message for name in self.ROW)
+        assert "--columns prompt=Prompt,chosen=Chosen,rejected=Rejected if" in message
+
+    @pytest.mark.parametrize(
+        ("names", "told"),
+        [
+            (("question", "response_a", "response_b"), "chosen=response_a,rejected=response_b"),
+            (("ask", "win", "lose"), "prompt=ask,chosen=win,rejected=lose"),
+            (("one", "two", "three"), "prompt=one,chosen=two,rejected=three"),
+            (("prompt", "y_w", "y_l"), "chosen=y_w,rejected=y_l"),
+            (("user question", "good", "bad"), "'prompt=user question,chosen=good,rejected=bad'"),
+            (
+                ("a,b", "good", "bad"),
+                """'{"prompt": "a,b", "chosen": "good", "rejected": "bad"}'""",
+            ),
+        ],
+    )
+    def test_other_names_are_asked_for_as_they_may_be_meant(
+        self, names: tuple[str, ...], told: str
+    ) -> None:
+        assert f"Add --columns {told} if that is what they are." in refusal(
+            dict.fromkeys(names, "x")
+        )
 
     def test_what_holds_nothing_or_means_something_else_is_nobodys_business(self) -> None:
         alone = {"prompt": "p", "chosen": "c"}

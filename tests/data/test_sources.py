@@ -266,7 +266,7 @@ class TestNames:
         assert "is no path" in refusal("a" * 5000)
         message = refusal("no-such-owner/no-such-name-1.5")
         assert message.startswith("no-such-owner/no-such-name-1.5: ")
-        assert "cannot be loaded from the Hub" in message
+        assert "keeps from asking the Hub" in message  # the tests are offline
 
     @pytest.mark.parametrize("spec", ["owner/name-v1.5", "owner/name:train", "name"])
     def test_a_hub_id_is_looked_up(

@@ -41,6 +41,11 @@ LEAST: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.fixture(autouse=True)
+def every_logger_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("orpo.settings._TRACKERS", {})
+
+
 def resolved(conversion: Conversion, folder: Path) -> Callable[[str], Any]:
     """The settings that `orpo train RECIPE --model M --dataset D` makes of it, by name."""
     recipe = folder / "recipe.yaml"

@@ -75,14 +75,16 @@ def fix_dataset(
     reader: PairReader,
     tokenize: PairTokenizer | None = None,
     lengths: LengthPolicy | None = None,
+    columns: Mapping[str, str] | None = None,
 ) -> Repaired:
     """Write a cleaned copy, and a ledger of every change.
 
     `reader` gives rows that it cannot read as dropped; `tokenize` has no limit, and without it
-    lengths are in characters; pairs longer than `lengths` are dropped.
+    lengths are in characters; pairs longer than `lengths` are dropped; `columns` are written
+    under our names.
     """
     repair.check_targets()
-    copying = _Copying(repair, reader, tokenize, lengths or LengthPolicy(None))
+    copying = _Copying(repair, reader, tokenize, lengths or LengthPolicy(None), columns)
     copying.decide()
     try:
         return copying.copy()
@@ -100,6 +102,7 @@ class _Copying:
     reader: PairReader
     tokenize: PairTokenizer | None
     lengths: LengthPolicy
+    names: Mapping[str, str] | None = None
     entries: list[Entry] = field(default_factory=list)
     balance: dict[str, Any] = field(default_factory=dict)
     fingerprint: bytes = b""
@@ -107,7 +110,7 @@ class _Copying:
     def decide(self) -> None:
         """Read every row once, and decide what becomes of it."""
         job, columns = self.job, set[str]()
-        for row in open_source(job.dataset):
+        for row in open_source(job.dataset, self.names):
             self.entries.append(self._inspect(row))
             self.fingerprint = _mixed(self.fingerprint, row)
             columns |= set(row.values)
@@ -281,7 +284,7 @@ class _Copying:
     def _rows(self) -> Iterator[tuple[Row, Entry]]:
         """Every row with what was decided about it."""
         entries = iter(self.entries)
-        for row in open_source(self.job.dataset):
+        for row in open_source(self.job.dataset, self.names):
             entry = next(entries, None)
             if entry is None:
                 raise _changed(self.job.dataset)

@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from orpo.audit.faults import CHECKS
-from orpo.audit.similar import minhash_available
-from orpo.errors import ConfigError
+from orpo.errors import ConfigError, require_package
 from orpo.options import argument, option
 from orpo.quantities import as_count
 
@@ -106,12 +105,9 @@ class Repair:
                 taken[resolved] = "the copy's file" if name == "output" else f"the file of --{name}"
                 continue
             raise ConfigError(what, where=where, fix=fix)
-        if self.deduplicate == "near" and not minhash_available():
-            raise ConfigError(
-                "near duplicates need the package datasketch",
-                where="--deduplicate near",
-                fix="pip install 'orpo[data]', or use --deduplicate exact.",
-            )
+        if self.deduplicate == "near":
+            instead = ", or use --deduplicate exact."
+            require_package("datasketch", where="--deduplicate near", fix=instead)
 
 
 @dataclass(frozen=True)

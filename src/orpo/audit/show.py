@@ -151,7 +151,7 @@ def show_rows(
     """
     show, found, last = _Shower(tokenizer, config), list[ShownRow](), 0
     wanted = set(rows) or {str(number) for number in range(1, count + 1)}
-    source = open_source(dataset)
+    source = open_source(dataset, config.column_names)
     for row in source:
         last = row.index + 1
         names = {n for n in wanted if n in (str(last), row.where) or row.where.endswith(f"/{n}")}

@@ -58,7 +58,7 @@ class Options:
         "any OpenAI-compatible server; the key comes from an environment variable",
         unless="model",
     )
-    settings: dict[str, Any] = training_settings()
+    settings: dict[str, Any] = training_settings(first=2)
 
 
 def run(options: Options) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from orpo.errors import ConfigError, DataError
 from orpo.options import argument, asked, option, training_settings
 from orpo.quantities import as_count
 from orpo.runs.writing import ensure_writable
+from orpo.setting_types import as_columns
 
 if TYPE_CHECKING:
     from orpo.data.types import Row
@@ -59,7 +60,7 @@ class Options:
     html: Path | None = option(None, metavar="FILE", help="write a page with pictures")
     strict: bool = option(False, help='exit with 2 if the verdict is "stop"')
     settings: dict[str, Any] = training_settings(
-        *("data_format", "pair_rule", "max_length", "max_prompt_length", "truncation"),
+        *("columns", "data_format", "pair_rule", "max_length", "max_prompt_length", "truncation"),
         *("chat_template", "chat_template_kwargs", "trust_remote_code"),
     )
     json: bool = asked("json")
@@ -97,8 +98,9 @@ def run(options: Options) -> dict[str, Any]:
 
 def audit_dataset(options: Options) -> Audit:
     """The audit of a data set, with what a model says about its lengths and costs."""
-    rows = open_source(options.dataset)
-    held = open_source(options.eval_dataset) if options.eval_dataset else None
+    columns = as_columns(options.settings.get("columns"))
+    rows = open_source(options.dataset, columns)
+    held = open_source(options.eval_dataset, columns) if options.eval_dataset else None
     from orpo.audit.run import AuditPlan, audit_rows  # noqa: PLC0415 - loads numpy
     from orpo.config import ORPOConfig  # noqa: PLC0415 - loads torch
     from orpo.data.lengths import LengthPolicy  # noqa: PLC0415

@@ -31,7 +31,7 @@ class Options(Repair):
     )
     tokenizer: str | None = option(None, help="the tokenizer, if not the model's")
     settings: dict[str, Any] = training_settings(
-        *("data_format", "pair_rule", "max_length", "max_prompt_length"),
+        *("columns", "data_format", "pair_rule", "max_length", "max_prompt_length"),
         *("chat_template", "chat_template_kwargs", "trust_remote_code"),
     )
 
@@ -60,7 +60,7 @@ def run(options: Options) -> dict[str, Any]:
     tokenize = pair_tokenizer(name, config) if name else None
     lengths = LengthPolicy(config.max_length, config.max_prompt_length, "drop")
     reader = PairReader(config.format_name, "drop", config.pair_rule)
-    result = fix_dataset(options, reader, tokenize, lengths)
+    result = fix_dataset(options, reader, tokenize, lengths, config.column_names)
     for line in result.summary():
         say(line)
     return result.as_dict()

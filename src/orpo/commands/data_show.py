@@ -70,7 +70,7 @@ class Options:
         help="a row by its number, from 1, or by its place (pairs.jsonl:7); may be given again",
     )
     settings: dict[str, Any] = training_settings(
-        *("data_format", "pair_rule", "max_length", "max_prompt_length", "truncation"),
+        *("columns", "data_format", "pair_rule", "max_length", "max_prompt_length", "truncation"),
         *("nll_scope", "chat_template", "chat_template_kwargs", "trust_remote_code"),
     )
     json: bool = asked("json")

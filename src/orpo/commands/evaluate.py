@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orpo.commands.console import console, rows_table, say
-from orpo.errors import ConfigError
+from orpo.errors import ConfigError, require_package
 from orpo.evaluate.answers import answer_questions, open_source_of_answers
 from orpo.evaluate.questions import Answered, Question
 from orpo.evaluate.settings import CACHE, JudgeSettings, Sampling, positive
@@ -58,6 +58,11 @@ class Answering:
     server_key_env: str = option("OPENAI_API_KEY", metavar="NAME", help="holds that server's key")
     dtype: str = option("auto", help="dtype of the weights")
     trust_remote_code: bool = option(False, help="allow a model's own code to run")
+
+    def __post_init__(self) -> None:
+        """Know now that a server can be asked."""
+        if self.server:
+            require_package("openai", where="--server")
 
     def answers(
         self,

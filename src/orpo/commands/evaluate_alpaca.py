@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from orpo.commands import evaluate
 from orpo.commands.console import say
 from orpo.commands.evaluate import ANSWERS, JUDGMENTS
-from orpo.errors import DataError
+from orpo.errors import DataError, require_package
 from orpo.evaluate.settings import JudgeSettings, Sampling
 from orpo.options import group, option
 
@@ -76,6 +76,8 @@ def run(options: Options) -> dict[str, Any]:
     folder = options.output_dir
     judge = options.judge.kept_in(folder) if options.judge else None
     options.sampling.checked()
+    if judge or options.annotations:
+        require_package("sklearn", where="length control")
     benchmark = alpaca.read_benchmark(options.data)
     settings = options.settings()
     evaluate.claim(options, settings, (ANSWERS, alpaca.OUTPUTS))

@@ -46,6 +46,7 @@ class Options:
         None, help="dtype of the weights; default as in the run, or as they are saved"
     )
     settings: dict[str, Any] = training_settings(
+        "columns",
         "data_format",
         "pair_rule",
         "max_length",

@@ -7,7 +7,7 @@ from typing import Any
 from orpo.commands import evaluate
 from orpo.commands.console import say
 from orpo.commands.evaluate import ANSWERS, JUDGMENTS
-from orpo.errors import ConfigError, DataError
+from orpo.errors import ConfigError, DataError, require_package
 from orpo.evaluate.questions import Answered, Question, read_questions, spread
 from orpo.options import option
 
@@ -58,6 +58,7 @@ def run(options: Options) -> dict[str, Any]:
     assert options.judge is not None
     judge = options.judge.kept_in(folder)
     options.sampling.checked()
+    require_package("sklearn", where="length control")
     questions = _questions(options)
     options = replace(options, baseline=evaluate.baseline_of(options.model, options.baseline))
     assert options.baseline is not None

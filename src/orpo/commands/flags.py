@@ -13,7 +13,7 @@ from dataclasses import MISSING, Field, dataclass, field, fields
 from enum import Enum
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import TYPE_CHECKING, Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 import yaml
 
@@ -47,8 +47,10 @@ def add_options(
             under = parser.add_argument_group(about["title"], about["text"] or None)
             known = {**about["other"], about["unless"]: None}
             add_options(under, about["group"], known, about["without"])
+            for action in under._group_actions if about["rare"] else ():
+                cast(Any, action).rare = True
         elif "settings" in about:
-            _add_settings(parser, about["settings"])
+            _add_settings(parser, about["settings"], about["first"])
         elif "help" in about and one.name not in without:
             required = one.name not in (other or ()) and one.default is MISSING
             _add_option(parser, one, hints[one.name], required)
@@ -77,7 +79,8 @@ def _add_option(
         how |= {"nargs": "?", "const": about["bare"]}
     name = about.get("flag") or one.name
     how |= {"dest": name, "default": argparse.SUPPRESS, "required": required}
-    parser.add_argument(*([f"-{name}"] if len(name) == 1 else _spelled(name)), **how)
+    added = parser.add_argument(*([f"-{name}"] if len(name) == 1 else _spelled(name)), **how)
+    cast(Any, added).rare = "rare" in about
 
 
 def _spelled(name: str) -> list[str]:
@@ -108,25 +111,38 @@ def _by_comma(text: str) -> tuple[str, ...]:
 # Settings of a training
 
 
-def _add_settings(parser: argparse._ActionsContainer, names: tuple[str, ...]) -> None:
+def _add_settings(parser: argparse._ActionsContainer, names: tuple[str, ...], first: int) -> None:
     """Flags of the named settings; of all, as transformers' own parser reads them, if none is."""
-    groups = {"settings of the training": settings.settings_of(settings.OwnSettings)}
+    every = {**settings.settings_of(TrainJob), **settings.training_settings()}
+    groups = {"settings of the training": {name: every[name] for name in names}}
     if not names:
-        every = "settings of the training (every TrainingArguments field)"
-        groups = {"the job": settings.settings_of(TrainJob), every: settings.training_settings()}
-    for title, known in groups.items():
+        groups = {t: {n: every.pop(n) for n in told} for t, told in settings.FIRST.items()}
+        groups["more settings (every field of TrainingArguments)"] = every
+    for number, (title, known) in enumerate(groups.items()):
         group = parser.add_argument_group(title)
-        for one in [known[name] for name in names] or known.values():
+        for one in known.values():
             about = {**one.about, "default": argparse.SUPPRESS, "dest": one.name}
-            about["help"] = str(about.get("help", "")).replace("%", "%%")
+            about["help"] = _with_default(one, str(about.get("help", "")))
             if one.name == "resume":  # alone, it means the newest checkpoint
                 about |= {"nargs": "?", "const": "newest"}
             # A word may follow where there are few flags: it is not the switch's.
             how = _SWITCH if names and one.type is bool else _as_transformers(one)
-            group.add_argument(*_spelled(one.name), **how, **about)
+            added: Any = group.add_argument(*_spelled(one.name), **how, **about)
+            added.rare = number >= first
+            added.brief = _with_default(one, settings.FIRST.get(title, {}).get(one.name, ""))
             if one.type is bool and one.default is True:
                 no: dict[str, Any] = {"dest": one.name, "default": argparse.SUPPRESS}
-                group.add_argument(*_spelled(f"no_{one.name}"), action="store_false", **no)
+                added = group.add_argument(*_spelled(f"no_{one.name}"), action="store_false", **no)
+                added.rare = number >= first
+
+
+def _with_default(one: settings.Setting, said: str) -> str:
+    """What a setting is, and what it is where nothing is said."""
+    value, said = one.default, said.replace("%", "%%")
+    known = isinstance(value, int | float | str) and value not in {False, "", "none", "no", -1}
+    if not said or not known or "default" in said.lower():
+        return said
+    return f"{said.rstrip('.')}. Default {f'{value:g}' if isinstance(value, float) else value}."
 
 
 def _as_transformers(one: settings.Setting) -> dict[str, Any]:
@@ -173,7 +189,7 @@ def options_from(
             own = {name: values[name] for name in about["settings"] or every if name in values}
             if own and about["settings"]:
                 settings.check_given(own)
-            chosen[one.name] = {**about["other"], **own}
+            chosen[one.name] = own
         elif "asked" in about:
             chosen[one.name] = values.get(about["asked"], one.default)
         elif "help" in about and one.name not in without:

@@ -21,6 +21,7 @@ from itertools import pairwise
 from typing import Any, NoReturn
 
 from orpo import __version__
+from orpo.commands.help import Formatter, Help, shown
 from orpo.errors import ConfigError, OrpoError, RunStopped, UserError, did_you_mean
 from orpo.runs.processes import LOST, launched, lost_a_rank, rank
 from orpo.terminal import guarded, json_line, showing
@@ -71,18 +72,31 @@ def _suggestion(name: str, known: set[str], value: str) -> str:
     """What may be meant by an option; names of settings are spelled as options."""
     from orpo.migrate.convert import suggestion  # noqa: PLC0415 - transformers comes with it
 
-    if "learning_rate" not in known:
-        return did_you_mean(name, known, shown="--{}")
     found = suggestion(name, {flag.replace("-", "_") for flag in known}, value or None)
+    if "learning_rate" not in known and not found.startswith("Did"):
+        return ""  # what other trainers' settings are here is of no use where nothing is trained
     return re.sub(r"'(\w+)'(?=.*\?$)", r"--\1", found)
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose complaints are one line."""
+    """An argument parser whose complaints are one line, and its help a page."""
 
     def error(self, message: str) -> NoReturn:
-        """Raise instead of printing the usage."""
-        raise ConfigError(message, where=self.prog, fix=f"See `{self.prog} --help`.")
+        """Raise instead of printing the usage; of a value that there is not, what is near it."""
+        about = re.fullmatch(r"argument ([^:/]+)[^:]*: (.*?)\.*", message, re.DOTALL)
+        where, what = about.groups() if about else (self.prog, message)
+        where = where if where.startswith("-") else self.prog
+        wrong = re.fullmatch(r"invalid choice: '(.*)' \(choose from (.*)\)", what, re.DOTALL)
+        if wrong:
+            there = re.findall(r"[^\s,'\"]+", wrong[2])
+            what = f"{wrong[1]!r} is none of {', '.join(there)}"
+            raise ConfigError(what, where=where, fix=did_you_mean(wrong[1], there))
+        what = re.sub(r"^invalid (\S+) value: ", r"expected \1, found ", what)
+        raise ConfigError(what, where=where, fix=f"See `{self.prog} --help`.")
+
+    def format_help(self, word: str = "") -> str:
+        """What `--help`, `--help all` or `--help WORD` prints."""
+        return shown(self, word)
 
     def parse_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, namespace: Any = None
@@ -96,9 +110,10 @@ class Parser(argparse.ArgumentParser):
         following = dict(pairwise(unknown)).get(flag, "")
         known = {flag[2:] for flag in self._option_string_actions if flag.startswith("--")}
         found = flag and _suggestion(flag[2:], known, value or following)
-        if not found:
+        if not flag:
             self.error(f"unrecognized arguments: {' '.join(unknown)}")
-        raise ConfigError(f"there is no option {flag}", where=self.prog, fix=found)
+        fix = found or f"See `{self.prog} --help`."
+        raise ConfigError(f"there is no option {flag}", where=self.prog, fix=fix)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -168,8 +183,7 @@ def _dispatch(arguments: list[str]) -> int:
         print(f"orpo {__version__}")
         return 0
     if name not in COMMANDS:
-        what = f"there is no command {name!r}"
-        raise ConfigError(what, where="orpo", fix=f"Commands: {', '.join(COMMANDS)}.")
+        raise _no_command(name, arguments[1:])
     _quiet()
     command: Any = import_module(f"orpo.commands.{name.replace('-', '_')}")
     words, what, rest = name, COMMANDS[name], arguments[1:]
@@ -184,14 +198,37 @@ def _dispatch(arguments: list[str]) -> int:
     return _run(command, _parser(f"orpo {words}", what, command.EXAMPLES), rest)
 
 
+def _no_command(name: str, more: Sequence[str]) -> ConfigError:
+    """The complaint about a first word that is no command, with the one that is meant."""
+    what, fix = f"there is no command {name!r}", f"Commands: {', '.join(COMMANDS)}."
+    if name.startswith("-") or name.endswith((".yaml", ".yml")):
+        fix = f"Did you mean `orpo train {name}`?"
+    else:
+        words = {f"{of} {one}": one for of in ("data", "evaluate") for one in _actions(of)}
+        near = {**{one: whole for whole, one in words.items()}, **{one: one for one in COMMANDS}}
+        joined = f"{name}-{more[0]}" if more else ""
+        found = next((n for n in (joined, name) if did_you_mean(n, near, shown="{}")), "")
+        meant = did_you_mean(found, near)[len("Did you mean ") : -1] if found else ""
+        fix = f"Did you mean `orpo {near[meant]}`?" if meant else fix
+    return ConfigError(what, where="orpo", fix=fix)
+
+
+def _actions(command: str) -> Mapping[str, str]:
+    actions: Mapping[str, str] = import_module(f"orpo.commands.{command}").ACTIONS
+    return actions
+
+
 def _parser(prog: str, what: str, examples: str) -> Parser:
     parser = Parser(
         prog=prog,
         description=f"{what[0].upper()}{what[1:]}.",
         epilog=examples,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=Formatter,
         allow_abbrev=False,
+        add_help=False,
     )
+    how: Any = {"action": Help, "nargs": "?", "metavar": "WORD", "default": argparse.SUPPRESS}
+    parser.add_argument("-h", "--help", **how, help="this text; `all`, or those with a word")
     parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
     return parser
 
@@ -246,6 +283,7 @@ def _quiet() -> None:
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # misses a kernel nobody asked for
     for name, value in {
         **{"TRANSFORMERS_VERBOSITY": "error", "DATASETS_VERBOSITY": "error"},
+        "HF_HUB_VERBOSITY": "error",  # it tells of every try to reach the Hub
         **{"HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"},
         **{"TRANSFORMERS_NO_ADVISORY_WARNINGS": "1", "TORCH_CPP_LOG_LEVEL": "ERROR"},
         "TOKENIZERS_PARALLELISM": "0",  # see orpo.data.tokenize

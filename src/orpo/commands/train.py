@@ -62,10 +62,9 @@ class Options:
     open: bool = option(False, help="open the report in the browser, from the first log on")
     dry_run: bool = option(
         False,
-        help="resolve the settings, look at the data, build the model without weights, "
-        "estimate memory, time and cost; nothing is written",
+        help="estimate memory, time and cost; nothing is written; see `--help dry run`",
     )
-    assumed: Assumptions = group(Assumptions, "a dry run: all of it but the training")
+    assumed: Assumptions = group(Assumptions, "a dry run", rare=True)
 
 
 def run(options: Options) -> dict[str, Any] | int | None:
@@ -132,6 +131,8 @@ def refuse_names(asked: Asked) -> None:
             check_source(spec)
     if not settings.get("model_revision") and not settings.get("model_init_kwargs"):
         ensure_reachable(str(job.model))  # else only loading it knows where it may be
+        if job.tokenizer:
+            ensure_reachable(job.tokenizer, "tokenizer_config.json", kind="tokenizer")
 
 
 def _launch(ranks: int, more: list[str]) -> int:

@@ -17,7 +17,7 @@ from orpo.commands.console import console, figures_table, say
 from orpo.commands.flags import ask, given_settings
 from orpo.commands.train import refuse_names
 from orpo.demo import story
-from orpo.errors import ConfigError, RunStopped
+from orpo.errors import ConfigError, RunStopped, require_package
 from orpo.evaluate.intervals import Interval
 from orpo.experiments.plans import TuneJob, TunePlan
 from orpo.experiments.results import STATES, TrialResult, TuningResult, read_tuning
@@ -58,11 +58,12 @@ class Options:
 
     recipe: str | None = argument("RECIPE.yaml", None, help="settings; flags win")
     plan: TunePlan = group(TunePlan, "the search")
-    settings: dict[str, Any] = training_settings()
+    settings: dict[str, Any] = training_settings(first=3)
 
 
 def run(options: Options) -> dict[str, Any]:
     """Tune, and print the trials and what is recommended."""
+    require_package("optuna", where="orpo tune")
     job = job_of(options)
     from orpo.commands.progress import TrainingProgress  # noqa: PLC0415 - loads torch
     from orpo.experiments.tune import run_tune  # noqa: PLC0415 - loads torch

@@ -5,18 +5,22 @@ Names that are nearly ours ("reject", " rejected", "promt") are refused where th
 """
 
 import difflib
+import json
 import re
-from collections.abc import Mapping
+import shlex
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import lru_cache
+from itertools import chain, islice
 from typing import Any, TypeAlias
 
 from orpo.data.fields import ANSWERS, SCORES, has_answers, past_turns
 from orpo.data.media import is_empty
 from orpo.data.messages import MISSPELT, as_messages, literal, unspelled, user
 from orpo.data.types import Row
-from orpo.errors import DataError
+from orpo.errors import DataError, did_you_mean
 
+_AHEAD = 100  # rows among which a column is looked for that somebody named
 _Known: TypeAlias = dict[str, tuple[tuple[str, ...], ...]]
 
 HH_ANSWER = "\n\nAssistant:"
@@ -71,6 +75,16 @@ _SETTINGS = ("system", "tools", "weight", "history")
 _OTHER_ANSWER = re.compile(
     r"(?P<name>chosen|rejected)_(response|answer|output|completion|continuation|reply|text)s?"
 )
+# What stands in the columns of data in no known format, to guess it by; none of it is taken.
+_SIGNS = {
+    "prompt": re.compile(r"(.*_)?(prompt|question|query|instruction|input|user|ask(ed)?|task|x)s?"),
+    "chosen": re.compile(
+        r"(.*_)?(chosen|good|better|best|win|winner|preferred|accepted|positive|pos|a|1|w)(_.*)?"
+    ),
+    "rejected": re.compile(
+        r"(.*_)?(rejected|bad|worse|worst|lose|loser|dispreferred|negative|neg|b|2|l)(_.*)?"
+    ),
+}
 _GAPS = re.compile(r"[\s\-]+")
 _ALIKE = 0.8  # "rejects" and "rejected"; "question" and "instruction" are less so
 
@@ -108,6 +122,29 @@ def recognise(row: Row) -> str:
     if found != ["answers"]:
         refuse_unpaired(row, UndecidedError)
     return found[0]
+
+
+def renamed(rows: Iterable[Row], names: Mapping[str, str] | None) -> Iterator[Row]:
+    """The rows with columns under our names, which somebody gave (`columns`); their own are gone.
+
+    A row that lacks a column stays as it is there; a name that no row has is refused.
+    """
+    if not names:
+        yield from rows
+        return
+    ahead = iter(rows)
+    first = list(islice(ahead, _AHEAD))
+    there = {name: None for row in first for name in row.values}
+    for ours, theirs in names.items():
+        if there and theirs not in there and ours not in there:
+            what = f"there is no column {theirs!r}; there are {', '.join(map(repr, there))}"
+            near = did_you_mean(theirs, there, shown=f"{ours}={{}}")
+            raise DataError(what, where=f"columns ({first[0].where})", fix=near)
+    for row in chain(first, ahead):
+        given = {ours: row.values[name] for ours, name in names.items() if name in row.values}
+        gone = {*given, *names.values()}
+        own = {name: value for name, value in row.values.items() if name not in gone}
+        yield replace(row, values={**given, **own})
 
 
 def refuse_guess(row: Row) -> None:
@@ -170,6 +207,10 @@ def _by_answers(columns: Mapping[str, Any]) -> str:
     return "hh" if any(isinstance(t, str) and HH_ANSWER in t for t in texts) else "implicit"
 
 
+def _may_be(name: str, value: Any) -> bool:
+    return name in _PAIR or _may_be_prompt(name, value)
+
+
 def _may_be_prompt(name: str, value: Any) -> bool:
     if name in _EXTRAS or _ABOUT.fullmatch(name):
         return False
@@ -212,10 +253,28 @@ def _meant_by(name: str) -> str:
 
 
 def renaming(columns: Mapping[str, Any]) -> str:
-    """What to rename, in words; empty if no column is nearly one of ours."""
-    names = (f"{name!r} to {meant!r}" for name, meant in _near_misses(columns).items())
-    listed = " and ".join(names)
-    return f"Rename {listed}." if listed else ""
+    """The `--columns` that would make a row one of pairs; empty if nothing can be guessed."""
+    wanted = [name for name in _SIGNS if is_empty(columns.get(name))]
+    if not {*PROMPTS}.isdisjoint(columns):
+        wanted = [name for name in wanted if name != "prompt"]
+    near = _near_misses(columns)
+    texts = {n: _GAPS.sub("_", n.strip()).casefold() for n, v in columns.items() if _may_be(n, v)}
+    meant: dict[str, str] = {}
+    for ours in wanted:
+        told = [name for name, plain in texts.items() if _SIGNS[ours].fullmatch(plain)]
+        told = told if len(told) == 1 else [name for name, own in near.items() if own == ours]
+        if len(told) == 1:
+            meant[ours] = told[0]
+    left = [name for name in texts if name not in meant.values() and name not in _SIGNS]
+    talk = isinstance(columns.get(meant.get("chosen", "chosen")), list)
+    missing = [name for name in wanted if name not in meant and not (talk and name == "prompt")]
+    if left and len(left) == len(missing):
+        meant |= zip(missing, left, strict=True)
+    names = {name: meant[name] for name in _SIGNS if name in meant}
+    names |= {own: name for name, own in near.items() if own in _SETTINGS}
+    simple = not any(set(",=") & set(name) for name in names.values())
+    listed = ",".join(f"{k}={v}" for k, v in names.items()) if simple else json.dumps(names)
+    return f"Add --columns {shlex.quote(listed)} if that is what they are." if names else ""
 
 
 def refuse_near_misses(row: Row, *, has_rejected: bool) -> None:
@@ -224,7 +283,7 @@ def refuse_near_misses(row: Row, *, has_rejected: bool) -> None:
         lost = not has_rejected if meant == "rejected" else meant in _SETTINGS
         if lost and not is_empty(row.values[name]):
             what = f"column {name!r} is not read: {meant!r} is"
-            fix = f"Rename {name!r} to {meant!r}, or leave it out."
+            fix = f"Add --columns {shlex.quote(f'{meant}={name}')}, or leave it out."
             raise DataError(what, where=f"{row.where}, field {name!r}", fix=fix)
 
 

@@ -9,16 +9,19 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import logging
 import re
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from io import TextIOWrapper
+from functools import cache
+from io import StringIO, TextIOWrapper
 from pathlib import Path
 from typing import IO, Any, cast
 
 from orpo.data.types import Row
 from orpo.errors import DataError
+from orpo.runs.processes import rank
 
 HINT = "Use a .json, .jsonl, .csv or .parquet file, a saved data set folder, or a Hub id."
 UNREADABLE = (OSError, EOFError, zlib.error)
@@ -29,6 +32,20 @@ _LITERAL = 16  # longer than any word of JSON
 _LIST = re.compile(r"\[[ \t\r\n]*\{")
 _BLANK = re.compile(r"[ \t\r\n]*")
 _BOM = b"\xef\xbb\xbf"
+_DELIMITERS = ",;\t|"
+_NO_CSV = {
+    b"PK\x03\x04": "a ZIP archive or an Excel file",
+    b"PAR1": "a Parquet file",
+    b"\x1f\x8b": "compressed (name it .csv.gz)",
+    b"\xd0\xcf\x11\xe0": "an old Excel file",
+    b"%PDF": "a PDF",
+    b"<!DOCTYPE": "a web page",
+    b"<html": "a web page",
+    b'{"': "JSON",
+    b"[{": "JSON",
+    b"\0": "binary, or UTF-16",
+}
+_LOG = logging.getLogger(__name__)  # a warning goes to stderr where nobody has said otherwise
 
 Records = Iterator[tuple[int, Any]]  # line, and a record or the complaint about it
 
@@ -268,10 +285,10 @@ def _broken(error: Exception, path: Path, line: int, column: int = 0) -> DataErr
 
 def _read_csv(path: Path) -> Records:
     csv.field_size_limit(2**31 - 1)
-    line = 1
+    delimiter, line = _delimiter(path), 1
     with _as_text(_open_bytes(path), newline="") as file:
         # Strict, because a quotation mark that is never closed swallows rows otherwise.
-        reader = csv.reader(file, strict=True)
+        reader = csv.reader(file, strict=True, delimiter=delimiter)
         try:
             header = next(reader, [])
             _check_header(header, path)
@@ -281,13 +298,38 @@ def _read_csv(path: Path) -> Records:
                     yield line, dict(zip(header, fields, strict=True))
                 elif fields:
                     what = f"broken CSV: {len(fields)} fields for {len(header)} columns"
-                    fix = "Put quotation marks around fields with commas or line breaks."
+                    fix = f"Put quotation marks around fields with {delimiter!r} or line breaks."
                     yield line, DataError(what, where=f"{path}:{line}", fix=fix)
                 line = reader.line_num + 1
         except csv.Error as error:
             raise DataError(
                 f"broken CSV ({error})", where=f"{path}:{line}", fix="Check the quotation marks."
             ) from error
+
+
+def _delimiter(path: Path) -> str:
+    """What stands between the columns: a comma, or what makes more of the first line."""
+    with _open_bytes(path) as file:
+        beginning = file.read(_PART)
+    header = beginning.partition(b"\n")[0]
+    for mark, what in _NO_CSV.items():
+        if header.lstrip().startswith(mark) or (mark == b"\0" and mark in header):
+            fix = "Give it the ending that it has, or save it as CSV (UTF-8)."
+            raise DataError(f"is no CSV: {what}", where=str(path), fix=fix)
+    text, counts = beginning.decode("utf-8-sig", "replace"), dict.fromkeys(_DELIMITERS, 0)
+    for delimiter in _DELIMITERS:
+        with suppress(csv.Error):
+            counts[delimiter] = len(next(csv.reader(StringIO(text), delimiter=delimiter), []))
+    found = max(_DELIMITERS, key=counts.__getitem__)  # the comma, among equals
+    if found != "," and not (found == "\t" and kind_of(path) == ".tsv"):
+        _say_delimiter(path, found)
+    return found
+
+
+@cache
+def _say_delimiter(path: Path, found: str) -> None:
+    if rank() == 0:
+        _LOG.warning("%s: columns are divided by %r, not by commas", path, found)
 
 
 def _check_header(header: list[str], path: Path) -> None:
@@ -311,6 +353,6 @@ def _read_parquet(path: Path) -> Records:
 
 READERS: dict[str, Callable[[Path], Records]] = {
     **dict.fromkeys((".jsonl", ".ndjson", ".json"), _read_json),
-    ".csv": _read_csv,
+    **dict.fromkeys((".csv", ".tsv"), _read_csv),
     ".parquet": _read_parquet,
 }

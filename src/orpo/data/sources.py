@@ -1,7 +1,8 @@
 """Where rows come from: files, folders, Hub ids and in-memory data sets, alone or mixed.
 
-.json, .jsonl, .ndjson (a list, one object per line, or objects over several lines) · .csv ·
-.parquet; each also as .gz where text
+.json, .jsonl, .ndjson (a list, one object per line, or objects over several lines) ·
+.csv, .tsv (commas, or what makes more columns of the first line: ; tab |) · .parquet;
+each also as .gz where text
 a folder written by `datasets.Dataset.save_to_disk`, or a folder of such files
 a Hub id, optionally with a revision and a split: "owner/name", "owner/name@commit:train"
 """
@@ -10,13 +11,15 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
+from orpo.data.columns import renamed
 from orpo.data.files import HINT, READERS, UNREADABLE, kind_of, read_file, reason
 from orpo.data.types import Row
 from orpo.errors import DataError
+from orpo.runs.hub import refusal
 from orpo.runs.manifest import describe
 
 # "owner/name" or "name", revision, split; the name of a file with a dot needs a folder to be an id.
@@ -25,13 +28,15 @@ _SPLIT = re.compile(r"train(?![a-z])")
 _OTHER_SPLIT = re.compile(r"(test|valid|validation|val|dev|eval|heldout|held_out)(?![a-z])")
 
 
-def open_source(spec: str) -> Iterator[Row]:
+def open_source(spec: str, columns: Mapping[str, str] | None = None) -> Iterator[Row]:
     """The rows of a data set named by a path or a Hub id, in order, read as they are needed.
+
+    `columns` are our names -> those of the data, where it has other ones.
 
     Raises:
         DataError: Not found, empty, of an unknown kind, or broken; says where.
     """
-    rows = check_source(spec)
+    rows = renamed(check_source(spec), columns)
     first = next(rows, None)
     if first is None:
         raise DataError("the data set is empty", where=spec, fix="Give at least one row.")
@@ -44,19 +49,22 @@ class Source:
 
     Attributes:
         spec: The path or id.
+        columns: As in `open_source`.
     """
 
     spec: str
+    columns: Mapping[str, str] | None = None
 
     def __iter__(self) -> Iterator[Row]:
-        return open_source(self.spec)
+        return open_source(self.spec, self.columns)
 
     def fingerprint(self) -> list[Any] | None:
         """What the rows depend on: names and content of files; None for a Hub id."""
         path = Path(self.spec).expanduser()
         files = sorted(path.rglob("*")) if path.is_dir() else [path]
         contents = [(str(file), describe(file).sha256) for file in files if file.is_file()]
-        return [self.spec, *contents] if contents else None
+        names = [dict(self.columns)] if self.columns else []
+        return [self.spec, *contents, *names] if contents else None
 
 
 @dataclass(frozen=True)
@@ -105,11 +113,21 @@ def fingerprint_of(rows: Iterable[Row]) -> list[Any] | None:
     return found
 
 
-def iterate_dataset(dataset: Iterable[Any], name: str) -> Iterator[Row]:
+def iterate_dataset(
+    dataset: Iterable[Any], name: str, columns: Mapping[str, str] | None = None
+) -> Iterator[Row]:
     """The rows of a data set in memory or a stream, as plain values; `Row`s pass as they are."""
     if hasattr(dataset, "with_format") and hasattr(dataset, "__len__"):
         dataset = dataset.with_format(None)  # not for streams: the copy would forget its epoch
-    for index, values in enumerate(_readable(dataset, name)):
+    values = _readable(dataset, name)
+    first = list(islice(values, 1))
+    rows = _as_rows(chain(first, values), name)
+    known = isinstance(next(iter(first), None), Row)  # of a `Source`, which has renamed them
+    yield from rows if known else renamed(rows, columns)
+
+
+def _as_rows(dataset: Iterable[Any], name: str) -> Iterator[Row]:
+    for index, values in enumerate(dataset):
         where = f"{name} row {index}"
         if isinstance(values, Row):
             yield values
@@ -197,12 +215,9 @@ def _read_hub(spec: str) -> Iterator[Row]:
     except DataError:
         raise
     except Exception as error:  # whatever the network or a loading script brings about
-        raise DataError(
-            "no file or folder of this name, and it cannot be loaded from the Hub "
-            f"({reason(error)})",
-            where=spec,
-            fix=HINT,
-        ) from error
+        what = "no file or folder of this name, and it cannot be loaded from the Hub"
+        said = refusal(error, name, "data set") or (f"{what} ({reason(error)})", HINT)
+        raise DataError(said[0], where=spec, fix=said[1]) from error
     yield from iterate_dataset(_one_split(loaded, spec), spec)
 
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from jinja2 import TemplateError
 
-from orpo.errors import ConfigError, DataError
+from orpo.errors import ConfigError, DataError, require_package
 from orpo.evaluate.intervals import paired_interval
 from orpo.evaluate.results import HarnessChange, HarnessResults, HarnessScore
 from orpo.evaluate.settings import HarnessPlan
@@ -76,12 +76,9 @@ class TaskResult:
 
 def find_tasks(plan: HarnessPlan) -> Any:
     """The harness's index, in which every task of the plan is; a ConfigError names near ones."""
-    try:
-        from lm_eval.tasks import TaskManager  # noqa: PLC0415 - an extra
-    except ImportError as error:
-        raise ConfigError(
-            "needs lm-evaluation-harness", where="harness", fix="pip install 'orpo[harness]'"
-        ) from error
+    require_package("lm_eval", where="harness")
+    from lm_eval.tasks import TaskManager  # noqa: PLC0415 - an extra
+
     if plan.include_path is not None:  # reading the thousands of tasks that it brings takes long
         manager: Any = TaskManager(include_path=plan.include_path, include_defaults=False)
         if set(plan.tasks) <= set(manager.all_tasks):

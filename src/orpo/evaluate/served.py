@@ -16,18 +16,14 @@ from queue import Empty, SimpleQueue
 from threading import Event, Thread
 from typing import Any
 
-from orpo.errors import ConfigError, OrpoError
+from orpo.errors import ConfigError, OrpoError, require_package
 from orpo.evaluate import asking
 from orpo.evaluate.questions import Answered, Answers, Asked
 from orpo.evaluate.settings import Sampling
 from orpo.terminal import Say, silent, under_way
 
-try:
-    import openai
-except ImportError as error:
-    raise ConfigError(
-        "needs the openai package", where="--server, --judge", fix="pip install 'orpo[evaluate]'"
-    ) from error
+require_package("openai", where="--server, --judge")
+import openai  # noqa: E402 - an extra
 
 _LARGEST = 8 * 2**20  # bytes; a hundred times the longest answer
 _HOPS = 5  # redirects within one address

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
-from orpo.errors import ConfigError
+from orpo.errors import ConfigError, require_package
 from orpo.options import option
 
 CACHE = "judge-cache.jsonl"
@@ -94,6 +94,7 @@ class JudgeSettings:
     temperature: float | None = option(
         0.0,
         flag="judge_temperature",
+        rare=True,
         metavar="T",
         parse=lambda text: None if text.lower() == "none" else float(text),
         help="default 0; `none` leaves it to the server",
@@ -101,33 +102,46 @@ class JudgeSettings:
     seed: int = option(
         0,
         flag="judge_seed",
+        rare=True,
         metavar="N",
         help="of the marks around answers and of the canaries; default 0",
     )
     max_tokens: int = option(
         1024,
         flag="judge_max_tokens",
+        rare=True,
         metavar="N",
         help="longest reply, thoughts included; default 1024",
     )
-    concurrency: int = option(8, metavar="N", help="requests at once; default 8")
+    concurrency: int = option(8, rare=True, metavar="N", help="requests at once; default 8")
     requests_per_minute: float | None = option(
-        None, metavar="N", help="start at most so many a minute"
+        None, rare=True, metavar="N", help="start at most so many a minute"
     )
     retries: int = option(
-        6, metavar="N", help="repetitions after a busy or broken server; default 6"
+        6, rare=True, metavar="N", help="repetitions after a busy or broken server; default 6"
     )
     timeout: float = option(
-        120.0, flag="judge_timeout", metavar="SECONDS", help="for one request; default 120"
+        120.0,
+        flag="judge_timeout",
+        rare=True,
+        metavar="SECONDS",
+        help="for one request; default 120",
     )
     backoff: float = 1.0
-    price_in: float | None = option(None, metavar="P", help="of a million tokens of requests")
-    price_out: float | None = option(None, metavar="P", help="of a million tokens of replies")
-    max_cost: float | None = option(None, metavar="P", help="refuse what could cost more")
+    price_in: float | None = option(
+        None, rare=True, metavar="P", help="of a million tokens of requests"
+    )
+    price_out: float | None = option(
+        None, rare=True, metavar="P", help="of a million tokens of replies"
+    )
+    max_cost: float | None = option(
+        None, rare=True, metavar="P", help="refuse what could cost more"
+    )
     cache: Path | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be meant."""
+        """Refuse what cannot be meant, and a judge that nobody can ask."""
+        require_package("openai", where="--judge")
 
         def fits(value: float | None) -> bool:
             return value is None or (math.isfinite(value) and value >= 0)

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from orpo.errors import ConfigError, DataError
+from orpo.errors import ConfigError, DataError, require_package
 from orpo.evaluate.intervals import Floats, Interval, mean_interval
 from orpo.evaluate.results import WinRate
 
@@ -289,11 +289,9 @@ def _path_scores(train: _Rows, test: _Rows) -> list[float]:
 
 
 def _coefficients(rows: _Rows, strength: float, seed: Any) -> Floats:
-    try:
-        from sklearn.linear_model import LogisticRegression  # noqa: PLC0415 - an extra
-    except ImportError as error:
-        what, fix = "length control needs scikit-learn", "pip install 'orpo[evaluate]'"
-        raise ConfigError(what, fix=fix) from error
+    require_package("sklearn", where="length control")
+    from sklearn.linear_model import LogisticRegression  # noqa: PLC0415 - an extra
+
     model = LogisticRegression(
         C=strength, l1_ratio=1.0, solver="liblinear", fit_intercept=False, random_state=seed
     )

@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 
 import psutil
 
-from orpo.errors import ConfigError, TrainingError
+from orpo.errors import ConfigError, TrainingError, require_package
 from orpo.experiments.results import Space, TrialResult, Values
 from orpo.runs.typed import plain, typed
 
@@ -42,11 +42,9 @@ _BATCH = " The batch is in"  # of a folder that is gone with its run
 
 def require_optuna() -> Any:
     """Optuna, quiet."""
-    try:
-        import optuna  # noqa: PLC0415 - an extra
-    except ImportError as error:
-        fix = "Install it: pip install 'orpo[tune]'."
-        raise ConfigError("needs Optuna", where="orpo tune", fix=fix) from error
+    require_package("optuna", where="orpo tune")
+    import optuna  # noqa: PLC0415 - an extra
+
     optuna.logging.set_verbosity(optuna.logging.CRITICAL)
     return optuna
 

@@ -124,14 +124,15 @@ def prepare_rows(job: CompareJob) -> Rows:
     """Divide the held-out rows, and count; what is there already stays as it is."""
     place, config, spec = job.folder / "data", job.config("orpo"), job.dataset
     path = place / "counts.json"
-    train = spec if job.train.eval_dataset else str(place / "train.jsonl")
+    own = config.column_names or not job.train.eval_dataset  # what is written has our names
+    train = str(place / "train.jsonl") if own else spec
     if not path.is_file():
         place.mkdir(parents=True, exist_ok=True)
         reading = {"data_format": config.format_name, "pair_rule": config.pair_rule}
-        rows: Iterable[Row] = Source(spec)
+        rows: Iterable[Row] = Source(spec, config.column_names)
         if job.train.eval_dataset:
-            held: Sequence[Row] = list(Source(job.train.eval_dataset))
-            counts = {"train": sum(1 for _ in rows)}
+            held: Sequence[Row] = list(Source(job.train.eval_dataset, config.column_names))
+            counts = {"train": _write_rows(Path(train), rows) if own else sum(1 for _ in rows)}
         else:
             rows, kept = hold_out(rows, job.train.held_out, _HOLDING_OUT, spec, **reading)
             held = list(kept)
@@ -199,7 +200,7 @@ class Tasks:
         self.steps = asked if asked > 0 else whole
         longest = _TRIAL_STEPS if job.plan.no_sensitivity else max(_TRIAL_STEPS, self.steps // 4)
         self.grid_steps = max(1, min(self.steps, longest))
-        left_out = {"output_dir", "learning_rate", "num_train_epochs", "max_steps"}
+        left_out = {"output_dir", "learning_rate", "num_train_epochs", "max_steps", "columns"}
         given = {k: v for k, v in job.settings.items() if k not in left_out}
         self._settings = {"save_strategy": "no", "report_to": "none", **given}
         once = {"dataset": [rows.train], "eval_dataset": None, "held_out": 0.0, "samples": 0}

@@ -69,6 +69,7 @@ def claim_folder(
     except OSError as error:
         reason = f"cannot be made ({error.strerror})"
         raise ConfigError(reason, where=where, fix="Name another one.") from error
+    ensure_writable(folder / ".writable", fix=_ANOTHER)
     differing = changed(found.get("settings"), settings, among)
     if differing and ours and not overwrite:
         held = f"holds {'an' if what[0] in 'aeiou' else 'a'} {what} with {_listed(differing)}"

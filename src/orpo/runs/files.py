@@ -28,6 +28,7 @@ from typing import Any
 import yaml
 
 from orpo.errors import DataError, ModelError
+from orpo.runs.hub import refusal
 from orpo.runs.reading import load_yaml, parse_json, read_object, read_text
 from orpo.runs.typed import typed
 from orpo.runs.writing import write_text
@@ -308,27 +309,27 @@ def located(name: str, *enough: str) -> str:
     return name
 
 
-def ensure_reachable(name: str) -> None:
+def ensure_reachable(name: str, *enough: str, kind: str = "model") -> None:
     """Refuse a model that is neither a folder nor on the Hub, before torch is loaded.
 
     What the Hub's cache holds is there, whatever the Hub says; and a slow Hub may answer later.
+    `enough` are files of which one would do, beside those of a model.
     """
-    if Path(located(name)).is_dir():
+    if Path(located(name, *enough)).is_dir():
         return
     from huggingface_hub import HfApi, try_to_load_from_cache  # noqa: PLC0415 - half a second
 
+    files = ("config.json", ADAPTER_FILE, *enough)
     try:
-        kept = (try_to_load_from_cache(name, file) for file in ("config.json", ADAPTER_FILE))
+        kept = (try_to_load_from_cache(name, file) for file in files)
         if not any(isinstance(file, str) for file in kept):
             HfApi().model_info(name, timeout=5)
     except Exception as error:  # of the Hub, or of whichever library of HTTP it goes by
         status = getattr(getattr(error, "response", None), "status_code", 404)
         if status in {401, 403, 404} and "Timeout" not in type(error).__name__:
-            raise ModelError(
-                f"is no folder here and no model that the Hub gives ({error})",
-                where=name,
-                fix="Give a folder of a model, or a Hub id.",
-            ) from error
+            plain = f"is no folder here and no {kind} that the Hub gives ({error})"
+            what, fix = refusal(error, name, kind) or (plain, "Give a folder, or a Hub id.")
+            raise ModelError(what, where=name, fix=fix) from error
 
 
 def _inside(folder: Path) -> str:

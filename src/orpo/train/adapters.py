@@ -6,7 +6,6 @@ import contextlib
 import re
 import warnings
 from collections.abc import Iterable, Iterator
-from importlib.util import find_spec
 from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -140,16 +139,21 @@ def check_names(model: nn.Module, config: PeftConfig) -> None:
 
 
 def _check(field: str, given: Any, names: list[str], *, shown: str = "") -> None:
+    """Name every one of the given that matches nothing, each with what is near it."""
     if given is None or given == "all-linear":
         return
+    wrong, near = [], list[str]()
+    parts = {part for name in names for part in (name, name.rsplit(".", 1)[-1])}
+    there = sorted(part for part in parts if not part.isdigit())
     for one in [given] if isinstance(given, str) else cast(Iterable[str], given):
         pattern = one if isinstance(given, str) else rf"(.*\.)?{re.escape(one)}"
         if not any(re.fullmatch(pattern, name) for name in names):
-            parts = {part for name in names for part in (name, name.rsplit(".", 1)[-1])}
-            wanted = shown or one
-            near = did_you_mean(wanted, sorted(p for p in parts if not p.isdigit()), most=2)
-            what = f"{field}: {wanted!r} matches nothing in the model"
-            raise ConfigError(what, where="peft_config", fix=near or "See model.named_modules().")
+            wrong.append(shown or one)
+            near.append(did_you_mean(wrong[-1], there, most=2))
+    if wrong:
+        what = f"{field}: {', '.join(map(repr, wrong))} matches nothing in the model"
+        fix = " ".join(filter(None, near)) or "See model.named_modules()."
+        raise ConfigError(what, where="peft_config", fix=fix)
 
 
 def check_quantize(args: ORPOConfig, *, by_name: bool = True, adapter: bool) -> None:
@@ -158,7 +162,6 @@ def check_quantize(args: ORPOConfig, *, by_name: bool = True, adapter: bool) -> 
         return
     an_object = "only used for a model given by path or id, but the model is an object"
     twice = "cannot be combined with quantization_config in model_init_kwargs"
-    missing = find_spec("bitsandbytes") is None
     refuse_first(
         (not by_name, "quantize", an_object, f"Load it with {_BITS_AND_BYTES}."),
         (not adapter, "quantize", f"weights in {args.quantize} {_NOT_THEMSELVES}", _ADAPT),
@@ -166,7 +169,6 @@ def check_quantize(args: ORPOConfig, *, by_name: bool = True, adapter: bool) -> 
             "quantization_config" in (args.model_init_kwargs or {}),
             *("quantize", twice, "Use one of them."),
         ),
-        (missing, "quantize", "needs bitsandbytes", "pip install 'orpo[qlora]'"),
     )
 
 

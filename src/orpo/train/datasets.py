@@ -4,8 +4,8 @@ import contextlib
 import functools
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -37,6 +37,7 @@ class DatasetReader:
     preparation: Preparation
     vocabulary: int | None
     given: dict[str, Any]
+    columns: dict[str, str] = field(default_factory=dict)  # of data that are no `Row`s yet
     ledgers: dict[str, Ledger] = field(default_factory=dict)
     decision: Decision | None = field(default=None, init=False)
     _messages_seen: bool = field(default=False, init=False)
@@ -83,7 +84,7 @@ class DatasetReader:
     def _one(self, dataset: Any, name: str) -> Any:
         if dataset is None or is_prepared(dataset):
             return dataset
-        rows = _rows_of(dataset, name)
+        rows = replace(_rows_of(dataset, name), columns=self.columns)
         prepared: Any
         if isinstance(dataset, _STREAMS):
             prepared, ledger = StreamedPairs(rows, self.preparation, name), Ledger(name)
@@ -123,7 +124,7 @@ def reader_for(
         cache=None if args.data_cache == "off" else Path(args.data_cache or default_cache()),
     )
     given = {**Asking.of(tokenizer).given, **variables}
-    reader = DatasetReader(preparation, vocabulary_size(model), given)
+    reader = DatasetReader(preparation, vocabulary_size(model), given, args.column_names)
     return reader, notes + ([note] if note else [])
 
 
@@ -142,12 +143,13 @@ class _Rows:
 
     dataset: Any
     name: str
+    columns: Mapping[str, str] = field(default_factory=dict)
 
     def __call__(self) -> Iterator[Row]:
         rows = self.dataset
         if not isinstance(rows, Iterable):
             rows = map(rows.__getitem__, range(len(rows)))
-        return iterate_dataset(rows, self.name)
+        return iterate_dataset(rows, self.name, self.columns)
 
     def __iter__(self) -> Iterator[Row]:
         return self()
@@ -158,7 +160,8 @@ class _Rows:
         if callable(ask):
             return cast("list[Any] | None", ask())
         known = getattr(self.dataset, "_fingerprint", None)  # of a `datasets.Dataset`
-        return [self.name, known] if isinstance(known, str) else None
+        names = [dict(self.columns)] if self.columns else []
+        return [self.name, known, *names] if isinstance(known, str) else None
 
 
 class EndlessPairs(torch.utils.data.IterableDataset[dict[str, Any]]):

@@ -24,7 +24,6 @@ from torch.utils.data import DataLoader, TensorDataset
 from transformers import Trainer, get_scheduler
 from transformers.integrations import get_reporting_integration_callbacks
 from transformers.trainer_utils import SchedulerType, has_length
-from transformers.utils import is_liger_kernel_available
 
 from orpo.config import ORPOConfig
 from orpo.errors import ConfigError, OrpoError, refuse_first
@@ -34,7 +33,6 @@ from orpo.train.work import steps_in_all
 
 _LAYERWISE = "layerwise"
 _SEVERAL = "Add --nproc N, or start with torchrun or accelerate launch; or leave it out."
-_LIGER = "pip install liger-kernel, or leave it out: the engine never keeps logits."
 _TRACKERS = get_reporting_integration_callbacks.__module__
 _OF_EVERY_EVALUATION = ("runtime", "samples_per_second", "steps_per_second")
 """Metrics that transformers adds."""
@@ -49,10 +47,8 @@ _REFUSALS = (
 def foresee(args: ORPOConfig, optimizers: tuple[Any, Any] = (None, None)) -> None:
     """Try what the run will need of its surroundings."""
     alone = args.fsdp and int(os.environ.get("WORLD_SIZE") or 1) == 1
-    no_liger = args.use_liger_kernel and not is_liger_kernel_available()
     refuse_first(
         (alone, "fsdp", "divides a model among several processes, and this is one", _SEVERAL),
-        (no_liger, "use_liger_kernel", "needs the package liger-kernel", _LIGER),
     )
     if args.gradient_checkpointing:
         own = ("every_n_layers", "offload")  # of transformers

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from orpo.data.types import Ledger, Row
     from orpo.train.trainer import ORPOTrainer
 
+_ALL = "all-linear"
 _POSITIVE = "shares must be positive"
 _MIX = "Give two or more data sets and one share for each."
 
@@ -46,9 +47,7 @@ class TrainJob:
     lora_r: int | None = setting("Train a LoRA adapter of this rank instead of the whole model.")
     lora_alpha: int | None = setting("LoRA's scale; twice the rank if not given.")
     lora_dropout: float = setting("Dropout of the adapter's input.", 0.0)
-    lora_target_modules: str = setting(
-        "Modules to adapt: all-linear, or names by comma.", "all-linear"
-    )
+    lora_target_modules: str = setting("Modules to adapt: all-linear, or names by comma.", _ALL)
     strict: bool = setting("Refuse to train where the audit of the data says stop.", False)
     samples: int = setting("Held-out prompts to answer before and after: for the verdict.", 16)
     sample_tokens: int = setting("Longest sample answer in tokens.", 128)
@@ -66,6 +65,10 @@ class TrainJob:
         self.resume = resume_meant(self.resume)
         again, one = self.overwrite and self.resume not in {None, "auto"}, "Use one of them."
         held, mix, count, rank = self.held_out, self.mix, len(self.dataset or []), self.lora_r
+        given = {"lora_alpha": self.lora_alpha, "lora_dropout": self.lora_dropout or None}
+        given["lora_target_modules"] = {_ALL: None}.get(self.lora_target_modules, True)
+        idle = [name for name, value in given.items() if value is not None and rank is None]
+        whole = "does nothing without lora_r: the whole model would be trained"
         shares = f"{len(mix or ())} shares for {count} data sets"
         refuse_first(
             (again, "--overwrite", "cannot be combined with --resume", one),
@@ -76,6 +79,7 @@ class TrainJob:
             (mix is not None and not 1 < count == len(mix), "mix", shares, _MIX),
             (not all(0 < s < math.inf for s in mix or ()), "mix", f"{_POSITIVE}, are {mix}"),
             (rank is not None and rank < 1, "lora_r", f"must be at least 1, is {rank}"),
+            (idle, "".join(idle[:1]), whole, "Add --lora_r 16, or leave it out."),
             (self.samples < 0, "samples", f"must be 0 or more, is {self.samples}"),
         )
 
@@ -90,13 +94,14 @@ class TrainJob:
         from orpo.data.sources import Mixture, Source  # noqa: PLC0415
         from orpo.data.split import hold_out  # noqa: PLC0415
 
-        sources = [Source(spec) for spec in self.dataset or []]
+        sources = [Source(spec, config.column_names) for spec in self.dataset or []]
         how = config.format_name, config.pair_rule
         rows = ReadOnce(Mixture(sources, self.mix) if len(sources) > 1 else sources[0], *how)
         if self.held_out:
             named = {"data_format": config.format_name, "pair_rule": config.pair_rule}
             return hold_out(rows, self.held_out, config.seed, self.name, **named)
-        return rows, ReadOnce(Source(self.eval_dataset), *how) if self.eval_dataset else None
+        held = self.eval_dataset and ReadOnce(Source(self.eval_dataset, config.column_names), *how)
+        return rows, held or None
 
     def facts(self) -> dict[str, Any]:
         """The settings, for recipe.yaml."""
@@ -196,6 +201,6 @@ def adapter_of(job: TrainJob) -> Any:
         r=job.lora_r,
         lora_alpha=job.lora_alpha or 2 * job.lora_r,
         lora_dropout=job.lora_dropout,
-        target_modules=names[0] if names == ["all-linear"] else names,
+        target_modules=names[0] if names == [_ALL] else names,
         task_type="CAUSAL_LM",
     )

@@ -35,6 +35,7 @@ from orpo.engine.probing import has_last_position, positions_of_text
 from orpo.errors import ConfigError, ModelError, UserError
 from orpo.runs.checkpoints import ensure_as_committed
 from orpo.runs.files import ADAPTER_FILE, located
+from orpo.runs.hub import refusal
 from orpo.train import adapters
 from orpo.train.weights import check_weight_files, ensure_sound
 
@@ -310,6 +311,9 @@ def unloadable(what: str, name: str, error: Exception) -> UserError:
     if "trust_remote_code" in str(error):
         what_to_do = "Read that code, and add --trust_remote_code true if you trust it."
         return ModelError(f"the {what} comes with code of its own", where=name, fix=what_to_do)
+    said = None if Path(name).is_dir() else refusal(error, name, what)
+    if said:
+        return ModelError(said[0], where=name, fix=said[1])
     return ModelError(f"the {what} cannot be loaded ({reason})", where=name, fix=_FIXES[what])
 
 

@@ -69,8 +69,8 @@ WORKERS = {"dataloader_num_workers"}
 """Who reads the rows; those of a stream are dealt out among the workers."""
 
 DATA = _names("""
-    dataset mix held_out on_bad_row data_format pair_rule max_length max_prompt_length truncation
-    tokenizer chat_template chat_template_kwargs
+    dataset mix held_out on_bad_row data_format columns pair_rule max_length max_prompt_length
+    truncation tokenizer chat_template chat_template_kwargs
 """)
 """What the prepared pairs are made from; the same pairs are the same, whatever made them."""
 

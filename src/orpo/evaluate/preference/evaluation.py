@@ -34,7 +34,7 @@ from orpo.train.weights import weights_digest
 
 OF_THE_RUN = (
     *("max_length", "max_prompt_length", "truncation", "data_format", "pair_rule", "on_bad_row"),
-    "chat_template_kwargs",
+    *("columns", "chat_template_kwargs"),
 )
 """Settings of reading and scoring that are a run's own where nothing else is said."""
 _OF_THE_ACCOUNT = ("rows_in", "kept", "dropped", "dropped_examples", "cut", "format", "rendering")
@@ -56,7 +56,7 @@ def held_out_rows(
     """The rows of a data set, or what the run held out of several, for more than one reading."""
     how = {"data_format": config.format_name, "pair_rule": config.pair_rule}
     mix = as_declared(recipe.get("mix"), list[float] | None, "mix")
-    sources = [Source(name) for name in names]
+    sources = [Source(name, config.column_names) for name in names]
     rows = ReadOnce(Mixture(sources, mix) if sources[1:] else sources[0], *how.values())
     if share is None:
         return rows
