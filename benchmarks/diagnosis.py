@@ -22,7 +22,7 @@ from typing import Any
 
 from orpo.demo.story import ASSETS
 from orpo.report.diagnosis import Finding, diagnose
-from orpo.report.series import observed, read_curves
+from orpo.report.series import curves_of, observed
 from orpo.runs.files import read_run
 
 Row = dict[str, Any]
@@ -138,7 +138,7 @@ def _write(rows: list[Row], path: Path) -> None:
 
 def _diagnosed(folder: Path) -> list[Finding]:
     run = read_run(folder)
-    return diagnose(observed(run, read_curves(run.metrics)))
+    return diagnose(observed(run, curves_of(run)))
 
 
 if __name__ == "__main__":

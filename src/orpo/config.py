@@ -29,6 +29,8 @@ _OF_THE_TRAINER = {
     **{f"lora_{name}": "peft_config" for name in ("r", "alpha", "dropout", "target_modules")},
 }
 """What is no setting but an argument of ORPOTrainer."""
+MOST_STEPS_OF_A_LOG, FEWEST_LOGS = 10, 30
+"""How often is logged where nobody has said how often."""
 
 
 @dataclass(repr=False)
@@ -39,7 +41,8 @@ class ORPOConfig(OwnSettings, TrainingArguments):
     pairs. The few that mean nothing for pairs are refused: label_smoothing_factor,
     include_for_metrics, batch_eval_metrics, debug, and sampling by length. Defaults that differ
     from transformers': learning_rate 8e-6, cosine schedule with 10 % warm-up (the paper's
-    appendix C), logging every 10 steps, non-finite losses logged as they are.
+    appendix C), non-finite losses logged as they are, and logging_steps: None stands for every 10
+    steps, or as often as it takes for 30 logs; it is a number once training has begun.
 
     Attributes:
         objective: What is trained: "orpo"; "sft", the NLL of the chosen answers alone, as ORPO with
@@ -114,10 +117,15 @@ class ORPOConfig(OwnSettings, TrainingArguments):
         ranked = int(os.environ.get("WORLD_SIZE") or 1) > 1 and not with_deepspeed(self)
         if (half or ranked) and not torch.accelerator.is_available():
             self.use_cpu = True  # without it transformers looks for a GPU, and ranks for no others
+        adapts = self.logging_steps is None
+        if adapts:
+            self.logging_steps = MOST_STEPS_OF_A_LOG  # what eval_steps falls back to
         try:
             super().__post_init__()
         except _REFUSALS as error:
             raise self._refused(error) from error
+        if adapts and self.logging_strategy == "steps":
+            self.logging_steps = None  # the number of steps decides it, when it is known
         if not torch.accelerator.is_available():
             self.dataloader_pin_memory = False  # there is nothing to pin for, and torch warns
         if self.accelerator_config is not None and self.accelerator_config.dispatch_batches is None:

@@ -86,7 +86,9 @@ class OwnSettings:
 
     learning_rate: float = setting("Maximum learning rate of AdamW.", 8e-6)
     warmup_steps: float = setting("Warm-up steps, or their share of all steps if below 1.", 0.1)
-    logging_steps: float = setting("Log every so many optimizer steps.", 10)
+    logging_steps: float | None = setting(
+        "Log every so many optimizer steps; by itself so that a run has 30 logs, at most every 10."
+    )
     logging_nan_inf_filter: bool = setting("Replace non-finite losses in the log.", False)
     remove_unused_columns: bool = setting("Unused: orpo reads the columns that it needs.", False)
 

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from orpo.report.curves import run_figures
 from orpo.report.page import Figure
-from orpo.report.series import Series, read_curves, smoothed, thinned
+from orpo.report.series import read_curves, smoothed, thinned
+from orpo.runs.curves import Series
 from tests.report.runs import held_out_lines, training_lines
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -75,19 +76,41 @@ def test_the_trend_sees_through_noise() -> None:
     noise = [draw.gauss(0, 0.1) for _ in range(300)]
     down = series([2 - i / 300 + noise[i] for i in range(300)]).trend
     assert down is not None
-    assert (down.direction, down.window) == ("fell", 30)
+    assert (down.direction, down.pairs) == ("fell", 30)
     assert (down.first, down.last) == pytest.approx((1.95, 1.05), abs=0.06)
     flat = series([2 + one for one in noise]).trend
     assert flat is not None
     assert flat.direction == "held"
-    assert flat.clearly_above(1.5)
-    assert not flat.clearly_above(2.0 + 0.05)
+    beside = [flat.against(level) for level in (1.5, flat.last + flat.noise, 2.5)]
+    assert beside == ["above", "", "below"]
     trends = [series([draw.gauss(0, 1) for _ in range(100)]).trend for _ in range(200)]
     assert sum(trend is not None and trend.direction != "held" for trend in trends) < 20
     assert series([]).trend is series([1.0]).trend is None
-    two = series([1.0, 2.0]).trend
-    assert two is not None
-    assert two.direction == "rose"
+    for few in ([1.0, 2.0], [1.0, 2.0, 3.0]):  # what could be noise is called no trend
+        trend = series(few).trend
+        assert trend is not None
+        assert (trend.known, trend.direction) == (False, "held")
+
+
+def test_a_last_line_of_few_steps_is_not_taken_for_a_whole_one() -> None:
+    """Three steps of ten: they count by their pairs, together with the line before them."""
+    steps, shares = [*range(10, 101, 10), 103], [0.5, *[0.7] * 9, 0.2]
+    lines = [{"step": n, "rewards/accuracies": s} for n, s in zip(steps, shares, strict=True)]
+    trend = read_curves(lines, pairs=4).training["rewards/accuracies"].trend
+    assert trend is not None
+    assert (trend.first, trend.last) == (0.5, pytest.approx((40 * 0.7 + 12 * 0.2) / 52))
+    assert (trend.pairs, trend.against(0.9), trend.against(0.5)) == (52, "below", "")
+
+
+@pytest.mark.parametrize(
+    ("share", "pairs", "beside"),
+    [(1.0, 4, ""), (1.0, 6, "above"), (0.0, 6, "below"), (0.7, 20, ""), (0.7, 60, "above")],
+)
+def test_a_share_knows_how_many_pairs_it_is_of(share: float, pairs: int, beside: str) -> None:
+    lines = [{"step": step, "rewards/accuracies": share} for step in range(1, 9)]
+    trend = read_curves(lines, pairs).training["rewards/accuracies"].trend
+    assert trend is not None
+    assert trend.against(0.5) == beside
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=400), st.integers(4, 60))
@@ -206,8 +229,9 @@ def test_what_is_seen_of_loss_odds_and_accuracy() -> None:
     figures = drawn(rising)
     assert "learning rate is too high" in figures["loss"].seen
     assert "The log odds ratio fell from" in figures["odds"].seen
-    assert "not clearly above zero" in figures["odds"].seen
-    assert "not clearly better than a coin toss" in figures["accuracy"].seen
+    assert "At the end it is below zero" in figures["odds"].seen
+    coin = "The last 4 training pairs are too few to tell that from a coin toss."
+    assert coin in figures["accuracy"].seen
     scored = [
         {"step": 10, "eval_rewards/accuracies": 0.5, "eval_logps/chosen": -2.0},
         {"step": 20, "eval_rewards/accuracies": 0.75, "eval_logps/chosen": -1.0},

@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from orpo.report.diagnosis import RULES, Finding, diagnose, summary
-from orpo.report.series import Observed, Series, loss_spikes, read_curves
-from orpo.train.guards import loss_spike
+from orpo.report.series import Observed, read_curves
+from orpo.runs.curves import Series, loss_spike, loss_spikes
 from tests.report.planted import DISEASED, HEALTHY, Logged, Truth, lines_of, seen
 
 SHORT, USUAL, LONG = Logged(12, 0.03, 0.0, 0), Logged(), Logged(400, 0.2, 0.3, 8)
@@ -69,10 +69,13 @@ def test_a_finding_shows_its_numbers_and_what_to_try(disease: str) -> None:
 
 
 def test_a_healthy_run_says_what_was_looked_at() -> None:
-    found = diagnose(seen(HEALTHY, USUAL, 0))
+    observed = seen(HEALTHY, USUAL, 0)
+    found = diagnose(observed)
     assert {one.verdict for one in found} == {"ok"}
     assert len(found) == len(RULES)
-    assert summary(found) == "Healthy, as far as can be seen: none of 7 rules applies."
+    assert summary(observed, found) == "Healthy, as far as can be seen: none of 8 rules applies."
+    for word in ("worse", "doubtful"):
+        assert summary(observed, found, word).startswith("No rule explains it, but this run is not")
     loss = next(one for one in found if one.name == "learning_rate_too_high")
     assert "(steps 1 to 100, noise ±" in loss.evidence
     assert all(not one.advice for one in found)
@@ -81,7 +84,7 @@ def test_a_healthy_run_says_what_was_looked_at() -> None:
 def test_what_was_not_logged_is_not_judged() -> None:
     nothing = Observed(read_curves([]))
     assert {one.verdict for one in diagnose(nothing)} == {"unknown"}
-    assert summary(diagnose(nothing)).startswith("Too little was logged")
+    assert summary(nothing, diagnose(nothing)).startswith("Too little was logged")
     few = Observed(read_curves(lines_of(DISEASED["learning_rate_too_high"], Logged(7), 0)[:7]))
     assert of("learning_rate_too_high", few).verdict == "unknown"
     early = replace(seen(DISEASED["learning_rate_too_low"], USUAL, 0), halfway=False)

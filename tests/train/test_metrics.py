@@ -1,13 +1,17 @@
 """What is logged: TRL's names, and exact means over accumulation and logging intervals."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from datasets import Dataset
 from torch import Tensor
 
 from orpo import ORPOTrainer
+from orpo.runs.diagnosis import examine_folder
+from orpo.runs.files import read_recipe
 from tests.train.oracle_fp64 import in_fp64, orpo, pairs_of
 from tests.train.small import text_rows, tiny_llama
 from tests.train.whole_runs import losses_of
@@ -86,6 +90,45 @@ def test_an_evaluation_leaves_the_training_metrics_alone(make_trainer: Make) -> 
     assert evaluated.keys() >= {
         f"eval_{name}" for name in expected_metrics([([1], [2, 3], [4, 5])], 1, 1)
     }
+
+
+@pytest.mark.parametrize(
+    ("settings", "every"),
+    [
+        *(({"max_steps": steps}, every) for steps, every in ((1, 1), (59, 1), (60, 2), (9000, 10))),
+        ({"max_steps": -1, "num_train_epochs": 45, "per_device_train_batch_size": 8}, 4),
+        ({"max_steps": 120, "stream": True}, 4),
+        ({"max_steps": 9000, "logging_steps": 7}, 7),
+        ({"max_steps": 9, "logging_steps": 0.5}, 0.5),
+    ],
+)
+def test_unasked_a_run_has_thirty_logs_and_one_every_ten_steps(
+    make_trainer: Make, settings: dict[str, Any], every: float
+) -> None:
+    """Decided once the steps are known: of max_steps, epochs, a stream; 45 epochs take 135."""
+    given = {"logging_steps": None, **settings}
+    rows: Any = text_rows(24)
+    if given.pop("stream", False):
+        rows = Dataset.from_list(rows).to_iterable_dataset()
+    trainer = make_trainer(train_dataset=rows, **given)
+    trainer.set_initial_training_values(trainer.args, trainer.get_train_dataloader())
+    assert trainer.args.logging_steps == every
+
+
+def test_a_run_that_goes_on_is_logged_as_it_began(make_trainer: Make, tmp_path: Path) -> None:
+    plan = {"save_strategy": "steps", "save_steps": 4, "lr_scheduler_type": "constant"}
+    lines = {}
+    for asked in (None, 3):
+        folder = tmp_path / str(asked)
+        settings = {**plan, "output_dir": str(folder), "train_dataset": text_rows()}
+        make_trainer(logging_steps=asked, max_steps=4, **settings).train()
+        second = make_trainer(logging_steps=None, max_steps=7, **settings)
+        second.train(resume_from_checkpoint=True)
+        found = examine_folder(str(folder), lambda _: None)
+        assert (found.metrics.gaps, found.problems) == ([], [])
+        assert read_recipe(folder)["logging_steps"] == (asked or 1)
+        lines[asked] = [line["step"] for line in losses_of(second)]
+    assert lines == {None: [1, 2, 3, 4, 5, 6, 7], 3: [3, 4, 6, 7]}
 
 
 def test_no_logging_means_none(make_trainer: Make) -> None:

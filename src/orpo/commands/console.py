@@ -1,10 +1,12 @@
 """What a person sees: prose, tables and progress on stderr, so that stdout stays for results."""
 
+from __future__ import annotations
+
 import re
 import webbrowser
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from rich.box import SIMPLE
 from rich.cells import cell_len
@@ -14,7 +16,11 @@ from rich.table import Table
 from rich.text import Text
 
 from orpo.quantities import beside
+from orpo.runs.files import read_run
 from orpo.terminal import spelled_out, unguarded
+
+if TYPE_CHECKING:
+    from orpo.jobs import TrainResult
 
 
 class Screen(Console):
@@ -48,6 +54,7 @@ class Screen(Console):
 
 console = Screen(stderr=True, highlight=False, emoji=False)
 
+_POINTS = 3  # of a diagnosis, that a terminal shows
 
 _WIDE, _OPENING = "\u3040-\u30ff\u3400-\u9fff", "（「『【《“"
 _CLOSING = "、。，．：；！？）」』】》”"
@@ -82,6 +89,20 @@ def open_page(page: Path) -> None:
     except webbrowser.Error:
         pass
     say(f"no browser can be opened here; the page is {page}")
+
+
+def say_diagnosis(result: TrainResult) -> dict[str, Any]:
+    """What the curves of a finished run point to, and what to try; the same for JSON."""
+    from orpo.report.diagnosis import diagnosis_of  # noqa: PLC0415 - when there is a run
+
+    found = diagnosis_of(read_run(result.output_dir), result.verdict.word)
+    say(f"diagnosis: {found.summary}")
+    for one in found.look[:_POINTS]:
+        say(f"  {one.title}. {one.evidence}")
+        say(f"  → {one.advice}")
+    if len(found.look) > _POINTS:
+        say("  More of this is in the report.")
+    return found.as_dict()
 
 
 def before_after_table(

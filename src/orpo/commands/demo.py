@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orpo.commands.console import before_after_table, console, rows_table, say
+from orpo.commands.console import before_after_table, console, rows_table, say, say_diagnosis
 from orpo.options import option
 from orpo.quantities import as_count, as_duration
 
@@ -55,6 +55,7 @@ def run(options: Options) -> dict[str, Any]:
     )
     console.print(rows_table(["prompt", "before", "after"], _side_by_side(result.samples)))
     say(result.verdict.says)
+    diagnosis = say_diagnosis(result)
     seconds = time.perf_counter() - started
     took = f"the whole demo took {as_duration(seconds)}"
     if result.was_finished:
@@ -64,7 +65,7 @@ def run(options: Options) -> dict[str, Any]:
     say("type next:")
     say(f"  orpo chat {result.output_dir}")
     say("  orpo train --model MODEL --dataset YOUR_PAIRS.jsonl --held_out 0.05")
-    return {**result.as_dict(), "seconds": seconds}
+    return {**result.as_dict(), "diagnosis": diagnosis, "seconds": seconds}
 
 
 def _turned(samples: list[dict[str, Any]], right: str) -> list[dict[str, Any]]:

@@ -259,11 +259,11 @@ def _made_public(folder: Path, names: list[str], base: str | None) -> dict[str, 
 def _pictures(run: Run) -> dict[str, tuple[str, bytes]]:
     """Path in the repository -> title and PNG of the curves that say most."""
     from orpo.report.curves import run_figures  # noqa: PLC0415 - loads matplotlib
-    from orpo.report.series import read_curves  # noqa: PLC0415
+    from orpo.report.series import curves_of  # noqa: PLC0415
 
     return {
         f"figures/{one.name}.png": (one.title, one.png)
-        for one in run_figures(read_curves(run.metrics))
+        for one in run_figures(curves_of(run))
         if one.name in _PICTURES and len(one.png) <= _LARGEST_PICTURE
     }
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 from rich.text import Text
 
-from orpo.commands.console import before_after_table, console, say
+from orpo.commands.console import before_after_table, console, say, say_diagnosis
 from orpo.commands.flags import Asked, ask
 from orpo.errors import ConfigError
 from orpo.options import argument, group, option, training_settings
@@ -167,12 +167,13 @@ def _train(asked: Asked, ranks: int, *, shown: bool) -> dict[str, Any] | None:
         title = as_count(evaluation["after"]["pairs"], "held-out pair")
         console.print(before_after_table(evaluation, title, asked.settings))
     say(result.verdict.says)
+    diagnosis = say_diagnosis(result)
     say(f"{result.steps} steps, mean loss {as_number(result.train_loss)}")
     say(f"model and run folder: {result.output_dir}")
     say(f"report: {result.report}")
     if result.verdict.word != "worse":
         say(f"next: orpo chat {result.output_dir}")
-    return result.as_dict()
+    return {**result.as_dict(), "diagnosis": diagnosis}
 
 
 # A dry run

@@ -22,9 +22,10 @@ Word = Literal["better", "ranks better", "doubtful", "worse", "undecided", "unme
 
 FEWEST_PAIRS = 20
 """Held-out prompts without which nothing is decided."""
+NO_SENSE = 4.0
+"""Nats per token: a perplexity of 55, far from any text that a model knows."""
 _IMPROBABLE = math.log(1.5)  # nats per token: half as much perplexity again
 _LESS_PROBABLE = 0.05  # nats per token; a smaller loss is no one's concern
-_NO_SENSE = 4.0  # nats per token: a perplexity of 55, far from any text that a model knows
 _ODD = 0.2  # share of answers
 _SWAPPED = 0.4  # ranked right less often than that, the labels may be the wrong way round
 _LONGER, _SHORTER = 1.5, 1 / 3  # times the length of before
@@ -155,7 +156,7 @@ def _judge_probability(seen: Measured, case: _Case) -> None:
         case.ruin.append(f"the chosen answers became improbable ({_nll(one)})")
     elif lost > _LESS_PROBABLE and sure:
         case.doubts.append(f"the chosen answers became less probable ({_nll(one)})")
-    elif -one.after > _NO_SENSE:
+    elif -one.after > NO_SENSE:
         case.doubts.append(f"the chosen answers are improbable to it ({_nll(one)})")
     elif one.before is not None:
         kept = "became more probable" if one.low > 0 else "stayed as probable"

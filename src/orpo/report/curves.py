@@ -6,6 +6,7 @@ import math
 import statistics
 from bisect import bisect, bisect_left
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -16,9 +17,10 @@ from matplotlib.lines import Line2D
 from orpo.quantities import as_count, as_pair, as_percent, thousands
 from orpo.report import style
 from orpo.report.page import Figure, Words
-from orpo.report.series import FEWEST, Curves, Series, Trend, smoothed, thinned
+from orpo.report.series import Curves, smoothed, thinned
 from orpo.report.style import COLOURS, DASHED, DOTTED
 from orpo.report.values import shortened
+from orpo.runs.curves import FEWEST, Series, Shift
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -84,7 +86,7 @@ def _words(curves: Curves) -> Words:
     distance = None
     if chosen and rejected:
         both = {s: v - rejected.points[s] for s, v in chosen.points.items() if s in rejected.points}
-        distance = Series("distance", None, both) if both else None
+        distance = replace(chosen.part(both.items()), metric="distance") if both else None
     return Words(
         "curves",
         of=training.get,
@@ -96,7 +98,7 @@ def _words(curves: Curves) -> Words:
     )
 
 
-def trend_told(name: str, trend: Trend, *, share: bool = False, grows: bool = False) -> str:
+def trend_told(name: str, trend: Shift, *, share: bool = False, grows: bool = False) -> str:
     """Where a curve started and ended: "the loss fell from 2.08 to 1.06".
 
     With `grows` it "grew" or "shrank", as a distance does.
@@ -104,6 +106,8 @@ def trend_told(name: str, trend: Trend, *, share: bool = False, grows: bool = Fa
     first, last = as_pair(trend.first, trend.last)
     if share:
         first, last = as_percent(trend.first), as_percent(trend.last)
+    if not trend.known:
+        return f"{name} went from {first} to {last}, in too few logged steps to call it a trend"
     if trend.direction == "held":
         return f"{name} showed no clear trend ({first} → {last})"
     verb = {"rose": "grew", "fell": "shrank"}[trend.direction] if grows else trend.direction

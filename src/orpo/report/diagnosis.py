@@ -1,4 +1,4 @@
-"""What the curves, the answers and the settings of a run say together, by the seven rules.
+"""What the curves, the answers and the settings of a run say together, by the eight rules.
 
 Each rule looks for one disease and says "look" where it applies, "ok" where it does not, "unknown"
 where the run logged too little; always with the numbers that say so. What to try stands in
@@ -11,24 +11,41 @@ from dataclasses import dataclass
 from statistics import fmean, median, stdev
 from typing import Any
 
-from orpo.quantities import as_count, as_number, as_pair, as_percent, joined, lowered, sentence
-from orpo.report import series as curves_of
+from orpo.evaluate.verdict import NO_SENSE
+from orpo.quantities import (
+    as_count,
+    as_number,
+    as_pair,
+    as_percent,
+    joined,
+    lowered,
+    perplexity,
+    sentence,
+)
 from orpo.report.page import Words
-from orpo.report.series import FEWEST, Curves, Observed, Series, Shift, shift
+from orpo.report.series import (
+    Curves,
+    Observed,
+    curves_of,
+    ended_lower,
+    held_out,
+    observed,
+    told,
+)
 from orpo.report.values import shortened
+from orpo.runs.curves import FEWEST, Series, Shift, chosen_fell, loss_spikes, loss_tripled, shift
+from orpo.runs.files import Run
 
 _STILL_LOSS, _STILL_LOSS_HELD_OUT = 0.05, 0.01  # of its size
 _STILL_ODDS, _STILL_ODDS_HELD_OUT = 0.3, 0.05
 _LEARNED_ALREADY = 0.95  # a preference that is there cannot be learned again
-_FALL = 0.05  # nats per token
 _NLL = 0.02  # of its size
 _SHARE = 0.1  # a term that is less of the loss does not dominate it
 _LEARNED = 0.9
 _RISEN = 0.1
-_NOTHING = 0.003  # of the loss: a term as small steers nothing
+_NOTHING, _ALL = 0.003, 0.95  # of the loss: a term as small steers nothing, one as large all
 _TURN = 0.02  # of the lowest held-out loss
 _NOISE = 5.0
-_NEVER_BETTER = 0.1  # above where it began
 _FEWEST_ANSWERS = 20
 _GROWTH, _SURE = 1.3, 4.0
 _FEW = f"Fewer than {FEWEST} steps logged a loss, and no held-out pairs were scored twice."
@@ -36,6 +53,13 @@ _MISSING = (
     f"Fewer than {FEWEST} steps were logged with two answers, and no held-out pairs were scored "
     "twice."
 )
+_LIVE = {
+    "loss_tripled": "the loss at three times its start",
+    "margin_collapse": "margin collapse",
+    "nonfinite_streak": "steps in a row that were not finite",
+    "nonfinite": "the run ended at a loss or gradient that was not finite",
+}
+_FEWEST_PAIRS = 50
 _UNSEEN = "No held-out pairs were scored while training (eval_dataset and eval_steps)."
 
 Judged = tuple[str, str] | tuple[str, str, dict[str, Any]]
@@ -48,9 +72,12 @@ Judged = tuple[str, str] | tuple[str, str, dict[str, Any]]
 def learning_rate_too_low(seen: Observed) -> Judged:
     """The loss and the log odds ratio hardly move, surely and not for want of points."""
     loss, odds = seen.training("loss"), seen.training("log_odds_chosen")
-    tested, apart = (curves_of.held_out(seen.curves, one) for one in ("loss", "log_odds_chosen"))
+    tested, apart = (held_out(seen.curves, one) for one in ("loss", "log_odds_chosen"))
     if not seen.halfway:
         return "unknown", "Less than half of the planned steps are done."
+    if seen.steps is not None and seen.steps < FEWEST:
+        taken = as_count(seen.steps, "step")
+        return "unknown", f"After {taken} the learning rate is not to blame for what did not move."
     if loss is None and tested is None:
         return "unknown", _FEW
     shown = {
@@ -59,7 +86,7 @@ def learning_rate_too_low(seen: Observed) -> Judged:
         "the held-out loss": tested,
         "the held-out log odds ratio": apart,
     }
-    evidence = sentence(joined(one.told(label) for label, one in shown.items() if one))
+    evidence = sentence(joined(told(one, label) for label, one in shown.items() if one))
     if tested is not None:
         still = _still(tested, _STILL_LOSS_HELD_OUT * tested.first, loss)
     else:
@@ -81,42 +108,45 @@ def _still(found: Shift | None, bound: float, other: Shift | None = None) -> boo
 
 def learning_rate_too_high(seen: Observed) -> Judged:
     """The loss rises, jumps, or breaks; the gradient grows while nothing is learned."""
-    series, tested = seen.curves.training.get("loss"), curves_of.held_out(seen.curves, "loss")
-    if (series is None or len(series.points) + len(series.broken) < FEWEST) and tested is None:
+    series, tested = seen.curves.training.get("loss"), held_out(seen.curves, "loss")
+    first, loss = {kind: step for step, kind in reversed(seen.events)}, seen.training("loss")
+    found = [f"{said}, told at step {first[k]:,.0f}" for k, said in _LIVE.items() if k in first]
+    if (tripled := loss_tripled(series)) is not None and not (loss and loss.rose):
+        start, end = as_pair(tripled.before, tripled.now)
+        found.append(f"the loss ended at three times its start or more ({start} → {end})")
+    few = series is None or len(series.points) + len(series.broken) < FEWEST
+    if few and tested is None and not found:
         return "unknown", _FEW
-    found, loss = [], seen.training("loss")
     if series is not None and series.broken:
         steps = as_count(len(series.broken), "logged step")
         found.append(
             f"the loss was NaN or infinite at {steps}, first at step {series.broken[0]:,.0f}"
         )
     found += _risen(seen, series, tested)
-    spikes = curves_of.loss_spikes(series)
+    spikes = loss_spikes(series)
     if len(spikes) > 1:
         where = joined(f"{step:,.0f}" for step in spikes[:4])
         more = " and later" if len(spikes) > 4 else ""
         found.append(f"{as_count(len(spikes), 'loss spike')}, at steps {where}{more}")
     if loss is not None and not loss.fell:
         found += _grown(seen.curves.training.get("grad_norm"))
-    collapses = [step for step, kind in seen.events if kind == "margin_collapse"]
-    found += [f"margin collapse, told at step {step:,.0f}" for step in collapses[:1]]
     if found:
         return "look", sentence("; ".join(found))
     calm = loss or tested
     jumps = f"one loss spike, at step {spikes[0]:,.0f}" if spikes else "no loss spike"
-    return "ok", sentence(f"{calm.told('the loss') if calm else 'the loss did not rise'}; {jumps}")
+    return "ok", sentence(f"{told(calm, 'the loss') if calm else 'the loss did not rise'}; {jumps}")
 
 
 def _risen(seen: Observed, series: Series | None, tested: Shift | None) -> list[str]:
     """The loss at the end is above the start, or above its own lowest stretch, or jumped there."""
     found, whole = [], shift(series)
     if whole is not None and whole.rose and whole.relative > 0.05:
-        found.append(f"the loss rose: {whole.told('the loss')}")
+        found.append(f"the loss rose: {told(whole, 'the loss')}")
     elif series is not None and (turned := _since_lowest(series)) is not None:
-        found.append(f"the loss fell, then rose: {turned.told('from its lowest stretch')}")
-    lower = curves_of.ended_lower(seen.curves, "loss")  # then held-out pairs are of another kind
+        found.append(f"the loss fell, then rose: {told(turned, 'from its lowest stretch')}")
+    lower = ended_lower(seen.curves, "loss")  # then held-out pairs are of another kind
     if tested is not None and tested.relative > 0.1 and not lower:
-        found.append(f"the held-out loss rose: {tested.told('the held-out loss')}")
+        found.append(f"the held-out loss rose: {told(tested, 'the held-out loss')}")
     if series is not None and whole is not None and not whole.rose:
         (step, first), *_ = points = list(series.points.items())
         late = shift(series.part(points[len(points) // 2 :]))
@@ -162,16 +192,16 @@ def chosen_falls(seen: Observed) -> Judged:
         return "unknown", _MISSING
     rejected = seen.same("logps/rejected", chosen)
     shown = [
-        odds.told("the log odds ratio"),
-        chosen.told("log-probability per token of the chosen answers"),
-        *([rejected.told("of the rejected ones")] if rejected else []),
+        told(odds, "the log odds ratio"),
+        told(chosen, "log-probability per token of the chosen answers"),
+        *([told(rejected, "of the rejected ones")] if rejected else []),
     ]
     evidence = sentence(joined(shown)) + _where(odds)
-    if not (odds.rose and chosen.fell and chosen.change < -_FALL):
+    if not chosen_fell(odds, chosen):
         return "ok", evidence
     own = seen.training("logps/chosen")
     if own is not None and own.rose:
-        return "ok", f"{evidence} On training pairs they rose: {own.told('theirs')}."
+        return "ok", f"{evidence} On training pairs they rose: {told(own, 'theirs')}."
     return "look", f"The margin grew while the chosen answers became less probable. {evidence}"
 
 
@@ -183,13 +213,15 @@ def orpo_alpha_too_high(seen: Observed) -> Judged:
     share = _odds_share(seen)
     ruling = f"; the odds-ratio term was {as_percent(share)} of the loss at the start"
     part = "" if share is None else ruling
-    evidence = sentence(f"{nll.told('NLL')}, {odds.told('log odds ratio')}{part}") + _where(odds)
+    evidence = sentence(f"{told(nll, 'NLL')}, {told(odds, 'log odds ratio')}{part}") + _where(odds)
+    if share is not None and share >= _ALL:
+        return "look", f"Next to the odds-ratio term the NLL hardly counts. {evidence}"
     ruled = share is None or share >= _SHARE
     if not (nll.rose and nll.relative > _NLL and odds.rose and ruled):
         return "ok", evidence
     own = seen.training("nll_loss")
     if own is not None and own.fell:
-        return "ok", f"{evidence} On training pairs it fell: {own.told('NLL')}."
+        return "ok", f"{evidence} On training pairs it fell: {told(own, 'NLL')}."
     whole, _ = seen.pair("loss", "loss")
     if whole is not None and whole.rose and whole.relative > _RISEN:
         return "ok", f"The whole loss rose: that is the learning rate's doing. {evidence}"
@@ -202,8 +234,8 @@ def orpo_alpha_too_low(seen: Observed) -> Judged:
     if seen.objective != "orpo" or odds is None or nll is None:
         return "unknown", _no_term(seen)
     accuracy = seen.same("rewards/accuracies", odds)
-    shown = [nll.told("NLL"), odds.told("log odds ratio")]
-    shown += [accuracy.told("preference accuracy", share=True)] if accuracy else []
+    shown = [told(nll, "NLL"), told(odds, "log odds ratio")]
+    shown += [told(accuracy, "preference accuracy", share=True)] if accuracy else []
     evidence = sentence(joined(shown)) + _where(odds)
     still = odds.at_most(_STILL_ODDS if odds.error else _STILL_ODDS_HELD_OUT)
     learned = accuracy is not None and accuracy.first >= _LEARNED
@@ -235,6 +267,21 @@ def _where(found: Shift) -> str:
     return " On training pairs." if found.error else " On held-out pairs."
 
 
+def model_cannot_write(seen: Observed) -> Judged:
+    """The chosen answers end as improbable as they are to a model that has not learned to write."""
+    tested, own = held_out(seen.curves, "logps/chosen"), seen.curves.training.get("logps/chosen")
+    found = tested or (own.trend if own is not None else None)
+    if found is None:
+        return "unknown", _MISSING
+    last, where = found.last, "training" if tested is None else "held-out"
+    evidence = (
+        f"At the end the chosen answers of {where} pairs have a log-probability of "
+        f"{as_pair(last, last)[0]} per token, a perplexity of "
+        f"{as_number(perplexity(-last))}."
+    )
+    return "look" if -last > NO_SENSE else "ok", evidence
+
+
 # What the training pairs do not show: held-out pairs that turn, and answers that grow
 
 
@@ -249,9 +296,9 @@ def overfitting(seen: Observed) -> Judged:
         own = seen.curves.training.get(series.metric)
         since = shift(own and own.part((s, v) for s, v in own.points.items() if s >= lowest))
         after = since if since is not None and since.fell else shift(own)
-        lower = curves_of.ended_lower(seen.curves, series.metric)
-        if after is not None and after.fell and lower and _worse(series):
-            shown = f"{_turn_told(series)}; {after.told(f'the training {_said(series)}')}"
+        lower = ended_lower(seen.curves, series.metric)
+        if after is not None and not after.rose and lower and _worse(series):
+            shown = f"{_turn_told(series)}; {told(after, f'the training {_said(series)}')}"
             at_once = lowest == next(iter(series.points))
             more = {"lowest": None if at_once else lowest}
             return "look", sentence(shown) + _gap(seen.curves, series), more
@@ -262,9 +309,9 @@ def overfitting(seen: Observed) -> Judged:
 
 
 def _worse(series: Series) -> bool:
-    """Its last evaluations stand clearly above the lowest one, or well above where it began."""
+    """Its last evaluations stand clearly above the lowest one, or above where it began."""
     values, position = series.values, list(series.points).index(_lowest(series))
-    if values[-1] - values[0] > _NEVER_BETTER * abs(values[0]):
+    if values[-1] - values[0] > _TURN * abs(values[0]):
         return True
     if position in (0, len(values) - 1):
         return False  # never better than at the start is another disease
@@ -335,7 +382,8 @@ RULES: dict[str, tuple[str, Callable[[Observed], Judged]]] = {
     "chosen_falls": ("Margin grows while the chosen answers fall", chosen_falls),
     "orpo_alpha_too_high": ("Preference term (λ, orpo_alpha) too strong", orpo_alpha_too_high),
     "orpo_alpha_too_low": ("Preference term (λ, orpo_alpha) too weak", orpo_alpha_too_low),
-    "overfitting": ("Overfitting", overfitting),
+    "model_cannot_write": ("Chosen answers improbable to the model", model_cannot_write),
+    "overfitting": ("Overfitting, or what is learned does not carry over", overfitting),
     "length_creep": ("Length creep", length_creep),
 }
 """Rule -> its title, and what it says."""
@@ -366,14 +414,39 @@ def diagnose(seen: Observed) -> list[Finding]:
     return sorted(found, key=lambda one: {"look": 0, "unknown": 2}.get(one.verdict, 1))
 
 
-def summary(found: Sequence[Finding]) -> str:
-    """What the rules say together, in a sentence."""
-    look, clear, unknown = (
-        [one for one in found if one.verdict == verdict] for verdict in ("look", "ok", "unknown")
-    )
-    if look:
-        return sentence(f"the curves point to this: {joined(lowered(one.title) for one in look)}")
-    if not clear:
-        return "Too little was logged to say anything about the settings."
-    text = f"Healthy, as far as can be seen: none of {as_count(len(clear), 'rule')} applies"
-    return f"{text}; {len(unknown)} could not be judged." if unknown else f"{text}."
+def summary(seen: Observed, found: Sequence[Finding], verdict: str = "") -> str:
+    """What the rules say together, in a sentence; none calls healthy what the verdict does not."""
+    by = {v: [one for one in found if one.verdict == v] for v in ("look", "ok", "unknown")}
+    loss = seen.curves.training.get("loss")
+    return Words(
+        "diagnosis",
+        seen=seen,
+        points=joined(lowered(one.title) for one in by["look"]),
+        clear=len(by["ok"]),
+        unknown=len(by["unknown"]),
+        steps=len(loss.points) if loss else 0,
+        fewest=FEWEST,
+        few_pairs=seen.pairs is not None and seen.pairs < _FEWEST_PAIRS,
+        verdict=verdict,
+    )["summary"]
+
+
+@dataclass(frozen=True)
+class Diagnosed:
+    """What all rules say of a run."""
+
+    summary: str
+    look: list[Finding]
+    rest: list[Finding]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON: the summary, and what applies."""
+        return {"summary": self.summary, "look": [vars(one) for one in self.look]}
+
+
+def diagnosis_of(run: Run, verdict: str, curves: Curves | None = None) -> Diagnosed:
+    """The diagnosis of a run folder, on whose model there is a verdict."""
+    seen = observed(run, curves_of(run) if curves is None else curves)
+    found = diagnose(seen)
+    look = [one for one in found if one.verdict == "look"]
+    return Diagnosed(summary(seen, found, verdict), look, [one for one in found if one not in look])

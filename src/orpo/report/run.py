@@ -11,10 +11,11 @@ from typing import Any
 from orpo.evaluate import verdict as verdicts
 from orpo.evaluate.verdict import Verdict
 from orpo.quantities import as_count, number
-from orpo.report import diagnosis, measures
+from orpo.report import measures
 from orpo.report.curves import run_figures, trend_told
+from orpo.report.diagnosis import diagnosis_of
 from orpo.report.page import Headline, Page, Words
-from orpo.report.series import Curves, observed, progress, read_curves
+from orpo.report.series import Curves, curves_of, progress
 from orpo.report.values import count, entries, mapping, records, shortened, visible
 from orpo.runs.files import AUDIT, RECIPE, Run, short_name
 from orpo.runs.reading import read_object
@@ -38,21 +39,18 @@ def run_page(run: Run, live: int = 0) -> Page:
 
     `live` are the steps that it is to take then.
     """
-    curves, table, facts = read_curves(run.metrics), measures.changes(run), _facts(run)
-    found = diagnosis.diagnose(observed(run, curves))
-    look = [one for one in found if one.verdict == "look"]
-    summary = diagnosis.summary(found)
+    curves, table, facts = curves_of(run), measures.changes(run), _facts(run)
     verdict = verdicts.verdict(run)
-    words = _words(run, curves, verdict, summary if look else "", live)
+    found = diagnosis_of(run, verdict.word, curves)
+    words = _words(run, curves, verdict, found.summary if found.look else "", live)
     more = {
         "good": verdict.good,
-        **{"changes": table, "summary": summary, "look": look, "recipe": RECIPE},
+        **{"changes": table, "diagnosis": found, "recipe": RECIPE},
         **{"turns": _turns, "tag": _language, "counted": _counted, "places": _places},
         "datasets": {name: mapping(one) for name, one in mapping(facts.get("data")).items()},
         "has_intervals": any(one.interval for one in table),
         "counts": measures.counts(run),
         "breakdowns": measures.breakdowns(run),
-        "rest": [one for one in found if one.verdict != "look"],
         "samples": _samples(run),
         "failures": _samples(run, "failures"),
         "data_findings": _data_findings(run),

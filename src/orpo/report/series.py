@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import accumulate, pairwise
 from operator import itemgetter
-from statistics import fmean, median, pstdev
+from typing import Any
 
 from orpo.quantities import as_pair, as_percent, number
 from orpo.report.values import count, mapping, records, text_of
+from orpo.runs.curves import Series, Shift, shift
 from orpo.runs.files import Run
 
 METRICS = (
@@ -19,66 +20,10 @@ METRICS = (
     *("logps/rejected", "learning_rate", "grad_norm"),
 )
 """The metrics that are drawn."""
-FEWEST = 8
-"""Logged steps without which a training curve says nothing."""
 _LOGGED = re.compile(rf"(?:eval_(?:(.*?)_)??)?({'|'.join(METRICS)})", re.DOTALL)
 _LARGEST = 1e100  # beyond it squares overflow, and nothing is left to see on an axis
 _LAST_STEP = 1e15  # beyond it floats are no longer counts
 _SMOOTH_FROM = 60  # points; a shorter curve is read as it is
-_HISTORY = 20
-
-
-@dataclass(frozen=True)
-class Trend:
-    """Where a curve starts and ends: means over `window` points, and their standard error."""
-
-    first: float
-    last: float
-    window: int
-    noise: float
-    direction: str  # "rose", "fell", or "held" where the change is within the curve's own noise
-
-    def clearly_above(self, level: float) -> bool:
-        """Whether the end is above a level by more than its own noise."""
-        return self.last - level > 2 * self.noise
-
-
-@dataclass(frozen=True)
-class Series:
-    """One metric on an evaluation set ("" where there is one only), or on training pairs (None)."""
-
-    metric: str
-    source: str | None
-    points: dict[float, float] = field(default_factory=dict)
-    broken: tuple[float, ...] = ()  # steps at which it was NaN, infinite or absurdly large
-
-    @property
-    def values(self) -> list[float]:
-        """Of all points."""
-        return list(self.points.values())
-
-    @property
-    def last(self) -> float | None:
-        """The last value."""
-        return self.values[-1] if self.points else None
-
-    @property
-    def trend(self) -> Trend | None:
-        """How the curve goes from its start to its end; None with fewer than two points."""
-        values = self.values
-        if len(values) < 2:
-            return None
-        window = max(1, len(values) // 10)
-        first, last = fmean(values[:window]), fmean(values[-window:])
-        # A point's deviation from a smooth curve, from differences of neighbours.
-        noise = pstdev([b - a for a, b in pairwise(values)]) / math.sqrt(2) / math.sqrt(window)
-        held = abs(last - first) <= max(2 * math.sqrt(2) * noise, 1e-3 * max(abs(first), abs(last)))
-        direction = "held" if held else "rose" if last > first else "fell"
-        return Trend(first, last, window, noise, direction)
-
-    def part(self, points: Iterable[tuple[float, float]]) -> Series:
-        """The same curve with some of its points, or others in their place."""
-        return Series(self.metric, self.source, dict(points))
 
 
 @dataclass(frozen=True)
@@ -99,8 +44,11 @@ class Curves:
         return ([own] if own else []) + self.held_out.get(metric, [])
 
 
-def read_curves(lines: Iterable[object]) -> Curves:
-    """Sort the logged numbers into curves; where a step is logged twice, the later line counts."""
+def read_curves(lines: Iterable[object], pairs: float = 1.0) -> Curves:
+    """Sort the logged numbers into curves; where a step is logged twice, the later line counts.
+
+    `pairs` are those of a step: a training line covers the steps since the one before it.
+    """
     found: dict[tuple[str, str | None], dict[float, float]] = {}
     for line in map(mapping, lines):
         step = number(line.get("step"))
@@ -112,14 +60,31 @@ def read_curves(lines: Iterable[object]) -> Curves:
                 source = (named[1] or "") if key.startswith("eval_") else None
                 found.setdefault((named[2], source), {})[step] = amount
     training, held_out = dict[str, Series](), dict[str, list[Series]]()
+    trained = {step for (_, source), logged in found.items() if source is None for step in logged}
+    covered = {step: pairs * steps for step, steps in _covered(sorted(trained)).items()}
     for (metric, source), logged in sorted(found.items(), key=lambda item: item[0][1] or ""):
         usable = {step: value for step, value in sorted(logged.items()) if abs(value) < _LARGEST}
         one = Series(metric, source, usable, tuple(s for s in sorted(logged) if s not in usable))
         if source is None:
-            training[metric] = one
+            training[metric] = replace(one, pairs=covered)
         else:
             held_out.setdefault(metric, []).append(one)
     return Curves(training, held_out)
+
+
+def _covered(steps: list[float]) -> dict[float, float]:
+    """How many steps the line of each is about: the first one's are never more than another's."""
+    spans = [later - earlier for earlier, later in pairwise(steps)]
+    first = min(max(spans, default=math.inf), *steps[:1]) if steps else 0.0
+    return {step: max(1.0, span) for step, span in zip(steps, [first, *spans], strict=False)}
+
+
+def curves_of(run: Run) -> Curves:
+    """The curves of a run; its recipe tells how many pairs a step takes."""
+    recipe, facts = mapping(run.recipe), mapping(mapping(run.recipe).get("_run"))
+    sizes = recipe.get("per_device_train_batch_size"), recipe.get("gradient_accumulation_steps")
+    pairs = math.prod(count(size) or 1 for size in (*sizes, facts.get("world_size")))
+    return read_curves(run.metrics, min(pairs, _trained_pairs(run) or pairs))
 
 
 def smoothed(series: Series) -> Series | None:
@@ -173,75 +138,18 @@ def progress(run: Run) -> Progress:
     return Progress(max(steps, default=None), planned, finished or evaluated)
 
 
-# How far a curve went, for the diagnosis
+# For the diagnosis
 
 
-@dataclass(frozen=True)
-class Shift:
-    """From the start of a curve to its end: means of its first and of its last quarter.
-
-    `error` is the standard error of their difference, from the curvature of neighbouring points,
-    which a slow trend does not widen. 0 for held-out curves: the same pairs are scored each time.
-    """
-
-    first: float
-    last: float
-    error: float
-    points: int
-    steps: tuple[float, float]
-
-    @property
-    def change(self) -> float:
-        """`last - first`."""
-        return self.last - self.first
-
-    @property
-    def relative(self) -> float:
-        """The change as a share of the start's size."""
-        return self.change / max(abs(self.first), 1e-12)
-
-    @property
-    def threshold(self) -> float:
-        """A change beyond it is none of chance: wider where few points tell the noise."""
-        return 4 * (1 + 5 / self.points) * self.error
-
-    @property
-    def rose(self) -> bool:
-        """Clearly."""
-        return self.change > self.threshold
-
-    @property
-    def fell(self) -> bool:
-        """Clearly."""
-        return -self.change > self.threshold
-
-    def at_most(self, bound: float, *, whatever_sign: bool = False) -> bool:
-        """Whether any rise, or any change, is surely smaller than a bound."""
-        change = abs(self.change) if whatever_sign else self.change
-        return change + 2 * (1 + 5 / self.points) * self.error < bound
-
-    def told(self, name: str, *, share: bool = False) -> str:
-        """In words: "the loss 2.08 → 0.97 (steps 1 to 200, noise ±0.03)"."""
-        first, last = as_pair(self.first, self.last)
-        noise = as_pair(self.error, max(abs(self.first), abs(self.last)))[0]
-        if share:
-            first, last, noise = map(as_percent, (self.first, self.last, self.error))
-        where = f"steps {self.steps[0]:,.0f} to {self.steps[1]:,.0f}"
-        where += f", noise ±{noise}" if self.error else ""
-        return f"{name} {first} → {last} ({where})"
-
-
-def shift(series: Series | None) -> Shift | None:
-    """The shift of a curve on training pairs; None with fewer than `FEWEST` points."""
-    if series is None or len(series.points) < FEWEST:
-        return None
-    values, steps, quarter = series.values, list(series.points), len(series.points) // 4
-    bends = [
-        (a - 2 * b + c) ** 2 / 6 for a, b, c in zip(values, values[1:], values[2:], strict=False)
-    ]
-    error = math.sqrt(fmean(bends)) * math.sqrt(2 / quarter)
-    first, last = fmean(values[:quarter]), fmean(values[-quarter:])
-    return Shift(first, last, error, len(values), (steps[0], steps[-1]))
+def told(found: Shift, name: str, *, share: bool = False) -> str:
+    """In words: "the loss 2.08 → 0.97 (steps 1 to 200, noise ±0.03)"."""
+    first, last = as_pair(found.first, found.last)
+    noise = as_pair(found.error, max(abs(found.first), abs(found.last)))[0]
+    if share:
+        first, last, noise = map(as_percent, (found.first, found.last, found.error))
+    where = f"steps {found.steps[0]:,.0f} to {found.steps[1]:,.0f}"
+    where += f", noise ±{noise}" if found.error else ""
+    return f"{name} {first} → {last} ({where})"
 
 
 def held_out(curves: Curves, metric: str) -> Shift | None:
@@ -260,22 +168,6 @@ def ended_lower(curves: Curves, metric: str) -> bool:
     return found is not None and series is not None and found.last < series.values[0]
 
 
-def loss_spikes(series: Series | None) -> list[float]:
-    """The steps at which the loss stands far above those before it.
-
-    As the guard does while training: above the median of the twenty before it by many times their
-    spread (the median absolute deviation), by 30 % and by 0.1.
-    """
-    found, points = [], list(series.points.items()) if series else []
-    for i, (step, value) in enumerate(points[5:], 5):
-        earlier = [one for _, one in points[max(0, i - _HISTORY) : i]]
-        middle = median(earlier)
-        spread = 1.4826 * median(abs(one - middle) for one in earlier)
-        if value - middle > max(7 * (1 + 5 / len(earlier)) * spread, 0.3 * abs(middle), 0.1):
-            found.append(step)
-    return found
-
-
 @dataclass(frozen=True)
 class Observed:
     """Everything that the rules of the diagnosis look at."""
@@ -288,6 +180,8 @@ class Observed:
     lengths: list[tuple[int, int, int]] = field(default_factory=list)
     """Characters of the sample answers before, after, and of the preferred one (0 if unknown)."""
     events: list[tuple[float, str]] = field(default_factory=list)  # (step, kind)
+    steps: int | None = None  # that were taken
+    pairs: int | None = None  # that were trained on
 
     def training(self, metric: str) -> Shift | None:
         """The shift of a curve on training pairs."""
@@ -320,5 +214,18 @@ def observed(run: Run, curves: Curves) -> Observed:
         number(recipe.get("learning_rate")),
         state.finished or not state.planned or 2 * (state.step or 0) >= state.planned,
         lengths,
-        [(number(one.get("step")) or 0.0, str(one.get("kind", ""))) for one in records(run.events)],
+        [(number(one.get("step")) or 0.0, _kind(one)) for one in records(run.events)],
+        state.step,
+        _trained_pairs(run),
     )
+
+
+def _kind(event: dict[str, Any]) -> str:
+    """What happened; of a run that broke, whether at what was not finite."""
+    kind, said = str(event.get("kind", "")), str(event.get("message", ""))
+    return "nonfinite" if kind == "failed" and "not finite" in said else kind
+
+
+def _trained_pairs(run: Run) -> int | None:
+    data = mapping(mapping(mapping(run.recipe).get("_run")).get("data"))
+    return count(mapping(data.get("train_dataset")).get("kept"))

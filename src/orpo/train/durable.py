@@ -15,7 +15,7 @@ from transformers import Trainer
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import IntervalStrategy
 
-from orpo.config import ORPOConfig
+from orpo.config import FEWEST_LOGS, MOST_STEPS_OF_A_LOG, ORPOConfig
 from orpo.errors import CheckpointError, NonFiniteError, OrpoError, TrainingError
 from orpo.runs.checkpoints import checkpoint_name, rotate, set_aside
 from orpo.runs.commit import sweep
@@ -85,9 +85,11 @@ class DurableTrainer(Trainer):
         """
         path, run, passed_over = checkpoints.find_checkpoint(asked, Path(str(self.args.output_dir)))
         check_weight_files(str(path))
-        checkpoints.read_state(path)
+        state = checkpoints.read_state(path)
         checkpoints.read_progress(path)
         read_jsonl(path / METRICS)
+        if self.args.logging_steps is None:
+            self.args.logging_steps = state.logging_steps  # as it began
         now = self._recorder.recipe(self.args)
         before = spelled_as(now, read_recipe(path), path)
         changed = check_same_run(before, now, allow=self.args.resume_changed)
@@ -116,6 +118,13 @@ class DurableTrainer(Trainer):
             names = ", ".join(f"{old.name} as {new.name}" for old, new in moved.items())
             if moved:
                 self._tell("abandoned", f"{why}: {names}", step=after)
+
+    def set_initial_training_values(self, args: Any, dataloader: Any) -> Any:
+        """As in transformers; by the number of steps is logged where nobody has said how often."""
+        found = super().set_initial_training_values(args, dataloader)
+        if args.logging_steps is None:
+            args.logging_steps = min(MOST_STEPS_OF_A_LOG, max(1, found[-1] // FEWEST_LOGS))
+        return found
 
     def _begin_epoch(self) -> None:
         """Take down, or take up, what the coming steps begin with."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from orpo.config import ORPOConfig
+from orpo.config import MOST_STEPS_OF_A_LOG, ORPOConfig
 from orpo.engine.footprint import Counted, Footprint, ModelShape, Wrapper, footprint
 from orpo.engine.memory import most_positions
 from orpo.train.fleet import Fleet
@@ -86,7 +86,7 @@ def plan_of(
     if held_out is not None:  # before, after, and as eval_strategy says
         often = 2.0 + (int(epochs) if config.eval_strategy == "epoch" else 0)
         if config.eval_strategy == "steps":
-            every = float(config.eval_steps or config.logging_steps)
+            every = float(config.eval_steps or MOST_STEPS_OF_A_LOG)
             often += int(steps / (every * steps if every < 1 else every))
         looks = often * cost.flops(held_out[1].work(held_out[0], config, trained=False))
     rate = fleet.flops_per_second

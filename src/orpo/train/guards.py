@@ -9,16 +9,24 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
-from statistics import median
+from statistics import median_high
 from typing import Any
 
 from transformers import TrainerCallback
 
+from orpo.runs.curves import (
+    HISTORY,
+    Series,
+    Turn,
+    chosen_fell,
+    loss_spike,
+    loss_tripled,
+    margin_collapse,
+    shift,
+)
 from orpo.runs.writing import make_way
 
 Tell = Callable[[str, str], None]
@@ -30,126 +38,102 @@ def log_warning(kind: str, message: str) -> None:  # noqa: ARG001 - a `Tell`
     logging.getLogger("orpo.train").warning(message)
 
 
-HISTORY = 20
-_FEWEST = 5  # earlier losses without which there is no verdict
-_WINDOW = 5  # logs over which a margin is smoothed
-
-
-@dataclass(frozen=True)
-class Turn:
-    """A figure that is far from what it was before."""
-
-    name: str
-    before: float
-    now: float
-
-
-def loss_spike(losses: Sequence[float]) -> Turn | None:
-    """Whether the last of some losses stands out above those before it.
-
-    It must lie above their median by many times their spread (the median absolute deviation, which
-    one earlier spike does not widen; the fewer values, the less it is trusted), by 30 % and by 0.1.
-    """
-    finite = [loss for loss in losses if math.isfinite(loss)]
-    if not losses or not math.isfinite(losses[-1]) or len(finite) <= _FEWEST:
-        return None
-    earlier, now = finite[:-1], finite[-1]
-    middle = median(earlier)
-    spread = 1.4826 * median(abs(loss - middle) for loss in earlier)
-    rise = max(7 * (1 + 5 / len(earlier)) * spread, 0.3 * abs(middle), 0.1)
-    return Turn("loss", middle, now) if now - middle > rise else None
-
-
-def margin_collapse(margins: Sequence[float], accuracies: Sequence[float]) -> Turn | None:
-    """Whether the preference for the chosen answers was clear and is gone.
-
-    Compares the mean of the last five values with the mean of those before: a margin that was
-    positive beyond doubt and is at most a tenth of that, or an accuracy of 0.6 or more that is
-    below 0.5; either by more than noise explains.
-    """
-    for name, values in (("rewards/margins", margins), ("rewards/accuracies", accuracies)):
-        earlier, recent = values[:-_WINDOW], values[-_WINDOW:]
-        if len(earlier) < 2 * _WINDOW or not all(map(math.isfinite, values)):
-            continue
-        before, now = sum(earlier) / len(earlier), sum(recent) / _WINDOW
-        # From neighbours' differences: a slow fall is not taken for noise.
-        jumps = [(b - a) ** 2 for a, b in pairwise(earlier)]
-        noise = math.sqrt(sum(jumps) / len(jumps) / 2)
-        if name == "rewards/margins":
-            gone = before > 4 * noise / math.sqrt(len(earlier)) and now <= 0.1 * before
-        else:
-            gone = before >= 0.6 and now < 0.5
-        if gone and before - now > 6 * noise / math.sqrt(_WINDOW):
-            return Turn(name, before, now)
-    return None
+_SAYS = {
+    "loss_spike": "the loss rose from about {before:.3g} to {now:.3g} at step {step}{rate}. If it "
+    "does not come down again, go back to an earlier checkpoint with a lower learning_rate or "
+    "max_grad_norm.",
+    "loss_tripled": "the loss began at about {before:.3g} and is {now:.3g} at step {step}, three "
+    "times that or more{rate}. The model is being ruined: stop, and start again with a tenth of "
+    "the learning_rate.",
+    "margin_collapse": "{name} fell from about {before:.2g} to {now:.2g} by step {step}: the model "
+    "no longer prefers the chosen answers. Lower learning_rate, and look at the data with `orpo "
+    "data audit`; an earlier checkpoint may be the better model.",
+    "chosen_falls": "the log-probability per token of the chosen answers fell from {before:.3g} to "
+    "{now:.3g} by step {step} while the margin grew: what is preferred becomes improbable as well. "
+    "Try a lower orpo_alpha or learning_rate.",
+}
+"""Sign -> what is said of it, in a line: what is seen, where, what to try."""
+_CURVES = ("loss", "log_odds_chosen", "logps/chosen")
+_COMPARED = ("rewards/margins", "rewards/accuracies")
 
 
 class CurveGuard(TrainerCallback):
-    """Warns of a loss spike and of a margin collapse, each at most once in twenty logs."""
+    """Warns of the signs of trouble in the curves; of each again only once it was long gone."""
 
     def __init__(self, tell: Tell = log_warning) -> None:
         self._tell = tell
         self._start()
 
     def _start(self) -> None:
-        self._losses: deque[float] = deque(maxlen=HISTORY + 1)
-        self._margins: deque[float] = deque(maxlen=2 * HISTORY)
-        self._accuracies: deque[float] = deque(maxlen=2 * HISTORY)
+        self._curves: dict[str, dict[float, float]] = {name: {} for name in _CURVES}
+        self._recent = {name: deque[float](maxlen=2 * HISTORY) for name in _COMPARED}
+        self._pairs: dict[float, float] = {}  # that each logged line covers
         self._logs = 0
-        self._said: dict[str, int] = {}
+        self._seen: dict[str, int] = {}  # sign -> the log at which it was seen last
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Start afresh, or with what a resumed run has logged, of which all was said."""
         self._start()
         for logs in state.log_history:
-            self._verdicts(int(logs.get("step", 0)), logs)
+            self._verdicts(args, int(logs.get("step", 0)), logs)
 
     def on_log(
         self, args: Any, state: Any, control: Any, logs: Mapping[str, float] | None = None, **_: Any
     ) -> None:
         """Look at the curves with the newest values."""
-        verdicts = self._verdicts(state.global_step, logs or {})
+        verdicts = self._verdicts(args, state.global_step, logs or {})
         if state.is_world_process_zero:
             for kind, message in verdicts:
                 self._tell(kind, message)
 
-    def _verdicts(self, step: int, logs: Mapping[str, float]) -> list[tuple[str, str]]:
+    def _verdicts(self, args: Any, step: int, logs: Mapping[str, float]) -> list[tuple[str, str]]:
         if "loss" not in logs:
             return []
         self._logs += 1
-        self._losses.append(float(logs["loss"]))
-        margin, accuracy = logs.get("rewards/margins"), logs.get("rewards/accuracies")
+        whole = self._take_down(args, step, logs)
+        rate = logs.get("learning_rate")
+        there = "" if rate is None else f"; the learning rate there is {rate:.2g}"
+        return [
+            (kind, _SAYS[kind].format(**vars(turn), step=step, rate=there))
+            for kind, turn in self._signs(logs, whole).items()
+            if turn is not None and self._may_say(kind)
+        ]
+
+    def _take_down(self, args: Any, step: int, logs: Mapping[str, float]) -> float:
+        """Remember a line; the part of a usual one that it covers."""
+        size = args.per_device_train_batch_size * args.gradient_accumulation_steps
+        covered = step - max(self._pairs, default=0)
+        self._pairs[step] = float(max(covered, 1) * size * args.world_size)
+        whole = self._pairs[step] / median_high([*self._pairs.values()][-HISTORY:])
+        for name, points in self._curves.items():
+            if math.isfinite(value := float(logs.get(name, math.nan))):
+                points[step] = value
+        margin, accuracy = (logs.get(name) for name in _COMPARED)
         # Both are exactly zero where no pair with two answers was seen.
-        if margin is not None and accuracy is not None and (margin or accuracy):
-            self._margins.append(float(margin))
-            self._accuracies.append(float(accuracy))
-        found = []
-        spike = loss_spike(list(self._losses))
-        if spike is not None and self._may_say("loss_spike"):
-            rate = logs.get("learning_rate")
-            there = "" if rate is None else f"; the learning rate there is {rate:.2g}"
-            words = (
-                f"the loss rose from about {spike.before:.3g} to {spike.now:.3g} at step {step}"
-                f"{there}. If it does not come down again, go back to an earlier checkpoint with a "
-                "lower learning_rate or max_grad_norm."
-            )
-            found.append(("loss_spike", words))
-        fall = margin_collapse(list(self._margins), list(self._accuracies))
-        if fall is not None and self._may_say("margin_collapse"):
-            words = (
-                f"{fall.name} fell from about {fall.before:.2g} to {fall.now:.2g} by step {step}: "
-                "the model no longer prefers the chosen answers. Lower learning_rate, and look at "
-                "the data with `orpo data audit`; an earlier checkpoint may be the better model."
-            )
-            found.append(("margin_collapse", words))
+        if margin is not None and accuracy is not None and (margin or accuracy) and whole > 0.5:
+            for name in _COMPARED:
+                self._recent[name].append(float(logs[name]))
+        return min(1.0, whole)
+
+    def _signs(self, logs: Mapping[str, float], whole: float) -> dict[str, Turn | None]:
+        curves = {
+            name: Series(name, None, points, pairs=self._pairs)
+            for name, points in self._curves.items()
+        }
+        found: dict[str, Turn | None] = {}
+        if math.isfinite(logs["loss"]):
+            found["loss_spike"] = loss_spike(curves["loss"].values[-HISTORY - 1 :], whole)
+            found["loss_tripled"] = loss_tripled(curves["loss"])
+        found["margin_collapse"] = margin_collapse(*map(list, self._recent.values()))
+        if self._logs % min(10, 1 + self._logs // 100) == 0:  # it takes the whole curve
+            chosen = shift(curves["logps/chosen"])
+            if chosen is not None and chosen_fell(shift(curves["log_odds_chosen"]), chosen):
+                found["chosen_falls"] = Turn("logps/chosen", chosen.first, chosen.last)
         return found
 
     def _may_say(self, kind: str) -> bool:
-        last = self._said.get(kind)
-        if last is not None and self._logs - last < HISTORY:
-            return False
-        self._said[kind] = self._logs
-        return True
+        last, self._seen[kind] = self._seen.get(kind), self._logs
+        return last is None or self._logs - last >= HISTORY
 
 
 LOADING = "loading data"

@@ -93,6 +93,11 @@ def _token_ids(batch: dict[str, Tensor], index: int) -> dict[str, list[int]]:
 
 
 _FIX = "Lower learning_rate, check these rows, or use bf16 or fp32 instead of fp16."
+_STREAK = 3
+_IN_A_ROW = (
+    f"{_STREAK} optimizer steps in a row were not finite, the last one step {{}}: that does not "
+    "pass by itself. Stop, and start again with a lower learning_rate, in bf16 or fp32."
+)
 _STATE = "orpo.nonfinite"  # no callback's name: transformers would build that callback anew
 
 
@@ -116,7 +121,7 @@ class NonFiniteGuard(TrainerCallback):
         self._skip, self._max_skipped, self._tell = skip, max_skipped, tell
         self._snapshot, self._engine_steps = snapshot, engine_steps
         self.skipped = 0  # in this run, before a resume too
-        self._last_was_skipped = False
+        self._in_a_row = 0  # that were skipped
         self._put_back: Callable[[], None] | None = None
         self._running: tuple[TrainingArguments, TrainerState, Any] | None = None
         self._forget()
@@ -169,7 +174,7 @@ class NonFiniteGuard(TrainerCallback):
 
     def add_to(self, logs: dict[str, float]) -> None:
         """Add `skipped_steps`, if any, to what is logged; drop a skipped step's gradient norm."""
-        if self._last_was_skipped:
+        if self._in_a_row:
             logs.pop("grad_norm", None)
         if self.skipped:
             logs["skipped_steps"] = self.skipped
@@ -181,7 +186,7 @@ class NonFiniteGuard(TrainerCallback):
     ) -> None:
         """Forget a step that was never finished; recall what a resumed run had skipped."""
         self._forget()
-        self._last_was_skipped, self._put_back = False, None
+        self._in_a_row, self._put_back = 0, None
         stored: Any = (state.stateful_callbacks or {}).get(_STATE, {})
         self.skipped = int(stored.get("skipped_steps", 0))
         self._running = (args, state, processing_class)
@@ -205,13 +210,16 @@ class NonFiniteGuard(TrainerCallback):
             self.look(model)
         try:
             loss, gradient = self._found(args)
-            self._last_was_skipped = False
+            before, self._in_a_row = self._in_a_row, 0
             if loss or gradient:
                 what = "loss" if loss else "gradient"
                 names = [] if loss else self._spoilt(model)
                 offence = self._offence(what, state, names, processing_class)
                 if loss or offence.parameters or self._engine_steps:
                     self._act(offence, _written(offence, args), state, model)
+                    self._in_a_row = before + 1
+                    if self._in_a_row == _STREAK and state.is_world_process_zero:
+                        self._tell("nonfinite_streak", _IN_A_ROW.format(offence.step))
         finally:
             self._forget()
 
@@ -264,7 +272,6 @@ class NonFiniteGuard(TrainerCallback):
         assert model is not None
         model.zero_grad(set_to_none=True)  # an optimizer passes over a parameter without gradient
         self.skipped += 1
-        self._last_was_skipped = True
         state.stateful_callbacks[_STATE] = {"skipped_steps": self.skipped}
         if self._put_back is not None:
             self._put_back()
