@@ -126,11 +126,21 @@ def test_the_search_works_on_a_page_that_was_opened_from_a_file(
     assert shown.requests == []
 
 
+@pytest.fixture(scope="module")
+def reference(site: Path) -> dict[str, set[str]]:
+    """The flags of each command, by its words, as the page of all commands has them."""
+    page = (site / "api" / "commands.html").read_text(encoding="utf-8")
+    told = dict(part.split('">', 1) for part in page.split('<h2 id="')[1:])
+    flags = {words: set(re.findall(r"<dt><code>(--\w+)", text)) for words, text in told.items()}
+    for words, text in told.items():
+        flags[words] |= {"--help", "--json"}
+        flags[words] |= flags["orpo-train"] if "Every setting of" in text else set()
+    return flags
+
+
 def test_every_command_and_option_is_in_the_reference(
-    site: Path, capsys: pytest.CaptureFixture[str]
+    reference: dict[str, set[str]], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    text = (site / "api" / "commands.html").read_text(encoding="utf-8")
-    told = {part.split('"', 1)[0]: part for part in text.split('<h2 id="')[1:]}
     actions = {"data": data.ACTIONS, "evaluate": evaluate.ACTIONS}
     for name in COMMANDS:
         for words in [[name, action] for action in actions.get(name, ())] or [[name]]:
@@ -138,11 +148,17 @@ def test_every_command_and_option_is_in_the_reference(
                 main([*words, "--help", "all"])
             flags = re.findall(r"^ +(?:-\w, )?(--\w+)(?![\w-])", capsys.readouterr().out, re.M)
             assert len(flags) > 1
-            section = told["-".join(("orpo", *words))]
-            if "Every setting of" in section:
-                section += told["orpo-train"]
-            shown = re.findall(r"<dt><code>(--\w+)", section)
-            assert set(flags) - {"--help", "--json"} <= set(shown), words
+            assert set(flags) <= reference["-".join(("orpo", *words))], words
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(DOCS)))
+def test_every_flag_that_a_page_names_is_one(page: Path, reference: dict[str, set[str]]) -> None:
+    text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+    for words, rest in re.findall(r"\borpo ((?:data |evaluate )?[a-z][a-z-]+)([^`\n|#]*)", text):
+        known = reference.get(f"orpo-{words.replace(' ', '-')}")
+        flags = re.findall(r"(?<!\S)--[a-z][\w-]*", rest.partition(" -- ")[0])
+        if known is not None:
+            assert {flag.replace("-", "_").replace("__", "--", 1) for flag in flags} <= known
 
 
 @pytest.mark.parametrize("name", ["demo", "pipelines"])
