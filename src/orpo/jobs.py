@@ -13,6 +13,7 @@ from transformers import TrainerCallback
 
 from orpo.audit.run import headlines
 from orpo.config import ORPOConfig
+from orpo.data.split import as_given, pairs_of
 from orpo.data.types import Row
 from orpo.errors import CheckpointError, ConfigError, RunStopped, SaveError
 from orpo.lazy import loader
@@ -155,7 +156,7 @@ def _accept(
     trainer.check_memory()
     for line in trainer.check_saving():
         trainer.say(line)
-    return Evidence(trainer, held_out or (), job, found.as_dict(), grade)
+    return Evidence(trainer, rows, held_out or (), job, found.as_dict(), grade)
 
 
 def _train(
@@ -268,6 +269,7 @@ class Evidence:
     def __init__(
         self,
         trainer: ORPOTrainer,
+        rows: Iterable[Row],
         held_out: Iterable[Row],
         job: TrainJob,
         audit: dict[str, Any],
@@ -285,6 +287,8 @@ class Evidence:
         self.facts = row_facts(self.rows.values() or held_out, args.format_name, args.pair_rule)
         source = trainer.eval_dataset if self.held_out else trainer.train_dataset
         self.pairs = source.select(range(min(job.samples, len(source))))
+        asked = (self.rows.values() or held_out) if self.held_out else rows
+        self.given = pairs_of(asked, self.pairs["row"], args.format_name, args.pair_rule)
         self.evaluation: dict[str, dict[str, Any]] = {}
         self.scores: dict[str, ScoredPairs] = {}
         self.samples: list[dict[str, Any]] = []
@@ -367,10 +371,15 @@ class Evidence:
         self.scores[moment] = scored
 
     def _prompt(self, pair: dict[str, Any]) -> dict[str, Any]:
+        """What was asked, as the data say it; of token ids alone with the template's marks."""
+        given = self.given.get(pair["row"])
+        if given is not None:
+            said = {name: value for name, value in as_given(given).items() if name != "rejected"}
+            return {**said, "held_out": self.held_out}
         decode = self.trainer.processing_class.decode
-        ids = {name: pair[f"{name}_ids"] for name in ("prompt", "chosen")}
-        texts = {name: decode(part, skip_special_tokens=True) for name, part in ids.items()}
-        return {**{n: text.strip() for n, text in texts.items()}, "held_out": self.held_out}
+        chosen = decode(pair["chosen_ids"], skip_special_tokens=True).strip()
+        prompt = decode(pair["prompt_ids"], skip_special_tokens=False)
+        return {"prompt": prompt, "chosen": chosen, "held_out": self.held_out}
 
     def _answer(self, moment: str) -> None:
         from orpo.evaluate import grade_summary  # noqa: PLC0415

@@ -8,7 +8,9 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
+from transformers import AutoTokenizer
 
+from orpo.quantities import as_percent
 from tests.cli.conftest import Orpo
 from tests.train.small import write_rows
 
@@ -43,11 +45,33 @@ def test_a_run_leaves_everything_behind(
     assert len(samples) == 2
     assert all({"prompt", "before", "after"} <= set(sample) for sample in samples)
     card = (run / "README.md").read_text(encoding="utf-8")
-    assert f"{result['evaluation']['after']['preference_accuracy']:.4g}" in card
+    assert f"| {as_percent(result['evaluation']['after']['preference_accuracy'])}" in card
+    assert "| NLL in the loss (prompt and chosen answer) |" in card
     assert "step 3/3: loss" in orpo.err
     before = load_file(tiny / "model.safetensors")
     after = load_file(run / "model.safetensors")
     assert any(not torch.equal(before[name], after[name]) for name in before)
+
+
+def test_samples_are_as_the_data_give_them(orpo: Orpo, tiny: Path, tmp_path: Path) -> None:
+    """Turns with their roles, a text as it stands, token ids with the marks of the template."""
+    talk = [{"role": role, "content": f"{role} says <i>"} for role in ("system", "user")]
+    talk += [{"role": "assistant", "content": "yes"}, {"role": "user", "content": "and?"}]
+    ids = {"prompt_ids": [1, 5, 6], "chosen_ids": [7, 2], "rejected_ids": [8, 2]}
+    told = {"chosen": "good", "rejected": "bad"}
+    for name, prompt, row in (
+        ("talk", talk, {"prompt": talk, **told}),
+        ("text", "as it stands ", {"prompt": "as it stands ", **told}),
+        ("ids", None, ids),
+    ):
+        rows, run = tmp_path / f"{name}.jsonl", tmp_path / name
+        write_rows(rows, [row] * 4)
+        options = ("--max_steps", 1, "--samples", 1, "--sample-tokens", 4, *SHORT)
+        orpo.does("train", "--model", tiny, "--dataset", rows, "--output_dir", run, *options)
+        (sample,) = [json.loads(line) for line in (run / "samples.jsonl").read_text().splitlines()]
+        decoded = AutoTokenizer.from_pretrained(tiny).decode(ids["prompt_ids"])
+        assert sample["prompt"] == (prompt or decoded)
+        assert name == "ids" or sample["chosen"] == "good"
 
 
 def test_the_recipe_of_a_run_makes_the_same_run_again(

@@ -78,8 +78,11 @@ def _side_by_side(samples: list[dict[str, Any]]) -> list[list[str]]:
     """Evenly spaced samples whose verdict changed, for better or worse."""
     changed = [s for s in samples if s["correct_before"] != s["correct_after"]] or samples
     spaced = changed[:: max(1, len(changed) // _SHOWN)][:_SHOWN]
+    from orpo.evaluate.judge.fences import conversation  # noqa: PLC0415 - of the judge's room
+
     return [
-        [sample["prompt"], _marked(sample, "before"), _marked(sample, "after")] for sample in spaced
+        [conversation(one["prompt"]), _marked(one, "before"), _marked(one, "after")]
+        for one in spaced
     ]
 
 

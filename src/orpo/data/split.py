@@ -103,6 +103,33 @@ def prompt_text(pair: PreferencePair) -> str:
     return "\n\n".join(said(m) for m in pair.prompt if m.get("role") != "system")
 
 
+def as_given(pair: PreferencePair) -> dict[str, Any]:
+    """A pair as the data give it: its prompt as turns, {role, content}, or as one text."""
+    if pair.prompt is None:
+        assert pair.text is not None
+        return {name: getattr(pair.text, name) for name in ("prompt", "chosen", "rejected")}
+    turns = [{"role": str(one.get("role")), "content": said(one)} for one in pair.prompt]
+    answers = {"chosen": pair.chosen, "rejected": pair.rejected}
+    found = {name: None if one is None else said(one) for name, one in answers.items()}
+    return {"prompt": turns, **found, **({"tools": list(pair.tools)} if pair.tools else {})}
+
+
+def pairs_of(
+    rows: Iterable[Row], wanted: Iterable[int], data_format: str, pair_rule: str
+) -> dict[int, PreferencePair]:
+    """The pairs of some rows, by index; none of those that hold token ids already."""
+    read, left, found = PairReaders(data_format, "drop", pair_rule), set(wanted), {}
+    for row in rows if left else ():
+        if row.index in left and not is_tokenised(row.values):
+            pair = read(row)
+            if isinstance(pair, PreferencePair):
+                found[row.index] = pair
+        left.discard(row.index)
+        if not left:
+            break
+    return found
+
+
 def said(message: Message) -> str:
     """The text of a message, and the tools that it calls."""
     content = message.get("content")

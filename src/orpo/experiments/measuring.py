@@ -18,8 +18,10 @@ import torch
 from torch import nn
 from transformers import TrainerCallback
 
+from orpo.data.split import as_given, pairs_of
 from orpo.data.types import Row
 from orpo.evaluate import Sampling, generate_answers
+from orpo.evaluate.judge.fences import conversation
 from orpo.evaluate.questions import Grader
 from orpo.experiments.results import Cost, Machine, Outcome
 from orpo.runs.files import write_json
@@ -62,11 +64,14 @@ def measure_outcomes(
     sampling = sampling or Sampling()
     texts = generate_answers(trainer.model, tokenizer, asked, sampling) if asked else []
     rows = {row.index: row for row in held_out}
-    outcomes = []
+    how = trainer.args.format_name, trainer.args.pair_rule
+    given, outcomes = pairs_of(held_out, (int(pair["row"]) for pair in kept), *how), []
     for number, pair in enumerate(kept):
         row, answer = int(pair["row"]), texts[number] if number < len(texts) else None
         word = grade(rows[row], answer) if grade and answer is not None else None
-        prompt = tokenizer.decode(pair["prompt_ids"], skip_special_tokens=True).strip()
+        prompt = tokenizer.decode(pair["prompt_ids"])  # where there are token ids alone
+        if row in given:
+            prompt = conversation(as_given(given[row])["prompt"]).strip()
         checked = (word.correct, word.reason) if word else (None, "")
         outcomes.append(Outcome(row, prompt, *found[row], answer, *checked))
     return outcomes

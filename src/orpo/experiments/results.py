@@ -82,7 +82,7 @@ class Outcome:
     """A held-out pair, l(y) of both its answers per token, and what a model made of its prompt."""
 
     row: int  # index in the held-out data
-    prompt: str  # as the model saw it, in words
+    prompt: str  # in words, its turns named
     chosen_logps: float
     rejected_logps: float
     answer: str | None = None  # None if it was not asked

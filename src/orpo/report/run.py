@@ -164,8 +164,11 @@ def _samples(run: Run, block: str = "samples") -> dict[str, Any]:
     return {"shown": [rows[i * len(rows) // count] for i in range(count)], "sentence": words[block]}
 
 
-def _turns(prompt: object) -> list[tuple[str, object]]:
-    """The turns of a prompt, (role, text); a plain text has no role."""
+def _turns(row: Mapping[str, Any]) -> list[tuple[str, object]]:
+    """The turns of a sample's prompt, (role, text); a plain text has no role."""
+    prompt, tools = row.get("prompt"), row.get("tools")
+    if tools and isinstance(prompt, list):
+        prompt = [{"role": "tools", "content": json.dumps(tools, ensure_ascii=False)}, *prompt]
     if not isinstance(prompt, list):
         return [("", prompt)]
     return [(str(one.get("role", "")), one.get("content")) for one in map(mapping, prompt) if one]

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 from transformers import PrinterCallback
 
-from orpo.audit.faults import view
 from orpo.config import ORPOConfig
-from orpo.data.reading import PairReaders, ReadOnce, is_tokenised
+from orpo.data.reading import ReadOnce
 from orpo.data.sources import Mixture, Source
-from orpo.data.split import hold_out
-from orpo.data.types import Dropped, Row
+from orpo.data.split import as_given, hold_out, pairs_of
+from orpo.data.types import Row
 from orpo.errors import ConfigError, DataError, ModelError, UserError
 from orpo.evaluate import results
+from orpo.evaluate.judge.fences import conversation
 from orpo.evaluate.loading import Answerer, load_answerer
 from orpo.evaluate.preference import pairs as scoring
 from orpo.evaluate.preference.measures import compare, measure, told
@@ -218,17 +218,12 @@ class PreferenceEvaluation:
         return tuple(found)
 
     def _texts(self, wanted: set[int]) -> dict[int, dict[str, str]]:
-        read = PairReaders(self.config.format_name, "drop", self.config.pair_rule)
+        how = self.config.format_name, self.config.pair_rule
         texts = {}
-        for row in self.rows if wanted else ():
-            if row.index not in wanted or is_tokenised(row.values):
-                continue
-            pair = read(row)
-            if not isinstance(pair, Dropped):
-                seen = view(pair)
-                said = {"prompt": seen.prompt, "chosen": seen.chosen}
-                said["rejected"] = seen.rejected or ""
-                texts[row.index] = {"where": row.where.rsplit("/", 1)[-1], **said}
+        for index, pair in pairs_of(self.rows, wanted, *how).items():
+            given, where = as_given(pair), pair.row.where.rsplit("/", 1)[-1]
+            parts = {name: given[name] or "" for name in ("chosen", "rejected")}
+            texts[index] = {"where": where, "prompt": conversation(given["prompt"]), **parts}
         return texts
 
     def _note(self, line: str) -> None:
