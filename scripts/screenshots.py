@@ -27,6 +27,81 @@ QUIET = (
 WIDTHS, SCHEMES = (1280, 400), ("light", "dark")
 HIGHEST = 16000  # pixels: beyond it Chromium paints the picture's start again
 
+FAULTS = r"""
+(() => {
+  const found = new Set(), all = (what, of = document) => [...of.querySelectorAll(what)];
+  const name = (e) => `${e.tagName.toLowerCase()}.${e.getAttribute("class") || ""}: ` +
+    [...e.textContent.trim().replace(/\s+/g, " ")].slice(0, 40).join("");
+  const fault = (what, e) => found.add(`${what}: ${name(e)}`);
+  all("details").forEach((e) => { e.open = true; });
+  const screen = document.documentElement.clientWidth, painted = document.createElement("canvas");
+  const brush = painted.getContext("2d", { willReadFrequently: true });
+  const colour = (text) => {
+    brush.clearRect(0, 0, 1, 1);
+    brush.fillStyle = text;
+    brush.fillRect(0, 0, 1, 1);
+    return [...brush.getImageData(0, 0, 1, 1).data];
+  };
+  const light = (rgb) => rgb.slice(0, 3).map((v) => v / 255)
+    .map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4))
+    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+  const behind = (e) => {
+    for (; e; e = e.parentElement) {
+      const rgb = colour(getComputedStyle(e).backgroundColor);
+      if (rgb[3] === 255) return light(rgb);
+    }
+    return 1;
+  };
+  const contrast = (text, e) => {
+    const [low, high] = [light(colour(text)), behind(e)].sort((a, b) => a - b);
+    return (high + 0.05) / (low + 0.05);
+  };
+  const reaches = (e, box, room) => {
+    const own = e.getBoundingClientRect();
+    return own.width && (own.right > box.right + room || own.left < box.left - room);
+  };
+  for (const e of all("body *:not(svg *)")) {
+    const look = getComputedStyle(e), own = [...e.childNodes].some((n) => n.data?.trim());
+    const page = { left: 0, right: screen };
+    if (reaches(e, page, 1) && !reaches(e.parentElement, page, 1)) fault("too wide", e);
+    if (look.overflowX !== "visible" && e.scrollWidth > e.clientWidth + 1) fault("cut", e);
+    const large = parseFloat(look.fontSize) >= 24 ? 3 : 4.5;
+    if (own && e.checkVisibility() && contrast(look.color, e) < large) fault("too faint", e);
+  }
+  for (const figure of all("svg")) {
+    const box = figure.getBoundingClientRect();
+    for (const e of all("text", figure)) {
+      if (reaches(e, box, 3)) fault("outside of its figure", e);
+      if (contrast(getComputedStyle(e).fill, e) < 4.5) fault("too faint", e);
+    }
+    for (const e of all("path", figure)) {
+      const look = getComputedStyle(e);
+      const drawn = look.stroke !== "none" && look.strokeOpacity === "1";
+      const line = drawn && parseFloat(look.strokeWidth) >= 1.5;
+      if (line && contrast(look.stroke, e) < 3) fault(`too faint a line, ${look.stroke}`, figure);
+    }
+  }
+  for (const tiles of all(".answers, .parts")) {
+    const box = tiles.getBoundingClientRect(), ends = {};
+    for (const one of tiles.children) {
+      const { top, right } = one.getBoundingClientRect();
+      ends[top] = Math.max(ends[top] || 0, right);
+    }
+    if (Object.values(ends).some((end) => end < box.right - 2)) fault("an empty tile", tiles);
+  }
+  let level = 0;
+  for (const e of all("h1, h2, h3")) {
+    if (e.tagName[1] > level + 1) fault("a heading out of order", e);
+    level = +e.tagName[1];
+  }
+  all("table").filter((e) => !all("th", e).length).forEach((e) => fault("no headers", e));
+  all("th").filter((e) => !e.textContent.trim()).forEach((e) => fault("an empty header", e));
+  all("[role=img]:not([aria-label])").forEach((e) => fault("no alternative text", e));
+  return [...found];
+})()
+"""
+"""What is amiss with a page: what is wider than it, cut, empty, or too faint (WCAG AA)."""
+
 
 class Browser:
     """Chromium, spoken to over a pipe in its own protocol."""
@@ -131,6 +206,8 @@ def main() -> None:
     with browser() as chromium:
         for page, width, scheme in itertools.product(given.pages, given.width, given.scheme):
             chromium.show(page, width, scheme, given.medium)
+            for fault in chromium.measure(FAULTS):
+                print(f"{page} at {width}, {scheme}: {fault}")
             name = page.stem if page.stem != "report" else page.resolve().parent.name
             for place, picture in enumerate(chromium.picture()):
                 path = given.folder / f"{name}-{width}-{scheme}{f'-{place + 1}' * bool(place)}.png"

@@ -89,7 +89,7 @@ def test_suspicious_answers_count_as_judged_and_are_named(tmp_path: Path, run: R
     assert rows == [(3, "model"), (8, "model"), (9, "model")]
     assert found["rows"][0]["excerpt"] == FORGED.replace("\n", " ")
     assert result["trust"]["trusted"] is False
-    assert "The judge did not pass its test" in said
+    assert "the judge did not pass its test" in said
     page = (tmp_path / "out" / "report.html").read_text()
     assert "Win rate without suspicious rows" in page
     for shown in (page, said):

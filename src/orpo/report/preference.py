@@ -110,7 +110,7 @@ def _accuracies(lines: Sequence[tuple[str, Mapping[str, Interval]]], canvas: Can
         _whiskers(axes, moment, found, flat=True)
     axes.axvline(0.5, color=COLOURS["muted"], linewidth=1, linestyle=DOTTED)
     axes.set_xlim(-0.02, 1.02)
-    style.dress(axes.xaxis, "", FixedLocator([0, 0.25, 0.5, 0.75, 1]), percent)
+    style.dress(axes.xaxis, "", FixedLocator([0, 0.5, 1]), percent)
     _legend(canvas, axes)
 
 
