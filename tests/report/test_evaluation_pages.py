@@ -156,7 +156,10 @@ def rate(low: float | None, high: float = 60.0) -> Change:
         (rate(20.0, 40.0), " answers worse than "),
         (rate(48.0), "No difference between "),
         (rate(None), "It cannot be said whether"),
-        (lambda found: found["trust"].update(trusted=False), "This is no evidence: the judge did not pass its test. "),
+        (
+            lambda found: found["trust"].update(trusted=False),
+            "This is no evidence: the judge did not pass its test. ",
+        ),
     ],
 )
 def test_a_win_rate_says_no_more_than_its_interval(

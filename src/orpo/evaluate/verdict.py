@@ -51,6 +51,8 @@ class Verdict:
     says: str
     against: tuple[str, ...] = ()  # what broke, or speaks against it
     gained: tuple[str, ...] = ()
+    head: str = ""  # what `says` begins with
+    reasons: tuple[str, ...] = ()  # and what it goes on with
 
     @property
     def good(self) -> bool:
@@ -133,9 +135,9 @@ def judge(seen: Measured, than: str = THE_START) -> Verdict:
     against = (*case.ruin, *case.doubts)
     told = [*against, *case.open] if word not in ("better", "ranks better") else case.gained
     head = _HEADS[word].format(than=than)
-    though = f". Though {_joined(case.gained)}" if case.gained and against else ""
-    says = f"{head}: {'; '.join(told)}{though}." if told else f"{head}."
-    return Verdict(word, says, against, tuple(case.gained))
+    though = [f"Though {_joined(case.gained)}"] if case.gained and against else []
+    says = f"{'. '.join([f'{head}: ' + '; '.join(told), *though])}." if told else f"{head}."
+    return Verdict(word, says, against, tuple(case.gained), head, (*told, *though))
 
 
 def _judge_probability(seen: Measured, case: _Case) -> None:

@@ -90,6 +90,9 @@ class Page:
     figures: Sequence[Figure] = ()
     tables: Sequence[Table] = ()
     passages: Sequence[Passage] = ()
+    head: str = ""  # of the verdict, where its `reasons` stand beside it
+    reasons: Sequence[str] = ()
+    tone: str = ""  # of the verdict: "better", "worse", "doubtful", or none of them
     passages_note: str = ""  # by which rule the examples were picked
     settings: Sequence[tuple[str, str]] = ()  # make the same page again
     more: dict[str, Any] = field(default_factory=dict)  # what the template shows beside

@@ -66,6 +66,7 @@ def run_page(run: Run, live: int = 0) -> Page:
         kicker="ORPO run",
         title=shortened(str(run.recipe.get("run_name") or run.path.resolve().name), 120),
         verdict=words["verdict"],
+        **_reasons(verdict) if words["verdict"].startswith(verdict.head) else {},
         remarks=words.all("remarks"),
         headlines=[
             _headline(one, good=verdict.good) for one in table if one.name in _HEADLINES and one.bar
@@ -77,6 +78,11 @@ def run_page(run: Run, live: int = 0) -> Page:
         template="run.html.jinja",
         again=_AGAIN if live else 0,
     )
+
+
+def _reasons(verdict: Verdict) -> dict[str, Any]:
+    tone = {"ranks better": "better"}.get(verdict.word, verdict.word)
+    return {"head": verdict.head, "reasons": verdict.reasons, "tone": tone}
 
 
 def _headline(one: measures.Change, *, good: bool) -> Headline:
