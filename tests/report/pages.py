@@ -97,7 +97,8 @@ def assert_complete(page: Page) -> None:
 
 def assert_inert(make: Callable[[str], Page], least: int) -> Page:
     """The page of hostile texts is built as that of harmless ones, and shows them all."""
-    tame, wild = (make(text) for text in (" ".join("harmless" for _ in HOSTILE.split()), HOSTILE))
+    words = " ".join(f"harmless{n}" for n, _ in enumerate(HOSTILE.split()))
+    tame, wild = (make(text) for text in (words, HOSTILE))
     assert wild.live == wild.misnested == []
     assert wild.tags == tame.tags
     kinds = [[one[:2] for one in page.attributes] for page in (tame, wild)]

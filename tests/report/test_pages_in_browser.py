@@ -1,27 +1,42 @@
 """Pages in headless Chromium: nothing planted runs, nothing is asked for, all of it fits."""
 
 import html
-import json
+import itertools
 import re
 import shutil
 import socketserver
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from orpo.audit.findings import Audit
 from orpo.report.audit import audit_page
 from orpo.report.page import render
-from orpo.report.write import write_report
-from tests.report.pages import audit_of, planted
-from tests.report.runs import TOTALS, BuildRun, held_out_lines, recipe_of, training_lines
+from orpo.report.write import RESULTS, write_report
+from tests.documents import ROOT
+from tests.report.pages import audit_of, planted, poisoned
+from tests.report.runs import (
+    TOTALS,
+    BuildRun,
+    full_files,
+    held_out_lines,
+    recipe_of,
+    training_lines,
+    write_run,
+)
+from tests.report.test_evaluation_pages import FOLDERS
 from tests.report.test_evaluation_pages import planted as planted_evaluation
 
-_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+sys.path.append(str(ROOT / "scripts"))
+import screenshots
+
 _QUIET = (
     *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"),
     *("--no-first-run", "--no-default-browser-check", "--disable-background-networking"),
@@ -31,6 +46,7 @@ _QUIET = (
 )
 _ERRANDS = re.compile(r"\b(?:google|googleapis|gstatic|gvt1)\.com\b")
 """Where the browser itself looks for updates, whatever page it shows."""
+FAR = "很长的 قائمة 👩 "
 KNOCKS: list[str] = []
 """The first line of every request that reached the listener."""
 
@@ -47,20 +63,6 @@ CANARIES = (
     f'<a href="javascript:{RAN}">javascript:{RAN}</a> http://canary.invalid/text '
     f"<details open ontoggle=\"{RAN}\"></details>' style='--x:url(http://canary.invalid/a)"
 )
-MEASURE = """
-<script>
-addEventListener("load", () => {
-  const found = {};
-  for (const frame of document.querySelectorAll("iframe")) {
-    const page = frame.contentDocument;
-    page.querySelectorAll("details").forEach((one) => { one.open = true; });
-    const root = page.documentElement;
-    found[frame.id] = [frame.clientWidth, root.clientWidth, root.scrollWidth];
-  }
-  document.title = JSON.stringify(found);
-});
-</script>
-"""
 
 
 class Listener(socketserver.StreamRequestHandler):
@@ -91,7 +93,7 @@ Browser = Callable[..., Shown]
 @pytest.fixture(scope="session")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     """Headless Chromium, whose requests all go to a listener of ours."""
-    program = next((found for name in _NAMES if (found := shutil.which(name))), None)
+    program = next((found for name in screenshots.PROGRAMS if (found := shutil.which(name))), None)
     if program is None:
         pytest.skip("no Chromium is installed")
     folder = tmp_path_factory.mktemp("chromium")
@@ -188,20 +190,56 @@ def test_the_canaries_are_alive(browser: Browser) -> None:
     assert browser(planted).title == "ran"
 
 
-@pytest.mark.parametrize("width", [390, 1280])
-def test_nothing_is_wider_than_the_screen(
-    browser: Browser, folders: dict[str, Path], full_run: Path, tmp_path: Path, width: int
+@pytest.fixture(scope="session")
+def window() -> Iterator[Any]:
+    """The browser of `scripts/screenshots.py`."""
+    with ExitStack() as stack:
+        try:
+            yield stack.enter_context(screenshots.browser())
+        except (OSError, RuntimeError) as error:
+            pytest.skip(f"no Chromium: {error}")
+
+
+def made(kind: str, text: str, full: Path, folder: Path) -> str:
+    """A page of each kind; with a text in every place that data can name."""
+    if kind == "audit":
+        return audit_text(text) if text else render(audit_page(Audit.from_dict(audit_of())))
+    if kind != "run":
+        full = planted_evaluation(kind, folder, text) if text else FOLDERS / kind
+    elif text:
+        full = write_run(
+            folder / "long", poisoned(recipe_of(), text), **poisoned(full_files(), text)
+        )
+    return write_report(full, folder / "page.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("text", ["", "x" * 900, FAR * 60], ids=["real", "long", "far"])
+@pytest.mark.parametrize("kind", ["audit", "run", *RESULTS])
+def test_a_page_can_be_read(
+    kind: str, text: str, window: Any, full_run: Path, tmp_path: Path
 ) -> None:
-    folders |= {"plain": planted_evaluation("comparison", tmp_path / "plain", "x" * 900)}
-    pages = texts({**folders, "full": full_run}) | {"long": audit_text("x" * 900)}
-    frames = (
-        f'<iframe id="{name}" style="border:0;width:{width}px;height:900px" '
-        f'srcdoc="{html.escape(page)}"></iframe>'
-        for name, page in pages.items()
-    )
-    shown = browser(f"<!doctype html><title>none</title>{MEASURE}{''.join(frames)}")
-    found = json.loads(shown.title)
-    assert found.keys() == pages.keys()
-    for name, (frame, client, scroll) in found.items():
-        assert frame == width
-        assert scroll <= client, name
+    """Nothing is wider than the page, cut, empty or too faint, on paper white and black."""
+    page = tmp_path / "shown.html"
+    page.write_text(made(kind, text, full_run, tmp_path), encoding="utf-8")
+    for width, scheme in itertools.product(screenshots.WIDTHS, screenshots.SCHEMES):
+        window.show(page, width, scheme)
+        assert window.measure(screenshots.FAULTS) == [], (width, scheme)
+
+
+def test_what_cannot_be_read_is_found(window: Any, tmp_path: Path) -> None:
+    faults = {
+        "too wide": '<p style="width:2000px">',
+        "cut": '<div style="overflow:auto"><p style="width:2000px">',
+        "too faint": '<p style="color:#aaa">',
+        "outside of its figure": '<svg width="9"><text x="50">',
+        "an empty tile": '<div class="parts"><b>',
+        "a heading out of order": "<h3>",
+        "no headers": "<table><td>",
+        "an empty header": "<table><th>",
+        "no alternative text": '<b role="img">',
+    }
+    page = tmp_path / "page.html"
+    for fault, element in faults.items():
+        page.write_text(f"<!doctype html><body>{element}{'a' * (fault != 'an empty header')}")
+        window.show(page, 400, "light")
+        assert any(one.startswith(f"{fault}:") for one in window.measure(screenshots.FAULTS)), fault
