@@ -110,7 +110,7 @@ def _said(chosen: Callable[[Pair], str]) -> Spoil:
     return lambda pair, _: with_answers(pair, chosen(pair), answer(pair, "rejected"))
 
 
-_PLAIN = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
+_TEMPLATE = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
 _LORA = {"lora_r": 8}
 
 RUINED: dict[str, Case] = {
@@ -139,7 +139,7 @@ RUINED: dict[str, Case] = {
     "one step": Case(settings={"max_steps": 1}),
     "collapsed LoRA": Case(settings={**_LORA, "learning_rate": 0.3}),
     "LoRA at rate 0": Case(settings={**_LORA, "learning_rate": 0.0}),
-    "another template": Case(settings={"chat_template": _PLAIN, "learning_rate": 0.01}),
+    "another template": Case(settings={"chat_template": "plain", "learning_rate": 0.01}),
     "learned by heart": Case(pairs=16, settings={"learning_rate": 3e-3, "max_steps": 60}),
     "no held-out pairs, rate 1": Case(test=0, settings={"learning_rate": 1.0}),
     "no held-out pairs": Case(test=0),
@@ -187,7 +187,10 @@ def run_case(case: Case, folder: Path) -> tuple[TrainResult, list[str]]:
         save_noise(model := folder / "noise")
     named = {"dataset": [str(folder / "train.jsonl")], "model": str(model)}
     named |= {"eval_dataset": str(folder / "heldout.jsonl")} if case.test else {}
-    return train(folder / "run", **{**_SETTINGS, **named, **case.settings})
+    if "chat_template" in case.settings:
+        named["chat_template"] = str(folder / "plain.jinja")
+        (folder / "plain.jinja").write_text(_TEMPLATE, encoding="utf-8")
+    return train(folder / "run", **{**_SETTINGS, **case.settings, **named})
 
 
 def train(output: Path, **given: Any) -> tuple[TrainResult, list[str]]:
