@@ -52,6 +52,7 @@ def answers(after: Any, before: Any = None, **more: Any) -> list[Answer]:
         ({"chosen": Moved(-1.33, -1.3, -0.04, -0.02, 100)}, "better", "stayed as probable"),
         ({"chosen": Moved(-4.96, -9.0, 3, 5, 100)}, "doubtful", "improbable to it"),
         ({"chosen": Moved(math.nan, -1.3)}, "worse", "no finite probability"),
+        ({"other_template": True, "checked": None}, "doubtful", "another chat template than the"),
         ({"broke": 40}, "worse", "the loss is no number since step 40"),
         # The ranking.
         ({"ranking": Moved(0.6, 0.7, -0.18, -0.02, 100)}, "worse", "it ranks worse"),

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from orpo.audit.texts import broken
 from orpo.evaluate.intervals import paired_interval
-from orpo.runs.files import Run
+from orpo.runs.files import OTHER_TEMPLATE, Run
 
 Word = Literal["better", "ranks better", "doubtful", "worse", "undecided", "unmeasured"]
 
@@ -98,6 +98,7 @@ class Measured:
     longer_chosen: float | None = None  # share of pairs whose chosen answer is the longer one
     trained: tuple[float, float] | None = None  # `chosen` on training pairs: first, last
     broke: int | None = None  # a step at which the loss was NaN or infinite, and none was later
+    other_template: bool = False  # asked and trained with another one than the model's own
 
 
 @dataclass
@@ -123,6 +124,8 @@ def judge(seen: Measured, than: str = THE_START) -> Verdict:
     _judge_checks(seen.checked, case)
     _judge_probability(seen, case)
     _judge_answers(seen.answers or (), seen.longer_chosen or 0.0, case, right=right)
+    if seen.other_template and not right:
+        case.doubts.append("both were measured with another chat template than the model's own")
     word: Word = "undecided"
     if case.ruin:
         word = "worse"
@@ -292,12 +295,10 @@ def measured(run: Run) -> Measured:
     part = max(1, len(logged) // 10)
     since = takewhile(lambda line: _number(line.get("loss")) is None, reversed(run.training))
     broke = [int(_number(line.get("step")) or 0) for line in since]
-    checked, all_checked = (
-        _checked(run.samples),
-        _moved(before, after, "correct_answers", share=True),
-    )
-    if checked is None or (all_checked is not None and checked.n < all_checked.n):
-        checked = all_checked  # answers to some prompts only were kept
+    notes = _dict(run.recipe.get("_run")).get("notes")
+    checked, whole = _checked(run.samples), _moved(before, after, "correct_answers", share=True)
+    if checked is None or (whole is not None and checked.n < whole.n):
+        checked = whole  # answers to some prompts only were kept
     return replace(
         of_pairs(before, after),
         checked=checked,
@@ -313,6 +314,7 @@ def measured(run: Run) -> Measured:
         ],
         trained=(median(logged[:part]), median(logged[-part:])) if len(logged) > 1 else None,
         broke=broke[-1] if broke else None,
+        other_template=OTHER_TEMPLATE in str(notes),
     )
 
 

@@ -37,6 +37,8 @@ _DUMPER: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # ten times as fas
 AUDIT, RECIPE, METRICS, EVENTS = "audit.json", "recipe.yaml", "metrics.jsonl", "events.jsonl"
 EVALUATION, SAMPLES, SCORES = "evaluation.json", "samples.jsonl", "scores.jsonl"
 REPORT = "report.html"
+OTHER_TEMPLATE = "in place of the model's own"
+"""In the note of a run whose chat template is not the one that its model came with."""
 NAMES = (
     *("model", "tokenizer", "dataset", "eval_dataset", "chat_template"),
     *("deepspeed", "fsdp_config"),

@@ -34,7 +34,7 @@ from orpo.data.tokenize import PairTokenizer
 from orpo.engine.probing import has_last_position, positions_of_text
 from orpo.errors import ConfigError, ModelError, UserError
 from orpo.runs.checkpoints import ensure_as_committed
-from orpo.runs.files import ADAPTER_FILE, located
+from orpo.runs.files import ADAPTER_FILE, OTHER_TEMPLATE, located
 from orpo.runs.hub import refusal
 from orpo.train import adapters
 from orpo.train.weights import check_weight_files, ensure_sound
@@ -389,9 +389,11 @@ def prepare_tokenizer(tokenizer: PreTrainedTokenizerBase, args: ORPOConfig) -> l
         tokenizer.pad_token = tokenizer.eos_token
         said.append(f"the tokenizer has no padding token: {tokenizer.eos_token!r} is used, masked")
     if args.chat_template is not None:
-        tokenizer.chat_template = Path(args.chat_template).read_text(encoding="utf-8")
+        own, given = tokenizer.chat_template, Path(args.chat_template).read_text(encoding="utf-8")
+        tokenizer.chat_template = given
         forget_asked(tokenizer)
-        said.append(f"chat template taken from {args.chat_template}")
+        instead = f", {OTHER_TEMPLATE}" if own and own != given else ""
+        said.append(f"chat template taken from {args.chat_template}{instead}")
     return said
 
 
