@@ -48,6 +48,8 @@ def test_a_run_leaves_everything_behind(
     assert f"| {as_percent(result['evaluation']['after']['preference_accuracy'])}" in card
     assert "| NLL in the loss (prompt and chosen answer) |" in card
     assert "step 3/3: loss" in orpo.err
+    assert [one["name"] for one in result["diagnosis"]["look"]] == ["model_cannot_write"]
+    assert f"diagnosis: {result['diagnosis']['summary']}" in orpo.err
     before = load_file(tiny / "model.safetensors")
     after = load_file(run / "model.safetensors")
     assert any(not torch.equal(before[name], after[name]) for name in before)

@@ -146,7 +146,7 @@ def test_what_is_said(tmp_path: Path) -> None:
     assert message.startswith("rewards/margins fell from about 0.12 to ")
     tripled = heard(tmp_path, [13.7, 20.0, 42.0, 45.0, 70.0, *[95.6] * 60])
     assert [kind for kind, _ in tripled] == ["loss_tripled"]  # once, however long it lasts
-    assert tripled[0][1].startswith("the loss began at about 13.7 and is 70 at step 50, thr")
+    assert tripled[0][1].startswith("the loss began at about 13.7 and is 70 at step 50, at least")
     slope = [i / 40 for i in range(40)]
     falling = {"log_odds_chosen": slope, "logps/chosen": [-0.8 - x for x in slope]}
     ((kind, message),) = heard(tmp_path, [1.0] * 40, **falling)

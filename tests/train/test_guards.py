@@ -16,6 +16,7 @@ from torch.distributed.tensor import Shard, distribute_tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from orpo import ConfigError, NonFiniteError, ORPOConfig, ORPOTrainer
+from orpo.runs.files import read_jsonl
 from orpo.train.metrics import COLUMNS
 from orpo.train.nonfinite import NonFiniteGuard
 from tests.train.jobs import on_two_ranks
@@ -358,6 +359,8 @@ def test_too_many_skipped_steps_stop_the_run_also_if_it_goes_on(
     resumed = make_trainer(**plan)
     resumed.train(resume_from_checkpoint=resume)
     assert [line.get("skipped_steps") for line in losses_of(resumed)] == [None, *[1] * 6]
+    told = [one["kind"] for one in read_jsonl(tmp_path / "run" / "events.jsonl")]
+    assert "nonfinite_streak" not in told
     resumed.train()  # a fresh run counts from nothing
     assert not any("skipped_steps" in line for line in losses_of(resumed))
 
@@ -422,3 +425,15 @@ def test_ranks_decide_together(tmp_path: Path) -> None:
     assert sorted(row["row"] for row in rows) == [4, 5, 6, 7]
     assert {row["rank"] for row in rows} == {0, 1}
     assert read_offence(tmp_path / "local", 2)["parameters"] == ["model.norm.weight"]
+
+
+def test_a_streak_of_skipped_steps_is_said_once(make_trainer: Make, tmp_path: Path) -> None:
+    trainer = make_trainer(train_dataset=text_rows(), **{**SETTINGS, **SKIP, "max_steps": 6})
+    spoil_gradients(trainer, 1, 2, 4, 5, 6)
+    said: list[str] = []
+    trainer.say = said.append
+    trainer.train()
+    (line,) = [line for line in said if "in a row" in line]
+    assert line.startswith("3 optimizer steps in a row were not finite, the last one step 6")
+    kinds = [one["kind"] for one in read_jsonl(tmp_path / "run" / "events.jsonl")]
+    assert kinds.count("nonfinite_streak") == 1

@@ -42,7 +42,7 @@ _LEARNED_ALREADY = 0.95  # a preference that is there cannot be learned again
 _NLL = 0.02  # of its size
 _SHARE = 0.1  # a term that is less of the loss does not dominate it
 _LEARNED = 0.9
-_RISEN = 0.1
+_RISEN, _DOUBLED = 0.1, 1.0
 _NOTHING, _ALL = 0.003, 0.95  # of the loss: a term as small steers nothing, one as large all
 _TURN = 0.02  # of the lowest held-out loss
 _NOISE = 5.0
@@ -60,6 +60,7 @@ _LIVE = {
     "nonfinite": "the run ended at a loss or gradient that was not finite",
 }
 _FEWEST_PAIRS = 50
+_ITS_DOING = "The whole loss rose: that is the learning rate's doing."
 _UNSEEN = "No held-out pairs were scored while training (eval_dataset and eval_steps)."
 
 Judged = tuple[str, str] | tuple[str, str, dict[str, Any]]
@@ -111,7 +112,8 @@ def learning_rate_too_high(seen: Observed) -> Judged:
     series, tested = seen.curves.training.get("loss"), held_out(seen.curves, "loss")
     first, loss = {kind: step for step, kind in reversed(seen.events)}, seen.training("loss")
     found = [f"{said}, told at step {first[k]:,.0f}" for k, said in _LIVE.items() if k in first]
-    if (tripled := loss_tripled(series)) is not None and not (loss and loss.rose):
+    known = "loss_tripled" in first or (loss is not None and loss.rose)
+    if (tripled := loss_tripled(series)) is not None and not known:
         start, end = as_pair(tripled.before, tripled.now)
         found.append(f"the loss ended at three times its start or more ({start} → {end})")
     few = series is None or len(series.points) + len(series.broken) < FEWEST
@@ -182,6 +184,12 @@ def _grown(norm: Series | None) -> list[str]:
     return [f"the gradient norm grew {ends} while the loss did not fall"]
 
 
+def _loss_rose(seen: Observed, by: float = _DOUBLED) -> bool:
+    """Whether the whole loss rose: then it is the learning rate that ruins what else is seen."""
+    whole, _ = seen.pair("loss", "loss")
+    return whole is not None and whole.rose and whole.relative > by
+
+
 # The preference term: too strong, too weak, or won at the price of the chosen answers
 
 
@@ -202,6 +210,8 @@ def chosen_falls(seen: Observed) -> Judged:
     own = seen.training("logps/chosen")
     if own is not None and own.rose:
         return "ok", f"{evidence} On training pairs they rose: {told(own, 'theirs')}."
+    if _loss_rose(seen):
+        return "ok", f"{_ITS_DOING} {evidence}"
     return "look", f"The margin grew while the chosen answers became less probable. {evidence}"
 
 
@@ -222,9 +232,8 @@ def orpo_alpha_too_high(seen: Observed) -> Judged:
     own = seen.training("nll_loss")
     if own is not None and own.fell:
         return "ok", f"{evidence} On training pairs it fell: {told(own, 'NLL')}."
-    whole, _ = seen.pair("loss", "loss")
-    if whole is not None and whole.rose and whole.relative > _RISEN:
-        return "ok", f"The whole loss rose: that is the learning rate's doing. {evidence}"
+    if _loss_rose(seen, _RISEN):
+        return "ok", f"{_ITS_DOING} {evidence}"
     return "look", f"The odds improved at the price of the NLL. {evidence}"
 
 
@@ -279,6 +288,8 @@ def model_cannot_write(seen: Observed) -> Judged:
         f"{as_pair(last, last)[0]} per token, a perplexity of "
         f"{as_number(perplexity(-last))}."
     )
+    if -last > NO_SENSE and _loss_rose(seen):
+        return "ok", f"{_ITS_DOING} {evidence}"
     return "look" if -last > NO_SENSE else "ok", evidence
 
 

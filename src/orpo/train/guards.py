@@ -42,9 +42,9 @@ _SAYS = {
     "loss_spike": "the loss rose from about {before:.3g} to {now:.3g} at step {step}{rate}. If it "
     "does not come down again, go back to an earlier checkpoint with a lower learning_rate or "
     "max_grad_norm.",
-    "loss_tripled": "the loss began at about {before:.3g} and is {now:.3g} at step {step}, three "
-    "times that or more{rate}. The model is being ruined: stop, and start again with a tenth of "
-    "the learning_rate.",
+    "loss_tripled": "the loss began at about {before:.3g} and is {now:.3g} at step {step}, at "
+    "least three times that{rate}. The model is being ruined: stop, and start again with a tenth "
+    "of the learning_rate.",
     "margin_collapse": "{name} fell from about {before:.2g} to {now:.2g} by step {step}: the model "
     "no longer prefers the chosen answers. Lower learning_rate, and look at the data with `orpo "
     "data audit`; an earlier checkpoint may be the better model.",
@@ -126,8 +126,9 @@ class CurveGuard(TrainerCallback):
             found["loss_tripled"] = loss_tripled(curves["loss"])
         found["margin_collapse"] = margin_collapse(*map(list, self._recent.values()))
         if self._logs % min(10, 1 + self._logs // 100) == 0:  # it takes the whole curve
-            chosen = shift(curves["logps/chosen"])
-            if chosen is not None and chosen_fell(shift(curves["log_odds_chosen"]), chosen):
+            odds, chosen = (shift(curves[name]) for name in _CURVES[1:])
+            fell = "loss_tripled" not in self._seen and chosen_fell(odds, chosen)
+            if chosen is not None and fell:  # of a loss that tripled it is a consequence
                 found["chosen_falls"] = Turn("logps/chosen", chosen.first, chosen.last)
         return found
 
