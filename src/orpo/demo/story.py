@@ -78,7 +78,7 @@ def run_demo(
         say(f"{folder} holds a demo{told}: it is replaced")
     resume = None if changed or overwrite else "auto"
     job = TrainJob(**JOB, **TEST, overwrite=bool(before), resume=resume)
-    config = ORPOConfig(output_dir=output_dir, logging_steps=25, **settings)
+    config = ORPOConfig(output_dir=output_dir, **settings)
     return run_training(job, config, say=say, callbacks=callbacks, grade=grade)
 
 
