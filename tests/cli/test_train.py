@@ -121,6 +121,9 @@ def test_the_recipe_of_a_run_is_run_again_from_anywhere(
     (tmp_path / "as a whole/runs/a-2/manifest.json").unlink()
     said = orpo.refuses_at_once("train", "../as a whole/runs/a-2/recipe.yaml")
     assert "runs/a-2: the run of this recipe is not finished. Add --resume" in said
+    (tmp_path / "as a whole/runs/a-2/config.json").unlink()
+    said = orpo.refuses_at_once("chat", "../as a whole/runs/a-2")
+    assert said.endswith("runs/a-2/checkpoint-1 would do.")
 
 
 def test_rows_are_dropped_by_name_if_asked(

@@ -90,7 +90,7 @@ def require_adapter(path: str | Path) -> None:
         raise ModelError(
             "holds no adapter to merge (no adapter_config.json)",
             where=str(path),
-            fix="A run without LoRA is a whole model already.",
+            fix=_inside(Path(path), ADAPTER_FILE) or "A run without LoRA is a whole model already.",
         )
 
 
@@ -334,7 +334,13 @@ def ensure_reachable(name: str, *enough: str, kind: str = "model") -> None:
             raise ModelError(what, where=name, fix=fix) from error
 
 
-def _inside(folder: Path) -> str:
-    """Where peft has put adapters of names of their own."""
-    found = sorted(folder.glob(f"*/{ADAPTER_FILE}"))
-    return f"{' and '.join(str(path.parent) for path in found)} would do." if found else ""
+def _inside(folder: Path, *names: str) -> str:
+    """What would do: a checkpoint of a run that is not finished, or adapters that peft has put."""
+    names = names or ("config.json", ADAPTER_FILE)
+    found = sorted({path.parent for name in names for path in folder.glob(f"*/{name}")})
+    steps = [path for path in found if path.name.startswith("checkpoint-")]
+    if steps:
+        newest = max(steps, key=lambda path: (len(path.name), path.name))
+        more = f"`orpo train {folder / RECIPE} --resume` goes on"
+        return f"The run is not finished: {more}, and {newest} would do."
+    return f"{' and '.join(map(str, found))} would do." if found else ""
