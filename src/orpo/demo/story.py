@@ -71,10 +71,11 @@ def run_demo(
     from orpo.jobs import TrainJob, run_training  # noqa: PLC0415 - loads torch
 
     own = {"num_train_epochs": 1, "save_steps": 25, "save_total_limit": 1}
-    settings = {**SETTINGS, **own, **settings}
+    asked, settings = settings, {**SETTINGS, **own, **settings}
     changed = [n for n, value in settings.items() if before and before.get(n) != value]
     if before and (changed or overwrite):
-        told = f" with another {', '.join(changed)}" if changed else ""
+        named = [name for name in changed if name in asked]
+        told = f" with another {' and '.join(named)}" if named else ""
         say(f"{folder} holds a demo{told}: it is replaced")
     resume = None if changed or overwrite else "auto"
     job = TrainJob(**JOB, **TEST, overwrite=bool(before), resume=resume)
