@@ -173,6 +173,7 @@ def test_rounding_is_no_other_model(orpo: Orpo, tmp_path: Path) -> None:
     [
         ({"target_modules": ["q_prj", "v_proj"]}, "'q_prj'", "q_proj"),
         ({"target_modules": ["V_proj", "q_proj"]}, "'V_proj'", "v_proj"),
+        ({"target_modules": ["V_proj", "v_proj", "q_prj"]}, "'V_proj', 'q_prj' match", ""),
         ({"target_modules": r".*\.q_prj"}, "q_prj", ""),
         ({"target_modules": ["all-linear", "q_proj"]}, "'all-linear'", ""),
         ({"target_modules": ["q_proj"], "modules_to_save": ["lm_heat"]}, "lm_heat", "lm_head"),

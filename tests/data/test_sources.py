@@ -21,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.data.build import Values, assistant, user
 
-from orpo.data.sources import iterate_dataset, open_source
+from orpo.data.sources import Mixture, Source, iterate_dataset, open_source
 from orpo.data.types import Row
 from orpo.errors import DataError
 
@@ -468,3 +468,75 @@ def test_deep_nesting_is_read_or_named(depth: int, tmp_path: Path) -> None:
                 said = str(error)
             assert "\n" not in said
             assert depth < 5000 or "nested too deeply" in said
+
+
+TABLE = ["prompt", "chosen", "rejected"], ["Is it; really?", "Yes | no", "No,\tand never"]
+
+
+@pytest.mark.parametrize("ending", [".csv", ".tsv", ".csv.gz"])
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_a_table_is_read_whatever_divides_it_and_says_so(
+    ending: str, delimiter: str, mark: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    text, path = io.StringIO(newline=""), tmp_path / f"t{ending}"
+    csv.writer(text, delimiter=delimiter).writerows(TABLE)
+    content = (mark + text.getvalue()).encode()
+    path.write_bytes(gzip.compress(content) if ending.endswith("gz") else content)
+    for _ in range(2):
+        (row,) = open_source(str(path))
+        assert [row.values[name] for name in TABLE[0]] == TABLE[1]
+    usual = {"," + ending for ending in (".csv", ".tsv", ".csv.gz")} | {"\t.tsv"}
+    told = [one.getMessage() for one in caplog.records]
+    said = f"{path}: columns are divided by {delimiter!r}, not by commas"
+    assert told == ([] if delimiter + ending in usual else [said])
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (b"PK\x03\x04...", "Excel"),
+        (b"PAR1", "Parquet"),
+        (b"<!DOCTYPE html>\n<p>a,b", "a web page"),
+        (b'{"prompt": "a"}\n', "JSON"),
+        (b"a\0,b\n", "binary"),
+    ],
+)
+def test_what_cannot_be_a_table_is_told_by_its_beginning(
+    content: bytes, what: str, tmp_path: Path
+) -> None:
+    (tmp_path / "t.csv").write_bytes(content)
+    with pytest.raises(DataError, match=r"t\.csv: is no CSV: .*" + what):
+        next(open_source(str(tmp_path / "t.csv")))
+
+
+NAMES = {"prompt": "question", "chosen": "bad", "rejected": "chosen"}
+FOREIGN: list[Values] = [
+    {"question": "a", "bad": "b", "chosen": "c", "prompt": "old", "id": 1},
+    {"prompt": "kept", "bad": "b", "chosen": "c"},
+]
+OURS: list[Values] = [
+    {"prompt": "a", "chosen": "b", "rejected": "c", "id": 1},
+    {"prompt": "kept", "chosen": "b", "rejected": "c"},
+]
+
+
+def test_columns_of_any_names_are_brought_under_ours(tmp_path: Path) -> None:
+    (tmp_path / "t.jsonl").write_text(lines(FOREIGN))
+    source = Source(str(tmp_path / "t.jsonl"), NAMES)
+    for rows in (source, open_source(source.spec, NAMES), iterate_dataset(FOREIGN, "d", NAMES)):
+        assert [dict(row.values) for row in rows] == OURS
+    # What a `Source` has read is not renamed once more: the names may be swapped ones.
+    for again in (iterate_dataset(source, "d", NAMES), Mixture([source, source])):
+        assert [dict(row.values) for row in again][:2] == OURS
+    prints = [
+        Source(source.spec, names).fingerprint() for names in (None, NAMES, {"chosen": "bad"})
+    ]
+    assert len({json.dumps(one) for one in prints}) == 3
+
+
+def test_a_column_that_nobody_has_is_refused_with_those_that_there_are() -> None:
+    told = r"d row 0.*no column 'questoin'; there are 'question', 'bad', .*prompt=question\?"
+    rows = [{name: value for name, value in FOREIGN[0].items() if name != "prompt"}]
+    with pytest.raises(DataError, match=told):
+        next(iterate_dataset(rows, "d", {"prompt": "questoin"}))

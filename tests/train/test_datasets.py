@@ -171,3 +171,20 @@ class TestAccounts:
         kept = {name: ledger.kept for name, ledger in trainer.ledgers.items()}
         assert kept == {"train_dataset": 4, "eval_dataset[a]": 2, "eval_dataset[b]": 3}
         assert trainer.ledgers["train_dataset"].dropped == {"empty_chosen": 1}
+
+
+@pytest.mark.parametrize("kind", ["list", "map", "stream", "saved"])
+@pytest.mark.parametrize("spelled", [str, dict])
+def test_columns_of_other_names(kind: str, spelled: Any, make_trainer: Make) -> None:
+    rows = [{"q": r["prompt"], "a": r["chosen"], "b": r["rejected"]} for r in text_rows()]
+    names = {"prompt": "q", "chosen": "a", "rejected": "b"}
+    columns = names if spelled is dict else ",".join(f"{k}={v}" for k, v in names.items())
+    kinds: dict[str, Any] = {"list": list, "map": MapStyle, "stream": Stream}
+    kinds["saved"] = datasets.Dataset.from_list
+    given = {"tokenizer": byte_tokenizer(), "eval_dataset": rows[:2], "columns": columns}
+    trainer = make_trainer(train_dataset=kinds[kind](rows), **given)
+    plain = make_trainer(train_dataset=text_rows(), tokenizer=byte_tokenizer())
+    assert list(islice(iter(trainer.train_dataset), 3)) == list(
+        islice(iter(plain.train_dataset), 3)
+    )
+    assert trainer.args.to_dict()["columns"] == names

@@ -151,7 +151,8 @@ def _check(field: str, given: Any, names: list[str], *, shown: str = "") -> None
             wrong.append(shown or one)
             near.append(did_you_mean(wrong[-1], there, most=2))
     if wrong:
-        what = f"{field}: {', '.join(map(repr, wrong))} matches nothing in the model"
+        verb = "matches" if len(wrong) == 1 else "match"
+        what = f"{field}: {', '.join(sorted(map(repr, wrong)))} {verb} nothing in the model"
         fix = " ".join(filter(None, near)) or "See model.named_modules()."
         raise ConfigError(what, where="peft_config", fix=fix)
 
