@@ -37,9 +37,7 @@ MEASURES = {
     "nll/rejected": Measure("NLL of the rejected answers, per token", "prompts are not counted"),
     "log_odds_chosen": Measure("Log odds ratio, mean", "chosen over rejected", 1, short="log-odds"),
     "rewards/margins": Measure("Reward margin, mean", "chosen less rejected", 1, short="margin"),
-    "logps/margin": Measure("Log-probability per token, chosen less rejected", "", 1),
-    "logps/chosen": Measure("Log-probability per token, chosen", short="chosen"),
-    "logps/rejected": Measure("Log-probability per token, rejected", short="rejected"),
+    "logps/margin": Measure("NLL of rejected less that of chosen answers, per token", "", 1),
     "nll_loss": Measure("NLL in the loss (prompt and chosen answer)", "per token", -1),
     "nll_loss/completion": Measure("NLL in the loss (chosen answer)", "per token", -1),
     "loss": Measure("Loss", "NLL + orpo_alpha × odds-ratio term", -1),
@@ -122,7 +120,7 @@ def minus(text: str) -> str:
 
 
 def as_number(value: float | None) -> str:
-    """Three significant digits: 0.0213, −1.23, 12,346, 8e-6."""
+    """Three significant digits: 0.0213, −1.23, 12,346, 14.6 billion, 8e-6."""
     if value is None:
         return "–"
     if math.isnan(value):
@@ -130,7 +128,10 @@ def as_number(value: float | None) -> str:
     if math.isinf(value):
         return "∞" if value > 0 else "−∞"
     rounded = float(f"{value:.3g}")
-    if 1e3 <= abs(rounded) < 1e9:
+    if 1e9 <= abs(rounded) < 1e15:
+        size, word = (1e12, "trillion") if abs(rounded) >= 1e12 else (1e9, "billion")
+        text = f"{rounded / size:g} {word}"
+    elif 1e3 <= abs(rounded) < 1e9:
         text = f"{value:,.0f}"
     elif 1e-4 <= abs(rounded) < 1e3:
         text = f"{rounded:g}"

@@ -136,7 +136,7 @@ def test_a_run_has_figures_only_where_they_are_asked_for(
         one.name for one in pictures.iterdir()
     }
     loss = (pictures / "loss.svg").read_text(encoding="utf-8")
-    assert "NLL (chosen answers)" in loss
+    assert "its NLL part" in loss
     assert "held out" in loss
     with pytest.raises(ConfigError, match="is a file"):
         write_report(full_run, None, full_run / "report.html")

@@ -20,6 +20,7 @@ from orpo.evaluate.settings import JudgeSettings
 from orpo.experiments.plans import CompareJob, ComparePlan, load_checker
 from orpo.experiments.results import BUDGETS, ComparisonResult
 from orpo.options import group, training_settings
+from orpo.quantities import as_duration
 from orpo.runs.typed import plain
 
 EXAMPLES = """\
@@ -80,7 +81,7 @@ def run(options: Options) -> dict[str, Any]:
         console.print(_costs(result, budget))
     for line in _claims(result):
         say(line)
-    say(f"page: {page}; it took {result.seconds:.0f} s")
+    say(f"page: {page}; it took {as_duration(result.seconds)}")
     return {**plain(result), "report": str(page)}
 
 

@@ -18,7 +18,7 @@ from orpo.commands.main import print_json
 from orpo.data.sources import open_source
 from orpo.errors import ConfigError, DataError
 from orpo.options import argument, asked, option, training_settings
-from orpo.quantities import as_count
+from orpo.quantities import as_bytes, as_count, as_duration, as_share
 from orpo.runs.writing import ensure_writable
 from orpo.setting_types import as_columns
 
@@ -199,7 +199,7 @@ def _show(audit: Audit) -> None:
         right = name in ("found", "of", "share")
         table.add_column(name, justify="right" if right else "left", no_wrap=True)
     for f in audit.findings:
-        verdict, share = Text(f.verdict, _COLOURS[f.verdict]), f"{100 * f.share:.1f} %"
+        verdict, share = Text(f.verdict, _COLOURS[f.verdict]), as_share(f.share)
         table.add_row(verdict, Text(f.title), f"{f.count:,}", f"{f.of:,}", share)
     console.print(table)
     for finding in audit.findings:
@@ -231,12 +231,6 @@ def _costs(budget: Mapping[str, float]) -> Iterator[str]:
     if "seconds_per_epoch" in budget:
         yield (
             f"measured: {budget['tokens_per_second']:,.0f} tokens/s, so an epoch takes about "
-            f"{_duration(budget['seconds_per_epoch'])}; peak memory about "
-            f"{budget['peak_bytes'] / 2**30:.2f} GiB"
+            f"{as_duration(budget['seconds_per_epoch'])}; peak memory about "
+            f"{as_bytes(budget['peak_bytes'])}"
         )
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -185,7 +186,7 @@ def _dry_run(asked: Asked, assumed: Assumptions, ranks: int | None) -> dict[str,
     if ranks and not assumed.ranks:
         assumed = replace(assumed, ranks=ranks)
     dry = run_dry_run(asked.job, asked.config(), say=say, assumed=assumed)
-    settings = [(name, str(value)) for name, value in sorted(dry.changed.items())]
+    settings = [(name, _setting(value)) for name, value in sorted(dry.changed.items())]
     console.print(_table("settings that are not the defaults", settings))
     console.print(_table("memory of each device, at the peak of a step", _memory(dry)))
     console.print(_table("the run", _plan(dry)))
@@ -222,11 +223,16 @@ def _plan(dry: DryRun) -> list[tuple[str, str]]:
         ("tokens of a pair", f"{pair.prompt:.0f} + {pair.chosen:.0f} + {pair.rejected:.0f}"),
         ("pairs of a step", f"{plan.pairs_per_step:,}"),
         ("steps", f"{plan.steps:,} ({as_number(plan.epochs)} epochs, {plan.pairs:,} pairs)"),
-        ("positions", f"{plan.positions:,.0f}"),
+        ("positions", as_number(plan.positions)),
         ("operations", f"{as_flops(plan.flops)}{looks}"),
         ("time", _time(plan)),
         ("cost", "give --price_per_hour" if plan.cost is None else f"{plan.cost:,.2f}"),
     ]
+
+
+def _setting(value: Any) -> str:
+    """As a recipe says it."""
+    return value if isinstance(value, str) else json.dumps(value, default=str)
 
 
 def _time(plan: Plan) -> str:

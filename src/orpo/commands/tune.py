@@ -22,6 +22,7 @@ from orpo.evaluate.intervals import Interval
 from orpo.experiments.plans import TuneJob, TunePlan
 from orpo.experiments.results import STATES, TrialResult, TuningResult, read_tuning
 from orpo.options import argument, group, training_settings
+from orpo.quantities import as_duration
 from orpo.runs.files import RECIPE
 from orpo.runs.typed import plain
 
@@ -92,7 +93,7 @@ def run(options: Options) -> dict[str, Any]:
     console.print(_table(result))
     for line in _lines(result):
         say(_minus(line))
-    say(f"page: {page}; it took {result.seconds:.0f} s")
+    say(f"page: {page}; it took {as_duration(result.seconds)}")
     say(f"next: orpo train {recipe}")
     return {**plain(result), "recipe": str(recipe), "report": str(page)}
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _METRICS = {
     "loss": ("loss", "ink", "solid"),
-    "nll_loss": ("NLL (chosen answers)", "nll", DASHED),
+    "nll_loss": ("its NLL part", "nll", DASHED),
     "logps/chosen": ("chosen", "chosen", "solid"),
     "logps/rejected": ("rejected", "rejected", DASHED),
     "log_odds_chosen": ("log odds ratio", "chosen", "solid"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from matplotlib.ticker import FixedLocator
 from orpo.errors import DataError
 from orpo.evaluate import results
 from orpo.evaluate.intervals import Interval
-from orpo.quantities import as_count, minus
+from orpo.quantities import MEASURES, as_count, minus, perplexity
 from orpo.report import style
 from orpo.report.page import Figure, Page, Passage, Words, told
 from orpo.report.style import COLOURS, DOTTED, SERIES, percent
@@ -34,6 +35,8 @@ def preference_page(r: results.PreferenceResult, folder: Path) -> Page:
         raise DataError(
             "the evaluation is not finished", where=str(folder), fix="Run the same command again."
         )
+    after = replace(after, intervals=_as_nll(after.intervals), changes=_as_nll(after.changes))
+    before = before and replace(before, intervals=_as_nll(before.intervals))
     return told(
         "preference",
         partial(_figures, before, after, r.distribution),
@@ -43,7 +46,25 @@ def preference_page(r: results.PreferenceResult, folder: Path) -> Page:
         after=after,
         before=before,
         account=list(_account(r.account)),
+        measures=MEASURES,
     )
+
+
+def _as_nll(found: Mapping[str, Any]) -> dict[str, Any]:
+    """The answers' log-probabilities as their NLL, and as the perplexity of the chosen ones."""
+    shown = dict(found)
+    for side in ("chosen", "rejected"):
+        one = shown.pop(f"logps/{side}", None)
+        if one is None:
+            continue
+        words, ends = {"higher": "lower", "lower": "higher"}, (-one.value, -one.high, -one.low)
+        said = {"verdict": words.get(one.verdict, one.verdict)} if hasattr(one, "verdict") else {}
+        value, low, high = ends
+        shown[f"nll/{side}"] = replace(one, value=value, low=low, high=high, **said)
+        if side == "chosen" and not said:
+            value, low, high = map(perplexity, ends)
+            shown["perplexity/chosen"] = replace(one, value=value, low=low, high=high)
+    return shown
 
 
 def _account(account: Mapping[str, Any]) -> Iterator[str]:

@@ -7,7 +7,7 @@ events.jsonl      {"time", "step", "kind", "message", ...}: what happened beside
 audit.json        what the quick audit of the training data found
 evaluation.json   {"before": {...}, "after": {...}} on held-out pairs, if there were any, and the
                   {"verdict": {"word", "says", ...}}
-samples.jsonl     {"prompt", "before", "after", ...}: answers to held-out prompts
+samples.jsonl     {"prompt", "before", "after", ...}: answers to held-out prompts (text or turns)
 scores.jsonl      {"row", "prompt", "before", "after"}: log-probabilities of held-out pairs
 work.json         what training took: sequences, positions and operations, counted
 README.md         the model card

@@ -57,6 +57,7 @@ class DryRun:
     def changed(self) -> dict[str, Any]:
         """The settings that are not the defaults."""
         defaults = {**vars(TrainJob(model="x", dataset=["x"])), **ORPOConfig().to_dict()}
+        defaults["use_cpu"] = self.settings["use_cpu"]  # this machine's, not the plan's
         return {name: v for name, v in self.settings.items() if v != defaults.get(name)}
 
     def as_dict(self) -> dict[str, Any]:
