@@ -81,7 +81,7 @@ def run(options: Options) -> dict[str, Any]:
         console.print(_costs(result, budget))
     for line in _claims(result):
         say(line)
-    say(f"page: {page}; it took {as_duration(result.seconds)}")
+    say(f"page: {page}; it took {as_duration(result.seconds or 0.0)}")
     return {**plain(result), "report": str(page)}
 
 

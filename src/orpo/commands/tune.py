@@ -93,7 +93,7 @@ def run(options: Options) -> dict[str, Any]:
     console.print(_table(result))
     for line in _lines(result):
         say(_minus(line))
-    say(f"page: {page}; it took {as_duration(result.seconds)}")
+    say(f"page: {page}; it took {as_duration(result.seconds or 0.0)}")
     say(f"next: orpo train {recipe}")
     return {**plain(result), "recipe": str(recipe), "report": str(page)}
 
