@@ -206,13 +206,13 @@ def main() -> None:
     with browser() as chromium:
         for page, width, scheme in itertools.product(given.pages, given.width, given.scheme):
             chromium.show(page, width, scheme, given.medium)
-            for fault in chromium.measure(FAULTS):
-                print(f"{page} at {width}, {scheme}: {fault}")
             name = page.stem if page.stem != "report" else page.resolve().parent.name
             for place, picture in enumerate(chromium.picture()):
                 path = given.folder / f"{name}-{width}-{scheme}{f'-{place + 1}' * bool(place)}.png"
                 path.write_bytes(picture)
                 print(path)
+            for fault in chromium.measure(FAULTS):  # which unfolds what is folded
+                print(f"{page} at {width}, {scheme}: {fault}")
 
 
 if __name__ == "__main__":

@@ -139,6 +139,39 @@ def test_the_running_mean_is_the_mean_of_the_neighbours() -> None:
 # Figures
 
 
+def dotted(figure: Figure) -> list[str]:
+    """The lines between held-out points."""
+    paths = ElementTree.fromstring(figure.inline).iter(f"{SVG}path")
+    found = (one for one in paths if "stroke-dasharray: 0.9,1.8" in one.get("style", ""))
+    return [one.get("d", "") for one in found]
+
+
+@pytest.mark.parametrize(("missing", "strokes"), [((), 1), ((80,), 1), ((80, 120), 1), ((120,), 2)])
+@pytest.mark.parametrize("broken", [False, True], ids=["absent", "NaN"])
+def test_no_line_is_drawn_through_what_was_not_measured(
+    missing: tuple[int, ...], strokes: int, broken: bool
+) -> None:
+    """Of evaluations at 40, 80, 120, 160 and 200; a point between two gaps stands alone."""
+    tested = []
+    for line in held_out_lines():
+        if line["step"] not in missing:
+            tested.append(line)
+        elif broken:
+            tested.append(line | {"eval_log_odds_chosen": math.nan})
+    (path,) = dotted(drawn([*training_lines(), *tested])["odds"])
+    lines = [part for part in path.split("M") if "L" in part]
+    assert len(lines) == strokes
+    assert dots(drawn([*training_lines(), *tested])["odds"]) == 5 - len(missing)
+
+
+def test_a_training_curve_ends_where_it_is_no_number() -> None:
+    lines = training_lines()
+    for line in lines[100:150]:
+        line["loss"] = math.inf
+    whole, parted = (drawn(some)["loss"].inline for some in (training_lines(), lines))
+    assert parted.count("M ") > whole.count("M ")
+
+
 def test_all_figures_of_a_full_run() -> None:
     figures = drawn([*training_lines(), *held_out_lines()])
     assert list(figures) == ["loss", "logps", "odds", "accuracy", "rate", "norm"]

@@ -275,7 +275,7 @@ def _paint_grid(
     low, high = min(values.values()), max(values.values())
     for (rate, strength), value in values.items():
         x, y = columns.index(rate), lines.index(strength)
-        shade = 0.12 + 0.5 * (value - low) / ((high - low) or 1.0)
+        shade = 0.12 + 0.35 * (value - low) / ((high - low) or 1.0)
         square = {"width": 0.92, "bottom": y - 0.46}
         axes.bar(x, 0.92, color=COLOURS["chosen"], alpha=shade, **square)
         axes.annotate(f"{100 * value:.0f} %", (x, y), ha="center", va="center")
