@@ -29,7 +29,7 @@ Pair = dict[str, Any]
 Spoil = Callable[[Pair, random.Random], Pair]
 CLAIMS = re.compile(
     r"judged better|(?<!shown to be )\bbetter (than (the one|base)|by )|"
-    r"ranks \S+ \S+ better|healthy",
+    r"ranks \S+ \S+ better|healthy,",
     re.IGNORECASE,
 )
 """What must not be said of a ruined run, in a page's source or elsewhere."""

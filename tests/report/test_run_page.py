@@ -300,7 +300,7 @@ def test_the_diagnosis_stands_in_the_verdict_and_in_words(build_run: BuildRun) -
     assert "→ Try a learning_rate of a third to a tenth (it was 0.0003)" in text
     healthy = page_of(build_run(name="healthy", metrics=training_lines())).text
     assert "point to this" not in healthy
-    assert "Diagnosis Healthy, as far as can be seen: none of 6 rules applies; 2" in healthy
+    assert "Diagnosis No sign of trouble by 6 rules; 2 could not be judged. Curves alone" in healthy
     assert "What was looked at" in healthy
 
 
