@@ -20,7 +20,7 @@ from typing import Any
 from orpo.commands.main import main as orpo
 from orpo.commands.tune import Options, job_of
 from orpo.demo.story import grade
-from orpo.experiments.choice import measures_of
+from orpo.experiments.choice import final_test
 from orpo.experiments.results import Values
 from orpo.experiments.trials import Runs
 from orpo.runs.files import write_json
@@ -69,10 +69,12 @@ def _at_full_length(folder: Path, values: Values, seed: int) -> dict[str, Any]:
         return kept
     job = job_of(Options(settings={"output_dir": str(folder)}))
     runs = Runs(job, grade=grade)
-    by_hand, best = (
-        runs.test(one, runs.full_steps, _FRESH_SEED + seed) for one in (job.start, values)
-    )
-    found = {"steps": runs.full_steps, "measures": plain(measures_of(by_hand, best))}
+    seeds = [_FRESH_SEED + seed]
+    sides = ([runs.test(one, runs.full_steps, n) for n in seeds] for one in (job.start, values))
+    found = {
+        "steps": runs.full_steps,
+        "measures": plain(final_test({}, seeds, *sides).measures),
+    }
     write_json(path, found)
     return found
 

@@ -106,7 +106,12 @@ def test_every_method_at_both_budgets(compared: Compared) -> None:
         assert (folder / run_folder / "recipe.yaml").is_file()
         assert (folder / run_folder / "report.html").is_file()
     assert "equal optimizer steps" in said
-    assert "the paper's claims" in said
+    assert result["evidence"] is False
+    assert result["lacking"][:2] == ["1 seed (3 are the least)", "4 steps (30 are the least)"]
+    assert {claim["verdict"] for claim in result["claims"]} == {"undecided"}
+    assert result["verdict"].startswith("This is no evidence, and nothing is decided: 1 seed")
+    shown = said.index(result["verdict"][:60])
+    assert shown < said.index("The paper's claims, of which nothing is decided")
 
 
 @pytest.mark.slow
@@ -232,10 +237,11 @@ def test_every_trial_is_accounted_for_and_the_best_one_is_recommended(
     assert best["number"] in result["recommended"]["near"]
     counts = result["held_out"]
     assert counts["train"] + counts["choosing"] + counts["test"] == 48
-    if result["comparison"] is not None:
-        measures = result["comparison"]["measures"]
-        assert measures["correct_answers"]["change"]["n"] == 2
-        assert measures["score"]["change"]["n"] == counts["test"]
+    assert result["comparison"] is None
+    assert f"{STEPS} steps (30 are the least)" in result["lacking"]
+    assert (result["evidence"], result["recommended"]["verdict"]) == (False, "no evidence")
+    assert result["verdict"].startswith("No evidence: ")
+    assert result["recommended"]["values"] == {"learning_rate": 1e-3, "orpo_alpha": 0.1}
 
 
 @pytest.mark.slow
@@ -316,6 +322,11 @@ def test_a_table_for_people_and_one_line_for_machines(
     assert orpo("bench", "--model", tiny, "--dataset", pairs, *options) == 0, orpo.err
     (line,) = orpo.out.splitlines()
     result = json.loads(line)
+    assert (result["evidence"], result["lacking"][0]) == (
+        False,
+        "2 counted steps (5 are the least)",
+    )
+    assert "No result: 2 counted steps (5 are the least)" in orpo.err
     (cell,) = result["cells"]
     assert (cell["batch_size"], cell["pairs"]) == (2, 4)
     modes = {name: side["gradient_checkpointing"] for name, side in cell["sides"].items()}

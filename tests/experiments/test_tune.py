@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import mpmath
+import numpy as np
 import optuna
 import pytest
 from hypothesis import given
@@ -19,11 +20,22 @@ from transformers import TrainerCallback
 
 from orpo import ORPOConfig
 from orpo.errors import ConfigError, RunStopped, TrainingError
+from orpo.evaluate.preference.pairs import RowFacts, ScoredPairs
 from orpo.evaluate.results import Change
+from orpo.experiments import claims
 from orpo.experiments import study as studies
-from orpo.experiments.choice import Choice, choose, pair_scores, verdict_of
+from orpo.experiments.choice import Choice, choose, final_test, lacking, verdict_of
+from orpo.experiments.claims import pair_scores
 from orpo.experiments.plans import TuneJob, TunePlan
-from orpo.experiments.results import FinalTest, Measure, Space, TrialResult, Values, read_tuning
+from orpo.experiments.results import (
+    FinalTest,
+    Measure,
+    Outcome,
+    Space,
+    TrialResult,
+    Values,
+    read_tuning,
+)
 from orpo.experiments.study import JOURNAL, Place, Study
 from orpo.experiments.trials import Runs, Speed
 from orpo.experiments.tune import Budget, run_tune
@@ -131,6 +143,7 @@ PROMPTS = [f"prompt {n}" for n in range(40)]
 LEVELS = [-0.5 - n % 7 / 10 for n in range(40)]
 NOISE = [level + (0.2 if n % 2 else -0.21) for n, level in enumerate(LEVELS)]
 FAR = [level - 1.0 for level in LEVELS]
+WORSE = Change(-0.3, -0.4, -0.2, 40, 40)
 
 
 def chosen(*levels: list[float], rates: tuple[float, ...] = (1e-3, 1e-4, 3e-4)) -> Choice | None:
@@ -163,21 +176,78 @@ def test_what_is_clearly_behind_is_not_near_and_of_equal_trials_the_first_is_the
     ("low", "high", "verdict", "kept"),
     [
         (0.01, 0.2, "better", False),
-        (-0.2, 0.2, "cannot be told apart", False),
+        (-0.2, 0.2, "cannot be told apart", True),
+        (0.001, 0.009, "cannot be told apart", True),  # too small to count
         (-0.2, -0.01, "worse", True),
-        (-math.inf, math.inf, "cannot be told apart", False),
+        (-math.inf, math.inf, "cannot be told apart", True),
     ],
 )
-def test_the_start_stands_where_the_test_says_that_the_best_is_worse(
+def test_the_start_stands_unless_the_test_says_that_the_best_is_better(
     low: float, high: float, verdict: str, kept: bool
 ) -> None:
-    change, choice = Change(0.0, low, high, 40, 40), chosen(FAR, LEVELS)
-    test = FinalTest({}, 1, {"score": Measure(change, change, change)})
+    middle = (low + high) / 2 if math.isfinite(low) else 0.0
+    change, choice = Change(middle, low, high, 40, 40), chosen(FAR, LEVELS)
+    test = FinalTest({}, [1, 2, 3], [], {"score": Measure(change, change, change)})
     assert verdict_of(START, choice, test)[:2] == (verdict, kept)
-    assert verdict_of(START, choice, None)[0] == "not compared"
+    for broken in (
+        replace(test, against=["its answers repeat themselves"]),
+        replace(test, measures={}, against=["a run of the test broke: NaN"]),
+        replace(test, measures=test.measures | {"correct_answers": Measure(WORSE, WORSE, WORSE)}),
+    ):
+        assert verdict_of(START, choice, broken)[1] is True, "better by the score alone"
+    assert verdict_of(START, choice, test, ["5 steps"])[:2] == ("no evidence", True)
+    assert verdict_of(START, choice, None)[:2] == ("not compared", True)
+    assert verdict_of(START, choice, None, broke="NaN")[:2] == ("not compared", False)
     near = chosen(NOISE, LEVELS)  # the trials tell nothing apart from the start
     assert near.best.number == 1
     assert verdict_of(START, near, None)[:2] == ("cannot be told apart", True)
+
+
+def untrained(levels: list[float]) -> ScoredPairs:
+    """What the model does before any training."""
+    values = {n: (level, level - 1.0) for n, level in enumerate(levels)}
+    columns = (np.array([one[i] for one in values.values()]) for i in (0, 1))
+    facts = {n: RowFacts(prompt) for n, prompt in enumerate(PROMPTS)}
+    return ScoredPairs.of(np.arange(len(levels)), [*columns], facts, dict.fromkeys(values, (3, 3)))
+
+
+@pytest.mark.parametrize(
+    ("levels", "before", "how", "said"),
+    [
+        ((FAR, LEVELS), FAR, {}, ""),
+        ((FAR, LEVELS), FAR, {"steps": 5}, "5 steps (30 are the least)"),
+        ((FAR, LEVELS), FAR, {"prompts": ["one"] * 40}, "1 held out prompt (20 are the least)"),
+        ((FAR, LEVELS), LEVELS, {}, "no trial is better than no training"),
+        ((FAR, NOISE), LEVELS, {}, "no trial is better than no training"),
+        ((FAR, FAR), LEVELS, {}, "the best trial ruined its model: the chosen answers became"),
+    ],
+)
+def test_a_search_that_is_no_evidence_says_what_it_lacks(
+    levels: tuple[list[float], ...], before: list[float], how: dict[str, Any], said: str
+) -> None:
+    choice = chosen(*levels)
+    told = {"steps": 40, "prompts": PROMPTS, **how}
+    tried = [choice.best, *choice.near]
+    missing = lacking(tried, choice, told["steps"], told["prompts"], untrained(before))
+    assert said in "; ".join(missing)
+    assert bool(missing) == bool(said)
+
+
+def test_the_test_is_not_fooled_by_the_best_of_many() -> None:
+    """Two equal recipes, trained with three seeds each: that one is better is hardly ever said."""
+
+    def run(seed: int) -> list[Outcome]:
+        random, pairs = np.random.default_rng(seed), np.random.default_rng(seed // 1000)
+        levels = pairs.normal(-1.0, 0.3, (40, 2)) + random.normal(0, 0.05, 2)
+        rows = (levels + random.normal(0, 0.05, (40, 2))).tolist()
+        return [Outcome(n, PROMPTS[n], *map(float, row)) for n, row in enumerate(rows)]
+
+    wrong = 0
+    for world in range(40):
+        sides = ([run(1000 * world + 10 * side + seed) for seed in range(3)] for side in (0, 1))
+        test = final_test({}, [1, 2, 3], *sides)
+        wrong += not verdict_of(START, chosen(FAR, LEVELS), test)[1]
+    assert wrong <= 2
 
 
 # The budget
@@ -192,15 +262,15 @@ def test_steps_are_as_many_as_leave_time_for_eight_trials_and_the_test() -> None
     assert Budget(None).plan_steps(TunePlan(trials=5), speed, 1000) == 250
     assert (TunePlan().limit, TunePlan(trials=5).limit) == (10, None)
     slow = Speed(step=3.0, around=1.0, testing=10.0)
-    with pytest.raises(ConfigError, match=r"trial of 20 steps takes about 63 s.*at least 5\.0"):
+    with pytest.raises(ConfigError, match=r"trial of 30 steps takes about 93 s.*at least 14\."):
         Budget(1).plan_steps(TunePlan(), slow, 1000)
 
 
 def test_a_trial_is_begun_only_if_the_test_fits_behind_it() -> None:
     speed = Speed(step=1.0, around=0.0, testing=5.0)
     budget = Budget(10)
-    budget.begun -= 600 - 41  # 41 s are left
-    assert budget.allows(speed, 10)  # 10 + 2 x (10 + 5)
+    budget.begun -= 600 - 101  # 101 s are left
+    assert budget.allows(speed, 10)  # 10 + 6 x (10 + 5)
     assert not budget.allows(speed, 11)
     budget.whole.append(12.0)  # trials turned out to take longer
     assert not budget.allows(speed, 10)
@@ -358,6 +428,8 @@ def test_a_signal_in_the_test_keeps_what_the_trials_found(
         pairs = found(self, values, *how)
         return pairs if values != START else replace(pairs, chosen=pairs.chosen - 9)
 
+    for name in ("FEWEST_STEPS", "FEWEST_PAIRS"):
+        monkeypatch.setattr(claims, name, 1)
     monkeypatch.setattr(Runs, "run", far_apart)
     monkeypatch.setattr(Runs, "test", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
     with pytest.raises(RunStopped, match="2 trials are kept") as stopped:
@@ -374,7 +446,10 @@ def test_what_breaks_is_counted_with_its_reason(place: Path, tmp_path: Path) -> 
     assert (result.account["failed"], result.account["complete"]) == (1, 1)
     (broken,) = [one for one in result.trials if one.state == "failed"]
     assert broken.reason
-    assert (result.recommended.values, result.recommended.verdict) == (START, "the same")
+    assert (result.recommended.values, result.recommended.verdict) == (START, "no evidence")
+    assert (result.evidence, result.lacking[0]) == (False, "8 held out prompts (20 are the least)")
+    assert "one trial, and none beside it" in result.lacking
+    assert "No evidence: 8 held out" in (made.folder / "recipe.yaml").read_text(encoding="utf-8")
     made = job(place, tmp_path / "no", trials=1, settings={**SETTINGS, "learning_rate": 1e30})
     with pytest.raises(TrainingError, match="no trial came to its end"):
         run_tune(made, say=unheard)

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from orpo.commands.console import console, figures_table, say
+from orpo.commands.console import say
+from orpo.commands.evaluate import show
 from orpo.demo.story import JOB
 from orpo.experiments.plans import BenchJob
 from orpo.options import asked, group
@@ -17,10 +18,12 @@ examples:
   orpo bench --model ./model --dataset pairs.jsonl --batch_size 1,4,8 \\
       --against trl,trl-grouped,orpo-padded
   orpo bench --model Qwen/Qwen2.5-0.5B --rows ultrafeedback-like --batch_size 2
-  orpo bench --model ./model --dataset pairs.jsonl --lora --precision bf16-pure --json"""
+  orpo bench --model ./model --dataset pairs.jsonl --lora --precision bf16-pure --json
+
+It needs 5 steps, one before them, and a machine that does nothing else: else it is no result."""
 
 _MIB = 2**20
-_COLUMNS = ("ckpt", "pairs/s", "tokens/s", "GFLOP/s", "matmul", "peak MiB", "less idle")
+_COLUMNS = ("", "ckpt", "pairs/s", "tokens/s", "GFLOP/s", "matmul", "peak MiB", "less idle")
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,8 @@ def run(options: Options) -> dict[str, Any]:
     from orpo.experiments.bench import run_bench  # noqa: PLC0415 - loads torch
 
     result = run_bench(job, say=say)
+    if result["lacking"]:
+        say(f"No result: {'; '.join(result['lacking'])}.")
     for cell in result["cells"]:
         _show(cell)
         for line in _comparison(cell):
@@ -58,9 +63,8 @@ def run(options: Options) -> dict[str, Any]:
 def _show(cell: dict[str, Any]) -> None:
     lengths = " / ".join(f"{value:.0f}" for value in cell["tokens_per_pair"].values())
     title = f"batch {cell['batch_size']}: {cell['pairs']} pairs of {lengths} tokens"
-    table = figures_table(title, *_COLUMNS)
-    for name, side in cell["sides"].items():
-        table.add_row(
+    rows = [
+        (
             name,
             "on" if side["gradient_checkpointing"] else "off",
             f"{side['pairs_per_second']:.3g}",
@@ -70,7 +74,9 @@ def _show(cell: dict[str, Any]) -> None:
             f"{side['peak_bytes'] / _MIB:,.0f}",
             f"{side['beyond_idle_bytes'] / _MIB:,.0f}",
         )
-    console.print(table)
+        for name, side in cell["sides"].items()
+    ]
+    show(_COLUMNS, rows, title)
 
 
 def _comparison(cell: dict[str, Any]) -> Iterator[str]:
@@ -86,4 +92,6 @@ def _comparison(cell: dict[str, Any]) -> Iterator[str]:
         if difference is not None:
             parts.append(f"first losses differ by {difference:.1e}")
         parts.append("same tokens" if not other else f"{other} rows with other tokens")
+        if speed["min"] <= 1 <= speed["max"]:
+            parts.append("the rounds disagree which is faster")
         yield f"orpo against {name}: " + "; ".join(parts)

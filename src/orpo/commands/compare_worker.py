@@ -1,8 +1,8 @@
 """`python -m orpo.commands.compare_worker SPEC`: one task of a comparison, told as a JSON file.
 
 It writes its result into the task's folder. On stdout it says one thing at most: why it refused
-its input. It ends when its parent does: a run that was cut off is run again, so that its time and
-memory are those of one whole run.
+its input, or what broke. It ends when its parent does: a run that was cut off is run again, so that
+its time and memory are those of one whole run.
 """
 
 import os
@@ -16,12 +16,12 @@ from transformers import PrinterCallback, set_seed
 
 from orpo.config import ORPOConfig
 from orpo.data.sources import Source
-from orpo.errors import UserError
+from orpo.errors import OrpoError, TrainingError, UserError
 from orpo.evaluate import Sampling
 from orpo.experiments.measuring import StageClock, measure_outcomes
 from orpo.experiments.plans import load_checker
 from orpo.experiments.results import Outcome
-from orpo.experiments.tasks import COST, REFUSED, HeldOut, TaskSpec
+from orpo.experiments.tasks import CENTRE, COST, REFUSED, HeldOut, TaskSpec
 from orpo.jobs import run_training
 from orpo.runs.processes import follow_launcher
 from orpo.runs.reading import read_object
@@ -39,9 +39,9 @@ def main() -> int:
     spec = typed(TaskSpec, read_object(Path(sys.argv[1])), where=sys.argv[1])
     try:
         _TASKS[spec.kind](spec)
-    except UserError as error:
+    except OrpoError as error:
         print(error, flush=True)
-        return REFUSED
+        return REFUSED if isinstance(error, UserError) else 1
     return 0
 
 
@@ -100,8 +100,13 @@ def _run_grid(spec: TaskSpec) -> None:
         models = {cell.folder: str(Path(scratch, Path(cell.folder).name)) for cell in spec.cells}
         for cell in spec.cells:
             kept = any(other.job["model"] == cell.folder for other in spec.cells)
-            if kept or not cell.finished():
-                _run_cell(cell, models, kept=kept)
+            try:
+                if kept or not cell.finished():
+                    _run_cell(cell, models, kept=kept)
+            except TrainingError as error:  # such as three times the rate; others are needed
+                if kept or Path(cell.folder).name in CENTRE.values():
+                    raise
+                _say(f"broke: {error}")
     spec.finish({"cells": len(spec.cells)}, [])
 
 

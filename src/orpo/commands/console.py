@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from rich.box import SIMPLE
 from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
@@ -117,18 +116,6 @@ def before_after_table(
         table.add_column(name, justify="right")
     for _, *cells in beside(evaluation.get("before", {}), evaluation["after"], recipe):
         table.add_row(*cells)
-    return table
-
-
-def figures_table(title: str, *heads: str, named: bool = True) -> Table:
-    """A table of figures, a column at the right for each head; lines may have a name first."""
-    table = Table(
-        title=title, title_justify="left", title_style="bold", box=SIMPLE, padding=(0, 1, 0, 0)
-    )
-    if named:
-        table.add_column("", no_wrap=True)
-    for head in heads:
-        table.add_column(head, justify="right", no_wrap=True)
     return table
 
 

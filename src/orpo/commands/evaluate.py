@@ -23,7 +23,6 @@ from orpo.runs.typed import plain
 from orpo.runs.writing import refuse_links
 
 if TYPE_CHECKING:
-    from orpo.evaluate.results import Result
     from orpo.report.page import Page
 
 ACTIONS = {
@@ -185,7 +184,7 @@ def claim(
     )
 
 
-def finish(result: Result, folder: Path) -> tuple[dict[str, Any], Page]:
+def finish(result: Any, folder: Path) -> tuple[dict[str, Any], Page]:
     """Write evaluation.json, the page and its figures; (what --json prints, the page)."""
     from orpo.report.write import page_of, write_page  # noqa: PLC0415 - matplotlib loads in seconds
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import TemplateError
 
 from orpo.errors import ConfigError, DataError, require_package
-from orpo.evaluate.intervals import paired_interval
+from orpo.evaluate.intervals import Interval, paired_interval
 from orpo.evaluate.results import HarnessChange, HarnessResults, HarnessScore
 from orpo.evaluate.settings import HarnessPlan
 from orpo.runs.files import write_json
@@ -315,14 +315,17 @@ def compared(before: TaskResult | None, after: TaskResult) -> HarnessResults:
         name = row.task, row.metric, row.filter
         if name in olds:
             means = olds[name], row.value
-            ends = _ends(first.get(name, {}), second.get(name, {}), means)
-            verdict = _verdict(*ends, row.higher_is_better)
-            changes.append(HarnessChange(*name, *means, means[1] - means[0], *ends, verdict))
+            told = _change(first.get(name, {}), second.get(name, {}), means)
+            low, high = (told.low, told.high) if told else (None, None)
+            words = ("better", "worse") if row.higher_is_better else ("worse", "better")
+            verdict = "undecided"
+            if told and row.higher_is_better is not None:
+                verdict = told.told(*words, "no difference seen")
+            changes.append(HarnessChange(*name, *means, means[1] - means[0], low, high, verdict))
     return HarnessResults(after.scores, before.scores, tuple(changes))
 
 
 _Values = dict[int, list[float]]  # document -> what a metric counts of it
-_Ends = tuple[float | None, float | None]
 
 
 def _by_document(documents: Sequence[Document]) -> dict[tuple[str, str, str], _Values]:
@@ -334,24 +337,15 @@ def _by_document(documents: Sequence[Document]) -> dict[tuple[str, str, str], _V
     return found
 
 
-def _ends(before: _Values, after: _Values, means: tuple[float, float]) -> _Ends:
-    """The interval of the mean difference; None where the metric is no mean over documents."""
+def _change(before: _Values, after: _Values, means: tuple[float, float]) -> Interval | None:
+    """The mean difference; None where the metric is no mean over documents."""
     pairs = [
         (d, b, a) for d in before if d in after for b, a in zip(before[d], after[d], strict=False)
     ]
     if len(pairs) < 2 or before.keys() != after.keys():
-        return None, None
+        return None
     documents, olds, news = ([*one] for one in zip(*pairs, strict=True))
     for mean, values in zip(means, (olds, news), strict=True):
         if abs(sum(values) / len(values) - mean) > 1e-9:
-            return None, None
-    interval = paired_interval(olds, news, documents)
-    return interval.low, interval.high
-
-
-def _verdict(low: float | None, high: float | None, higher_is_better: bool | None) -> str:
-    if low is None or high is None or higher_is_better is None:
-        return "undecided"
-    if low <= 0 <= high:
-        return "no difference seen"
-    return "better" if (low > 0) == higher_is_better else "worse"
+            return None
+    return paired_interval(olds, news, documents)

@@ -58,6 +58,23 @@ class Interval:
         known = vars(self).items()
         return {name: value if math.isfinite(value) else None for name, value in known}
 
+    def told(self, more: str, less: str, untold: str, least: float = 0.0) -> str:
+        """`more` or `less` where 0 lies outside of it, and the mean is no smaller than `least`."""
+        if self.low > 0 and self.value >= least:
+            return more
+        return less if self.high < 0 and self.value <= -least else untold
+
+    def ends(self, scale: float = 1.0, decimals: int = 1) -> str:
+        """+1.2 to +3.4; ? for an end that is not known."""
+        known = (scale * end for end in (self.low, self.high))
+        shown = (f"{end:+.{decimals}f}" if math.isfinite(end) else "?" for end in known)
+        return " to ".join(shown).replace("-", "−")
+
+    def signed(self, scale: float = 1.0, decimals: int = 1, unit: str = "") -> str:
+        """+2.3 points (95 % interval +1.2 to +3.4)."""
+        mean = f"{scale * self.value:+.{decimals}f}".replace("-", "−")
+        return f"{mean}{unit} ({100 * self.level:.0f} % interval {self.ends(scale, decimals)})"
+
 
 def mean_interval(
     values: Sequence[float],

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 import os
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from itertools import cycle, islice
@@ -16,6 +17,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import psutil
 import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
@@ -40,6 +42,8 @@ _WITHOUT_ORPO = {
 }
 """What torch and oneDNN do by themselves."""
 _PRODUCTS = 7
+_FEWEST_STEPS = 5  # of two sides that are as fast one leads in each of five with a chance of 1/16
+_BUSY, _UNSTEADY = 0.25, 0.2  # share of the processors at work for others; change of their rate
 
 
 def run_bench(job: BenchJob, *, say: Say) -> dict[str, Any]:
@@ -61,7 +65,7 @@ def run_bench(job: BenchJob, *, say: Say) -> dict[str, Any]:
             "trl-grouped: the counted rows in batches of similar length; "
             "sorted over a whole data set, their lengths would be closer still"
         )
-    rate = matmul_rate(job.precision)
+    busy, rate = psutil.cpu_percent(0.5) / 100, matmul_rate(job.precision)
     say(f"matrix products in {job.precision}: {rate / 1e9:,.0f} GFLOP/s")
     names, cells = (OURS, *job.against), []
     for batch_size in job.batch_sizes:
@@ -81,8 +85,11 @@ def run_bench(job: BenchJob, *, say: Say) -> dict[str, Any]:
         )
         for note in ours.facts["notes"] if len(cells) == 1 else ():
             say(f"orpo: {note}")
+    lacking = [*_lacking(job, busy, matmul_rate(job.precision) / rate)]
     where = plain(measuring.machine())
     return {
+        "evidence": not lacking,
+        "lacking": lacking,
         **plain(job),
         "max_length": max_length,
         "machine": {name: where[name] for name in ("device", "processor", "threads")},
@@ -91,6 +98,18 @@ def run_bench(job: BenchJob, *, say: Say) -> dict[str, Any]:
         "matmul_flops_per_second": rate,
         "cells": cells,
     }
+
+
+def _lacking(job: BenchJob, busy: float, steady: float) -> Iterator[str]:
+    """Why the figures are no result."""
+    if job.steps < _FEWEST_STEPS:
+        yield f"{job.steps} counted steps ({_FEWEST_STEPS} are the least)"
+    if not job.warmup:
+        yield "no step to warm up"
+    if busy > _BUSY:
+        yield f"the processors were {100 * busy:.0f} % busy with something else"
+    if abs(math.log(steady)) > _UNSTEADY:
+        yield f"the machine ran at {steady:.2f} times its rate at the end"
 
 
 def _rows(job: BenchJob, make: RowMaker, say: Say) -> list[BenchRow]:

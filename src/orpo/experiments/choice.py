@@ -2,14 +2,9 @@
 
 The training loss cannot be compared between trials: lambda is one of its factors. In its place
 stands the loss with one lambda for all of them, that of ORPO's default, and with its sign turned:
-
-    score = l(y_w) + 0.1 log sigmoid(z)
-
-l(y_w) is the length-averaged log-probability of the chosen answer (eq. 3 of arXiv 2403.07691) and
-falls where a run forgets how to answer; log sigmoid(z) (eq. 7, with the log odds ratio z of eq. 6)
-falls where it prefers the rejected answer. How often the chosen answer is preferred, or how
-clearly, is no measure by itself: it goes on rising where the answers have long become worse.
-`benchmarks/tune_criterion.py` measures how well this and other criteria pick recipes.
+`claims.pair_scores`. How often the chosen answer is preferred, or how clearly, is no measure by
+itself: it goes on rising where the answers have long become worse. `benchmarks/tune_criterion.py`
+measures how well this and other criteria pick recipes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,29 +12,20 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import torch
 
-from orpo.evaluate.intervals import Floats, Interval, mean_interval, paired_interval
+from orpo.evaluate.intervals import Interval, paired_interval
 from orpo.evaluate.preference.measures import change_of
+from orpo.evaluate.preference.pairs import ScoredPairs
+from orpo.evaluate.verdict import Measured, judge
+from orpo.experiments import claims
 from orpo.experiments import results as types
-from orpo.experiments.claims import VALUES
-from orpo.experiments.results import FinalTest, Measure, Outcome, TrialResult, Values
-from orpo.objective.log_odds import log_odds
+from orpo.experiments.claims import Group, pair_scores, too_few
+from orpo.experiments.results import SMALLEST, FinalTest, Measure, Outcome, TrialResult, Values
 
-WEIGHT = 0.1
-"""What a nat of preference is worth beside a nat of the chosen answer's log-probability."""
 _AT_THE_EDGE = 1.2
 """As a factor: what lies as near to the end of a range may go on beyond it."""
 _ORDER = ("complete", "pruned", "running", "failed", "cut off")
 _BETTER, _WORSE, _UNTOLD, _SAME = "better", "worse", "cannot be told apart", "the same"
-
-
-def pair_scores(chosen: Any, rejected: Any) -> Floats:
-    """l(y_w) + 0.1 log sigmoid(z) of pairs of length-averaged log-probabilities; at most 0."""
-    first, second = (np.asarray(one, dtype=np.float64) for one in (chosen, rejected))
-    odds = [log_odds(torch.from_numpy(one)).numpy() for one in (first, second)]
-    scores: Floats = first - WEIGHT * np.logaddexp(0.0, odds[1] - odds[0])
-    return scores
 
 
 @dataclass(frozen=True)
@@ -112,75 +98,100 @@ def told_trials(tried: Sequence[TrialResult], choice: Choice) -> list[TrialResul
     return sorted(found, key=place)
 
 
-def measures_of(before: Sequence[Outcome], after: Sequence[Outcome]) -> dict[str, Measure]:
-    """Measure -> what it is at the start and with the best, and the change, with intervals."""
-
-    def score(one: Outcome) -> float:
-        return float(pair_scores([one.chosen_logps], [one.rejected_logps])[0])
-
-    names = ("preference_accuracy", "chosen_logps", "correct_answers")
-    found = {}
-    for name, read in {"score": score, **{name: VALUES[name] for name in names}}.items():
-        pairs = [
-            (first.prompt, float(a), float(b))
-            for first, second in zip(before, after, strict=True)
-            if (a := read(first)) is not None and (b := read(second)) is not None
-        ]
-        if pairs:
-            prompts, start, best = (list(column) for column in zip(*pairs, strict=True))
-            change = change_of(paired_interval(start, best, prompts))
-            levels = [mean_interval(side, prompts) for side in (start, best)]
-            found[name] = Measure(levels[0], levels[1], change)
+def lacking(
+    tried: Sequence[TrialResult],
+    choice: Choice,
+    steps: int,
+    prompts: Sequence[str],
+    base: ScoredPairs,
+) -> list[str]:
+    """Why a search is no evidence for any recipe, whatever its trials say."""
+    best, whole = choice.best, [one for one in tried if one.state == "complete"]
+    found = too_few(held_out_prompts=len(set(prompts)), steps=steps)
+    if len(whole) < 2:  # what was given up was behind
+        others = sum(one.state == "pruned" for one in tried)
+        found += [] if others else ["one trial, and none beside it"]
+    before, after = (pair_scores(one.chosen, one.rejected).tolist() for one in (base, best))
+    gained = paired_interval(before, after, prompts)
+    ruin = judge(Measured(chosen=claims.moved(base.chosen.tolist(), [*best.chosen], prompts)))
+    if ruin.word == "worse":
+        found.append(f"the best trial ruined its model: {ruin.against[0]}")
+    elif not gained.told(_BETTER, "", "", SMALLEST):
+        found.append(f"no trial is better than no training: {gained.signed(1, 4)} of the score")
     return found
 
 
-def recommend(
-    space: types.Space, start: Values, choice: Choice, test: FinalTest | None
-) -> types.Recommendation:
-    """Which of the two to take, and why."""
-    verdict, keep_start, why = verdict_of(start, choice, test)
-    return types.Recommendation(
-        trial=choice.best.number,
-        near=[one.number for one in choice.near],
-        band=choice.band,
-        edges=choice.edges(space),
-        band_words=choice.band_words,
-        values=start if keep_start else choice.best.values,
-        verdict=verdict,
-        keep_start=keep_start,
-        why=why[0].upper() + why[1:],
-    )
+def final_test(
+    key: dict[str, Any],
+    seeds: Sequence[int],
+    before: Sequence[Sequence[Outcome]],
+    after: Sequence[Sequence[Outcome]],
+) -> FinalTest:
+    """What the test says: the runs with the start, and those with the best, seed by seed."""
+    start, best = (Group("", "", [*map(claims.tested, runs)]) for runs in (before, after))
+    found = {}
+    for name in ("score", "preference_accuracy", "chosen_logps", "correct_answers"):
+        sides, change = [start.values(name), best.values(name)], claims.compared(start, best, name)
+        if change:
+            first, last = (claims.level_interval(*side) for side in sides if side)
+            found[name] = Measure(first, last, change_of(change, least=SMALLEST))
+    words = map(claims.verdict_of, best.runs, start.runs)
+    against = [one.against[0] for one in words if one.word in ("worse", "doubtful")]
+    return FinalTest(key, [*seeds], against, found)
 
 
-def verdict_of(start: Values, choice: Choice, test: FinalTest | None) -> tuple[str, bool, str]:
+def recommend(space: types.Space, start: Values, choice: Choice, *how: Any) -> types.Recommendation:
+    """Which of the two to take, and why; see `verdict_of`."""
+    verdict, keep_start, why = verdict_of(start, choice, *how)
+    near, values = [one.number for one in choice.near], start if keep_start else choice.best.values
+    told = (choice.best.number, near, choice.band, choice.edges(space), choice.band_words, values)
+    return types.Recommendation(*told, verdict, keep_start, why)
+
+
+def verdict_of(
+    start: Values,
+    choice: Choice,
+    test: FinalTest | None,
+    missing: Sequence[str] = (),
+    broke: str = "",
+) -> tuple[str, bool, str]:
     """The verdict, whether the start is recommended, and a sentence.
 
-    The start stands unless the trials tell the best one apart from it, and the test does not say
-    that it is worse: chosen as the best of several it looks better than it is.
+    `missing` says why nothing can be decided, `broke` how the start did. The start stands unless
+    the trials and the test tell the best one apart from it: the best of several looks better than
+    it is.
     """
-    best = choice.best.values
+    best, own = choice.best.values, f"the recipe's own {start}"
+    beside = [choice.behind[one.number] for one in choice.near if one.start]
+    if missing:
+        kept = f"{own} broke ({broke})" if broke else f"{own} stays"
+        return "no evidence", not broke, f"No evidence: {'; '.join(missing)}. Undecided: {kept}."
+    if broke or (test is None and best != start and not beside):
+        left = f"{own} broke ({broke})" if broke else f"it was not yet tested beside {own}"
+        return "not compared", not broke, f"{best} was the best of the trials; {left}."
+    if test is not None:
+        return _of_test(test, best, own)
     if best == start:
-        return _SAME, True, f"No trial was better than the recipe's own {start}."
-    beside = [one for one in choice.near if one.start]
-    if beside:
-        less = _signed(choice.behind[beside[0].number])
-        head = f"The recipe's own {start} stands: no trial can be told apart from it for the better"
-        return _UNTOLD, True, f"{head}. Beside the best of them, {best}, its score is {less}."
-    if test is None:
-        why = f"{best} was the best of the trials; it was not compared with {start} on other pairs."
-        return "not compared", False, why
-    change = test.measures["score"].change
-    verdict = _BETTER if change.low > 0 else _WORSE if change.high < 0 else _UNTOLD
-    words = {
-        _BETTER: f"{best} is better than the recipe's own {start}",
-        _WORSE: f"{best} was the best of the trials, but is worse than {start} in the test",
-        _UNTOLD: f"{best} was the best of the trials; the test cannot tell it apart from {start}",
-    }
-    seen = f"{_signed(change)} of the score on pairs that no trial has seen."
-    return verdict, verdict == _WORSE, f"{words[verdict]}: {seen}"
+        return _SAME, True, f"No trial was better than {own}."
+    less = f"Beside the best of them, {best}, its score is {beside[0].signed(1, 4)}"
+    stands = f"{own} stands: no trial can be told apart from it for the better"
+    return _UNTOLD, True, f"{stands[0].upper()}{stands[1:]}. {less}."
 
 
-def _signed(change: Interval) -> str:
-    ends = (change.value, change.low, change.high)
-    value, low, high = (f"{end:+.4f}" if abs(end) < np.inf else "not known" for end in ends)
-    return f"{value} (95 % interval {low} to {high})".replace("-", "−")
+def _of_test(test: FinalTest, best: Values, own: str) -> tuple[str, bool, str]:
+    """The same where there was a test; whose answers are worse is not better."""
+    against, score = [*test.against], test.measures.get("score")
+    checked = test.measures.get("correct_answers")
+    if checked and checked.change.high < 0:
+        against.append(f"{checked.change.signed(100, 1, ' points')} of right answers")
+    if score is None:
+        return _UNTOLD, True, f"Undecided: {own} stays; {against[0]}."
+    verdict = score.change.told(_BETTER, _WORSE, _UNTOLD, SMALLEST)
+    seen = f"{score.change.signed(1, 4)} of the score on pairs that no trial has seen"
+    if verdict == _BETTER and not against:
+        return _BETTER, False, f"{best} is better than {own}: {seen}."
+    words = {_BETTER: "its answers are worse", _WORSE: "is worse in the test"}
+    why = words.get(verdict, "the test cannot tell them apart")
+    told = "; ".join([*against, seen])
+    verdict = _UNTOLD if verdict == _BETTER else verdict
+    return verdict, True, f"Keep {own}: {best} was the best of the trials, but {why}: {told}."

@@ -4,11 +4,10 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from orpo.data.sources import Source
-from orpo.errors import ConfigError
+from orpo.errors import ConfigError, TrainingError
 from orpo.evaluate import judge as judging
 from orpo.experiments import claims
 from orpo.experiments import results as types
@@ -44,11 +43,12 @@ def run_compare(job: CompareJob, *, say: Say, overwrite: bool = False) -> Compar
         overwrite: Replace another comparison that the folder holds.
 
     Returns:
-        What evaluation.json holds: the table, the claims, curves, costs, runs and settings.
+        What evaluation.json holds: whether it is evidence, the table, claims, curves, costs, runs
+        and settings.
 
     Raises:
         UserError: Wrong input.
-        TrainingError: A run broke down.
+        TrainingError: The base model's test, or every run, broke down.
     """
     started = time.perf_counter()
     if job.plan.checker:
@@ -93,6 +93,7 @@ class _Runs:
         self.outcomes: list[Outcome] = []  # of the base model
         self.cells: list[types.Cell] = []
         self.results: list[ArmResult] = []
+        self.broken: dict[str, TrainingError] = {}
         self.begun = time.perf_counter()
 
     def take_all(self) -> None:
@@ -105,7 +106,7 @@ class _Runs:
         arms = self._arms("steps", {}) if "steps" in plan.budgets else []
         (base,) = self._run([self.tasks.base(), *grid], arms)[:1]
         self.held_out, self.outcomes = base[0]["held_out"], base[1]
-        self.cells = [_cell(one) for spec in grid for one in spec.cells]
+        self.cells = [_cell(one) for spec in grid for one in spec.cells if one.finished()]
         if by_flops:
             cells = {cell.name: cell.cost for cell in self.cells}
             costs = {n: cells[CENTRE[n]].flops / cells[CENTRE[n]].steps for n in wanted}
@@ -117,6 +118,10 @@ class _Runs:
             self._run([], [arm for arm in arms if not (taken and arm.method == "orpo")])
         if not self.outcomes:
             raise ConfigError("no held-out pair has both answers", where="--eval_dataset")
+        if not self.results:
+            raise TrainingError(
+                f"no run came to its end; the last broke: {[*self.broken.values()][-1]}"
+            )
 
     def _arms(self, budget: str, costs: Mapping[str, float]) -> list[Arm]:
         job = self.job
@@ -134,19 +139,20 @@ class _Runs:
             advance(1)
             first = chains[number][0]
             folder = Path(first.folder).relative_to(self.job.folder)
-            what = {
-                "base": "the base model, tested",
-                "grid": f"{len(first.cells)} short runs ({folder})",
-            }.get(first.kind, folder.parts[0])
+            what = f"{len(first.cells)} short runs ({folder})" if first.cells else folder.parts[0]
             seconds = time.perf_counter() - self.begun
             self.say(f"{ended} of {len(chains)}, {seconds:.0f} s: {what}")
 
         with under_way("runs", len(chains)) as advance:
             found = work.run_chains(chains, at_once, tell)
         for arm, stages in zip(arms, found[len(others) :], strict=True):
+            if isinstance(stages, TrainingError):
+                self.say(f"{arm.name} broke: {stages}")
+                self.broken[arm.name] = stages
+                continue
             costs = [typed(Cost, facts["cost"], where=arm.name) for facts, _ in stages]
             self.results.append(ArmResult(arm, costs, stages[-1][1]))
-        return [one[0] for one in found[: len(others)]]
+        return [one[0] for one in found[: len(others)] if isinstance(one, list)]
 
 
 def _cell(spec: TaskSpec) -> types.Cell:
@@ -155,9 +161,8 @@ def _cell(spec: TaskSpec) -> types.Cell:
     assert found is not None
     facts, outcomes = found
     name, settings = Path(spec.folder).name, spec.settings
-    run = ArmResult(Arm(name, "", "", 0, []), [], outcomes)
-    values = {one: [*run.values(one).values()] for one in claims.VALUES}
-    accuracy, prompts = [one.prefers_chosen for one in outcomes], [one.prompt for one in outcomes]
+    run = claims.tested(outcomes)
+    accuracy = Group("", "", [run]).values("preference_accuracy")
     return types.Cell(
         name=name,
         objective=settings["objective"],
@@ -165,8 +170,8 @@ def _cell(spec: TaskSpec) -> types.Cell:
         orpo_alpha=settings["orpo_alpha"] if settings["objective"] == "orpo" else None,
         pairs=len(outcomes),
         cost=typed(Cost, facts["cost"], where=spec.folder),
-        **{one: fmean(own) if own else None for one, own in values.items()},
-        preference_accuracy_interval=claims.level_interval([accuracy], prompts),
+        **run.means(*claims.TABLED),
+        preference_accuracy_interval=claims.level_interval(*accuracy) if accuracy else None,
     )
 
 
@@ -200,7 +205,7 @@ def judge_arms(
 def _join(runs: _Runs) -> ComparisonResult:
     """The base model's outcomes, every run and the grid as the result of the comparison."""
     tasks, job, results = runs.tasks, runs.job, runs.results
-    base = ArmResult(Arm(BASE, BASE, "", 0, []), [], runs.outcomes)
+    base = claims.tested(runs.outcomes)
     alone, at_once = Group(BASE, "", [base]), job.plan.at_once or 1
     groups = [  # in the order asked; ORPO's runs stand in every budget
         Group(method, budget, sorted(own, key=lambda one: one.arm.seed))
@@ -208,9 +213,10 @@ def _join(runs: _Runs) -> ComparisonResult:
         for method in job.plan.methods
         for own in [[one for one in results if one.arm.method == method]]
         for own in [[one for one in own if method == "orpo" or one.arm.budget == budget]]
+        if len(own) == len(job.all_seeds)  # one that broke stands beside none
     ]
     own = [one for one in runs.cells if one.objective in job.plan.objectives]
-    return ComparisonResult(
+    result = ComparisonResult(
         model=str(job.train.model),
         dataset=job.dataset,
         command=job.command,
@@ -232,17 +238,16 @@ def _join(runs: _Runs) -> ComparisonResult:
         examples=_examples(base, groups),
         machine=replace(machine(), threads=work.threads_of_each(at_once), at_once=at_once),
         versions=versions(),
+        broken={name: str(error) for name, error in runs.broken.items()},
     )
+    return claims.judged(result)
 
 
 def _run_of(tasks: Tasks, result: ArmResult) -> types.RunResult:
-    checked = [*result.values("correct_answers").values()]
-    prefers = [one.prefers_chosen for one in result.outcomes]
     return types.RunResult(
         **vars(result.arm),
         costs=list(result.costs),
-        preference_accuracy=sum(prefers) / max(len(prefers), 1),
-        correct_answers=fmean(checked) if checked else None,
+        **result.means("preference_accuracy", "correct_answers"),
         commands=[work.train_command(spec) for spec in tasks.arm(result.arm)],
     )
 
@@ -273,14 +278,13 @@ def _examples(base: ArmResult, groups: Sequence[Group]) -> types.Examples:
         for name, run in {BASE: base, **first}.items()
     }
     rows = [row for row in answers[BASE] if all(row in own for own in answers.values())]
-    picked, rule = rows, "Prompts"
-    for name, head in (
-        ("answer", "Prompts that the models answer differently"),
-        ("correct", "Prompts on which the checker's word differs between the models"),
-    ):
+
+    def apart(name: str) -> list[int]:
         told = {row: {getattr(own[row], name) for own in answers.values()} for row in rows}
-        if differing := [row for row in rows if len(told[row]) > 1]:
-            picked, rule = differing, head
+        return [row for row in rows if len(told[row]) > 1]
+
+    picked = apart("correct") or apart("answer") or rows
+    rule = "Prompts that the models answer differently" if apart("answer") else "Prompts"
     examples = [
         types.Example(
             answers[BASE][row].prompt,

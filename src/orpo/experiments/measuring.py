@@ -72,8 +72,10 @@ def measure_outcomes(
         prompt = tokenizer.decode(pair["prompt_ids"])  # where there are token ids alone
         if row in given:
             prompt = conversation(as_given(given[row])["prompt"]).strip()
-        checked = (word.correct, word.reason) if word else (None, "")
-        outcomes.append(Outcome(row, prompt, *found[row], answer, *checked))
+        correct, reason = (word.correct, word.reason) if word else (None, "")
+        ids = [] if answer is None else pair["chosen_ids"]
+        chosen = tokenizer.decode(ids, skip_special_tokens=True).strip()
+        outcomes.append(Outcome(row, prompt, *found[row], answer, correct, reason, chosen))
     return outcomes
 
 

@@ -4,6 +4,7 @@ Two budgets of a comparison: as many optimizer steps, or as many floating-point 
 ORPO's run takes. SFT+DPO divides either between its stages so that both take equally many steps.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,10 @@ from orpo.runs.reading import read_object
 from orpo.runs.typed import sometimes, typed
 
 COMPARISON, TUNING = "comparison", "tuning"
+SMALLEST = 0.01
+"""The smallest difference that counts: a point of a share, or one percent of a token's
+probability."""
+_UNKNOWN = {"null": math.nan}  # JSON knows no NaN
 BASE = "base"
 BUDGETS = {"steps": "equal optimizer steps", "flops": "equal FLOPs"}
 """In words."""
@@ -83,15 +88,18 @@ class Outcome:
 
     row: int  # index in the held-out data
     prompt: str  # in words, its turns named
-    chosen_logps: float
-    rejected_logps: float
+    chosen_logps: float = field(metadata=_UNKNOWN)
+    rejected_logps: float = field(metadata=_UNKNOWN)
     answer: str | None = None  # None if it was not asked
     correct: bool | None = None  # the checker's word; None without one
     reason: str = ""
+    chosen: str = ""  # the preferred answer, where there is an answer beside it
 
     @property
     def prefers_chosen(self) -> float:
         """1 where the chosen answer is more probable per token, 1/2 for a tie, 0 otherwise."""
+        if not math.isfinite(self.chosen_logps - self.rejected_logps):
+            return math.nan
         if self.chosen_logps == self.rejected_logps:
             return 0.5
         return float(self.chosen_logps > self.rejected_logps)
@@ -148,6 +156,15 @@ class MethodResult:
     margin_change: Interval | None = None
     judged: Interval | None = None  # how often a judge preferred its answers to the base model's
     cost: MethodCost | None = None
+    verdict: str = sometimes("")  # of its worst run: "worse" or "doubtful"; else empty
+    against: list[str] = sometimes(list)  # what broke in it
+
+    @property
+    def learned(self) -> bool:
+        """Whether anything changed on the held-out pairs that is large enough to count."""
+        names = ("preference_accuracy", "chosen_logps", "rejected_logps", "margin")
+        changes = (getattr(self, f"{name}_change") for name in names)
+        return any(one and one.told("more", "less", "", SMALLEST) for one in changes)
 
 
 @dataclass(frozen=True)
@@ -206,7 +223,7 @@ class RunResult(Arm):
     """A run of the comparison, with the command lines that take its stages."""
 
     costs: list[Cost]
-    preference_accuracy: float
+    preference_accuracy: float | None
     correct_answers: float | None
     commands: list[str]
 
@@ -263,6 +280,8 @@ class ExperimentResult:
     machine: Machine | None = None
     versions: dict[str, str] = field(default_factory=dict)
     seconds: float | None = None  # of the last call
+    evidence: bool | None = None  # whether anything may be decided; None in older files
+    lacking: list[str] = field(default_factory=list)  # why not
 
 
 @dataclass(frozen=True)
@@ -284,11 +303,7 @@ class ComparisonResult(ExperimentResult):
     runs: list[RunResult] = field(default_factory=list)
     examples: Examples = Examples()
     judge: dict[str, Any] = field(default_factory=dict)  # settings, canaries, bias and cost
-
-    @property
-    def finished(self) -> bool:
-        """Whether every run was taken; the same command goes on with one that is not."""
-        return bool(self.table)
+    broken: dict[str, str] = sometimes(dict)  # runs that did not come to their end, and why
 
 
 # A tuning
@@ -354,8 +369,11 @@ class FinalTest:
     """The best trial beside the start, both trained once more, on pairs that no trial has seen."""
 
     key: dict[str, Any]  # what it depends on: an earlier call's test of the same stands
-    seed: int
-    measures: dict[str, Measure]  # score, preference_accuracy, chosen_logps, correct_answers
+    seeds: list[int] = sometimes(list)  # of both; older files have one
+    against: list[str] = sometimes(list)  # what broke in the best one's models, beside the start's
+    measures: dict[str, Measure] = field(
+        default_factory=dict
+    )  # score, preference_accuracy, chosen_logps, correct_answers
 
 
 @dataclass(frozen=True)
@@ -368,7 +386,7 @@ class Recommendation:
     edges: list[list[str]]  # (setting, "lowest" or "highest") at the end of its range
     band_words: str
     values: Values
-    verdict: str  # better, worse, cannot be told apart, the same, not compared
+    verdict: str  # better, worse, cannot be told apart, the same, not compared, no evidence
     keep_start: bool  # whether `values` are what the search started from
     why: str
 

@@ -308,11 +308,19 @@ def threads_of_each(at_once: int) -> int:
 
 def run_chains(
     chains: Sequence[Sequence[TaskSpec]], at_once: int, ended: Callable[[int], None]
-) -> list[list[Found]]:
-    """Run chains of tasks, so many at a time; what they found. `ended` is told which has ended."""
+) -> list[list[Found] | TrainingError]:
+    """Run chains of tasks, so many at a time; what they found, or what broke a run's training.
 
-    def run(chain: Sequence[TaskSpec]) -> list[Found]:
-        return [spec.finished() or _run(spec, group, environment) for spec in chain]
+    `ended` is told which has ended.
+    """
+
+    def run(chain: Sequence[TaskSpec]) -> list[Found] | TrainingError:
+        try:
+            return [spec.finished() or _run(spec, group, environment) for spec in chain]
+        except TrainingError as error:
+            if group.received or chain[0].kind != "stage":
+                raise
+            return error
 
     threads = {"OMP_NUM_THREADS": str(threads_of_each(at_once))}
     environment = {**measuring.QUIET, **threads, **os.environ}
@@ -345,4 +353,4 @@ def _run(spec: TaskSpec, group: Supervisor, environment: Mapping[str, str]) -> F
         return found
     if code == REFUSED and said:
         raise ConfigError(said.removesuffix("."), where=folder.name)
-    raise TrainingError(f"{folder} stopped with {how}; see {folder / measuring.LOG}")
+    raise TrainingError(f"{said or f'it stopped with {how}'} (see {folder / measuring.LOG})")

@@ -24,7 +24,7 @@ from orpo.errors import ConfigError, TrainingError
 from orpo.evaluate import Sampling
 from orpo.evaluate.preference.pairs import ScoredPairs, row_facts, token_counts
 from orpo.evaluate.questions import Grader
-from orpo.experiments.choice import pair_scores
+from orpo.experiments.claims import FEWEST_SEEDS, pair_scores
 from orpo.experiments.measuring import measure_outcomes
 from orpo.experiments.plans import TuneJob
 from orpo.experiments.results import Outcome, Values
@@ -36,6 +36,8 @@ from orpo.train.trainer import ORPOTrainer
 from orpo.train.weights import weights_digest
 from orpo.train.work import StepClock
 
+TESTED = 2 * FEWEST_SEEDS
+"""Runs of the test: one seed says nothing of another."""
 _CHOOSING = 0.5
 _MOST_CHOOSING = 256
 _SPLIT = 240307691
@@ -74,8 +76,8 @@ class Speed:
         return steps * self.step + 3 * self.around
 
     def comparison(self, steps: int) -> float:
-        """Two more runs, both tested."""
-        return 2 * (self.run(steps) + self.testing)
+        """The runs of the test, each tested."""
+        return TESTED * (self.run(steps) + self.testing)
 
 
 class Runs:
@@ -110,6 +112,7 @@ class Runs:
             first.check_memory()
             # What was decided on the user's behalf, and the account of the data's rows.
             self.notes = [*first.notes, *(a.summary() for a in first.ledgers.values())]
+        self.untrained: Any = None  # the pairs that trials are chosen by, before any training
         self._facts = row_facts(choosing, config.format_name, config.pair_rule)
         self._lengths = token_counts(self._choosing)
         self.batch = config.per_device_train_batch_size * config.gradient_accumulation_steps
@@ -150,17 +153,19 @@ class Runs:
 
     def speed(self) -> Speed:
         """Take a few steps, score, answer some prompts, and measure what it takes."""
-        clock, config = StepClock(), self.config
+        clock, looks, config = StepClock(), _Looks(_PROBE, None), self.config
         gentle = Values(_HARMLESS, float(config.orpo_alpha or 0.0))
         few = min(self._asked, len(self._test), _ANSWERED_AT_ONCE)
         begun = time.perf_counter()
         sides = (self._train, self._choosing, [clock])
         with self._trainer(gentle, _PROBE, config.seed, *sides) as trainer:
+            trainer.compute_metrics = lambda prediction: looks.see(self._scored(prediction))
             made = time.perf_counter() - begun
             trainer.train()
             begun = time.perf_counter()
             trainer.evaluate()
             scoring = time.perf_counter() - begun
+            self.untrained = looks.pairs
             testing = scoring * len(self._test) / len(self._choosing)
             if few:
                 trainer.eval_dataset = self._test

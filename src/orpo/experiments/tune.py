@@ -16,11 +16,12 @@ from transformers import TrainerCallback
 from orpo.errors import ConfigError, RunStopped, TrainingError, UserError
 from orpo.experiments import choice as choosing
 from orpo.experiments import results
+from orpo.experiments.claims import FEWEST_SEEDS, FEWEST_STEPS, pair_scores, too_few
 from orpo.experiments.measuring import machine
 from orpo.experiments.plans import TuneJob, TunePlan, load_checker
 from orpo.experiments.results import FinalTest, TrialResult, TuningResult, Values
 from orpo.experiments.study import JOURNAL, Place, Study, require_optuna
-from orpo.experiments.trials import Runs, Speed
+from orpo.experiments.trials import TESTED, Runs, Speed
 from orpo.runs.claim import changed, claim_folder
 from orpo.runs.files import EVALUATION, RECIPE, REPORT, write_json, yaml_text
 from orpo.runs.lock import run_lock
@@ -34,11 +35,8 @@ if TYPE_CHECKING:
     import optuna
 
 _OURS = (JOURNAL, f"{JOURNAL}.lock", EVALUATION, RECIPE, REPORT)
-_OF_THE_TEST = 1
-"""Added to the seed for the two runs of the test: no trial has seen their order of data."""
 _TRIALS = 8
 """So many whole trials are to fit into the time, where the steps of a trial are not given."""
-_FEWEST_STEPS = 20
 _FEWEST_TRIALS = 2
 
 
@@ -63,16 +61,16 @@ class Budget:
     def allows(self, speed: Speed, steps: int) -> bool:
         """Whether one more trial and the test at the end are expected to fit."""
         foreseen = max([speed.run(steps), *self.whole[-3:]])
-        return foreseen + 2 * (foreseen + speed.testing) <= self.left
+        return foreseen + TESTED * (foreseen + speed.testing) <= self.left
 
     def plan_steps(self, plan: TunePlan, speed: Speed, full: int) -> int:
         """Steps of a trial: the recipe's at most unless asked; says what is needed if too few."""
-        shortest = min(_FEWEST_STEPS, full)
+        shortest = min(FEWEST_STEPS, full)
         steps = plan.steps
         if steps is None and self.minutes is None:
             steps = max(shortest, full // 4)
         elif steps is None:
-            each = (self.left - 2 * speed.testing) / (_TRIALS + 2) - speed.run(0)
+            each = (self.left - TESTED * speed.testing) / (_TRIALS + TESTED) - speed.run(0)
             steps = min(full, max(shortest, int(each / speed.step)))
         trials = min(_FEWEST_TRIALS, plan.trials or _FEWEST_TRIALS)
         needed = trials * speed.run(steps) + speed.comparison(steps)
@@ -201,7 +199,7 @@ class _Tuning:
             trial.set_user_attr(name, [float(f"{value:.8g}") for value in getattr(pairs, name)])
         trial.set_user_attr("steps", steps)
         trial.set_user_attr("seconds", seconds)
-        return float(choosing.pair_scores(pairs.chosen, pairs.rejected).mean())
+        return float(pair_scores(pairs.chosen, pairs.rejected).mean())
 
     def _tell(self, one: TrialResult) -> None:
         head = f"trial {one.number}, {self.budget.used:.0f} s: {one.values}"
@@ -227,38 +225,51 @@ class _Tuning:
                 said = broken[-1] if broken else "?"
                 raise TrainingError(f"no trial came to its end; the last broke: {said}")
             return TuningResult(finished=False)
-        test = self._test(tried, choice, run=not stopped)
-        result = self._result(tried, choice, test)
-        result = replace(result, finished=not stopped, seconds=self.budget.used)
+        study, runs, test = self.study, self.runs, None
+        starts = {one.state: one.reason for one in tried if one.start}
+        broke = "" if "complete" in starts else starts.get("failed", "")
+        missing = choosing.lacking(tried, choice, study.steps, runs.prompts, runs.untrained)
+        if "complete" in starts and not missing and not any(one.start for one in choice.near):
+            test = self._test(choice, run=not stopped)
+        if test is not None and test.measures:
+            missing += too_few(test_prompts=test.measures["score"].change.clusters)
+        result = replace(
+            self._result(tried, choice),
+            recommended=choosing.recommend(study.space, study.start, choice, test, missing, broke),
+            comparison=test,
+            evidence=not missing,
+            lacking=missing,
+            finished=not stopped,
+            seconds=self.budget.used,
+        )
         write_json(self.job.folder / EVALUATION, plain(result))
         _write_recipe(self.job, result)
         return result
 
-    def _test(
-        self, tried: list[TrialResult], choice: choosing.Choice, *, run: bool
-    ) -> FinalTest | None:
-        """The best beside the start on pairs that no trial has seen; None if there is nothing."""
-        start, best = self.study.start, choice.best.values
-        states = {one.state for one in tried if one.start}
-        broken = "failed" in states and "complete" not in states
-        if broken or any(one.start for one in choice.near):
-            return None
-        seed, steps = self.job.config.seed + _OF_THE_TEST, self.study.steps
-        key = {"start": plain(start), "best": plain(best), "steps": steps, "seed": seed}
+    def _test(self, choice: choosing.Choice, *, run: bool) -> FinalTest | None:
+        """The best beside the start on pairs that no trial has seen, with seeds that none had."""
+        start, best, steps = self.study.start, choice.best.values, self.study.steps
+        seeds = [self.job.config.seed + n for n in range(1, FEWEST_SEEDS + 1)]
+        key = {"start": plain(start), "best": plain(best), "steps": steps, "seeds": seeds}
         key |= {"checker": self.job.plan.checker, "facts": self.runs.digests}
         kept = results.read_tuning(self.job.folder).comparison
         if kept is not None and kept.key == json.loads(json.dumps(key)):
             return kept
         if not run:
             return None
-        self.say(f"the test: {best} beside {start}, trained once more with seed {seed}")
-        with self.stop.at_once():
-            before, after = (self.runs.test(values, steps, seed) for values in (start, best))
-        return FinalTest(key, seed, choosing.measures_of(before, after))
+        told = ", ".join(map(str, seeds))
+        self.say(f"the test: {best} beside {start}, each trained again with the seeds {told}")
+        try:
+            with self.stop.at_once():
+                before, after = (
+                    [self.runs.test(values, steps, one) for one in seeds]
+                    for values in (start, best)
+                )
+        except TrainingError as error:
+            return FinalTest(key, seeds, [f"a run of the test broke: {error}"])
+        return choosing.final_test(key, seeds, before, after)
 
-    def _result(
-        self, tried: list[TrialResult], choice: choosing.Choice, test: FinalTest | None
-    ) -> TuningResult:
+    def _result(self, tried: list[TrialResult], choice: choosing.Choice) -> TuningResult:
         job, runs, study = self.job, self.runs, self.study
         trials = choosing.told_trials(tried, choice)
         return TuningResult(
@@ -277,8 +288,6 @@ class _Tuning:
             start=study.start,
             trials=trials,
             account={state: sum(one.state == state for one in trials) for state in results.STATES},
-            recommended=choosing.recommend(study.space, study.start, choice, test),
-            comparison=test,
             checked=bool(job.plan.checker),
             minutes=job.plan.limit,
             machine=machine(),
@@ -293,7 +302,7 @@ def _write_recipe(job: TuneJob, result: TuningResult) -> None:
     path = job.folder / RECIPE
     words = [
         f"orpo train {path}",
-        f"Found by orpo tune in {account['complete'] + account['pruned']} trials of "
+        f"By orpo tune, {account['complete'] + account['pruned']} trials of "
         f"{result.steps} steps of {result.batch} pairs, seed {result.seed}. {found.why}",
         f"Trials that cannot be told apart from the best: {found.band_words}.",
     ]

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 from matplotlib.ticker import MaxNLocator, NullLocator
 
+from orpo.evaluate.verdict import FEWEST_PAIRS
+from orpo.experiments.claims import FEWEST_SEEDS, FEWEST_STEPS, HOLDS, OPEN, REFUTED, fault, judged
 from orpo.experiments.results import BUDGETS, Cell, Claim, ComparisonResult, Curve, MethodResult
 from orpo.quantities import as_number, as_percent
 from orpo.report import style
@@ -32,26 +34,18 @@ _SHARES = {
     "correct_answers": "answers correctly",
     "judged": "preferred by the judge",
 }
-_COSTS = {
-    "forwards": ("forward passes", 1.0),
-    "flops": ("GFLOPs", 1e9),
-    "seconds": ("seconds", 1.0),
-    "peak_bytes": ("peak MiB", float(2**20)),
-}
-_OUTCOMES = {
-    **{"reproduced": "reproduced", "not reproduced": "not reproduced"},
-    "undecided": "left undecided",
-}
+_OUTCOMES = (HOLDS, REFUTED, OPEN)
 
 
 def comparison_page(r: ComparisonResult) -> Page:
     """The page of a comparison; one that is not finished says so."""
+    r = judged(r) if r.evidence is None else r
     budgets = [name for name in BUDGETS if name in r.budgets]
     budget = budgets[0] if budgets else ""
     claims = [one for one in r.claims if one.budget in {"", budget}]
     counts = {word: sum(one.verdict == word for one in claims) for word in _OUTCOMES}
     dropped = (r.held_out.get("dropped") or {}).items()
-    only, (rates, measure) = r.held_out.get("nll_only"), _rates(r)
+    only = r.held_out.get("nll_only")
     return told(
         "comparison",
         partial(_figures, r, budgets),
@@ -69,13 +63,12 @@ def comparison_page(r: ComparisonResult) -> Page:
             if one.name in ("orpo_accuracy_over_sft", "orpo_answers_over_sft")
         ],
         total=sum(counts.values()),
-        counted=[
-            f"{n} {'is' if n == 1 else 'are'} {_OUTCOMES[word]}" for word, n in counts.items() if n
-        ],
+        counted=[f"{n} {'is' if n == 1 else 'are'} {word}" for word, n in counts.items() if n],
         first={one.name: one for one in reversed(r.claims)},
-        failed=_failed(r.claims),
-        rates=rates,
-        measure=measure,
+        failed=_failed(r.claims) if r.evidence else {},
+        faults=list(dict.fromkeys(one for row in r.table[1:] if (one := fault(row)))),
+        needed=f"{FEWEST_SEEDS} seeds, {FEWEST_STEPS} steps and {FEWEST_PAIRS} held-out prompts",
+        rates=list(_rates(r)),
         model=short_name(r.model) or "–",
         data=short_name(r.dataset) or "–",
         scored=r.table[0].pairs if r.table else None,
@@ -93,7 +86,7 @@ def _failed(claims: Sequence[Claim]) -> dict[tuple[str, str], list[str]]:
     """(verdict, claim) of each that does not hold -> what was found, at either budget."""
     found = defaultdict(list)
     for one in claims:
-        if one.verdict in ("not reproduced", "undecided"):
+        if one.verdict != HOLDS:
             where = f" at {BUDGETS[one.budget]}" if one.budget in BUDGETS else ""
             found[one.verdict, one.claim].append(f"{one.evidence}{where}")
     return dict(found)
@@ -115,25 +108,16 @@ def _tried(r: ComparisonResult, objective: str) -> list[Cell]:
     return [c for c in r.sensitivity if c.objective == objective and c.orpo_alpha in strengths]
 
 
-def _rates(r: ComparisonResult) -> tuple[list[str], str]:
-    """Whether another learning rate of the grid did better than the one used; by which measure."""
-    said, what = [], ""
+def _rates(r: ComparisonResult) -> Iterator[str]:
+    """Learning rates of the grid that did better than the one used; the intervals are apart."""
     for objective, rate in r.learning_rates.items():
-        own = _tried(r, objective)
-        checked = all(cell.correct_answers for cell in own)
-        name = "correct_answers" if checked else "preference_accuracy"
-        scores = {cell.learning_rate: getattr(cell, name) or 0.0 for cell in own}
-        if rate not in scores or len(scores) < 2:
-            continue
-        what = name.replace("_", " ")
-        best = max(scores, key=lambda one: scores[one])
-        used = f"{_named(objective)}'s {as_number(rate)}"
-        if scores[best] > scores[rate]:
-            reached = f"{as_number(best)} reached {as_percent(scores[best])}"
-            said.append(f"{used} reached {as_percent(scores[rate])}, {reached}")
-        else:
-            said.append(f"{used} was the best of its row")
-    return said, what
+        own = {c.learning_rate: c.preference_accuracy_interval for c in _tried(r, objective)}
+        known = {rate: one for rate, one in own.items() if one}
+        best = max(known, key=lambda one: known[one].value, default=rate)
+        if rate in known and known[best].low > known[rate].high:
+            reached = [as_percent(known[one].value) for one in (rate, best)]
+            used = f"{_named(objective)}'s {as_number(rate)} reached {reached[0]}"
+            yield f"{used}, {as_number(best)} reached {reached[1]}"
 
 
 def _passages(r: ComparisonResult) -> Iterator[Passage]:
@@ -173,20 +157,9 @@ def _figures(r: ComparisonResult, budgets: Sequence[str], words: Words) -> Itera
         size = (5.8, (0.34 * len(lines) + 0.9) * len(shares))
         title, paint = "What the models prefer and answer", partial(_paint_outcomes, lines, shares)
         yield Figure("outcomes", title, words["outcomes_figure"], size, paint)
-    for budget in budgets:
-        of = [row for row in r.table if row.budget == budget and row.cost]
-        if of:
-            title, size = f"What a run cost, at {BUDGETS[budget]}", (5.8, 0.68 * len(of) + 1.6)
-            paint = partial(_paint_costs, of)
-            yield Figure(f"costs-{budget}", title, words["costs_figure"], size, paint)
     if len(r.sensitivity) > 1:
-        ours = [cell for cell in r.sensitivity if cell.objective == "orpo"]
         title, paint = "Sensitivity to the learning rate", partial(_paint_rates, r)
-        if ours:
-            used = r.learning_rates.get("orpo"), r.orpo_alpha
-            grid, both = partial(_paint_grid, ours, used), "ORPO: learning rate and lambda"
-            yield Figure("sensitivity", both, words["grid_figure"], (5.8, 3.5), grid)
-        yield Figure("rates", title, words["rates_figure"], (5.8, 3.5), paint)
+        yield Figure("sensitivity", title, words["rates_figure"], (5.8, 3.5), paint)
 
 
 def _curves(r: ComparisonResult, budget: str) -> dict[str, list[Curve]]:
@@ -247,45 +220,6 @@ def _paint_outcomes(lines: Sequence[MethodResult], shares: Sequence[str], canvas
             if math.isfinite(one.low) and math.isfinite(one.high):
                 axes.plot([one.low, one.high], [y, y], color=look.colour, linewidth=2.2)
             axes.plot([one.value], [y], color=look.colour, marker=look.marker, markersize=7)
-
-
-def _paint_costs(of: Sequence[MethodResult], canvas: Canvas) -> None:
-    grid = canvas.subplots(2, 2).flat
-    for place, (axes, (name, (title, scale))) in enumerate(zip(grid, _COSTS.items(), strict=True)):
-        style.rows(axes, [_named(row.method) for row in of], labelled=place % 2 == 0)
-        axes.grid(visible=False, axis="x")
-        axes.set_title(title)
-        axes.set_xticks([])
-        values = [getattr(row.cost, name) / scale for row in of]
-        axes.set_xlim(0, 1.6 * max([*values, 1e-9]))
-        for y, (row, value) in enumerate(zip(of, values, strict=True)):
-            colour = _STYLES.get(row.method, SERIES[5]).colour
-            axes.barh(y, value, height=0.55, color=colour, alpha=0.75)
-            text = f"{value:.1f}" if value < 100 else f"{value:,.0f}"
-            axes.annotate(f" {text}", (value, y), va="center", fontsize=9.5)
-
-
-def _paint_grid(
-    cells: Sequence[Cell], used: tuple[float | None, float | None], canvas: Canvas
-) -> None:
-    """A square for each setting, darker where the accuracy is higher."""
-    axes = canvas.add_subplot()
-    values = {(c.learning_rate, c.orpo_alpha or 0.0): c.preference_accuracy or 0.0 for c in cells}
-    columns, lines = (sorted({key[i] for key in values}) for i in (0, 1))
-    low, high = min(values.values()), max(values.values())
-    for (rate, strength), value in values.items():
-        x, y = columns.index(rate), lines.index(strength)
-        shade = 0.12 + 0.35 * (value - low) / ((high - low) or 1.0)
-        square = {"width": 0.92, "bottom": y - 0.46}
-        axes.bar(x, 0.92, color=COLOURS["chosen"], alpha=shade, **square)
-        axes.annotate(f"{100 * value:.0f} %", (x, y), ha="center", va="center")
-        if (rate, strength) == used:
-            axes.bar(x, 0.92, fill=False, edgecolor=COLOURS["ink"], linewidth=1.6, **square)
-    axes.set_xticks(range(len(columns)), [as_number(value) for value in columns])
-    axes.set_yticks(range(len(lines)), [as_number(value) for value in lines])
-    axes.grid(visible=False)
-    axes.spines[:].set_visible(False)
-    axes.set(xlabel="learning rate", ylabel="λ")
 
 
 def _paint_rates(r: ComparisonResult, canvas: Canvas) -> None:

@@ -46,6 +46,7 @@ def tuning_page(r: TuningResult, folder: Path) -> Page:
         best=best,
         knobs=_KNOBS,
         measures=r.comparison.measures if r.comparison else {},
+        seeds=len(r.comparison.seeds) or 1 if r.comparison else 0,
         trials=[(one, list(_marks(one, best))) for one in r.trials],
         edges=[edge for edge in best.edges if edge[0] in _KNOBS],
         model=short_name(r.model) or "–",

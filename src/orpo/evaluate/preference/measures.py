@@ -135,13 +135,15 @@ def _changes(
     return found
 
 
-def change_of(interval: Interval, more: str = "better", less: str = "worse") -> Change:
+def change_of(
+    interval: Interval, more: str = "better", less: str = "worse", least: float = 0.0
+) -> Change:
     """A mean change with its verdict: the word for more or for less, or that none can be told.
 
     Where none can, it says how many prompts and pairs would show a change of this size in four
     evaluations out of five.
     """
-    verdict = more if interval.low > 0 else less if interval.high < 0 else _UNTOLD
+    verdict = interval.told(more, less, _UNTOLD, least)
     prompts = _prompts_needed(interval) if verdict == _UNTOLD else None
     pairs = None if prompts is None else math.ceil(prompts * (interval.n / interval.clusters))
     return Change(**vars(interval), verdict=verdict, prompts_needed=prompts, pairs_needed=pairs)
