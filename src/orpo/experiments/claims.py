@@ -271,8 +271,7 @@ def _claim(name: str, budget: str, claim: str, value: str, found: Interval) -> C
     turned = replace(found, value=-found.value, low=-found.high, high=-found.low)
     scale, decimals, unit = (100, 1, " points") if value in _SHARES else (1, 3, " per token")
     verdict = _decided(turned if name in _LOWER else found, SMALLEST)
-    said = found.signed(scale, decimals, unit)
-    return Claim(name, budget, claim, verdict, said, said.replace("95 % interval ", ""), found)
+    return Claim(name, budget, claim, verdict, found.signed(scale, decimals, unit), found)
 
 
 def _decided(found: Interval, least: float) -> str:
@@ -309,13 +308,10 @@ def _lacking(r: ComparisonResult) -> Iterator[str]:
     prompts = share.clusters if share else 0
     yield from too_few(seeds=len(r.seeds), steps=r.steps, held_out_prompts=prompts)
     subjects = ["orpo"] if "orpo" in r.methods else r.methods
-    of = {name: [row for row in r.table if row.method == name] for name in subjects}
-    faults = {
-        name: fault(rows[0]) if rows else f"{name.upper()}'s runs broke"
-        for name, rows in of.items()
-    }
-    if faults and all(faults.values()):
-        yield from faults.values()
+    rows = [row for row in r.table if row.method in subjects]
+    faults = [*map(fault, rows)] or [f"{name.upper()}'s runs broke" for name in subjects]
+    if all(faults):
+        yield from dict.fromkeys(faults)
 
 
 def fault(row: MethodResult, *, won: bool = False) -> str:
@@ -345,33 +341,28 @@ def _costs(orpo: Group, two: Group, budget: str) -> Iterator[Claim]:
     """Forward passes, arithmetic and memory beside SFT+DPO."""
     (ours,), (sft, dpo) = orpo.stages(), two.stages()
     passes, theirs, first = (fmean(c.forwards / c.pairs for c in own) for own in (ours, dpo, sft))
-    figures = f"{passes:.2f} against {theirs:.2f}"
     yield Claim(
         *("half_the_forward_passes", budget),
         "a pair of ORPO's takes half the forward passes of a pair of DPO's, and no stage before it",
         HOLDS if passes <= _HALF * theirs else REFUTED,
-        f"{figures} for each pair, after {first:.2f} for each of the SFT stage",
-        figures,
+        f"{passes:.2f} against {theirs:.2f} a pair, after {first:.2f} for each of the SFT stage",
     )
     flops = fmean(c.flops / c.pairs for c in ours)
     of_both = (_mean(sft, "flops") + _mean(dpo, "flops")) / _mean(dpo, "pairs")
-    figures = f"{flops / 1e9:.3g} against {of_both / 1e9:.3g} GFLOPs"
     yield Claim(
         *("fewer_flops", budget),
         "ORPO needs fewer floating-point operations than SFT+DPO for each pair that it compares",
         HOLDS if flops <= (1 - SMALLEST) * of_both else REFUTED,
-        f"{figures}, both stages counted",
-        figures,
+        f"{flops / 1e9:.3g} against {of_both / 1e9:.3g} GFLOPs, both stages counted",
     )
     peaks = [[peak / _MIB for peak in group.peaks()] for group in (orpo, two)]
     found = mean_interval([b - a for a, b in zip(*peaks, strict=True)])  # one seed cannot tell
     beyond = [[peak / _MIB for peak in group.peaks(beyond_idle=True)] for group in (orpo, two)]
-    figures, more = (" against ".join(f"{fmean(own):,.0f}" for own in of) for of in (peaks, beyond))
+    all_of, more = (" against ".join(f"{fmean(own):,.0f}" for own in of) for of in (peaks, beyond))
     yield Claim(
         *("less_memory", budget, "ORPO needs less memory than SFT+DPO"),
         _decided(found, SMALLEST * fmean(peaks[1])),
-        f"peaks of {figures} MiB, {more} of them beyond the loaded model",
-        f"{figures} MiB",
+        f"peaks of {all_of} MiB, {more} of them beyond the loaded model",
         found,
     )
 

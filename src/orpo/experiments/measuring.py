@@ -18,8 +18,10 @@ import torch
 from torch import nn
 from transformers import TrainerCallback
 
-from orpo.data.split import as_given, pairs_of
+from orpo.config import ORPOConfig
+from orpo.data.split import Selection, as_given, hold_out, pairs_of
 from orpo.data.types import Row
+from orpo.errors import ConfigError
 from orpo.evaluate import Sampling, generate_answers
 from orpo.evaluate.judge.fences import conversation
 from orpo.evaluate.questions import Grader
@@ -77,6 +79,20 @@ def measure_outcomes(
         chosen = tokenizer.decode(ids, skip_special_tokens=True).strip()
         outcomes.append(Outcome(row, prompt, *found[row], answer, correct, reason, chosen))
     return outcomes
+
+
+def divided(
+    held: Sequence[Row], share: float, most: int, seed: int, config: ORPOConfig
+) -> tuple[Selection, Selection]:
+    """Held-out rows to test with, and a share, so many at most, to choose by; no prompt is both."""
+    reading = {"data_format": config.format_name, "pair_rule": config.pair_rule}
+    share = min(share, most / max(len(held), 1))
+    try:
+        return hold_out(held, share, seed, "", **reading)
+    except ConfigError as error:
+        what = "are too few to test with some and to choose by others: "
+        what += f"{len(held)} row{'s' * (len(held) != 1)}"
+        raise ConfigError(what, where="held-out pairs", fix="Hold out more.") from error
 
 
 def machine() -> Machine:

@@ -18,8 +18,7 @@ from orpo.runs.typed import sometimes, typed
 
 COMPARISON, TUNING = "comparison", "tuning"
 SMALLEST = 0.01
-"""The smallest difference that counts: a point of a share, or one percent of a token's
-probability."""
+"""The smallest difference that counts: a point of a share, 1 % of a token's probability."""
 _UNKNOWN = {"null": math.nan}  # JSON knows no NaN
 BASE = "base"
 BUDGETS = {"steps": "equal optimizer steps", "flops": "equal FLOPs"}
@@ -176,7 +175,6 @@ class Claim:
     claim: str
     verdict: str  # "reproduced", "not reproduced" or "undecided"
     evidence: str  # the figures, in words
-    figures: str  # the same for a cell of a table
     interval: Interval | None = None  # of the difference that decides, if one does
 
 

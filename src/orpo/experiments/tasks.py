@@ -137,8 +137,7 @@ def prepare_rows(job: CompareJob) -> Rows:
             rows, kept = hold_out(rows, job.train.held_out, _HOLDING_OUT, spec, **reading)
             held = list(kept)
             counts = {"train": _write_rows(Path(train), rows)}
-        share = min(_CHOOSING, _MOST_CHOOSING / max(len(held), 1))
-        sides = hold_out(held, share, _SPLIT, "the held-out rows", **reading)
+        sides = measuring.divided(held, _CHOOSING, _MOST_CHOOSING, _SPLIT, config)
         for name, side in zip(("test", "choosing"), sides, strict=True):
             counts[name] = _write_rows(place / f"{name}.jsonl", side)
         write_json(path, counts)

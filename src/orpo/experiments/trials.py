@@ -19,13 +19,12 @@ import torch
 from transformers import EvalPrediction, TrainerCallback
 
 from orpo.config import ORPOConfig
-from orpo.data.split import hold_out
 from orpo.errors import ConfigError, TrainingError
 from orpo.evaluate import Sampling
 from orpo.evaluate.preference.pairs import ScoredPairs, row_facts, token_counts
 from orpo.evaluate.questions import Grader
 from orpo.experiments.claims import FEWEST_SEEDS, pair_scores
-from orpo.experiments.measuring import measure_outcomes
+from orpo.experiments.measuring import divided, measure_outcomes
 from orpo.experiments.plans import TuneJob
 from orpo.experiments.results import Outcome, Values
 from orpo.runs.typed import plain
@@ -36,8 +35,7 @@ from orpo.train.trainer import ORPOTrainer
 from orpo.train.weights import weights_digest
 from orpo.train.work import StepClock
 
-TESTED = 2 * FEWEST_SEEDS
-"""Runs of the test: one seed says nothing of another."""
+TESTED = 2 * FEWEST_SEEDS  # runs of the test
 _CHOOSING = 0.5
 _MOST_CHOOSING = 256
 _SPLIT = 240307691
@@ -97,9 +95,7 @@ class Runs:
         if held is None:
             raise ConfigError("held-out pairs are needed", where="--eval_dataset")
         held = list(held)
-        reading = {"data_format": config.format_name, "pair_rule": config.pair_rule}
-        share = min(_CHOOSING, _MOST_CHOOSING / max(len(held), 1))
-        test, choosing = hold_out(held, share, _SPLIT, "the held-out rows", **reading)
+        test, choosing = divided(held, _CHOOSING, _MOST_CHOOSING, _SPLIT, config)
         self._test_rows = list(test)
         self._tokenizer: Any = None
         self.full_steps = max(config.max_steps, 1)  # of the recipe itself

@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator, NullLocator
 
 from orpo.evaluate.verdict import FEWEST_PAIRS
 from orpo.experiments.claims import FEWEST_SEEDS, FEWEST_STEPS, HOLDS, OPEN, REFUTED, fault, judged
-from orpo.experiments.results import BUDGETS, Cell, Claim, ComparisonResult, Curve, MethodResult
+from orpo.experiments.results import BUDGETS, Cell, ComparisonResult, Curve, MethodResult
 from orpo.quantities import as_number, as_percent
 from orpo.report import style
 from orpo.report.page import Figure, Page, Passage, Words, told
@@ -65,7 +65,6 @@ def comparison_page(r: ComparisonResult) -> Page:
         total=sum(counts.values()),
         counted=[f"{n} {'is' if n == 1 else 'are'} {word}" for word, n in counts.items() if n],
         first={one.name: one for one in reversed(r.claims)},
-        failed=_failed(r.claims) if r.evidence else {},
         faults=list(dict.fromkeys(one for row in r.table[1:] if (one := fault(row)))),
         needed=f"{FEWEST_SEEDS} seeds, {FEWEST_STEPS} steps and {FEWEST_PAIRS} held-out prompts",
         rates=list(_rates(r)),
@@ -80,16 +79,6 @@ def comparison_page(r: ComparisonResult) -> Page:
 def _named(method: str) -> str:
     """A method's or objective's name for readers."""
     return _NAMES.get(method, method)
-
-
-def _failed(claims: Sequence[Claim]) -> dict[tuple[str, str], list[str]]:
-    """(verdict, claim) of each that does not hold -> what was found, at either budget."""
-    found = defaultdict(list)
-    for one in claims:
-        if one.verdict != HOLDS:
-            where = f" at {BUDGETS[one.budget]}" if one.budget in BUDGETS else ""
-            found[one.verdict, one.claim].append(f"{one.evidence}{where}")
-    return dict(found)
 
 
 def _shares(table: Sequence[MethodResult]) -> list[str]:
