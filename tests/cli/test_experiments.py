@@ -324,9 +324,9 @@ def test_a_table_for_people_and_one_line_for_machines(
     result = json.loads(line)
     assert (result["evidence"], result["lacking"][0]) == (
         False,
-        "2 counted steps (5 are the least)",
+        "2 counted steps (3 are the least)",
     )
-    assert "No result: 2 counted steps (5 are the least)" in orpo.err
+    assert "No result: 2 counted steps (3 are the least)" in orpo.err
     (cell,) = result["cells"]
     assert (cell["batch_size"], cell["pairs"]) == (2, 4)
     modes = {name: side["gradient_checkpointing"] for name, side in cell["sides"].items()}

@@ -20,7 +20,7 @@ examples:
   orpo bench --model Qwen/Qwen2.5-0.5B --rows ultrafeedback-like --batch_size 2
   orpo bench --model ./model --dataset pairs.jsonl --lora --precision bf16-pure --json
 
-It needs 5 steps, one before them, and a machine that does nothing else: else it is no result."""
+It needs 3 steps, one before them, and a machine that does nothing else: else it is no result."""
 
 _MIB = 2**20
 _COLUMNS = ("", "ckpt", "pairs/s", "tokens/s", "GFLOP/s", "matmul", "peak MiB", "less idle")

@@ -42,7 +42,7 @@ _WITHOUT_ORPO = {
 }
 """What torch and oneDNN do by themselves."""
 _PRODUCTS = 7
-_FEWEST_STEPS = 5  # of two sides that are as fast one leads in each of five with a chance of 1/16
+_FEWEST_STEPS = 3  # a median of fewer is the slower or the faster one
 _BUSY, _UNSTEADY = 0.25, 0.2  # share of the processors at work for others; change of their rate
 
 
