@@ -18,6 +18,7 @@ def refusal(error: BaseException, name: str, kind: str = "model") -> tuple[str, 
     status = next((one for one in statuses if one is not None), None)
     unreached = status is None and any(sign in kinds for sign in ("Offline", *_UNREACHED))
     told = next((one for one in _OFFLINE if os.environ.get(one, "").upper() in _ON), "")
+    named = [one for one in raised if any(sign in type(one).__name__ for sign in _UNREACHED)]
     page = f"https://huggingface.co/{'datasets/' * (kind == 'data set')}"
     page += name.partition(":")[0].partition("@")[0]
     none = "NotFoundError" in kinds.replace("LocalEntryNotFound", "") or status in {401, 404}
@@ -29,7 +30,7 @@ def refusal(error: BaseException, name: str, kind: str = "model") -> tuple[str, 
         ),
         (
             unreached,
-            f"{_NOT_KEPT}; the Hub cannot be reached ({_first(raised[-1])})",
+            f"{_NOT_KEPT}; the Hub cannot be reached ({_first([*named, raised[-1]][0])})",
             "Look at the network, a proxy or HF_ENDPOINT; or give a folder.",
         ),
         (
