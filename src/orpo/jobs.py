@@ -235,11 +235,10 @@ def _is_whole(trainer: ORPOTrainer, checkpoint: Path, evidence: Evidence) -> boo
 
 
 def _finished(folder: Path, first: bool) -> float:
-    """The loss of a run that was finished; it may have been killed before its last report."""
-    if first:
-        from orpo.report.write import write_report  # noqa: PLC0415 - seldom
-
-        write_report(folder)
+    """The loss of a run that was finished; its pages are written if a kill left them undone."""
+    report, model = folder / files.REPORT, folder / manifest.MANIFEST
+    if first and (not report.exists() or report.stat().st_mtime < model.stat().st_mtime):
+        _write_pages(folder)  # the page on its way there was of an unfinished run
     metrics = files.read_run(folder).metrics
     return next((line["train_loss"] for line in metrics[::-1] if "train_loss" in line), 0.0)
 
