@@ -218,14 +218,15 @@ def loss_spikes(series: Series | None) -> list[float]:
 
 def loss_tripled(series: Series | None) -> Turn | None:
     """Whether the last three losses are all at three times where the run started, or above."""
-    values = series.values if series else []
-    if series is None or len(values) < 4:
+    points = list(series.points.items()) if series else []
+    if series is None or len(points) < 4:
         return None
-    first, _, used = _stretch(values, series.weights, 1, _FEWEST_PAIRS)
-    now = min(values[-3:])
-    if len(values) < used + 3 or now < 3 * first or now - first < 0.1:
+    start = series.part(points[:_FEWEST_PAIRS])
+    first, _, used = _stretch(start.values, start.weights, 1, _FEWEST_PAIRS)
+    now = min(value for _, value in points[-3:])
+    if len(points) < used + 3 or now < 3 * first or now - first < 0.1:
         return None
-    return Turn("loss", first, values[-1])
+    return Turn("loss", first, points[-1][1])
 
 
 def chosen_fell(odds: Shift | None, chosen: Shift | None) -> bool:

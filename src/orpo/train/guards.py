@@ -102,7 +102,7 @@ class CurveGuard(TrainerCallback):
     def _take_down(self, args: Any, step: int, logs: Mapping[str, float]) -> float:
         """Remember a line; the part of a usual one that it covers."""
         size = args.per_device_train_batch_size * args.gradient_accumulation_steps
-        covered = step - max(self._pairs, default=0)
+        covered = step - next(reversed(self._pairs), 0)
         self._pairs[step] = float(max(covered, 1) * size * args.world_size)
         whole = self._pairs[step] / median_high([*self._pairs.values()][-HISTORY:])
         for name, points in self._curves.items():
@@ -125,7 +125,7 @@ class CurveGuard(TrainerCallback):
             found["loss_spike"] = loss_spike(curves["loss"].values[-HISTORY - 1 :], whole)
             found["loss_tripled"] = loss_tripled(curves["loss"])
         found["margin_collapse"] = margin_collapse(*map(list, self._recent.values()))
-        if self._logs % min(10, 1 + self._logs // 100) == 0:  # it takes the whole curve
+        if self._logs % self._seldom == 0:  # it takes the whole curve
             odds, chosen = (shift(curves[name]) for name in _CURVES[1:])
             fell = "loss_tripled" not in self._seen and chosen_fell(odds, chosen)
             if chosen is not None and fell:  # of a loss that tripled it is a consequence
@@ -134,7 +134,11 @@ class CurveGuard(TrainerCallback):
 
     def _may_say(self, kind: str) -> bool:
         last, self._seen[kind] = self._seen.get(kind), self._logs
-        return last is None or self._logs - last >= HISTORY
+        return last is None or self._logs - last >= HISTORY + self._seldom - 1
+
+    @property
+    def _seldom(self) -> int:
+        return 1 + self._logs // 50
 
 
 LOADING = "loading data"
