@@ -17,6 +17,14 @@ LONG = (
     "its tower, which was built for a fair, and its bread is good, so that few of them ever leave."
 )
 ANSWERS = [Answer(TEXT.format(i), TEXT.format(i + 50), TEXT.format(7)) for i in range(16)]
+CHINESE = "好的，这个词是第{}号城市，它在河的旁边，每年都有很多人去看它，也有很多人留下来。"
+LABELS = [
+    Answer(TEXT.format(i), label, label) for i in range(16) for label in (("No.", "Yes.")[i % 2],)
+]
+HALF_EMPTY = [
+    replace(one, before="" if i < 8 else one.before, after="" if i < 9 else one.after)
+    for i, one in enumerate(ANSWERS)
+]
 GOOD = Measured(
     ranking=Moved(0.9, 0.7, 0.12, 0.28, 100),
     chosen=Moved(-1.0, -1.3, 0.2, 0.4, 100),
@@ -44,11 +52,15 @@ def answers(after: Any, before: Any = None, **more: Any) -> list[Answer]:
         ({"checked": None}, "better", "its 16 answers read as text."),
         ({"answers": None}, "ranks better", "what it writes was not looked at"),
         ({"answers": []}, "ranks better", "what it writes was not looked at"),
+        ({"answers": ANSWERS[:2]}, "ranks better", "what it writes was hardly looked at"),
         # The chosen answers.
         ({"chosen": Moved(-106.0, -12.6, -95, -91, 100)}, "worse", "became improbable (NLL per"),
         ({"chosen": Moved(-106.0, -12.6)}, "worse", "a perplexity of over a million"),
         ({"chosen": Moved(-1.5, -1.3, -0.3, -0.1, 100)}, "doubtful", "became less probable"),
         ({"chosen": Moved(-1.5, -1.3, -0.5, 0.1, 100)}, "better", "stayed as probable"),
+        ({"chosen": Moved(-3.5, -1.3, -4.6, 0.1, 100)}, "doubtful", "may have become improbable"),
+        ({"chosen": None}, "doubtful", "how probable the chosen answers became was not measured"),
+        ({"chosen": None, "answers": None}, "doubtful", "became was not measured"),
         ({"chosen": Moved(-1.33, -1.3, -0.04, -0.02, 100)}, "better", "stayed as probable"),
         ({"chosen": Moved(-4.96, -9.0, 3, 5, 100)}, "doubtful", "improbable to it"),
         ({"chosen": Moved(math.nan, -1.3)}, "worse", "no finite probability"),
@@ -87,6 +99,24 @@ def answers(after: Any, before: Any = None, **more: Any) -> list[Answer]:
             "worse",
             "word for word the same: 16 of 16",
         ),
+        ({"answers": LABELS}, "better", "its 16 answers read as text"),
+        ({"answers": LABELS[:4]}, "better", "its 4 answers read as text"),
+        ({"answers": [replace(a, after="Yes.") for a in LABELS]}, "worse", "the same: 16 of 16"),
+        ({"answers": [replace(a, chosen="Yes.", after="Yes.") for a in LABELS]}, "worse", "the sa"),
+        ({"answers": answers("Hi.")[:4]}, "worse", "word for word the same: 4 of 4"),
+        ({"answers": HALF_EMPTY}, "doubtful", "do not read as text: 9 of 16"),
+        ({"answers": answers(LONG, prompt=LONG), "checked": None}, "better", "read as text"),
+        (
+            {"answers": [replace(one, prompt=one.after) for one in ANSWERS], "checked": None},
+            "doubtful",
+            "answers that repeat the prompt: 16 of 16 (before: 0)",
+        ),
+        (
+            {"answers": answers(CHINESE, chosen=TEXT), "checked": None},
+            "doubtful",
+            "in another script than the preferred ones: 16 of 16",
+        ),
+        ({"answers": answers(CHINESE, chosen=CHINESE), "checked": None}, "better", "read as"),
         ({"answers": answers("{} a", TEXT)}, "better", "read as text"),  # what was checked decides
         ({"answers": answers("{} a", TEXT), "checked": None}, "doubtful", "shrank to"),
         ({"answers": answers("{} a", TEXT, chosen="b c"), "checked": None}, "better", ""),
@@ -109,7 +139,8 @@ def test_one_thing_is_enough(change: dict[str, Any], word: str, said: str) -> No
     assert said in found.says
     assert found.good == (word in ("better", "ranks better"))
     assert ("etter" in found.says.replace("Not shown to be better", "")) == found.good
-    assert bool(found.against and found.gained) == (". Though " in found.says)
+    beside = found.against or (word == "undecided" and "checked answers are" in found.says)
+    assert bool(beside and found.gained) == (". Though " in found.says)
 
 
 def test_it_is_never_better_by_chance_more_often_than_said() -> None:
@@ -135,6 +166,13 @@ def test_real_kinds_of_text_are_text() -> None:
         "Yes 👍🏽 — voilà: “naïve” façade…",
         "1. Apples\n2. Pears\n3. Plums\n4. Cherries\n5. Figs\n6. Dates",
         "No.",
+        "1000000",
+        "0.00001",
+        "👍",
+        "[]",
+        "^[a-z]+$",
+        "| a | b |\n|:---:|:---:|\n| 1 | 2 |",
+        "São Paulo: £5, ÂNGELA, “naïve”, 20 °C",
         "Cut through the last 字\ufffd",
     ):
         assert broken(text) == "", text
@@ -146,6 +184,9 @@ def test_real_kinds_of_text_are_text() -> None:
         "THE FINITE, THE FINITE, THE FINITE, THE FINITE, THE FINITE, ": "repetition",
         "好好好好好好好好好好好好好好好": "repetition",
         "no no no no no no": "repetition",
+        "0000000000000000000": "repetition",
+        "Itâ€™s a cafÃ©.": "invalid characters",
+        "!!!": "jumbled characters",
         "$$#@@!!((**&&^^%%~~": "jumbled characters",
         "aбcдeжfзgиhкl": "jumbled characters",
     }.items():

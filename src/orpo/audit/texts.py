@@ -6,6 +6,7 @@ The expressions that tell are data, in `texts.toml`.
 import re
 import tomllib
 import unicodedata
+from collections import Counter
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -120,14 +121,18 @@ def broken(answer: str) -> str:
     text = answer.strip().removesuffix("\ufffd")  # a limit may cut through the last character
     if not text:
         return "no text"
-    kinds = [unicodedata.category(c) for c in text if c not in "\n\t\r"]
-    if "\ufffd" in text or not _NO_TEXT.isdisjoint(kinds):
+    shown = [c for c in _RULED.sub("", text) if c not in "\n\t\r"]
+    kinds = [unicodedata.category(c) for c in shown]
+    if "\ufffd" in text or _MISREAD.search(text) or not _NO_TEXT.isdisjoint(kinds):
         return "invalid characters"
     if markup_in(text):
         return "a chat template's markup"
-    if _repeats(text):
+    if not _NUMBER.fullmatch(text) and _repeats(text):
         return "repetition"
-    legible = sum(kind[0] in "LMNZ" for kind in kinds)
+    signs = Counter(kinds)
+    closed = signs["Ps"] == signs["Pe"]  # brackets of code, which are closed
+    legible = sum(kind[0] in "LMNZ" or (closed and kind in ("Ps", "Pe")) for kind in kinds)
+    legible += sum(c >= _PICTURES and kind == "So" for c, kind in zip(shown, kinds, strict=True))
     letters = [_script_of_letter(c) for c in text if c.isalpha()]
     mixed = sum(a != b for a, b in pairwise(letters))
     if legible < _LEGIBLE * len(kinds) or mixed > max(3, _MIXED * len(letters)):
@@ -136,6 +141,10 @@ def broken(answer: str) -> str:
 
 
 _NO_TEXT = {"Cc", "Co", "Cs"}  # control, private use, surrogates
+_PICTURES = "\u2600"  # from here on: emoji and the like
+_NUMBER = re.compile(r"[-+]?\d[\d.,:/-]{,11}")  # 1000000 is no loop
+_RULED = re.compile(r"^\|[|: -]*-{3}[|: -]*$", re.MULTILINE)  # below the head of a table
+_MISREAD = re.compile(r"Ã[\x80-¿]|â€[\x80-¿™œ¦š˜]|ï¿½")  # UTF-8 read as another encoding
 
 
 def _repeats(text: str) -> bool:

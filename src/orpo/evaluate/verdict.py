@@ -8,13 +8,13 @@ Whatever speaks against it is said first.
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from statistics import fmean, median
 from typing import Any, Literal
 
-from orpo.audit.texts import broken
+from orpo.audit.texts import broken, script_of
 from orpo.evaluate.intervals import paired_interval
 from orpo.runs.files import OTHER_TEMPLATE, Run
 
@@ -22,6 +22,7 @@ Word = Literal["better", "ranks better", "doubtful", "worse", "undecided", "unme
 
 FEWEST_PAIRS = 20
 """Held-out prompts without which nothing is decided."""
+_FEWEST_ANSWERS = 3
 NO_SENSE = 4.0
 """Nats per token: a perplexity of 55, far from any text that a model knows."""
 _IMPROBABLE = math.log(1.5)  # nats per token: half as much perplexity again
@@ -34,7 +35,9 @@ _MOMENTS = ("before", "after")
 
 _HEADS: dict[Word, str] = {
     "better": "Better than {than}",
-    "ranks better": "It ranks held-out pairs better than {than}; what it writes was not looked at",
+    "ranks better": (
+        "It ranks held-out pairs better than {than}; what it writes was {looked} looked at"
+    ),
     "doubtful": "Not shown to be better than {than}",
     "worse": "This model is worse than {than}",
     "undecided": "No clear difference from {than}",
@@ -84,6 +87,7 @@ class Answer:
     before: str
     after: str
     chosen: str = ""  # the preferred answer in the data
+    prompt: str = ""  # what was asked last
     endless: tuple[bool, bool] = (False, False)  # cut off at the limit, before and after
 
 
@@ -121,7 +125,9 @@ def judge(seen: Measured, than: str = THE_START) -> Verdict:
     case = _Case()
     right = seen.checked is not None and seen.checked.low > 0
     ranks = _judge_ranking(seen.ranking, case, right=right)
-    _judge_checks(seen.checked, case)
+    if ranks and seen.chosen is None and seen.trained is None:
+        case.doubts.append("how probable the chosen answers became was not measured")
+    checks = _judge_checks(seen.checked, case)
     _judge_probability(seen, case)
     _judge_answers(seen.answers or (), seen.longer_chosen or 0.0, case, right=right)
     if seen.other_template and not right:
@@ -134,11 +140,13 @@ def judge(seen: Measured, than: str = THE_START) -> Verdict:
     elif case.doubts:
         word = "doubtful"
     elif ranks:
-        word = "better" if seen.answers else "ranks better"
+        word = "better" if len(seen.answers or ()) >= _FEWEST_ANSWERS else "ranks better"
     against = (*case.ruin, *case.doubts)
-    told = [*against, *case.open] if word not in ("better", "ranks better") else case.gained
-    head = _HEADS[word].format(than=than)
-    though = [f"Though {_joined(case.gained)}"] if case.gained and against else []
+    good = word in ("better", "ranks better")
+    told = case.gained if good else [*against, *case.open]
+    head = _HEADS[word].format(than=than, looked="hardly" if seen.answers else "not")
+    beside = [] if good else case.gained if against else checks
+    though = [f"Though {_joined(beside)}"] if beside else []
     says = f"{'. '.join([f'{head}: ' + '; '.join(told), *though])}." if told else f"{head}."
     return Verdict(word, says, against, tuple(case.gained), head, (*told, *though))
 
@@ -157,8 +165,11 @@ def _judge_probability(seen: Measured, case: _Case) -> None:
         case.ruin.append("the chosen answers have no finite probability")
         return
     lost, sure = -one.change, one.high < 0 or not math.isfinite(one.high)
-    if lost >= _IMPROBABLE and sure:
-        case.ruin.append(f"the chosen answers became improbable ({_nll(one)})")
+    if lost >= _IMPROBABLE:
+        told = "became" if sure else "may have become"
+        (case.ruin if sure else case.doubts).append(
+            f"the chosen answers {told} improbable ({_nll(one)})"
+        )
     elif lost > _LESS_PROBABLE and sure:
         case.doubts.append(f"the chosen answers became less probable ({_nll(one)})")
     elif -one.after > NO_SENSE:
@@ -197,14 +208,15 @@ def _judge_ranking(one: Moved | None, case: _Case, *, right: bool) -> bool:
     return False
 
 
-def _judge_checks(one: Moved | None, case: _Case) -> None:
-    """Answers that were checked must not be wrong more often."""
+def _judge_checks(one: Moved | None, case: _Case) -> list[str]:
+    """Answers that were checked must not be wrong more often; what was gained by them."""
     if one is None or one.before is None:
-        return
+        return []
     shown = f"{_percent(one.after)} of {one.n:,} checked answers are right, before "
     shown += f"{_percent(one.before)}{_ends(one)}"
     fell, rose = one.high < 0, one.low > 0
     (case.ruin if fell else case.gained if rose else case.open).append(shown)
+    return [shown] if rose else []
 
 
 def _judge_answers(answers: Sequence[Answer], longer: float, case: _Case, *, right: bool) -> None:
@@ -212,28 +224,20 @@ def _judge_answers(answers: Sequence[Answer], longer: float, case: _Case, *, rig
     n, least = len(answers), max(2, math.ceil(_ODD * len(answers)))
     if not n:
         return
-    sound = True
-    faults = [[broken(getattr(one, moment)) for one in answers] for moment in _MOMENTS]
-    before, after = ([fault for fault in some if fault] for some in faults)
-    if len(after) - len(before) >= least or len(after) >= max(1, n / 2):
-        kinds = ", ".join(f"{kind} in {count}" for kind, count in Counter(after).most_common())
-        told = f"answers that do not read as text: {len(after)} of {n} ({kinds}; "
-        told += f"before: {len(before)})"
-        (case.ruin if len(after) > len(before) else case.doubts).append(told)
-        sound = False
-    same = [Counter(getattr(one, m) for one in answers).most_common(1)[0][1] for m in _MOMENTS]
-    if n >= 5 and same[1] >= max(3, n / 2) and same[1] > same[0]:
-        case.ruin.append(f"answers that are word for word the same: {same[1]} of {n}")
-        sound = False
+    sound = _judge_texts(answers, least, case)
     # An answer that the data would have ended long before; others are just long.
     endless = [
         sum(one.endless[i] and len(getattr(one, m)) > 1.5 * len(one.chosen) for one in answers)
         for i, m in enumerate(_MOMENTS)
     ]
-    if endless[1] - endless[0] >= least:
-        told = f"answers that do not come to an end: {endless[1]} of {n} (before: {endless[0]})"
-        case.doubts.append(told)
-        sound = False
+    odd = {"that do not come to an end": endless}
+    if not right:
+        odd["that repeat the prompt"] = _count(answers, lambda one, text: _same(text, one.prompt))
+        odd["in another script than the preferred ones"] = _count(answers, _foreign)
+    for what, (old, now) in odd.items():
+        if now - old >= least:
+            case.doubts.append(f"answers {what}: {now} of {n} (before: {old})")
+            sound = False
     grown = _times([(len(one.before), len(one.after)) for one in answers])
     wanted = _times([(len(one.before), len(one.chosen)) for one in answers if one.chosen])
     if grown >= _LONGER and longer >= _BY_LENGTH and not right:
@@ -245,6 +249,45 @@ def _judge_answers(answers: Sequence[Answer], longer: float, case: _Case, *, rig
         case.doubts.append(f"its answers shrank to {_percent(grown)} of their length")
     if sound:
         case.gained.append(f"its {n} answer{'s read' if n > 1 else ' reads'} as text")
+
+
+def _judge_texts(answers: Sequence[Answer], least: int, case: _Case) -> bool:
+    """Whether what is written reads as text, and is not the same whatever was asked."""
+    n, sound = len(answers), True
+    faults = [[broken(getattr(one, moment)) for one in answers] for moment in _MOMENTS]
+    before, after = ([fault for fault in some if fault] for some in faults)
+    more = len(after) - len(before) >= least
+    if more or len(after) >= max(1, n / 2):
+        kinds = ", ".join(f"{kind} in {count}" for kind, count in Counter(after).most_common())
+        told = f"answers that do not read as text: {len(after)} of {n} ({kinds}; "
+        told += f"before: {len(before)})"
+        (case.ruin if more else case.doubts).append(told)
+        sound = False
+    old, now, wanted = (
+        max(Counter(text for one in answers if (text := getattr(one, name))).values(), default=0)
+        for name in (*_MOMENTS, "chosen")
+    )
+    # Labels, such as Yes and No, are the same as often as the data has them so; not all of them.
+    meant = wanted < n and now <= wanted + least / 2
+    if n >= 3 and now >= max(3, n / 2) and now > old and not meant:
+        case.ruin.append(f"answers that are word for word the same: {now} of {n}")
+        sound = False
+    return sound
+
+
+def _count(answers: Sequence[Answer], is_so: Callable[[Answer, str], bool]) -> list[int]:
+    """How many answers are so, before and after."""
+    return [sum(is_so(one, getattr(one, moment)) for one in answers) for moment in _MOMENTS]
+
+
+def _same(text: str, other: str) -> bool:
+    return bool(text.strip()) and text.split() == other.split()
+
+
+def _foreign(one: Answer, text: str) -> bool:
+    """Whether a text is clearly in another script than the preferred answer."""
+    said, wanted = script_of(text), script_of(one.chosen)
+    return said.clear and wanted.clear and said.name != wanted.name
 
 
 def _times(lengths: Sequence[tuple[int, int]]) -> float:
@@ -307,6 +350,7 @@ def measured(run: Run) -> Measured:
                 str(row["before"]),
                 str(row["after"]),
                 str(row.get("chosen") or ""),
+                _asked(row.get("prompt")),
                 (row.get("cut_before") is True, row.get("cut_after") is True),
             )
             for row in run.samples
@@ -316,6 +360,12 @@ def measured(run: Run) -> Measured:
         broke=broke[-1] if broke else None,
         other_template=OTHER_TEMPLATE in str(notes),
     )
+
+
+def _asked(prompt: object) -> str:
+    """The last turn of a prompt."""
+    turns = prompt if isinstance(prompt, list) else [prompt]
+    return str(_dict(turns[-1]).get("content", turns[-1])) if turns else ""
 
 
 def of_pairs(before: Mapping[str, Any], after: Mapping[str, Any]) -> Measured:
