@@ -1,7 +1,9 @@
 """The verdict: what may be called better, and what may not."""
 
+import json
 import math
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,7 +11,9 @@ import pytest
 
 from orpo.audit.texts import broken
 from orpo.evaluate.intervals import paired_interval
-from orpo.evaluate.verdict import Answer, Measured, Moved, Verdict, judge
+from orpo.evaluate.verdict import Answer, Measured, Moved, Verdict, judge, measured
+from orpo.runs.files import read_run
+from tests.report.runs import recipe_of, write_run
 
 TEXT = "The capital of France is Paris, which lies on the river Seine, and {} is a number."
 LONG = (
@@ -73,6 +77,14 @@ def answers(after: Any, before: Any = None, **more: Any) -> list[Answer]:
         ({"ranking": Moved(1.0, 0.0, 0.4, 1.0, 6)}, "undecided", "fewer than 20 held-out prompts"),
         ({"ranking": Moved(0.9, 0.2, 0.5, 0.8, 100), "checked": None}, "doubtful", "wrong way rou"),
         ({"ranking": Moved(0.9, 0.2, 0.5, 0.8, 100)}, "better", "before in 20.0 %"),  # it was meant
+        (
+            {"ranking": Moved(0.0, 0.0, -0.09, 0.09, 39), "checked": None},
+            "doubtful",
+            "it prefers the rejected answers, so see whether",
+        ),
+        ({"ranking": Moved(0.0, 0.0, -0.09, 0.09, 39)}, "undecided", "its ranking is the same"),
+        ({"remembered": (440, 440)}, "doubtful", "of 440 of 440 held-out rows are in the training"),
+        ({"remembered": (4, 440)}, "better", "read as text"),
         ({"ranking": Moved(0.9, None, n=100)}, "undecided", "before was not measured"),
         ({"ranking": None, "checked": None}, "unmeasured", "no held-out pairs were scored"),
         (
@@ -141,6 +153,19 @@ def test_one_thing_is_enough(change: dict[str, Any], word: str, said: str) -> No
     assert ("etter" in found.says.replace("Not shown to be better", "")) == found.good
     beside = found.against or (word == "undecided" and "checked answers are" in found.says)
     assert bool(beside and found.gained) == (". Though " in found.says)
+
+
+def test_what_the_audit_found_and_what_was_asked_are_read(tmp_path: Path) -> None:
+    found = {"check": "leakage", "verdict": "stop", "count": 30, "of": 40}
+    row = {"before": "a", "after": "b", "chosen": "c"}
+    asked = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Who?"}]
+    files = {"audit": {"findings": [found]}, "samples": [{**row, "prompt": asked}, row]}
+    seen = measured(read_run(write_run(tmp_path / "run", recipe_of(), **files)))
+    assert seen.remembered == (30, 40)
+    assert [one.prompt for one in seen.answers or ()] == ["Who?", ""]
+    for broken_one in ({"findings": [1]}, {"findings": 3}, [], {}):
+        (tmp_path / "run" / "audit.json").write_text(json.dumps(broken_one))
+        assert measured(read_run(tmp_path / "run")).remembered is None
 
 
 def test_it_is_never_better_by_chance_more_often_than_said() -> None:

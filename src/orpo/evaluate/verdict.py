@@ -16,7 +16,8 @@ from typing import Any, Literal
 
 from orpo.audit.texts import broken, script_of
 from orpo.evaluate.intervals import paired_interval
-from orpo.runs.files import OTHER_TEMPLATE, Run
+from orpo.runs.files import AUDIT, OTHER_TEMPLATE, Run
+from orpo.runs.reading import read_object
 
 Word = Literal["better", "ranks better", "doubtful", "worse", "undecided", "unmeasured"]
 
@@ -102,6 +103,7 @@ class Measured:
     longer_chosen: float | None = None  # share of pairs whose chosen answer is the longer one
     trained: tuple[float, float] | None = None  # `chosen` on training pairs: first, last
     broke: int | None = None  # a step at which the loss was NaN or infinite, and none was later
+    remembered: tuple[int, int] | None = None  # held-out rows whose prompts were trained on, of all
     other_template: bool = False  # asked and trained with another one than the model's own
 
 
@@ -129,6 +131,12 @@ def judge(seen: Measured, than: str = THE_START) -> Verdict:
         case.doubts.append("how probable the chosen answers became was not measured")
     checks = _judge_checks(seen.checked, case)
     _judge_probability(seen, case)
+    if seen.remembered is not None and seen.remembered[0] >= _ODD * seen.remembered[1]:
+        known, of = seen.remembered
+        case.doubts.append(
+            f"the prompts of {known:,} of {of:,} held-out rows are in the training data: what was "
+            "measured is memory"
+        )
     _judge_answers(seen.answers or (), seen.longer_chosen or 0.0, case, right=right)
     if seen.other_template and not right:
         case.doubts.append("both were measured with another chat template than the model's own")
@@ -193,6 +201,11 @@ def _judge_ranking(one: Moved | None, case: _Case, *, right: bool) -> bool:
         case.open.append(f"fewer than {FEWEST_PAIRS} held-out prompts decide nothing; {shown}")
     elif one.high < 0:
         case.ruin.append(f"it ranks worse: {shown}")
+    elif one.low <= 0 and max(one.before, one.after) < _SWAPPED and not right:
+        case.doubts.append(
+            f"{shown}: it prefers the rejected answers, so see whether chosen and rejected are the "
+            "wrong way round"
+        )
     elif one.low <= 0:
         same = "its ranking is the same" if one.change == 0 else "chance may explain its ranking"
         needed = f"; about {one.needed:,} pairs would show such a change" if one.needed else ""
@@ -358,14 +371,29 @@ def measured(run: Run) -> Measured:
         ],
         trained=(median(logged[:part]), median(logged[-part:])) if len(logged) > 1 else None,
         broke=broke[-1] if broke else None,
+        remembered=_remembered(run),
         other_template=OTHER_TEMPLATE in str(notes),
     )
+
+
+def _remembered(run: Run) -> tuple[int, int] | None:
+    """How many held-out rows ask what was trained on, and of how many, as the audit found."""
+    try:
+        found = read_object(run.path / AUDIT).get("findings")
+    except (OSError, ValueError):
+        return None
+    for one in map(_dict, found if isinstance(found, list) else []):
+        known, of = _number(one.get("count")), _number(one.get("of"))
+        if one.get("check") == "leakage" and known and of:
+            return int(known), int(of)
+    return None
 
 
 def _asked(prompt: object) -> str:
     """The last turn of a prompt."""
     turns = prompt if isinstance(prompt, list) else [prompt]
-    return str(_dict(turns[-1]).get("content", turns[-1])) if turns else ""
+    last = turns[-1] if turns else None
+    return str(_dict(last).get("content") or "") if isinstance(last, dict) else str(last or "")
 
 
 def of_pairs(before: Mapping[str, Any], after: Mapping[str, Any]) -> Measured:
