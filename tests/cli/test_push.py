@@ -11,6 +11,7 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard
 
+from orpo.quantities import as_percent
 from tests.cli.conftest import Orpo
 from tests.hub_server import READER, TOKEN, Hub, hub
 from tests.jobs.small_run import flip
@@ -84,7 +85,7 @@ def test_the_card_has_the_numbers_and_the_hub_can_read_its_header(orpo: Orpo, ru
         "pairs.jsonl, held out",
     )
     share = after["intervals"]["preference_accuracy"]
-    assert f"({share['low']:.4g} to {share['high']:.4g})" in card.text
+    assert f"({as_percent(share['low'])} to {as_percent(share['high'])})" in card.text
     assert evaluation["verdict"]["says"] in card.text
     account = yaml.safe_load((run / "recipe.yaml").read_text())["_run"]["data"]["train_dataset"]
     assert f"{account['rows_in']} rows, {account['kept']} kept" in card.text

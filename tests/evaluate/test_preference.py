@@ -12,6 +12,7 @@ from orpo import ORPOConfig
 from orpo.data.types import Row
 from orpo.evaluate import preference_summary
 from orpo.evaluate.intervals import Interval
+from orpo.evaluate.preference.evaluation import trained_on
 from orpo.evaluate.preference.measures import (
     METRICS,
     calibration,
@@ -30,6 +31,7 @@ from orpo.evaluate.preference.pairs import (
 from orpo.evaluate.results import Change, Preferences
 from orpo.runs.typed import plain
 from orpo.train.trainer import ORPOTrainer
+from tests.report.runs import recipe_of, write_run
 from tests.train.small import byte_tokenizer, text_rows, tiny_llama
 
 
@@ -204,3 +206,13 @@ def test_one_model_in_words() -> None:
         "Prefers the chosen answer in 90.0 % of 100 held-out pairs (95 % interval 82.6 to 94.5): "
         "more often than a coin would."
     )
+
+
+def test_it_is_known_which_pairs_a_run_was_trained_on(tmp_path: Path) -> None:
+    names = {"dataset": "/data/a.jsonl", "eval_dataset": "/data/b.jsonl"}
+    found = {"check": "leakage", "count": 30, "of": 40}
+    run = write_run(tmp_path / "run", recipe_of(**names), audit={"findings": [found]})
+    assert trained_on(run, "/data/a.jsonl", 7) == (7, 7)
+    assert trained_on(run, "/data/b.jsonl", 7) == (30, 40)
+    assert trained_on(run, "/data/c.jsonl", 7) is None
+    assert trained_on(tmp_path, "/data/a.jsonl", 7) is None

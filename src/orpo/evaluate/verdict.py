@@ -371,12 +371,12 @@ def measured(run: Run) -> Measured:
         ],
         trained=(median(logged[:part]), median(logged[-part:])) if len(logged) > 1 else None,
         broke=broke[-1] if broke else None,
-        remembered=_remembered(run),
+        remembered=remembered(run),
         other_template=OTHER_TEMPLATE in str(notes),
     )
 
 
-def _remembered(run: Run) -> tuple[int, int] | None:
+def remembered(run: Run) -> tuple[int, int] | None:
     """How many held-out rows ask what was trained on, and of how many, as the audit found."""
     try:
         found = read_object(run.path / AUDIT).get("findings")

@@ -21,9 +21,9 @@ from orpo.evaluate.judge.fences import conversation
 from orpo.evaluate.loading import Answerer, load_answerer
 from orpo.evaluate.preference import pairs as scoring
 from orpo.evaluate.preference.measures import compare, measure, told
-from orpo.evaluate.verdict import judge, of_pairs
+from orpo.evaluate.verdict import judge, of_pairs, remembered
 from orpo.quantities import as_count
-from orpo.runs.files import EVALUATION, short_name, write_json
+from orpo.runs.files import EVALUATION, RECIPE, found_names, read_run, short_name, write_json
 from orpo.runs.reading import read_object
 from orpo.runs.typed import plain, typed
 from orpo.setting_types import as_declared
@@ -62,6 +62,19 @@ def held_out_rows(
         return rows
     seed = int(recipe.get("seed") or config.seed or 0)
     return hold_out(rows, share, seed, " + ".join(names), **how)[1]
+
+
+def trained_on(model: Path, dataset: str, pairs: int) -> tuple[int, int] | None:
+    """Of how many pairs a run was trained on the prompts, and of how many that is known."""
+    if not (model / RECIPE).is_file():
+        return None
+    run = read_run(model)
+    recipe = found_names(run.recipe, model)
+    trained = as_declared(recipe.get("dataset") or [], list[str], "dataset")
+    if Path(dataset).absolute() in [Path(name).absolute() for name in trained]:
+        kept = as_declared(recipe.get("held_out"), float | None, "held_out") or 0.0
+        return round(pairs * (1 - kept)), pairs
+    return remembered(run) if dataset == recipe.get("eval_dataset") else None
 
 
 @dataclass
@@ -194,7 +207,8 @@ class PreferenceEvaluation:
         before = measure(self.scored["before"])
         after = compare(after, self.scored["before"], pairs)
         than = short_name(self.settings["baseline"])
-        found = judge(of_pairs(plain(before), plain(after)), than)
+        known = trained_on(Path(self.settings["model"]), self.settings["dataset"], len(pairs))
+        found = judge(replace(of_pairs(plain(before), plain(after)), remembered=known), than)
         after = replace(after, verdict=found.says)
         lost = len(pairs) - (after.compared or 0)
         if lost:
