@@ -116,12 +116,17 @@ def as_columns(value: Any) -> dict[str, str]:
         parts = [part.partition("=") for part in value.split(",") if part.strip()]
         wrong = next((name for name, equals, _ in parts if not equals), None)
         if wrong is not None:
-            raise ConfigError(f"{wrong.strip()!r} names one column", where=where, fix=way)
+            as_json = """Where a name has a comma, write JSON: '{"prompt": "a, b"}'."""
+            what = f"{wrong.strip()!r} names one column"
+            raise ConfigError(what, where=where, fix=f"{way} {as_json}")
         names = {ours.strip(): theirs for ours, _, theirs in parts}
         if len(names) < len(parts):
             raise ConfigError("names one of ours twice", where=where, fix=way)
     else:
-        names = as_mapping(value, where)
+        try:
+            names = as_mapping(value, where)
+        except ConfigError as error:
+            raise ConfigError(error.what, where=where, fix=way) from error
     theirs: Any
     for ours, theirs in names.items():
         if not (theirs and type(theirs) is str):

@@ -337,6 +337,11 @@ class TestNearMisses:
             dict.fromkeys(names, "x")
         )
 
+    def test_a_row_in_place_of_a_header_is_no_list_of_names(self) -> None:
+        told = refusal(dict.fromkeys((letter * 70 for letter in "abc"), "x"))
+        assert "write names above: prompt,chosen,rejected" in told
+        assert "--columns" not in told
+
     def test_what_holds_nothing_or_means_something_else_is_nobodys_business(self) -> None:
         alone = {"prompt": "p", "chosen": "c"}
         assert not read({**alone, "reject": None}).has_rejected

@@ -168,6 +168,7 @@ BROKEN: dict[str, tuple[bytes, str]] = {
     "quote-later.csv": (b'prompt,chosen\r\na,b\r\nc,"d\r\ne,f\r\ng,h\r\n', ":3: broken CSV"),
     "after-quote.csv": (b'prompt,chosen\r\n"a"b,c\r\n', ":2: broken CSV"),
     "too-many.csv": (b"prompt,chosen\r\na,b\r\nc,d, e\r\n", ":3: broken CSV: 3 fields for 2"),
+    "caret.csv": (b'prompt^chosen\r\na^"b, c"\r\n', "Line 1 is one column, 'prompt^chosen'"),
     "twice.csv": (b"prompt,chosen,chosen\r\na,b,c\r\n", ":1: column 'chosen' is there twice"),
     "text.parquet": (b"PAR1 but nothing else", "broken Parquet"),
     "empty.parquet": (b"", "broken Parquet"),

@@ -76,7 +76,7 @@ class Options:
 def run(options: Options) -> dict[str, Any]:
     """Audit, print a table, and write what was asked for."""
     if options.html:
-        ensure_writable(options.html, fix="Give the name of an HTML file.")
+        ensure_writable(options.html, fix="Give the name of an HTML file elsewhere.")
     audit = audit_dataset(options)
     _show(audit)
     if options.html:

@@ -1,5 +1,6 @@
 """`orpo evaluate harness`: benchmarks of a model, and of the one that it is compared with."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -51,20 +52,10 @@ def run(options: Options) -> dict[str, Any]:
     manager = find_tasks(options.plan)
     baseline = None if options.no_baseline else options.baseline or _own_base(options.model)
     names = {"after": options.model, **({"before": baseline} if baseline else {})}
-    from orpo.evaluate.generation import weights_digest  # noqa: PLC0415 - loads torch
-    from orpo.train.recorder import versions  # noqa: PLC0415
+    from orpo.train.recorder import versions  # noqa: PLC0415 - loads torch
 
     how = {"dtype": options.dtype, "trust_remote_code": options.trust_remote_code}
-    folder, plan = options.output_dir, asdict(options.plan)
-    del plan["batch_size"]
-    settings = {
-        "model": options.model,
-        "baseline": baseline,
-        **plan,
-        "tasks": list(options.plan.tasks),
-        "dtype": options.dtype,
-        "weights": [weights_digest(name) for name in names.values()],
-    }
+    folder, settings = options.output_dir, _settings(options, baseline, names)
     claim(options, settings, (ANSWERS, PARTS))
     write_json(folder / EVALUATION, plain(HarnessResult(settings)))
     measured = {
@@ -92,6 +83,22 @@ def run(options: Options) -> dict[str, Any]:
     show(page.tables[0].columns, page.tables[0].rows)
     say(f"page: {folder / REPORT}")
     return found
+
+
+def _settings(options: Options, baseline: str | None, names: Mapping[str, str]) -> dict[str, Any]:
+    """What decides the scores: a folder of other settings is another evaluation's."""
+    from orpo.evaluate.generation import weights_digest  # noqa: PLC0415 - loads torch
+
+    plan = asdict(options.plan)
+    del plan["batch_size"]
+    return {
+        "model": options.model,
+        "baseline": baseline,
+        **plan,
+        "tasks": list(options.plan.tasks),
+        "dtype": options.dtype,
+        "weights": [weights_digest(name) for name in names.values()],
+    }
 
 
 def _own_base(model: str) -> str | None:

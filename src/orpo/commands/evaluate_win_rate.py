@@ -64,14 +64,7 @@ def run(options: Options) -> dict[str, Any]:
     assert options.baseline is not None
     settings = options.settings()
     evaluate.claim(options, settings, (ANSWERS, BASELINE_ANSWERS))
-    theirs = replace(options.answering, server=options.baseline_server)
-    asked: list[list[Answered]] = []
-    for model, answering, store in (
-        (options.baseline, theirs, BASELINE_ANSWERS),
-        (options.model, options.answering, ANSWERS),
-    ):
-        say(f"{evaluate.named(model)} answers {len(questions)} prompts")
-        asked.append(answering.answers(model, questions, options.sampling, folder / store))
+    asked = _asked(options, questions)
     both = [(first.turns[0], second.turns[0]) for first, second in zip(*asked, strict=True)]
     prompts = [q.turns[0] if q.is_text else q.conversation() for q in questions]
     texts = [conversation(prompt) for prompt in prompts]
@@ -99,6 +92,20 @@ def run(options: Options) -> dict[str, Any]:
     found, page = evaluate.finish(result, folder)
     evaluate.show_rates(page, folder)
     return found
+
+
+def _asked(options: Options, questions: list[Question]) -> list[list[Answered]]:
+    """The answers of the baseline and of the model, in this order."""
+    theirs = replace(options.answering, server=options.baseline_server)
+    asked: list[list[Answered]] = []
+    for model, answering, store in (
+        (options.baseline or "", theirs, BASELINE_ANSWERS),
+        (options.model, options.answering, ANSWERS),
+    ):
+        say(f"{evaluate.named(model)} answers {len(questions)} prompts")
+        kept = options.output_dir / store
+        asked.append(answering.answers(model, questions, options.sampling, kept))
+    return asked
 
 
 def _questions(options: Options) -> list[Question]:

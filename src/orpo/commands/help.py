@@ -9,6 +9,8 @@ import argparse
 import re
 from typing import Any
 
+from orpo.errors import ConfigError
+
 _WIDTH, _COLUMN, _NAME, _LINES = 80, 34, 22, 60
 
 
@@ -58,6 +60,9 @@ def shown(parser: argparse.ArgumentParser, word: str) -> str:
     parser.usage, examples = _usage(parser), str(parser.epilog or "")
     more = f"{rest} more options: `{parser.prog} --help all`, or `--help WORD`."
     parser.epilog = more if rest and not word else ""
+    if word and all(action.help is argparse.SUPPRESS for action in parser._actions):
+        fix = f"`{parser.prog} --help all` shows every option."
+        raise ConfigError(f"no option has the word {word!r}", where="--help", fix=fix)
     text = argparse.ArgumentParser.format_help(parser).rstrip()
     text = re.sub(r"\n\n\S.*:\n(?=\n|$)", "\n", text)  # a title under which nothing is left
     room = _LINES - text.count("\n") - 2

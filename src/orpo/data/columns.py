@@ -85,6 +85,7 @@ _SIGNS = {
         r"(.*_)?(rejected|bad|worse|worst|lose|loser|dispreferred|negative|neg|b|2|l)(_.*)?"
     ),
 }
+_NAME = 60  # a column with a longer name is a text of data without a header
 _GAPS = re.compile(r"[\s\-]+")
 _ALIKE = 0.8  # "rejects" and "rejected"; "question" and "instruction" are less so
 
@@ -139,6 +140,8 @@ def renamed(rows: Iterable[Row], names: Mapping[str, str] | None) -> Iterator[Ro
         if there and theirs not in there and ours not in there:
             what = f"there is no column {theirs!r}; there are {', '.join(map(repr, there))}"
             near = did_you_mean(theirs, there, shown=f"{ours}={{}}")
+            if theirs.partition(".")[0] in there:
+                near = "What is inside a column is not looked into: write it as one of its own."
             raise DataError(what, where=f"columns ({first[0].where})", fix=near)
     for row in chain(first, ahead):
         given = {ours: row.values[name] for ours, name in names.items() if name in row.values}
@@ -272,6 +275,8 @@ def renaming(columns: Mapping[str, Any]) -> str:
         meant |= zip(missing, left, strict=True)
     names = {name: meant[name] for name in _SIGNS if name in meant}
     names |= {own: name for name, own in near.items() if own in _SETTINGS}
+    if any(len(name) > _NAME or "\n" in name for name in names.values()):
+        return "If these are texts and no names, write names above: prompt,chosen,rejected."
     simple = not any(set(",=") & set(name) for name in names.values())
     listed = ",".join(f"{k}={v}" for k, v in names.items()) if simple else json.dumps(names)
     return f"Add --columns {shlex.quote(listed)} if that is what they are." if names else ""

@@ -299,12 +299,13 @@ def _read_csv(path: Path) -> Records:
                 elif fields:
                     what = f"broken CSV: {len(fields)} fields for {len(header)} columns"
                     fix = f"Put quotation marks around fields with {delimiter!r} or line breaks."
+                    if len(header) == 1:
+                        fix = f"Line 1 is one column, {header[0]!r}: divide by ',;|' or tabs."
                     yield line, DataError(what, where=f"{path}:{line}", fix=fix)
                 line = reader.line_num + 1
         except csv.Error as error:
-            raise DataError(
-                f"broken CSV ({error})", where=f"{path}:{line}", fix="Check the quotation marks."
-            ) from error
+            fix = "Check the quotation marks, and that columns are divided by ',;|' or tabs."
+            raise DataError(f"broken CSV ({error})", where=f"{path}:{line}", fix=fix) from error
 
 
 def _delimiter(path: Path) -> str:

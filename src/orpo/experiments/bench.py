@@ -67,24 +67,7 @@ def run_bench(job: BenchJob, *, say: Say) -> dict[str, Any]:
         )
     busy, rate = psutil.cpu_percent(0.5) / 100, matmul_rate(job.precision)
     say(f"matrix products in {job.precision}: {rate / 1e9:,.0f} GFLOP/s")
-    names, cells = (OURS, *job.against), []
-    for batch_size in job.batch_sizes:
-        say(f"batch {batch_size}: {', '.join(names)}, {job.rounds} steps each, in turn")
-        sides = _measure(job, names, batch_size, max_length, rows)
-        ours = sides[OURS]
-        counted = ours.rows[job.warmup * batch_size :]
-        figures = {n: side_figures(side, size, rate, lora=job.lora) for n, side in sides.items()}
-        cells.append(
-            {
-                "batch_size": batch_size,
-                "pairs": len(counted),
-                "tokens_per_pair": rowing.mean_lengths(counted),
-                "sides": figures,
-                "against": {name: against(ours, sides[name]) for name in job.against},
-            }
-        )
-        for note in ours.facts["notes"] if len(cells) == 1 else ():
-            say(f"orpo: {note}")
+    cells = [*_cells(job, max_length, rows, (size, rate), say)]
     lacking = [*_lacking(job, busy, matmul_rate(job.precision) / rate)]
     where = plain(measuring.machine())
     return {
@@ -98,6 +81,28 @@ def run_bench(job: BenchJob, *, say: Say) -> dict[str, Any]:
         "matmul_flops_per_second": rate,
         "cells": cells,
     }
+
+
+def _cells(
+    job: BenchJob, max_length: int, rows: list[BenchRow], machine: tuple[ModelSize, float], say: Say
+) -> Iterator[dict[str, Any]]:
+    """What the sides did at each batch size, one after the other."""
+    size, rate = machine
+    names = (OURS, *job.against)
+    for number, batch_size in enumerate(job.batch_sizes):
+        say(f"batch {batch_size}: {', '.join(names)}, {job.rounds} steps each, in turn")
+        sides = _measure(job, names, batch_size, max_length, rows)
+        ours = sides[OURS]
+        counted = ours.rows[job.warmup * batch_size :]
+        yield {
+            "batch_size": batch_size,
+            "pairs": len(counted),
+            "tokens_per_pair": rowing.mean_lengths(counted),
+            "sides": {n: side_figures(s, size, rate, lora=job.lora) for n, s in sides.items()},
+            "against": {name: against(ours, sides[name]) for name in job.against},
+        }
+        for note in () if number else ours.facts["notes"]:
+            say(f"orpo: {note}")
 
 
 def _lacking(job: BenchJob, busy: float, steady: float) -> Iterator[str]:

@@ -32,6 +32,7 @@ _FETCHING = ("revision", "token", "cache_dir", "local_files_only", "subfolder")
 _BITS_AND_BYTES = "quantization_config=BitsAndBytesConfig(...)"
 _NOT_THEMSELVES = "cannot be trained themselves"
 _ADAPT = "Train an adapter on them: add --lora_r 16 (peft_config in Python)."
+_SHOWN = 12
 _ROWS_OF_HEAD = (("lora_B.weight", 0), *_ROWS)
 
 
@@ -153,8 +154,14 @@ def _check(field: str, given: Any, names: list[str], *, shown: str = "") -> None
     if wrong:
         verb = "matches" if len(wrong) == 1 else "match"
         what = f"{field}: {', '.join(sorted(map(repr, wrong)))} {verb} nothing in the model"
-        fix = " ".join(filter(None, near)) or "See model.named_modules()."
+        fix = " ".join(filter(None, near)) or _some(there)
         raise ConfigError(what, where="peft_config", fix=fix)
+
+
+def _some(names: list[str]) -> str:
+    """What there is to choose from: the names that stand in many layers."""
+    short = [name for name in names if "." not in name]
+    return f"There are {', '.join(short[:_SHOWN])}{', ...' if len(short) > _SHOWN else ''}."
 
 
 def check_quantize(args: ORPOConfig, *, by_name: bool = True, adapter: bool) -> None:

@@ -23,10 +23,11 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader, TensorDataset
 from transformers import Trainer, get_scheduler
 from transformers.integrations import get_reporting_integration_callbacks
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from transformers.trainer_utils import SchedulerType, has_length
 
 from orpo.config import ORPOConfig
-from orpo.errors import ConfigError, OrpoError, refuse_first
+from orpo.errors import ConfigError, OrpoError, did_you_mean, refuse_first
 from orpo.train.metrics import PairTable, columns_of
 from orpo.train.step_loss import StepLoss
 from orpo.train.work import steps_in_all
@@ -183,6 +184,7 @@ def _try_tracker(name: str) -> None:
     if said:
         what = f"{name} cannot be used ({said})"
         fix = "Install what it needs, or leave it out (none: nothing is reported)."
+        fix = did_you_mean(name, INTEGRATION_TO_CALLBACK) or fix
         raise ConfigError(what, where="report_to", fix=fix)
 
 
