@@ -154,7 +154,6 @@ MISTAKES = {
     "train --model m --dataset d --columns question=prompt": "Did you mean prompt=question?",
     "train --model m --dataset d --columns prompt": "names one column",
     "train --model m --dataset d --columns prompt=a,b": "Where a name has a comma, write JSON",
-    "train --model m --dataset d --report_to tensorbord": "Did you mean tensorboard?",
     "train --help xyzzy": "no option has the word 'xyzzy'. `orpo train --help all` shows",
     "data audit d --columns {prompt:q}": "Write OURS=THEIRS",
     "train --model m --dataset d --lora_target_modules q_prj": "without lora_r",

@@ -84,6 +84,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("seed", {"seed": 2**32}, ""),
     *(("report_to", {"report_to": name}, name) for name in ("wandb", "mlflow", "comet_ml")),
     *(("report_to", {"report_to": names}, "bogus") for names in ("bogus", ["bogus", "wandb"])),
+    ("report_to", {"report_to": "tensorbord"}, "Did you mean tensorboard?"),
 ]
 
 

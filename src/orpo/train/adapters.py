@@ -154,14 +154,15 @@ def _check(field: str, given: Any, names: list[str], *, shown: str = "") -> None
     if wrong:
         verb = "matches" if len(wrong) == 1 else "match"
         what = f"{field}: {', '.join(sorted(map(repr, wrong)))} {verb} nothing in the model"
-        fix = " ".join(filter(None, near)) or _some(there)
+        fix = " ".join(filter(None, near)) or _some(names)
         raise ConfigError(what, where="peft_config", fix=fix)
 
 
 def _some(names: list[str]) -> str:
-    """What there is to choose from: the names that stand in many layers."""
-    short = [name for name in names if "." not in name]
-    return f"There are {', '.join(short[:_SHOWN])}{', ...' if len(short) > _SHOWN else ''}."
+    """What there is to choose from: the last parts of names that nothing stands under."""
+    inner = {name.rpartition(".")[0] for name in names}
+    last = sorted({name.rsplit(".", 1)[-1] for name in names if name not in inner})
+    return f"There are {', '.join(last[:_SHOWN])}{' and more' if len(last) > _SHOWN else ''}."
 
 
 def check_quantize(args: ORPOConfig, *, by_name: bool = True, adapter: bool) -> None:
