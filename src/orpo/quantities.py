@@ -186,7 +186,7 @@ def as_pair(first: float | None, second: float | None) -> tuple[str, str]:
     if 1e-3 <= big < 1e4 and (first % 1 or second % 1):
         needed = max(0, 2 - math.floor(math.log10(big)))
         for decimals in range(needed, needed + 3):
-            both = minus(f"{first:.{decimals}f}"), minus(f"{second:.{decimals}f}")
+            both = minus(f"{first:,.{decimals}f}"), minus(f"{second:,.{decimals}f}")
             if both[0] != both[1] or first == second:
                 return both
     return as_number(first), as_number(second)

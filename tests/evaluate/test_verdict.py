@@ -73,6 +73,7 @@ def answers(after: Any, before: Any = None, **more: Any) -> list[Answer]:
         # The ranking.
         ({"ranking": Moved(0.6, 0.7, -0.18, -0.02, 100)}, "worse", "it ranks worse"),
         ({"ranking": Moved(0.75, 0.7, -0.02, 0.12, 100)}, "undecided", "chance may explain"),
+        ({"ranking": Moved(0.72, 0.7, -0.1, 0.1, 100, 1506)}, "undecided", "; about 1,500 pairs"),
         ({"ranking": Moved(0.7, 0.7, -0.02, 0.02, 100)}, "undecided", "its ranking is the same"),
         ({"ranking": Moved(1.0, 0.0, 0.4, 1.0, 6)}, "undecided", "fewer than 20 held-out prompts"),
         ({"ranking": Moved(0.9, 0.2, 0.5, 0.8, 100), "checked": None}, "doubtful", "wrong way rou"),

@@ -75,7 +75,7 @@ def test_a_healthy_run_says_what_was_looked_at() -> None:
     assert len(found) == len(RULES)
     assert summary(observed, found) == "Healthy, as far as can be seen: none of 8 rules applies."
     for word in ("worse", "doubtful"):
-        assert summary(observed, found, word).startswith("No rule explains it, but this run is not")
+        assert summary(observed, found, word).startswith("No rule explains it, but ")
     loss = next(one for one in found if one.name == "learning_rate_too_high")
     assert "(steps 1 to 100, noise ±" in loss.evidence
     assert all(not one.advice for one in found)

@@ -446,6 +446,7 @@ def test_numbers_as_a_reader_likes_them() -> None:
     for (first, last), shown_two in {
         **{(2.079, 0.9674): ("2.08", "0.97"), (-1.5, 1e-5): ("−1.50", "0.00")},
         **{(1.00001, 1.00002): ("1", "1"), (0.0, 0.0): ("0", "0")},
+        **{(1.3, 1294.2): ("1", "1,294")},
     }.items():
         assert as_pair(first, last) == shown_two
     assert (as_percent(0.931), as_percent(1.7)) == ("93.1 %", "1.7")

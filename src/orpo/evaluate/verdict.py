@@ -208,7 +208,11 @@ def _judge_ranking(one: Moved | None, case: _Case, *, right: bool) -> bool:
         )
     elif one.low <= 0:
         same = "its ranking is the same" if one.change == 0 else "chance may explain its ranking"
-        needed = f"; about {one.needed:,} pairs would show such a change" if one.needed else ""
+        needed = (
+            f"; about {float(f'{one.needed:.2g}'):,.0f} pairs would show such a change"
+            if one.needed
+            else ""
+        )
         case.open.append(f"{same}: {shown}{needed}")
     elif one.before < _SWAPPED and not right:
         case.doubts.append(

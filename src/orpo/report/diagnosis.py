@@ -127,9 +127,8 @@ def learning_rate_too_high(seen: Observed) -> Judged:
     found += _risen(seen, series, tested)
     spikes = loss_spikes(series)
     if len(spikes) > 1:
-        where = joined(f"{step:,.0f}" for step in spikes[:4])
-        more = " and later" if len(spikes) > 4 else ""
-        found.append(f"{as_count(len(spikes), 'loss spike')}, at steps {where}{more}")
+        where = [f"{step:,.0f}" for step in spikes[:4]] + ["later"] * (len(spikes) > 4)
+        found.append(f"{as_count(len(spikes), 'loss spike')}, at steps {joined(where)}")
     if loss is not None and not loss.fell:
         found += _grown(seen.curves.training.get("grad_norm"))
     if found:
