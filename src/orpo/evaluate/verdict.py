@@ -190,7 +190,7 @@ def _judge_probability(seen: Measured, case: _Case) -> None:
 def _judge_ranking(one: Moved | None, case: _Case, *, right: bool) -> bool:
     """Whether the ranking rose beyond its interval; `right` if more checked answers are right."""
     if one is None:
-        case.open.append("no held-out pairs were scored (`--held_out 0.05` keeps some back)")
+        case.open.append("no held-out pairs were scored (--held_out keeps some back)")
         return False
     now = f"{_percent(one.after)} of {one.n:,} held-out prompts" if one.n else _percent(one.after)
     if one.before is None:
