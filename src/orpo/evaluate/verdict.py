@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from orpo.audit.texts import broken, script_of
 from orpo.evaluate.intervals import paired_interval
+from orpo.quantities import joined, perplexity
 from orpo.runs.files import AUDIT, OTHER_TEMPLATE, Run
 from orpo.runs.reading import read_object
 
@@ -154,7 +155,7 @@ def judge(seen: Measured, than: str = THE_START) -> Verdict:
     told = case.gained if good else [*against, *case.open]
     head = _HEADS[word].format(than=than, looked="hardly" if seen.answers else "not")
     beside = [] if good else case.gained if against else checks
-    though = [f"Though {_joined(beside)}"] if beside else []
+    though = [f"Though {joined(beside)}"] if beside else []
     says = f"{'. '.join([f'{head}: ' + '; '.join(told), *though])}." if told else f"{head}."
     return Verdict(word, says, against, tuple(case.gained), head, (*told, *though))
 
@@ -318,15 +319,16 @@ def _times(lengths: Sequence[tuple[int, int]]) -> float:
 
 def _nll(one: Moved) -> str:
     """The answers' own NLL, and what it means as a perplexity."""
-    now = f"{-one.after:.2f}, a perplexity of {_size(math.exp(min(-one.after, 700)))}"
-    if one.before is None:
-        return f"NLL per token {now}"
-    then = f"{-one.before:.2f}, {_size(math.exp(min(-one.before, 700)))}"
-    return f"NLL per token {now}; before {then}"
+    now = f"{-one.after:.2f}, a perplexity of {_perplexity(-one.after)}"
+    before = "" if one.before is None else f"; before {-one.before:.2f}, {_perplexity(-one.before)}"
+    return f"NLL per token {now}{before}"
 
 
-def _size(value: float) -> str:
-    return f"{value:,.1f}" if value < 100 else f"{value:,.0f}" if value < 1e6 else "over a million"
+def _perplexity(nll: float) -> str:
+    value = perplexity(nll)
+    if value >= 1000:
+        return "over a thousand" if value < 1e6 else "over a million"
+    return f"{value:.1f}" if value < 100 else f"{value:.0f}"
 
 
 def _percent(share: float) -> str:
@@ -339,10 +341,6 @@ def _ends(one: Moved) -> str:
         return ""
     low, high = (f"{100 * end:+.1f}".replace("-", "−") for end in (one.low, one.high))
     return f" (change {low} to {high} points)"
-
-
-def _joined(parts: Sequence[str]) -> str:
-    return ", ".join(parts[:-1]) + (" and " if len(parts) > 1 else "") + "".join(parts[-1:])
 
 
 # What was measured

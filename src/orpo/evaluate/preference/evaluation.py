@@ -21,7 +21,7 @@ from orpo.evaluate.judge.fences import conversation
 from orpo.evaluate.loading import Answerer, load_answerer
 from orpo.evaluate.preference import pairs as scoring
 from orpo.evaluate.preference.measures import compare, measure, told
-from orpo.evaluate.verdict import judge, of_pairs, remembered
+from orpo.evaluate.verdict import judge, measured, of_pairs, remembered
 from orpo.quantities import as_count
 from orpo.runs.files import EVALUATION, RECIPE, found_names, read_run, short_name, write_json
 from orpo.runs.reading import read_object
@@ -207,9 +207,13 @@ class PreferenceEvaluation:
         before = measure(self.scored["before"])
         after = compare(after, self.scored["before"], pairs)
         than = short_name(self.settings["baseline"])
-        known = trained_on(Path(self.settings["model"]), self.settings["dataset"], len(pairs))
-        found = judge(replace(of_pairs(plain(before), plain(after)), remembered=known), than)
-        after = replace(after, verdict=found.says)
+        model = Path(self.settings["model"])
+        seen = of_pairs(plain(before), plain(after))
+        if (model / RECIPE).is_file() and not self.must_compare:  # what the run itself has seen
+            own = measured(read_run(model))
+            seen = replace(own, ranking=seen.ranking, chosen=seen.chosen)
+        known = trained_on(model, self.settings["dataset"], len(pairs))
+        after = replace(after, verdict=judge(replace(seen, remembered=known), than).says)
         lost = len(pairs) - (after.compared or 0)
         if lost:
             self._note(f"{lost} pairs were scored by one of the models only")
