@@ -16,7 +16,7 @@ from orpo.data.sources import Mixture, Source
 from orpo.data.split import Sample, Selection, hold_out
 from orpo.data.tokenize import PairTokenizer
 from orpo.data.types import Row
-from orpo.errors import ConfigError
+from orpo.errors import ConfigError, DataError
 
 
 def named(name: str, count: int) -> list[Row]:
@@ -121,6 +121,11 @@ def test_a_prompt_keeps_its_side_when_rows_are_added() -> None:
 def test_an_empty_side_is_an_error_and_malformed_rows_stay_with_training() -> None:
     with pytest.raises(ConfigError, match="held_out"):
         hold_out(asking([1]), 0.5, 0, "d")
+    misspelt = [
+        Row({"prompt": str(i), "choosen": "c", "rejected": "r"}, "f:1", i) for i in range(9)
+    ]
+    with pytest.raises(DataError, match="Add --columns chosen=choosen"):
+        hold_out(misspelt, 0.5, 0, "d")
     rows = [*asking(list(range(50))), Row({"prompt": None, "chosen": 3}, "file:50", 50)]
     train, held = hold_out(rows, 0.9, 0, "d")
     assert rows[-1] in train

@@ -77,6 +77,7 @@ def hold_out(
             held.add(row.index)
         count += 1
     if not held or len(held) == count:
+        read.require_readable()  # rows in which no prompt is found are not too few
         what = f"a share of {share} of {count} rows leaves one side empty"
         fix = f"Give a larger data set than {where}, another share, or an eval_dataset."
         raise ConfigError(what, where="held_out", fix=fix)
