@@ -74,7 +74,7 @@ def test_a_terminal_edits_recalls_and_interrupts(tiny: Path, adapter: Path, tmp_
             chat.send("\x03")
             chat.expect_exact("[interrupted]")
         keys = {  # to the beginning of the line, and to its end
-            f"{saved.stem}\x01/save {tmp_path}/\x05.txt\r": "saved: ",
+            f"{saved.stem}\x01/save {tmp_path}/\x05.txt\r": "saved:",
             "/undo\r": "taken back: Said in an earlier chat",
             "/nonsense\r": "there is no /nonsense",
         }
@@ -177,7 +177,7 @@ def test_a_terminal_is_not_steered_by_an_answer(
     [
         (("Say",), ("--beside",), "does not say which model it started from"),
         (("Say",), ("--beside", "./nowhere"), "no such model folder"),
-        (("Say",), ("--beside", "nowhere"), "nowhere: is no folder here and no model that the Hub"),
+        (("Say",), ("--beside", "nowhere"), "nowhere: is no folder here, and the Hub"),
         (("Say",), ("--beside", "{tiny}"), "is the model itself"),
         (("/undo",), (), "there is nothing to take back"),
         (("/save",), (), "/save: needs the name of a file"),

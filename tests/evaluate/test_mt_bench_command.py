@@ -218,7 +218,7 @@ def test_the_published_judgments(shared_data: Path, tmp_path: Path, run: Run) ->
     also = f"{judgments}=mistral-orpo-trl"
     words = ("mistral-orpo-trl", "--data", folder, "--judgments", judgments, "--also", also)
     result, said = run(*words)
-    assert "mistral-orpo-trl scores 7.17 of 10 (95\u00a0% interval" in said
+    assert "mistral-orpo-trl scores 7.17 of 10 (95 % interval" in said
     assert list(result["scores"]) == ["mistral-orpo-trl", "mistral-orpo-capybara"]
     difference = result["differences"]["mistral-orpo-capybara"]
     assert difference["value"] == pytest.approx(7.165625 - 6.81875)

@@ -180,7 +180,7 @@ def test_bad_tables_are_named() -> None:
 
 
 def test_without_scikit_learn_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "sklearn.linear_model", None)
+    monkeypatch.setitem(sys.modules, "sklearn", None)
     columns, hard = simulated(40, liking=1.0)
     with pytest.raises(ConfigError, match=r"pip install 'orpo\[evaluate\]'"):
         length_controlled_win_rate(columns, difficulty=hard)
