@@ -119,7 +119,7 @@ RUINED: dict[str, Case] = {
     "rate 0": Case(settings={"learning_rate": 0.0}),
     "rate 1e-9": Case(settings={"learning_rate": 1e-9}),
     "lambda 100": Case(settings={"orpo_alpha": 100.0, "learning_rate": 4e-3}),
-    "unclipped": Case(settings={"max_grad_norm": 0.0, "learning_rate": 20.0, "optim": "sgd"}),
+    "unclipped": Case(settings={"max_grad_norm": 0.0, "learning_rate": 6.0, "optim": "sgd"}),
     "swapped": Case(swapped),
     "swapped in training": Case(swapped, spoil_test=lambda pair, _: pair),
     "shuffled": Case(shuffled),
