@@ -74,7 +74,7 @@ class TestLoading:
     def test_a_folder_or_a_hub_id_that_is_not_there(self, make_config: Any) -> None:
         for name in ("./none", "~/none/at/all", "some/where/else", "/no/such"):
             self.refused(make_config, name, "no such model folder")
-        self.refused(make_config, "nobody/nothing", "cannot be loaded")
+        self.refused(make_config, "nobody/nothing", "is no folder here")
 
     @pytest.mark.parametrize(("spoil", "said"), BROKEN, ids=[said for _, said in BROKEN])
     def test_a_folder_that_is_broken(
