@@ -217,7 +217,7 @@ def test_help_is_a_page_and_all_of_it_is_to_be_had(
     words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     said = {}
-    for more in ([], ["all"], ["overwrite"]):
+    for more in ([], ["all"], ["help"]):
         with pytest.raises(SystemExit) as stopped:
             main([*words.split(), "--help", *more])
         assert stopped.value.code == 0
@@ -226,7 +226,7 @@ def test_help_is_a_page_and_all_of_it_is_to_be_had(
     assert said[""].count("\n") <= 60
     assert max(map(len, page.splitlines())) <= 80
     assert all(f"--{name}" in said["all"] for name in options()[words] if len(name) > 1)
-    assert "--learning_rate" not in said["overwrite"]
+    assert "--learning_rate" not in said["help"]
     if words in {"train", "compare", "tune"}:
         shown = [name for group in list(FIRST.values())[:2] for name in group]
         assert all(f"  --{name} " in page or f"  --{name}\n" in page for name in shown)
