@@ -168,7 +168,7 @@ def _train(
     if checkpoint is not None and finished:
         steps = manifest.read_manifest(checkpoint).step
         say(f"the run is finished: {steps} steps; nothing is left to do")
-        loss = _finished(folder, first)
+        loss, verdict = _finished(folder, first), told_by_the_first_rank(evidence.verdict)
     else:
         if checkpoint is not None:
             evidence.recall()
@@ -186,12 +186,11 @@ def _train(
                 trainer.commit_here()
             raise
         steps = trainer.state.global_step
-        told_by_the_first_rank(evidence.conclude)
+        verdict = told_by_the_first_rank(evidence.conclude)
         if first:
             _write_pages(folder)
     data = {name: account.as_dict() for name, account in trainer.ledgers.items()}
     found = evidence.evaluation, evidence.samples
-    verdict = told_by_the_first_rank(evidence.verdict)
     return TrainResult(folder, steps, loss, *found, data, folder / files.REPORT, verdict, finished)
 
 
@@ -329,10 +328,12 @@ class Evidence:
 
         return verdicts.verdict(files.read_run(self.folder))
 
-    def conclude(self) -> None:
-        """Keep the verdict beside the numbers."""
-        told = {**self.evaluation, "verdict": plain(self.verdict())}
+    def conclude(self) -> Verdict:
+        """The verdict, kept beside the numbers."""
+        found = self.verdict()
+        told = {**self.evaluation, "verdict": plain(found)}
         files.write_json(self.folder / files.EVALUATION, told)
+        return found
 
     def collect(self, moment: str, say: Say) -> None:
         """Score and answer "before" or "after"; what is on record is left as it is."""

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from orpo.audit.texts import broken, script_of
 from orpo.evaluate.intervals import paired_interval
-from orpo.quantities import joined, perplexity
+from orpo.quantities import joined, number, perplexity
 from orpo.runs.files import AUDIT, OTHER_TEMPLATE, Run
 from orpo.runs.reading import read_object
 
@@ -419,12 +419,7 @@ def _moved(
 
     Of folders that hold no such change, a share's ends are those of two shares drawn apart.
     """
-    old, new = (
-        next(
-            (n for n in map(_any_number, (one.get(name), _value(one, name))) if n is not None), None
-        )
-        for one in (before, after)
-    )
+    old, new = (_value(side, name) for side in (before, after))
     if new is None or (share and not math.isfinite(new)):
         return None
     told = _dict(_dict(after.get("changes")).get(name))
@@ -443,7 +438,7 @@ def _moved(
 
 def _value(side: Mapping[str, Any], name: str) -> float | None:
     known = side.get(name), _dict(_dict(side.get("intervals")).get(name)).get("value")
-    return next((n for n in map(_any_number, known) if n is not None), None)
+    return next((n for n in map(number, known) if n is not None), None)
 
 
 def _checked(samples: Sequence[Mapping[str, Any]]) -> Moved | None:
@@ -460,11 +455,7 @@ def _dict(value: object) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _any_number(value: object) -> float | None:
-    """What is a number, NaN among them."""
-    return float(value) if isinstance(value, int | float) else None
-
-
 def _number(value: object) -> float | None:
-    found = _any_number(value)
+    """A number that is finite."""
+    found = number(value)
     return found if found is not None and math.isfinite(found) else None
